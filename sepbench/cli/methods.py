@@ -1,0 +1,91 @@
+"""``sepbench list``: suites, tasks, methods and metrics by name."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+class What(StrEnum):
+    """What to list."""
+
+    all = "all"
+    suites = "suites"
+    methods = "methods"
+    metrics = "metrics"
+
+
+def list_names(what: Annotated[What, typer.Argument(help="What to list.")] = What.all) -> None:
+    """List suites with their tasks, methods with what they may learn from, and metrics."""
+    from rich.console import Console
+
+    console = Console()
+    if what in (What.all, What.suites):
+        console.print(_suites())
+    if what in (What.all, What.methods):
+        console.print(_methods())
+    if what in (What.all, What.metrics):
+        console.print(_metrics())
+
+
+def _suites() -> Table:
+    from rich.table import Table
+
+    from sepbench.errors import SepbenchError
+    from sepbench.registry import suite_names
+    from sepbench.suites.loader import load_suite
+
+    table = Table(title="Suites", title_justify="left")
+    for column in ("suite", "version", "task", "K", "operator", "mixtures"):
+        table.add_column(column, justify="right" if column in ("K", "mixtures") else "left")
+    for name in suite_names():
+        try:
+            suite = load_suite(name)
+        except SepbenchError as error:
+            table.add_row(name, "", f"[red]{error}[/red]", "", "", "")
+            continue
+        for row, task in enumerate(suite.tasks.values()):
+            head = (name, str(suite.version)) if row == 0 else ("", "")
+            label = task.spec.name + (" (validation)" if task.split == "validation" else "")
+            table.add_row(*head, label, str(task.spec.n_sources), task.spec.operator, f"{task.n_examples:,}")
+        table.add_section()
+    return table
+
+
+def _methods() -> Table:
+    from rich.table import Table
+
+    from sepbench.errors import SepbenchError
+    from sepbench.registry import create_separator, separator_names
+
+    table = Table(title="Methods", title_justify="left")
+    for column in ("method", "version", "learns from", "signals", "paper"):
+        table.add_column(column, overflow="fold")
+    for name in separator_names():
+        try:
+            info = create_separator(name).info
+        except SepbenchError as error:
+            table.add_row(name, "", "", "", f"[red]{error}[/red]")
+            continue
+        level = info.supervision + (f" ({info.bound} bound)" if info.bound else "")
+        table.add_row(name, info.version, level, ", ".join(sorted(info.domains)), f"{info.title}. {info.paper}")
+    return table
+
+
+def _metrics() -> Table:
+    from rich.table import Table
+
+    from sepbench.metrics.catalogue import get_metric, metric_names
+
+    table = Table(title="Metrics", title_justify="left")
+    for column in ("metric", "unit", "better", "per", "source"):
+        table.add_column(column, overflow="fold")
+    for name in metric_names():
+        info = get_metric(name).info
+        table.add_row(name, info.unit, "higher" if info.higher_is_better else "lower", info.per, info.source)
+    return table

@@ -1,0 +1,44 @@
+"""``sepbench new-method NAME``: a package with one runnable method, its entry point and its test."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+_FILES = {"method.py.txt": "{module}.py", "test_method.py.txt": "test_{module}.py", "pyproject.toml.txt": "pyproject.toml"}
+
+
+def new_method(
+    name: Annotated[str, typer.Argument(help="Name of the method: lower-case letters, digits and single hyphens.")],
+    into: Annotated[Path, typer.Option(help="Folder in which the package's folder is made.")] = Path(),
+) -> None:
+    """Write NAME/ with a method that runs as it is, to be changed into yours. Existing files are never overwritten."""
+    import re
+    from string import Template
+
+    from sepbench.errors import SepbenchError
+    from sepbench.registry import separator_names
+
+    if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", name):
+        raise SepbenchError(f"{name!r} is no name for a method: use lower-case letters, digits and single hyphens, as in 'my-method'")
+    if name in separator_names():
+        raise SepbenchError(f"a method {name!r} is registered already; choose another name (see 'sepbench list methods')")
+    module = name.replace("-", "_")
+    words = {"name": name, "module": module, "cls": "".join(part.capitalize() for part in name.split("-")), "title": name.replace("-", " ").capitalize()}
+    folder = into / name
+    if folder.exists():
+        raise SepbenchError(f"{folder} exists; nothing was written. Choose another name or --into another folder")
+    templates = Path(__file__).with_name("templates")
+    try:
+        folder.mkdir(parents=True)
+        for template, target in _FILES.items():
+            text = Template((templates / template).read_text(encoding="utf-8")).substitute(words)
+            (folder / target.format(module=module)).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise SepbenchError(f"cannot write {folder}: {error.strerror}; choose a writable folder with --into") from error
+    typer.echo(f"{folder}/ written. Next:")
+    typer.echo(f"  pip install --no-deps -e {folder}")
+    typer.echo(f"  sepbench validate {name}")
+    typer.echo(f"  sepbench run --suite digits-pairs --methods average,{name}")

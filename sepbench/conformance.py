@@ -1,0 +1,219 @@
+"""Holds a method against the contract of ``protocols.py``; ``sepbench validate`` shows the result.
+
+The checks run on the first mixtures of a real task (by default the embedded digits), so they need no download and take seconds for
+a method whose ``fit`` takes seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, get_args
+
+import numpy as np
+import torch
+
+from sepbench.errors import SepbenchError, SupervisionError
+from sepbench.noise import NoiseSource
+from sepbench.protocols import Budget, Domain, HasLogProb, MethodInfo, Mixtures, PosteriorSampler, RunContext, Separator, Supervision, Support
+from sepbench.registry import create_separator
+from sepbench.suites.loader import Task
+
+TOLERANCE = 1e-3
+"""Largest difference that counts as the same estimate: float32 sums in another order move the last bits, iterations multiply them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One checked rule. ``passed`` is None where the rule does not apply; ``detail`` says what was seen."""
+
+    rule: str
+    passed: bool | None
+    detail: str
+
+
+@dataclass(slots=True)
+class _Subject:
+    """A method on trial: makes fresh, fitted instances and contexts."""
+
+    name: str
+    task: Task
+    device: str
+    budget: Budget
+    settings: dict[str, Any]
+    examples: int
+
+    def context(self, info: MethodInfo, seed: int) -> RunContext:
+        references = self.task.mixture_set().sources
+        guarded = {"references": lambda ids: references(ids).to(self.device)} if info.supervision == "bound" else {}
+        return RunContext(task=self.task.spec, device=self.device, noise=NoiseSource(seed), seed=seed, budget=self.budget, **guarded)
+
+    def fitted(self, seed: int) -> tuple[Separator, RunContext]:
+        separator = create_separator(self.name, self.settings)
+        ctx = self.context(separator.info, seed)
+        separator.fit(self.task.view(separator.info.supervision), ctx)
+        return separator, ctx
+
+    def mixtures(self, ids: torch.Tensor) -> Mixtures:
+        return self.task.mixture_set().mixtures(ids, self.device)
+
+    def separate(self, separator: Separator, ctx: RunContext, ids: torch.Tensor) -> torch.Tensor:
+        return separator.separate(self.mixtures(ids), ctx)
+
+
+def validate_method(
+    name: str, task: Task, *, device: str = "cpu", budget: Budget = "quick", settings: dict[str, Any] | None = None, examples: int = 6
+) -> list[Check]:
+    """Run every check of the contract on the first ``examples`` mixtures of ``task``.
+
+    Raises:
+        UnknownNameError: no such method.
+        SepbenchError: the method does not support the task (the message carries its reason).
+    """
+    subject = _Subject(name, task, device, budget, settings or {}, min(examples, task.n_examples))
+    separator = create_separator(name, subject.settings)
+    checks = [_check_info(name, separator.info)]
+    support = separator.supports(task.spec)
+    checks.append(Check("supports() answers with a Support", isinstance(support, Support), support.note or "no caveat"))
+    if not support.ok:
+        raise SepbenchError(f"{name} does not take {task.spec.suite}/{task.spec.name}: {support.note}; choose another with --suite and --task")
+    checks.extend(_check_supervision(subject, separator))
+    before = _GlobalState.read()
+    try:
+        fitted, ctx = subject.fitted(seed=0)
+    except Exception as error:  # a failed fit is a finding, not a crash of the checker
+        return [*checks, Check("fit() works on what the declared supervision hands out", False, _one_line(error))]
+    checks.append(Check("fit() works on what the declared supervision hands out", True, fitted.info.supervision))
+    try:
+        checks.extend(_check_estimates(subject, fitted, ctx))
+    except Exception as error:
+        return [*checks, Check("separate() runs", False, _one_line(error))]
+    checks.append(before.compare(_GlobalState.read()))
+    return checks
+
+
+def _one_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".replace("\n", " ")[:300]
+
+
+def _check_info(name: str, info: MethodInfo) -> Check:
+    problems = []
+    if info.name != name:
+        problems.append(f"info.name is {info.name!r}, registered as {name!r}")
+    if info.supervision not in get_args(Supervision):
+        problems.append(f"supervision {info.supervision!r} is none of {', '.join(get_args(Supervision))}")
+    if not info.domains or not info.domains <= set(get_args(Domain)):
+        problems.append(f"domains {sorted(info.domains)} must be some of {', '.join(get_args(Domain))}")
+    for field in ("title", "version", "paper"):
+        if not getattr(info, field):
+            problems.append(f"{field} is empty")
+    if info.max_batch < 1 or "--" in info.name or info.name != info.name.lower():
+        problems.append("max_batch must be positive; the name lower-case and without '--'")
+    return Check("info is complete", not problems, "; ".join(problems) or f"{info.title}, version {info.version}")
+
+
+def _check_supervision(subject: _Subject, separator: Separator) -> Iterator[Check]:
+    if separator.info.supervision == "bound":
+        yield Check("works without seeing references", None, "declares 'bound': an oracle row, never ranked")
+        return
+    try:
+        subject.context(separator.info, 0).references(torch.tensor([0]))
+        yield Check("works without seeing references", False, "references were handed out")
+    except SupervisionError:
+        yield Check("works without seeing references", True, "references raise SupervisionError during all checks")
+
+
+def _check_estimates(subject: _Subject, separator: Separator, ctx: RunContext) -> Iterator[Check]:
+    ids = torch.arange(subject.examples)
+    mixtures = subject.mixtures(ids)
+    values, kept_ids = mixtures.values.clone(), mixtures.example_ids.clone()
+    estimates = separator.separate(mixtures, ctx)
+    spec = subject.task.spec
+    wanted = (subject.examples, spec.n_sources, *spec.source_shape)
+    yield Check("estimates have shape (B, K, ...)", tuple(estimates.shape) == wanted, f"{tuple(estimates.shape)}, wanted {wanted}")
+    yield Check("estimates are float32", estimates.dtype == torch.float32, str(estimates.dtype))
+    placed = estimates.device.type == torch.device(ctx.device).type
+    yield Check("estimates lie on the context's device", placed, f"{estimates.device}, wanted {ctx.device}")
+    yield Check("estimates are finite", bool(torch.isfinite(estimates).all()), "")
+    same = torch.equal(values, mixtures.values) and torch.equal(kept_ids, mixtures.example_ids)
+    yield Check("mixtures are not changed in place", same, "")
+    if tuple(estimates.shape) != wanted:
+        return
+    yield _same("the same call again gives the same bits", estimates, subject.separate(separator, ctx, ids), tolerance=0.0)
+    yield from _check_seeds(subject, separator, estimates, ids)
+    yield from _check_batches(subject, separator, ctx, estimates, ids)
+    yield from _check_options(subject, separator, ctx, mixtures, estimates)
+
+
+def _same(rule: str, a: torch.Tensor, b: torch.Tensor, tolerance: float = TOLERANCE) -> Check:
+    if a.shape != b.shape:
+        return Check(rule, False, f"shapes {tuple(a.shape)} and {tuple(b.shape)}")
+    difference = float((a.double() - b.double()).abs().max()) if a.numel() else 0.0
+    return Check(rule, difference <= tolerance, f"largest difference {difference:.2g}")
+
+
+def _check_seeds(subject: _Subject, separator: Separator, estimates: torch.Tensor, ids: torch.Tensor) -> Iterator[Check]:
+    again, ctx = subject.fitted(seed=0)
+    yield _same("fit() and separate() are reproducible from the seed", estimates, subject.separate(again, ctx, ids), tolerance=0.0)
+    other, ctx = subject.fitted(seed=1)
+    moved = not torch.equal(subject.separate(other, ctx, ids), estimates)
+    if separator.info.deterministic:
+        yield Check("declared deterministic: another seed changes nothing", not moved, "")
+    else:
+        yield Check("declared random: another seed changes the estimates", moved, "" if moved else "declare deterministic=True")
+
+
+def _check_batches(subject: _Subject, separator: Separator, ctx: RunContext, estimates: torch.Tensor, ids: torch.Tensor) -> Iterator[Check]:
+    singly = torch.cat([subject.separate(separator, ctx, ids[i : i + 1]) for i in range(len(ids))])
+    yield _same("batch-invariant: one by one as all at once", estimates, singly)
+    backwards = subject.separate(separator, ctx, ids.flip(0)).flip(0)
+    yield _same("order-invariant: reversed batch", estimates, backwards)
+    fresh, fresh_ctx = subject.fitted(seed=0)
+    half = len(ids) // 2
+    yield _same("shard-invariant: a fresh process that starts in the middle", estimates[half:], subject.separate(fresh, fresh_ctx, ids[half:]))
+
+
+def _check_options(subject: _Subject, separator: Separator, ctx: RunContext, mixtures: Mixtures, estimates: torch.Tensor) -> Iterator[Check]:
+    batch, sources = estimates.shape[:2]
+    if isinstance(separator, PosteriorSampler):
+        draws = separator.sample(mixtures, 2, ctx)
+        wanted = (batch, 2, *estimates.shape[1:])
+        good = tuple(draws.shape) == wanted and not torch.equal(draws[:, 0], draws[:, 1])
+        yield Check("sample() gives (B, N, K, ...) with different draws", good, f"{tuple(draws.shape)}, wanted {wanted}")
+    else:
+        yield Check("sample() gives (B, N, K, ...) with different draws", None, "not offered")
+    if isinstance(separator, HasLogProb):
+        log_prob = separator.log_prob(estimates)
+        good = tuple(log_prob.shape) == (batch, sources) and bool(torch.isfinite(log_prob).all())
+        yield Check("log_prob() gives finite (B, K)", good, f"{tuple(log_prob.shape)}")
+    else:
+        yield Check("log_prob() gives finite (B, K)", None, "not offered")
+
+
+@dataclass(frozen=True, slots=True)
+class _GlobalState:
+    """What a method must leave alone: it would change the numbers of every method after it."""
+
+    torch_rng: bytes
+    numpy_rng: bytes
+    dtype: torch.dtype
+    threads: int
+    grad: bool
+
+    @classmethod
+    def read(cls) -> _GlobalState:
+        numpy_state: Any = np.random.get_state()  # noqa: NPY002  read only, to see that nobody touched it
+        return cls(
+            torch.get_rng_state().numpy().tobytes(), numpy_state[1].tobytes(), torch.get_default_dtype(), torch.get_num_threads(), torch.is_grad_enabled()
+        )
+
+    def compare(self, after: _GlobalState) -> Check:
+        named: list[tuple[str, Callable[[_GlobalState], object]]] = [
+            ("torch's global random state", lambda s: s.torch_rng),
+            ("numpy's global random state", lambda s: s.numpy_rng),
+            ("torch's default dtype", lambda s: s.dtype),
+            ("torch's thread count", lambda s: s.threads),
+            ("torch's gradient mode", lambda s: s.grad),
+        ]
+        changed = [label for label, get in named if get(self) != get(after)]
+        return Check("global state is left alone", not changed, "changed: " + ", ".join(changed) if changed else "")

@@ -1,0 +1,1 @@
+"""Data: manifests, fetching, readers, mixing operators, pair lists, mixture sets and training views."""

@@ -1,0 +1,280 @@
+"""The contracts of sepbench: read this file first.
+
+A benchmark run is a pipeline of frozen things::
+
+    data -> mixture set -> separator -> estimates -> scores -> leaderboard
+
+Shapes and ranges, everywhere in the project:
+
+==================  ======================  ===========================================
+images              ``(B, C, H, W)``        float32 in [0, 1]
+audio               ``(B, channels, T)``    float32
+vectors             ``(B, D)``              float32
+sources, estimates  ``(B, K, ...)``         K sources, each shaped like one signal
+posterior samples   ``(B, N, K, ...)``      N draws of all K sources
+mixtures            ``(B, ...)``            the suite's operator applied to the sources
+==================  ======================  ===========================================
+
+Nothing here imports torch at run time, so that ``import sepbench.protocols`` stays cheap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    import torch
+
+    from sepbench.data.operators import MixingOperator
+    from sepbench.noise import NoiseSource
+
+Domain = Literal["image", "audio", "vector"]
+Supervision = Literal["blind", "mixtures+one", "sources", "prior", "bound"]
+Assignment = Literal["permutation", "ordered"]
+Budget = Literal["quick", "paper"]
+
+SUPERVISION_LEVELS: Mapping[str, str] = {
+    "blind": "nothing: no training data at all",
+    "mixtures+one": "training mixtures, and clean samples of one class (NES, GLOM, AM, semi-supervised NMF)",
+    "sources": "clean samples of every class (supervised regression, NMF)",
+    "prior": "clean samples without classes, one unconditional model (BASIS, S-D, LASS)",
+    "bound": "the references themselves: oracle rows, never ranked",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class MethodInfo:
+    """What a separator says of itself; stands in every leaderboard row.
+
+    Attributes:
+        name: registry key, short and lower-case (``basis-ncsn``).
+        title: the name the paper uses.
+        version: raised whenever the method's numbers may change.
+        domains: the signals it can separate.
+        supervision: what it may learn from, see ``SUPERVISION_LEVELS``.
+        paper: author, year and equation or algorithm number.
+        deterministic: True if the estimates do not depend on the seed.
+        bound: ``lower`` or ``upper`` for reference rows that are not methods of separation; never ranked.
+        max_batch: the most mixtures that one call of ``separate`` is given.
+    """
+
+    name: str
+    title: str
+    version: str
+    domains: frozenset[Domain]
+    supervision: Supervision
+    paper: str
+    deterministic: bool
+    bound: Literal["", "lower", "upper"] = ""
+    max_batch: int = 500
+
+
+@dataclass(frozen=True, slots=True)
+class TaskSpec:
+    """What a separator may know of a task before it sees a mixture.
+
+    Attributes:
+        suite, name: the task's address.
+        domain: image, audio or vector.
+        n_sources: K.
+        source_shape: shape of one source, ``(C, H, W)``, ``(channels, T)`` or ``(D,)``.
+        operator: name of the mixing operator: ``sum``, ``mean``, ``channel-mean`` or ``gain``.
+        source_classes: one class name per source slot; all equal where the task is class-agnostic.
+        assignment: ``ordered`` if estimate k must be source k, ``permutation`` if the best assignment counts.
+        scored_sources: the slots that metrics are computed for (NES scores only X).
+        observed_source: the slot whose clean samples the level ``mixtures+one`` hands out, or None.
+        sample_rate: samples per second for audio, else None.
+    """
+
+    suite: str
+    name: str
+    domain: Domain
+    n_sources: int
+    source_shape: tuple[int, ...]
+    operator: str
+    source_classes: tuple[str, ...]
+    assignment: Assignment
+    scored_sources: tuple[int, ...]
+    observed_source: int | None = None
+    sample_rate: int | None = None
+
+    @property
+    def class_agnostic(self) -> bool:
+        """True if every source slot draws from the same class."""
+        return len(set(self.source_classes)) == 1
+
+
+@dataclass(frozen=True, slots=True)
+class Support:
+    """Whether a method can take a task. ``note`` is the reason if not, or a caveat that is shown if so."""
+
+    ok: bool
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Mixtures:
+    """A batch of mixtures as a separator sees it: never with references.
+
+    Attributes:
+        values: ``(B, ...)`` float32 on the context's device. Never to be changed in place.
+        example_ids: ``(B,)`` int64 on the CPU, the examples' numbers in the frozen list; key of all noise.
+        operator: the mixing operator of exactly these examples (per-example gains included).
+    """
+
+    values: torch.Tensor
+    example_ids: torch.Tensor
+    operator: MixingOperator
+
+    @property
+    def n_sources(self) -> int:
+        return self.operator.n_sources
+
+    def __len__(self) -> int:
+        return int(self.example_ids.shape[0])
+
+
+def _no_references(example_ids: torch.Tensor) -> torch.Tensor:
+    from sepbench.errors import SupervisionError
+
+    raise SupervisionError("references are handed to methods of supervision 'bound' only; declare it in MethodInfo to get them")
+
+
+@dataclass(frozen=True, slots=True)
+class RunContext:
+    """Everything a separator is told besides data.
+
+    Attributes:
+        task: the task at hand.
+        device: ``cpu``, ``cuda`` or ``cuda:N``; tensors that the separator returns live there.
+        noise: the only source of randomness; a draw depends on (seed, example id, step, source), never on the batch.
+        seed: the run's seed, for anything drawn in ``fit``.
+        budget: ``paper`` (settings of the paper) or ``quick`` (stated as such in the leaderboard).
+        references: ``(B,)`` example ids -> ``(B, K, ...)`` true sources; raises SupervisionError unless the method declares ``bound``.
+        progress: called by long ``fit`` loops with a fraction in [0, 1] and one line of text.
+    """
+
+    task: TaskSpec
+    device: str
+    noise: NoiseSource
+    seed: int
+    budget: Budget = "paper"
+    references: Callable[[torch.Tensor], torch.Tensor] = _no_references
+    progress: Callable[[float, str], None] = field(default=lambda fraction, text: None)
+
+
+class TrainingView(Protocol):
+    """Training data, cut to what the method's supervision level allows.
+
+    All from the training split, float32 on the CPU in the range of the suite's sources, in a fixed order. Each accessor raises
+    ``SupervisionError`` at a level that does not include it. ``limit`` returns the first so many.
+
+    =============  ========================================
+    level          accessors
+    =============  ========================================
+    blind, bound   none
+    mixtures+one   ``mixtures``, ``observed``
+    prior          ``clean``
+    sources        ``clean``, ``sources``
+    =============  ========================================
+    """
+
+    @property
+    def supervision(self) -> Supervision: ...
+
+    @property
+    def task(self) -> TaskSpec: ...
+
+    def mixtures(self, limit: int | None = None) -> torch.Tensor:
+        """Training mixtures ``(N, ...)``; their sources are disjoint from ``observed``."""
+        ...
+
+    def observed(self, limit: int | None = None) -> torch.Tensor:
+        """Clean samples ``(N, ...)`` of the one observed class."""
+        ...
+
+    def clean(self, limit: int | None = None) -> torch.Tensor:
+        """Clean samples ``(N, ...)`` of all classes, pooled and without labels, in the data set's order."""
+        ...
+
+    def sources(self, slot: int, limit: int | None = None) -> torch.Tensor:
+        """Clean samples ``(N, ...)`` of the class that source ``slot`` is drawn from."""
+        ...
+
+
+@runtime_checkable
+class Separator(Protocol):
+    """A method. Settings are keyword arguments of its constructor (a dataclass is the natural form)."""
+
+    @property
+    def info(self) -> MethodInfo: ...
+
+    def supports(self, task: TaskSpec) -> Support:
+        """Whether this task can be taken; a caveat or the reason in ``note``."""
+        ...
+
+    def fit(self, view: TrainingView, ctx: RunContext) -> None:
+        """Learn from what the supervision level hands out. Called once per task; must be reproducible from ``ctx.seed``."""
+        ...
+
+    def separate(self, mixtures: Mixtures, ctx: RunContext) -> torch.Tensor:
+        """Estimates ``(B, K, ...)`` float32 on ``ctx.device``. Row b depends on mixture b and its example id alone."""
+        ...
+
+
+@runtime_checkable
+class PosteriorSampler(Protocol):
+    """Optional: draws from the posterior; unlocks best-of-N."""
+
+    def sample(self, mixtures: Mixtures, n: int, ctx: RunContext) -> torch.Tensor:
+        """``(B, N, K, ...)`` independent draws."""
+        ...
+
+
+@runtime_checkable
+class HasLogProb(Protocol):
+    """Optional: a prior density; unlocks selection by likelihood."""
+
+    def log_prob(self, sources: torch.Tensor) -> torch.Tensor:
+        """``(B, K, ...)`` sources -> ``(B, K)`` log densities in nats."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class MetricInfo:
+    """What a metric says of itself.
+
+    Attributes:
+        name: key, as in suites and leaderboards.
+        unit: ``dB``, ``1`` for pure numbers.
+        higher_is_better: direction of improvement.
+        domains: signals it is defined for.
+        per: ``source`` (one value per example and source) or ``mixture`` (one per example).
+        source: where the formula comes from.
+        assigned_by: the metric whose best assignment is used on permutation tasks; its own name if it assigns itself.
+    """
+
+    name: str
+    unit: str
+    higher_is_better: bool
+    domains: frozenset[Domain]
+    per: Literal["source", "mixture"]
+    source: str
+    assigned_by: str
+
+
+class Metric(Protocol):
+    """One value per example and source, unreduced: means and intervals are made in ``results/``."""
+
+    @property
+    def info(self) -> MetricInfo: ...
+
+    def pairwise(self, estimates: torch.Tensor, references: torch.Tensor) -> torch.Tensor:
+        """``(B, K, ...)`` twice -> ``(B, K, K)`` float64; entry [b, i, j] scores estimate i against reference j (``per='source'``)."""
+        ...
+
+    def mixture_score(self, estimates: torch.Tensor, mixtures: Mixtures) -> torch.Tensor:
+        """``(B,)`` float64 (``per='mixture'``)."""
+        ...

@@ -1,0 +1,131 @@
+"""Lookup of methods and suites by name, through entry points, loaded only when asked for.
+
+A third party registers in its own ``pyproject.toml``::
+
+    [project.entry-points."sepbench.separators"]
+    my-method = "my_package.my_module:MyMethod"
+
+    [project.entry-points."sepbench.suites"]
+    my-suite = "my_package:SUITE"        # a pathlib.Path (or str) of a suite's TOML file
+
+The project's own methods in ``baselines/`` are registered in just this way.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from difflib import get_close_matches
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any
+
+from sepbench.errors import MethodError, SuiteError, UnknownNameError
+from sepbench.protocols import Separator
+from sepbench.resources import suites_root
+
+SEPARATOR_GROUP = "sepbench.separators"
+SUITE_GROUP = "sepbench.suites"
+
+
+def nearest(name: str, known: list[str], what: str) -> UnknownNameError:
+    """The error for a name that is not known, with the closest ones."""
+    close = get_close_matches(name, known, n=3, cutoff=0.4)
+    hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(known)}"
+    return UnknownNameError(f"unknown {what} {name!r}; {hint}")
+
+
+def _separators() -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=SEPARATOR_GROUP)}
+
+
+def separator_names() -> list[str]:
+    """Names of all registered methods, sorted; nothing is imported."""
+    return sorted(_separators())
+
+
+def separator_class(name: str) -> type:
+    """The class behind a name.
+
+    Raises:
+        UnknownNameError: no such method.
+        MethodError: its module cannot be imported.
+    """
+    points = _separators()
+    if name not in points:
+        raise nearest(name, sorted(points), "method")
+    try:
+        loaded = points[name].load()
+    except Exception as error:  # whatever a third party's module raises, it must not take the command line down
+        raise MethodError(f"method {name!r} ({points[name].value}) cannot be loaded: {type(error).__name__}: {error}") from error
+    return loaded  # type: ignore[no-any-return]
+
+
+def setting_names(cls: type) -> list[str]:
+    """Keyword settings a method's constructor takes."""
+    if is_dataclass(cls):
+        return [f.name for f in fields(cls) if f.init]
+    return [p.name for p in inspect.signature(cls).parameters.values() if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)]
+
+
+def create_separator(name: str, settings: Mapping[str, Any] | None = None) -> Separator:
+    """An instance of a method.
+
+    Raises:
+        UnknownNameError: no such method or no such setting.
+        MethodError: it cannot be loaded, refuses its settings or does not offer the ``Separator`` contract.
+    """
+    cls = separator_class(name)
+    known = setting_names(cls)
+    for key in settings or {}:
+        if key not in known:
+            raise nearest(key, known, f"setting of {name}")
+    try:
+        separator = cls(**(settings or {}))
+    except (TypeError, ValueError) as error:
+        raise MethodError(f"method {name!r} refuses its settings: {error}") from error
+    if not isinstance(separator, Separator):
+        raise MethodError(f"method {name!r} ({cls.__module__}.{cls.__qualname__}) lacks info, supports, fit or separate; see sepbench.protocols.Separator")
+    return separator
+
+
+def settings_of(separator: Separator) -> dict[str, Any]:
+    """The settings a run records: the constructor's fields where the method is a dataclass, else what ``settings`` holds."""
+    if is_dataclass(separator):
+        return {f.name: getattr(separator, f.name) for f in fields(separator) if f.init}
+    return dict(getattr(separator, "settings", {}))
+
+
+def _suites() -> dict[str, Path | EntryPoint]:
+    found: dict[str, Path | EntryPoint] = {path.stem: path for path in sorted(suites_root().glob("*.toml"))}
+    for point in entry_points(group=SUITE_GROUP):
+        found.setdefault(point.name, point)
+    return found
+
+
+def suite_names() -> list[str]:
+    """Names of all suites, built-in and third-party, sorted."""
+    return sorted(_suites())
+
+
+def suite_path(name: str) -> Path:
+    """The TOML file of a suite.
+
+    Raises:
+        UnknownNameError: no such suite.
+        SuiteError: a third party's entry point does not lead to a file.
+    """
+    suites = _suites()
+    if name not in suites:
+        raise nearest(name, sorted(suites), "suite")
+    found = suites[name]
+    if isinstance(found, Path):
+        return found
+    try:
+        path = Path(found.load())
+    except Exception as error:
+        raise SuiteError(f"suite {name!r} ({found.value}) cannot be loaded: {type(error).__name__}: {error}") from error
+    if not path.is_file():
+        raise SuiteError(f"suite {name!r} points at {path}, which is not a file")
+    return path
