@@ -242,6 +242,24 @@ class HasLogProb(Protocol):
         ...
 
 
+@runtime_checkable
+class ScorePrior(Protocol):
+    """A prior over clean sources, smoothed by Gaussian noise: all that a sampler needs to know of the sources.
+
+    ``p_sigma`` is the density of ``x + sigma * n`` with x from the prior and n standard normal. Both methods take noisy sources
+    ``(M, ...)`` and a noise level, one number or ``(M,)``, in units of the sources; Tweedie's formula ties them together:
+    ``score = (denoise - x) / sigma**2``.
+    """
+
+    def score(self, x: torch.Tensor, sigma: float | torch.Tensor) -> torch.Tensor:
+        """Gradient of ``log p_sigma`` at x, ``(M, ...)``."""
+        ...
+
+    def denoise(self, x: torch.Tensor, sigma: float | torch.Tensor) -> torch.Tensor:
+        """Posterior mean of the clean source given the noisy x, ``(M, ...)``."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class MetricInfo:
     """What a metric says of itself.

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-LAYERS = ["errors", "protocols", "resources", "registry", "noise", "compat", "data", "suites", "metrics", "selection", "run", "results", "report", "conformance", "cli"]
+LAYERS = ["errors", "protocols", "resources", "registry", "noise", "compat", "data", "suites", "metrics", "selection"]
+LAYERS += ["run", "results", "report", "conformance", "cli"]
 # protocols name types of later rooms for type checkers only; they are not imports at run time.
 BASELINES_MAY_IMPORT = {"sepbench.errors", "sepbench.protocols", "sepbench.noise", "sepbench.data.operators", "sepbench.selection"}
 

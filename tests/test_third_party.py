@@ -23,7 +23,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = _sepbench("new-method", "my-wiener", site=work, cwd=work)
     assert made.returncode == 0, made.stderr
     target = work / "site"
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index", "--target", str(target), str(work / "my-wiener")]
+    offline = ["--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
+    pip = [sys.executable, "-m", "pip", "install", *offline, "--target", str(target), str(work / "my-wiener")]
     subprocess.run(pip, check=True, capture_output=True, text=True)
     return target
 

@@ -1,0 +1,69 @@
+"""Diffusion within Gibbs. Zhang, Guo and Eldar, "Bayesian signal separation via plug-and-play diffusion-within-Gibbs sampling", arXiv 2509.12857.
+
+Supervision: ``prior``.
+
+For ``m = sum_k w_k x_k + v`` with noise ``v ~ N(0, s^2)``, the conditional of one source given the others is a denoising problem,
+
+    p(x_k | x_{-k}, m)  is  p(x_k | r_k = x_k + (s / w_k) n),   r_k = (m - sum_{j != k} w_j x_j) / w_k,
+
+and a reverse diffusion that STARTS at r_k at noise level ``s / w_k`` draws from it exactly, given an exact prior. Sweeps over the sources
+are a Gibbs sampler, so the stationary distribution is the posterior with observation noise s. The noise is annealed from sweep to sweep
+for mixing, as the authors do; the last level is the posterior that is sampled.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+
+from baselines.posterior import Problem, karras_levels
+
+
+def reverse_diffusion(problem: Problem, start: torch.Tensor, slot: int, sigma: float, lowest: float, steps: int, step: int) -> torch.Tensor:
+    """Ancestral sampling from ``x + sigma n = start`` down to a clean source, ``(B, ...)``.
+
+    Each step draws from the Gaussian bridge ``p(x_next | x_now, x_0 = D(x_now))`` (Ho et al. 2020, eq. (6), in the variance-exploding
+    form); exact for small steps. The last step returns the posterior mean at the last level.
+    """
+    x = start
+    levels = karras_levels(steps, sigma, min(lowest, sigma), rho=3.0) if steps > 1 else [sigma]
+    for i, level in enumerate(levels):
+        clean = problem.denoise_one(x, slot, level)
+        following = levels[i + 1] if i + 1 < len(levels) else 0.0
+        shrink = (following / level) ** 2
+        x = clean + shrink * (x - clean)
+        if following > 0:
+            x = x + following * math.sqrt(1 - shrink) * problem.normal(step + i, slot)
+    return x
+
+
+def diffusion_gibbs(problem: Problem, sigmas: Sequence[float], *, inner_steps: int = 4, sweeps_per_level: int = 1, lowest: float = 0.01) -> torch.Tensor:
+    """One sample per mixture; ``len(sigmas) * sweeps_per_level * inner_steps`` evaluations per source.
+
+    Args:
+        problem: mixtures with a weighted-sum operator, and priors.
+        sigmas: observation noise per level, highest first; the last one is the posterior that is sampled.
+        inner_steps: steps of each reverse diffusion.
+        sweeps_per_level: Gibbs sweeps per level.
+        lowest: last noise level inside a reverse diffusion.
+
+    Returns:
+        ``(B, K, ...)``.
+    """
+    operator = problem.mixtures.operator
+    weights = operator.matrix().to(problem.mixtures.values)[..., 0, :].reshape(-1, problem.n_sources)
+    if not bool((weights[:1] == weights).all()):
+        raise ValueError("diffusion-gibbs needs one weight per source for the whole batch: its noise levels are per call of the prior")
+    x = operator.pseudo_inverse(problem.mixtures.values).clone()
+    step = 0
+    for sigma in sigmas:
+        for _ in range(sweeps_per_level):
+            for k in range(problem.n_sources):
+                weight = float(weights[0, k])
+                target = x[:, k] + problem.residual(x) / weight
+                x[:, k] = reverse_diffusion(problem, target, k, sigma / abs(weight), lowest, inner_steps, step)
+            problem.evaluations += inner_steps
+            step += inner_steps
+    return x

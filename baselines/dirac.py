@@ -1,0 +1,71 @@
+"""Dirac likelihood: one source is the mixture minus the others. Mariani et al., "Multi-source diffusion models" (MSDM, ICLR 2024), sec. 3.3.
+
+Supervision: ``prior``.
+
+The reverse diffusion runs on all sources but one; the constrained source s is ``x_s = (m - sum_{j != s} w_j x_j) / w_s`` at every step,
+and its score reaches the others through the chain rule:
+
+    d_k = (x_k - D(x_k, sigma)) / sigma - (w_k / w_s) (x_s - D(x_s, sigma)) / sigma
+
+Karras schedule, Euler steps, optional churn and resampling. The released code does not recompute x_s after the last step, so its
+estimates need not sum to the mixture; here they do.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+
+from baselines.posterior import Problem
+
+
+def constrained(problem: Problem, sources: torch.Tensor, slot: int) -> torch.Tensor:
+    """Sources ``(B, K, ...)`` with source ``slot`` set to what the mixture leaves over; the weight of every slot must be non-zero."""
+    weights = problem.mixtures.operator.matrix().to(sources)
+    weight = weights[..., 0, slot].reshape(-1, *([1] * (sources.ndim - 2)))
+    filled = sources.clone()
+    filled[:, slot] += problem.residual(sources) / weight
+    return filled
+
+
+def dirac(
+    problem: Problem,
+    sigmas: Sequence[float],
+    *,
+    slot: int = 0,
+    churn: float = 0.0,
+    resamplings: int = 1,
+) -> torch.Tensor:
+    """One sample per mixture; ``len(sigmas) * resamplings`` evaluations per source.
+
+    Args:
+        problem: mixtures with a weighted-sum operator, and priors.
+        sigmas: noise levels, highest first, without the final zero.
+        slot: the constrained source s.
+        churn: S_churn of Karras et al. (2022), Algorithm 2; per step gamma = min(churn / steps, sqrt(2) - 1).
+        resamplings: each step is taken so many times, with the noise of the step added back in between.
+
+    Returns:
+        ``(B, K, ...)`` that mix to the mixture up to rounding.
+    """
+    weights = problem.mixtures.operator.matrix()
+    ratio = (weights[..., 0, :] / weights[..., 0, slot : slot + 1]).to(problem.mixtures.values)
+    ratio = ratio.reshape(-1, problem.n_sources, *([1] * len(problem.source_shape)))
+    gamma = min(churn / len(sigmas), math.sqrt(2) - 1)
+    x = sigmas[0] * problem.normals(0)
+    step = 0
+    for i, sigma in enumerate(sigmas):
+        following = sigmas[i + 1] if i + 1 < len(sigmas) else 0.0
+        for repeat in range(resamplings):
+            step += 1
+            level = sigma * (1 + gamma)
+            if gamma > 0:
+                x = x + math.sqrt(level**2 - sigma**2) * problem.normals(2 * step)
+            x = constrained(problem, x, slot)
+            direction = (x - problem.denoise(x, level)) / level
+            x = x + (following - level) * (direction - ratio * direction[:, slot : slot + 1])
+            if repeat + 1 < resamplings:
+                x = x + math.sqrt(sigma**2 - following**2) * problem.normals(2 * step + 1)
+    return constrained(problem, x, slot)

@@ -1,0 +1,49 @@
+"""Gaussian likelihood in a reverse diffusion. Mariani et al., "Multi-source diffusion models" (MSDM, ICLR 2024), the Gaussian baseline.
+
+Supervision: ``prior``.
+
+    d = (x - D(x, sigma)) / sigma - sigma / gamma^2 A^T (m - g(x)),   gamma = gamma_ratio sigma
+
+The authors' code divides by ``2 gamma^2``; a N(., gamma^2) likelihood has ``gamma^2``, so their effective variance is twice what the paper
+says (``gamma_ratio = 0.75`` in their code is ``0.75 sqrt(2)`` here).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from baselines.posterior import Problem
+
+
+def gaussian(problem: Problem, sigmas: Sequence[float], *, gamma_ratio: float = 0.75 * math.sqrt(2), churn: float = 0.0, resamplings: int = 1) -> Tensor:
+    """One sample per mixture; ``len(sigmas) * resamplings`` evaluations per source.
+
+    Args:
+        problem: mixtures and priors.
+        sigmas: noise levels, highest first, without the final zero.
+        gamma_ratio: gamma / sigma.
+        churn: S_churn of Karras et al. (2022), Algorithm 2.
+        resamplings: each step is taken so many times, with the noise of the step added back in between.
+
+    Returns:
+        ``(B, K, ...)``; the sum agrees with the mixture to about the last noise level.
+    """
+    gamma = min(churn / len(sigmas), math.sqrt(2) - 1)
+    x = sigmas[0] * problem.normals(0)
+    step = 0
+    for i, sigma in enumerate(sigmas):
+        following = sigmas[i + 1] if i + 1 < len(sigmas) else 0.0
+        for repeat in range(resamplings):
+            step += 1
+            level = sigma * (1 + gamma)
+            if gamma > 0:
+                x = x + math.sqrt(level**2 - sigma**2) * problem.normals(2 * step)
+            correction = problem.mixtures.operator.adjoint(problem.residual(x))
+            direction = (x - problem.denoise(x, level)) / level - correction / (gamma_ratio**2 * level)
+            x = x + (following - level) * direction
+            if repeat + 1 < resamplings:
+                x = x + math.sqrt(sigma**2 - following**2) * problem.normals(2 * step + 1)
+    return x

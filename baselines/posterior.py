@@ -1,0 +1,100 @@
+"""What every score-based sampler shares: the separation problem, with a prior per source, as functions of the sources.
+
+Samplers are pure functions ``sampler(problem, schedule, ...) -> (B, K, ...)``. They see the mixing operator through its adjoint, gram
+and pseudo-inverse, the prior through ``score`` and ``denoise``, and draw noise by (example, step, source) alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from sepbench.noise import NoiseSource
+from sepbench.protocols import Mixtures, ScorePrior
+
+DEFAULT_MAX_ROWS = 128
+"""Sources that go through a network at once; larger batches are slower per image on the CPU."""
+
+
+def ncsn_levels(count: int = 10, highest: float = 1.0, lowest: float = 0.01) -> list[float]:
+    """Geometric noise levels of NCSN (Song and Ermon 2019, sec. 4.3): ten from 1 to 0.01."""
+    return torch.logspace(0, 1, count, base=lowest / highest, dtype=torch.float64).mul(highest).tolist()
+
+
+def karras_levels(count: int, highest: float, lowest: float, rho: float = 7.0) -> list[float]:
+    """Noise levels of Karras et al. (2022), eq. (5), highest first, without the final zero."""
+    ramp = torch.linspace(0, 1, count, dtype=torch.float64)
+    levels = (highest ** (1 / rho) + ramp * (lowest ** (1 / rho) - highest ** (1 / rho))) ** rho
+    return [float(level) for level in levels]
+
+
+@dataclass(slots=True)
+class Problem:
+    """One batch of mixtures to be separated under a prior.
+
+    Attributes:
+        mixtures: the batch, with its operator.
+        priors: one prior for all sources, or one per source.
+        noise: the noise source; ``fork`` it for another draw.
+        source_shape: shape of one source, without batch axes.
+        max_rows: sources per call of the prior.
+        evaluations: calls of the prior per source so far, the cost that papers count.
+    """
+
+    mixtures: Mixtures
+    priors: Sequence[ScorePrior]
+    noise: NoiseSource
+    source_shape: tuple[int, ...]
+    max_rows: int = DEFAULT_MAX_ROWS
+    evaluations: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        if len(self.priors) not in (1, self.n_sources):
+            raise ValueError(f"got {len(self.priors)} priors for {self.n_sources} sources; give one, or one per source")
+
+    @property
+    def n_sources(self) -> int:
+        return self.mixtures.n_sources
+
+    @property
+    def device(self) -> torch.device:
+        return self.mixtures.values.device
+
+    def normal(self, step: int, source: int) -> torch.Tensor:
+        """Standard normals for one source, ``(B, ...)``."""
+        return self.noise.normal(self.mixtures.example_ids, step, source, self.source_shape, self.device)
+
+    def normals(self, step: int) -> torch.Tensor:
+        """Standard normals for all sources, ``(B, K, ...)``."""
+        return torch.stack([self.normal(step, k) for k in range(self.n_sources)], dim=1)
+
+    def uniforms(self, step: int) -> torch.Tensor:
+        """Uniforms in [0, 1) for all sources, ``(B, K, ...)``."""
+        ids = self.mixtures.example_ids
+        return torch.stack([self.noise.uniform(ids, step, k, self.source_shape, self.device) for k in range(self.n_sources)], dim=1)
+
+    def residual(self, sources: torch.Tensor) -> torch.Tensor:
+        """``m - g(x)``, ``(B, ...)``."""
+        return self.mixtures.values - self.mixtures.operator.forward(sources)
+
+    def denoise(self, sources: torch.Tensor, sigma: float) -> torch.Tensor:
+        """Posterior means of all sources at noise level sigma, ``(B, K, ...)``; one evaluation per source."""
+        self.evaluations += 1
+        if len(self.priors) == 1:
+            return self._rows(self.priors[0], sources.flatten(0, 1), sigma).unflatten(0, sources.shape[:2])
+        return torch.stack([self._rows(prior, sources[:, k], sigma) for k, prior in enumerate(self.priors)], dim=1)
+
+    def denoise_one(self, source: torch.Tensor, slot: int, sigma: float) -> torch.Tensor:
+        """Posterior mean of one source, ``(B, ...)``; counts as 1/K of an evaluation per source, which the caller adds up."""
+        return self._rows(self.priors[slot if len(self.priors) > 1 else 0], source, sigma)
+
+    def score(self, sources: torch.Tensor, sigma: float) -> torch.Tensor:
+        """Scores of all sources by Tweedie's formula, ``(B, K, ...)``; one evaluation per source."""
+        return (self.denoise(sources, sigma) - sources) / sigma**2
+
+    def _rows(self, prior: ScorePrior, x: torch.Tensor, sigma: float) -> torch.Tensor:
+        if x.shape[0] <= self.max_rows:
+            return prior.denoise(x, sigma)
+        return torch.cat([prior.denoise(part, sigma) for part in x.split(self.max_rows)])

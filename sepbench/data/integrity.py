@@ -1,0 +1,127 @@
+"""Whether a file on disk is the one its manifest names: sizes, digests, and stamps that spare hashing it again.
+
+A stamp is a small JSON file in the user's cache that says: this path, at this size and modification time, had this digest. Sizes are
+looked at every time; a file is hashed again only if its size or time changed, or if ``verify`` is asked for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from sepbench.data.manifests import DataFile
+from sepbench.errors import DataError
+
+FileState = Literal["ok", "missing", "wrong size", "wrong sha256", "wrong md5"]
+
+
+@dataclass(frozen=True, slots=True)
+class FileCheck:
+    """What was found of one file.
+
+    Attributes:
+        name: the file's name in the manifest.
+        path: where it was looked for.
+        state: ``ok`` or what is wrong.
+        expected, found: bytes (``wrong size``) or hex digests (``wrong sha256``, ``wrong md5``, ``ok``); empty if missing.
+    """
+
+    name: str
+    path: Path
+    state: FileState
+    expected: str = ""
+    found: str = ""
+
+    @property
+    def ok(self) -> bool:
+        return self.state == "ok"
+
+    def describe(self) -> str:
+        """One line that names the file and what is wrong with it."""
+        if self.state in ("ok", "missing"):
+            return f"{self.path} is {self.state}"
+        if self.state == "wrong size":
+            return f"{self.path} has the wrong size: {int(self.found):,} bytes, expected {int(self.expected):,}"
+        return f"{self.path} has the {self.state} {self.found}, expected {self.expected}"
+
+
+def file_digest(path: Path, algorithm: str) -> str:
+    """Hex digest of a file, read in pieces.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    try:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, algorithm).hexdigest()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}; check its permissions and its disk") from error
+
+
+def check_size(file: DataFile, folder: Path) -> FileCheck:
+    """Presence and size only; nothing is read."""
+    path = folder / file.name
+    if not path.is_file():
+        return FileCheck(file.name, path, "missing")
+    size = path.stat().st_size
+    if size != file.size:
+        return FileCheck(file.name, path, "wrong size", expected=str(file.size), found=str(size))
+    return FileCheck(file.name, path, "ok")
+
+
+def check_file(file: DataFile, folder: Path, stamps: Path, *, rehash: bool = False) -> FileCheck:
+    """Presence, size and digest; the digest through the stamp unless ``rehash``.
+
+    Args:
+        file: the manifest's entry.
+        folder: the data set's folder.
+        stamps: the folder of stamps; it need not exist or be writable.
+        rehash: read the file even where a stamp vouches for it.
+    """
+    check = check_size(file, folder)
+    if not check.ok:
+        return check
+    path = check.path
+    stamp = _stamp_path(path, stamps)
+    wanted = _stamp_content(path, file.algorithm, file.digest)
+    if not rehash and _read_stamp(stamp) == wanted:
+        return FileCheck(file.name, path, "ok", expected=file.digest, found=file.digest)
+    found = file_digest(path, file.algorithm)
+    if found != file.digest:
+        stamp.unlink(missing_ok=True)
+        return FileCheck(file.name, path, "wrong sha256" if file.algorithm == "sha256" else "wrong md5", expected=file.digest, found=found)
+    _write_stamp(stamp, wanted)
+    return FileCheck(file.name, path, "ok", expected=file.digest, found=found)
+
+
+def _stamp_path(path: Path, stamps: Path) -> Path:
+    return stamps / (hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:32] + ".json")
+
+
+def _stamp_content(path: Path, algorithm: str, digest: str) -> dict[str, str | int]:
+    status = path.stat()
+    return {"path": str(path.resolve()), "size": status.st_size, "mtime_ns": status.st_mtime_ns, "algorithm": algorithm, "digest": digest}
+
+
+def _read_stamp(stamp: Path) -> object:
+    try:
+        return json.loads(stamp.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def _write_stamp(stamp: Path, content: dict[str, str | int]) -> None:
+    """Best effort: without a writable cache the file is hashed again next time, which is slower but right."""
+    try:
+        stamp.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=stamp.parent, suffix=".tmp")
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            json.dump(content, stream)
+        os.replace(temporary, stamp)  # noqa: PTH105 - two str paths from mkstemp
+    except OSError:
+        return

@@ -1,0 +1,113 @@
+"""A user's folder of images, read with pillow (optional)."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from sepbench.errors import DataError, SepbenchError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm"})
+_TARGET_MODES = {"1": "L", "L": "L", "P": "RGB", "RGB": "RGB", "LA": "L", "RGBA": "RGB"}
+
+
+def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
+    """Sorts ``img2`` before ``img10``: runs of digits count as numbers, everything else as text without regard to case."""
+    parts = [part for part in re.split(r"([0-9]+)", name) if part]
+    return (*((0, int(part), "") if part[0] in "0123456789" else (1, 0, part.casefold()) for part in parts), (-1, 0, name))
+
+
+def list_images(folder: Path) -> list[tuple[Path, int]]:
+    """Images and class numbers in natural order.
+
+    Either all images lie in the folder itself (class 0), or each in a subfolder that names its class. Hidden files and files
+    of other kinds are passed over.
+
+    Raises:
+        DataError: no folder, no images, images both in the folder and in subfolders, or subfolders of subfolders.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder} is not a folder; give the folder that holds the images")
+    here, classes = _images(folder), _subfolders(folder)
+    if not classes:
+        listed = [(path, 0) for path in here]
+    else:
+        if here:
+            raise DataError(
+                f"{folder} has images of its own ({here[0].name}) and class folders ({classes[0].name}); put every image into a class folder, or none"
+            )
+        for name in classes:
+            if deeper := _subfolders(name):
+                raise DataError(f"{deeper[0]} is nested too deeply; images must lie in <folder>/ or in <folder>/<class>/")
+        listed = [(path, label) for label, name in enumerate(classes) for path in _images(name)]
+    if not listed:
+        raise DataError(f"{folder} holds no images ({', '.join(sorted(SUFFIXES))})")
+    return listed
+
+
+def _images(folder: Path) -> list[Path]:
+    found = [path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()]
+    return sorted(found, key=lambda path: natural_key(path.name))
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    return sorted((path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")), key=lambda path: natural_key(path.name))
+
+
+def read_image_folder(folder: Path) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images ``(N, C, H, W)`` uint8, C = 1 if all are grey and 3 if all are colour, and class numbers ``(N,)`` int64.
+
+    Everything is held in memory: N x C x H x W bytes. Transparency is accepted where every pixel is opaque.
+
+    Raises:
+        SepbenchError: pillow is not installed.
+        DataError: see ``list_images``; an image that cannot be decoded, has another size or other channels than the first, more than 8 bits per
+            channel, or transparent pixels. The message names the file.
+    """
+    try:
+        import PIL.Image
+    except ImportError as error:
+        raise SepbenchError("reading a folder of images needs pillow, which is not installed; run: pip install 'sepbench[report]'") from error
+    listed = list_images(folder)
+    images: npt.NDArray[np.uint8] | None = None
+    for position, (path, _) in enumerate(listed):
+        try:
+            with PIL.Image.open(path) as image:
+                pixels = _pixels(image, path)
+        except DataError:
+            raise
+        except Exception as error:  # pillow's decoders raise whatever their format's parser does
+            raise DataError(f"{path} cannot be decoded as an image ({type(error).__name__}: {error}); replace or remove it") from error
+        if images is None:
+            images = np.empty((len(listed), *pixels.shape), dtype=np.uint8)
+        if pixels.shape != images.shape[1:]:
+            raise DataError(
+                f"{path} is {_size(pixels)}, but {listed[0][0].name} is {_size(images[0])}; all images must have one size and one number of channels"
+            )
+        images[position] = pixels
+    if images is None:
+        raise ValueError("list_images returns at least one image")
+    return torch.from_numpy(images), torch.tensor([label for _, label in listed], dtype=torch.int64)
+
+
+def _size(pixels: npt.NDArray[np.uint8]) -> str:
+    channels, height, width = pixels.shape
+    return f"{width} x {height} {'grey' if channels == 1 else 'colour'}"
+
+
+def _pixels(image: Image, path: Path) -> npt.NDArray[np.uint8]:
+    """One decoded image as ``(C, H, W)``."""
+    if image.mode not in _TARGET_MODES:
+        raise DataError(f"{path} has the pixel format {image.mode!r}; convert it to 8-bit grey or RGB")
+    if image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema()[0] != 255:
+        raise DataError(f"{path} has transparent pixels; flatten it onto a background first")
+    array = np.asarray(image.convert(_TARGET_MODES[image.mode]))
+    return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)

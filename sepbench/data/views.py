@@ -1,0 +1,163 @@
+"""Training views: clean samples and training mixtures, cut to what a method's supervision level hands out."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+
+from sepbench.data.mixtures import MixtureSet, Transform
+from sepbench.data.signals import SignalSet
+from sepbench.errors import SupervisionError
+from sepbench.protocols import SUPERVISION_LEVELS, Supervision, TaskSpec, TrainingView
+
+_CHUNK = 2048
+
+_LEVELS: dict[str, tuple[Supervision, ...]] = {
+    "mixtures": ("mixtures+one",),
+    "observed": ("mixtures+one",),
+    "clean": ("prior", "sources"),
+    "sources": ("sources",),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """Training signals: parts of one or more signal sets, in order. ``parts`` holds (signal set, ``(n,)`` int64 rows)."""
+
+    parts: tuple[tuple[SignalSet, torch.Tensor], ...]
+
+    def __len__(self) -> int:
+        return sum(len(rows) for _, rows in self.parts)
+
+    def load(self, limit: int | None = None) -> torch.Tensor:
+        """The first ``limit`` signals (all if None) ``(n, *shape)`` float32."""
+        loaded, left = [], len(self) if limit is None else limit
+        for signals, rows in self.parts:
+            loaded.append(signals.load(rows[: max(left, 0)]))
+            left -= len(loaded[-1])
+        return torch.cat(loaded)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingMaterial:
+    """Everything a task has for training, before any level cuts it.
+
+    Attributes:
+        clean: samples of all classes of the task, in the data sets' order.
+        sources: one pool per source slot.
+        observed: samples of the observed class for level ``mixtures+one``; None where the task has none.
+        mixtures: frozen training mixtures for level ``mixtures+one``, disjoint from ``observed``; None where the task has none.
+        mixture_rows: ``(n,)`` int64, the examples of ``mixtures`` that are handed out (those that touch an excluded image are not).
+        transform: the suite's, applied to ``clean``, ``sources`` and ``observed``; ``mixtures`` brings its own.
+        excluded: training images left out because a test or validation image has the same content.
+    """
+
+    clean: Pool
+    sources: tuple[Pool, ...]
+    observed: Pool | None
+    mixtures: MixtureSet | None
+    mixture_rows: torch.Tensor
+    transform: Transform
+    excluded: int
+
+
+class PooledView:
+    """The ``TrainingView`` of every suite. Data are opened when the first permitted accessor is called, so a blind method needs none."""
+
+    def __init__(self, supervision: Supervision, task: TaskSpec, material: Callable[[], TrainingMaterial]) -> None:
+        self._supervision = supervision
+        self._task = task
+        self._make = material
+
+    @property
+    def supervision(self) -> Supervision:
+        return self._supervision
+
+    @property
+    def task(self) -> TaskSpec:
+        return self._task
+
+    @cached_property
+    def _material(self) -> TrainingMaterial:
+        return self._make()
+
+    @property
+    def excluded_duplicates(self) -> int:
+        """Training images left out because a test or validation image has the same content."""
+        return self._material.excluded
+
+    def mixtures(self, limit: int | None = None) -> torch.Tensor:
+        """Training mixtures ``(N, ...)``, see ``TrainingView``."""
+        self._allow("mixtures", limit)
+        mixtures = self._material.mixtures
+        if mixtures is None:
+            raise SupervisionError(f"task {self._where} has no training mixtures")
+        return mixtures.mixtures(self._material.mixture_rows[:limit]).values
+
+    def observed(self, limit: int | None = None) -> torch.Tensor:
+        """Clean samples ``(N, ...)`` of the observed class, see ``TrainingView``."""
+        self._allow("observed", limit)
+        if self._material.observed is None:
+            raise SupervisionError(f"task {self._where} has no observed samples")
+        return self._material.transform(self._material.observed.load(limit))
+
+    def clean(self, limit: int | None = None) -> torch.Tensor:
+        """Clean samples ``(N, ...)`` of all classes, see ``TrainingView``."""
+        self._allow("clean", limit)
+        return self._material.transform(self._material.clean.load(limit))
+
+    def sources(self, slot: int, limit: int | None = None) -> torch.Tensor:
+        """Clean samples ``(N, ...)`` of one slot's class, see ``TrainingView``. Of all classes where the task is class-agnostic."""
+        self._allow("sources", limit)
+        if not 0 <= slot < self._task.n_sources:
+            raise ValueError(f"slot must lie in [0, {self._task.n_sources}), got {slot}")
+        return self._material.transform(self._material.sources[slot].load(limit))
+
+    @property
+    def _where(self) -> str:
+        return f"{self._task.suite}/{self._task.name}"
+
+    def _allow(self, accessor: str, limit: int | None) -> None:
+        levels = _LEVELS[accessor]
+        if self._supervision not in levels:
+            wanted = " or ".join(repr(level) for level in levels)
+            raise SupervisionError(f"a method of supervision {self._supervision!r} asked for {accessor}(); declare {wanted} in MethodInfo to get them")
+        if self._supervision == "mixtures+one" and self._task.observed_source is None:
+            raise SupervisionError(f"this task has no observed class: {self._where} offers nothing to a method of supervision 'mixtures+one'")
+        if limit is not None and limit < 1:
+            raise ValueError(f"limit must be at least 1, got {limit}")
+
+
+def make_view(supervision: Supervision, task: TaskSpec, material: Callable[[], TrainingMaterial]) -> TrainingView:
+    """The view of a task at one level.
+
+    Args:
+        supervision: the method's declared level.
+        task: the task.
+        material: makes the training material; called at most once, and not before a permitted accessor is.
+
+    Raises:
+        SupervisionError: no such level.
+    """
+    if supervision not in SUPERVISION_LEVELS:
+        raise SupervisionError(f"unknown supervision level {supervision!r}; choose from {', '.join(SUPERVISION_LEVELS)}")
+    return PooledView(supervision, task, material)
+
+
+def content_hashes(signals: SignalSet, rows: torch.Tensor) -> list[bytes]:
+    """SHA-256 of each signal's float32 bytes."""
+    digests: list[bytes] = []
+    for start in range(0, len(rows), _CHUNK):
+        values = signals.load(rows[start : start + _CHUNK]).flatten(1).contiguous().numpy()
+        digests += [hashlib.sha256(row).digest() for row in values]
+    return digests
+
+
+def without_duplicates(signals: SignalSet, rows: torch.Tensor, protected: frozenset[bytes]) -> torch.Tensor:
+    """Those rows whose content is not among the protected digests, in the same order."""
+    keep = [digest not in protected for digest in content_hashes(signals, rows)]
+    return rows[torch.tensor(keep, dtype=torch.bool)]

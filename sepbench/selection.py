@@ -1,0 +1,168 @@
+"""Best of N: score posterior samples without looking at the truth, and keep the best one.
+
+Four criteria, each ``(B, N, K, ...)`` draws to ``(B, N)`` float64, higher is better:
+
+- ``by_mixture_error``: how well a draw explains the mixture (useless for samplers that meet the mixture exactly);
+- ``by_log_prior``: ``sum_k log p(x_k)``, where a method offers ``log_prob``; for score models through the probability-flow ODE;
+- ``by_denoising_loss``: a cheap bound in its place (a few evaluations of the denoiser);
+- ``by_truth``: the oracle, an upper bound that is never a method.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+
+from sepbench.metrics.catalogue import get_metric
+from sepbench.noise import NoiseSource
+from sepbench.protocols import Mixtures, ScorePrior, TaskSpec
+
+SELECTION_STREAM = 7001
+"""Stream of the fixed noises and probes, apart from every sampler's own."""
+
+
+def select(draws: torch.Tensor, criterion: torch.Tensor) -> torch.Tensor:
+    """The draw with the highest criterion per mixture: ``(B, N, K, ...)`` and ``(B, N)`` to ``(B, K, ...)``. NaN never wins."""
+    best = criterion.nan_to_num(nan=-math.inf).argmax(dim=1)
+    return draws[torch.arange(draws.shape[0], device=draws.device), best.to(draws.device)]
+
+
+def by_mixture_error(draws: torch.Tensor, mixtures: Mixtures) -> torch.Tensor:
+    """Minus the RMS of ``m - g(x)``."""
+    batch, count = draws.shape[:2]
+    rows = torch.arange(batch).repeat_interleave(count)
+    operator = mixtures.operator.select(rows)
+    predicted = operator.forward(draws.flatten(0, 1)).unflatten(0, (batch, count))
+    return -(mixtures.values.unsqueeze(1) - predicted).double().flatten(2).square().mean(-1).sqrt()
+
+
+def by_log_prior(draws: torch.Tensor, log_prob: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+    """Sum over sources of ``log_prob``, which maps ``(M, K, ...)`` to ``(M, K)`` nats."""
+    return log_prob(draws.flatten(0, 1)).double().sum(-1).unflatten(0, draws.shape[:2])
+
+
+def by_truth(draws: torch.Tensor, references: torch.Tensor, spec: TaskSpec, metric: str = "psnr") -> torch.Tensor:
+    """The oracle: the metric itself against the true sources ``(B, K, ...)``, best assignment where the task allows it."""
+    from sepbench.metrics.assignment import best_assignment
+
+    chosen = get_metric(metric)
+    count = draws.shape[1]
+    pairwise = chosen.pairwise(draws.flatten(0, 1), references.repeat_interleave(count, dim=0))
+    if not chosen.info.higher_is_better:
+        pairwise = -pairwise
+    if spec.assignment == "permutation":
+        order = best_assignment(pairwise)
+        pairwise = pairwise.gather(1, order.to(pairwise.device).unsqueeze(1))[:, 0]
+    else:
+        pairwise = pairwise.diagonal(dim1=1, dim2=2)
+    return pairwise[:, list(spec.scored_sources)].mean(-1).unflatten(0, draws.shape[:2])
+
+
+def denoising_losses(
+    prior: ScorePrior, x: torch.Tensor, example_ids: torch.Tensor, noise: NoiseSource, sigmas: Sequence[float], repeats: int = 1
+) -> torch.Tensor:
+    """``sum_sigma |x - D(x + sigma n)|^2 / sigma^2`` with noises that are the same for every candidate of an example.
+
+    Up to the spacing of the levels and a constant this is the denoising bound on ``-log p(x)`` (Song et al. 2021, theorem 3 with
+    likelihood weighting); common noises make differences between candidates of one example far less noisy than the values.
+
+    Args:
+        prior: the denoiser.
+        x: ``(M, ...)`` clean candidates.
+        example_ids: ``(M,)``; rows with one id share their noises.
+        noise: the run's noise source.
+        sigmas: noise levels; log-spaced ones weigh every octave alike.
+        repeats: noises per level.
+
+    Returns:
+        ``(M,)`` float64, lower is likelier.
+    """
+    probes = noise.fork(SELECTION_STREAM)
+    total = torch.zeros(x.shape[0], dtype=torch.float64, device=x.device)
+    for level, sigma in enumerate(sigmas):
+        for repeat in range(repeats):
+            n = probes.normal(example_ids, level, repeat, x.shape[1:], x.device)
+            total += (x - prior.denoise(x + sigma * n, sigma)).double().flatten(1).square().sum(-1) / sigma**2
+    return total / repeats
+
+
+def by_denoising_loss(
+    draws: torch.Tensor, priors: Sequence[ScorePrior], mixtures: Mixtures, noise: NoiseSource, sigmas: Sequence[float], repeats: int = 1
+) -> torch.Tensor:
+    """Minus the denoising losses, summed over sources; ``len(sigmas) * repeats`` evaluations per source and draw.
+
+    Every source of an example sees the same noises, so exchanging two sources of one prior changes nothing.
+    """
+    batch, count, sources = draws.shape[:3]
+    ids = mixtures.example_ids.repeat_interleave(count)
+    total = torch.zeros(batch, count, dtype=torch.float64, device=draws.device)
+    for k in range(sources):
+        prior = priors[k if len(priors) > 1 else 0]
+        losses = torch.cat(
+            [
+                denoising_losses(prior, part, part_ids, noise, sigmas, repeats)
+                for part, part_ids in zip(draws[:, :, k].flatten(0, 1).split(128), ids.split(128), strict=True)
+            ]
+        )
+        total -= losses.unflatten(0, (batch, count))
+    return total
+
+
+def flow_log_prob(
+    prior: ScorePrior,
+    x: torch.Tensor,
+    *,
+    lowest: float,
+    highest: float,
+    base_mean: torch.Tensor,
+    base_variance: float,
+    steps: int = 32,
+    probes: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """``log p_lowest(x)`` by the probability-flow ODE (Song et al. 2021, eq. (39); here in log sigma, Heun's rule).
+
+    ``dx / d log sigma = x - D(x, sigma)`` and ``d log p / d log sigma = -(n - tr dD/dx)``, up to ``p_highest``, taken as a Gaussian.
+
+    Args:
+        prior: a denoiser that autograd can differentiate.
+        x: ``(M, ...)``.
+        lowest, highest: noise levels; x counts as a sample of ``p_lowest``.
+        base_mean: ``(...)`` mean of the clean data.
+        base_variance: variance per coordinate of the clean data; the base is ``N(base_mean, base_variance + highest^2)``.
+        steps: Heun steps, two evaluations each.
+        probes: ``(P, ...)`` random signs for Hutchinson's estimate of the trace; None computes it exactly, one backward pass per
+            dimension, for small signals.
+
+    Returns:
+        ``(M,)`` float64 nats.
+    """
+    dimension = x[0].numel()
+    levels = torch.logspace(math.log10(lowest), math.log10(highest), steps + 1, dtype=torch.float64).tolist()
+    change = torch.zeros(x.shape[0], dtype=torch.float64, device=x.device)
+    state = x.detach()
+    for low, high in zip(levels[:-1], levels[1:], strict=True):
+        width = math.log(high / low)
+        drift, trace = _flow(prior, state, low, probes)
+        drift_end, trace_end = _flow(prior, state + width * drift, high, probes)
+        state = state + 0.5 * width * (drift + drift_end)
+        change += width * (dimension - 0.5 * (trace + trace_end))
+    variance = base_variance + levels[-1] ** 2
+    quadratic = (state - base_mean).double().flatten(1).square().sum(-1) / variance
+    return change - 0.5 * (quadratic + dimension * math.log(2 * math.pi * variance))
+
+
+def _flow(prior: ScorePrior, x: torch.Tensor, sigma: float, probes: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+    """``x - D(x)`` and the trace of ``dD/dx``, ``(M,)`` float64."""
+    with torch.enable_grad():
+        point = x.detach().requires_grad_(True)
+        denoised = prior.denoise(point, sigma)
+        trace = torch.zeros(x.shape[0], dtype=torch.float64, device=x.device)
+        directions = torch.eye(x[0].numel(), dtype=x.dtype, device=x.device).unflatten(1, x.shape[1:]) if probes is None else probes
+        for direction in directions:
+            (pulled,) = torch.autograd.grad(denoised, point, direction.expand_as(denoised), retain_graph=True)
+            trace += (pulled * direction).double().flatten(1).sum(-1)
+        if probes is not None:
+            trace /= len(probes)
+    return (x - denoised).detach(), trace

@@ -1,0 +1,73 @@
+"""Freezing: the digests of a suite's lists and mixtures, written to ``tasks.toml`` once and compared ever after."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sepbench.data.datasets import open_dataset
+from sepbench.errors import DataError
+from sepbench.suites.assembly import Opener
+from sepbench.suites.loader import load_unfrozen
+from sepbench.suites.model import Suite, Task
+from sepbench.suites.tables import read_table
+
+_HEAD = """\
+# Digests of every frozen task, written by sepbench.suites.freeze. Read by load_suite; never edited by hand.
+# pairs_sha256: the pair list's file. mixtures_sha256: float32 mixtures in order. train_*: the lists behind level mixtures+one.
+"""
+
+
+def task_digests(task: Task, previous: Mapping[str, Any]) -> dict[str, int | str]:
+    """The digests of one task.
+
+    Args:
+        task: from ``load_unfrozen``.
+        previous: what was frozen before; its mixture digest is kept where the data are not on this machine and the list is unchanged.
+    """
+    found: dict[str, int | str] = {"n": task.n_examples, "pairs_sha256": task.pairs_sha256}
+    try:
+        found["mixtures_sha256"] = task.verify()
+    except DataError:
+        kept = previous.get("pairs_sha256") == task.pairs_sha256
+        found["mixtures_sha256"] = previous.get("mixtures_sha256", "") if kept else ""
+    if task.split == "test":
+        lists = {"train_mixtures_sha256": task.data.train_mixtures, "train_observed_sha256": task.data.train_observed}
+        found.update({key: frozen.sha256 for key, frozen in lists.items() if frozen is not None})
+    return found
+
+
+def suite_digests(suite: Suite, previous: Mapping[str, Any]) -> dict[str, dict[str, int | str]]:
+    """The digests of all tasks of one suite, by task."""
+    return {name: task_digests(task, previous.get(name, {})) for name, task in suite.tasks.items()}
+
+
+def render(digests: Mapping[str, Mapping[str, Mapping[str, int | str]]]) -> str:
+    """``tasks.toml``: suite -> task -> key -> value."""
+    lines = [_HEAD]
+    for suite in sorted(digests):
+        for task, values in digests[suite].items():
+            lines.append(f"[{suite}.{task}]")
+            for key, value in values.items():
+                comment = "  # the data were not on the machine that froze this list" if value == "" else ""
+                lines.append(f"{key} = {value}" if isinstance(value, int) else f'{key} = "{value}"{comment}')
+            lines.append("")
+    return "\n".join(lines)
+
+
+def write_digests(suites: Sequence[Path], target: Path, opener: Opener = open_dataset) -> None:
+    """Freeze suites (TOML files) into ``target``; other suites in it stay as they are.
+
+    Raises:
+        SuiteError: a suite or list is malformed.
+        OSError: ``target`` cannot be written.
+    """
+    before = read_table(target).raw() if target.is_file() else {}
+    after = dict(before)
+    for path in suites:
+        suite = load_unfrozen(path, opener)
+        after[suite.name] = suite_digests(suite, before.get(suite.name, {}))
+    temporary = target.with_suffix(".partial")
+    temporary.write_text(render(after), encoding="utf-8")
+    temporary.replace(target)

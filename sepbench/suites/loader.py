@@ -1,0 +1,221 @@
+"""``load_suite``: a suite's TOML file to a ``Suite``, every list checked against its frozen digest.
+
+Files that a suite names (pair lists, ``tasks.toml``, ``published.csv``) are looked up beside its TOML file first and among the files that
+travel with sepbench next, so that a third party's suite is a folder of its own.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import cast, get_args
+
+from sepbench.data.datasets import open_dataset
+from sepbench.data.mixtures import Transform
+from sepbench.data.operators import OPERATOR_NAMES
+from sepbench.data.pairs import file_sha256
+from sepbench.errors import SuiteError
+from sepbench.protocols import Assignment, Domain, TaskSpec
+from sepbench.registry import nearest, suite_path
+from sepbench.resources import resource_root
+from sepbench.suites.assembly import FrozenList, Opener, SourceClass, TaskData, UsableRows
+from sepbench.suites.model import Suite, Task, TaskSplit
+from sepbench.suites.published import PublishedRow, published_row
+from sepbench.suites.tables import Table, read_table
+
+FORMAT = 1
+_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")  # no "--": it separates task and method in file names
+
+
+def load_suite(name: str, opener: Opener = open_dataset) -> Suite:
+    """A suite by name, or by the path of its TOML file.
+
+    Args:
+        name: a registered suite (``sepbench.registry.suite_names``) or a path ending in ``.toml``.
+        opener: opens a split of a data set; nothing is opened while loading.
+
+    Raises:
+        UnknownNameError: no such suite.
+        SuiteError: malformed, a link that leads nowhere, or a pair list that is not the frozen one.
+    """
+    return _Reader(Path(name) if name.endswith(".toml") else suite_path(name), opener, check=True).suite()
+
+
+def load_unfrozen(path: Path, opener: Opener = open_dataset) -> Suite:
+    """A suite whose digests are taken from the lists as they are; only for freezing them."""
+    return _Reader(path, opener, check=False).suite()
+
+
+class _Reader:
+    """One TOML file being read."""
+
+    def __init__(self, path: Path, opener: Opener, check: bool) -> None:
+        self.path = path
+        self.opener = opener
+        self.usable: UsableRows = {}
+        self.root = root = read_table(path)
+        if root.integer("format") != FORMAT:
+            raise SuiteError(f"{path}: format {root.integer('format')} is not known, this sepbench reads format {FORMAT}")
+        self.name = _name(root.text("name"), str(path))
+        self.domain = cast(Domain, root.choice("domain", get_args(Domain)))
+        self.classes = {key: _source_class(key, table) for key, table in root.tables("classes").items()}
+        self.frozen = self._digests() if check else None
+        data = root.table("data")
+        self.shape = data.integers("shape")
+        self.test_split = data.text("test", "test")
+        self.train_split = data.text("train", "train")
+        self.held_out = data.integer("held_out", 0)
+        self.transform = Transform(data.integer("pad", 0))
+        self.sample_rate = data.optional_integer("sample_rate")
+        data.close()
+
+    def suite(self) -> Suite:
+        root = self.root
+        metrics = root.texts("metrics")
+        tasks = dict(self._tasks(root.tables("tasks")))
+        suite = Suite(
+            name=self.name,
+            version=root.integer("version"),
+            title=root.text("title"),
+            description=root.text("description"),
+            domain=self.domain,
+            metrics=metrics,
+            ranking_metric=root.choice("ranking_metric", metrics),
+            methods=root.texts("methods"),
+            tasks=tasks,
+            published=list(self._published(tasks)),
+        )
+        root.close()
+        return suite
+
+    def _tasks(self, tables: dict[str, Table]) -> Iterator[tuple[str, Task]]:
+        for key, table in tables.items():
+            _name(key, table.where)
+            model = table.text("validates", "")
+            if model and model not in tables:
+                raise nearest(model, sorted(tables), f"task (validated by {key})")
+            if model and not self.held_out:
+                raise SuiteError(f"{table.where}: a validation task needs held_out in [data]")
+            yield key, self._task(key, tables[model] if model else table, table, model)
+        for table in tables.values():
+            table.close()
+
+    def _task(self, key: str, rules: Table, own: Table, validates: str) -> Task:
+        """A task; ``rules`` is the table of the task it validates, or its own."""
+        slots = tuple(self._class(name, rules) for name in rules.texts("sources"))
+        spec = self._spec(key, rules, slots)
+        data = self._data(rules, own, validates or key, key, slots, spec)
+        split: TaskSplit = "validation" if validates else "test"
+        frozen = self._frozen(key)
+        n_examples = len(data.pairs.read()) if frozen is None else frozen.integer("n")
+        mixtures = "" if frozen is None else frozen.text("mixtures_sha256")
+        return Task(spec, split, validates, n_examples, data.pairs.sha256, mixtures, data)
+
+    def _spec(self, key: str, rules: Table, slots: tuple[SourceClass, ...]) -> TaskSpec:
+        observed = rules.optional_integer("observed_source")
+        scored = rules.integers("scored_sources", list(range(len(slots))))
+        for slot in (*scored, *(() if observed is None else (observed,))):
+            if not 0 <= slot < len(slots):
+                raise SuiteError(f"{rules.where}: there is no source {slot}, the task has {len(slots)}")
+        return TaskSpec(
+            suite=self.name,
+            name=key,
+            domain=self.domain,
+            n_sources=len(slots),
+            source_shape=self.transform.shape(self.shape),
+            operator=rules.choice("operator", OPERATOR_NAMES),
+            source_classes=tuple(c.name for c in slots),
+            assignment=cast(Assignment, rules.choice("assignment", get_args(Assignment))),
+            scored_sources=scored,
+            observed_source=observed,
+            sample_rate=self.sample_rate,
+        )
+
+    def _data(self, rules: Table, own: Table, trained_as: str, key: str, slots: tuple[SourceClass, ...], spec: TaskSpec) -> TaskData:
+        pairs = self._list(own, "pairs", key)
+        if pairs is None:
+            raise SuiteError(f"{own.where}: key 'pairs' is missing")
+        return TaskData(
+            opener=self.opener,
+            slots=slots,
+            shape=self.shape,
+            operator=spec.operator,
+            transform=self.transform,
+            test_split=self.test_split,
+            train_split=self.train_split,
+            held_out=self.held_out,
+            test_rows=rules.rows("test_rows"),
+            train_rows=rules.rows("train_rows"),
+            by_rank=rules.choice("index", ("row", "rank-in-class"), "row") == "rank-in-class",
+            pairs=pairs,
+            validation=own is not rules,
+            train_mixtures=self._list(rules, "train_mixtures", trained_as),
+            train_observed=self._list(rules, "train_observed", trained_as),
+            observed_slot=spec.observed_source,
+            untrainable=rules.text("untrainable", ""),
+            usable=self.usable,
+        )
+
+    def _class(self, name: str, table: Table) -> SourceClass:
+        if name not in self.classes:
+            raise nearest(name, sorted(self.classes), f"source class in {table.where}")
+        return self.classes[name]
+
+    def _list(self, table: Table, key: str, task: str) -> FrozenList | None:
+        """A frozen list, compared with its digest while loading: a changed file must not wait for the first mixture to be found out."""
+        file = table.text(key, "")
+        if not file:
+            return None
+        path = self._beside(file, resource_root("data_manifests") / "pairs")
+        found = file_sha256(path)
+        frozen = self._frozen(task)
+        wanted = found if frozen is None else frozen.text(f"{key}_sha256")
+        if found != wanted:
+            raise SuiteError(f"pair list {path} has sha256 {found}, frozen for {self.name}/{task} is {wanted}; restore the file")
+        return FrozenList(path, found)
+
+    def _frozen(self, task: str) -> Table | None:
+        if self.frozen is None:
+            return None
+        if task not in self.frozen:
+            raise SuiteError(f"{self.frozen.where} has no digests of task {task!r}; freeze them with sepbench.suites.freeze.write_digests")
+        return self.frozen.table(task)
+
+    def _digests(self) -> Table:
+        path = self._beside("tasks.toml", resource_root("data_manifests"))
+        return read_table(path).table(self.name)
+
+    def _beside(self, file: str, fallback: Path) -> Path:
+        beside = self.path.parent / file
+        return beside if beside.is_file() else fallback / file
+
+    def _published(self, tasks: dict[str, Task]) -> Iterator[PublishedRow]:
+        path = self._beside("published.csv", resource_root("leaderboards"))
+        seen: set[tuple[str, str, str]] = set()
+        for entry in self.root.array("published"):
+            task, method, metric = entry.text("task"), entry.text("method", ""), entry.text("metric")
+            if task not in tasks:
+                raise nearest(task, sorted(tasks), f"task in {entry.where}")
+            if method and (task, method, metric) in seen:
+                raise SuiteError(f"{entry.where}: {task}, {method}, {metric} is linked twice; a method has one published number per task and metric")
+            seen.add((task, method, metric))
+            find = entry.table("find").raw()
+            if not all(isinstance(value, str) for value in find.values()):
+                raise SuiteError(f"{entry.where}: every value of 'find' must be text, as in the CSV file")
+            row = published_row(task, method, metric, find, entry.text("notes", ""), path, entry.where)
+            entry.close()
+            yield row
+
+
+def _name(name: str, where: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise SuiteError(f"{where}: name {name!r} must be lower-case letters and digits in groups joined by single hyphens")
+    return name
+
+
+def _source_class(name: str, table: Table) -> SourceClass:
+    labels = table.integers("labels") if "labels" in table else None
+    found = SourceClass(name, table.text("dataset"), labels)
+    table.close()
+    return found

@@ -1,0 +1,117 @@
+"""What a loaded suite is: tasks, their digests, and the papers' rows."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import Literal
+
+from sepbench.data.mixtures import MixtureSet
+from sepbench.data.views import make_view
+from sepbench.errors import SuiteError, UnsupportedTaskError
+from sepbench.protocols import Domain, Supervision, Support, TaskSpec, TrainingView
+from sepbench.suites.assembly import TaskData
+from sepbench.suites.published import PublishedRow
+
+TaskSplit = Literal["test", "validation"]
+
+_UNTRAINED: tuple[Supervision, ...] = ("blind", "bound")
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One frozen list of mixtures to separate.
+
+    Attributes:
+        spec: what a separator is told.
+        split: ``test``, or ``validation`` for lists made from training signals that no training view hands out.
+        validates: for a validation task, the test task it stands in for; else empty.
+        n_examples: mixtures in the list.
+        pairs_sha256: digest of the pair list's file.
+        mixtures_sha256: digest of all mixtures, see ``MixtureSet.digest``; empty where it could not be frozen yet.
+        data: where the signals come from.
+    """
+
+    spec: TaskSpec
+    split: TaskSplit
+    validates: str
+    n_examples: int
+    pairs_sha256: str
+    mixtures_sha256: str
+    data: TaskData = field(repr=False, compare=False)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over both digests' hex text; empty where the mixtures' digest is not frozen."""
+        if not self.mixtures_sha256:
+            return ""
+        return hashlib.sha256((self.pairs_sha256 + self.mixtures_sha256).encode("ascii")).hexdigest()
+
+    def mixture_set(self) -> MixtureSet:
+        """The mixtures and their true sources.
+
+        Raises:
+            DataError: the data set is missing or corrupt.
+            SuiteError: the pair list is not the frozen one, or does not fit the data.
+        """
+        return self.data.mixture_set()
+
+    def support(self, supervision: Supervision) -> Support:
+        """Whether this task has training data for a level, and if not why; opens no data."""
+        if supervision in _UNTRAINED:
+            return Support(True)
+        if self.data.untrainable:
+            return Support(False, self.data.untrainable)
+        if supervision == "mixtures+one" and self.spec.observed_source is None:
+            return Support(False, "this task has no observed class")
+        return Support(True)
+
+    def view(self, supervision: Supervision) -> TrainingView:
+        """Training data at one level; never of the test split, nor any signal with the content of a test or validation signal.
+
+        Raises:
+            UnsupportedTaskError: the level needs training data and this task has none.
+            SupervisionError: no such level.
+        """
+        if supervision not in _UNTRAINED and self.data.untrainable:
+            raise UnsupportedTaskError(f"{self.spec.suite}/{self.spec.name}: {self.data.untrainable}")
+        return make_view(supervision, self.spec, self.data.training)
+
+    def verify(self) -> str:
+        """Mix everything again and compare with the frozen digest; the digest is returned.
+
+        Raises:
+            SuiteError: the mixtures are not those that were frozen.
+        """
+        found = self.mixture_set().digest()
+        if self.mixtures_sha256 and found != self.mixtures_sha256:
+            where = f"{self.spec.suite}/{self.spec.name}"
+            raise SuiteError(f"the mixtures of {where} have digest {found}, frozen is {self.mixtures_sha256}; the data are not those of this suite version")
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Suite:
+    """Tasks that belong together.
+
+    Attributes:
+        name, version: results of different versions are never compared.
+        title, description: for people.
+        domain: image, audio or vector.
+        metrics: metrics that are computed, in the order of the tables.
+        ranking_metric: the one that ranks.
+        methods: what runs by default.
+        tasks: by name, test tasks and validation tasks in the file's order.
+        published: the papers' numbers.
+    """
+
+    name: str
+    version: int
+    title: str
+    description: str
+    domain: Domain
+    metrics: tuple[str, ...]
+    ranking_metric: str
+    methods: tuple[str, ...]
+    tasks: dict[str, Task]
+    published: list[PublishedRow]
