@@ -83,7 +83,8 @@ class Problem:
         """Posterior means of all sources at noise level sigma, ``(B, K, ...)``; one evaluation per source."""
         self.evaluations += 1
         if len(self.priors) == 1:
-            return self._rows(self.priors[0], sources.flatten(0, 1), sigma).unflatten(0, sources.shape[:2])
+            rows: torch.Tensor = self._rows(self.priors[0], sources.flatten(0, 1), sigma).unflatten(0, sources.shape[:2])
+            return rows
         return torch.stack([self._rows(prior, sources[:, k], sigma) for k, prior in enumerate(self.priors)], dim=1)
 
     def denoise_one(self, source: torch.Tensor, slot: int, sigma: float) -> torch.Tensor:

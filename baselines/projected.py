@@ -38,7 +38,9 @@ def condition(problem: Problem, predicted: torch.Tensor, bounded: bool) -> torch
     rows = torch.arange(batch).repeat_interleave(count)
     mixed = problem.mixtures.operator.select(rows).forward(predicted.flatten(0, 1)).unflatten(0, (batch, count))
     residual = (problem.mixtures.values.unsqueeze(1) - mixed).unsqueeze(2)
-    return predicted + weights * variance * residual / (weights.square() * variance).sum(2, keepdim=True)
+    share: torch.Tensor = weights * variance / (weights.square() * variance).sum(2, keepdim=True)
+    moved: torch.Tensor = predicted + share * residual
+    return moved
 
 
 def projected(
@@ -104,7 +106,8 @@ def _normals(problem: Problem, step: int, alive: torch.Tensor) -> torch.Tensor:
 def _denoise(problem: Problem, x: torch.Tensor, sigma: float) -> torch.Tensor:
     """``(B, N, K, ...)``; counts N evaluations per source."""
     problem.evaluations += x.shape[1] - 1
-    return problem.denoise(x.flatten(0, 1), sigma).unflatten(0, x.shape[:2])
+    rows: torch.Tensor = problem.denoise(x.flatten(0, 1), sigma).unflatten(0, x.shape[:2])
+    return rows
 
 
 def _losses(problem: Problem, clean: torch.Tensor, sigmas: Sequence[float]) -> torch.Tensor:

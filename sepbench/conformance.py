@@ -7,7 +7,7 @@ a method whose ``fit`` takes seconds.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, get_args
 
 import numpy as np
@@ -17,7 +17,7 @@ from sepbench.errors import SepbenchError, SupervisionError
 from sepbench.noise import NoiseSource
 from sepbench.protocols import Budget, Domain, HasLogProb, MethodInfo, Mixtures, PosteriorSampler, RunContext, Separator, Supervision, Support
 from sepbench.registry import create_separator
-from sepbench.suites.loader import Task
+from sepbench.suites.model import Task
 
 TOLERANCE = 1e-3
 """Largest difference that counts as the same estimate: float32 sums in another order move the last bits, iterations multiply them."""
@@ -44,9 +44,11 @@ class _Subject:
     examples: int
 
     def context(self, info: MethodInfo, seed: int) -> RunContext:
-        references = self.task.mixture_set().sources
-        guarded = {"references": lambda ids: references(ids).to(self.device)} if info.supervision == "bound" else {}
-        return RunContext(task=self.task.spec, device=self.device, noise=NoiseSource(seed), seed=seed, budget=self.budget, **guarded)
+        ctx = RunContext(task=self.task.spec, device=self.device, noise=NoiseSource(seed), seed=seed, budget=self.budget)
+        if info.supervision != "bound":
+            return ctx
+        sources = self.task.mixture_set().sources
+        return replace(ctx, references=lambda ids: sources(ids).to(self.device))
 
     def fitted(self, seed: int) -> tuple[Separator, RunContext]:
         separator = create_separator(self.name, self.settings)

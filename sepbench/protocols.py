@@ -86,6 +86,7 @@ class TaskSpec:
         scored_sources: the slots that metrics are computed for (NES scores only X).
         observed_source: the slot whose clean samples the level ``mixtures+one`` hands out, or None.
         sample_rate: samples per second for audio, else None.
+        datasets: name of the data set behind each source slot, so that a prior trained on its training split can be found.
     """
 
     suite: str
@@ -99,6 +100,7 @@ class TaskSpec:
     scored_sources: tuple[int, ...]
     observed_source: int | None = None
     sample_rate: int | None = None
+    datasets: tuple[str, ...] = ()
 
     @property
     def class_agnostic(self) -> bool:

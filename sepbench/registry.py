@@ -81,6 +81,7 @@ def create_separator(name: str, settings: Mapping[str, Any] | None = None) -> Se
     for key in settings or {}:
         if key not in known:
             raise nearest(key, known, f"setting of {name}")
+    separator: object
     try:
         separator = cls(**(settings or {}))
     except (TypeError, ValueError) as error:
@@ -90,9 +91,9 @@ def create_separator(name: str, settings: Mapping[str, Any] | None = None) -> Se
     return separator
 
 
-def settings_of(separator: Separator) -> dict[str, Any]:
+def settings_of(separator: object) -> dict[str, Any]:
     """The settings a run records: the constructor's fields where the method is a dataclass, else what ``settings`` holds."""
-    if is_dataclass(separator):
+    if is_dataclass(separator) and not isinstance(separator, type):
         return {f.name: getattr(separator, f.name) for f in fields(separator) if f.init}
     return dict(getattr(separator, "settings", {}))
 

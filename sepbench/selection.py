@@ -35,12 +35,14 @@ def by_mixture_error(draws: torch.Tensor, mixtures: Mixtures) -> torch.Tensor:
     rows = torch.arange(batch).repeat_interleave(count)
     operator = mixtures.operator.select(rows)
     predicted = operator.forward(draws.flatten(0, 1)).unflatten(0, (batch, count))
-    return -(mixtures.values.unsqueeze(1) - predicted).double().flatten(2).square().mean(-1).sqrt()
+    error: torch.Tensor = (mixtures.values.unsqueeze(1) - predicted).double().flatten(2).square().mean(-1).sqrt()
+    return -error
 
 
 def by_log_prior(draws: torch.Tensor, log_prob: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
     """Sum over sources of ``log_prob``, which maps ``(M, K, ...)`` to ``(M, K)`` nats."""
-    return log_prob(draws.flatten(0, 1)).double().sum(-1).unflatten(0, draws.shape[:2])
+    total: torch.Tensor = log_prob(draws.flatten(0, 1)).double().sum(-1).unflatten(0, draws.shape[:2])
+    return total
 
 
 def by_truth(draws: torch.Tensor, references: torch.Tensor, spec: TaskSpec, metric: str = "psnr") -> torch.Tensor:
@@ -57,7 +59,8 @@ def by_truth(draws: torch.Tensor, references: torch.Tensor, spec: TaskSpec, metr
         pairwise = pairwise.gather(1, order.to(pairwise.device).unsqueeze(1))[:, 0]
     else:
         pairwise = pairwise.diagonal(dim1=1, dim2=2)
-    return pairwise[:, list(spec.scored_sources)].mean(-1).unflatten(0, draws.shape[:2])
+    total: torch.Tensor = pairwise[:, list(spec.scored_sources)].mean(-1).unflatten(0, draws.shape[:2])
+    return total
 
 
 def denoising_losses(
@@ -150,7 +153,8 @@ def flow_log_prob(
         change += width * (dimension - 0.5 * (trace + trace_end))
     variance = base_variance + levels[-1] ** 2
     quadratic = (state - base_mean).double().flatten(1).square().sum(-1) / variance
-    return change - 0.5 * (quadratic + dimension * math.log(2 * math.pi * variance))
+    log_prob: torch.Tensor = change - 0.5 * (quadratic + dimension * math.log(2 * math.pi * variance))
+    return log_prob
 
 
 def _flow(prior: ScorePrior, x: torch.Tensor, sigma: float, probes: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:

@@ -137,7 +137,8 @@ class ExactPosterior:
         for number, combination in enumerate(self.combinations()):
             rows = (chosen == number).nonzero()[:, 0]
             out[rows] = self._conditional_sample(combination, observed[rows], normals[rows])
-        return out.unflatten(0, (len(ids), draws))
+        shaped: torch.Tensor = out.unflatten(0, (len(ids), draws))
+        return shaped
 
     def _marginal(self, combination: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean ``(D,)`` and Cholesky factor of the mixture's covariance, given a combination."""
@@ -160,13 +161,15 @@ class ExactPosterior:
     def _conditional_mean(self, combination: tuple[int, ...], mixtures: torch.Tensor) -> torch.Tensor:
         mean, _ = self._marginal(combination)
         own = torch.stack([prior.means[c] for prior, c in zip(self.priors, combination, strict=True)])
-        return own + torch.einsum("kde,be->bkd", self._gains(combination), mixtures.double() - mean)
+        conditional: torch.Tensor = own + torch.einsum("kde,be->bkd", self._gains(combination), mixtures.double() - mean)
+        return conditional
 
     def _conditional_covariance(self, combination: tuple[int, ...]) -> torch.Tensor:
         dimension = self.priors[0].dimension
         own = torch.block_diag(*[prior.covariances[c] for prior, c in zip(self.priors, combination, strict=True)])
         mixing = torch.cat([w * torch.eye(dimension, dtype=torch.float64) for w in self.operator_weights.tolist()], dim=1)
-        return own - self._gains(combination).flatten(0, 1) @ mixing @ own
+        covariance: torch.Tensor = own - self._gains(combination).flatten(0, 1) @ mixing @ own
+        return covariance
 
     def _conditional_sample(self, combination: tuple[int, ...], mixtures: torch.Tensor, normals: torch.Tensor) -> torch.Tensor:
         """Draw from the joint prior, then move it onto the observed mixture: exact for Gaussians (Matheron's rule)."""

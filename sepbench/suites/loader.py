@@ -130,6 +130,7 @@ class _Reader:
             scored_sources=scored,
             observed_source=observed,
             sample_rate=self.sample_rate,
+            datasets=tuple(c.dataset for c in slots),
         )
 
     def _data(self, rules: Table, own: Table, trained_as: str, key: str, slots: tuple[SourceClass, ...], spec: TaskSpec) -> TaskData:

@@ -1,0 +1,43 @@
+"""Average: the mixture shared evenly among its sources (Jayaram and Thickstun, ICML 2020, tables 2 and 3).
+
+Supervision: ``blind``. A lower bound: a method of separation should beat it.
+
+The estimates are the operator's pseudo-inverse, the sources of least norm that explain the mixture: ``m / K`` each for ``sum``, m itself
+for ``mean`` (where LASS prints ``y / 2`` although its y is the average already: flag 15 of the protocol notes), grey for ``channel-mean``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from sepbench.protocols import MethodInfo, Mixtures, RunContext, Support, TaskSpec, TrainingView
+
+
+@dataclass
+class Average:
+    """``A^T (A A^T)^-1 m``; no settings."""
+
+    info: ClassVar[MethodInfo] = MethodInfo(
+        name="average",
+        title="Average",
+        version="1",
+        domains=frozenset({"image", "audio", "vector"}),
+        supervision="blind",
+        paper="Jayaram and Thickstun 2020, table 2",
+        deterministic=True,
+        bound="lower",
+    )
+
+    def supports(self, task: TaskSpec) -> Support:
+        """Every task."""
+        return Support(True)
+
+    def fit(self, view: TrainingView, ctx: RunContext) -> None:
+        """Nothing to learn."""
+
+    def separate(self, mixtures: Mixtures, ctx: RunContext) -> torch.Tensor:
+        """Mixtures ``(B, ...)`` to estimates ``(B, K, ...)`` that mix to the mixture exactly (up to rounding)."""
+        return mixtures.operator.pseudo_inverse(mixtures.values.to(ctx.device))

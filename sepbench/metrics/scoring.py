@@ -1,0 +1,169 @@
+"""Estimates to scores: one value per example, source and metric, in float64 on the CPU.
+
+The scores of an example depend on that example alone, bit for bit: the same in any batch, shard or order. Whatever the device of the
+estimates, scores are computed on the CPU, so that scoring a finished run again from its files gives the same bits.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from sepbench.metrics.assignment import best_assignment, matched
+from sepbench.metrics.catalogue import CataloguedMetric, FromSquaredError, JointMetric, check_metrics, get_metric
+from sepbench.metrics.squared_error import Array, as_float64, pairwise_mse
+from sepbench.protocols import Mixtures, TaskSpec
+
+_ELEMENTS_PER_BLOCK = 200_000
+_EXAMPLES_PER_BLOCK = 128
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreTable:
+    """Scores as flat columns of equal length: metrics in the order asked for, within a metric the examples in theirs, then the sources.
+
+    Attributes:
+        example: int64, the example's number in the frozen list.
+        source: int64, the reference's slot; -1 for metrics of a whole mixture.
+        metric: str.
+        value: float64; NaN where an estimate that enters the score holds NaN or infinity.
+    """
+
+    example: npt.NDArray[np.int64]
+    source: npt.NDArray[np.int64]
+    metric: npt.NDArray[np.str_]
+    value: npt.NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.value)
+
+
+@dataclass(slots=True)
+class _Block:
+    """A few examples on the CPU, with the intermediate results that metrics share."""
+
+    task: TaskSpec
+    estimates: torch.Tensor
+    references: torch.Tensor
+    mixtures: Mixtures
+    _errors: dict[bool, Array] = field(default_factory=dict)
+    _assignments: dict[str, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
+    _pairwise: dict[str, torch.Tensor] = field(default_factory=dict)
+
+    def squared_errors(self, clamps: bool) -> Array:
+        if clamps not in self._errors:
+            pairs = [(s, s) for s in self.task.scored_sources] if self.task.assignment == "ordered" else None
+            self._errors[clamps] = pairwise_mse(self.estimates.numpy(), self.references.numpy(), clamps, pairs)
+        return self._errors[clamps]
+
+    def pairwise(self, metric: CataloguedMetric) -> torch.Tensor:
+        """``(b, K, K)``; for metrics of the squared error on ordered tasks only the diagonal of the scored slots."""
+        name = metric.info.name
+        if name not in self._pairwise:
+            if isinstance(metric, FromSquaredError):
+                size = (self.references.shape[-2], self.references.shape[-1])
+                self._pairwise[name] = torch.from_numpy(metric.from_mse(self.squared_errors(metric.clamps), size))
+            else:
+                self._pairwise[name] = metric.pairwise(self.estimates, self.references)
+        return self._pairwise[name]
+
+    def assignment(self, name: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """``(b, K)`` best assignment by a metric, and ``(b,)`` whether it is defined; the identity on ordered tasks."""
+        if name not in self._assignments:
+            if self.task.assignment == "ordered":
+                identity = torch.arange(self.task.n_sources).expand(len(self.estimates), -1)
+                self._assignments[name] = (identity, torch.ones(len(self.estimates), dtype=torch.bool))
+            else:
+                metric = get_metric(name)
+                scores = self.pairwise(metric)
+                self._assignments[name] = (best_assignment(scores, metric.info.higher_is_better), scores.isfinite().flatten(1).all(1))
+        return self._assignments[name]
+
+    def assigned_scores(self, metric: CataloguedMetric) -> torch.Tensor:
+        """``(b, S)`` values of the scored references under the metric's assignment."""
+        slots = list(self.task.scored_sources)
+        assignment, defined = self.assignment(metric.info.assigned_by)
+        if isinstance(metric, FromSquaredError) or metric.info.name in self._pairwise:
+            values = matched(self.pairwise(metric), assignment)[:, slots]
+        else:
+            # Indexed by numpy: torch gathers these small rows many times slower.
+            chosen = self.estimates.numpy()[np.arange(len(assignment))[:, None], assignment[:, slots].numpy()]
+            wanted = self.references.numpy()[:, slots]
+            pairs = (torch.from_numpy(side.reshape(-1, 1, *side.shape[2:])) for side in (chosen, wanted))
+            values = metric.pairwise(*pairs).reshape(-1, len(slots))
+        return torch.where(defined.unsqueeze(1), values, torch.nan)
+
+    def score(self, metric: CataloguedMetric) -> Array:
+        """``(b, S)`` for metrics per source, ``(b, 1)`` for metrics per mixture."""
+        if metric.info.per == "source":
+            return self.assigned_scores(metric).numpy()
+        if isinstance(metric, JointMetric):
+            return metric.combine(self.assigned_scores(metric)).unsqueeze(1).numpy()
+        return metric.mixture_score(self.estimates, self.mixtures).unsqueeze(1).numpy()
+
+
+def _check_shapes(estimates: torch.Tensor, references: torch.Tensor, mixtures: Mixtures, spec: TaskSpec) -> None:
+    expected = (len(mixtures), spec.n_sources, *spec.source_shape)
+    for what, tensor in (("estimates", estimates), ("references", references)):
+        if tuple(tensor.shape) != expected:
+            raise ValueError(f"{what} of task {spec.suite}/{spec.name} must be {expected}, got {tuple(tensor.shape)}")
+
+
+def _blocks(estimates: torch.Tensor, references: torch.Tensor, mixtures: Mixtures, spec: TaskSpec) -> Iterator[_Block]:
+    """The batch in blocks that stay in the cache, as float64 on the CPU."""
+    per_example = math.prod(estimates.shape[1:])
+    step = max(1, min(_EXAMPLES_PER_BLOCK, _ELEMENTS_PER_BLOCK // max(1, per_example)))
+    for start in range(0, len(estimates), step):
+        rows = slice(start, min(start + step, len(estimates)))
+        operator = mixtures.operator.select(torch.arange(rows.start, rows.stop))
+        part = Mixtures(mixtures.values[rows].cpu(), mixtures.example_ids[rows], operator)
+        yield _Block(spec, torch.from_numpy(as_float64(estimates[rows])), torch.from_numpy(as_float64(references[rows])), part)
+
+
+def score_batch(
+    metric_names: Sequence[str],
+    estimates: torch.Tensor,
+    references: torch.Tensor,
+    mixtures: Mixtures,
+    spec: TaskSpec,
+) -> ScoreTable:
+    """Score a batch of estimates by several metrics.
+
+    On ``ordered`` tasks estimate k answers to reference k. On ``permutation`` tasks each metric uses the best assignment of its
+    ``assigned_by`` over all K sources; where the scores that decide it are not finite, the example is NaN in full. Only the slots in
+    ``spec.scored_sources`` are reported, and only they enter metrics of the whole mixture that need references.
+
+    Args:
+        metric_names: keys of the catalogue.
+        estimates, references: ``(B, K, ...)`` float32 or float64, any device; not changed.
+        mixtures: the batch's mixtures, for example ids and ``mixture_error``.
+        spec: the task.
+
+    Returns:
+        A ``ScoreTable`` of B x S rows per metric of sources and B rows per metric of mixtures.
+
+    Raises:
+        UnknownNameError: no such metric.
+        SuiteError: a metric that the task cannot be scored by.
+        ValueError: shapes that do not fit the task.
+    """
+    check_metrics(metric_names, spec)
+    _check_shapes(estimates, references, mixtures, spec)
+    metrics = [get_metric(name) for name in metric_names]
+    values: dict[str, list[Array]] = {name: [] for name in metric_names}
+    for block in _blocks(estimates, references, mixtures, spec):
+        for metric in metrics:
+            values[metric.info.name].append(block.score(metric))
+    slots = {m.info.name: np.array(spec.scored_sources if m.info.per == "source" else (-1,), dtype=np.int64) for m in metrics}
+    ids = mixtures.example_ids.cpu().numpy().astype(np.int64)
+    return ScoreTable(
+        example=np.concatenate([np.zeros(0, np.int64), *(np.repeat(ids, len(slots[name])) for name in metric_names)]),
+        source=np.concatenate([np.zeros(0, np.int64), *(np.tile(slots[name], len(ids)) for name in metric_names)]),
+        metric=np.repeat(np.array(metric_names, dtype=np.str_), [len(ids) * len(slots[name]) for name in metric_names]),
+        value=np.concatenate([np.zeros(0), *(part.reshape(-1) for name in metric_names for part in values[name])]),
+    )

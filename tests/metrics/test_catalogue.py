@@ -1,0 +1,50 @@
+"""Metrics by name, and which tasks they refuse."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from metric_cases import image_task
+
+from sepbench.errors import SuiteError, UnknownNameError
+from sepbench.metrics.catalogue import check_metrics, get_metric, metric_names
+
+
+def test_names_lead_to_their_metrics() -> None:
+    assert metric_names() == metric_names("image") == ["psnr", "psnr_unclamped", "psnr_sum_mse", "psnr_pad32", "ssim", "mixture_error"]
+    assert metric_names("audio") == ["mixture_error"]
+    for name in metric_names():
+        info = get_metric(name).info
+        assert info.name == name
+        assert info.source
+        assert get_metric(info.assigned_by).info.assigned_by == info.assigned_by
+
+
+def test_unknown_name_offers_the_nearest() -> None:
+    with pytest.raises(UnknownNameError, match="unknown metric 'pnsr'; did you mean psnr"):
+        get_metric("pnsr")
+
+
+def test_every_metric_takes_an_ordinary_image_task() -> None:
+    check_metrics(metric_names(), image_task(2, (1, 28, 28)))
+
+
+@pytest.mark.parametrize(
+    ("names", "changes", "message"),
+    [
+        (["psnr", "psnr"], {}, "'psnr' is listed twice for task toy/task"),
+        (["psnr_pad32"], {"source_shape": (3, 64, 64)}, "'psnr_pad32' is defined for images up to 32x32, the task has 64x64; remove it from task toy/task"),
+        (["ssim"], {"source_shape": (1, 5, 8)}, "'ssim' has a 7x7 window, the task's images are 5x8"),
+        (["psnr"], {"domain": "audio", "source_shape": (1, 100)}, "'psnr' is not defined for audio signals"),
+        (["psnr"], {"n_sources": 9}, "has 9 sources"),
+    ],
+)
+def test_metrics_that_do_not_fit_are_refused_in_one_line(names: list[str], changes: dict[str, object], message: str) -> None:
+    with pytest.raises(SuiteError, match=message) as caught:
+        check_metrics(names, dataclasses.replace(image_task(2), **changes))  # type: ignore[arg-type]
+    assert "\n" not in str(caught.value)
+
+
+def test_nine_ordered_sources_are_fine() -> None:
+    check_metrics(["psnr"], image_task(9, assignment="ordered"))

@@ -1,0 +1,114 @@
+"""``sepbench validate`` finds what it promises to find: one broken method per rule, and an honest one that passes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+
+from sepbench import conformance
+from sepbench.conformance import Check, validate_method
+from sepbench.errors import SepbenchError
+from sepbench.protocols import MethodInfo, Mixtures, RunContext, Separator, Support, TaskSpec, TrainingView
+from sepbench.suites.loader import load_suite
+
+INFO = MethodInfo(
+    name="subject", title="Subject", version="1", domains=frozenset({"image"}), supervision="prior", paper="none", deterministic=False, max_batch=500
+)
+
+
+@dataclass
+class Honest:
+    """Half the mixture plus a little keyed noise, and the training mean."""
+
+    info: MethodInfo = INFO
+
+    def supports(self, task: TaskSpec) -> Support:
+        return Support(task.n_sources == 2, "two sources only")
+
+    def fit(self, view: TrainingView, ctx: RunContext) -> None:
+        self.mean = view.clean(100).mean(0)
+
+    def separate(self, mixtures: Mixtures, ctx: RunContext) -> torch.Tensor:
+        noise = torch.stack([ctx.noise.normal(mixtures.example_ids, 0, k, ctx.task.source_shape) for k in range(2)], dim=1)
+        return mixtures.operator.pseudo_inverse(mixtures.values) + 0.01 * noise + 0 * self.mean
+
+
+def _broken(name: str) -> Separator:
+    """An ``Honest`` with one rule broken."""
+    subject = Honest()
+    honest = subject.separate
+
+    def separate(mixtures: Mixtures, ctx: RunContext) -> torch.Tensor:
+        x = honest(mixtures, ctx)
+        breaks: dict[str, Callable[[], torch.Tensor]] = {
+            "shape": lambda: x[:, :1],
+            "dtype": lambda: x.double(),
+            "finite": lambda: x / 0,
+            "mutates": lambda: (mixtures.values.mul_(0.5), x)[1],
+            "irreproducible": lambda: x + torch.rand(1, generator=torch.Generator().manual_seed(id(x) % 997)),
+            "batch": lambda: x + x.mean(0, keepdim=True),
+            "order": lambda: x + torch.arange(len(x)).view(-1, 1, 1, 1, 1),
+            "global rng": lambda: (torch.rand(1), x)[1],
+            "references": lambda: ctx.references(mixtures.example_ids),
+            "crash": lambda: torch.linalg.cholesky(-torch.eye(2)),
+        }
+        return breaks[name]() if name in breaks else x
+
+    subject.separate = separate  # type: ignore[method-assign]
+    if name == "deterministic":
+        subject.info = replace(INFO, deterministic=True)
+    if name == "name":
+        subject.info = replace(INFO, name="somebody-else")
+    if name == "supervision":
+
+        def fit(view: TrainingView, ctx: RunContext) -> None:
+            view.sources(0)
+
+        subject.fit = fit  # type: ignore[method-assign]
+    return subject
+
+
+def _validate(monkeypatch: pytest.MonkeyPatch, make: Callable[[], Separator]) -> list[Check]:
+    monkeypatch.setattr(conformance, "create_separator", lambda name, settings=None: make())
+    return validate_method("subject", load_suite("digits-pairs").tasks["class-split"])
+
+
+def test_an_honest_method_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    checks = _validate(monkeypatch, Honest)
+    assert not [check for check in checks if check.passed is False]
+    assert sum(check.passed is True for check in checks) >= 14
+
+
+@pytest.mark.parametrize(
+    ("fault", "rule"),
+    [
+        ("shape", "shape (B, K"),
+        ("dtype", "float32"),
+        ("finite", "finite"),
+        ("mutates", "not changed in place"),
+        ("irreproducible", "the same call again"),
+        ("batch", "batch-invariant"),
+        ("order", "order-invariant"),
+        ("global rng", "global state"),
+        ("references", "separate() runs"),
+        ("crash", "separate() runs"),
+        ("deterministic", "declared deterministic"),
+        ("name", "info is complete"),
+        ("supervision", "fit() works"),
+    ],
+)
+def test_each_fault_is_found(monkeypatch: pytest.MonkeyPatch, fault: str, rule: str) -> None:
+    broken = [check.rule for check in _validate(monkeypatch, lambda: _broken(fault)) if check.passed is False]
+    assert any(rule in found for found in broken), broken
+
+
+def test_a_task_that_is_not_supported_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    class One(Honest):
+        def supports(self, task: TaskSpec) -> Support:
+            return Support(False, "needs three sources")
+
+    with pytest.raises(SepbenchError, match="needs three sources"):
+        _validate(monkeypatch, One)
