@@ -1,11 +1,24 @@
-"""Ideal mask: each value of the mixture is handed to the sources by a mask computed from the references.
+"""Ideal mask: the mixture is cut by a mask that is computed from the references.
 
-Supervision: ``bound``. An upper bound for methods that mask the mixture; never ranked.
+Supervision: ``bound``. An upper bound for methods whose mask is no finer than its blocks; never ranked.
 
-The binary mask (Wang, "On ideal binary mask as the computational goal of auditory scene analysis", 2005, eq. 12.1 at 0 dB) gives the whole
-value to the source that is strongest there. The ratio mask ``|w_k x_k| / sum_j |w_j x_j|`` is no bound on images: where no source is
-negative the sum in its denominator is the mixture, so the "estimate" is the reference itself. Hence the binary mask is the default.
-Audio masks belong to the short-time Fourier domain and are not offered here.
+On a block of p x p pixels of a channel the share of source k is the least-squares optimum ``a_k = <m, w_k x_k> / <m, m>``: no mask that is
+constant on the blocks leaves a smaller squared error, and since ``sum_k w_k x_k = m`` the shares add up to 1. It is never worse than the
+average, whose shares are a special case.
+
+Why blocks: masks of single pixels bound nothing on images. With p = 1 the share is the ratio mask ``w_k x_k / m`` and the "estimate" is the
+reference itself. The ideal binary mask (Wang, "On ideal binary mask as the computational goal of auditory scene analysis", 2005) gives
+the whole value to the strongest source; where both are bright it misses by the whole other source. Measured PSNR (dB) on validation pairs:
+
+==================  =======  ===============  ===========  ===========
+classes split       average  binary, 1 x 1    share 2 x 2  share 4 x 4
+==================  =======  ===============  ===========  ===========
+mnist-pairs         14.8     18.9             23.9         19.2
+digits-pairs        14.5     13.2             17.8         15.5
+cifar10-mini-pairs  15.0     10.3             26.8         22.5
+==================  =======  ===============  ===========  ===========
+
+A method that models pixels (BASIS on MNIST: 29.5 dB) may pass it. Audio masks belong to the short-time Fourier domain and are not offered here.
 """
 
 from __future__ import annotations
@@ -14,22 +27,34 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
+from torch.nn import functional
 
-from baselines.parts import WEIGHTED_SUMS
-from sepbench.data.operators import MixingOperator
+from baselines.parts import estimates_from_parts, part_support
 from sepbench.protocols import MethodInfo, Mixtures, RunContext, Support, TaskSpec, TrainingView
 
 
-def binary_mask(levels: torch.Tensor) -> torch.Tensor:
-    """1 for the strongest source, 0 for the others, ties shared evenly: levels ``(B, K, ...)``, not negative, to masks that add up to 1."""
-    strongest = (levels == levels.amax(1, keepdim=True)).to(levels.dtype)
-    return strongest / strongest.sum(1, keepdim=True)
+def block_shares(parts: torch.Tensor, mixtures: torch.Tensor, block: int) -> torch.Tensor:
+    """Least-squares shares of the parts in the mixture, constant on blocks.
+
+    Args:
+        parts: ``(B, K, C, H, W)`` weighted sources, adding up to the mixture.
+        mixtures: ``(B, C, H, W)``.
+        block: p; blocks at the lower and right edge are smaller where p does not divide the side.
+
+    Returns:
+        ``(B, K, C, H, W)``, adding up to 1 over the sources; even where a block of the mixture is all zero.
+    """
+    energy = functional.avg_pool2d(mixtures.square(), block, ceil_mode=True).unsqueeze(1)
+    products = functional.avg_pool2d((parts * mixtures.unsqueeze(1)).flatten(0, 1), block, ceil_mode=True).unflatten(0, parts.shape[:2])
+    shares = torch.where(energy > 0, products / torch.where(energy > 0, energy, 1.0), 1.0 / parts.shape[1])
+    grown = shares.repeat_interleave(block, -2).repeat_interleave(block, -1)
+    return grown[..., : mixtures.shape[-2], : mixtures.shape[-1]]
 
 
-def ratio_mask(levels: torch.Tensor) -> torch.Tensor:
-    """Each source's share of the levels ``(B, K, ...)``, even where all are zero; masks add up to 1."""
-    total = levels.sum(1, keepdim=True)
-    return torch.where(total > 0, levels / torch.where(total > 0, total, 1.0), 1.0 / levels.shape[1])
+def winner_takes_all(shares: torch.Tensor) -> torch.Tensor:
+    """1 for the largest share, 0 for the others, ties shared evenly; ``(B, K, ...)``, adding up to 1 over the sources."""
+    largest = (shares == shares.amax(1, keepdim=True)).to(shares.dtype)
+    return largest / largest.sum(1, keepdim=True)
 
 
 @dataclass
@@ -37,53 +62,51 @@ class IdealMask:
     """Mask times mixture, over the source's weight; the estimates mix to the mixture and are not clipped.
 
     Attributes:
-        mask: ``binary`` (a bound) or ``ratio`` (the references themselves where no source is negative).
+        block: side of the blocks in pixels.
+        mask: ``ratio`` uses the shares, ``binary`` gives each block to the source with the largest share.
     """
 
-    mask: Literal["binary", "ratio"] = "binary"
+    block: int = 2
+    mask: Literal["ratio", "binary"] = "ratio"
 
     info: ClassVar[MethodInfo] = MethodInfo(
         name="ideal-mask",
-        title="Ideal binary mask",
+        title="Ideal mask (2 x 2 pixels)",
         version="1",
-        domains=frozenset({"image", "vector"}),
+        domains=frozenset({"image"}),
         supervision="bound",
-        paper="Wang 2005, eq. 12.1",
+        paper="least-squares ratio mask; binary: Wang 2005",
         deterministic=True,
         bound="upper",
     )
 
     def __post_init__(self) -> None:
-        if self.mask not in ("binary", "ratio"):
-            raise ValueError(f"mask must be 'binary' or 'ratio', got {self.mask!r}")
+        if self.block < 1:
+            raise ValueError(f"block must be at least 1, got {self.block}")
+        if self.mask not in ("ratio", "binary"):
+            raise ValueError(f"mask must be 'ratio' or 'binary', got {self.mask!r}")
 
     def supports(self, task: TaskSpec) -> Support:
-        if task.domain not in self.info.domains:
-            return Support(False, f"a mask on the samples means nothing for {task.domain}; it belongs to the short-time Fourier domain")
-        if task.operator not in WEIGHTED_SUMS or task.n_sources < 2:
-            return Support(False, f"a mask chooses between sources that add up; operator {task.operator!r} of {task.n_sources} source(s) leaves no choice")
-        return Support(True, "" if self.mask == "binary" else "on images the ratio mask gives back the references")
+        support = part_support(task, "a mask")
+        if not support.ok:
+            return support
+        if self.block == 1 and self.mask == "ratio":
+            return Support(True, "single pixels: the estimates are the references themselves")
+        return Support(True, "bound for masks no finer than its blocks")
 
     def fit(self, view: TrainingView, ctx: RunContext) -> None:
         """Nothing to learn."""
 
     def separate(self, mixtures: Mixtures, ctx: RunContext) -> torch.Tensor:
-        """Mixtures ``(B, ...)`` to estimates ``(B, K, ...)``.
+        """Mixtures ``(B, C, H, W)`` to estimates ``(B, K, C, H, W)``.
 
         Raises:
             SupervisionError: the context hands out no references.
         """
         values = mixtures.values.to(ctx.device)
         references = ctx.references(mixtures.example_ids).to(values)
-        weights = _weights(mixtures.operator, references)
-        levels = (weights * references).abs()
-        mask = binary_mask(levels) if self.mask == "binary" else ratio_mask(levels)
-        # A source of weight 0 left no trace in the mixture: nothing of it can be had back.
-        return torch.where(weights != 0, mask * values.unsqueeze(1) / torch.where(weights != 0, weights, 1.0), 0.0)
-
-
-def _weights(operator: MixingOperator, like: torch.Tensor) -> torch.Tensor:
-    """The operator's row as ``(1 or B, K, 1, ...)``."""
-    rows = operator.matrix().to(like).squeeze(-2)
-    rows = rows if rows.ndim == 2 else rows.unsqueeze(0)
-    return rows.reshape(*rows.shape, *([1] * (like.ndim - 2)))
+        # adjoint(1) holds each source's weight wherever it acts: w_k x_k without knowing the operator's form.
+        weighted = mixtures.operator.adjoint(torch.ones_like(values)) * references
+        shares = block_shares(weighted, values, self.block)
+        mask = shares if self.mask == "ratio" else winner_takes_all(shares)
+        return estimates_from_parts(mask * values.unsqueeze(1), values, mixtures.operator)

@@ -105,13 +105,13 @@ class SupervisedNMF:
         sharpness: of the atom groups of a class-agnostic task, see ``group_atoms``.
     """
 
-    atoms: int = 20
-    shared_atoms: int = 64
+    atoms: int = 16
+    shared_atoms: int = 32
     iterations: int = 200
-    coding_iterations: int = 30
+    coding_iterations: int = 20
     samples: int = 12_000
     mask: bool = True
-    sharpness: float = 0.5
+    sharpness: float = 0.25
 
     info: ClassVar[MethodInfo] = MethodInfo(
         name="nmf",

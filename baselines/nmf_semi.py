@@ -19,7 +19,7 @@ from typing import ClassVar
 
 import torch
 
-from baselines.nonnegative import random_atoms, sparse_encode, sparse_factorise
+from baselines.nonnegative import sample_atoms, sparse_encode, sparse_factorise
 from baselines.parts import estimates_from_parts, part_support
 from sepbench.errors import MethodError
 from sepbench.protocols import MethodInfo, Mixtures, RunContext, Support, TaskSpec, TrainingView
@@ -34,7 +34,7 @@ class SemiSupervisedNMF:
     Attributes:
         atoms: l, per source; at most one per training sample.
         sparsity: alpha, L1 weight on the codes while the atoms are learnt.
-        coding_sparsity: the same for coding a mixture.
+        coding_sparsity: the same while a mixture is coded; 0 is plain NNLS, as in the paper.
         iterations: rounds of either stage.
         coding_iterations: gradient steps for the code of a mixture.
         samples: the first so many clean samples, and so many mixtures.
@@ -42,7 +42,7 @@ class SemiSupervisedNMF:
 
     atoms: int = 50
     sparsity: float = 1.0
-    coding_sparsity: float = 1.0
+    coding_sparsity: float = 0.0
     iterations: int = 100
     coding_iterations: int = 200
     samples: int = 12_000
@@ -87,11 +87,11 @@ class SemiSupervisedNMF:
         if bool((clean < 0).any()) or bool((mixed < 0).any()):
             raise MethodError("NMF needs training data without negative values")
         noise = ctx.noise.fork(1)
-        atoms = random_atoms(clean, min(self.atoms, len(clean)), noise, 0)
+        atoms = sample_atoms(clean, min(self.atoms, len(clean)), noise, 0)
         stage_1 = sparse_factorise(clean, atoms, rounds, sparsity=self.sparsity, progress=lambda done: ctx.progress(done / 3, "stage 1: the observed source"))
         self._observed = stage_1.atoms
         known = len(stage_1.atoms)
-        atoms = torch.cat([stage_1.atoms, random_atoms(mixed, min(self.atoms, len(mixed)), noise, 1)])
+        atoms = torch.cat([stage_1.atoms, sample_atoms(mixed, min(self.atoms, len(mixed)), noise, 1)])
         stage_2 = sparse_factorise(
             mixed, atoms, rounds, sparsity=self.sparsity, fixed=known, progress=lambda done: ctx.progress((1 + 2 * done) / 3, "stage 2: the other source")
         )

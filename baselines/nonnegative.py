@@ -66,6 +66,15 @@ def random_atoms(signals: torch.Tensor, count: int, noise: NoiseSource, slot: in
     return (draws + 2.0**-24) * (2.0 * scale).to(draws.dtype)
 
 
+def sample_atoms(signals: torch.Tensor, count: int, noise: NoiseSource, slot: int = 0) -> torch.Tensor:
+    """``count`` different signals of ``(N, D)``, N >= count, picked by the noise source and ``slot`` alone.
+
+    For ``sparse_factorise`` a better start than ``random_atoms`` (lower F from equal rounds); for multiplicative updates a bad one, as zeros stay.
+    """
+    ranks = noise.uniform(torch.arange(signals.shape[0]), step=0, source=slot, shape=(1,)).squeeze(1)
+    return signals[ranks.argsort(stable=True)[:count].to(signals.device)].clone()
+
+
 def _rows(signals: torch.Tensor, atoms: int) -> int:
     return max(1, _CHUNK_ELEMENTS // atoms) if signals.device.type == "cpu" else max(1, signals.shape[0])
 

@@ -1,1 +1,1 @@
-""""""
+"""From scores to leaderboards: the run's folder, statistics, tables, comparison."""

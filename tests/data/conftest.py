@@ -44,6 +44,7 @@ class FileServer:
         self.address = address
         self.files: dict[str, bytes] = {}
         self.requests: list[str] = []
+        self.encodings: list[str] = []
 
     def url(self, kind: str, name: str) -> str:
         return f"{self.address}/{kind}/{name}"
@@ -54,6 +55,7 @@ def file_server() -> Iterator[FileServer]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             served.requests.append(self.path)
+            served.encodings.append(self.headers.get("Accept-Encoding", ""))
             _, kind, name = self.path.split("/", 2)
             content = served.files.get(name)
             if content is None or kind not in ("good", "broken", "wrong"):

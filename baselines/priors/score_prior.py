@@ -1,0 +1,133 @@
+"""Priors as samplers see them: any object with ``score(x, sigma)`` will do; ``ScorePrior`` and ``NCSNPrior`` wrap the networks of this package."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Literal, Protocol, runtime_checkable
+
+import torch
+
+from baselines.priors.edm import EDMDenoiser
+from baselines.priors.ncsn_refinenet import CondRefineNetDilated, ncsn_sigmas
+from sepbench.errors import MethodError, UnsupportedTaskError
+
+Precision = Literal["float32", "bfloat16"]
+CPU_CHUNK = 64  # images per forward pass on the CPU: beyond, the allocator hands memory back between layers and each image gets slower
+
+
+@runtime_checkable
+class ScoreModel(Protocol):
+    """The whole contract between a prior and a sampler."""
+
+    def score(self, x: torch.Tensor, sigma: float | torch.Tensor) -> torch.Tensor:
+        """``grad log p_sigma`` at ``x``; same shape. ``sigma``: one level, or one per example, shaped like the leading axes of ``x``."""
+        ...
+
+
+def denoise_with(prior: ScoreModel, x: torch.Tensor, sigma: float | torch.Tensor) -> torch.Tensor:
+    """``E[y | x] = x + sigma^2 score(x, sigma)`` (Robbins 1956, Miyasawa 1961): the denoiser of any score model."""
+    score = prior.score(x, sigma)
+    return x + _trailing_axes(sigma, x).square() * score
+
+
+def _trailing_axes(sigma: float | torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """Levels of the leading axes of ``x`` with axes of length one added, so that they multiply ``x``."""
+    level = torch.as_tensor(sigma, dtype=x.dtype, device=x.device)
+    return level.reshape((*level.shape, *([1] * (x.ndim - level.ndim))))
+
+
+def _flatten(x: torch.Tensor, sigma: float | torch.Tensor, shape: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor]:
+    """``(..., C, H, W)`` and levels to ``(N, C, H, W)`` and ``(N,)``, with every check."""
+    event = len(shape)
+    if x.ndim <= event or tuple(x.shape[-event:]) != shape:
+        raise UnsupportedTaskError(
+            f"this prior was trained on images of shape {shape}, the task has {tuple(x.shape[-event:])}; train one with `sepbench train`"
+        )
+    flat = x.reshape(-1, *shape)
+    level = torch.as_tensor(sigma, dtype=torch.float32, device=x.device)
+    if level.ndim and level.shape != x.shape[: x.ndim - event]:
+        raise ValueError(f"sigma must be one number or have the leading shape {tuple(x.shape[: x.ndim - event])}, got {tuple(level.shape)}")
+    return flat, level.reshape(-1).expand(flat.shape[0])
+
+
+def _finite(values: torch.Tensor, what: str) -> torch.Tensor:
+    # On an accelerator the check would stall the queue at every step; there the run's own check of the estimates catches it.
+    if values.device.type == "cpu" and not bool(torch.isfinite(values).all()):
+        raise MethodError(f"{what} is not finite: the weights are damaged or the sampler diverged; check the weights file and the step size")
+    return values
+
+
+@dataclass(frozen=True, slots=True)
+class ScorePrior:
+    """A trained denoiser over a continuous range of noise.
+
+    Attributes:
+        denoiser: the network in EDM preconditioning, in eval mode.
+        shape: ``(C, H, W)`` of one image, values in [0, 1].
+        sigma_range: levels that it was trained on; beyond them it extrapolates.
+        precision: ``bfloat16`` computes the network under autocast (faster, relative error of the network's part about 1e-2).
+        name: for messages and provenance.
+    """
+
+    denoiser: EDMDenoiser
+    shape: tuple[int, ...]
+    sigma_range: tuple[float, float]
+    precision: Precision = "float32"
+    name: str = "score prior"
+
+    def to(self, device: str | torch.device) -> ScorePrior:
+        """The same prior with its weights on ``device``."""
+        return replace(self, denoiser=self.denoiser.to(device))
+
+    def with_precision(self, precision: Precision) -> ScorePrior:
+        return replace(self, precision=precision)
+
+    def denoise(self, x: torch.Tensor, sigma: float | torch.Tensor) -> torch.Tensor:
+        """``E[y | x]`` for noisy images ``(..., C, H, W)`` at level ``sigma`` (one number, or one per image with the leading shape); float32, same shape."""
+        return self._evaluate(self.denoiser.forward, x, sigma)
+
+    def score(self, x: torch.Tensor, sigma: float | torch.Tensor) -> torch.Tensor:
+        """``grad_x log p_sigma(x) = (D(x; sigma) - x) / sigma^2`` for images ``(..., C, H, W)``; float32, same shape."""
+        return self._evaluate(self.denoiser.score, x, sigma)
+
+    @torch.no_grad()
+    def _evaluate(self, function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], x: torch.Tensor, sigma: float | torch.Tensor) -> torch.Tensor:
+        flat, level = _flatten(x, sigma, self.shape)
+        chunk = CPU_CHUNK if x.device.type == "cpu" else max(1, len(flat))
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+            parts = [function(a, s) for a, s in zip(torch.split(flat, chunk), torch.split(level, chunk), strict=True)]
+        return _finite(torch.cat(parts).reshape(x.shape), f"the output of {self.name}")
+
+
+@dataclass(frozen=True, slots=True)
+class NCSNPrior:
+    """The ten-level network of Song and Ermon (2019) as a prior. Levels other than its own are refused, not interpolated."""
+
+    network: CondRefineNetDilated
+    shape: tuple[int, ...]
+    name: str = "NCSN"
+
+    def to(self, device: str | torch.device) -> NCSNPrior:
+        return replace(self, network=self.network.to(device))
+
+    def _levels(self, sigma: torch.Tensor) -> torch.Tensor:
+        own = ncsn_sigmas().to(device=sigma.device, dtype=torch.float32)
+        distance = (sigma[:, None] / own[None, :]).log().abs()
+        gap, level = distance.min(dim=1)
+        if bool((gap > 0.01).any()):
+            raise UnsupportedTaskError(f"{self.name} knows ten noise levels only, {[round(float(s), 5) for s in own]}; use them or another prior")
+        return level
+
+    @torch.no_grad()
+    def score(self, x: torch.Tensor, sigma: float | torch.Tensor) -> torch.Tensor:
+        """Score of images ``(..., C, H, W)`` at one of the ten levels; float32, same shape."""
+        flat, level = _flatten(x, sigma, self.shape)
+        numbers = self._levels(level)
+        chunk = CPU_CHUNK if x.device.type == "cpu" else len(flat)
+        parts = [self.network(a, n) for a, n in zip(torch.split(flat, chunk), torch.split(numbers, chunk), strict=True)]
+        return _finite(torch.cat(parts).reshape(x.shape), f"the output of {self.name}")
+
+    def denoise(self, x: torch.Tensor, sigma: float | torch.Tensor) -> torch.Tensor:
+        """``x + sigma^2 score(x, sigma)``."""
+        return denoise_with(self, x, sigma)

@@ -1,0 +1,42 @@
+"""``sepbench check``: the regression gate."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+
+class Format(StrEnum):
+    """How to report."""
+
+    table = "table"
+    json = "json"
+
+
+def check(
+    new: Annotated[str, typer.Argument(help="A run's folder or a leaderboard CSV.", metavar="NEW")],
+    against: Annotated[str, typer.Option(help="OLD: a run's folder or a leaderboard CSV.", metavar="OLD")],
+    tolerance: Annotated[list[str] | None, typer.Option(help="METRIC=VALUE, in the metric's unit; may be repeated. Default: 0.01 dB, 0.001 otherwise.")] = None,
+    form: Annotated[Format, typer.Option("--format", help="table for people, json for CI.")] = Format.table,
+) -> None:
+    """Exit code 0 if NEW holds against OLD, 1 on a regression, 2 if the two are not comparable (another digest, a missing row, NaN ...).
+
+    With per-example scores on both sides a regression is a paired difference whose whole 95 % interval is worse than the tolerance; with a
+    CSV on either side it is a mean that is worse by more than the tolerance. Other processors (AVX2, AVX-512), thread counts and devices
+    change the last digits of the same method; the tolerance covers that. Rows that only NEW has are reported and do not fail.
+    """
+    from rich.console import Console
+
+    from sepbench.report.table import gate_json, render_gate
+    from sepbench.results.gate import check_results, parse_tolerances
+    from sepbench.results.target import open_results
+
+    tolerances = parse_tolerances(tolerance or [])
+    report = check_results(open_results(new), open_results(against), tolerances)
+    if form is Format.json:
+        typer.echo(gate_json(report, new, against))
+    else:
+        render_gate(report, new, against, Console())
+    raise typer.Exit(report.exit_code)

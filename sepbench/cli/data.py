@@ -1,0 +1,135 @@
+"""``sepbench data list|fetch|verify|path``: where the data are, whether they are right, and how to get them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from sepbench.data.fetch import DataStatus
+    from sepbench.data.integrity import FileCheck
+    from sepbench.data.manifests import Manifest
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, help="Data sets: list, fetch, verify, path.")
+
+_Names = Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Data sets, see 'sepbench data list'.", show_default=False)]
+
+
+@app.command("list")
+def list_datasets() -> None:
+    """List data sets with size, licence, and whether and where they are on this machine."""
+    from rich.console import Console
+    from rich.filesize import decimal
+    from rich.markup import escape
+    from rich.table import Table
+
+    from sepbench.data.fetch import data_folders, offline, status
+    from sepbench.data.manifests import load_manifest, manifest_names
+
+    table = Table(title="Data sets", title_justify="left", show_lines=True)
+    for column in ("name", "data set, licence, where", "files", "size", "state"):
+        table.add_column(column, justify="right" if column in ("files", "size") else "left", overflow="fold", no_wrap=column in ("name", "size"))
+    for name in manifest_names():
+        manifest = load_manifest(name)
+        state = status(manifest)
+        files = manifest.required(state.form or manifest.forms[0])
+        size = decimal(sum(file.size for file in files)) if files else "-"
+        about = [escape(manifest.title), f"[dim]{escape(manifest.licence)}[/dim]", *([escape(str(state.folder))] if state.folder else [])]
+        table.add_row(name, "\n".join(about), str(len(files)), size, _state_text(manifest, state))
+    console = Console()
+    console.print(table)
+    console.print("Looked up in: " + ", then ".join(str(folder) for folder in data_folders()), soft_wrap=True, highlight=False, markup=False)
+    if offline():
+        console.print("SEPBENCH_OFFLINE is set: nothing is downloaded.")
+
+
+def _state_text(manifest: Manifest, state: DataStatus) -> str:
+    colour = {"present": "green", "built-in": "green", "damaged": "red", "incomplete": "yellow", "missing": "yellow"}[state.state]
+    hint = " (no download)" if state.state in ("missing", "incomplete") and manifest.download_form is None else ""
+    return f"[{colour}]{state.state}[/{colour}]{hint}"
+
+
+@app.command("fetch")
+def fetch_datasets(
+    names: _Names = None,
+    everything: Annotated[bool, typer.Option("--all", help="Every data set that is offered for download.")] = False,
+) -> None:
+    """Download what is missing, verified by checksum, into the user's cache. Files already there are kept."""
+    from sepbench.data.manifests import load_manifest, manifest_names
+    from sepbench.errors import SepbenchError
+
+    if bool(names) == everything:
+        raise SepbenchError("name the data sets to fetch, or give --all (not both); see 'sepbench data list'")
+    manifests = [load_manifest(name) for name in names or manifest_names()]
+    for manifest in manifests:
+        if everything and manifest.download_form is None:
+            continue
+        folder = fetch_with_progress(manifest)
+        typer.echo(f"{manifest.name}: {folder}")
+
+
+def fetch_with_progress(manifest: Manifest) -> Path:
+    """Fetch one data set with a progress bar on stderr that appears only if something is downloaded.
+
+    Raises:
+        DataError: see ``sepbench.data.fetch.obtain``.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    from sepbench.data.fetch import fetch
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bars:
+        tasks = {}
+
+        def show(name: str, done: int, total: int) -> None:
+            if name not in tasks:
+                tasks[name] = bars.add_task(name, total=total)
+            bars.update(tasks[name], completed=done)
+
+        return fetch(manifest, show)
+
+
+@app.command("verify")
+def verify_datasets(names: _Names = None) -> None:
+    """Read every file anew and compare size and checksum. Without names: every data set that is there. Exit code 2 if a file is missing or wrong."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from sepbench.data.fetch import status, verify
+    from sepbench.data.manifests import load_manifest, manifest_names
+    from sepbench.errors import DataError
+
+    manifests = [load_manifest(name) for name in names or manifest_names()]
+    if not names:
+        manifests = [manifest for manifest in manifests if status(manifest).state != "missing"]
+    table = Table(title="Files", title_justify="left")
+    for column in ("data set", "file", "state", "found", "expected"):
+        table.add_column(column, overflow="fold", min_width=12 if column == "found" else None)
+    wrong: list[tuple[Manifest, FileCheck]] = []
+    for manifest in manifests:
+        for check in verify(manifest):
+            if check.ok:
+                table.add_row(manifest.name, check.name, "[green]ok[/green]", check.found[:12], check.expected[:12])
+            else:
+                table.add_row(manifest.name, check.name, f"[red]{check.state}[/red]", check.found, check.expected)
+                wrong.append((manifest, check))
+    Console().print(table)
+    if wrong:
+        manifest, check = wrong[0]
+        more = f" ({len(wrong)} files are missing or wrong)" if len(wrong) > 1 else ""
+        remedy = f"run 'sepbench data fetch {manifest.name}'" if manifest.download_form is not None else "replace it"
+        raise DataError(f"data set {manifest.name!r}: {check.describe()}{more}; {remedy}")
+
+
+@app.command("path")
+def dataset_path(name: Annotated[str, typer.Argument(help="Data set, see 'sepbench data list'.")]) -> None:
+    """Print the folder of a data set and nothing else; for scripts. Never downloads."""
+    from sepbench.data.fetch import locate
+    from sepbench.data.manifests import load_manifest
+
+    typer.echo(str(locate(load_manifest(name))))

@@ -1,0 +1,28 @@
+"""``sepbench publish``: put a run's rows into the committed leaderboard of its suite."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def publish(
+    run: Annotated[str, typer.Argument(help="Folder of a run.", metavar="RUN")],
+    to: Annotated[Path, typer.Option(help="Folder of the leaderboards.")] = Path("leaderboards"),
+    force: Annotated[bool, typer.Option("--force", help="Also replace rows of more mixtures, or of the paper's budget by quick ones.")] = False,
+) -> None:
+    """Merge a run into TO/SUITE.csv: rows of the same task, method and metric are replaced, others kept.
+
+    Only finished rows go in; examples that failed stay counted in them. Exit code 2 if the file is of another suite version or other mixtures.
+    """
+    from rich.console import Console
+
+    from sepbench.results.publication import publish_run
+
+    done = publish_run(run, to, force=force)
+    console = Console()
+    console.print(f"{done.path}: {done.replaced} rows replaced, {done.added} added", soft_wrap=True, highlight=False)
+    for reason in done.left_out:
+        console.print(f"left out: {reason}", soft_wrap=True, highlight=False)

@@ -1,0 +1,138 @@
+"""``sepbench run``: from a suite's name to a leaderboard."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from sepbench.results.store import RunStore
+    from sepbench.run.execute import Outcome
+    from sepbench.run.plan import Plan
+    from sepbench.suites.model import Suite
+
+
+class BudgetChoice(StrEnum):
+    """Settings of the methods."""
+
+    quick = "quick"
+    paper = "paper"
+
+
+def run(
+    suite: Annotated[str, typer.Option(help="Suite to run; 'sepbench list suites' shows them.")],
+    methods: Annotated[str, typer.Option(help="Methods, separated by commas. Default: the suite's own list.")] = "",
+    tasks: Annotated[str, typer.Option(help="Tasks, separated by commas. Default: every task of the test split.")] = "",
+    limit: Annotated[int | None, typer.Option(help="Only the first so many mixtures of each task.")] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:N or auto.")] = "auto",
+    seed: Annotated[int, typer.Option(help="Key of all noise.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="The run's folder. Default: runs/SUITE-HASH, the same for the same command.")] = None,
+    budget: Annotated[BudgetChoice, typer.Option(help="The methods' settings: the paper's, or quick ones.")] = BudgetChoice.paper,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="METHOD.SETTING=VALUE; may be repeated.")] = None,
+    shard_size: Annotated[int, typer.Option(help="Mixtures per file of estimates.")] = 500,
+    keep_estimates: Annotated[bool, typer.Option(help="Keep estimates after they are scored; 'sepbench score' needs them.")] = True,
+    latency: Annotated[bool, typer.Option(help="Also measure the seconds of single-mixture calls.")] = False,
+    dry_run: Annotated[bool, typer.Option(help="Show the plan and write nothing.")] = False,
+) -> None:
+    """Separate a suite's mixtures with each method, score, and write a leaderboard.
+
+    The same command resumes an interrupted run: what exists is done. Exit code 1 if a method failed on a task as a whole (the others have run),
+    2 if the request cannot be run, 130 if it was interrupted.
+    """
+    import shlex
+    import sys
+
+    from rich.console import Console
+
+    from sepbench.run.execute import check_data
+    from sepbench.run.plan import make_plan
+    from sepbench.run.provenance import run_record, short_hash
+    from sepbench.run.request import RunRequest, parse_settings
+    from sepbench.suites.loader import load_suite
+
+    request = RunRequest(
+        suite=suite,
+        methods=names(methods),
+        tasks=names(tasks),
+        limit=limit,
+        device=device,
+        seed=seed,
+        budget=budget.value,
+        settings=parse_settings(settings or []),
+        shard_size=shard_size,
+        keep_estimates=keep_estimates,
+        latency=latency,
+    )
+    plan = make_plan(request, load_suite(suite))
+    record = run_record(plan, shlex.join(["sepbench", *sys.argv[1:]]))
+    folder = out or Path("runs") / f"{plan.suite.name}-{short_hash(record)}"
+    console = Console()
+    if dry_run:
+        console.print(_plan_table(plan))
+        console.print(f"would write to {folder}", soft_wrap=True)
+        return
+    check_data(plan)
+    outcome = _execute(plan, record, folder)
+    if not keep_estimates:
+        Console(stderr=True).print("estimates were removed: 'sepbench score' cannot score this run again")
+    raise typer.Exit(outcome.exit_code)
+
+
+def names(text: str) -> tuple[str, ...]:
+    """``"a, b"`` to ``("a", "b")``."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _execute(plan: Plan, record: dict[str, object], folder: Path) -> Outcome:
+    from rich.console import Console
+
+    from sepbench.cli.progress import RunProgress
+    from sepbench.results.store import RunStore
+    from sepbench.run.execute import execute
+
+    progress = RunProgress()
+    store = RunStore.create(folder, record, progress.warn)
+    with store.session(record):
+        try:
+            with progress:
+                outcome = execute(plan, store, progress)
+        except KeyboardInterrupt:
+            total = sum(cell.n_planned for cell in plan.cells)
+            progress.console.print(f"interrupted after {progress.finished:,} of {total:,} mixtures; run the same command again to resume")
+            raise typer.Exit(130) from None
+        store.set_metrics(plan.metrics)
+        finish(store, plan.suite, Console())
+    return outcome
+
+
+def finish(store: RunStore, suite: Suite, console: Console) -> None:
+    """Build the leaderboard from the scores on disk, write it, and print it with the place where it lies."""
+    from sepbench.report.table import render_leaderboard
+    from sepbench.results.leaderboard import build_leaderboard, write_leaderboard
+
+    run, cells = store.read_run(), store.read_cells()
+    frame = build_leaderboard(store.read_scores(), run, cells, suite)
+    path = store.path / "leaderboard.csv"
+    write_leaderboard(frame, path)
+    render_leaderboard(frame, suite, console, cells=cells, bounds={name: method["bound"] for name, method in run["methods"].items()})
+    console.print(f"leaderboard: {path}", soft_wrap=True, highlight=False)
+
+
+def _plan_table(plan: Plan) -> Table:
+    from rich.table import Table
+
+    title = f"{plan.suite.name} version {plan.suite.version}, {plan.device}, seed {plan.request.seed}, {plan.request.budget} budget"
+    table = Table(title=title, title_justify="left")
+    for column in ("task", "method", "learns from", "mixtures", "shards", "note"):
+        table.add_column(column, justify="right" if column in ("mixtures", "shards") else "left", overflow="fold")
+    for cell in plan.cells:
+        amounts = (f"{cell.n_planned:,}", str(len(cell.shards))) if cell.support.ok else ("-", "-")
+        note = cell.support.note if cell.support.ok else f"unsupported: {cell.support.note}"
+        table.add_row(cell.task.spec.name, cell.method, cell.supervision, *amounts, note)
+    return table

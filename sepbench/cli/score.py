@@ -1,0 +1,31 @@
+"""``sepbench score``: score a run's estimates again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def score(
+    run: Annotated[Path, typer.Argument(help="Folder of a run, with its estimates.", metavar="RUN")],
+    metrics: Annotated[str, typer.Option(help="Metrics, separated by commas, instead of the suite's.")] = "",
+) -> None:
+    """Score a run's saved estimates again, without separating; its scores and leaderboard are replaced."""
+    from rich.console import Console
+
+    from sepbench.cli.run import finish, names
+    from sepbench.results.store import RunStore
+    from sepbench.run.execute import rescore
+    from sepbench.suites.loader import load_suite
+
+    console, notes = Console(), Console(stderr=True)
+    store = RunStore.open(run, lambda text: notes.print(f"[yellow]warning:[/yellow] {text}", soft_wrap=True))
+    record = store.read_run()
+    suite = load_suite(record["suite"].get("path", record["suite"]["name"]))
+    with store.session():
+        with notes.status("scoring") as status:
+            chosen = rescore(record, suite, names(metrics), store, lambda shard: status.update(f"scoring: {shard}"))
+        store.set_metrics(chosen)
+        finish(store, suite, console)

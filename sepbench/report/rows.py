@@ -1,0 +1,279 @@
+"""What a leaderboard's table says, before anything is drawn: ranks, marks, cells as text, footnotes. One ``TaskTable`` per task."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from sepbench.errors import SepbenchError
+from sepbench.registry import create_separator
+
+if TYPE_CHECKING:
+    from sepbench.suites.model import Suite
+    from sepbench.suites.published import PublishedRow
+
+Record = Mapping[str, Any]
+Cells = Mapping[tuple[str, str], Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One row of a table.
+
+    Attributes:
+        rank: ``1``, ``2``, ...; or why the row has none: ``bound``, ``part`` (not all mixtures scored), ``failed``; empty for a paper's row.
+        value: mean of the ranking metric with its interval; ``others``: means of the other metrics.
+        published: the papers' numbers with their sources.
+        from_paper: a published method that has no row of ours.
+    """
+
+    rank: str
+    method: str
+    supervision: str
+    value: str
+    others: tuple[str, ...]
+    published: str
+    seconds: str
+    n: str
+    from_paper: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TaskTable:
+    """One task: title, column heads, rows from best to worst with incomplete ones last, and footnotes."""
+
+    title: str
+    subtitle: str
+    value_head: str
+    other_heads: tuple[str, ...]
+    lines: tuple[Line, ...]
+    footnotes: tuple[str, ...]
+
+
+def task_tables(
+    frame: pd.DataFrame, suite: Suite | None, *, metrics: Sequence[str] = (), cells: Cells | None = None, bounds: Mapping[str, str] | None = None
+) -> Iterator[TaskTable]:
+    """Lay out a leaderboard.
+
+    Args:
+        frame: columns of ``LEADERBOARD_COLUMNS``.
+        suite: adds the papers' rows, their notes and the frozen number of mixtures; None for a bare CSV.
+        metrics: show these only; the first one ranks. Default: all, ranked by the suite's ranking metric (without a suite: the first of the frame).
+        cells: states of a run, for the notes on failed and unsupported methods.
+        bounds: method -> ``lower``, ``upper`` or empty. Default: what the registered methods say of themselves.
+    """
+    if bounds is None:
+        bounds = {method: _bound(method) for method in frame["method"].unique()}
+    for task in dict.fromkeys(frame["task"]):
+        records = frame[frame["task"] == task].to_dict("records")
+        present = list(dict.fromkeys(record["metric"] for record in records))
+        chosen = [metric for metric in metrics if metric in present] or present
+        ranking = suite.ranking_metric if suite is not None and not metrics and suite.ranking_metric in chosen else chosen[0]
+        layout = _Layout(str(task), {(record["method"], record["metric"]): record for record in records}, chosen, ranking, suite, cells or {}, bounds)
+        yield layout.table()
+
+
+def _bound(method: str) -> str:
+    try:
+        return create_separator(method).info.bound
+    except SepbenchError:  # a method that is not installed here; its row still knows if it is an oracle
+        return ""
+
+
+class _Layout:
+    """The table of one task."""
+
+    def __init__(
+        self,
+        task: str,
+        records: Mapping[tuple[str, str], Record],
+        metrics: Sequence[str],
+        ranking: str,
+        suite: Suite | None,
+        cells: Cells,
+        bounds: Mapping[str, str],
+    ) -> None:
+        self.task, self.records, self.suite, self.cells, self.bounds = task, records, suite, cells, bounds
+        self.ranking = ranking
+        self.others = [metric for metric in metrics if metric != ranking]
+        self.methods = list(dict.fromkeys(method for method, _ in records))
+        self.first: dict[str, Record] = {}
+        for (method, _), record in records.items():
+            self.first.setdefault(method, record)
+        groups = dict.fromkeys(record["timing_group"] for record in self.first.values() if math.isfinite(record["seconds_per_mixture"]))
+        self.timing = {group: chr(ord("a") + number) for number, group in enumerate(groups)}
+        task_of_suite = suite.tasks.get(task) if suite is not None else None
+        self.frozen = task_of_suite.n_examples if task_of_suite else max(record["n_expected"] for record in self.first.values())
+        papers = [row for row in suite.published if row.task == task and row.metric in metrics] if suite is not None else []
+        self.papers: Sequence[PublishedRow] = papers
+        self.paper_notes: dict[str, int] = {}
+
+    def table(self) -> TaskTable:
+        any_record = next(iter(self.first.values()))
+        ranked = self.records.get((self.methods[0], self.ranking), any_record)
+        direction = "higher" if ranked["higher_is_better"] else "lower"
+        unit = "" if ranked["unit"] in ("", "1") else f"{ranked['unit']}, "
+        subtitle = f"{self._size()}, ranked by {self.ranking} ({unit}{direction} is better), in brackets its 95 % interval"
+        if all(record["budget"] == "quick" for record in self.first.values()):
+            subtitle += ", quick budget"
+        lines = tuple(self._lines())
+        return TaskTable(
+            title=f"{any_record['suite']} version {any_record['suite_version']}: {self.task}",
+            subtitle=subtitle,
+            value_head=self.ranking,
+            other_heads=tuple(self.others),
+            lines=lines,
+            footnotes=tuple(self._footnotes()),
+        )
+
+    def _size(self) -> str:
+        planned = {record["n_expected"] for record in self.first.values()}
+        if planned == {self.frozen}:
+            return f"{self.frozen:,} mixtures"
+        if len(planned) == 1:
+            return f"first {planned.pop():,} of {self.frozen:,} mixtures"
+        return f"up to {max(planned):,} of {self.frozen:,} mixtures"
+
+    def _lines(self) -> Iterator[Line]:
+        marks = {method: self._mark(method) for method in self.methods}
+        order = sorted(
+            self.methods, key=lambda method: (("", "bound", "part", "failed").index(marks[method]) > 1, marks[method] == "failed", self._loss(method))
+        )
+        losses = [self._loss(method) for method in order if not marks[method]]
+        for method in order:
+            # Equal values share a rank, and the next one counts them all.
+            rank = marks[method] or str(1 + sum(loss < self._loss(method) for loss in losses))
+            yield self._line(method, rank)
+        yield from self._paper_lines()
+
+    def _mark(self, method: str) -> str:
+        """Why a method is not ranked; empty if it is."""
+        record = self.records.get((method, self.ranking))
+        if record is None or not record["n_scored"] or not math.isfinite(record["mean"]):
+            return "failed"
+        if record["n_scored"] < record["n_expected"]:
+            return "part"
+        return "bound" if self.bounds.get(method) or record["supervision"] == "bound" else ""
+
+    def _loss(self, method: str) -> float:
+        record = self.records.get((method, self.ranking))
+        if record is None or not math.isfinite(record["mean"]):
+            return math.inf
+        # The CSV's six digits decide ties, so that a run and its CSV rank alike.
+        value = float(f"{record['mean']:.6g}")
+        return -value if record["higher_is_better"] else value
+
+    def _line(self, method: str, rank: str) -> Line:
+        record, main = self.first[method], self.records.get((method, self.ranking))
+        seconds = "" if math.isnan(record["seconds_per_mixture"]) else f"{record['seconds_per_mixture']:.2g}"
+        if seconds and len(self.timing) > 1:
+            seconds += f" {self.timing[record['timing_group']]}"
+        scored, expected = (main or record)["n_scored"], record["n_expected"]
+        return Line(
+            rank=rank,
+            method=method,
+            supervision=record["supervision"],
+            value=_with_interval(main) if main else "",
+            others=tuple(_mean(self.records.get((method, metric))) for metric in self.others),
+            published=self._published(method),
+            seconds=seconds,
+            n=f"{scored:,}" if scored == expected else f"{scored:,}/{expected:,}",
+        )
+
+    def _published(self, method: str) -> str:
+        """The papers' numbers beside a row of ours, from the leaderboard's own columns."""
+        notes = {row.metric: row.notes for row in self.papers if row.method == method}
+        stds = {row.metric: row.std for row in self.papers if row.method == method}
+        entries = []
+        for metric in (self.ranking, *self.others):
+            record = self.records.get((method, metric))
+            if record is not None and math.isfinite(record["published"]):
+                entries.append((metric, record["published"], stds.get(metric), record["published_source"], notes.get(metric, "")))
+        return self._papers_text(entries)
+
+    def _paper_lines(self) -> Iterator[Line]:
+        """Published methods without a row of ours, best first within each metric."""
+        shown = {key for key, record in self.records.items() if math.isfinite(record["published"])}
+        missing = [row for row in self.papers if not row.method or (row.method, row.metric) not in shown]
+        grouped: dict[tuple[str, str], list[PublishedRow]] = {}
+        for row in sorted(missing, key=lambda row: (self.ranking, *self.others).index(row.metric)):
+            grouped.setdefault((row.title, row.source), []).append(row)
+        directions = {metric: record["higher_is_better"] for (_, metric), record in self.records.items()}
+
+        def order(rows: list[PublishedRow]) -> tuple[int, float]:
+            head = rows[0]
+            return (self.ranking, *self.others).index(head.metric), -head.value if directions.get(head.metric, True) else head.value
+
+        for rows in sorted(grouped.values(), key=order):
+            text = self._papers_text([(row.metric, row.value, row.std, row.source, row.notes) for row in rows])
+            yield Line("", rows[0].title, "", "", ("",) * len(self.others), text, "", "", from_paper=True)
+
+    def _papers_text(self, entries: Sequence[tuple[str, float, float | None, str, str]]) -> str:
+        """``24.1, ssim 0.86 NES Table 1 (2,3)``: numbers of one source together, the ranking metric's without its name."""
+        texts = []
+        for source in dict.fromkeys(entry[3] for entry in entries):
+            numbers: list[str] = []
+            marks: set[int] = set()
+            for metric, value, std, _, note in (entry for entry in entries if entry[3] == source):
+                numbers.append(("" if metric == self.ranking else f"{metric} ") + repr(float(value)) + (f" +-{std:g}" if std is not None else ""))
+                for part in filter(None, note.split("; ")):  # one footnote per remark: papers' rows share most of them
+                    marks.add(self.paper_notes.setdefault(part, len(self.paper_notes) + 1))
+            texts.append(f"{', '.join(numbers)} {source}" + (f" ({','.join(map(str, sorted(marks)))})" if marks else ""))
+        return "; ".join(texts)
+
+    def _footnotes(self) -> Iterator[str]:
+        if len(self.timing) == 1:
+            yield f"seconds on {next(iter(self.timing))}"
+        for group, letter in self.timing.items() if len(self.timing) > 1 else ():
+            yield f"{letter}: seconds on {group}, compare only with the same letter"
+        for method, record in self.first.items():
+            yield from self._method_notes(method, record)
+        for (task, method), cell in self.cells.items():
+            if task == self.task and cell.get("note"):
+                yield f"{method}{' does not take this task' if cell.get('state') == 'unsupported' else ''}: {cell['note']}"
+        for note, number in self.paper_notes.items():
+            yield f"({number}) {note}"
+
+    def _method_notes(self, method: str, record: Record) -> Iterator[str]:
+        main = self.records.get((method, self.ranking), record)
+        if main["n_scored"] < main["n_expected"]:
+            error = str(self.cells.get((self.task, method), {}).get("error") or "")
+            missing = main["n_expected"] - main["n_scored"] - main["n_failed"]
+            parts = [f"{main['n_failed']:,} failed"] * bool(main["n_failed"]) + [f"{missing:,} not reached"] * (missing > 0)
+            yield f"{method}: {main['n_scored']:,} of {main['n_expected']:,} mixtures scored, {', '.join(parts)}" + (f" ({error})" if error else "")
+        if record["n_expected"] < self.frozen and len({other["n_expected"] for other in self.first.values()}) > 1:
+            yield f"{method}: first {record['n_expected']:,} of {self.frozen:,} mixtures"
+        if record["samples"] > 1:
+            yield f"{method}: {record['samples']} samples per mixture"
+        if record["budget"] == "quick" and any(other["budget"] != "quick" for other in self.first.values()):
+            yield f"{method}: quick budget"
+
+
+def number_format(unit: str, size: float) -> Callable[[float], str]:
+    """How values of a unit and a size are written: two decimals for dB and three for others, more for small ones, powers of ten for tiny ones."""
+    usual = 2 if unit == "dB" else 3
+    if size == 0 or size >= 10.0 ** (1 - usual):
+        return f"{{:.{usual}f}}".format
+    if size >= 10.0 ** (-1 - usual):
+        return f"{{:.{usual + 2}f}}".format
+    return "{:.1e}".format
+
+
+def _mean(record: Record | None) -> str:
+    if record is None or not math.isfinite(record["mean"]):
+        return ""
+    return number_format(record["unit"], abs(record["mean"]))(record["mean"])
+
+
+def _with_interval(record: Record) -> str:
+    """``16.02 [15.95, 16.09]``."""
+    if not math.isfinite(record["mean"]):
+        return ""
+    write = number_format(record["unit"], abs(record["mean"]))
+    if not math.isfinite(record["ci_low"]):
+        return write(record["mean"])
+    return f"{write(record['mean'])} [{write(record['ci_low'])}, {write(record['ci_high'])}]"

@@ -1,0 +1,213 @@
+"""Leaderboards, comparisons and gate reports as text: rich tables for a terminal of any width, Markdown for a page."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from sepbench.report.rows import Cells, Line, TaskTable, number_format, task_tables
+from sepbench.results.gate import GateReport, GateRow
+
+if TYPE_CHECKING:
+    from sepbench.suites.model import Suite
+
+_STATUS_STYLES = {"regression": "red", "not comparable": "yellow", "improvement": "green", "new": "cyan", "holds": ""}
+
+
+# rich's SIMPLE_HEAD with a visible rule between sections.
+_RULED = box.Box("    \n    \n ── \n    \n ── \n    \n    \n    \n")
+
+
+def render_leaderboard(
+    frame: pd.DataFrame,
+    suite: Suite | None,
+    console: Console,
+    *,
+    metrics: Sequence[str] = (),
+    cells: Cells | None = None,
+    bounds: Mapping[str, str] | None = None,
+) -> None:
+    """Print one table per task: what there is of ours from best to worst, below a rule the papers' methods that have no row of ours.
+
+    Bounds, incomplete and failed rows are not ranked. On a terminal too narrow for all columns the other metrics, the seconds and the number of
+    mixtures follow in a second table.
+
+    Args:
+        frame, suite, metrics, cells, bounds: see ``sepbench.report.rows.task_tables``.
+    """
+    for table in task_tables(frame, suite, metrics=metrics, cells=cells, bounds=bounds):
+        console.print(Text(table.title, style="bold"))
+        console.print(Text(table.subtitle, style="dim"))
+        for number, part in enumerate(_parts(table, console)):
+            if number:
+                console.print()
+            console.print(part)
+        for note in table.footnotes:
+            console.print(Text(note, style="dim"))
+        console.print()
+
+
+def _parts(table: TaskTable, console: Console) -> list[Table]:
+    """One rich table if it fits, else the main columns and then the others, cut until they fit."""
+    others = list(range(len(table.other_heads)))
+    whole = _draw(table, others, main=True, extra=True)
+    if _fits(whole, console):
+        return [whole]
+    return [_draw(table, [], main=True, extra=False), *_extras(table, others, console)]
+
+
+def _extras(table: TaskTable, others: list[int], console: Console, extra: bool = True) -> list[Table]:
+    drawn = _draw(table, others, main=False, extra=extra)
+    if len(others) < 2 or _fits(drawn, console):
+        return [drawn]
+    half = (len(others) + 1) // 2
+    return [*_extras(table, others[:half], console, extra=False), *_extras(table, others[half:], console, extra)]
+
+
+def _fits(table: Table, console: Console) -> bool:
+    unbounded = console.options.update(width=10_000)  # measured within the terminal's width, nothing would ever seem too wide
+    return console.measure(table, options=unbounded).minimum <= console.width
+
+
+def _draw(table: TaskTable, others: Sequence[int], *, main: bool, extra: bool) -> Table:
+    """A rich table of some of the columns: rank, supervision, ranking metric and papers with ``main``, seconds and mixtures with ``extra``."""
+    drawn = Table(box=_RULED, show_edge=False, pad_edge=False, collapse_padding=True, padding=(0, 1))
+    columns = [("rank", "rank", "right", 0)] if main else []
+    columns += [("method", "method", "left", 10)]
+    columns += [("supervision", "supervision", "left", 0), ("value", table.value_head, "left", 0)] if main else []
+    columns += [(f"other {number}", table.other_heads[number].replace("_", "_\n", 1), "right", 0) for number in others]
+    has_papers = main and any(line.published for line in table.lines)
+    columns += [("published", "published", "left", len("14.8 BASIS Table 2"))] if has_papers else []
+    columns += [("seconds", "s/mixture", "right", 0), ("n", "n", "right", 0)] if extra else []
+    for key, head, justify, narrowest in columns:
+        # Numbers are never cut or folded; names and sources may fold.
+        drawn.add_column(head, justify=justify, no_wrap=not narrowest, min_width=narrowest or None, overflow="fold")  # type: ignore[arg-type]
+        del key
+    ours = [line for line in table.lines if not line.from_paper]
+    papers = [line for line in table.lines if line.from_paper] if main else []
+    for line in ours:
+        drawn.add_row(*(escape(_cell(line, key)) for key, *_ in columns), style="" if line.rank.isdigit() or not main else "italic")
+    if papers:
+        drawn.add_section()
+    for line in papers:
+        drawn.add_row(*(escape(_cell(line, key)) for key, *_ in columns), style="dim")
+    return drawn
+
+
+def _cell(line: Line, key: str) -> str:
+    if key.startswith("other "):
+        return line.others[int(key.removeprefix("other "))]
+    return str(getattr(line, key))
+
+
+def markdown_leaderboard(
+    frame: pd.DataFrame, suite: Suite | None, *, metrics: Sequence[str] = (), cells: Cells | None = None, bounds: Mapping[str, str] | None = None
+) -> str:
+    """The same tables as GitHub Markdown."""
+    parts = []
+    for table in task_tables(frame, suite, metrics=metrics, cells=cells, bounds=bounds):
+        heads = ["rank", "method", "supervision", table.value_head, *table.other_heads, "published", "s/mixture", "n"]
+        rows = [[line.rank, line.method, line.supervision, line.value, *line.others, line.published, line.seconds, line.n] for line in table.lines]
+        aligned = ["---:", "---", "---", "---", *["---:"] * len(table.other_heads), "---", "---:", "---:"]
+        lines = [f"### {table.title}", "", table.subtitle, ""]
+        lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in (heads, aligned, *rows)]
+        lines += ["", *(f"- {note}" for note in table.footnotes)] if table.footnotes else []
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts) + "\n"
+
+
+def render_comparison(rows: pd.DataFrame, label_a: str, label_b: str, console: Console) -> None:
+    """Print the rows of ``compare_sides``: one table per task."""
+    console.print(Text(f"A = {label_a}", style="bold"), soft_wrap=True)
+    console.print(Text(f"B = {label_b}", style="bold"), soft_wrap=True)
+    console.print(
+        Text("difference A - B on the same mixtures, in brackets its 95 % paired-bootstrap interval; share of mixtures where A is better", style="dim")
+    )
+    alike = bool((rows["method_a"] == rows["method_b"]).all())  # else there is one pair of methods, named above
+    heads = [("method", "left", 10)] * alike + [
+        ("metric", "left", 0),
+        ("difference", "left", 0),
+        ("n", "right", 0),
+        ("A better", "right", 0),
+        ("verdict", "left", 10),
+    ]
+    for task in dict.fromkeys(rows["task"]):
+        console.print()
+        console.print(Text(str(task), style="bold"))
+        table = Table(box=_RULED, show_edge=False, pad_edge=False, collapse_padding=True)
+        for head, justify, narrowest in heads:
+            table.add_column(head, justify=justify, no_wrap=not narrowest, min_width=narrowest or None, overflow="fold")  # type: ignore[arg-type]
+        for row in rows[rows["task"] == task].to_dict("records"):
+            cells = (row["metric"], *_difference(row), str(row["verdict"]))
+            table.add_row(*(escape(cell) for cell in ((row["method_a"], *cells) if alike else cells)))
+        console.print(table)
+    for metric in dict.fromkeys(rows.loc[~rows["higher_is_better"], "metric"]):
+        console.print(Text(f"{metric}: lower is better", style="dim"))
+
+
+def _difference(row: Mapping[Hashable, Any]) -> tuple[str, str, str]:
+    """Difference with its interval and unit, number of pairs, share where A is better."""
+    if not row["n"]:
+        return "no common example", "0", ""
+    ends = [row[name] for name in ("difference", "ci_low", "ci_high") if math.isfinite(row[name])]
+    write = number_format(row["unit"], max(map(abs, ends)))
+    interval = f" [{write(row['ci_low'])}, {write(row['ci_high'])}]" if len(ends) == 3 else ""
+    unit = "" if row["unit"] in ("", "1") else f" {row['unit']}"
+    return f"{write(row['difference'])}{interval}{unit}", f"{row['n']:,}", f"{row['share_a_better']:.0%}"
+
+
+def render_gate(report: GateReport, label_new: str, label_old: str, console: Console) -> None:
+    """Print the rows of a gate report that matter (all but those that hold), its notes and a one-line verdict."""
+    shown: dict[tuple[str, ...], list[GateRow]] = {}
+    for row in report.rows:
+        if row.status != "holds":
+            # One line for all metrics of a method that have the same thing to say; numbers stand alone.
+            shown.setdefault((row.status, row.task, row.method, row.reason or row.metric), []).append(row)
+    if shown:
+        table = Table(box=_RULED, show_edge=False, pad_edge=False, collapse_padding=True)
+        for head in ("finding", "task, method, metric", "why"):
+            table.add_column(head, no_wrap=head == "finding", overflow="fold")
+        for rows in shown.values():
+            first, metrics = rows[0], ", ".join(row.metric for row in rows)
+            table.add_row(
+                *(escape(cell) for cell in (first.status, f"{first.task}, {first.method}, {metrics}", _why(first))), style=_STATUS_STYLES[first.status]
+            )
+        console.print(table)
+    for note in report.notes:
+        console.print(Text(f"note: {note}", style="dim"))
+    console.print(Text(gate_line(report, label_new, label_old), style="bold"), soft_wrap=True)
+
+
+def gate_json(report: GateReport, label_new: str, label_old: str) -> str:
+    """The whole report as JSON; numbers that do not exist are null."""
+    rows = [{key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in asdict(row).items()} for row in report.rows]
+    head = {"verdict": report.verdict, "exit_code": report.exit_code, "new": label_new, "old": label_old, "summary": gate_line(report, label_new, label_old)}
+    return json.dumps({**head, "notes": list(report.notes), "rows": rows}, indent=1, allow_nan=False)
+
+
+def gate_line(report: GateReport, label_new: str, label_old: str) -> str:
+    """The verdict in one line."""
+    counts = {status: report.count(status) for status in ("holds", "improvement", "new", "regression", "not comparable")}
+    plurals = {"holds": "hold", "improvement": "improved", "new": "new", "regression": "regressed", "not comparable": "not comparable"}
+    parts = ", ".join(f"{count:,} {plurals[status]}" for status, count in counts.items() if count)
+    bases = " and ".join(sorted({row.basis for row in report.rows if row.basis}))
+    return f"{report.verdict}: {label_new} against {label_old}: {parts}" + (f" (by {bases})" if bases else "")
+
+
+def _why(row: GateRow) -> str:
+    if row.reason:
+        return row.reason
+    write = number_format(row.unit, max(abs(value) for value in (row.difference, row.ci_low, row.ci_high) if math.isfinite(value)))
+    interval = f" [{write(row.ci_low)}, {write(row.ci_high)}]" if math.isfinite(row.ci_low) else ""
+    means = (number_format(row.unit, abs(value))(value) for value in (row.old, row.new))
+    return f"{' -> '.join(means)}: {write(row.difference)}{interval}, tolerance {row.tolerance:g}"

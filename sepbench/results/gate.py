@@ -1,0 +1,206 @@
+"""The regression gate: do new results hold against old ones?
+
+Every row of OLD must be found in NEW with the same suite version, task digest, unit, supervision, seed, budget and number of planned
+examples, with a value, and with no fewer examples scored. Then, with differences oriented so that higher is better:
+
+* where both sides have per-example scores (two run folders), a row is a regression if the upper end of the 95 % paired-bootstrap interval
+  of new - old lies below ``-tolerance``;
+* otherwise (a CSV on either side), if the mean is worse by more than ``tolerance``.
+
+The tolerance is there because the same code gives other last digits with AVX2 than with AVX-512, with other numbers of threads, or on
+another device; it must be larger than that and smaller than anything worth knowing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from sepbench.errors import SepbenchError
+from sepbench.registry import nearest
+from sepbench.results.compare import pair_up, select
+from sepbench.results.leaderboard_file import KEY
+from sepbench.results.statistics import paired_difference
+from sepbench.results.target import Results
+
+Status = Literal["holds", "improvement", "new", "regression", "not comparable"]
+Basis = Literal["paired bootstrap", "means", ""]
+
+TOLERANCES: Mapping[str, float] = {"dB": 0.01, "1": 0.001}
+"""Default tolerance per unit."""
+OTHER_TOLERANCE = 0.001
+"""Default tolerance for any other unit."""
+
+_MUST_AGREE = {
+    "suite_version": "suite version",
+    "task_digest": "task digest",
+    "unit": "unit",
+    "higher_is_better": "direction",
+    "supervision": "supervision",
+    "seed": "seed",
+    "budget": "budget",
+    "n_expected": "planned examples",
+}
+_WORTH_A_NOTE = {"method_version": "version", "samples": "samples", "device": "device"}
+
+
+@dataclass(frozen=True, slots=True)
+class GateRow:
+    """The finding on one (suite, task, method, metric).
+
+    Attributes:
+        old, new: means, in the metric's unit.
+        difference: new - old, not oriented; ``ci_low, ci_high``: its paired 95 % interval where ``basis`` is ``paired bootstrap``, else NaN.
+        tolerance: by how much the row may be worse.
+        reason: why it is not comparable, or new.
+    """
+
+    suite: str
+    task: str
+    method: str
+    metric: str
+    status: Status
+    unit: str = ""
+    old: float = math.nan
+    new: float = math.nan
+    difference: float = math.nan
+    ci_low: float = math.nan
+    ci_high: float = math.nan
+    tolerance: float = math.nan
+    basis: Basis = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class GateReport:
+    """All findings, in the order of OLD and then NEW, and notes on what changed without breaking comparability."""
+
+    rows: Sequence[GateRow]
+    notes: Sequence[str]
+
+    def count(self, status: Status) -> int:
+        return sum(row.status == status for row in self.rows)
+
+    @property
+    def exit_code(self) -> int:
+        """0 holds, 1 regression, 2 not comparable; 2 goes before 1: what cannot be compared must not pass as an ordinary regression."""
+        return 2 if self.count("not comparable") else 1 if self.count("regression") else 0
+
+    @property
+    def verdict(self) -> str:
+        """One word or two."""
+        return ("holds", "regression", "not comparable")[self.exit_code]
+
+
+def parse_tolerances(assignments: Sequence[str]) -> dict[str, float]:
+    """``["psnr=0.05"]`` to ``{"psnr": 0.05}``.
+
+    Raises:
+        SepbenchError: not of the form METRIC=VALUE with a finite value >= 0, or a metric twice.
+    """
+    tolerances: dict[str, float] = {}
+    for text in assignments:
+        metric, equals, number = (part.strip() for part in text.partition("="))
+        try:
+            value = float(number)
+        except ValueError:
+            value = math.nan
+        if not (metric and equals and math.isfinite(value) and value >= 0):
+            raise SepbenchError(f"--tolerance takes METRIC=VALUE with a value >= 0 (for example psnr=0.05), got {text!r}")
+        if metric in tolerances:
+            raise SepbenchError(f"--tolerance gives {metric} twice")
+        tolerances[metric] = value
+    return tolerances
+
+
+def check_results(new: Results, old: Results, tolerances: Mapping[str, float] | None = None) -> GateReport:
+    """Hold NEW against OLD.
+
+    Args:
+        tolerances: by metric, instead of the default of its unit.
+
+    Raises:
+        SepbenchError: OLD has no rows, or NEW is of another suite.
+        UnknownNameError: a tolerance for a metric that OLD does not have.
+    """
+    tolerances = tolerances or {}
+    if not len(old.frame):
+        raise SepbenchError(f"{old.label} has no rows: there is nothing to check against")
+    suites_old, suites_new = (", ".join(sorted(set(frame["suite"]))) for frame in (old.frame, new.frame))
+    if suites_old != suites_new:
+        raise SepbenchError(f"not comparable: {new.label} is of suite {suites_new or 'none'}, {old.label} of {suites_old}")
+    known = list(dict.fromkeys(old.frame["metric"]))
+    for metric in tolerances:
+        if metric not in known:
+            raise nearest(metric, known, f"metric (--tolerance; metrics of {old.label})")
+    rows_old, rows_new = _by_key(old), _by_key(new)
+    findings = [_finding(key, rows_new.get(key), row, new, old, tolerances) for key, row in rows_old.items()]
+    findings += [_row(key, "new", row, None, reason="not in OLD") for key, row in rows_new.items() if key not in rows_old]
+    return GateReport(findings, list(dict.fromkeys(_notes(rows_new, rows_old))))
+
+
+_Key = tuple[str, str, str, str]
+_Record = Mapping[str, Any]
+
+
+def _by_key(results: Results) -> dict[_Key, _Record]:
+    return {tuple(record[name] for name in KEY): record for record in results.frame.to_dict("records")}  # type: ignore[misc]
+
+
+def _row(key: _Key, status: Status, new: _Record | None, old: _Record | None, **more: Any) -> GateRow:
+    unit = str((old or new or {}).get("unit", ""))
+    return GateRow(*key, status, unit, old["mean"] if old else math.nan, new["mean"] if new else math.nan, **more)
+
+
+def _finding(key: _Key, row: _Record | None, old_row: _Record, new: Results, old: Results, tolerances: Mapping[str, float]) -> GateRow:
+    obstacle = _obstacle(row, old_row)
+    if row is None or obstacle:
+        return _row(key, "not comparable", row, old_row, reason=obstacle)
+    if not math.isfinite(old_row["mean"]):
+        return _row(key, "new", row, old_row, reason="no value in OLD")
+    _, task, method, metric = key
+    tolerance = tolerances.get(metric, TOLERANCES.get(old_row["unit"], OTHER_TOLERANCE))
+    sign = 1.0 if old_row["higher_is_better"] else -1.0
+    if new.values is not None and old.values is not None:
+        paired = paired_difference(*pair_up(select(new.values, task, method, metric), select(old.values, task, method, metric)))
+        if paired.n < old_row["n_scored"]:
+            return _row(key, "not comparable", row, old_row, reason=f"{old_row['n_scored'] - paired.n} examples scored in OLD have no value in NEW")
+        if paired.n >= 2:
+            best, worst = (sign * end for end in ((paired.ci_high, paired.ci_low) if sign > 0 else (paired.ci_low, paired.ci_high)))
+            status: Status = "regression" if best < -tolerance else "improvement" if worst > tolerance else "holds"
+            ends = {"ci_low": paired.ci_low, "ci_high": paired.ci_high}
+            return _row(key, status, row, old_row, difference=paired.mean, tolerance=tolerance, basis="paired bootstrap", **ends)
+    # A CSV has six significant digits: both sides are rounded to them, so that a run equals the CSV that was written from it.
+    difference = float(f"{row['mean']:.6g}") - float(f"{old_row['mean']:.6g}")
+    gain = sign * difference
+    status = "regression" if gain < -tolerance else "improvement" if gain > tolerance else "holds"
+    return _row(key, status, row, old_row, difference=difference, tolerance=tolerance, basis="means")
+
+
+def _obstacle(new: _Record | None, old: _Record) -> str:
+    """Why two rows cannot be compared; empty if they can."""
+    if new is None:
+        return "missing in NEW"
+    for column, what in _MUST_AGREE.items():
+        if new[column] != old[column]:
+            return f"{what} {_brief(old[column])} in OLD, {_brief(new[column])} in NEW"
+    if not math.isfinite(new["mean"]):
+        return "no value (NaN) in NEW"
+    if new["n_scored"] < old["n_scored"]:
+        return f"{old['n_scored']} examples scored in OLD, {new['n_scored']} in NEW"
+    return ""
+
+
+def _brief(value: object) -> str:
+    text = str(value)
+    return (text if len(text) <= 16 else text[:12] + "...") or "none"
+
+
+def _notes(rows_new: Mapping[_Key, _Record], rows_old: Mapping[_Key, _Record]) -> Iterator[str]:
+    for key, old in rows_old.items():
+        new = rows_new.get(key)
+        for column, what in _WORTH_A_NOTE.items():
+            if new is not None and new[column] != old[column]:
+                yield f"{old['method']}: {what} {old[column]} in OLD, {new[column]} in NEW"

@@ -1,0 +1,161 @@
+"""Reduction of per-example values: mean, spread and percentile-bootstrap intervals (Efron & Tibshirani 1993, ch. 13), alone and paired."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+LEVEL = 0.95
+RESAMPLES = 2_000
+# The resamples are part of the protocol: this key fixes them for every run, so equal scores always give equal intervals.
+PHILOX_KEY = 20_200_219
+# Bounds the memory of a chunk of resamples (50 MB), whatever the number of examples. Few large products: many small ones wait for each other
+# when BLAS shares the processor with other work.
+_CELLS_PER_CHUNK = 2**21
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """One leaderboard row's statistics, in the metric's unit.
+
+    Attributes:
+        n: number of examples.
+        mean, median: NaN if n = 0.
+        std: sample standard deviation (``ddof=1``) over examples; NaN if n < 2.
+        ci_low, ci_high: 95 % interval of the mean; NaN if n < 2, for one example says nothing about the spread.
+    """
+
+    n: int
+    mean: float
+    std: float
+    median: float
+    ci_low: float
+    ci_high: float
+
+
+@dataclass(frozen=True, slots=True)
+class PairedDifference:
+    """Mean of ``a - b`` over the same examples, in the metric's unit.
+
+    Attributes:
+        n: number of pairs.
+        mean: NaN if n = 0.
+        ci_low, ci_high: 95 % paired-bootstrap interval; NaN if n < 2.
+        share_a_higher, share_b_higher: shares of pairs in [0, 1]; ties belong to neither; NaN if n = 0.
+    """
+
+    n: int
+    mean: float
+    ci_low: float
+    ci_high: float
+    share_a_higher: float
+    share_b_higher: float
+
+
+def _finite_columns(values: Floats) -> Floats:
+    values = np.asarray(values, dtype=np.float64)
+    if values.ndim != 2:
+        raise ValueError(f"values must be (n, m), got shape {values.shape}")
+    if not np.isfinite(values).all():
+        raise ValueError("values must be finite; leave failed examples out first")
+    return values
+
+
+def bootstrap_means(values: Floats, resamples: int = RESAMPLES, key: int = PHILOX_KEY) -> Floats:
+    """Means of resamples drawn with replacement.
+
+    Args:
+        values: ``(n, m)`` finite values, m columns over the same n examples. All columns share the resamples.
+        resamples: number of resamples R.
+        key: key of the counter-based generator (Philox 4x64); equal keys give equal resamples.
+
+    Returns:
+        ``(R, m)`` float64.
+
+    Raises:
+        ValueError: not two-dimensional, no examples, or a value that is not finite.
+    """
+    values = _finite_columns(values)
+    n, m = values.shape
+    if n == 0:
+        raise ValueError("there is nothing to resample: n = 0")
+    generator = np.random.Generator(np.random.Philox(key))
+    centre = values.mean(axis=0)
+    # Centred values keep the sums accurate where the mean is large against the spread.
+    centred = values - centre
+    means = np.empty((resamples, m))
+    chunk = max(1, _CELLS_PER_CHUNK // n)
+    offsets = (np.arange(chunk) * n)[:, None]
+    for start in range(0, resamples, chunk):
+        rows = min(chunk, resamples - start)
+        drawn = generator.integers(0, n, size=(rows, n)) + offsets[:rows]
+        # How often each example was drawn: one matrix product then serves all columns.
+        counts = np.bincount(drawn.ravel(), minlength=rows * n).reshape(rows, n)
+        means[start : start + rows] = counts.astype(np.float64) @ centred
+    uncentred: Floats = means / n + centre
+    return uncentred
+
+
+def mean_intervals(values: Floats, level: float = LEVEL, resamples: int = RESAMPLES, key: int = PHILOX_KEY) -> Floats:
+    """Percentile-bootstrap intervals of the means of the columns of ``values`` ``(n, m)``.
+
+    Returns:
+        ``(2, m)``: lower and upper ends; NaN if n < 2. For few examples (n < 20) percentile intervals are somewhat too narrow.
+
+    Raises:
+        ValueError: see ``bootstrap_means``; or a level outside (0, 1).
+    """
+    values = _finite_columns(values)
+    if not 0 < level < 1:
+        raise ValueError(f"level must lie in (0, 1), got {level}")
+    if len(values) < 2:
+        return np.full((2, values.shape[1]), np.nan)
+    tail = (1 - level) / 2
+    ends: Floats = np.quantile(bootstrap_means(values, resamples, key), [tail, 1 - tail], axis=0)
+    return ends
+
+
+def summarise(values: Floats) -> list[Summary]:
+    """Statistics of every column of ``values`` ``(n, m)``; the columns share one set of resamples, which makes many columns cheap.
+
+    Raises:
+        ValueError: not two-dimensional or a value that is not finite.
+    """
+    values = _finite_columns(values)
+    n, m = values.shape
+    if n == 0:
+        return [Summary(0, np.nan, np.nan, np.nan, np.nan, np.nan)] * m
+    low, high = mean_intervals(values)
+    mean, median = values.mean(axis=0), np.median(values, axis=0)
+    std = values.std(axis=0, ddof=1) if n > 1 else np.full(m, np.nan)
+    return [Summary(n, *(float(column[i]) for column in (mean, std, median, low, high))) for i in range(m)]
+
+
+def paired_difference(a: Floats, b: Floats) -> PairedDifference:
+    """Compare two methods, or two runs, on the same examples.
+
+    Args:
+        a, b: ``(n,)`` finite values of the same examples in the same order.
+
+    Raises:
+        ValueError: shapes differ, are not ``(n,)``, or a value is not finite.
+    """
+    a, b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
+    if a.ndim != 1 or a.shape != b.shape:
+        raise ValueError(f"a and b must be (n,) alike, got {a.shape} and {b.shape}")
+    if not len(a):
+        return PairedDifference(0, np.nan, np.nan, np.nan, np.nan, np.nan)
+    differences = a - b
+    low, high = mean_intervals(differences[:, None])[:, 0]
+    return PairedDifference(
+        len(a),
+        float(differences.mean()),
+        float(low),
+        float(high),
+        float((differences > 0).mean()),
+        float((differences < 0).mean()),
+    )

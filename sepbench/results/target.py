@@ -1,0 +1,115 @@
+"""From what a user names on the command line (a run's folder, a leaderboard CSV, a suite) to results that can be shown and compared."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from sepbench.errors import SepbenchError
+from sepbench.registry import nearest, suite_names
+from sepbench.resources import resource_root
+from sepbench.results.leaderboard import build_leaderboard, example_values
+from sepbench.results.leaderboard_file import read_leaderboard
+from sepbench.results.store import RunStore
+from sepbench.suites.loader import load_suite
+from sepbench.suites.model import Suite
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """Results as they were found.
+
+    Attributes:
+        label: what the user called them.
+        frame: leaderboard rows, columns of ``LEADERBOARD_COLUMNS``.
+        suite: the suite, where this installation has the version that the results are of.
+        values: per-example values (``VALUE_COLUMNS``) where the results are a run with scores, else None.
+        cells: ``(task, method)`` -> state of that part of the run; empty for a CSV.
+        bounds: method -> ``lower``, ``upper`` or empty; None where only the registry could say (a CSV).
+    """
+
+    label: str
+    frame: pd.DataFrame
+    suite: Suite | None
+    values: pd.DataFrame | None = None
+    cells: Mapping[tuple[str, str], Mapping[str, Any]] = field(default_factory=dict)
+    bounds: Mapping[str, str] | None = None
+
+    @property
+    def ranking_metric(self) -> str:
+        """The suite's ranking metric, or the first one of the rows."""
+        if self.suite is not None:
+            return self.suite.ranking_metric
+        return str(self.frame["metric"].iloc[0]) if len(self.frame) else ""
+
+
+def open_results(target: str, *, suites: bool = False) -> Results:
+    """Open a run's folder or a leaderboard CSV, or with ``suites`` the committed leaderboard of a suite.
+
+    Raises:
+        SepbenchError: there is no such thing, or it cannot be read.
+    """
+    path = Path(target)
+    if path.is_dir() and not (suites and target in suite_names() and not (path / "run.json").is_file()):
+        return open_run(path, target)
+    if path.is_file():
+        return open_csv(path, target)
+    if not suites:
+        raise SepbenchError(f"there is no {target}; name the folder of a run or a leaderboard CSV")
+    if path.suffix or len(path.parts) > 1:
+        raise SepbenchError(f"there is no {target}; name the folder of a run, a leaderboard CSV or a suite")
+    if target not in suite_names():
+        raise nearest(target, suite_names(), "run folder, CSV or suite")
+    committed = resource_root("leaderboards") / f"{target}.csv"
+    if not committed.is_file():
+        raise SepbenchError(f"no leaderboard is committed for suite {target}; make one with `sepbench run --suite {target}` and `sepbench publish`")
+    return open_csv(committed, target)
+
+
+def open_csv(path: Path, label: str) -> Results:
+    """A leaderboard CSV.
+
+    Raises:
+        SepbenchError: not readable as one.
+    """
+    frame = read_leaderboard(path)
+    return Results(label, frame, _same_suite(frame))
+
+
+def open_run(path: Path, label: str) -> Results:
+    """A run's folder: its leaderboard is built from the scores that are there, so that an unfinished run can be looked at.
+
+    Raises:
+        SepbenchError: not a run's folder, damaged, or of a suite version that is not installed and without ``leaderboard.csv``.
+    """
+    if not (path / "run.json").is_file():
+        if (path / "leaderboard.csv").is_file():
+            return open_csv(path / "leaderboard.csv", label)
+        raise SepbenchError(f"{label} is not the folder of a run (it holds no run.json)")
+    store = RunStore(path)
+    run, cells, scores = store.read_run(), store.read_cells(), store.read_scores()
+    bounds = {name: str(entry.get("bound", "")) for name, entry in run["methods"].items()}
+    name, version = run["suite"]["name"], run["suite"]["version"]
+    suite = load_suite(name) if name in suite_names() else None
+    if suite is not None and suite.version == version:
+        return Results(label, build_leaderboard(scores, run, cells, suite), suite, example_values(scores), cells, bounds)
+    if (path / "leaderboard.csv").is_file():  # written when the suite was at that version
+        return Results(label, read_leaderboard(path / "leaderboard.csv"), None, example_values(scores), cells, bounds)
+    installed = f"version {suite.version} is" if suite is not None else "it is not"
+    raise SepbenchError(f"{label} is a run of suite {name} version {version}, {installed} installed, and it has no leaderboard.csv; run it again")
+
+
+def _same_suite(frame: pd.DataFrame) -> Suite | None:
+    """The installed suite that all rows are of, in the same version."""
+    kinds = set(zip(frame["suite"], frame["suite_version"], strict=True))
+    if len(kinds) != 1:
+        return None
+    name, version = kinds.pop()
+    if name not in suite_names():
+        return None
+    suite = load_suite(name)
+    return suite if suite.version == version else None

@@ -1,0 +1,129 @@
+"""Execute a plan, or score again what an earlier run separated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sepbench.errors import SepbenchError
+from sepbench.run.backends import Backend
+from sepbench.run.backends.local import LocalBackend
+from sepbench.run.cell import finish_record
+from sepbench.run.plan import Cell, Plan, Shard, checked_metrics, cut
+from sepbench.run.scoring import failed_scores, score_shard
+from sepbench.run.sink import CellRecord, Progress, Silent, Sink
+
+if TYPE_CHECKING:
+    from sepbench.suites.model import Suite
+
+
+class RescoreError(SepbenchError):
+    """A run cannot be scored again: the suite has changed, or estimates are missing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How every cell of a plan ended."""
+
+    cells: tuple[tuple[Cell, CellRecord], ...]
+
+    def in_state(self, state: str) -> list[Cell]:
+        return [cell for cell, record in self.cells if record["state"] == state]
+
+    @property
+    def exit_code(self) -> int:
+        """1 if any cell failed as a whole, else 0 (failed examples alone are rows with their error and a marked line)."""
+        return 1 if self.in_state("failed") else 0
+
+
+def check_data(plan: Plan) -> None:
+    """Open every task's mixtures once, so that missing or corrupt data stop a run before its folder is made.
+
+    Raises:
+        DataError, SuiteError: as the readers raise them.
+    """
+    for task in plan.tasks.values():
+        if len(task.mixture_set()) < plan.n_planned(task.spec.name):
+            raise SepbenchError(f"task {task.spec.name!r} promises {task.n_examples} mixtures, its list holds {len(task.mixture_set())}")
+
+
+def execute(plan: Plan, sink: Sink, progress: Progress | None = None, backend: Backend | None = None) -> Outcome:
+    """Run every cell of a plan; what the sink already holds is not done again.
+
+    Args:
+        plan: from ``make_plan``.
+        sink: the run's folder.
+        progress: told what happens.
+        backend: where cells run; this process by default.
+
+    Raises:
+        SepbenchError: data cannot be read or results cannot be written. Whatever a method raises is recorded in its cell instead.
+    """
+    progress = progress or Silent()
+    progress.start(plan)
+    return Outcome(tuple((backend or LocalBackend()).run(plan, sink, progress)))
+
+
+def rescore(run: Mapping[str, Any], suite: Suite, metrics: Sequence[str], sink: Sink, advance: Callable[[Shard], None] = lambda shard: None) -> tuple[str, ...]:
+    """Score all estimates of a run again, without separating; every shard of scores is replaced.
+
+    Args:
+        run: the run's record (``run.json``).
+        suite: the suite it was made on.
+        metrics: names; empty for the suite's.
+        sink: the run's folder.
+        advance: called after each shard.
+
+    Returns:
+        The metrics scored.
+
+    Raises:
+        RescoreError: another version of the suite or of its mixtures, or estimates that are no longer there. Nothing is changed then.
+        UnknownNameError: no such metric.
+    """
+    _check_suite(run, suite)
+    tasks = {name: suite.tasks[name] for name in run["tasks"]}
+    chosen = checked_metrics(metrics or suite.metrics, [task.spec for task in tasks.values()])
+    work = {(task, method): _scorable(task, method, run, sink) for task in tasks for method in run["methods"]}
+    for (task, method), (record, shards) in work.items():
+        mixture_set = tasks[task].mixture_set()
+        for shard in shards:
+            if sink.has_estimates(shard):
+                scores = score_shard(shard, sink.read_estimates(shard), mixture_set, tasks[task].spec, chosen)
+            else:
+                scores = failed_scores(shard, record["error"], chosen)
+            sink.write_scores(shard, scores)
+            advance(shard)
+        if shards:
+            fitted = all(sink.has_estimates(shard) for shard in shards)
+            finish_record(record, (sink.read_totals(shard) for shard in shards), "" if fitted else record["error"])
+            sink.write_cell(task, method, record)
+    return chosen
+
+
+def _check_suite(run: Mapping[str, Any], suite: Suite) -> None:
+    name, version = run["suite"]["name"], run["suite"]["version"]
+    if suite.version != version:
+        raise RescoreError(f"the run was made on version {version} of suite {name!r}, this sepbench has version {suite.version}; run the suite again")
+    for task, facts in run["tasks"].items():
+        if task not in suite.tasks:
+            raise RescoreError(f"the run's task {task!r} is not in suite {name!r} of this sepbench; run the suite again")
+        for key in ("pairs_sha256", "mixtures_sha256"):
+            if getattr(suite.tasks[task], key) != facts[key]:
+                raise RescoreError(f"the mixtures of task {task!r} have changed since the run ({key} differs); run the suite again")
+
+
+def _scorable(task: str, method: str, run: Mapping[str, Any], sink: Sink) -> tuple[CellRecord, list[Shard]]:
+    """A cell's record and its shards, all with estimates unless the method could not be fitted."""
+    record = sink.read_cell(task, method)
+    if record is not None and record["state"] == "unsupported":
+        return record, []
+    shards = cut(task, method, run["tasks"][task]["n_planned"], run["shard_size"])
+    lacking = sum(not sink.has_estimates(shard) for shard in shards)
+    if record is None or (lacking and record["state"] != "failed"):
+        raise RescoreError(
+            f"{lacking} of {len(shards)} shards of {method} on {task} have no estimates: finish the run with its own command first, "
+            "or, if it was made with --no-keep-estimates, run it again without that option in another --out"
+        )
+    return record, list(shards)

@@ -1,0 +1,224 @@
+"""Plan: from a request to cells (task, method), each cut into shards. Nothing is read, fitted or written here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from sepbench.errors import MethodError, SuiteError
+from sepbench.metrics.catalogue import get_metric
+from sepbench.protocols import MethodInfo, Separator, Supervision, Support, TaskSpec
+from sepbench.registry import create_separator, nearest, separator_class, settings_of
+from sepbench.run.request import RequestError, RunRequest
+
+if TYPE_CHECKING:
+    from sepbench.suites.model import Suite, Task
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """Examples ``start`` to ``stop - 1`` of one task under one method: the unit that is written at once."""
+
+    task: str
+    method: str
+    index: int
+    start: int
+    stop: int
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    def __str__(self) -> str:
+        return f"{self.task}, {self.method}, mixtures {self.start} to {self.stop - 1}"
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One method on one task.
+
+    Attributes:
+        task: the task; its mixtures are opened when the cell runs.
+        method: registry key.
+        info: what the method says of itself.
+        settings: what its constructor is given.
+        supervision: the level it is granted: ``prior`` instead of ``sources`` where the task has one class only.
+        support: whether it takes the task, and why not.
+        shards: in order, covering the first so many examples of the task.
+    """
+
+    task: Task
+    method: str
+    info: MethodInfo
+    settings: Mapping[str, Any]
+    supervision: Supervision
+    support: Support
+    shards: tuple[Shard, ...]
+
+    @property
+    def n_planned(self) -> int:
+        return self.shards[-1].stop
+
+
+@dataclass(frozen=True, slots=True)
+class MethodEntry:
+    """A method of the plan, with every setting it will run with (defaults included)."""
+
+    info: MethodInfo
+    cls: type
+    settings: Mapping[str, Any]
+    weights_sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A request with every name resolved: ``device`` is a device of this machine, ``cells`` is the grid in running order."""
+
+    request: RunRequest
+    suite: Suite
+    metrics: tuple[str, ...]
+    methods: Mapping[str, MethodEntry]
+    tasks: Mapping[str, Task]
+    cells: tuple[Cell, ...]
+
+    @property
+    def device(self) -> str:
+        return self.request.device
+
+    def n_planned(self, task: str) -> int:
+        return planned_examples(self.tasks[task].n_examples, self.request.limit)
+
+
+def planned_examples(n_examples: int, limit: int | None) -> int:
+    """Mixtures of a task that a run takes: the first ``limit``, or all."""
+    return n_examples if limit is None else min(limit, n_examples)
+
+
+def cut(task: str, method: str, n_planned: int, shard_size: int) -> tuple[Shard, ...]:
+    """Shards of ``shard_size`` examples (the last may be smaller) over the first ``n_planned``."""
+    starts = range(0, n_planned, shard_size)
+    return tuple(Shard(task, method, index, start, min(start + shard_size, n_planned)) for index, start in enumerate(starts))
+
+
+def make_plan(request: RunRequest, suite: Suite) -> Plan:
+    """Resolve a request against a suite.
+
+    Raises:
+        UnknownNameError: no such task, method or setting.
+        RequestError: the device is not there, or a setting is of the wrong kind.
+        MethodError: a method cannot be loaded or refuses its settings.
+        SuiteError: a task's name cannot be a file name, or it has no mixtures.
+    """
+    request = replace(request, device=resolve_device(request.device))
+    tasks = _chosen_tasks(request, suite)
+    names = _unique(request.methods or suite.methods)
+    for name in request.settings:
+        if name not in names:
+            raise RequestError(f"--set names method {name!r}, which is not part of this run ({', '.join(names)})")
+    separators = {name: _create(name, request.settings.get(name, {})) for name in names}
+    entries = {name: MethodEntry(s.info, type(s), settings_of(s), str(getattr(s, "weights_sha256", ""))) for name, s in separators.items()}
+    cells = tuple(_cell(task, name, separators[name], request) for task in tasks.values() for name in names)
+    return Plan(request, suite, checked_metrics(suite.metrics, [task.spec for task in tasks.values()]), entries, tasks, cells)
+
+
+def resolve_device(wanted: str) -> str:
+    """``auto`` to a device that is there; the others checked.
+
+    Raises:
+        RequestError: not a device of this machine.
+    """
+    visible = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if wanted == "auto":
+        return "cuda" if visible else "cpu"
+    kind, _, number = wanted.partition(":")
+    if wanted == "cpu":
+        return wanted
+    if kind != "cuda" or (":" in wanted and not number.isdecimal()):
+        raise RequestError(f"unknown device {wanted!r}; choose cpu, cuda, cuda:N or auto")
+    if not visible:
+        raise RequestError(f"device {wanted!r} was asked for, but this torch sees no CUDA GPU; use --device cpu")
+    if number and int(number) >= visible:
+        raise RequestError(f"device {wanted!r} was asked for, but there are only {visible} GPUs (cuda:0 to cuda:{visible - 1})")
+    return wanted
+
+
+def checked_metrics(names: Sequence[str], specs: Iterable[TaskSpec]) -> tuple[str, ...]:
+    """The names without repetition, each known and defined for every task's kind of signal.
+
+    Raises:
+        UnknownNameError: no such metric.
+        RequestError: a metric that is not defined for a task's signals.
+    """
+    chosen = _unique(names)
+    for name in chosen:
+        domains = get_metric(name).info.domains
+        for spec in specs:
+            if spec.domain not in domains:
+                raise RequestError(f"metric {name!r} is defined for {', '.join(sorted(domains))} signals, task {spec.name!r} has {spec.domain} signals")
+    return chosen
+
+
+def _unique(names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(names))
+
+
+def _chosen_tasks(request: RunRequest, suite: Suite) -> dict[str, Task]:
+    names = _unique(request.tasks) or tuple(name for name, task in suite.tasks.items() if task.split == "test")
+    for name in names:
+        if name not in suite.tasks:
+            raise nearest(name, list(suite.tasks), f"task of suite {suite.name}")
+        _check_file_name(name, "task", SuiteError)
+        if suite.tasks[name].n_examples < 1:
+            raise SuiteError(f"task {name!r} of suite {suite.name!r} has no mixtures")
+    return {name: suite.tasks[name] for name in names}
+
+
+def _check_file_name(name: str, what: str, error: type[SuiteError] | type[MethodError]) -> None:
+    if "--" in name or "/" in name or name.startswith(".") or not name:
+        raise error(f"{what} name {name!r} cannot stand in a file name: it must not be empty, start with a dot or contain '/' or '--'")
+
+
+def _create(name: str, settings: Mapping[str, Any]) -> Separator:
+    _check_file_name(name, "method", MethodError)
+    separator = create_separator(name, settings)  # knows the settings' names; their kinds are checked here
+    _check_kinds(name, settings)
+    if separator.info.max_batch < 1:
+        raise MethodError(f"method {name!r} declares max_batch {separator.info.max_batch}; it must be at least 1")
+    return separator
+
+
+def _check_kinds(name: str, settings: Mapping[str, Any]) -> None:
+    """A word where the default is a number would only fail hours later, inside ``fit``."""
+    cls = separator_class(name)
+    defaults = {f.name: f.default for f in fields(cls)} if is_dataclass(cls) else {}
+    for key, value in settings.items():
+        default = defaults.get(key, MISSING)
+        if default is MISSING or default is None or value is None:
+            continue
+        kind = type(default)
+        fits = isinstance(value, kind) and not (isinstance(value, bool) and kind is not bool)
+        if kind in (bool, int, float, str) and not fits and not (kind is float and type(value) is int):
+            raise RequestError(f"--set {name}.{key}: expected {kind.__name__} (default {default!r}), got {value!r}")
+
+
+def _cell(task: Task, method: str, separator: Separator, request: RunRequest) -> Cell:
+    info, spec = separator.info, task.spec
+    # One class only: clean samples "per class" carry no class knowledge, so the level granted and recorded is "prior".
+    supervision: Supervision = "prior" if info.supervision == "sources" and spec.class_agnostic else info.supervision
+    shards = cut(spec.name, method, planned_examples(task.n_examples, request.limit), request.shard_size)
+    return Cell(task, method, info, request.settings.get(method, {}), supervision, _support(method, separator, task), shards)
+
+
+def _support(method: str, separator: Separator, task: Task) -> Support:
+    info, spec = separator.info, task.spec
+    if spec.domain not in info.domains:
+        return Support(False, f"separates {', '.join(sorted(info.domains))} signals only")
+    trainable = task.support(info.supervision)
+    if not trainable.ok:
+        return trainable
+    try:
+        return separator.supports(spec)
+    except Exception as error:
+        raise MethodError(f"method {method!r} cannot say whether it supports task {spec.name!r}: {type(error).__name__}: {error}") from error

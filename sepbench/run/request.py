@@ -1,0 +1,89 @@
+"""What a user asks of a run, and how the words of the command line become it."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sepbench.errors import SepbenchError
+from sepbench.protocols import Budget
+
+BUDGETS: tuple[Budget, ...] = ("quick", "paper")
+_WORDS: Mapping[str, Any] = {"true": True, "false": False, "none": None, "null": None}
+
+
+class RequestError(SepbenchError):
+    """The request itself makes no sense: a limit of zero, a device that is not there, a malformed setting."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunRequest:
+    """One run. Everything but ``keep_estimates`` and ``latency`` decides which numbers come out, so it is the run's identity.
+
+    Attributes:
+        suite: name of the suite.
+        methods: registry keys; empty for the suite's own list.
+        tasks: task names; empty for every task of the test split. Validation tasks run only when named.
+        limit: only the first so many mixtures of each task.
+        device: ``cpu``, ``cuda``, ``cuda:N``, or ``auto`` for the GPU where there is one.
+        seed: key of all noise, >= 0.
+        budget: ``paper`` or ``quick``, handed to the methods.
+        settings: constructor settings per method.
+        shard_size: mixtures per file of estimates; with each method's ``max_batch`` it fixes the batches, hence every bit of the result.
+        keep_estimates: keep estimates after they are scored (needed to score again).
+        latency: also measure the seconds of single-mixture calls.
+    """
+
+    suite: str
+    methods: tuple[str, ...] = ()
+    tasks: tuple[str, ...] = ()
+    limit: int | None = None
+    device: str = "auto"
+    seed: int = 0
+    budget: Budget = "paper"
+    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    shard_size: int = 500
+    keep_estimates: bool = True
+    latency: bool = False
+
+    def __post_init__(self) -> None:
+        if self.limit is not None and self.limit < 1:
+            raise RequestError(f"--limit must be at least 1, got {self.limit}; leave it out to run every mixture")
+        if self.shard_size < 1:
+            raise RequestError(f"--shard-size must be at least 1, got {self.shard_size}")
+        if self.seed < 0:
+            raise RequestError(f"--seed must not be negative, got {self.seed}")
+        if self.budget not in BUDGETS:
+            raise RequestError(f"--budget must be {' or '.join(BUDGETS)}, got {self.budget!r}")
+
+
+def parse_settings(assignments: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """``["nmf.rank=50", "nmf.sparse=true"]`` to ``{"nmf": {"rank": 50, "sparse": True}}``.
+
+    Values are Python literals, ``true``, ``false``, ``none``, or else plain text.
+
+    Raises:
+        RequestError: not of the form METHOD.SETTING=VALUE, or the same setting twice.
+    """
+    parsed: dict[str, dict[str, Any]] = {}
+    for text in assignments:
+        address, equals, value = text.partition("=")
+        method, dot, setting = address.strip().partition(".")
+        if not (equals and dot and method and setting):
+            raise RequestError(f"--set takes METHOD.SETTING=VALUE (for example nmf.rank=50), got {text!r}")
+        settings = parsed.setdefault(method, {})
+        if setting in settings:
+            raise RequestError(f"--set gives {method}.{setting} twice")
+        settings[setting] = _literal(value.strip())
+    return parsed
+
+
+def _literal(text: str) -> Any:
+    if text.lower() in _WORDS:
+        return _WORDS[text.lower()]
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text

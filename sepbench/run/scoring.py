@@ -1,0 +1,96 @@
+"""Scoring stage: from a shard's estimates to rows, references rebuilt from the mixture set. Knows nothing of separators."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from sepbench.metrics.scoring import score_batch
+from sepbench.protocols import TaskSpec
+from sepbench.run.plan import Shard
+from sepbench.run.separate import one_line
+from sepbench.run.sink import ShardEstimates, ShardScores
+
+if TYPE_CHECKING:
+    from sepbench.data.mixtures import MixtureSet
+
+WHOLE_MIXTURE = -1
+"""``source`` of rows that belong to no single source."""
+
+
+def score_shard(shard: Shard, data: ShardEstimates, mixture_set: MixtureSet, spec: TaskSpec, metrics: Sequence[str]) -> ShardScores:
+    """Scores of one shard: one row per example, scored source and metric; one row per metric, with the error, for examples that failed.
+
+    Runs on the CPU whatever device separated, so that scores of the same estimates are the same everywhere. A metric that raises fails the
+    shard's examples with its error.
+    """
+    errors = dict(data.errors)
+    good = torch.tensor([example for example in range(shard.start, shard.stop) if example not in errors], dtype=torch.int64)
+    columns = _no_rows()
+    if len(good):
+        references, mixtures = mixture_set.sources(good), mixture_set.mixtures(good)
+        try:
+            table = score_batch(metrics, data.estimates[good - shard.start], references, mixtures, spec)
+        except Exception as error:
+            errors |= dict.fromkeys(good.tolist(), f"scoring failed: {one_line(error)}")
+        else:
+            columns = (
+                np.asarray(table.example, dtype=np.int64),
+                np.asarray(table.source, dtype=np.int64),
+                _codes(table.metric, metrics),
+                np.asarray(table.value, dtype=np.float64),
+            )
+    return _assemble(shard, columns, data.seconds.numpy(), errors, metrics, fit_failed=False)
+
+
+def failed_scores(shard: Shard, error: str, metrics: Sequence[str]) -> ShardScores:
+    """Rows of a shard whose method could not be fitted: one per example and metric."""
+    seconds = np.full(len(shard), np.nan)
+    return _assemble(shard, _no_rows(), seconds, dict.fromkeys(range(shard.start, shard.stop), error), metrics, fit_failed=True)
+
+
+_Columns = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int32], npt.NDArray[np.float64]]
+
+
+def _no_rows() -> _Columns:
+    return np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.int32), np.empty(0, np.float64)
+
+
+def _codes(names: object, metrics: Sequence[str]) -> npt.NDArray[np.int32]:
+    """Metric names, one per row, to their positions in ``metrics``."""
+    rows = np.asarray(names)
+    codes = np.full(rows.shape, -1, dtype=np.int32)
+    for code, metric in enumerate(metrics):
+        codes[rows == metric] = code
+    if codes.size and codes.min() < 0:
+        raise ValueError(f"scores of metrics that were not asked for: {sorted(set(rows[codes < 0].tolist()))}")
+    return codes
+
+
+def _assemble(
+    shard: Shard, scored: _Columns, seconds: npt.NDArray[np.float64], errors: Mapping[int, str], metrics: Sequence[str], *, fit_failed: bool
+) -> ShardScores:
+    """Scored rows first, then one row per failed example and metric."""
+    texts = ["", *dict.fromkeys(errors.values())]
+    failed = np.fromiter(errors, dtype=np.int64, count=len(errors)).repeat(len(metrics))
+    failed_codes = np.fromiter((texts.index(text) for text in errors.values()), dtype=np.int32, count=len(errors)).repeat(len(metrics))
+    example = np.concatenate([scored[0], failed])
+    separated = np.array([example not in errors for example in range(shard.start, shard.stop)])
+    return ShardScores(
+        example=example,
+        source=np.concatenate([scored[1], np.full(len(failed), WHOLE_MIXTURE, np.int64)]),
+        metric=np.concatenate([scored[2], np.tile(np.arange(len(metrics), dtype=np.int32), len(errors))]),
+        value=np.concatenate([scored[3], np.full(len(failed), np.nan)]),
+        seconds=seconds[example - shard.start],
+        error=np.concatenate([np.zeros(len(scored[0]), np.int32), failed_codes]),
+        metrics=tuple(metrics),
+        errors=texts,
+        fit_failed=fit_failed,
+        n_separated=int(separated.sum()),
+        n_failed=len(errors),
+        separate_seconds=float(seconds[separated].sum()),
+    )

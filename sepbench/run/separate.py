@@ -1,0 +1,191 @@
+"""Separation stage: fit a method on one task, separate one shard, hold what it returns against the contract."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from sepbench.errors import MethodError
+from sepbench.noise import NoiseSource
+from sepbench.protocols import Mixtures, RunContext, Separator
+from sepbench.registry import create_separator
+from sepbench.run.handouts import References, TimedView
+from sepbench.run.plan import Cell, Shard
+from sepbench.run.request import RunRequest
+from sepbench.run.sink import Progress, ShardEstimates
+from sepbench.run.timing import LATENCY_CALLS, Timer, latency
+
+if TYPE_CHECKING:
+    from sepbench.data.mixtures import MixtureSet
+
+_MAX_LINE = 300
+
+
+@dataclass(slots=True)
+class Session:
+    """A method fitted on one task, ready to separate.
+
+    Attributes:
+        cell: what is being run.
+        separator: the fitted method.
+        mixture_set: the task's mixtures.
+        ctx: what the method is told.
+        references: the handed-out references, None unless the method is a bound.
+        fit_seconds, load_seconds: seconds of ``fit``, those spent reading training data counted apart.
+        warm_up_seconds: of the first, untimed call; None before it.
+        first_traceback: of the first call of ``separate`` that raised.
+    """
+
+    cell: Cell
+    separator: Separator
+    mixture_set: MixtureSet
+    ctx: RunContext
+    references: References | None
+    fit_seconds: float
+    load_seconds: float
+    warm_up_seconds: float | None = None
+    first_traceback: str = ""
+
+
+def open_session(cell: Cell, request: RunRequest, mixture_set: MixtureSet, progress: Progress) -> Session:
+    """Create the method and fit it. Whatever its constructor or ``fit`` raises comes through."""
+    references = References(mixture_set, request.device) if cell.supervision == "bound" else None
+    context: dict[str, Any] = {"references": references} if references is not None else {}
+    ctx = RunContext(
+        task=cell.task.spec,
+        device=request.device,
+        noise=NoiseSource(request.seed),
+        seed=request.seed,
+        budget=request.budget,
+        progress=lambda fraction, text: progress.stage(f"fit {fraction:.0%} {text}".rstrip()),
+        **context,
+    )
+    separator = create_separator(cell.method, cell.settings)
+    view = TimedView(cell.task.view(cell.info.supervision))
+    with Timer(request.device) as timer:
+        separator.fit(view, ctx)
+    return Session(cell, separator, mixture_set, ctx, references, fit_seconds=timer.seconds - view.seconds, load_seconds=view.seconds)
+
+
+def separate_shard(session: Session, shard: Shard, advance: Callable[[int], None]) -> ShardEstimates:
+    """Estimates of one shard, in batches of at most ``info.max_batch``.
+
+    A batch whose separation raises is taken apart and tried example by example, so that only the bad ones fail. Estimates that break the
+    contract (shape, dtype, device, inputs changed) fail with their whole batch, and non-finite ones alone.
+    """
+    spec = session.cell.task.spec
+    ids = torch.arange(shard.start, shard.stop, dtype=torch.int64)
+    estimates = torch.full((len(shard), spec.n_sources, *spec.source_shape), torch.nan)
+    seconds = torch.full((len(shard),), torch.nan, dtype=torch.float64)
+    errors: dict[int, str] = {}
+    if session.warm_up_seconds is None:
+        _warm_up(session, ids[:1])
+    for batch in torch.split(ids, session.cell.info.max_batch):
+        for part, outcome in _attempts(session, batch):
+            rows = part - shard.start
+            if isinstance(outcome, str):
+                errors |= dict.fromkeys(part.tolist(), outcome)
+                continue
+            values, elapsed = outcome
+            finite = values.flatten(1).isfinite().all(1)
+            estimates[rows[finite]] = values[finite]
+            seconds[rows] = elapsed / len(part)
+            errors |= dict.fromkeys(part[~finite].tolist(), "the estimate holds values that are not finite")
+        advance(len(batch))
+    return ShardEstimates(estimates, seconds, errors)
+
+
+def measure_latency(session: Session, n_examples: int) -> float:
+    """Median seconds of separating one mixture alone, over the first examples of the task."""
+
+    def one(number: int) -> float:
+        return separate_batch(session, _mixtures(session, torch.tensor([number % n_examples])))[1]
+
+    if session.warm_up_seconds is None:
+        _warm_up(session, torch.tensor([0]))
+    return latency(one, LATENCY_CALLS)
+
+
+def separate_batch(session: Session, mixtures: Mixtures) -> tuple[torch.Tensor, float]:
+    """Checked estimates ``(B, K, ...)`` on the CPU and the seconds of the call, references left out.
+
+    Raises:
+        ContractError: the estimates are not what the contract asks for.
+        Exception: whatever ``separate`` raises.
+    """
+    before = _fingerprint(mixtures)
+    read = session.references.seconds if session.references else 0.0
+    with Timer(session.ctx.device) as timer:
+        returned = session.separator.separate(mixtures, session.ctx)
+    elapsed = timer.seconds - ((session.references.seconds if session.references else 0.0) - read)
+    estimates = _checked(returned, session, len(mixtures))
+    if _fingerprint(mixtures) != before:
+        raise ContractError("separate changed its input mixtures in place")
+    return estimates.detach().cpu(), elapsed
+
+
+class ContractError(MethodError):
+    """What ``separate`` returned is not what ``sepbench.protocols.Separator`` asks for."""
+
+
+def one_line(error: BaseException) -> str:
+    """An exception as one line of bounded length."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}"[:_MAX_LINE] if text else type(error).__name__
+
+
+def _attempts(session: Session, batch: torch.Tensor) -> Iterator[tuple[torch.Tensor, tuple[torch.Tensor, float] | str]]:
+    """(example ids, estimates and seconds, or an error), for the whole batch or, if that raised, one by one."""
+    outcome = _attempt(session, batch)
+    if isinstance(outcome, Exception | SystemExit) and not isinstance(outcome, ContractError) and len(batch) > 1:
+        for single in torch.split(batch, 1):
+            alone = _attempt(session, single)
+            yield single, one_line(alone) if isinstance(alone, BaseException) else alone
+        return
+    yield batch, one_line(outcome) if isinstance(outcome, BaseException) else outcome
+
+
+def _attempt(session: Session, example_ids: torch.Tensor) -> tuple[torch.Tensor, float] | Exception | SystemExit:
+    mixtures = _mixtures(session, example_ids)  # not in the try block: data that cannot be read are no fault of the method
+    try:
+        return separate_batch(session, mixtures)
+    except (Exception, SystemExit) as error:
+        session.first_traceback = session.first_traceback or traceback.format_exc(limit=-6)
+        # The frames of the failed call hold its tensors: without them a batch that ran out of memory would leave none for the singles.
+        return error.with_traceback(None)
+
+
+def _mixtures(session: Session, example_ids: torch.Tensor) -> Mixtures:
+    return session.mixture_set.mixtures(example_ids, session.ctx.device)
+
+
+def _warm_up(session: Session, example_ids: torch.Tensor) -> None:
+    """First calls compile, allocate and page in; one untimed mixture takes that out of the measured seconds."""
+    with Timer(session.ctx.device) as timer:
+        _attempt(session, example_ids)
+    session.warm_up_seconds = timer.seconds
+    session.first_traceback = ""
+
+
+def _fingerprint(mixtures: Mixtures) -> tuple[int, int, int]:
+    """Changes when the batch is written to: torch's version counter sees every torch operation, the sum of bits also writes through numpy."""
+    bits = mixtures.values.view(torch.int32).sum(dtype=torch.int64)
+    return mixtures.values._version, int(bits), int(mixtures.example_ids.sum())
+
+
+def _checked(returned: object, session: Session, n: int) -> torch.Tensor:
+    spec, device = session.cell.task.spec, torch.device(session.ctx.device)
+    if not isinstance(returned, torch.Tensor):
+        raise ContractError(f"separate returned {type(returned).__name__} instead of a tensor")
+    expected = (n, spec.n_sources, *spec.source_shape)
+    if tuple(returned.shape) != expected:
+        raise ContractError(f"separate returned shape {tuple(returned.shape)} instead of {expected}")
+    if returned.dtype != torch.float32:
+        raise ContractError(f"separate returned {returned.dtype} instead of torch.float32")
+    if returned.device.type != device.type or (device.index is not None and returned.device.index != device.index):
+        raise ContractError(f"separate returned estimates on {returned.device} instead of {session.ctx.device}")
+    return returned

@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from baselines.priors.edm import EDMDenoiser
+from baselines.priors.ncsn_refinenet import CondRefineNetDilated, ncsn_sigmas
+from baselines.priors.score_prior import NCSNPrior, ScoreModel, ScorePrior, denoise_with
+from baselines.priors.score_unet import ScoreUNet, UNetConfig
+from sepbench.errors import MethodError, UnsupportedTaskError
+
+SHAPE = (1, 8, 8)
+
+
+def _awake(network: torch.nn.Module) -> torch.nn.Module:
+    """Layers that start at zero get small weights, so that the network's output depends on everything."""
+    random = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for p in network.parameters():
+            if not bool(p.any()):
+                p.normal_(0.0, 0.1, generator=random)
+    return network
+
+
+@pytest.fixture(scope="module")
+def prior() -> ScorePrior:
+    network = _awake(ScoreUNet(UNetConfig(widths=(8, 16, 16), blocks=(1, 1, 1), heads=2, embedding=16)))
+    return ScorePrior(EDMDenoiser(network, 0.3, 0.2).eval().requires_grad_(False), SHAPE, (0.01, 2.0))
+
+
+def _images(*leading: int) -> torch.Tensor:
+    return torch.rand(*leading, *SHAPE, generator=torch.Generator().manual_seed(1))
+
+
+def test_is_a_score_model(prior: ScorePrior) -> None:
+    assert isinstance(prior, ScoreModel)
+    assert isinstance(NCSNPrior(CondRefineNetDilated(1, 4), SHAPE), ScoreModel)
+
+
+def test_leading_axes_and_levels_per_example(prior: ScorePrior) -> None:
+    x = _images(3, 2)
+    sigma = torch.tensor([[0.1, 0.2], [0.4, 0.8], [1.0, 0.05]])
+    together = prior.score(x, sigma)
+    assert together.shape == x.shape
+    assert together.dtype == torch.float32
+    for b in range(3):
+        for k in range(2):
+            alone = prior.score(x[b, k][None], float(sigma[b, k]))[0]
+            torch.testing.assert_close(together[b, k], alone, rtol=1e-4, atol=1e-3)
+
+
+def test_large_batches_are_cut_without_trace(prior: ScorePrior) -> None:
+    x = _images(130)
+    whole = prior.denoise(x, 0.3)
+    torch.testing.assert_close(whole[100:103], prior.denoise(x[100:103], 0.3), rtol=1e-5, atol=1e-6)
+
+
+def test_bfloat16_agrees_and_differs(prior: ScorePrior) -> None:
+    x = _images(4)
+    exact, rough = prior.denoise(x, 0.3), prior.with_precision("bfloat16").denoise(x, 0.3)
+    assert rough.dtype == torch.float32
+    assert not torch.equal(exact, rough)
+    assert float((exact - rough).square().mean().sqrt() / (exact - x).square().mean().sqrt()) < 0.02
+
+
+def test_other_shapes_are_refused(prior: ScorePrior) -> None:
+    with pytest.raises(UnsupportedTaskError, match=r"trained on images of shape \(1, 8, 8\), the task has \(3, 8, 8\)"):
+        prior.score(torch.rand(2, 3, 8, 8), 0.1)
+    with pytest.raises(UnsupportedTaskError, match=r"the task has \(1, 28, 28\)"):
+        prior.denoise(torch.rand(2, 1, 28, 28), 0.1)
+    with pytest.raises(ValueError, match="leading shape"):
+        prior.denoise(_images(3, 2), torch.rand(3))
+
+
+def test_nan_is_named(prior: ScorePrior) -> None:
+    x = _images(2)
+    x[1, 0, 3, 3] = torch.nan
+    with pytest.raises(MethodError, match="not finite"):
+        prior.score(x, 0.1)
+
+
+def test_ncsn_takes_its_own_levels_only() -> None:
+    prior = NCSNPrior(CondRefineNetDilated(1, 4).eval().requires_grad_(False), SHAPE)
+    x = _images(2, 2)
+    third = float(ncsn_sigmas()[3])
+    level = torch.full((4,), 3)
+    torch.testing.assert_close(prior.score(x, third).flatten(0, 1), prior.network(x.flatten(0, 1), level))
+    torch.testing.assert_close(prior.score(x, 0.21544), prior.score(x, third))
+    torch.testing.assert_close(prior.denoise(x, third), x + third**2 * prior.score(x, third))
+    with pytest.raises(UnsupportedTaskError, match="ten noise levels only"):
+        prior.score(x, 0.3)
+
+
+def test_denoise_with_takes_levels_per_example() -> None:
+    class Linear:
+        def score(self, x: torch.Tensor, sigma: float | torch.Tensor) -> torch.Tensor:
+            return -x
+
+    x = _images(3, 2)
+    sigma = torch.rand(3, 2, generator=torch.Generator().manual_seed(2))
+    torch.testing.assert_close(denoise_with(Linear(), x, sigma), x * (1 - sigma.square())[..., None, None, None])
+    torch.testing.assert_close(denoise_with(Linear(), x, 0.5), x * 0.75)

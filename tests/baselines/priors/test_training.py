@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from train_until_done import tiny_images, tiny_trainer
+
+from baselines.priors.training import CHECKPOINT, DECAY_FLAG, LOG, PRE_DECAY, Trainer
+from sepbench.errors import SepbenchError
+
+SCRIPT = Path(__file__).with_name("train_until_done.py")
+STEPS = 24
+
+
+def _state(trainer: Trainer) -> dict[str, torch.Tensor]:
+    return {**{f"model.{k}": v for k, v in trainer.model.state_dict().items()}, **{f"ema.{k}": v for k, v in trainer.ema.items()}}
+
+
+def _assert_same(one: Trainer, other: Trainer) -> None:
+    first, second = _state(one), _state(other)
+    assert first.keys() == second.keys()
+    assert [name for name in first if not torch.equal(first[name], second[name])] == []
+
+
+def _rows(folder: Path) -> list[dict[str, object]]:
+    rows = [json.loads(line) for line in (folder / LOG).read_text().splitlines()]
+    for row in rows:
+        row.pop("minutes")
+    return rows
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Trainer:
+    trainer = tiny_trainer(tmp_path_factory.mktemp("whole"), steps=STEPS)
+    trainer.run(log_every=5, validate_every=10)
+    return trainer
+
+
+def test_resume_is_bit_exact(whole: Trainer, tmp_path: Path) -> None:
+    first = tiny_trainer(tmp_path, steps=STEPS)
+    for _ in range(7):  # in the middle of a window of the log
+        first._plan_decay(None)
+        first.train_step()
+        if first.step == 5:
+            first._log(None)
+    first.save(tmp_path / CHECKPOINT)
+    second = tiny_trainer(tmp_path, steps=STEPS)
+    assert second.step == 7
+    second.run(log_every=5, validate_every=10)
+    _assert_same(whole, second)
+    assert _rows(tmp_path) == _rows(whole.folder)
+
+
+def test_kill_9_loses_nothing(whole: Trainer, tmp_path: Path) -> None:
+    command = [sys.executable, str(SCRIPT), str(tmp_path), str(STEPS)]
+    environment = {**os.environ, "PYTHONPATH": str(SCRIPT.parents[3])}
+    process = subprocess.Popen(command, env=environment)
+    until = time.monotonic() + 120
+    while not (tmp_path / CHECKPOINT).exists() and process.poll() is None and time.monotonic() < until:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    killed_at = int(torch.load(tmp_path / CHECKPOINT, weights_only=True)["step"])
+    assert 0 < killed_at <= STEPS
+    resumed = tiny_trainer(tmp_path, steps=STEPS)
+    resumed.run(log_every=5, validate_every=10)
+    _assert_same(whole, resumed)
+    assert _rows(tmp_path) == _rows(whole.folder)
+
+
+def test_training_lowers_the_loss(tmp_path: Path) -> None:
+    trainer = tiny_trainer(tmp_path, steps=150, warmup=10, ema=0.9)
+    before = trainer.validate()
+    trainer.run(log_every=50, validate_every=50)
+    after = trainer.validate()
+    assert before == pytest.approx([1.0] * len(before), abs=0.35)
+    # Below the texture of the toy images (deviation 0.045) there is little to learn.
+    assert all(a < 0.6 * b for a, b in list(zip(after, before, strict=True))[2:]), (before, after)
+    assert _rows(tmp_path)[-1]["validation"] == after
+
+
+def test_workers_share_a_batch_without_changing_the_sum(tmp_path: Path) -> None:
+    one, two = tiny_trainer(tmp_path / "1", workers=1, bf16=False), tiny_trainer(tmp_path / "2", workers=2, bf16=False)
+    for trainer in (one, two):
+        random = torch.Generator().manual_seed(0)
+        with torch.no_grad():
+            for p in trainer.model.parameters():
+                p.add_(0.1 * torch.randn(p.shape, generator=random))
+        trainer.train_step()
+    for (name, p), q in zip(one.model.named_parameters(), two.model.parameters(), strict=True):
+        assert p.grad is not None
+        assert q.grad is not None
+        torch.testing.assert_close(q.grad, p.grad, rtol=1e-3, atol=1e-5, msg=name)
+    torch.testing.assert_close(one.window.total, two.window.total, rtol=1e-4, atol=1e-4)
+
+
+def test_flag_file_starts_the_decay(tmp_path: Path) -> None:
+    trainer = tiny_trainer(tmp_path, steps=10_000)
+    for _ in range(6):
+        trainer.train_step()
+    (tmp_path / DECAY_FLAG).write_text("4")
+    trainer.run(log_every=1)
+    assert (trainer.step, trainer.decay_start, trainer.decay_steps) == (10, 6, 4)
+    assert [row["rate"] for row in _rows(tmp_path)] == [1.0, 0.75, 0.5, 0.25]
+    assert torch.load(tmp_path / PRE_DECAY, weights_only=True)["step"] == 6
+
+
+def test_deadline_starts_the_decay_in_time(tmp_path: Path) -> None:
+    trainer = tiny_trainer(tmp_path, steps=10_000)
+    trainer.step, trainer.seconds = 78, 77.0
+    trainer._plan_decay(100.0)
+    assert trainer.decay_start is None
+    trainer.seconds = 78.1  # 22 more steps at one second each end at 100
+    trainer._plan_decay(100.0)
+    assert (trainer.decay_start, trainer.decay_steps) == (78, 22)
+    # The decision is on disk: another clock does not move it.
+    assert tiny_trainer(tmp_path, steps=10_000).decay_start == 78
+
+
+def test_a_run_is_extended_from_before_its_decay(whole: Trainer, tmp_path: Path) -> None:
+    (tmp_path / CHECKPOINT).write_bytes((whole.folder / PRE_DECAY).read_bytes())
+    longer = tiny_trainer(tmp_path, steps=2 * STEPS)
+    assert longer.step == whole.decay_start
+    longer.decay_start = None
+    longer.run(log_every=5)
+    fresh = tiny_trainer(tmp_path / "fresh", steps=2 * STEPS)
+    fresh.run(log_every=5)
+    _assert_same(longer, fresh)
+
+
+def test_other_settings_or_images_are_refused(whole: Trainer) -> None:
+    with pytest.raises(SepbenchError, match=r"other settings \(batch, lr\)"):
+        tiny_trainer(whole.folder, steps=STEPS, batch=4, lr=1e-4)
+    model = tiny_trainer(whole.folder.parent / "elsewhere", steps=STEPS).model
+    model.mean += 0.01
+    with pytest.raises(SepbenchError, match="other images"):
+        Trainer(model, tiny_images()[:50], tiny_images()[50:], whole.config, whole.folder)
+
+
+def test_divergence_is_named(tmp_path: Path) -> None:
+    trainer = tiny_trainer(tmp_path)
+    with torch.no_grad():
+        next(trainer.model.parameters()).fill_(torch.nan)
+    with pytest.raises(SepbenchError, match="diverged at step 0"):
+        trainer.train_step()

@@ -1,0 +1,218 @@
+"""What the tables say: ranks, marks, papers beside and below, footnotes; readable at 80 columns."""
+
+from __future__ import annotations
+
+import io
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+from rich.console import Console
+from synthetic_run import SyntheticRun
+
+from sepbench.report.rows import TaskTable, number_format, task_tables
+from sepbench.report.table import markdown_leaderboard, render_gate, render_leaderboard
+from sepbench.results.gate import check_results
+from sepbench.results.leaderboard import example_values
+from sepbench.results.target import Results
+from sepbench.suites.model import Suite
+
+METHODS = {"average": 14.0, "nmf": 16.0, "ica": 13.0, "ideal-mask": 25.0}
+
+
+def bounds(run: SyntheticRun) -> dict[str, str]:
+    return {name: entry["bound"] for name, entry in run.record["methods"].items()}
+
+
+def table(run: SyntheticRun, **options: object) -> TaskTable:
+    (only,) = task_tables(run.frame(), run.suite, cells=run.cells, bounds=bounds(run), **options)  # type: ignore[arg-type]
+    return only
+
+
+def drawn(frame: pd.DataFrame, suite: Suite | None, width: int, **options: object) -> str:
+    out = io.StringIO()
+    render_leaderboard(frame, suite, Console(file=out, width=width), **options)  # type: ignore[arg-type]
+    return out.getvalue()
+
+
+def ranks(shown: TaskTable) -> list[tuple[str, str]]:
+    return [(line.method, line.rank) for line in shown.lines if not line.from_paper]
+
+
+def test_best_first_and_bounds_without_a_rank() -> None:
+    assert ranks(table(SyntheticRun(METHODS, n=10))) == [("ideal-mask", "bound"), ("nmf", "1"), ("average", "bound"), ("ica", "2")]
+
+
+def test_the_registry_knows_the_bounds_of_a_bare_csv() -> None:
+    run = SyntheticRun({"nmf": 14.0, "nobody-has-this": 12.0}, n=5)
+    frame = run.frame()
+    frame.loc[frame["method"] == "nobody-has-this", "supervision"] = "bound"
+    (shown,) = task_tables(frame, None)
+    assert ranks(shown) == [("nmf", "1"), ("nobody-has-this", "bound")]
+
+
+def test_incomplete_rows_are_last_marked_and_explained() -> None:
+    run = SyntheticRun({"nmf": 16.0, "ica": 20.0, "rpca": 30.0}, n=6).fail("ica", 2, "ValueError: singular")
+    for example in range(6):
+        run.fail("rpca", example, "MemoryError: too much")
+    run.cells["class-split", "rpca"]["state"] = "failed"
+    shown = table(run)
+    assert ranks(shown) == [("nmf", "1"), ("ica", "part"), ("rpca", "failed")]
+    assert [line.n for line in shown.lines] == ["6", "5/6", "0/6"]
+    assert "ica: 5 of 6 mixtures scored, 1 failed (ValueError: singular)" in shown.footnotes
+    assert "rpca: 0 of 6 mixtures scored, 6 failed (MemoryError: too much)" in shown.footnotes
+
+
+def test_unfinished_rows_say_what_was_not_reached() -> None:
+    run = SyntheticRun({"nmf": 16.0}, n=6)
+    run.scores = run.scores[run.scores["example"] < 4]
+    assert "nmf: 4 of 6 mixtures scored, 2 not reached" in table(run).footnotes
+
+
+def test_equal_values_share_a_rank() -> None:
+    run = SyntheticRun({"nmf": 16.0, "ica": 0.0, "rpca": 0.0}, n=5)
+    run.scores.loc[run.where("ica"), "value"] = 9.0
+    run.scores.loc[run.where("rpca"), "value"] = 9.0
+    run.shift("nmf", "psnr", -10.0)
+    assert ranks(table(run)) == [("ica", "1"), ("rpca", "1"), ("nmf", "3")]
+
+
+def test_where_lower_is_better_the_lowest_is_first() -> None:
+    run = SyntheticRun({"nmf": 16.0, "ica": 13.0}, n=20)
+    shown = table(run, metrics=["mixture_error"])
+    assert shown.value_head == "mixture_error"
+    assert "lower is better" in shown.subtitle
+    assert ranks(shown) == [("nmf", "1"), ("ica", "2")]
+    assert not shown.other_heads
+
+
+def test_unsupported_methods_and_caveats_are_notes() -> None:
+    run = SyntheticRun({"nmf": 16.0, "ica": 13.0}, n=5)
+    run.scores = run.scores[~run.where("ica")]
+    run.cells["class-split", "ica"] = {"state": "unsupported", "note": "needs two channels"}
+    run.cells["class-split", "nmf"]["note"] = "atoms are clustered"
+    shown = table(run)
+    assert ranks(shown) == [("nmf", "1")]
+    assert "ica does not take this task: needs two channels" in shown.footnotes
+    assert "nmf: atoms are clustered" in shown.footnotes
+
+
+def test_first_n_of_m() -> None:
+    assert table(SyntheticRun({"nmf": 16.0}, n=7)).subtitle.startswith("first 7 of 1,000 mixtures, ranked by psnr (dB, higher is better)")
+    long, short = SyntheticRun({"nmf": 16.0}, n=8).frame(), SyntheticRun({"ica": 13.0}, n=5).frame()
+    (shown,) = task_tables(pd.concat([long, short]), SyntheticRun(n=1).suite)
+    assert shown.subtitle.startswith("up to 8 of 1,000 mixtures")
+    assert "ica: first 5 of 1,000 mixtures" in shown.footnotes
+
+
+def test_papers_beside_and_below() -> None:
+    run = SyntheticRun({"average": 14.8, "nmf": 16.0}, n=5, suite="mnist-pairs")
+    shown = table(run)
+    lines = {line.method: line for line in shown.lines}
+    assert lines["average"].published == "14.8 BASIS Table 2"
+    assert lines["nmf"].published == ""
+    papers = [line for line in shown.lines if line.from_paper]
+    assert shown.lines[-len(papers) :] == tuple(papers)
+    assert (papers[0].method, papers[0].published) == ("BASIS (NCSN)", "29.5 BASIS Table 2")
+    assert "Average" not in [line.method for line in papers]
+
+
+def test_papers_of_other_metrics_name_them_and_share_footnotes() -> None:
+    run = SyntheticRun({"nmf": 16.0}, n=5, suite="mnist-pairs", tasks=("class-agnostic",), metrics=("psnr", "ssim"))
+    assert not [line for line in table(run).lines if "psnr_sum_mse" in line.published]  # no such column, no such number
+    wide = SyntheticRun({"nmf": 16.0}, n=5, suite="mnist-pairs", tasks=("class-agnostic",), metrics=("psnr",))
+    wide.scores = pd.concat([wide.scores, wide.scores.assign(metric="psnr_sum_mse")])
+    shown = table(wide)
+    texts = [line.published for line in shown.lines if "psnr_sum_mse" in line.published]
+    assert any(re.fullmatch(r"psnr_sum_mse 18\.5 S-D Table 2 \([\d,]+\)", text) for text in texts), texts
+    numbered = [note for note in shown.footnotes if note.startswith("(")]
+    assert len(numbered) == len(set(numbered))
+    used = {number for line in shown.lines for mark in re.findall(r"\(([\d,]+)\)", line.published) for number in mark.split(",")}
+    assert used == {note[1 : note.index(")")] for note in numbered}
+
+
+def test_seconds_of_other_machines_carry_a_letter() -> None:
+    frame = SyntheticRun({"nmf": 16.0, "ica": 13.0}, n=5).frame()
+    (alike,) = task_tables(frame, None)
+    assert [line.seconds for line in alike.lines] == ["0.25", "0.25"]
+    assert "seconds on cpu:Test CPU:2threads:float32" in alike.footnotes
+    frame.loc[frame["method"] == "ica", "timing_group"] = "cuda:H200:float32"
+    (mixed,) = task_tables(frame, None)
+    assert {line.method: line.seconds for line in mixed.lines} == {"nmf": "0.25 a", "ica": "0.25 b"}
+    assert "b: seconds on cuda:H200:float32, compare only with the same letter" in mixed.footnotes
+
+
+def test_quick_budgets_are_stated() -> None:
+    frame = SyntheticRun({"nmf": 16.0, "ica": 13.0}, n=5).frame()
+    (shown,) = task_tables(frame.assign(budget="quick"), None)
+    assert "quick budget" in shown.subtitle
+    frame.loc[frame["method"] == "ica", "budget"] = "quick"
+    (shown,) = task_tables(frame, None)
+    assert "ica: quick budget" in shown.footnotes
+
+
+@pytest.mark.parametrize("width", [80, 120, 200])
+def test_readable_at_any_width(width: int) -> None:
+    run = SyntheticRun(METHODS, n=10, suite="mnist-pairs").fail("ica", 1)
+    run.scores = pd.concat([run.scores, *(run.scores[run.scores["metric"] == "psnr"].assign(metric=name) for name in ("psnr_unclamped", "psnr_pad32"))])
+    text = drawn(run.frame(), run.suite, width, cells=run.cells, bounds=bounds(run))
+    assert max(map(len, text.splitlines())) <= width
+    frame = run.frame()
+    for record in frame.to_dict("records"):
+        write = number_format(record["unit"], abs(record["mean"]))
+        shown = f"{write(record['mean'])} [{write(record['ci_low'])}, {write(record['ci_high'])}]" if record["metric"] == "psnr" else write(record["mean"])
+        assert shown in text  # whole, not cut and not folded
+    for method in METHODS:
+        assert re.search(rf"^.*\b{method}\b", text, re.M)
+    assert "29.5 BASIS Table 2" in text
+    assert "…" not in text
+
+
+def test_ascii_terminals_get_ascii_rules() -> None:
+    raw = io.BytesIO()
+    console = Console(file=io.TextIOWrapper(raw, encoding="ascii"), width=80)
+    run = SyntheticRun(METHODS, n=5, suite="mnist-pairs")
+    render_leaderboard(run.frame(), run.suite, console)
+    console.file.flush()
+    assert b"BASIS (NCSN)" in raw.getvalue()
+
+
+def test_markdown_is_a_table_with_equal_cells() -> None:
+    run = SyntheticRun(METHODS, n=5, suite="mnist-pairs", tasks=("class-split", "class-agnostic"))
+    text = markdown_leaderboard(run.frame(), run.suite, bounds=bounds(run))
+    assert text.count("### mnist-pairs version 1: ") == 2
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert {line.count("|") for line in rows} == {rows[0].count("|")}
+    assert any("BASIS (NCSN)" in line for line in rows)
+
+
+def test_number_formats() -> None:
+    assert number_format("dB", 16.0)(16.024) == "16.02"
+    assert number_format("dB", 0.004)(0.004) == "0.0040"
+    assert number_format("1", 0.65)(0.6543) == "0.654"
+    assert number_format("1", 0.0021)(0.0021) == "0.00210"
+    assert number_format("1", 3e-8)(3.14e-8) == "3.1e-08"
+    assert number_format("1", 0.0)(0.0) == "0.000"
+
+
+def test_rows_without_an_interval() -> None:
+    frame = SyntheticRun({"nmf": 16.0}, n=1).frame()
+    assert np.isnan(frame["ci_low"]).all()
+    (shown,) = task_tables(frame, None)
+    assert re.fullmatch(r"\d+\.\d\d", shown.lines[0].value)
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_a_gate_report_is_whole_at_any_width(width: int) -> None:
+    old, new = SyntheticRun(METHODS, n=10), SyntheticRun(METHODS, n=10).shift("nmf", "psnr", -1.0).drop_method("ica")
+    report = check_results(*(Results(name, run.frame(), run.suite, example_values(run.scores)) for name, run in (("new", new), ("old", old))))
+    out = io.StringIO()
+    render_gate(report, "new", "old", Console(file=out, width=width))
+    *table, verdict = out.getvalue().splitlines()
+    assert max(map(len, table)) <= width
+    words = " ".join(" ".join(table).split())
+    assert "regression class-split, nmf, psnr" in words
+    assert "-1.00 [-1.00," in words
+    assert "class-split, ica, psnr, ssim, mixture_error" in words.replace("missing in NEW ", "")
+    assert verdict == "not comparable: new against old: 8 hold, 1 regressed, 3 not comparable (by paired bootstrap)"

@@ -1,0 +1,146 @@
+"""Paired comparison: the right pairs, the right direction, and no verdict without evidence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from synthetic_run import METRICS, SyntheticRun
+
+from sepbench.errors import SepbenchError
+from sepbench.results.compare import A_BETTER, B_BETTER, COMPARE_COLUMNS, NO_DIFFERENCE, Side, compare_sides, open_side, pair_up, write_comparison
+from sepbench.results.leaderboard import example_values, write_leaderboard
+from sepbench.results.target import Results
+
+
+def side(run: SyntheticRun, method: str | None = None, label: str = "run") -> Side:
+    return Side(Results(label, run.frame(), run.suite, example_values(run.scores)), method)
+
+
+def test_a_clear_difference_and_its_size() -> None:
+    a, b = SyntheticRun({"nmf": 16.0}, n=60), SyntheticRun({"nmf": 16.0}, n=60).shift("nmf", "psnr", -0.5)
+    rows = compare_sides(side(a), side(b))
+    assert tuple(rows.columns) == COMPARE_COLUMNS
+    (row,) = rows.to_dict("records")
+    assert (row["method_a"], row["method_b"], row["metric"], row["n"], row["verdict"]) == ("nmf", "nmf", "psnr", 60, A_BETTER)
+    assert row["difference"] == pytest.approx(0.5)
+    assert (row["ci_low"], row["ci_high"]) == pytest.approx((0.5, 0.5))
+    assert (row["share_a_better"], row["share_b_better"]) == (1.0, 0.0)
+
+
+def test_two_methods_of_one_run() -> None:
+    run = SyntheticRun({"average": 14.0, "nmf": 16.0}, n=80)
+    (row,) = compare_sides(side(run, "nmf"), side(run, "average")).to_dict("records")
+    assert row["verdict"] == A_BETTER
+    (row,) = compare_sides(side(run, "average"), side(run, "nmf")).to_dict("records")
+    assert row["verdict"] == B_BETTER
+
+
+def test_lower_is_better_turns_the_verdict_not_the_difference() -> None:
+    a, b = SyntheticRun({"nmf": 16.0}, n=60), SyntheticRun({"nmf": 16.0}, n=60).shift("nmf", "mixture_error", 0.02)
+    (row,) = compare_sides(side(a), side(b), ["mixture_error"]).to_dict("records")
+    assert row["difference"] == pytest.approx(-0.02)
+    assert (row["verdict"], row["share_a_better"]) == (A_BETTER, 1.0)
+
+
+@pytest.mark.parametrize("shift", [0.0, 1e-6])
+def test_the_same_numbers_show_no_difference(shift: float) -> None:
+    # 1e-6 dB, however consistent, is rounding on another processor.
+    a, b = SyntheticRun({"nmf": 16.0}, n=30), SyntheticRun({"nmf": 16.0}, n=30).shift("nmf", "psnr", shift)
+    (row,) = compare_sides(side(a), side(b)).to_dict("records")
+    assert row["verdict"] == NO_DIFFERENCE
+
+
+def test_noise_alone_shows_a_difference_about_as_often_as_it_may() -> None:
+    generator = np.random.Generator(np.random.Philox(5))
+    run, shown = SyntheticRun({"nmf": 16.0}, n=50, metrics=("psnr",)), 0
+    base = Results("a", run.frame(), run.suite, example_values(run.scores))
+    for _ in range(100):
+        assert base.values is not None
+        noisy = base.values.assign(value=base.values["value"] + generator.normal(size=len(base.values)))
+        (row,) = compare_sides(Side(base), Side(Results("b", base.frame, base.suite, noisy))).to_dict("records")
+        shown += row["verdict"] != NO_DIFFERENCE
+    assert shown <= 15  # expected: 5 to 6; more than 15 in 100 has probability below 0.001
+
+
+@given(st.permutations(range(8)), st.permutations(range(8)), st.sets(st.integers(0, 7)), st.sets(st.integers(0, 7)))
+@settings(max_examples=40, deadline=None)
+def test_pairs_are_made_by_example_whatever_the_order(order_a: list[int], order_b: list[int], lost_a: set[int], lost_b: set[int]) -> None:
+    a = pd.DataFrame({"example": order_a, "value": [np.nan if i in lost_a else float(i) for i in order_a]})
+    b = pd.DataFrame({"example": order_b, "value": [np.nan if i in lost_b else 10.0 * i for i in order_b]})
+    x, y = pair_up(a, b)
+    kept = [i for i in range(8) if i not in lost_a | lost_b]
+    assert x.tolist() == [float(i) for i in kept]
+    assert y.tolist() == [10.0 * i for i in kept]
+
+
+def test_only_common_examples_count() -> None:
+    a = SyntheticRun({"nmf": 16.0}, n=30).fail("nmf", 3)
+    b = SyntheticRun({"nmf": 16.0}, n=30).fail("nmf", 4)
+    b.scores = b.scores[b.scores["example"] < 20]
+    (row,) = compare_sides(side(a), side(b)).to_dict("records")
+    assert row["n"] == 18
+
+
+def test_every_common_method_task_and_chosen_metric() -> None:
+    a = SyntheticRun({"average": 14.0, "nmf": 16.0}, tasks=("class-split", "class-agnostic"), n=5)
+    b = SyntheticRun({"nmf": 16.0, "rpca": 13.0, "average": 14.0}, tasks=("class-split",), n=5)
+    rows = compare_sides(side(a), side(b), METRICS)
+    got = list(zip(rows["task"], rows["method_a"], rows["metric"], strict=True))
+    assert got == [("class-split", method, metric) for method in ("average", "nmf") for metric in METRICS]
+    one = compare_sides(side(a, "nmf"), side(b))
+    assert list(one["method_b"]) == ["nmf"]
+
+
+def test_what_cannot_be_compared() -> None:
+    a = SyntheticRun({"nmf": 16.0}, n=5)
+    other = SyntheticRun({"nmf": 16.0}, n=5)
+    other.record["tasks"]["class-split"]["digest"] = "feed"
+    with pytest.raises(SepbenchError, match="task class-split has other mixtures"):
+        compare_sides(side(a), side(other))
+    newer = SyntheticRun({"nmf": 16.0}, n=5)
+    newer.record["suite"] = {"name": "digits-pairs", "version": 99}
+    with pytest.raises(SepbenchError, match="suite version"):
+        compare_sides(side(a), side(newer))
+    with pytest.raises(SepbenchError, match="no task in common"):
+        compare_sides(side(a), side(SyntheticRun({"nmf": 16.0}, tasks=("class-agnostic",), n=5)))
+    with pytest.raises(SepbenchError, match="no method in common"):
+        compare_sides(side(a), side(SyntheticRun({"ica": 16.0}, n=5)))
+    with pytest.raises(SepbenchError, match="did you mean psnr"):
+        compare_sides(side(a), side(a), ["psn"])
+
+
+def test_nothing_in_common_but_names() -> None:
+    a, b = SyntheticRun({"nmf": 16.0}, n=5), SyntheticRun({"nmf": 16.0}, n=5)
+    b.scores = b.scores.iloc[:0]
+    with pytest.raises(SepbenchError, match="no scores in common"):
+        compare_sides(side(a), side(b))
+
+
+def test_sides_by_name(tmp_path: Path) -> None:
+    name = SyntheticRun(n=4).save(tmp_path / "a:b")  # a colon in a folder's name is no method
+    assert open_side(name).method is None
+    assert open_side(f"{name}:nmf").label == f"{name}:nmf"
+    with pytest.raises(SepbenchError, match="did you mean nmf"):
+        open_side(f"{name}:nfm")
+    with pytest.raises(SepbenchError, match="there is no"):
+        open_side(str(tmp_path / "nothing:nmf"))
+    write_leaderboard(SyntheticRun(n=4).frame(), tmp_path / "board.csv")
+    with pytest.raises(SepbenchError, match="no per-example scores"):
+        open_side(str(tmp_path / "board.csv"))
+
+
+def test_rows_as_csv(tmp_path: Path) -> None:
+    run = SyntheticRun(n=9)
+    rows = compare_sides(side(run, "nmf"), side(run, "average"), METRICS)
+    write_comparison(rows, tmp_path / "new" / "rows.csv")
+    assert b"\r" not in (tmp_path / "new" / "rows.csv").read_bytes()
+    again = pd.read_csv(tmp_path / "new" / "rows.csv")
+    pd.testing.assert_frame_equal(again, rows, rtol=1e-5, check_dtype=False)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SepbenchError, match="cannot write"):
+        write_comparison(rows, tmp_path / "file" / "rows.csv")

@@ -1,0 +1,156 @@
+"""Small methods that behave, misbehave and keep count; registered by ``conftest.py`` for the tests of the runner."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+
+from sepbench.protocols import MethodInfo, Mixtures, RunContext, Supervision, Support, TaskSpec, TrainingView
+
+
+def info(name: str, supervision: Supervision = "blind", **changes: Any) -> MethodInfo:
+    facts: dict[str, Any] = {"title": name.title(), "version": "1", "domains": frozenset({"image"}), "paper": "none", "deterministic": True}
+    return MethodInfo(name=name, supervision=supervision, **(facts | changes))
+
+
+class Fake:
+    """Every source is a K-th of the mixture; ``batches`` holds the sizes that ``separate`` was given, ``fits`` counts fits."""
+
+    info: ClassVar[MethodInfo] = info("halves", max_batch=4)
+    batches: ClassVar[list[int]] = []
+    fits: ClassVar[list[str]] = []
+
+    def supports(self, task: TaskSpec) -> Support:
+        return Support(True)
+
+    def fit(self, view: TrainingView, ctx: RunContext) -> None:
+        self.fits.append(self.info.name)
+
+    def separate(self, mixtures: Mixtures, ctx: RunContext) -> torch.Tensor:
+        self.batches.append(len(mixtures))
+        return mixtures.operator.pseudo_inverse(mixtures.values)
+
+
+@dataclass
+class Halves(Fake):
+    """Settings of several kinds."""
+
+    gain: float = 1.0
+    rank: int = 3
+    mode: str = "plain"
+    fast: bool = False
+
+    def separate(self, mixtures: Mixtures, ctx: RunContext) -> torch.Tensor:
+        return super().separate(mixtures, ctx) * self.gain
+
+
+@dataclass
+class Noisy(Fake):
+    """Halves plus noise, slow if asked; learns the mean source, so that a resumed run must fit again."""
+
+    info: ClassVar[MethodInfo] = info("noisy", "sources", max_batch=3, deterministic=False)
+    nap: float = 0.0
+    mean: torch.Tensor = field(init=False, repr=False)
+
+    def fit(self, view: TrainingView, ctx: RunContext) -> None:
+        super().fit(view, ctx)
+        self.mean = torch.stack([view.sources(k, 100).mean(0) for k in range(view.task.n_sources)])
+
+    def separate(self, mixtures: Mixtures, ctx: RunContext) -> torch.Tensor:
+        time.sleep(self.nap)
+        noise = [ctx.noise.normal(mixtures.example_ids, 0, k, ctx.task.source_shape) for k in range(mixtures.n_sources)]
+        return super().separate(mixtures, ctx) + 0.1 * self.mean + 0.05 * torch.stack(noise, 1)
+
+
+@dataclass
+class Broken(Fake):
+    """Breaks the contract in the way of ``how``, for batches that hold example ``at`` (all if -1)."""
+
+    info: ClassVar[MethodInfo] = info("broken", max_batch=4)
+    how: str = "raise"
+    at: int = -1
+
+    def separate(self, mixtures: Mixtures, ctx: RunContext) -> torch.Tensor:
+        estimates = super().separate(mixtures, ctx)
+        rows = torch.nonzero(mixtures.example_ids == self.at).flatten() if self.at >= 0 else torch.arange(len(mixtures))
+        if not len(rows):
+            return estimates
+        match self.how:
+            case "raise":
+                raise RuntimeError("no convergence\nat all")
+            case "memory":
+                raise MemoryError
+            case "exit":
+                raise SystemExit(3)
+            case "shape":
+                return estimates[:, :1]
+            case "dtype":
+                return estimates.double()
+            case "type":
+                return estimates.numpy()  # type: ignore[return-value]
+            case "nan":
+                estimates = estimates.clone()
+                estimates[rows, 0] = torch.nan
+                return estimates
+            case "mutate":
+                mixtures.values.mul_(2.0)
+            case "mutate-numpy":
+                np.multiply(mixtures.values.numpy(), 2.0, out=mixtures.values.numpy())
+            case "flip":
+                mixtures.values.copy_(mixtures.values.flip(0))
+            case "peek":
+                ctx.references(mixtures.example_ids)
+            case "interrupt":
+                raise KeyboardInterrupt
+        return estimates
+
+
+@dataclass
+class FailsFit(Fake):
+    """Cannot be fitted while ``broken`` is set."""
+
+    info: ClassVar[MethodInfo] = info("fails-fit")
+    broken: ClassVar[type[BaseException] | None] = ValueError
+
+    def fit(self, view: TrainingView, ctx: RunContext) -> None:
+        if self.broken is not None:
+            raise self.broken("singular\nmatrix")
+
+
+class Oracle(Fake):
+    """Hands back the references."""
+
+    info: ClassVar[MethodInfo] = info("oracle", "bound", bound="upper")
+
+    def separate(self, mixtures: Mixtures, ctx: RunContext) -> torch.Tensor:
+        return ctx.references(mixtures.example_ids)
+
+
+class Picky(Fake):
+    """Takes class-split tasks only."""
+
+    info: ClassVar[MethodInfo] = info("picky")
+
+    def supports(self, task: TaskSpec) -> Support:
+        return Support(False, "wants two classes") if task.class_agnostic else Support(True, "with care")
+
+
+class AudioOnly(Fake):
+    """Of another kind of signal."""
+
+    info: ClassVar[MethodInfo] = info("audio-only", domains=frozenset({"audio"}))
+
+
+FAKES = {
+    "halves": "Halves",
+    "noisy": "Noisy",
+    "broken": "Broken",
+    "fails-fit": "FailsFit",
+    "oracle": "Oracle",
+    "picky": "Picky",
+    "audio-only": "AudioOnly",
+}

@@ -1,0 +1,142 @@
+"""Requests and plans: every name checked, every example in exactly one shard."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sepbench.errors import SepbenchError
+from sepbench.protocols import Support
+from sepbench.run.plan import Plan, checked_metrics, cut, make_plan, planned_examples, resolve_device
+from sepbench.run.request import RunRequest, parse_settings
+from sepbench.suites.model import Suite
+
+Planned = Callable[..., Plan]
+
+
+@given(st.integers(1, 5000), st.integers(1, 700))
+def test_shards_hold_every_example_once_in_order(n: int, size: int) -> None:
+    shards = cut("t", "m", n, size)
+    assert [e for s in shards for e in range(s.start, s.stop)] == list(range(n))
+    assert [s.index for s in shards] == list(range(len(shards)))
+    assert all(len(s) == size for s in shards[:-1])
+
+
+@given(st.integers(1, 100), st.one_of(st.none(), st.integers(1, 200)))
+def test_limit_never_asks_for_more_than_there_is(n: int, limit: int | None) -> None:
+    assert planned_examples(n, limit) == (n if limit is None else min(n, limit))
+
+
+def test_default_is_the_suites_methods_on_its_test_tasks(digits: Suite) -> None:
+    everything = make_plan(RunRequest("digits-pairs", ("halves",), device="cpu"), digits)
+    assert [cell.task.spec.name for cell in everything.cells] == ["class-split", "class-agnostic"]
+    assert everything.metrics == digits.metrics
+    assert everything.n_planned("class-split") == digits.tasks["class-split"].n_examples
+
+
+def test_a_validation_task_runs_when_named(planned: Planned) -> None:
+    plan = planned("halves", tasks=("class-split-val",), limit=None)
+    assert [cell.task.split for cell in plan.cells] == ["validation"]
+
+
+def test_names_given_twice_run_once(planned: Planned) -> None:
+    assert len(planned("halves", "noisy", "halves", tasks=("class-split", "class-split")).cells) == 2
+
+
+def test_cells_go_task_by_task(planned: Planned) -> None:
+    plan = planned("halves", "noisy", tasks=("class-agnostic", "class-split"))
+    assert [(c.task.spec.name, c.method) for c in plan.cells] == [(t, m) for t in ("class-agnostic", "class-split") for m in ("halves", "noisy")]
+
+
+def test_one_class_means_no_class_knowledge(planned: Planned) -> None:
+    plan = planned("noisy", tasks=("class-split", "class-agnostic"))
+    assert [cell.supervision for cell in plan.cells] == ["sources", "prior"]
+
+
+def test_unsupported_has_its_reason(planned: Planned) -> None:
+    plan = planned("picky", "audio-only", tasks=("class-agnostic",))
+    assert [cell.support for cell in plan.cells] == [Support(False, "wants two classes"), Support(False, "separates audio signals only")]
+    assert planned("picky").cells[0].support == Support(True, "with care")
+
+
+def test_settings_reach_the_plan_with_all_defaults(planned: Planned) -> None:
+    plan = planned("halves", settings={"halves": {"gain": 2}})
+    assert plan.cells[0].settings == {"gain": 2}
+    assert plan.methods["halves"].settings == {"gain": 2, "rank": 3, "mode": "plain", "fast": False}
+
+
+BAD = {
+    "task": ({"tasks": ("class-splt",)}, "did you mean class-split"),
+    "setting": ({"settings": {"halves": {"gian": 1.0}}}, "did you mean gain"),
+    "setting of a method that does not run": ({"settings": {"noisy": {"nap": 1.0}}}, "not part of this run"),
+    "word for a number": ({"settings": {"halves": {"rank": "many"}}}, "expected int"),
+    "fraction for a whole number": ({"settings": {"halves": {"rank": 1.5}}}, "expected int"),
+    "truth for a number": ({"settings": {"halves": {"gain": True}}}, "expected float"),
+    "number for a truth": ({"settings": {"halves": {"fast": 1}}}, "expected bool"),
+    "number for a word": ({"settings": {"halves": {"mode": 1}}}, "expected str"),
+    "limit": ({"limit": 0}, "--limit must be at least 1"),
+    "shards": ({"shard_size": 0}, "--shard-size"),
+    "seed": ({"seed": -1}, "--seed"),
+    "budget": ({"budget": "huge"}, "--budget"),
+    "device": ({"device": "gpu7"}, "unknown device 'gpu7'"),
+}
+
+
+@pytest.mark.parametrize(("options", "message"), BAD.values(), ids=BAD.keys())
+def test_bad_requests_get_one_line(planned: Planned, options: dict[str, object], message: str) -> None:
+    with pytest.raises(SepbenchError, match=message) as caught:
+        planned("halves", **options)
+    assert "\n" not in str(caught.value)
+
+
+def test_unknown_method(planned: Planned) -> None:
+    with pytest.raises(SepbenchError, match="did you mean halves"):
+        planned("halfs")
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:0", "cuda:x", "cuda:", "cpu:0", "mps", ""])
+def test_devices_that_are_not_there(device: str) -> None:
+    if torch.cuda.is_available() and device in ("cuda", "cuda:0"):
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(SepbenchError, match="device"):
+        resolve_device(device)
+
+
+def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert (resolve_device("cpu"), resolve_device("auto")) == ("cpu", "cpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert [resolve_device(d) for d in ("auto", "cuda", "cuda:1")] == ["cuda", "cuda", "cuda:1"]
+    with pytest.raises(SepbenchError, match="only 2 GPUs"):
+        resolve_device("cuda:2")
+
+
+def test_values_of_settings() -> None:
+    texts = ["a.i=3", "a.f=2e-5", "a.t=true", "a.n=none", "a.w=some words", "a.l=[1, 2]", "b.e=x=y", "a.q='3'"]
+    assert parse_settings(texts) == {
+        "a": {"i": 3, "f": 2e-5, "t": True, "n": None, "w": "some words", "l": [1, 2], "q": "3"},
+        "b": {"e": "x=y"},
+    }
+
+
+@pytest.mark.parametrize("text", ["a", "a=1", "a.b", ".b=1", "a.=1", "=1", ""])
+def test_malformed_settings(text: str) -> None:
+    with pytest.raises(SepbenchError, match=r"METHOD\.SETTING=VALUE"):
+        parse_settings([text])
+
+
+def test_setting_twice() -> None:
+    with pytest.raises(SepbenchError, match="twice"):
+        parse_settings(["a.b=1", "a.b=2"])
+
+
+def test_metrics_are_checked_against_the_signals(digits: Suite) -> None:
+    spec = digits.tasks["class-split"].spec
+    assert checked_metrics(["ssim", "psnr", "ssim"], [spec]) == ("ssim", "psnr")
+    with pytest.raises(SepbenchError, match="unknown metric"):
+        checked_metrics(["pnsr"], [spec])

@@ -1,0 +1,132 @@
+"""``run.json``: complete, plain JSON, and an identity that moves when the numbers would."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import run_fakes
+import torch
+
+from sepbench.run import provenance
+from sepbench.run.plan import Plan
+from sepbench.run.provenance import environment, git_state, identity, run_record, short_hash, source_sha256, timing_group
+
+Planned = Callable[..., Plan]
+
+
+def test_a_record_holds_everything_and_is_json(planned: Planned) -> None:
+    record = run_record(planned("halves", "oracle", seed=3, settings={"halves": {"gain": 0.5}}), "sepbench run --suite digits-pairs")
+    assert json.loads(json.dumps(record)) == record
+    assert record["format"] == 1
+    assert record["command"] == "sepbench run --suite digits-pairs"
+    assert record["suite"]["name"] == "digits-pairs"
+    task = record["tasks"]["class-split"]
+    assert (task["n_examples"], task["n_planned"], len(task["pairs_sha256"]), len(task["digest"])) == (1000, 10, 64, 64)
+    method = record["methods"]["halves"]
+    assert method["settings"] == {"gain": 0.5, "rank": 3, "mode": "plain", "fast": False}
+    assert method["source"] == "run_fakes:Halves"
+    assert method["source_sha256"] == source_sha256(run_fakes.Halves)
+    assert record["methods"]["oracle"]["bound"] == "upper"
+    assert (record["seed"], record["budget"], record["device"], record["limit"], record["shard_size"]) == (3, "paper", "cpu", 10, 4)
+    assert record["timing_group"].startswith("cpu:")
+    assert f":{torch.get_num_threads()}threads:float32" in record["timing_group"]
+
+
+def test_environment_names_what_decides_numbers() -> None:
+    facts = environment()
+    assert facts["packages"]["torch"] == torch.__version__.split("+")[0] or facts["packages"]["torch"] == torch.__version__
+    assert facts["threads"] == torch.get_num_threads()
+    assert facts["instruction_set"] == torch.backends.cpu.get_cpu_capability()
+    assert facts["cpu"]
+    assert facts["gpu"] == ""
+    assert isinstance(facts["git_dirty"], bool)
+
+
+CHANGES = {
+    "seed": {"seed": 1},
+    "limit": {"limit": 9},
+    "shards": {"shard_size": 5},
+    "budget": {"budget": "quick"},
+    "settings": {"settings": {"halves": {"gain": 0.5}}},
+    "tasks": {"tasks": ("class-agnostic",)},
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
+def test_identity_moves_with_the_request(planned: Planned, change: dict[str, object]) -> None:
+    one, other = run_record(planned("halves"), "x"), run_record(planned("halves", **change), "x")
+    assert short_hash(one) != short_hash(other)
+
+
+def test_identity_stays_for_the_same_request(planned: Planned) -> None:
+    one, other = run_record(planned("halves"), "one"), run_record(planned("halves", keep_estimates=False, latency=True), "other")
+    other["created"] = "another day"
+    assert identity(one) == identity(other)
+    assert short_hash(one) == short_hash(other)
+
+
+def test_identity_moves_with_sources_data_and_machine(planned: Planned) -> None:
+    plan = planned("halves")
+    record = run_record(plan, "x")
+    for path in (("methods", "halves", "source_sha256"), ("tasks", "class-split", "mixtures_sha256"), ("suite", "version"), ("timing_group",)):
+        changed = json.loads(json.dumps(record))
+        place = changed
+        for key in path[:-1]:
+            place = place[key]
+        place[path[-1]] = "changed"
+        assert identity(changed) != identity(record), path
+
+
+def test_weights_stand_in_the_record(planned: Planned) -> None:
+    plan = planned("halves")
+    entry = replace(plan.methods["halves"], weights_sha256="ab")
+    record = run_record(replace(plan, methods={"halves": entry}), "x")
+    assert record["methods"]["halves"]["weights_sha256"] == "ab"
+    assert identity(record) != identity(run_record(plan, "x"))
+
+
+def _git(folder: Path, *arguments: str) -> None:
+    subprocess.run(["git", "-c", "user.name=t", "-c", "user.email=t@t", *arguments], cwd=folder, check=True, capture_output=True)
+
+
+def test_git_state(tmp_path: Path) -> None:
+    assert git_state(tmp_path) == ("", False)
+    _git(tmp_path, "init", "-q")
+    assert git_state(tmp_path) == ("", False)
+    (tmp_path / "file").write_text("one")
+    _git(tmp_path, "add", ".")
+    _git(tmp_path, "commit", "-qm", "one")
+    sha, dirty = git_state(tmp_path)
+    assert (len(sha), dirty) == (40, False)
+    (tmp_path / "file").write_text("two")
+    assert git_state(tmp_path) == (sha, True)
+
+
+def test_without_git(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / ".git").mkdir()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert git_state(tmp_path) == ("", False)
+
+
+def test_source_of_builtins_is_empty() -> None:
+    assert source_sha256(int) == ""
+
+
+def test_precision_is_part_of_the_timing_group() -> None:
+    before = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision("high")
+        assert timing_group("cpu").endswith(":tf32")
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert timing_group("cpu").endswith({"highest": ":float32", "high": ":tf32", "medium": ":bf16"}[before])
+
+
+def test_cpu_model_off_linux(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(provenance.Path, "read_text", lambda self, **options: (_ for _ in ()).throw(OSError()))
+    assert provenance.cpu_model()

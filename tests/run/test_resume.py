@@ -1,0 +1,101 @@
+"""A run that dies at any moment is resumed, and its scores have the bits of an undisturbed run."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from run_harness import Runner, bits
+
+from sepbench.results import store as store_module
+from sepbench.results.store import RunStore
+from sepbench.run.plan import Plan
+
+Planned = Callable[..., Plan]
+SCRIPT = Path(__file__).with_name("run_until_done.py")
+
+
+def _until_done(folder: Path, options: dict[str, Any], longest: float, seed: int) -> tuple[int, float]:
+    """Kills it took, and the seconds of the attempt that finished."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}  # forked children must not inherit a pool of threads
+    arguments = [sys.executable, str(SCRIPT), str(folder), json.dumps(options), str(longest), str(seed)]
+    done = subprocess.run(arguments, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    kills, seconds = done.stdout.split()
+    return int(kills), float(seconds)
+
+
+def _compare(tmp_path: Path, options: dict[str, Any]) -> None:
+    kills, seconds = _until_done(tmp_path / "undisturbed", options, 600.0, seed=0)
+    assert kills == 0
+    expected = bits(RunStore.open(tmp_path / "undisturbed").read_scores())
+    kills, _ = _until_done(tmp_path / "killed", options, seconds / 4, seed=1)
+    assert kills >= 3, "the test must disturb the run to say anything"
+    killed = RunStore.open(tmp_path / "killed")
+    assert bits(killed.read_scores()) == expected
+    assert {cell["state"] for cell in killed.read_cells().values()} == {"done"}
+    assert {cell["n_separated"] for cell in killed.read_cells().values()} == {options["limit"]}
+    assert not list((tmp_path / "killed").rglob("*.tmp"))
+
+
+def test_kill_9_at_random_moments(tmp_path: Path) -> None:
+    options = {"suite": "digits-pairs", "methods": ["noisy", "halves"], "limit": 28, "shard_size": 4, "settings": {"noisy": {"nap": 0.004}}}
+    _compare(tmp_path, options)
+
+
+@pytest.mark.slow
+def test_kill_9_with_real_methods(tmp_path: Path) -> None:
+    _compare(tmp_path, {"suite": "digits-pairs", "methods": ["average", "nmf"], "limit": 1000, "shard_size": 100})
+
+
+class _Killed(BaseException):
+    """Stands for SIGKILL: nothing that catches errors may see it."""
+
+
+@pytest.fixture
+def deadly(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], dict[str, int]]:
+    """Makes the n-th step of any write the last one: before the temporary file is flushed, before it is renamed, or after."""
+    flush, replace = store_module._flush, Path.replace
+
+    def arm(last: int) -> dict[str, int]:
+        steps = {"taken": 0}
+
+        def counted(step: Callable[..., Any]) -> Callable[..., Any]:
+            def wrapped(*arguments: Any) -> Any:
+                steps["taken"] += 1
+                if steps["taken"] == last:
+                    raise _Killed
+                return step(*arguments)
+
+            return wrapped
+
+        monkeypatch.setattr(store_module, "_flush", counted(flush))
+        monkeypatch.setattr(Path, "replace", counted(replace))
+        return steps
+
+    return arm
+
+
+def test_death_at_every_step_of_every_write(planned: Planned, tmp_path: Path, deadly: Callable[[int], dict[str, int]]) -> None:
+    plan = planned("noisy", limit=4, shard_size=2)
+    steps = deadly(0)
+    expected = bits(Runner(tmp_path / "undisturbed")(plan)[1].read_scores())
+    writes = 1 + 2 + 2 * 2  # run.json, the cell twice, two shards of estimates and of scores
+    assert steps["taken"] == 3 * writes + 3  # and three folders
+    for last in range(1, steps["taken"] + 1):
+        runner = Runner(tmp_path / str(last))
+        deadly(last)
+        with pytest.raises(_Killed):
+            runner(plan)
+        deadly(0)
+        _, store = runner(plan)
+        assert bits(store.read_scores()) == expected, f"died at step {last}"
+        assert store.read_cells()["class-split", "noisy"]["state"] == "done"
+        assert not runner.warnings
+        assert not list(runner.folder.rglob("*.tmp"))

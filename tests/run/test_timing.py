@@ -1,0 +1,97 @@
+"""Clocks that stop for reading, and peaks that can be set back."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from sepbench.run import timing
+from sepbench.run.handouts import References, TimedView
+from sepbench.run.timing import PeakMemory, Timer, latency, resident_peak
+
+
+class Clock:
+    """A clock that moves only when told."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(timing, "time", SimpleNamespace(perf_counter=clock))
+    return clock
+
+
+def test_timer(clock: Clock) -> None:
+    with Timer("cpu") as timer:
+        clock.now += 2.5
+    assert timer.seconds == 2.5
+
+
+def test_timer_keeps_its_seconds_when_the_block_raises(clock: Clock) -> None:
+    timer = Timer("cpu")
+
+    def burst() -> None:
+        clock.now += 1.0
+        raise ValueError
+
+    with pytest.raises(ValueError), timer:
+        burst()
+    assert timer.seconds == 1.0
+
+
+def test_a_gpu_is_waited_for_on_both_sides(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[Any] = []
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: waited.append((device, clock.now)))
+    with Timer("cuda:1"):
+        clock.now += 1.0
+    assert waited == [("cuda:1", 0.0), ("cuda:1", 1.0)]
+
+
+def test_latency_is_the_median() -> None:
+    assert latency(lambda number: float((number * 7) % 10), calls=9) == 5.0  # of 0, 7, 4, 1, 8, 5, 2, 9, 6
+
+
+def test_reading_is_counted_apart(clock: Clock) -> None:
+    def slow(*arguments: Any) -> torch.Tensor:
+        clock.now += 3.0
+        return torch.zeros(2, 2)
+
+    view = TimedView(SimpleNamespace(clean=slow, sources=slow, observed=slow, mixtures=slow, supervision="prior", task=None))  # type: ignore[arg-type]
+    view.clean()
+    view.sources(0, 5)
+    view.observed(1)
+    view.mixtures()
+    assert view.seconds == 12.0
+    references = References(SimpleNamespace(sources=slow), "cpu")  # type: ignore[arg-type]
+    assert references(torch.arange(2)).shape == (2, 2)
+    assert references.seconds == 3.0
+
+
+def test_peak_memory_sees_an_allocation_and_can_be_set_back() -> None:
+    memory = PeakMemory("cpu")
+    memory.reset()
+    before = memory.read()
+    block = torch.ones(50_000_000)  # 200 MB, touched
+    peak = memory.read()
+    assert peak > before + 150
+    del block
+    memory.reset()
+    if memory.read() > peak - 50:
+        pytest.skip("this system does not let a process set its peak back")
+    assert memory.read() < before + 150
+
+
+def test_peak_without_proc(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    monkeypatch.setattr(timing, "_STATUS", tmp_path / "none")
+    monkeypatch.setattr(timing, "_CLEAR", tmp_path / "none" / "none")
+    memory = PeakMemory("cpu")
+    memory.reset()
+    assert resident_peak() > 10_000_000
