@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LAYERS = ["errors", "protocols", "resources", "registry", "noise", "compat", "data", "suites", "metrics", "selection"]
 LAYERS += ["run", "results", "report", "conformance", "cli"]
 # protocols name types of later rooms for type checkers only; they are not imports at run time.
-BASELINES_MAY_IMPORT = {"sepbench.errors", "sepbench.protocols", "sepbench.noise", "sepbench.data.operators", "sepbench.selection"}
+BASELINES_MAY_IMPORT = {"sepbench.errors", "sepbench.resources", "sepbench.protocols", "sepbench.noise", "sepbench.data.operators", "sepbench.selection"}
 
 SOURCES = sorted([*ROOT.glob("sepbench/**/*.py"), *ROOT.glob("baselines/**/*.py")])
 

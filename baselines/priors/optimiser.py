@@ -1,7 +1,8 @@
 """Muon for the inner weights, AdamW for the rest.
 
 Muon (K. Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/) orthogonalises the momentum of every weight matrix; convolutions are taken
-as matrices (outputs, inputs times taps). In the first 200 steps on MNIST it reached in 200 steps what AdamW at its best rate needed about 260 for.
+as matrices (outputs, inputs times taps). Measured on MNIST (batch 32, mean loss of steps 150-200 of one run each): 0.162 with Muon at 5e-3, 0.172 at
+1.5e-3, against 0.173 and 0.178 with AdamW alone at 4e-3 and 1.5e-3; it adds 0.05 s of one core to a step.
 """
 
 from __future__ import annotations

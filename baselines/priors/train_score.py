@@ -22,7 +22,7 @@ from baselines.priors.score_prior import ScorePrior
 from baselines.priors.score_unet import ScoreUNet, UNetConfig
 from baselines.priors.train_config import TrainConfig, derived_seed
 from baselines.priors.training import Progress, Trainer
-from baselines.priors.weights_io import images_sha256, save_prior
+from baselines.priors.weights_io import images_sha256, load_prior, save_prior
 from sepbench.errors import SepbenchError
 
 _CARD_IMAGES = 512
@@ -151,6 +151,13 @@ def export(trainer: Trainer, path: Path, data_name: str, command: str, notes: st
     return save_prior(path, prior, facts)
 
 
+def _init(path: Path) -> ScorePrior:
+    prior = load_prior(path)
+    if not isinstance(prior, ScorePrior):
+        raise SepbenchError(f"{path} holds no edm-unet; only such a prior can be trained on")
+    return prior
+
+
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--recipe", choices=sorted(RECIPES), default="mnist")
@@ -167,6 +174,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--widths", type=int, nargs=3, default=None)
     parser.add_argument("--deadline-minutes", type=float, default=None, help="begin the learning rate's decay in time to end after this much training")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--init", type=Path, default=None, help="weights of a prior to start from, for fine-tuning")
     parser.add_argument("--export-only", action="store_true", help="write the last checkpoint's weights without training on")
     args = parser.parse_args(argv)
     recipe = RECIPES[args.recipe]
@@ -182,6 +190,7 @@ def main(argv: list[str] | None = None) -> None:
         config,
         args.folder,
         deadline_minutes=args.deadline_minutes,
+        init=None if args.init is None else _init(args.init),
         device=args.device,
         export_only=args.export_only,
     )

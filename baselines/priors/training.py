@@ -1,7 +1,7 @@
 """Training of a score prior by denoising score matching; a run that is killed at any moment resumes bit for bit.
 
 The loss is Karras et al. (2022), eq. (8). The learning rate follows warm-up, a constant and a linear decay ("warm-up, stable, decay"): until the
-decay begins, nothing depends on the length of the run, so it can be ended early, or extended from ``pre_decay.pt``.
+decay begins, nothing depends on the length of the run, so it can be ended early, or extended by copying ``pre_decay.pt`` over ``checkpoint.pt``.
 
 With OMP_NUM_THREADS=1 one batch is shared by ``workers`` Python threads, each with its own replica of the network (shared weights, own gradients):
 they meet once per step. OpenMP threads meet after every operation, which on busy cores costs a scheduler slice each time: measured 10 s instead of
@@ -145,15 +145,17 @@ class Trainer:
         flag = self.folder / DECAY_FLAG
         if flag.exists():
             text = flag.read_text(encoding="utf-8").strip()
-            self.decay_start, self.decay_steps = self.step, int(text) if text.isdigit() else natural
+            steps = int(text) if text.isdigit() else natural
         elif self.step >= self.config.steps - round(self.config.steps * fraction):
-            self.decay_start, self.decay_steps = self.step, self.config.steps - self.step
+            steps = self.config.steps - self.step
         elif deadline_seconds is not None and self.step >= 20 and self.seconds * (1.0 + natural / self.step) >= deadline_seconds:
-            self.decay_start, self.decay_steps = self.step, natural
-        if self.decay_start is not None:
-            # Both at once: a run killed from here on repeats the decay from this very step, whatever the clock says then.
-            self.save(self.folder / PRE_DECAY)
-            self.save(self.folder / CHECKPOINT)
+            steps = natural
+        else:
+            return
+        self.save(self.folder / PRE_DECAY)
+        self.decay_start, self.decay_steps = self.step, steps
+        # On disk at once: a run killed from here on repeats the decay from this very step, whatever the clock says then.
+        self.save(self.folder / CHECKPOINT)
 
     def run(
         self,

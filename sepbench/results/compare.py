@@ -12,7 +12,7 @@ import pandas as pd
 
 from sepbench.errors import SepbenchError
 from sepbench.registry import nearest
-from sepbench.results.statistics import PairedDifference, paired_difference
+from sepbench.results.statistics import PairedDifference, paired_differences
 from sepbench.results.target import Results, open_results
 
 COMPARE_COLUMNS = (
@@ -75,14 +75,35 @@ def open_side(target: str) -> Side:
     return Side(results, method or None)
 
 
-def pair_up(a: pd.DataFrame, b: pd.DataFrame) -> tuple[Floats, Floats]:
-    """Values ``(n,)`` of the examples that both sides scored, in the order of their ids.
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """Values ``a, b`` ``(n,)`` of the ``examples`` ``(n,)`` that both sides scored, in the order of their ids."""
+
+    examples: npt.NDArray[np.int64]
+    a: Floats
+    b: Floats
+
+
+def pair_up(a: pd.DataFrame, b: pd.DataFrame) -> Pairs:
+    """Match two sides by example.
 
     Args:
         a, b: columns ``example`` (unique) and ``value`` (NaN where failed).
     """
     both = a[["example", "value"]].merge(b[["example", "value"]], on="example", suffixes=("_a", "_b")).dropna().sort_values("example")
-    return both["value_a"].to_numpy(dtype=np.float64), both["value_b"].to_numpy(dtype=np.float64)
+    return Pairs(both["example"].to_numpy(np.int64), both["value_a"].to_numpy(np.float64), both["value_b"].to_numpy(np.float64))
+
+
+def difference_of_each(pairs: Sequence[Pairs]) -> list[PairedDifference]:
+    """The paired difference a - b of each; those over the same examples share their resamples, whose drawing is the expensive part."""
+    bundles: dict[bytes, list[int]] = {}
+    for number, pair in enumerate(pairs):
+        bundles.setdefault(pair.examples.tobytes(), []).append(number)
+    found: dict[int, PairedDifference] = {}
+    for numbers in bundles.values():
+        a, b = (np.stack([getattr(pairs[number], side) for number in numbers], axis=1) for side in ("a", "b"))
+        found |= dict(zip(numbers, paired_differences(a, b), strict=True))
+    return [found[number] for number in range(len(pairs))]
 
 
 def select(values: pd.DataFrame, task: str, method: str, metric: str) -> pd.DataFrame:
@@ -154,25 +175,23 @@ def compare_sides(a: Side, b: Side, metrics: Sequence[str] = ()) -> pd.DataFrame
     for metric in metrics:
         if metric not in infos:
             raise nearest(metric, list(infos), "metric (of both sides)")
-    rows = []
+    keys, pairs = [], []
     for task in tasks:
         for method_a, method_b in method_pairs(a, b):
             for metric in metrics or [a.results.ranking_metric]:
                 side_a, side_b = select(values_a, task, method_a, metric), select(values_b, task, method_b, metric)
-                if not len(side_a) or not len(side_b):
-                    continue  # one of the methods does not take this task
-                x, y = pair_up(side_a, side_b)
-                unit, higher = infos[metric]
-                rows.append((task, metric, unit, higher, method_a, method_b, *_row(x, y, higher)))
-    if not rows:
+                if len(side_a) and len(side_b):  # else one of the methods does not take this task
+                    keys.append((task, metric, *infos[metric], method_a, method_b))
+                    pairs.append(pair_up(side_a, side_b))
+    if not keys:
         raise SepbenchError(f"{a.label} and {b.label} have no scores in common")
+    rows = [(*key, *_row(pair, paired, key[3])) for key, pair, paired in zip(keys, pairs, difference_of_each(pairs), strict=True)]
     return pd.DataFrame(rows, columns=list(COMPARE_COLUMNS))
 
 
-def _row(x: Floats, y: Floats, higher: bool) -> tuple[float | str, ...]:
-    paired = paired_difference(x, y)
+def _row(pairs: Pairs, paired: PairedDifference, higher: bool) -> tuple[float | str, ...]:
     shares = (paired.share_a_higher, paired.share_b_higher) if higher else (paired.share_b_higher, paired.share_a_higher)
-    mean_a, mean_b = (float(side.mean()) if len(side) else np.nan for side in (x, y))
+    mean_a, mean_b = (float(side.mean()) if paired.n else np.nan for side in (pairs.a, pairs.b))
     return (paired.n, mean_a, mean_b, paired.mean, paired.ci_low, paired.ci_high, *shares, verdict(paired, higher, max(abs(mean_a), abs(mean_b))))
 
 

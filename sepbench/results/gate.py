@@ -20,9 +20,9 @@ from typing import Any, Literal
 
 from sepbench.errors import SepbenchError
 from sepbench.registry import nearest
-from sepbench.results.compare import pair_up, select
+from sepbench.results.compare import difference_of_each, pair_up, select
 from sepbench.results.leaderboard_file import KEY
-from sepbench.results.statistics import paired_difference
+from sepbench.results.statistics import PairedDifference
 from sepbench.results.target import Results
 
 Status = Literal["holds", "improvement", "new", "regression", "not comparable"]
@@ -136,7 +136,12 @@ def check_results(new: Results, old: Results, tolerances: Mapping[str, float] | 
         if metric not in known:
             raise nearest(metric, known, f"metric (--tolerance; metrics of {old.label})")
     rows_old, rows_new = _by_key(old), _by_key(new)
-    findings = [_finding(key, rows_new.get(key), row, new, old, tolerances) for key, row in rows_old.items()]
+    obstacles = {key: _obstacle(rows_new.get(key), row) for key, row in rows_old.items()}
+    pairs = _pairs([key for key, obstacle in obstacles.items() if not obstacle], new, old)
+    findings = []
+    for key, row in rows_old.items():
+        tolerance = tolerances.get(row["metric"], TOLERANCES.get(row["unit"], OTHER_TOLERANCE))
+        findings.append(_finding(key, rows_new.get(key), row, obstacles[key], pairs.get(key), tolerance))
     findings += [_row(key, "new", row, None, reason="not in OLD") for key, row in rows_new.items() if key not in rows_old]
     return GateReport(findings, list(dict.fromkeys(_notes(rows_new, rows_old))))
 
@@ -154,29 +159,35 @@ def _row(key: _Key, status: Status, new: _Record | None, old: _Record | None, **
     return GateRow(*key, status, unit, old["mean"] if old else math.nan, new["mean"] if new else math.nan, **more)
 
 
-def _finding(key: _Key, row: _Record | None, old_row: _Record, new: Results, old: Results, tolerances: Mapping[str, float]) -> GateRow:
-    obstacle = _obstacle(row, old_row)
-    if row is None or obstacle:
-        return _row(key, "not comparable", row, old_row, reason=obstacle)
-    if not math.isfinite(old_row["mean"]):
-        return _row(key, "new", row, old_row, reason="no value in OLD")
-    _, task, method, metric = key
-    tolerance = tolerances.get(metric, TOLERANCES.get(old_row["unit"], OTHER_TOLERANCE))
-    sign = 1.0 if old_row["higher_is_better"] else -1.0
-    if new.values is not None and old.values is not None:
-        paired = paired_difference(*pair_up(select(new.values, task, method, metric), select(old.values, task, method, metric)))
-        if paired.n < old_row["n_scored"]:
-            return _row(key, "not comparable", row, old_row, reason=f"{old_row['n_scored'] - paired.n} examples scored in OLD have no value in NEW")
-        if paired.n >= 2:
-            best, worst = (sign * end for end in ((paired.ci_high, paired.ci_low) if sign > 0 else (paired.ci_low, paired.ci_high)))
-            status: Status = "regression" if best < -tolerance else "improvement" if worst > tolerance else "holds"
-            ends = {"ci_low": paired.ci_low, "ci_high": paired.ci_high}
-            return _row(key, status, row, old_row, difference=paired.mean, tolerance=tolerance, basis="paired bootstrap", **ends)
+def _pairs(keys: Sequence[_Key], new: Results, old: Results) -> dict[_Key, PairedDifference]:
+    """Paired differences new - old where both sides have per-example scores."""
+    if new.values is None or old.values is None:
+        return {}
+    pairs = [pair_up(select(new.values, *key[1:]), select(old.values, *key[1:])) for key in keys]
+    return dict(zip(keys, difference_of_each(pairs), strict=True))
+
+
+def _finding(key: _Key, new: _Record | None, old: _Record, obstacle: str, paired: PairedDifference | None, tolerance: float) -> GateRow:
+    if new is None or obstacle:
+        return _row(key, "not comparable", new, old, reason=obstacle)
+    if not math.isfinite(old["mean"]):
+        return _row(key, "new", new, old, reason="no value in OLD")
+    if paired is not None and paired.n < old["n_scored"]:
+        return _row(key, "not comparable", new, old, reason=f"{old['n_scored'] - paired.n} examples scored in OLD have no value in NEW")
+    sign = 1.0 if old["higher_is_better"] else -1.0
+    if paired is not None and paired.n >= 2:
+        worst, best = sorted((sign * paired.ci_low, sign * paired.ci_high))
+        ends = {"ci_low": paired.ci_low, "ci_high": paired.ci_high}
+        return _row(key, _status(worst, best, tolerance), new, old, difference=paired.mean, tolerance=tolerance, basis="paired bootstrap", **ends)
     # A CSV has six significant digits: both sides are rounded to them, so that a run equals the CSV that was written from it.
-    difference = float(f"{row['mean']:.6g}") - float(f"{old_row['mean']:.6g}")
+    difference = float(f"{new['mean']:.6g}") - float(f"{old['mean']:.6g}")
     gain = sign * difference
-    status = "regression" if gain < -tolerance else "improvement" if gain > tolerance else "holds"
-    return _row(key, status, row, old_row, difference=difference, tolerance=tolerance, basis="means")
+    return _row(key, _status(gain, gain, tolerance), new, old, difference=difference, tolerance=tolerance, basis="means")
+
+
+def _status(worst: float, best: float, tolerance: float) -> Status:
+    """What gains between ``worst`` and ``best`` (positive is better) amount to."""
+    return "regression" if best < -tolerance else "improvement" if worst > tolerance else "holds"
 
 
 def _obstacle(new: _Record | None, old: _Record) -> str:

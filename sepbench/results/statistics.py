@@ -135,27 +135,25 @@ def summarise(values: Floats) -> list[Summary]:
     return [Summary(n, *(float(column[i]) for column in (mean, std, median, low, high))) for i in range(m)]
 
 
-def paired_difference(a: Floats, b: Floats) -> PairedDifference:
+def paired_differences(a: Floats, b: Floats) -> list[PairedDifference]:
     """Compare two methods, or two runs, on the same examples.
 
     Args:
-        a, b: ``(n,)`` finite values of the same examples in the same order.
+        a, b: ``(n, m)`` finite values: m comparisons over the same n examples in the same order. They share one set of resamples.
+
+    Returns:
+        One difference a - b per column.
 
     Raises:
-        ValueError: shapes differ, are not ``(n,)``, or a value is not finite.
+        ValueError: shapes differ, are not ``(n, m)``, or a value is not finite.
     """
-    a, b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
-    if a.ndim != 1 or a.shape != b.shape:
-        raise ValueError(f"a and b must be (n,) alike, got {a.shape} and {b.shape}")
-    if not len(a):
-        return PairedDifference(0, np.nan, np.nan, np.nan, np.nan, np.nan)
+    a, b = _finite_columns(a), _finite_columns(b)
+    if a.shape != b.shape:
+        raise ValueError(f"a and b must be (n, m) alike, got {a.shape} and {b.shape}")
+    n, m = a.shape
+    if n == 0:
+        return [PairedDifference(0, np.nan, np.nan, np.nan, np.nan, np.nan)] * m
     differences = a - b
-    low, high = mean_intervals(differences[:, None])[:, 0]
-    return PairedDifference(
-        len(a),
-        float(differences.mean()),
-        float(low),
-        float(high),
-        float((differences > 0).mean()),
-        float((differences < 0).mean()),
-    )
+    low, high = mean_intervals(differences)
+    mean, above, below = differences.mean(axis=0), (differences > 0).mean(axis=0), (differences < 0).mean(axis=0)
+    return [PairedDifference(n, *(float(column[i]) for column in (mean, low, high, above, below))) for i in range(m)]

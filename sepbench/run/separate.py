@@ -173,7 +173,7 @@ def _warm_up(session: Session, example_ids: torch.Tensor) -> None:
 
 def _fingerprint(mixtures: Mixtures) -> tuple[int, int, int]:
     """Changes when the batch is written to: torch's version counter sees every torch operation, the sum of bits also writes through numpy."""
-    bits = mixtures.values.view(torch.int32).sum(dtype=torch.int64)
+    bits = mixtures.values.view(torch.int32).sum()
     return mixtures.values._version, int(bits), int(mixtures.example_ids.sum())
 
 

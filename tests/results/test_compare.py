@@ -12,7 +12,19 @@ from hypothesis import strategies as st
 from synthetic_run import METRICS, SyntheticRun
 
 from sepbench.errors import SepbenchError
-from sepbench.results.compare import A_BETTER, B_BETTER, COMPARE_COLUMNS, NO_DIFFERENCE, Side, compare_sides, open_side, pair_up, write_comparison
+from sepbench.results.compare import (
+    A_BETTER,
+    B_BETTER,
+    COMPARE_COLUMNS,
+    NO_DIFFERENCE,
+    Pairs,
+    Side,
+    compare_sides,
+    difference_of_each,
+    open_side,
+    pair_up,
+    write_comparison,
+)
 from sepbench.results.leaderboard import example_values, write_leaderboard
 from sepbench.results.target import Results
 
@@ -72,10 +84,11 @@ def test_noise_alone_shows_a_difference_about_as_often_as_it_may() -> None:
 def test_pairs_are_made_by_example_whatever_the_order(order_a: list[int], order_b: list[int], lost_a: set[int], lost_b: set[int]) -> None:
     a = pd.DataFrame({"example": order_a, "value": [np.nan if i in lost_a else float(i) for i in order_a]})
     b = pd.DataFrame({"example": order_b, "value": [np.nan if i in lost_b else 10.0 * i for i in order_b]})
-    x, y = pair_up(a, b)
+    pairs = pair_up(a, b)
     kept = [i for i in range(8) if i not in lost_a | lost_b]
-    assert x.tolist() == [float(i) for i in kept]
-    assert y.tolist() == [10.0 * i for i in kept]
+    assert pairs.examples.tolist() == kept
+    assert pairs.a.tolist() == [float(i) for i in kept]
+    assert pairs.b.tolist() == [10.0 * i for i in kept]
 
 
 def test_only_common_examples_count() -> None:
@@ -144,3 +157,13 @@ def test_rows_as_csv(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(SepbenchError, match="cannot write"):
         write_comparison(rows, tmp_path / "file" / "rows.csv")
+
+
+def test_bundled_differences_are_those_of_each_alone() -> None:
+    generator = np.random.Generator(np.random.Philox(6))
+    pairs = [Pairs(np.arange(n), generator.normal(size=n), generator.normal(size=n)) for n in (5, 9, 5, 0, 1, 9)]
+    for alone, together in zip(pairs, difference_of_each(pairs), strict=True):
+        (single,) = difference_of_each([alone])
+        assert [getattr(single, name) for name in ("n", "mean", "ci_low", "ci_high", "share_a_higher")] == pytest.approx(
+            [getattr(together, name) for name in ("n", "mean", "ci_low", "ci_high", "share_a_higher")], nan_ok=True
+        )

@@ -8,7 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from sepbench.results.statistics import RESAMPLES, bootstrap_means, mean_intervals, paired_difference, summarise
+from sepbench.results.statistics import RESAMPLES, PairedDifference, bootstrap_means, mean_intervals, paired_differences, summarise
+
+
+def paired_difference(a: np.ndarray, b: np.ndarray) -> PairedDifference:
+    (only,) = paired_differences(a[:, None], b[:, None])
+    return only
+
 
 columns = arrays(np.float64, st.tuples(st.integers(2, 30), st.integers(1, 4)), elements=st.floats(-100, 100))
 
@@ -108,7 +114,7 @@ def test_wrong_shapes_and_levels_are_refused() -> None:
     with pytest.raises(ValueError, match="level"):
         mean_intervals(np.zeros((3, 1)), level=95)
     with pytest.raises(ValueError, match="alike"):
-        paired_difference(np.zeros(3), np.zeros(4))
+        paired_differences(np.zeros((3, 1)), np.zeros((4, 1)))
 
 
 @given(arrays(np.float64, 12, elements=st.floats(-10, 10)), arrays(np.float64, 12, elements=st.floats(-10, 10)))

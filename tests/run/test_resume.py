@@ -82,8 +82,9 @@ def deadly(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], dict[str, int]]:
     return arm
 
 
-def test_death_at_every_step_of_every_write(planned: Planned, tmp_path: Path, deadly: Callable[[int], dict[str, int]]) -> None:
-    plan = planned("noisy", limit=4, shard_size=2)
+@pytest.mark.parametrize("keep", [True, False])
+def test_death_at_every_step_of_every_write(planned: Planned, tmp_path: Path, deadly: Callable[[int], dict[str, int]], keep: bool) -> None:
+    plan = planned("noisy", limit=4, shard_size=2, keep_estimates=keep)
     steps = deadly(0)
     expected = bits(Runner(tmp_path / "undisturbed")(plan)[1].read_scores())
     writes = 1 + 2 + 2 * 2  # run.json, the cell twice, two shards of estimates and of scores

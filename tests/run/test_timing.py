@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,6 +11,9 @@ import torch
 
 from sepbench.run import timing
 from sepbench.run.handouts import References, TimedView
+from sepbench.run.plan import Plan
+from sepbench.run.separate import open_session, separate_shard
+from sepbench.run.sink import Silent
 from sepbench.run.timing import PeakMemory, Timer, latency, resident_peak
 
 
@@ -73,6 +77,29 @@ def test_reading_is_counted_apart(clock: Clock) -> None:
     references = References(SimpleNamespace(sources=slow), "cpu")  # type: ignore[arg-type]
     assert references(torch.arange(2)).shape == (2, 2)
     assert references.seconds == 3.0
+
+
+def test_references_do_not_count_as_separation(clock: Clock, planned: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = planned("oracle")
+    mixture_set = plan.cells[0].task.mixture_set()
+    sources = mixture_set.sources
+    session = open_session(plan.cells[0], plan.request, mixture_set, Silent())
+
+    def slow(example_ids: torch.Tensor) -> torch.Tensor:
+        clock.now += 3.0
+        return sources(example_ids)
+
+    monkeypatch.setattr(mixture_set, "sources", slow)
+    separate = session.separator.separate
+
+    def half_a_second_more(*arguments: Any) -> torch.Tensor:
+        clock.now += 0.5
+        return separate(*arguments)
+
+    monkeypatch.setattr(session.separator, "separate", half_a_second_more)
+    shard = plan.cells[0].shards[0]
+    data = separate_shard(session, shard, lambda mixtures: None)
+    assert data.seconds.tolist() == [0.5 / len(shard)] * len(shard)
 
 
 def test_peak_memory_sees_an_allocation_and_can_be_set_back() -> None:

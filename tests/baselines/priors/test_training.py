@@ -128,7 +128,6 @@ def test_a_run_is_extended_from_before_its_decay(whole: Trainer, tmp_path: Path)
     (tmp_path / CHECKPOINT).write_bytes((whole.folder / PRE_DECAY).read_bytes())
     longer = tiny_trainer(tmp_path, steps=2 * STEPS)
     assert longer.step == whole.decay_start
-    longer.decay_start = None
     longer.run(log_every=5)
     fresh = tiny_trainer(tmp_path / "fresh", steps=2 * STEPS)
     fresh.run(log_every=5)
