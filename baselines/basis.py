@@ -16,11 +16,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 import torch
 
-from baselines.posterior import Problem
+from baselines.posterior import Problem, ncsn_levels
+from baselines.score_separator import ScoreSeparator
+from sepbench.protocols import MethodInfo, RunContext, Support, TaskSpec
 
 Start = Literal["uniform", "normal"]
 
@@ -83,3 +86,97 @@ def basis(
             if noise:
                 x = x + math.sqrt(2 * eta) * problem.normals(step)
     return problem.denoise(x, sigmas[-1]) if final_denoise else x
+
+
+QUICK_STEPS = 10
+"""Steps per level under the quick budget, instead of the paper's 100."""
+
+
+def _info(name: str, title: str, paper: str) -> MethodInfo:
+    return MethodInfo(name, title, "1", frozenset({"image"}), "prior", f"Jayaram and Thickstun (2020), {paper}", deterministic=False, max_batch=64)
+
+
+@dataclass
+class Basis(ScoreSeparator):
+    """BASIS at the paper's settings, on the prior that ships for the data set.
+
+    Attributes:
+        delta, factor, steps_per_level, start, noise, final_denoise: see ``basis``.
+        levels, highest, lowest: geometric noise levels.
+        annealing: False is the ablation of Fig. 3: all steps at the lowest level.
+    """
+
+    delta: float = 2e-5
+    factor: float = 1.0
+    steps_per_level: int = 100
+    levels: int = 10
+    highest: float = 1.0
+    lowest: float = 0.01
+    start: Start = "uniform"
+    noise: bool = True
+    annealing: bool = True
+    final_denoise: bool = False
+
+    info: ClassVar[MethodInfo] = _info("basis-ncsn", "BASIS (NCSN)", "Algorithm 1")
+
+    def supports_operator(self, task: TaskSpec) -> Support:
+        """Refuses settings at which the residual grows: gram is K for a sum, 1/K for a mean, 1/C for a channel mean."""
+        gram = {"sum": task.n_sources, "mean": 1 / task.n_sources, "channel-mean": 1 / task.source_shape[0]}.get(task.operator)
+        if gram is None:
+            return Support(True, "step sizes are not checked for operators with gains of their own")
+        if not is_stable(gram, self.delta, self.factor, self.lowest):
+            low, high = contraction(gram, self.delta, self.factor, self.lowest)
+            worst = low if abs(low) > abs(high) else high
+            return Support(False, f"diverges: each step multiplies the residual by {worst:.2f}; use a smaller delta or factor")
+        return Support(True)
+
+    def estimate(self, problem: Problem, ctx: RunContext) -> torch.Tensor:
+        """Algorithm 1 on one batch."""
+        sigmas = ncsn_levels(self.levels, self.highest, self.lowest)
+        return basis(
+            problem,
+            sigmas if self.annealing else [self.lowest] * self.levels,
+            delta=self.delta,
+            steps_per_level=QUICK_STEPS if ctx.budget == "quick" else self.steps_per_level,
+            factor=self.factor,
+            start=self.start,
+            noise=self.noise,
+            final_denoise=self.final_denoise,
+        )
+
+
+@dataclass
+class BasisDenoised(Basis):
+    """BASIS with one denoising step at the end, which the paper does not have: the last state still carries Langevin noise."""
+
+    final_denoise: bool = True
+
+    info: ClassVar[MethodInfo] = _info("basis-ncsn-denoised", "BASIS (NCSN), final denoising", "Algorithm 1 and one denoising step")
+
+
+@dataclass
+class BasisAsReleased(Basis):
+    """BASIS at the settings of the authors' MNIST runner (delta 3e-5, twice the likelihood's gradient)."""
+
+    delta: float = 3e-5
+    factor: float = 2.0
+
+    info: ClassVar[MethodInfo] = _info("basis-ncsn-code", "BASIS (NCSN), released settings", "released code")
+
+
+@dataclass
+class BasisWithoutNoise(Basis):
+    """Ablation: gradient ascent, no Langevin noise."""
+
+    noise: bool = False
+
+    info: ClassVar[MethodInfo] = _info("basis-ncsn-no-noise", "BASIS (NCSN) without noise", "Fig. 3")
+
+
+@dataclass
+class BasisWithoutAnnealing(Basis):
+    """Ablation: the same number of steps, all at the lowest noise level."""
+
+    annealing: bool = False
+
+    info: ClassVar[MethodInfo] = _info("basis-ncsn-no-annealing", "BASIS (NCSN) without annealing", "Fig. 3")

@@ -102,7 +102,10 @@ class SemiSupervisedNMF:
         if self._observed is None or self._other is None:
             raise ValueError("separate() before fit()")
         values = mixtures.values.to(ctx.device).flatten(1)
-        codes = sparse_encode(values, torch.cat([self._observed, self._other]), self.coding_iterations, sparsity=self.coding_sparsity)
+        # float64: where atoms outnumber pixels the least-squares code is not unique, and float32 rounding, which differs between batch
+        # sizes, can restart the descent at another step and lead to another one (0.02 in a pixel of digits-pairs).
+        atoms = torch.cat([self._observed, self._other]).double()
+        codes = sparse_encode(values.double(), atoms, self.coding_iterations, sparsity=self.coding_sparsity).float()
         known = len(self._observed)
         parts = [codes[:, :known] @ self._observed, codes[:, known:] @ self._other]
         ordered = torch.stack(parts if ctx.task.observed_source == 0 else parts[::-1], 1).unflatten(2, mixtures.values.shape[1:])

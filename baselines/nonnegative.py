@@ -171,9 +171,9 @@ def _accelerated_descent(codes: torch.Tensor, targets: torch.Tensor, gram: torch
 def sparse_factorise(
     signals: torch.Tensor, atoms: torch.Tensor, iterations: int, *, sparsity: float, fixed: int = 0, inner: int = 5, progress: Progress = _silent
 ) -> Factors:
-    """Sparse codes and atoms in the unit ball, alternately; F never rises from one round to the next.
+    """Sparse codes and atoms in the unit ball, alternately.
 
-    Without the ball the penalty would say nothing: atoms could grow and codes shrink at no cost.
+    The atoms' step never raises F; the codes' accelerated steps may, by a hair, within a round. Without the ball the penalty would say nothing: atoms could grow and codes shrink at no cost.
 
     Args:
         signals: ``(N, D)``, not negative.

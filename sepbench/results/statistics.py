@@ -11,9 +11,10 @@ LEVEL = 0.95
 RESAMPLES = 2_000
 # The resamples are part of the protocol: this key fixes them for every run, so equal scores always give equal intervals.
 PHILOX_KEY = 20_200_219
-# Bounds the memory of a chunk of resamples (50 MB), whatever the number of examples. Few large products: many small ones wait for each other
-# when BLAS shares the processor with other work.
-_CELLS_PER_CHUNK = 2**21
+# Resamples are drawn in pieces that fit the processor's cache and multiplied in blocks of bounded memory (16 MB): few large products, because many
+# small ones wait for each other where BLAS shares the processor with other work.
+_CELLS_PER_DRAW = 2**18
+_CELLS_PER_BLOCK = 2**21
 
 Floats = npt.NDArray[np.float64]
 
@@ -88,14 +89,17 @@ def bootstrap_means(values: Floats, resamples: int = RESAMPLES, key: int = PHILO
     # Centred values keep the sums accurate where the mean is large against the spread.
     centred = values - centre
     means = np.empty((resamples, m))
-    chunk = max(1, _CELLS_PER_CHUNK // n)
-    offsets = (np.arange(chunk) * n)[:, None]
-    for start in range(0, resamples, chunk):
-        rows = min(chunk, resamples - start)
-        drawn = generator.integers(0, n, size=(rows, n)) + offsets[:rows]
-        # How often each example was drawn: one matrix product then serves all columns.
-        counts = np.bincount(drawn.ravel(), minlength=rows * n).reshape(rows, n)
-        means[start : start + rows] = counts.astype(np.float64) @ centred
+    piece = max(1, _CELLS_PER_DRAW // n)
+    offsets = (np.arange(piece) * n)[:, None]
+    # How often each example was drawn: one matrix product then serves all columns.
+    counts = np.empty((min(resamples, max(1, _CELLS_PER_BLOCK // n)), n))
+    for start in range(0, resamples, len(counts)):
+        block = counts[: resamples - start]
+        for first in range(0, len(block), piece):
+            rows = block[first : first + piece]
+            drawn = generator.integers(0, n, size=rows.shape) + offsets[: len(rows)]
+            rows[:] = np.bincount(drawn.ravel(), minlength=rows.size).reshape(rows.shape)
+        means[start : start + len(block)] = block @ centred
     uncentred: Floats = means / n + centre
     return uncentred
 

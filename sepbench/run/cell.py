@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from sepbench.run.plan import Cell, Plan, Shard
+from sepbench.run.request import RequestError
 from sepbench.run.scoring import failed_scores, score_shard
 from sepbench.run.separate import Session, measure_latency, one_line, open_session, separate_shard
 from sepbench.run.sink import CellRecord, Progress, ShardTotals, Sink
@@ -42,7 +43,11 @@ def run_cell(cell: Cell, plan: Plan, mixture_set: MixtureSet, sink: Sink, progre
 
 
 def new_record(cell: Cell, old: CellRecord) -> CellRecord:
-    """The record a cell starts with; what an earlier session measured and this one will not is kept."""
+    """The record a cell starts with; what an earlier session measured and this one will not is kept.
+
+    ``samples`` is the method's attribute ``posterior_samples``, the number of draws it chooses from (best-of-N), and ``weights_sha256`` its
+    attribute of that name, the digest of trained weights; methods that have neither count as 1 and "".
+    """
     return {
         "state": "partial",
         "supervision": cell.supervision,
@@ -92,12 +97,15 @@ def _separate(cell: Cell, missing: Sequence[Shard], plan: Plan, mixture_set: Mix
             sink.write_scores(shard, failed_scores(shard, fit_error, plan.metrics))
             progress.advance(len(shard))
         return fit_error
-    samples = getattr(session.separator, "samples", 1)
+    weights = str(getattr(session.separator, "weights_sha256", ""))
+    if record["weights_sha256"] not in ("", weights) and len(missing) < len(cell.shards):
+        raise RequestError(f"the weights of {cell.method} have changed since this run began; restore them, or choose another --out")
+    samples = getattr(session.separator, "posterior_samples", 1)
     record |= {
         "fit_seconds": session.fit_seconds,
         "load_seconds": session.load_seconds,
         "samples": samples if isinstance(samples, int) else 1,
-        "weights_sha256": str(getattr(session.separator, "weights_sha256", "")),
+        "weights_sha256": weights,
     }
     sink.write_cell(cell.task.spec.name, cell.method, record)  # a resumed run may find every estimate there and never fit again
     for number, shard in enumerate(missing, 1):

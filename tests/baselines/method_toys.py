@@ -95,7 +95,7 @@ def mean_psnr(estimates: torch.Tensor, references: torch.Tensor) -> float:
 
 @dataclass(frozen=True)
 class Digits:
-    """scikit-learn's digits in [0, 1]: training images of 0-4 and of 5-9, 200 test pairs ``(200, 2, 1, 8, 8)``, clean pool, and material for ``mixtures+one``."""
+    """scikit-learn's digits in [0, 1]: training images of 0-4, of 5-9 and pooled; 200 test pairs ``(200, 2, 1, 8, 8)``."""
 
     low: torch.Tensor
     high: torch.Tensor

@@ -11,8 +11,8 @@ import pytest
 import run_fakes
 import torch
 from run_harness import KEYS, Runner, bits, sorted_scores
-from sepbench.metrics.scoring import score_batch
 
+from sepbench.metrics.scoring import score_batch
 from sepbench.results.schema import SCORE_COLUMNS
 from sepbench.run.execute import check_data, rescore
 from sepbench.run.plan import Plan
@@ -226,6 +226,31 @@ def test_latency_is_measured_when_asked_for(planned: Planned, runner: Runner) ->
     assert store.read_cells()["class-split", "halves"]["latency_seconds"] > 0
     assert run_fakes.Fake.batches == [1] * 11
     assert store.read_cells()["class-split", "halves"]["n_separated"] == 10
+
+
+def test_samples_and_weights_stand_in_the_cell(planned: Planned, runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = planned("halves")
+    monkeypatch.setattr(run_fakes.Halves, "posterior_samples", 8, raising=False)
+    monkeypatch.setattr(run_fakes.Halves, "weights_sha256", "ab", raising=False)
+    _, store = runner(plan)
+    cell = store.read_cells()["class-split", "halves"]
+    assert (cell["samples"], cell["weights_sha256"]) == (8, "ab")
+
+
+def test_a_run_is_not_finished_with_other_weights(planned: Planned, runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fit(self: run_fakes.Halves, *arguments: object) -> None:
+        self.weights_sha256 = weights  # type: ignore[attr-defined]
+
+    monkeypatch.setattr(run_fakes.Halves, "fit", fit)
+    weights, plan = "ab", planned("halves")
+    runner(plan)
+    for part in ("estimates/class-split--halves--00001.safetensors", "scores/class-split--halves--00001.parquet"):
+        (runner.folder / part).unlink()
+    weights = "cd"
+    with pytest.raises(Exception, match="weights of halves have changed"):
+        runner(plan)
+    weights = "ab"
+    assert runner(plan)[0].exit_code == 0
 
 
 def test_scoring_again_separates_nothing(planned: Planned, runner: Runner, digits: Suite) -> None:
