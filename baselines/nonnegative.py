@@ -173,7 +173,8 @@ def sparse_factorise(
 ) -> Factors:
     """Sparse codes and atoms in the unit ball, alternately.
 
-    The atoms' step never raises F; the codes' accelerated steps may, by a hair, within a round. Without the ball the penalty would say nothing: atoms could grow and codes shrink at no cost.
+    The atoms' step never raises F; the codes' accelerated steps may, by a hair, within a round. Without the ball the penalty would say
+    nothing: atoms could grow and codes shrink at no cost.
 
     Args:
         signals: ``(N, D)``, not negative.

@@ -208,7 +208,11 @@ class TrainingView(Protocol):
 
 @runtime_checkable
 class Separator(Protocol):
-    """A method. Settings are keyword arguments of its constructor (a dataclass is the natural form)."""
+    """A method. Settings are keyword arguments of its constructor (a dataclass is the natural form).
+
+    Two optional attributes stand in the results: ``posterior_samples`` (int, draws behind one estimate, 1 if absent) and
+    ``weights_sha256`` (str, digest of trained weights, known after ``fit``).
+    """
 
     @property
     def info(self) -> MethodInfo: ...

@@ -77,11 +77,23 @@ def run(
         console.print(_plan_table(plan))
         console.print(f"would write to {folder}", soft_wrap=True)
         return
+    _fetch_data(plan)
     check_data(plan)
     outcome = _execute(plan, record, folder)
     if not keep_estimates:
         Console(stderr=True).print("estimates were removed: 'sepbench score' cannot score this run again")
     raise typer.Exit(outcome.exit_code)
+
+
+def _fetch_data(plan: Plan) -> None:
+    """Download what is missing, with a progress bar, before the run begins; silent where everything is there."""
+    from sepbench.cli.data import fetch_with_progress
+    from sepbench.data.datasets import manifest_of
+    from sepbench.data.manifests import load_manifest
+
+    manifests = {manifest_of(dataset) for task in plan.tasks.values() for dataset in task.spec.datasets}
+    for name in sorted(manifests - {""}):
+        fetch_with_progress(load_manifest(name))
 
 
 def names(text: str) -> tuple[str, ...]:

@@ -1,0 +1,85 @@
+"""Best of N: criteria against closed forms."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from sepbench.data.gmm import GaussianMixture
+from sepbench.data.operators import make_operator
+from sepbench.noise import NoiseSource
+from sepbench.protocols import Mixtures, TaskSpec
+from sepbench.selection import by_denoising_loss, by_log_prior, by_mixture_error, by_truth, denoising_losses, flow_log_prob, select
+
+
+def _prior(dimension: int, components: int = 2) -> GaussianMixture:
+    generator = torch.Generator().manual_seed(4)
+    root = 0.2 * torch.randn(components, dimension, dimension, generator=generator, dtype=torch.float64)
+    covariances = root @ root.mT + 0.01 * torch.eye(dimension, dtype=torch.float64)
+    return GaussianMixture(
+        torch.full((components,), 1 / components, dtype=torch.float64), torch.rand(components, dimension, generator=generator).double(), covariances
+    )
+
+
+def test_the_highest_criterion_wins_and_nan_never_does() -> None:
+    draws = torch.arange(12.0).reshape(2, 3, 2, 1)
+    criterion = torch.tensor([[0.0, 2.0, 1.0], [math.nan, -5.0, -7.0]])
+    assert torch.equal(select(draws, criterion), torch.stack([draws[0, 1], draws[1, 1]]))
+
+
+def test_mixture_error_is_the_rms_of_the_residual() -> None:
+    operator = make_operator("sum", 2)
+    mixtures = Mixtures(torch.zeros(1, 1, 2, 2), torch.tensor([0]), operator)
+    draws = torch.zeros(1, 2, 2, 1, 2, 2)
+    draws[0, 1] += 0.5
+    torch.testing.assert_close(by_mixture_error(draws, mixtures), torch.tensor([[0.0, -1.0]], dtype=torch.float64))
+
+
+@pytest.mark.parametrize("dimension", [1, 4])
+def test_the_flow_gives_the_exact_log_density(dimension: int) -> None:
+    prior = _prior(dimension)
+    x = prior.sample(NoiseSource(0), torch.arange(16), 0, 0)
+    variance = float(prior.covariance().diagonal().mean())
+    found = flow_log_prob(prior, x, lowest=0.02, highest=30.0, base_mean=prior.mean(), base_variance=variance, steps=150)
+    torch.testing.assert_close(found, prior.log_prob(x, 0.02), atol=0.02, rtol=0.01)
+
+
+def test_hutchinsons_trace_is_unbiased() -> None:
+    prior = _prior(3)
+    x = prior.sample(NoiseSource(0), torch.arange(8), 0, 0)
+    signs = torch.where(torch.rand(200, 3, generator=torch.Generator().manual_seed(1)) < 0.5, -1.0, 1.0).double()
+    settings = {"lowest": 0.05, "highest": 10.0, "base_mean": prior.mean(), "base_variance": 0.1, "steps": 24}
+    exact = flow_log_prob(prior, x, **settings)
+    torch.testing.assert_close(flow_log_prob(prior, x, probes=signs, **settings), exact, atol=0.3, rtol=0.05)
+
+
+def test_denoising_loss_ranks_as_the_density_does() -> None:
+    prior = _prior(4)
+    likely = prior.sample(NoiseSource(0), torch.arange(200), 0, 0)
+    unlikely = likely + 0.8 * NoiseSource(1).normal(torch.arange(200), 0, 0, (4,)).double()
+    draws = torch.stack([likely, unlikely], dim=1).unsqueeze(2)
+    mixtures = Mixtures(draws[:, 0, 0], torch.arange(200), make_operator("sum", 1))
+    by_loss = by_denoising_loss(draws, [prior], mixtures, NoiseSource(3), (0.05, 0.1, 0.2, 0.4), repeats=2)
+    by_density = by_log_prior(draws, lambda x: prior.log_prob(x.flatten(0, 1), 0.02).unflatten(0, x.shape[:2]))
+    assert float((by_loss.argmax(1) == by_density.argmax(1)).double().mean()) > 0.9
+    assert float((by_loss.argmax(1) == 0).double().mean()) > 0.9
+
+
+def test_denoising_loss_uses_the_same_noise_for_every_candidate() -> None:
+    prior = _prior(2)
+    x = prior.sample(NoiseSource(0), torch.arange(3), 0, 0)
+    ids = torch.tensor([5, 5, 6])
+    same = denoising_losses(prior, x[:1].expand(3, -1), ids, NoiseSource(0), (0.1,))
+    assert float(same[0]) == float(same[1])
+    assert float(same[0]) != float(same[2])
+
+
+def test_the_oracle_picks_the_best_and_respects_the_assignment() -> None:
+    references = torch.rand(2, 2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    draws = torch.stack([references * 0.5, references.flip(1), references * 0.9], dim=1)
+    spec = TaskSpec("s", "t", "image", 2, (1, 8, 8), "sum", ("a", "a"), "permutation", (0, 1))
+    assert by_truth(draws, references, spec).argmax(1).tolist() == [1, 1]
+    ordered = TaskSpec("s", "t", "image", 2, (1, 8, 8), "sum", ("a", "b"), "ordered", (0, 1))
+    assert by_truth(draws, references, ordered).argmax(1).tolist() == [2, 2]
