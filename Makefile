@@ -12,11 +12,12 @@ STAMP := $(VENV)/.installed
 demo: $(STAMP)
 	$(BIN)/sepbench run --suite digits-pairs --out runs/demo
 
+# One thread per worker: two workers with two threads each would wait for each other at every small operation.
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 
 test-slow: $(STAMP)
-	$(BIN)/python -m pytest -m slow
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m slow
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

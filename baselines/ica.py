@@ -28,7 +28,6 @@ from typing import ClassVar
 import torch
 from torch.nn import functional
 
-from baselines.eigen import symmetric_eigen
 from baselines.parts import estimates_from_parts, part_support
 from baselines.patches import fold_patches, positions, unfold_patches
 from sepbench.protocols import MethodInfo, Mixtures, RunContext, Support, TaskSpec, TrainingView
@@ -65,7 +64,7 @@ def whiten(observations: torch.Tensor, components: int | None = None, ridge: flo
         ridge: added to the variances, in units of the largest one, so that directions without variance stay (nearly) zero.
     """
     centred = observations - observations.mean(-1, keepdim=True)
-    variances, vectors = symmetric_eigen(centred @ centred.mT / observations.shape[-1])
+    variances, vectors = torch.linalg.eigh(centred @ centred.mT / observations.shape[-1])
     kept = observations.shape[1] if components is None else min(components, observations.shape[1])
     variances, vectors = variances[:, -kept:].flip(-1).clamp(min=0.0), vectors[:, :, -kept:].flip(-1)
     floor = (ridge * variances[:, :1]).clamp(min=torch.finfo(variances.dtype).tiny)
@@ -76,7 +75,7 @@ def whiten(observations: torch.Tensor, components: int | None = None, ridge: flo
 
 def decorrelate(unmixing: torch.Tensor) -> torch.Tensor:
     """``(W W^T)^-1/2 W``, the orthogonal matrix nearest to W (symmetric decorrelation), of each ``(B, d, d)``."""
-    values, vectors = symmetric_eigen(unmixing @ unmixing.mT)
+    values, vectors = torch.linalg.eigh(unmixing @ unmixing.mT)
     nearest: torch.Tensor = (vectors / values.clamp(min=torch.finfo(values.dtype).tiny).sqrt().unsqueeze(-2)) @ (vectors.mT @ unmixing)
     return nearest
 

@@ -26,7 +26,6 @@ from typing import ClassVar
 
 import torch
 
-from baselines.eigen import symmetric_eigen
 from baselines.parts import estimates_from_parts, part_support
 from sepbench.protocols import MethodInfo, Mixtures, RunContext, Support, TaskSpec, TrainingView
 
@@ -66,7 +65,7 @@ def singular_value_threshold(matrices: torch.Tensor, threshold: torch.Tensor) ->
         matrices: ``(B, m, n)`` float64 with ``m <= n`` (transpose where not).
         threshold: ``(B,)``, positive.
     """
-    eigenvalues, vectors = symmetric_eigen(matrices @ matrices.mT)
+    eigenvalues, vectors = torch.linalg.eigh(matrices @ matrices.mT)
     singular = eigenvalues.clamp(min=0.0).sqrt()
     kept = (1.0 - threshold.unsqueeze(-1) / singular.clamp(min=torch.finfo(singular.dtype).tiny)).clamp(min=0.0)
     result: torch.Tensor = (vectors * kept.unsqueeze(-2)) @ (vectors.mT @ matrices)
@@ -135,7 +134,7 @@ class _State:
     @classmethod
     def start(cls, data: torch.Tensor, weight: float) -> _State:
         """The paper's start: Y = D / max(||D||_2, ||D||_inf / lambda), E = 0, mu = 1.25 / ||D||_2."""
-        spectral = symmetric_eigen(data @ data.mT)[0][:, -1].clamp(min=0.0).sqrt().reshape(-1, 1, 1)
+        spectral = torch.linalg.eigvalsh(data @ data.mT)[:, -1].clamp(min=0.0).sqrt().reshape(-1, 1, 1)
         largest = data.abs().amax((1, 2), keepdim=True)
         dual = torch.maximum(spectral, largest / weight)
         zeros = torch.zeros_like(data)

@@ -7,6 +7,8 @@
 The loop is numpy with one full SVD per matrix and iteration, in float64, at the same settings, so both do the same iterations and give the
 same parts. Each repeat times both on the same mixtures one after the other, so that other work on the machine hits both; the ratio of a
 repeat is loop / ours. Sums of two real MNIST test images if ``SEPBENCH_DATA`` holds them, else random matrices. Prints medians.
+
+On a machine with other work, threads that spin while they wait make torch ten times slower: set ``GOMP_SPINCOUNT=0``.
 """
 
 from __future__ import annotations
