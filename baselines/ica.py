@@ -255,13 +255,17 @@ class SingleChannelICA:
 
     def separate(self, mixtures: Mixtures, ctx: RunContext) -> torch.Tensor:
         """Mixtures ``(B, C, H, W)`` to estimates ``(B, K, C, H, W)``, not clamped."""
-        values = mixtures.values.to(ctx.device).double()
-        height, width = values.shape[-2:]
+        values = mixtures.values.to(ctx.device)
+        batch, _, height, width = values.shape
         rows, columns = positions(height, width, self.patch)
         budget = _CHUNK_ELEMENTS.get(values.device.type, _CHUNK_ELEMENTS["cpu"])
         size = max(1, budget // (values.shape[1] * self.patch**2 * rows * columns))
-        parts = torch.cat([self._parts(chunk, mixtures.n_sources) for chunk in torch.split(values, size)])
-        return estimates_from_parts(parts, values, mixtures.operator).float()
+        estimates = values.new_empty(batch, mixtures.n_sources, *values.shape[1:])
+        for chunk in torch.split(torch.arange(batch), size):
+            images = values[chunk.to(values.device)].double()
+            parts = self._parts(images, mixtures.n_sources)
+            estimates[chunk.to(values.device)] = estimates_from_parts(parts, images, mixtures.operator.select(chunk)).float()
+        return estimates
 
     def _parts(self, images: torch.Tensor, sources: int) -> torch.Tensor:
         """``(B, K, C, H, W)`` parts that add up to the images."""

@@ -208,11 +208,13 @@ class RobustPCA:
         """Mixtures ``(B, C, H, W)`` to estimates ``(B, 2, C, H, W)``, not clamped; a colour image is one matrix ``(H, C W)``."""
         values = mixtures.values.to(ctx.device)
         batch, channels, height, width = values.shape
-        matrices = values.transpose(1, 2).reshape(batch, height, channels * width)
-        rows = max(1, _CHUNK_ELEMENTS // max(1, height * width * channels))
-        parts = torch.cat([self._parts(chunk) for chunk in torch.split(matrices, rows)])
-        images = parts.reshape(batch, 2, height, channels, width).transpose(2, 3)
-        return estimates_from_parts(images, values, mixtures.operator).float()
+        estimates = values.new_empty(batch, 2, channels, height, width)
+        for chunk in torch.split(torch.arange(batch), max(1, _CHUNK_ELEMENTS // (height * width * channels))):
+            images = values[chunk.to(values.device)].double()
+            matrices = images.transpose(1, 2).reshape(-1, height, channels * width)
+            parts = self._parts(matrices).reshape(-1, 2, height, channels, width).transpose(2, 3)
+            estimates[chunk.to(values.device)] = estimates_from_parts(parts, images, mixtures.operator.select(chunk)).float()
+        return estimates
 
     def _parts(self, matrices: torch.Tensor) -> torch.Tensor:
         found = robust_pca(
