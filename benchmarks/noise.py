@@ -1,6 +1,6 @@
 """Throughput of the counter-based noise beside torch's own generator, interleaved in one process.
 
-    python benchmarks/noise.py [--device cuda]
+python benchmarks/noise.py [--device cuda]
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ The project's own methods in ``baselines/`` are registered in just this way.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
 from importlib.metadata import EntryPoint, entry_points
@@ -27,6 +27,7 @@ from sepbench.resources import suites_root
 
 SEPARATOR_GROUP = "sepbench.separators"
 SUITE_GROUP = "sepbench.suites"
+TRAINER_GROUP = "sepbench.trainers"
 
 
 def nearest(name: str, known: list[str], what: str) -> UnknownNameError:
@@ -96,6 +97,23 @@ def settings_of(separator: object) -> dict[str, Any]:
     if is_dataclass(separator) and not isinstance(separator, type):
         return {f.name: getattr(separator, f.name) for f in fields(separator) if f.init}
     return dict(getattr(separator, "settings", {}))
+
+
+def trainer(name: str) -> Callable[..., Path]:
+    """The trainer of a kind of prior, for ``sepbench train``; see ``cli/train.py`` for what it is called with.
+
+    Raises:
+        UnknownNameError: no such trainer.
+        MethodError: it cannot be loaded.
+    """
+    points = {point.name: point for point in entry_points(group=TRAINER_GROUP)}
+    if name not in points:
+        raise nearest(name, sorted(points), "trainer")
+    try:
+        loaded: Callable[..., Path] = points[name].load()
+    except Exception as error:
+        raise MethodError(f"trainer {name!r} ({points[name].value}) cannot be loaded: {type(error).__name__}: {error}") from error
+    return loaded
 
 
 def _suites() -> dict[str, Path | EntryPoint]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import torch
 
@@ -145,7 +146,7 @@ def flow_log_prob(
     levels = torch.logspace(math.log10(lowest), math.log10(highest), steps + 1, dtype=torch.float64).tolist()
     change = torch.zeros(x.shape[0], dtype=torch.float64, device=x.device)
     state = x.detach()
-    for low, high in zip(levels[:-1], levels[1:], strict=True):
+    for low, high in pairwise(levels):
         width = math.log(high / low)
         drift, trace = _flow(prior, state, low, probes)
         drift_end, trace_end = _flow(prior, state + width * drift, high, probes)

@@ -46,7 +46,8 @@ RECIPES: Mapping[str, Recipe] = {
         TrainConfig(steps=600, batch=128, warmup=50, focus_range=(0.1, 1.5)),
         held_out=200,
     ),
-    "cifar10": Recipe(UNetConfig(channels=3, widths=(48, 96, 160)), TrainConfig(steps=60_000), held_out=500),
+    "cifar10": Recipe(UNetConfig(channels=3, widths=(48, 96, 160)), TrainConfig(steps=60_000), held_out=5_000),
+    "cifar10-mini": Recipe(UNetConfig(channels=3, widths=(48, 96, 160)), TrainConfig(steps=20_000), held_out=500),
 }
 
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from sepbench import __version__
-from sepbench.cli import check, compare, data, env, methods, new_method, publish, run, score, show, validate
+from sepbench.cli import check, compare, data, env, methods, new_method, publish, run, score, show, train, validate
 from sepbench.errors import SepbenchError
 
 app = typer.Typer(
@@ -41,6 +41,7 @@ app.command("show", help="Show the table of a run, a leaderboard CSV or a suite.
 app.command("compare", help="Paired comparison of two runs or two methods.")(compare.compare)
 app.command("check", help="Regression gate: exit 0 holds, 1 regression, 2 not comparable.")(check.check)
 app.command("publish", help="Merge a run into the committed leaderboards.")(publish.publish)
+app.command("train", help="Train a prior on a data set's training split.")(train.train)
 app.command("list", help="List suites, tasks, methods and metrics.")(methods.list_names)
 app.command("new-method", help="Write a runnable template of a method with its test.")(new_method.new_method)
 app.command("validate", help="Hold a method against the contract.")(validate.validate)
