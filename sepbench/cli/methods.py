@@ -40,19 +40,19 @@ def _suites() -> Table:
     from sepbench.registry import suite_names
     from sepbench.suites.loader import load_suite
 
-    table = Table(title="Suites", title_justify="left")
-    for column in ("suite", "version", "task", "K", "operator", "mixtures"):
-        table.add_column(column, justify="right" if column in ("K", "mixtures") else "left")
+    table = Table(title="Suites (tasks ending in -val are for choosing settings)", title_justify="left")
+    for column in ("suite", "task", "K", "operator", "mixtures"):
+        table.add_column(column, justify="right" if column in ("K", "mixtures") else "left", no_wrap=column in ("suite", "task"))
     for name in suite_names():
         try:
             suite = load_suite(name)
         except SepbenchError as error:
-            table.add_row(name, "", f"[red]{error}[/red]", "", "", "")
+            table.add_row(name, f"[red]{error}[/red]", "", "", "")
             continue
         for row, task in enumerate(suite.tasks.values()):
-            head = (name, str(suite.version)) if row == 0 else ("", "")
-            label = task.spec.name + (" (validation)" if task.split == "validation" else "")
-            table.add_row(*head, label, str(task.spec.n_sources), task.spec.operator, f"{task.n_examples:,}")
+            head = f"{name} v{suite.version}" if row == 0 else ""
+            label = f"[dim]{task.spec.name}[/dim]" if task.split == "validation" else task.spec.name
+            table.add_row(head, label, str(task.spec.n_sources), task.spec.operator, f"{task.n_examples:,}")
         table.add_section()
     return table
 
@@ -64,16 +64,16 @@ def _methods() -> Table:
     from sepbench.registry import create_separator, separator_names
 
     table = Table(title="Methods", title_justify="left")
-    for column in ("method", "version", "learns from", "signals", "paper"):
-        table.add_column(column, overflow="fold")
+    for column in ("method", "learns from", "signals", "paper"):
+        table.add_column(column, overflow="fold", no_wrap=column in ("method", "learns from"))
     for name in separator_names():
         try:
             info = create_separator(name).info
         except SepbenchError as error:
-            table.add_row(name, "", "", "", f"[red]{error}[/red]")
+            table.add_row(name, "", "", f"[red]{error}[/red]")
             continue
-        level = info.supervision + (f" ({info.bound} bound)" if info.bound else "")
-        table.add_row(name, info.version, level, ", ".join(sorted(info.domains)), f"{info.title}. {info.paper}")
+        level = info.supervision + (f", {info.bound} bound" if info.bound and info.supervision != "bound" else "")
+        table.add_row(name, level, ", ".join(sorted(info.domains)), f"{info.title}. {info.paper}")
     return table
 
 
