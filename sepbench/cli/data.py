@@ -78,20 +78,26 @@ def fetch_with_progress(manifest: Manifest) -> Path:
         DataError: see ``sepbench.data.fetch.obtain``.
     """
     from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+    from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
     from sepbench.data.fetch import fetch
 
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bars:
-        tasks = {}
+    bars = Progress(*columns, console=Console(stderr=True))
+    tasks: dict[str, TaskID] = {}
 
-        def show(name: str, done: int, total: int) -> None:
-            if name not in tasks:
-                tasks[name] = bars.add_task(name, total=total)
-            bars.update(tasks[name], completed=done)
+    def show(name: str, done: int, total: int) -> None:
+        if not tasks:
+            bars.start()  # started here and not before: even an empty bar leaves a line behind
+        if name not in tasks:
+            tasks[name] = bars.add_task(name, total=total)
+        bars.update(tasks[name], completed=done)
 
+    try:
         return fetch(manifest, show)
+    finally:
+        if tasks:
+            bars.stop()
 
 
 @app.command("verify")
