@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import Annotated
 
 import typer
 
-
-class BudgetChoice(StrEnum):
-    """Settings used while validating."""
-
-    quick = "quick"
-    paper = "paper"
+from sepbench.cli.run import BudgetChoice
 
 
 def validate(
