@@ -1,0 +1,35 @@
+"""Every prior that ships is listed, whole, small enough, and does what its card says."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from baselines.priors.score_prior import ScorePrior
+from baselines.priors.shipped import FOLDER, ShippedWeights, find_weights, shipped_weights
+from baselines.priors.weights_io import MAX_BYTES, load_prior, read_card
+from sepbench.suites.loader import load_suite
+
+
+def test_every_file_is_listed_and_every_entry_is_a_file() -> None:
+    assert {entry.name for entry in shipped_weights()} == {path.stem for path in FOLDER.glob("*.safetensors")}
+
+
+@pytest.mark.parametrize("entry", shipped_weights(), ids=lambda entry: entry.name)
+def test_it_loads_and_denoises(entry: ShippedWeights) -> None:
+    assert entry.path.stat().st_size <= MAX_BYTES
+    prior = load_prior(entry.path, entry.sha256)
+    assert isinstance(prior, ScorePrior)
+    card = read_card(entry.path)
+    assert {"data", "training", "held_out_loss"} <= set(card)
+    blank = torch.zeros(2, *entry.shape)
+    noisy = blank + 0.1 * torch.randn(blank.shape, generator=torch.Generator().manual_seed(0))
+    assert float(prior.denoise(noisy, 0.1).square().mean()) < 0.25 * float(noisy.square().mean())
+
+
+def test_a_task_finds_the_prior_of_its_data_and_shape_only() -> None:
+    spec = load_suite("mnist-pairs").tasks["class-split"].spec
+    listed = [entry for entry in shipped_weights() if entry.dataset == "mnist" and not entry.classes]
+    assert find_weights(spec, 0) == (listed[0] if listed else None)
+    assert find_weights(load_suite("mnist-nes").tasks["x-0-4"].spec, 0) is None
+    assert find_weights(load_suite("bags-shoes-mini").tasks["x-bags"].spec, 0) is None
