@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -89,12 +90,12 @@ def _draw(table: TaskTable, others: Sequence[int], *, main: bool, extra: bool) -
     has_papers = main and any(line.published for line in table.lines)
     columns += [("published", "published", "left", len("14.8 BASIS Table 2"))] if has_papers else []
     columns += [("seconds", "s/mixture", "right", 0), ("n", "n", "right", 0)] if extra else []
-    for key, head, justify, narrowest in columns:
-        # Numbers are never cut or folded; names and sources may fold.
-        drawn.add_column(head, justify=justify, no_wrap=not narrowest, min_width=narrowest or None, overflow="fold")  # type: ignore[arg-type]
-        del key
     ours = [line for line in table.lines if not line.from_paper]
     papers = [line for line in table.lines if line.from_paper] if main else []
+    for key, head, justify, narrowest in columns:
+        # Numbers are never cut or folded; names and sources may fold. Said as a least width, because rich would measure the longest word.
+        widest = max(cell_len(text) for text in [*head.split("\n"), *(_cell(line, key) for line in [*ours, *papers])])
+        drawn.add_column(head, justify=justify, no_wrap=not narrowest, min_width=narrowest or widest, overflow="fold")  # type: ignore[arg-type]
     for line in ours:
         drawn.add_row(*(escape(_cell(line, key)) for key, *_ in columns), style="" if line.rank.isdigit() or not main else "italic")
     if papers:

@@ -152,7 +152,7 @@ def test_quick_budgets_are_stated() -> None:
     assert "ica: quick budget" in shown.footnotes
 
 
-@pytest.mark.parametrize("width", [80, 120, 200])
+@pytest.mark.parametrize("width", [80, 88, 96, 100, 104, 108, 112, 120, 136, 150, 200])
 def test_readable_at_any_width(width: int) -> None:
     run = SyntheticRun(METHODS, n=10, suite="mnist-pairs").fail("ica", 1)
     run.scores = pd.concat([run.scores, *(run.scores[run.scores["metric"] == "psnr"].assign(metric=name) for name in ("psnr_unclamped", "psnr_pad32"))])
