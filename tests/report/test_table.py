@@ -169,6 +169,18 @@ def test_readable_at_any_width(width: int) -> None:
     assert "…" not in text
 
 
+@pytest.mark.parametrize("width", range(80, 125, 4))
+def test_no_column_is_cut_between_one_table_and_two(width: int) -> None:
+    """Intervals hold spaces, so their longest word says too little of the width a table needs."""
+    run = SyntheticRun(METHODS, n=1000, suite="digits-pairs")
+    run.scores = pd.concat([run.scores, *(run.scores[run.scores["metric"] == "psnr"].assign(metric=name) for name in ("psnr_unclamped", "psnr_sum_mse"))])
+    text = drawn(run.frame(), run.suite, width, cells=run.cells, bounds=bounds(run))
+    heads = [line for line in text.splitlines() if "s/mixture" in line]
+    assert len(heads) == 1
+    assert heads[0].split()[-2:] == ["s/mixture", "n"]
+    assert len([line for line in text.splitlines() if line.rstrip().endswith(" 1,000")]) == len(METHODS)
+
+
 def test_ascii_terminals_get_ascii_rules() -> None:
     raw = io.BytesIO()
     console = Console(file=io.TextIOWrapper(raw, encoding="ascii"), width=80)
