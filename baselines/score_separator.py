@@ -37,7 +37,7 @@ class ScoreSeparator:
     def supports(self, task: TaskSpec) -> Support:
         """A prior must exist for the data set, at the task's own shape."""
         if self.weights:
-            return Support(True)
+            return self.supports_operator(task)
         from baselines.priors.shipped import find_weights
 
         missing = [k for k in range(task.n_sources) if find_weights(task, k, self.per_class) is None]

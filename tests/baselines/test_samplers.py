@@ -155,6 +155,7 @@ def test_unstable_settings_are_refused_with_the_reason() -> None:
     assert not refused.ok
     assert "multiplies the residual by -1.70" in refused.note
     assert Basis().supports_operator(task).ok
+    assert not Basis(delta=3e-5, factor=2.0, weights="own.safetensors").supports(task).ok
 
 
 def test_priors_must_match_the_sources() -> None:
