@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from sepbench import __version__
-from sepbench.cli import check, compare, data, env, methods, new_method, publish, run, score, show, train, validate
+from sepbench.cli import check, compare, data, env, methods, new_method, panel, publish, run, score, show, train, validate
 from sepbench.errors import SepbenchError
 
 app = typer.Typer(
@@ -39,6 +39,7 @@ app.command("run", help="Run a suite: separate, score, write a leaderboard.")(ru
 app.command("score", help="Score a run's saved estimates again, without separating.")(score.score)
 app.command("show", help="Show the table of a run, a leaderboard CSV or a suite.")(show.show)
 app.command("compare", help="Paired comparison of two runs or two methods.")(compare.compare)
+app.command("panel", help="Pictures of a run: grids, histograms, posterior samples, gradient norms.")(panel.panel)
 app.command("check", help="Regression gate: exit 0 holds, 1 regression, 2 not comparable.")(check.check)
 app.command("publish", help="Merge a run into the committed leaderboards.")(publish.publish)
 app.command("train", help="Train a prior on a data set's training split.")(train.train)

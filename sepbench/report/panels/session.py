@@ -1,0 +1,50 @@
+"""A method of a run, fitted again as the run fitted it, for pictures that no kept estimate shows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sepbench.errors import SepbenchError
+from sepbench.report.panels.opened_run import OpenedRun
+from sepbench.run.plan import make_plan
+from sepbench.run.request import RunRequest
+from sepbench.run.separate import Session, one_line, open_session
+from sepbench.run.sink import Silent
+from sepbench.suites.model import Task
+
+
+def fitted_again(run: OpenedRun, task: Task, method: str, device: str) -> Session:
+    """The method with the settings, seed and budget that the run recorded, fitted on the task.
+
+    Raises:
+        SepbenchError: the method is not the one that the run was made with, or cannot be fitted.
+    """
+    record = run.record
+    entry: dict[str, Any] = record["methods"][method]
+    request = RunRequest(
+        suite=run.suite.name,
+        methods=(method,),
+        tasks=(task.spec.name,),
+        limit=record["limit"],
+        device=device,
+        seed=record["seed"],
+        budget=record["budget"],
+        settings={method: entry["settings"]},
+        shard_size=record["shard_size"],
+    )
+    plan = make_plan(request, run.suite)
+    (cell,) = plan.cells
+    if cell.info.version != entry["version"]:
+        raise SepbenchError(f"the run was made with {method} version {entry['version']}, version {cell.info.version} is installed; run the suite again")
+    if not cell.support.ok:
+        raise SepbenchError(f"{method} does not take task {task.spec.name}: {cell.support.note}")
+    try:
+        session = open_session(cell, plan.request, task.mixture_set(), Silent())
+    except SepbenchError:
+        raise
+    except Exception as error:  # whatever a third party's fit raises
+        raise SepbenchError(f"{method} cannot be fitted on {task.spec.name}: {one_line(error)}") from error
+    known = (run.store.read_cell(task.spec.name, method) or {}).get("weights_sha256", "")
+    if known and known != getattr(session.separator, "weights_sha256", ""):
+        raise SepbenchError(f"the weights of {method} have changed since the run; restore them, or run the suite again")
+    return session
