@@ -93,7 +93,7 @@ QUICK_STEPS = 10
 
 
 def _info(name: str, title: str, paper: str) -> MethodInfo:
-    return MethodInfo(name, title, "1", frozenset({"image"}), "prior", f"Jayaram and Thickstun (2020), {paper}", deterministic=False, max_batch=64)
+    return MethodInfo(name, title, "1", frozenset({"image", "vector"}), "prior", f"Jayaram and Thickstun (2020), {paper}", deterministic=False, max_batch=64)
 
 
 @dataclass
@@ -130,7 +130,7 @@ class Basis(ScoreSeparator):
             return Support(False, f"diverges: each step multiplies the residual by {worst:.2f}; use a smaller delta or factor")
         return Support(True)
 
-    def estimate(self, problem: Problem, ctx: RunContext) -> torch.Tensor:
+    def draw(self, problem: Problem, ctx: RunContext) -> torch.Tensor:
         """Algorithm 1 on one batch."""
         sigmas = ncsn_levels(self.levels, self.highest, self.lowest)
         return basis(
@@ -180,3 +180,12 @@ class BasisWithoutAnnealing(Basis):
     annealing: bool = False
 
     info: ClassVar[MethodInfo] = _info("basis-ncsn-no-annealing", "BASIS (NCSN) without annealing", "Fig. 3")
+
+
+@dataclass
+class BasisTenTimes(Basis):
+    """Best of ten draws by the denoising loss: the selection that the paper has for Glow only (its row "10x")."""
+
+    best_of: int = 10
+
+    info: ClassVar[MethodInfo] = _info("basis-ncsn-10x", "BASIS (NCSN, 10x)", "Algorithm 1, best of ten by denoising loss")

@@ -15,10 +15,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
-from baselines.posterior import Problem, karras_levels
+from baselines.posterior import Problem, karras_levels, ncsn_levels
+from baselines.score_separator import ScoreSeparator, needs_weighted_sum
+from sepbench.protocols import MethodInfo, RunContext, Support, TaskSpec
+
+QUICK_LEVELS = 10
+"""Annealing levels under the quick budget."""
 
 
 def reverse_diffusion(problem: Problem, start: torch.Tensor, slot: int, sigma: float, lowest: float, steps: int, step: int) -> torch.Tensor:
@@ -67,3 +74,41 @@ def diffusion_gibbs(problem: Problem, sigmas: Sequence[float], *, inner_steps: i
             problem.evaluations += inner_steps
             step += inner_steps
     return x
+
+
+@dataclass
+class DiffusionGibbs(ScoreSeparator):
+    """Diffusion within Gibbs on the prior that ships for the data set.
+
+    Attributes:
+        levels, highest, lowest: geometric observation noise, annealed from sweep to sweep; ``lowest`` is the posterior's own.
+        inner_steps, sweeps_per_level: see ``diffusion_gibbs``; the product with ``levels`` is the evaluations per source.
+    """
+
+    levels: int = 40
+    highest: float = 1.0
+    lowest: float = 0.02
+    inner_steps: int = 5
+    sweeps_per_level: int = 1
+
+    info: ClassVar[MethodInfo] = MethodInfo(
+        "diffusion-gibbs",
+        "Diffusion within Gibbs",
+        "1",
+        frozenset({"image", "vector"}),
+        "prior",
+        "Zhang, Guo and Eldar (2025), arXiv 2509.12857",
+        deterministic=False,
+        max_batch=64,
+    )
+
+    def supports_operator(self, task: TaskSpec) -> Support:
+        """The noise level of a conditional is that of the mixture over the source's weight, one for the whole batch."""
+        if task.operator == "gain":
+            return Support(False, "its noise levels are shared by a batch, which gains of their own do not allow; use basis-ncsn or dirac")
+        return needs_weighted_sum(task)
+
+    def draw(self, problem: Problem, ctx: RunContext) -> torch.Tensor:
+        """The annealed Gibbs sampler on one batch."""
+        sigmas = ncsn_levels(QUICK_LEVELS if ctx.budget == "quick" else self.levels, self.highest, self.lowest)
+        return diffusion_gibbs(problem, sigmas, inner_steps=self.inner_steps, sweeps_per_level=self.sweeps_per_level, lowest=self.lowest / 2)

@@ -12,10 +12,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
-from baselines.posterior import Problem
+from baselines.posterior import Problem, karras_levels
+from baselines.score_separator import ScoreSeparator
+from sepbench.protocols import MethodInfo, RunContext
+
+QUICK_STEPS = 20
+"""Steps under the quick budget."""
 
 
 def gaussian(problem: Problem, sigmas: Sequence[float], *, gamma_ratio: float = 0.75 * math.sqrt(2), churn: float = 0.0, resamplings: int = 1) -> Tensor:
@@ -47,3 +54,30 @@ def gaussian(problem: Problem, sigmas: Sequence[float], *, gamma_ratio: float = 
             if repeat + 1 < resamplings:
                 x = x + math.sqrt(sigma**2 - following**2) * problem.normals(2 * step + 1)
     return x
+
+
+@dataclass
+class Gaussian(ScoreSeparator):
+    """The Gaussian likelihood on the prior that ships for the data set.
+
+    Attributes:
+        steps, highest, lowest: Karras et al.'s noise levels, one evaluation per source and resampling each. The paper goes down to 1e-4; the
+            shipped priors are trained to 0.005.
+        gamma_ratio, churn, resamplings: see ``gaussian``.
+    """
+
+    steps: int = 150
+    highest: float = 1.0
+    lowest: float = 0.005
+    gamma_ratio: float = 0.75 * math.sqrt(2)
+    churn: float = 40.0
+    resamplings: int = 2
+
+    info: ClassVar[MethodInfo] = MethodInfo(
+        "gaussian", "MSDM Gaussian", "1", frozenset({"image", "vector"}), "prior", "Mariani et al. (2024), baseline", deterministic=False, max_batch=64
+    )
+
+    def draw(self, problem: Problem, ctx: RunContext) -> Tensor:
+        """The reverse diffusion on one batch."""
+        levels = karras_levels(QUICK_STEPS if ctx.budget == "quick" else self.steps, self.highest, self.lowest)
+        return gaussian(problem, levels, gamma_ratio=self.gamma_ratio, churn=self.churn, resamplings=self.resamplings)

@@ -7,7 +7,7 @@ and pseudo-inverse, the prior through ``score`` and ``denoise``, and draw noise 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -16,6 +16,8 @@ from sepbench.protocols import Mixtures, ScorePrior
 
 DEFAULT_MAX_ROWS = 128
 """Sources that go through a network at once; larger batches are slower per image on the CPU."""
+SMALL_ELEMENTS = 1 << 17
+"""More rows go at once as long as they hold fewer numbers than this: vectors of a few dimensions cost nothing but the call."""
 
 
 def ncsn_levels(count: int = 10, highest: float = 1.0, lowest: float = 0.01) -> list[float]:
@@ -40,7 +42,8 @@ class Problem:
         noise: the noise source; ``fork`` it for another draw.
         source_shape: shape of one source, without batch axes.
         max_rows: sources per call of the prior.
-        evaluations: calls of the prior per source so far, the cost that papers count.
+        draws: ``(B,)`` number of the draw that each row makes; rows of one mixture with different numbers draw independently. None is draw 0.
+        evaluations: calls of the prior per source and row so far, the cost that papers count.
     """
 
     mixtures: Mixtures
@@ -48,6 +51,7 @@ class Problem:
     noise: NoiseSource
     source_shape: tuple[int, ...]
     max_rows: int = DEFAULT_MAX_ROWS
+    draws: torch.Tensor | None = None
     evaluations: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
@@ -62,9 +66,21 @@ class Problem:
     def device(self) -> torch.device:
         return self.mixtures.values.device
 
+    def repeat(self, draws: int) -> Problem:
+        """The problem with ``draws`` rows for each of its own, one after another: draws d * draws, d * draws + 1, ... of a row that makes draw d."""
+        repeated = self.rows(torch.arange(len(self.mixtures)).repeat_interleave(draws))
+        first = 0 if repeated.draws is None else repeated.draws * draws
+        return replace(repeated, draws=first + torch.arange(draws).repeat(len(self.mixtures)))
+
+    def rows(self, rows: torch.Tensor) -> Problem:
+        """The problem of some rows (``rows`` int64 on the CPU), with their draws' noise; evaluations count from zero."""
+        mixtures = self.mixtures
+        chosen = Mixtures(mixtures.values[rows.to(self.device)], mixtures.example_ids[rows], mixtures.operator.select(rows))
+        return replace(self, mixtures=chosen, draws=None if self.draws is None else self.draws[rows])
+
     def normal(self, step: int, source: int) -> torch.Tensor:
         """Standard normals for one source, ``(B, ...)``."""
-        return self.noise.normal(self.mixtures.example_ids, step, source, self.source_shape, self.device)
+        return self.noise.normal(self.mixtures.example_ids, step, source, self.source_shape, self.device, self.draws)
 
     def normals(self, step: int) -> torch.Tensor:
         """Standard normals for all sources, ``(B, K, ...)``."""
@@ -73,7 +89,8 @@ class Problem:
     def uniforms(self, step: int) -> torch.Tensor:
         """Uniforms in [0, 1) for all sources, ``(B, K, ...)``."""
         ids = self.mixtures.example_ids
-        return torch.stack([self.noise.uniform(ids, step, k, self.source_shape, self.device) for k in range(self.n_sources)], dim=1)
+        drawn = [self.noise.uniform(ids, step, k, self.source_shape, self.device, self.draws) for k in range(self.n_sources)]
+        return torch.stack(drawn, dim=1)
 
     def residual(self, sources: torch.Tensor) -> torch.Tensor:
         """``m - g(x)``, ``(B, ...)``."""
@@ -96,6 +113,7 @@ class Problem:
         return (self.denoise(sources, sigma) - sources) / sigma**2
 
     def _rows(self, prior: ScorePrior, x: torch.Tensor, sigma: float) -> torch.Tensor:
-        if x.shape[0] <= self.max_rows:
+        rows = max(self.max_rows, SMALL_ELEMENTS // max(1, x[0].numel())) if len(x) else self.max_rows
+        if x.shape[0] <= rows:
             return prior.denoise(x, sigma)
-        return torch.cat([prior.denoise(part, sigma) for part in x.split(self.max_rows)])
+        return torch.cat([prior.denoise(part, sigma) for part in x.split(rows)])

@@ -19,28 +19,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 import torch
 
-from baselines.posterior import Problem
-from sepbench.selection import SELECTION_STREAM
+from baselines.posterior import Problem, karras_levels
+from baselines.score_separator import ScoreSeparator, needs_weighted_sum
+from sepbench.protocols import MethodInfo, RunContext, Support, TaskSpec
+from sepbench.selection import by_denoising_loss
 
+QUICK_STEPS = 15
+"""Steps under the quick budget."""
 VARIANCE_FLOOR = 1e-3
 """Smallest error variance of a prediction in [0, 1]: without it two sure and wrong predictions could not be corrected."""
 
 
 def condition(problem: Problem, predicted: torch.Tensor, bounded: bool) -> torch.Tensor:
-    """Predictions ``(B, N, K, ...)`` moved onto the mixture: the weighted projection above."""
-    batch, count = predicted.shape[:2]
+    """Predictions ``(B, K, ...)`` moved onto the mixture: the weighted projection above."""
     weights = problem.mixtures.operator.matrix().to(predicted)[..., 0, :]
-    weights = weights.reshape(-1, 1, problem.n_sources, *([1] * len(problem.source_shape)))
+    weights = weights.reshape(-1, problem.n_sources, *([1] * len(problem.source_shape)))
     variance = (predicted * (1 - predicted)).clamp_min(VARIANCE_FLOOR) if bounded else torch.ones_like(predicted)
-    rows = torch.arange(batch).repeat_interleave(count)
-    mixed = problem.mixtures.operator.select(rows).forward(predicted.flatten(0, 1)).unflatten(0, (batch, count))
-    residual = (problem.mixtures.values.unsqueeze(1) - mixed).unsqueeze(2)
-    share: torch.Tensor = weights * variance / (weights.square() * variance).sum(2, keepdim=True)
-    moved: torch.Tensor = predicted + share * residual
-    return moved
+    share: torch.Tensor = weights * variance / (weights.square() * variance).sum(1, keepdim=True)
+    return predicted + share * problem.residual(predicted).unsqueeze(1)
 
 
 def projected(
@@ -68,53 +69,85 @@ def projected(
         ``(B, K, ...)`` that mix to the mixture up to rounding. ``problem.evaluations`` counts evaluations per source, all candidates added up.
     """
     keep = keep or {}
-    x = sigmas[0] * _normals(problem, 0, torch.arange(candidates).expand(len(problem.mixtures), -1))
-    alive = torch.arange(candidates).expand(len(problem.mixtures), -1)  # (B, N) numbers of the candidates: key of their noise
+    count = candidates
+    rows = problem.repeat(count)
+    x = sigmas[0] * rows.normals(0)
     clean = x
     for i, sigma in enumerate(sigmas):
-        predicted = _denoise(problem, x, sigma).clamp(0, 1) if bounded else _denoise(problem, x, sigma)
-        clean = condition(problem, predicted, bounded)
-        if keep.get(i, alive.shape[1]) < alive.shape[1]:
-            order = _losses(problem, clean, loss_sigmas).argsort(dim=1)[:, : keep[i]]
-            x, clean, alive = _take(x, order), _take(clean, order), alive.gather(1, order.cpu())
+        problem.evaluations += count
+        predicted = rows.denoise(x, sigma)
+        clean = condition(rows, predicted.clamp(0, 1) if bounded else predicted, bounded)
+        if keep.get(i, count) < count:
+            best = _best(problem, clean, keep[i], loss_sigmas)
+            rows, x, clean, count = rows.rows(best.cpu()), x[best], clean[best], keep[i]
         if i + 1 < len(sigmas):
-            following = sigmas[i + 1]
-            old = (x - clean) / sigma
-            fresh = _normals(problem, i + 1, alive)
-            x = clean + following * (math.sqrt(1 - stochasticity**2) * old + stochasticity * fresh)
-    if clean.shape[1] > 1:
-        clean = _take(clean, _losses(problem, clean, loss_sigmas).argmin(dim=1, keepdim=True))
-    return clean[:, 0]
+            kept = (x - clean) / sigma
+            x = clean + sigmas[i + 1] * (math.sqrt(1 - stochasticity**2) * kept + stochasticity * rows.normals(i + 1))
+    return clean if count == 1 else clean[_best(problem, clean, 1, loss_sigmas)]
 
 
-def _take(x: torch.Tensor, order: torch.Tensor) -> torch.Tensor:
-    return x[torch.arange(x.shape[0], device=x.device)[:, None], order]
+def _best(problem: Problem, clean: torch.Tensor, keep: int, sigmas: Sequence[float]) -> torch.Tensor:
+    """Row numbers of the ``keep`` candidates per mixture with the least denoising loss, ``(B * keep,)`` of the rows of ``clean``."""
+    batch = len(problem.mixtures)
+    count = clean.shape[0] // batch
+    problem.evaluations += count * len(sigmas)
+    criterion = by_denoising_loss(clean.unflatten(0, (batch, count)), problem.priors, problem.mixtures, problem.noise, sigmas)
+    order = criterion.argsort(dim=1, descending=True, stable=True)[:, :keep]
+    first: torch.Tensor = count * torch.arange(batch, device=order.device)[:, None]
+    return (first + order).flatten()
 
 
-def _normals(problem: Problem, step: int, alive: torch.Tensor) -> torch.Tensor:
-    """Standard normals ``(B, N, K, ...)`` keyed by the candidate's own number, so pruning does not change what a survivor draws."""
-    sources, count = problem.n_sources, alive.shape[1]
-    drawn = torch.empty(len(problem.mixtures), count, sources, *problem.source_shape, device=problem.device)
-    for number in alive.unique().tolist():
-        rows, columns = (alive == number).nonzero(as_tuple=True)
-        for k in range(sources):
-            ids = problem.mixtures.example_ids[rows]
-            drawn[rows, columns, k] = problem.noise.normal(ids, step, number * sources + k, problem.source_shape, problem.device)
-    return drawn
+def _info(name: str, title: str) -> MethodInfo:
+    paper = "sepbench's own; after Wang, Yu and Zhang (2023), DDNM"
+    return MethodInfo(name, title, "1", frozenset({"image", "vector"}), "prior", paper, deterministic=False, max_batch=64)
 
 
-def _denoise(problem: Problem, x: torch.Tensor, sigma: float) -> torch.Tensor:
-    """``(B, N, K, ...)``; counts N evaluations per source."""
-    problem.evaluations += x.shape[1] - 1
-    rows: torch.Tensor = problem.denoise(x.flatten(0, 1), sigma).unflatten(0, x.shape[:2])
-    return rows
+@dataclass
+class Projected(ScoreSeparator):
+    """One run of the projected diffusion.
+
+    Attributes:
+        steps, highest, lowest, rho: Karras et al.'s noise levels, one evaluation per source each.
+        stochasticity: see ``projected``.
+        bounded: sources lie in [0, 1]; None asks the task (images do).
+    """
+
+    steps: int = 50
+    highest: float = 1.0
+    lowest: float = 0.02
+    rho: float = 3.0
+    stochasticity: float = 1.0
+    bounded: bool | None = None
+
+    info: ClassVar[MethodInfo] = _info("projected", "Projected diffusion")
+
+    def supports_operator(self, task: TaskSpec) -> Support:
+        """The projection is written for weighted sums."""
+        return needs_weighted_sum(task)
+
+    def draw(self, problem: Problem, ctx: RunContext) -> torch.Tensor:
+        """One candidate per row."""
+        levels = karras_levels(QUICK_STEPS if ctx.budget == "quick" else self.steps, self.highest, self.lowest, self.rho)
+        bounded = ctx.task.domain == "image" if self.bounded is None else self.bounded
+        return projected(problem, levels, stochasticity=self.stochasticity, bounded=bounded)
 
 
-def _losses(problem: Problem, clean: torch.Tensor, sigmas: Sequence[float]) -> torch.Tensor:
-    """Denoising losses ``(B, N)``, the noises shared by all candidates and sources of an example."""
-    probes = problem.noise.fork(SELECTION_STREAM)
-    total = torch.zeros(clean.shape[:2], dtype=torch.float64, device=clean.device)
-    for level, sigma in enumerate(sigmas):
-        n = probes.normal(problem.mixtures.example_ids, level, 0, problem.source_shape, problem.device)[:, None, None]
-        total += (clean - _denoise(problem, clean + sigma * n, sigma)).double().flatten(2).square().sum(-1) / sigma**2
-    return total
+@dataclass
+class ProjectedFourTimes(Projected):
+    """Four draws, the mean of the best one's mode: 200 evaluations per source."""
+
+    steps: int = 45
+    best_of: int = 4
+    combine: Literal["best", "mean"] = "mean"
+
+    info: ClassVar[MethodInfo] = _info("projected-4x", "Projected diffusion, mean of 4")
+
+
+@dataclass
+class ProjectedSixteenTimes(ProjectedFourTimes):
+    """Sixteen draws, the mean of the best one's mode: 992 evaluations per source, BASIS' own number."""
+
+    steps: int = 57
+    best_of: int = 16
+
+    info: ClassVar[MethodInfo] = _info("projected-16x", "Projected diffusion, mean of 16")

@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 
 from baselines.posterior import Problem
 from sepbench.errors import MethodError, UnsupportedTaskError
 from sepbench.protocols import MethodInfo, Mixtures, RunContext, ScorePrior, Support, TaskSpec, TrainingView
+from sepbench.selection import by_denoising_loss, by_mixture_error, select, weighted_mean
 
 if TYPE_CHECKING:
     from baselines.priors.score_prior import Precision
+
+Criterion = Literal["denoising-loss", "mixture-error"]
+LOSS_SIGMAS = (0.05, 0.1, 0.2, 0.4, 0.8)
+"""Noise levels at which candidates are told apart: below, all look alike; above, none is recognised."""
+_ROWS_AT_ONCE = 4096
+"""Rows (mixtures times draws) that ``sample`` works on at a time: bounds memory, the network takes far fewer at once anyway."""
+
+
+def needs_weighted_sum(task: TaskSpec) -> Support:
+    """For samplers that solve the mixture for one source: every pixel of a mixture must be a weighted sum of that pixel of the sources."""
+    if task.operator not in ("sum", "mean", "gain"):
+        return Support(False, f"solves the mixture for one source, which operator {task.operator!r} does not allow; basis-ncsn and gaussian take any operator")
+    return Support(True)
 
 
 @dataclass
@@ -24,19 +39,29 @@ class ScoreSeparator:
         weights: path of a ``.safetensors`` prior with its card; empty for the one that ships for the task's data set.
         precision: arithmetic of the network, ``float32`` or ``bfloat16``.
         per_class: one prior per source class (needs class-wise weights; the row then knows more than the paper's).
+        best_of: draws of which the one with the best criterion is kept.
+        criterion: ``denoising-loss`` (of all sources, at ``loss_sigmas``) or ``mixture-error``; neither sees the truth.
+        loss_sigmas: noise levels of the denoising loss, one evaluation per source and draw each.
+        combine: ``best`` keeps the best draw; ``mean`` averages the draws of its mode, with weights exp(criterion / temperature).
+        temperature: of those weights, in units of the criterion.
     """
 
     weights: str = ""
     precision: Precision = "float32"
     per_class: bool = False
+    best_of: int = 1
+    criterion: Criterion = "denoising-loss"
+    loss_sigmas: tuple[float, ...] = LOSS_SIGMAS
+    combine: Literal["best", "mean"] = "best"
+    temperature: float = 10.0
 
     info: ClassVar[MethodInfo]
     weights_sha256: str = field(default="", init=False)
     _priors: list[ScorePrior] = field(default_factory=list, init=False, repr=False)
 
     def supports(self, task: TaskSpec) -> Support:
-        """A prior must exist for the data set, at the task's own shape."""
-        if self.weights:
+        """A prior must exist for the data set, at the task's own shape; where the true one is known, it is used."""
+        if self.weights or task.analytic_prior:
             return self.supports_operator(task)
         from baselines.priors.shipped import find_weights
 
@@ -51,6 +76,11 @@ class ScoreSeparator:
         """Overridden by samplers that need more than any linear operator."""
         return Support(True)
 
+    @property
+    def posterior_samples(self) -> int:
+        """Draws behind one estimate, as it stands in the results."""
+        return self.best_of
+
     def fit(self, view: TrainingView, ctx: RunContext) -> None:
         """Load the prior; no training data are touched."""
         from baselines.priors.shipped import find_weights
@@ -58,6 +88,9 @@ class ScoreSeparator:
 
         if self.weights:
             self._priors = [load_prior(Path(self.weights), precision=self.precision, device=ctx.device)]
+            return
+        if ctx.task.analytic_prior:
+            self._priors = [view.prior(slot) for slot in range(ctx.task.n_sources)]
             return
         slots = range(ctx.task.n_sources) if self.per_class else range(1)
         entries = [find_weights(ctx.task, k, self.per_class) for k in slots]
@@ -68,19 +101,52 @@ class ScoreSeparator:
         self.weights_sha256 = ",".join(entry.sha256 for entry in found)
 
     def separate(self, mixtures: Mixtures, ctx: RunContext) -> torch.Tensor:
-        """``(B, K, ...)``: one posterior sample (or whatever the method makes of several), not clamped."""
-        return self.estimate(self.problem(mixtures, ctx, draw=0), ctx)
+        """``(B, K, ...)``, not clamped: one draw, or the best of several."""
+        return self.estimate(self.problem(mixtures, ctx), ctx)
 
     def sample(self, mixtures: Mixtures, n: int, ctx: RunContext) -> torch.Tensor:
         """``(B, n, K, ...)`` independent draws; the first is what ``separate`` returns."""
-        return torch.stack([self.estimate(self.problem(mixtures, ctx, draw), ctx) for draw in range(n)], dim=1)
-
-    def problem(self, mixtures: Mixtures, ctx: RunContext, draw: int) -> Problem:
-        """The batch as samplers see it, on the noise stream of one draw."""
-        if not self._priors:
-            raise MethodError(f"{self.info.name}: separate() was called before fit()")
-        return Problem(mixtures, self._priors, ctx.noise.fork(draw), ctx.task.source_shape)
+        return self.draws(self.problem(mixtures, ctx), n, ctx, self.estimate)
 
     def estimate(self, problem: Problem, ctx: RunContext) -> torch.Tensor:
-        """The method itself."""
-        raise MethodError(f"{type(self).__name__} does not say how to estimate")
+        """``(B, K, ...)``: a draw per row, or what is made of ``best_of``."""
+        if self.best_of == 1:
+            return self.draw(problem, ctx)
+        draws, criterion = self.ranked(problem, self.best_of, ctx)
+        if self.combine == "best":
+            return select(draws, criterion)
+        return weighted_mean(draws, criterion, self.temperature, exchangeable=len(problem.priors) == 1)
+
+    def ranked(self, problem: Problem, n: int, ctx: RunContext) -> tuple[torch.Tensor, torch.Tensor]:
+        """``n`` draws per row ``(B, n, K, ...)`` and their criterion ``(B, n)``."""
+        draws = self.draws(problem, n, ctx, self.draw)
+        if self.criterion == "mixture-error":
+            return draws, by_mixture_error(draws, problem.mixtures)
+        problem.evaluations += n * len(self.loss_sigmas)
+        return draws, by_denoising_loss(draws, problem.priors, problem.mixtures, problem.noise, self.loss_sigmas)
+
+    def draws(self, problem: Problem, n: int, ctx: RunContext, one: Callable[[Problem, RunContext], torch.Tensor]) -> torch.Tensor:
+        """``one`` on ``n`` copies of every row, ``(B, n, K, ...)``."""
+        parts = []
+        for rows in torch.arange(len(problem.mixtures)).split(max(1, _ROWS_AT_ONCE // n)):
+            part = problem.rows(rows).repeat(n)
+            parts.append(one(part, ctx))
+        problem.evaluations += n * part.evaluations
+        stacked: torch.Tensor = torch.cat(parts).unflatten(0, (-1, n))
+        return stacked
+
+    def draw(self, problem: Problem, ctx: RunContext) -> torch.Tensor:
+        """The method itself: one draw per row of the problem, ``(B, K, ...)``."""
+        raise MethodError(f"{type(self).__name__} does not say how to draw")
+
+    def score_prior(self, slot: int) -> ScorePrior:
+        """The prior of one source; see ``HasScorePrior``."""
+        if not self._priors:
+            raise MethodError(f"{self.info.name}: score_prior() was called before fit()")
+        return self._priors[slot if len(self._priors) > 1 else 0]
+
+    def problem(self, mixtures: Mixtures, ctx: RunContext) -> Problem:
+        """The batch as samplers see it."""
+        if not self._priors:
+            raise MethodError(f"{self.info.name}: separate() was called before fit()")
+        return Problem(mixtures, self._priors, ctx.noise, ctx.task.source_shape)

@@ -81,14 +81,17 @@ class NoiseSource:
         """The same seed on another, independent stream."""
         return NoiseSource(self.seed, stream)
 
-    def words(self, example_ids: torch.Tensor, step: int, source: int, count: int, device: str | torch.device = "cpu") -> torch.Tensor:
+    def words(
+        self, example_ids: torch.Tensor, step: int, source: int, count: int, device: str | torch.device = "cpu", streams: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Random 32-bit words ``(B, 4 * ceil(count / 4))`` as int64, bit-identical on every device.
 
         Args:
             example_ids: ``(B,)`` integers in [0, 2**32).
             step: step of the sampler, in [0, 2**32).
-            source: source (or draw) number in [0, 2**16).
+            source: source number in [0, 2**16).
             count: words wanted per example.
+            streams: ``(B,)`` integers in [0, 2**16), a stream per row (several draws of one example in a batch) instead of the source's own.
 
         Raises:
             ValueError: step, source or an example id outside its range.
@@ -100,30 +103,47 @@ class NoiseSource:
             raise ValueError("example ids must lie in [0, 2**32)")
         blocks = -(-count // 4)
         out = torch.empty((ids.shape[0], blocks, 4), dtype=torch.int64, device=ids.device)
-        self._fill(out, ids, step, source)
+        last = torch.full_like(ids, self.stream) if streams is None else streams.to(device=device, dtype=torch.int64)
+        self._fill(out, ids, step, last * MAX_SOURCES + source)
         return out.flatten(1)
 
-    def _fill(self, out: torch.Tensor, ids: torch.Tensor, step: int, source: int) -> None:
+    def _fill(self, out: torch.Tensor, ids: torch.Tensor, step: int, last_words: torch.Tensor) -> None:
         batch, blocks, _ = out.shape
         block_numbers = torch.arange(blocks, dtype=torch.int64, device=out.device)
-        scalar = torch.tensor([step, self.stream * MAX_SOURCES + source], dtype=torch.int64).to(out.device)
+        second = torch.tensor(step, dtype=torch.int64, device=out.device)
         rows = batch if out.device.type != "cpu" else max(1, _CHUNK // max(1, blocks))
         for start in range(0, batch, rows):
-            chunk = ids[start : start + rows, None]
-            words = philox4x32((block_numbers[None, :], scalar[0], chunk, scalar[1]), _key(self.seed))
+            chunk, last = (words[start : start + rows, None] for words in (ids, last_words))
+            words = philox4x32((block_numbers[None, :], second, chunk, last), _key(self.seed))
             for column, word in enumerate(words):
                 out[start : start + rows, :, column] = word
 
-    def uniform(self, example_ids: torch.Tensor, step: int, source: int, shape: Sequence[int], device: str | torch.device = "cpu") -> torch.Tensor:
+    def uniform(
+        self,
+        example_ids: torch.Tensor,
+        step: int,
+        source: int,
+        shape: Sequence[int],
+        device: str | torch.device = "cpu",
+        streams: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         """Uniforms ``(B, *shape)`` float32 in [0, 1): multiples of 2**-24, bit-identical on every device."""
         count = _elements(shape)
-        words = self.words(example_ids, step, source, count, device)[:, :count]
+        words = self.words(example_ids, step, source, count, device, streams)[:, :count]
         return (words >> 8).to(torch.float32).mul_(2.0**-24).reshape(-1, *shape)
 
-    def normal(self, example_ids: torch.Tensor, step: int, source: int, shape: Sequence[int], device: str | torch.device = "cpu") -> torch.Tensor:
+    def normal(
+        self,
+        example_ids: torch.Tensor,
+        step: int,
+        source: int,
+        shape: Sequence[int],
+        device: str | torch.device = "cpu",
+        streams: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         """Standard normals ``(B, *shape)`` float32 by Box and Muller (1958), eq. (1)."""
         count = _elements(shape)
-        words = self.words(example_ids, step, source, count, device).unflatten(1, (-1, 2))
+        words = self.words(example_ids, step, source, count, device, streams).unflatten(1, (-1, 2))
         # (0, 1]: the logarithm's argument is never zero. 24 bits bound the radius by sqrt(48 ln 2) = 5.77.
         radius = (words[..., 0] >> 8).to(torch.float32).add_(1.0).mul_(2.0**-24).log_().mul_(-2.0).sqrt_()
         angle = (words[..., 1] >> 8).to(torch.float32).mul_(2.0 * math.pi * 2.0**-24)

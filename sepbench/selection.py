@@ -30,6 +30,38 @@ def select(draws: torch.Tensor, criterion: torch.Tensor) -> torch.Tensor:
     return draws[torch.arange(draws.shape[0], device=draws.device), best.to(draws.device)]
 
 
+def weighted_mean(draws: torch.Tensor, criterion: torch.Tensor, temperature: float, exchangeable: bool) -> torch.Tensor:
+    """An estimate of the posterior mean in the best mode: ``(B, N, K, ...)`` and ``(B, N)`` to ``(B, K, ...)``.
+
+    The mean minimises the squared error, so it beats any one draw of the mode in PSNR. Draws count with weights ``exp(criterion /
+    temperature)``, normalised: those of worse modes vanish, those of the best one are averaged. NaN counts for nothing.
+
+    Args:
+        draws: candidates.
+        criterion: higher is better.
+        temperature: in units of the criterion, above its own noise and below the gap between modes.
+        exchangeable: sources share a prior, so that draws may hold them in another order; they are put into that of the best draw.
+    """
+    best = select(draws, criterion)
+    aligned = _in_order_of(best, draws) if exchangeable else draws
+    weights = torch.softmax(criterion.nan_to_num(nan=-math.inf) / temperature, dim=1).to(draws)
+    mean: torch.Tensor = torch.einsum("bn,bn...->b...", weights, aligned)
+    return mean
+
+
+def _in_order_of(best: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:
+    """Draws with their sources permuted to lie closest to ``best`` ``(B, K, ...)``."""
+    from sepbench.metrics.assignment import best_assignment
+
+    batch, count = draws.shape[:2]
+    flat, target = draws.flatten(3), best.flatten(2)
+    # |a - b|^2 up to terms that no permutation changes
+    likeness = torch.einsum("bnid,bjd->bnij", flat.double(), target.double()).flatten(0, 1)
+    order = best_assignment(likeness).to(draws.device)  # order[row, j]: the draw's source that stands for j
+    ordered: torch.Tensor = draws.flatten(0, 1)[torch.arange(batch * count, device=draws.device)[:, None], order].unflatten(0, (batch, count))
+    return ordered
+
+
 def by_mixture_error(draws: torch.Tensor, mixtures: Mixtures) -> torch.Tensor:
     """Minus the RMS of ``m - g(x)``."""
     batch, count = draws.shape[:2]

@@ -11,7 +11,7 @@ from sepbench.data.gmm import GaussianMixture
 from sepbench.data.operators import make_operator
 from sepbench.noise import NoiseSource
 from sepbench.protocols import Mixtures, TaskSpec
-from sepbench.selection import by_denoising_loss, by_log_prior, by_mixture_error, by_truth, denoising_losses, flow_log_prob, select
+from sepbench.selection import by_denoising_loss, by_log_prior, by_mixture_error, by_truth, denoising_losses, flow_log_prob, select, weighted_mean
 
 
 def _prior(dimension: int, components: int = 2) -> GaussianMixture:
@@ -83,3 +83,25 @@ def test_the_oracle_picks_the_best_and_respects_the_assignment() -> None:
     assert by_truth(draws, references, spec).argmax(1).tolist() == [1, 1]
     ordered = TaskSpec("s", "t", "image", 2, (1, 8, 8), "sum", ("a", "b"), "ordered", (0, 1))
     assert by_truth(draws, references, ordered).argmax(1).tolist() == [2, 2]
+
+
+def test_the_mean_of_a_mode_ignores_other_modes_and_undoes_exchanged_sources() -> None:
+    truth = torch.rand(3, 2, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    wrong = torch.rand(3, 2, 1, 4, 4, generator=torch.Generator().manual_seed(1))
+    offset = 0.1 * torch.rand(3, 2, 1, 4, 4, generator=torch.Generator().manual_seed(2))
+    draws = torch.stack([truth + offset, (truth - offset).flip(1), wrong], dim=1)
+    criterion = torch.tensor([[0.0, -1e-9, -1e6]], dtype=torch.float64).expand(3, -1)
+    torch.testing.assert_close(weighted_mean(draws, criterion, temperature=1.0, exchangeable=True), truth)
+    as_they_stand = weighted_mean(draws, criterion, temperature=1.0, exchangeable=False)
+    torch.testing.assert_close(as_they_stand, 0.5 * (draws[:, 0] + draws[:, 1]))
+
+
+def test_the_mean_at_low_temperature_is_the_best_draw_and_nan_counts_for_nothing() -> None:
+    draws = torch.rand(4, 5, 2, 3, generator=torch.Generator().manual_seed(0))
+    criterion = torch.randn(4, 5, generator=torch.Generator().manual_seed(1)).double()
+    criterion[:, 2] = torch.nan
+    torch.testing.assert_close(weighted_mean(draws, criterion, 1e-6, exchangeable=True), select(draws, criterion))
+    warm = weighted_mean(draws, criterion, 1.0, exchangeable=False)
+    assert bool(torch.isfinite(warm).all())
+    draws[:, 2] = 100.0
+    torch.testing.assert_close(weighted_mean(draws, criterion, 1.0, exchangeable=False), warm)

@@ -79,6 +79,30 @@ def nearest_distances(images: torch.Tensor, reference: torch.Tensor) -> torch.Te
     return distances
 
 
+def sample_report(samples: torch.Tensor, training: torch.Tensor, held_out: torch.Tensor) -> dict[str, float | int]:
+    """Does a prior copy its training images? Median distances of its samples to the nearest image of either kind, equally many of each.
+
+    A prior that memorised stands nearer to what it was trained on: a ratio well below 1. Held-out images themselves are the yardstick.
+
+    Args:
+        samples, training, held_out: ``(N, C, H, W)`` images in [0, 1] or uint8; the first ``len(held_out)`` training images are compared.
+    """
+    count = min(len(training), len(held_out))
+    half = count // 2
+    to_training = float(nearest_distances(samples, training[:count]).median())
+    to_held_out = float(nearest_distances(samples, held_out[:count]).median())
+    return {
+        "samples": len(samples),
+        "images_of_each_kind": count,
+        "median_distance_to_training": round(to_training, 5),
+        "median_distance_to_held_out": round(to_held_out, 5),
+        "ratio": round(to_training / to_held_out, 4),
+        "median_distance_of_held_out_to_training": round(float(nearest_distances(held_out[:half], training[:count]).median()), 5),
+        "median_distance_of_samples_to_all_training": round(float(nearest_distances(samples, training).median()), 5),
+        "median_distance_of_held_out_to_all_training": round(float(nearest_distances(held_out[:half], training).median()), 5),
+    }
+
+
 def write_sheet(images: torch.Tensor, path: Path, columns: int = 16, scale: int = 2) -> None:
     """Write images ``(N, C, H, W)`` in [0, 1] (clamped) as one PNG, ``columns`` to a row, each pixel ``scale`` wide. Needs Pillow."""
     from PIL import Image

@@ -91,11 +91,12 @@ class ScorePrior:
         """``grad_x log p_sigma(x) = (D(x; sigma) - x) / sigma^2`` for images ``(..., C, H, W)``; float32, same shape."""
         return self._evaluate(self.denoiser.score, x, sigma)
 
-    @torch.no_grad()
     def _evaluate(self, function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], x: torch.Tensor, sigma: float | torch.Tensor) -> torch.Tensor:
+        """Differentiable with respect to ``x`` where it asks for a gradient, as log densities do; samplers pay for no graph."""
         flat, level = _flatten(x, sigma, self.shape)
         chunk = CPU_CHUNK if x.device.type == "cpu" else max(1, len(flat))
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+        with_graph = x.requires_grad and torch.is_grad_enabled()
+        with torch.set_grad_enabled(with_graph), torch.autocast(x.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
             parts = [function(a, s) for a, s in zip(torch.split(flat, chunk), torch.split(level, chunk), strict=True)]
         return _finite(torch.cat(parts).reshape(x.shape), f"the output of {self.name}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import platform
 import shlex
@@ -18,14 +19,17 @@ import torch
 from baselines.priors.denoising_loss import loss_per_level
 from baselines.priors.edm import EDMDenoiser
 from baselines.priors.ncsn_refinenet import ncsn_sigmas
+from baselines.priors.samples import draw_samples, sample_report, write_sheet
 from baselines.priors.score_prior import ScorePrior
 from baselines.priors.score_unet import ScoreUNet, UNetConfig
 from baselines.priors.train_config import TrainConfig, derived_seed
 from baselines.priors.training import Progress, Trainer
 from baselines.priors.weights_io import images_sha256, load_prior, save_prior
 from sepbench.errors import SepbenchError
+from sepbench.noise import NoiseSource
 
 _CARD_IMAGES = 512
+_CARD_SAMPLES = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,9 +151,21 @@ def export(trainer: Trainer, path: Path, data_name: str, command: str, notes: st
         },
         "held_out_loss": {f"{s:.5f}": round(v, 5) for s, v in zip(levels.tolist(), losses, strict=True)},
         "held_out_denoising_psnr_db": {f"{s:.5f}": round(v, 3) for s, v in zip(levels.tolist(), psnrs, strict=True)},
+        "sample_check": _sample_check(prior, trainer, path),
         "notes": notes,
     }
     return save_prior(path, prior, facts)
+
+
+def _sample_check(prior: ScorePrior, trainer: Trainer, path: Path) -> dict[str, float | int]:
+    """Unconditional samples: a sheet to look at beside the weights (where Pillow is there), and whether they are copies."""
+    denoiser = prior.denoiser
+    samples = draw_samples(
+        prior, _CARD_SAMPLES, NoiseSource(trainer.config.seed), sigma_range=(0.01, prior.sigma_range[1]), start=(denoiser.mean, denoiser.sigma_data)
+    )
+    if importlib.util.find_spec("PIL") is not None:
+        write_sheet(samples, path.with_suffix(".png"))
+    return sample_report(samples.clamp(0, 1), trainer.images, trainer.held_out)
 
 
 def _init(path: Path) -> ScorePrior:

@@ -7,7 +7,7 @@ import torch
 from prior_toys import MixtureNetwork, ZeroNetwork
 
 from baselines.priors.edm import EDMDenoiser
-from baselines.priors.samples import draw_samples, karras_levels, nearest_distances, write_sheet
+from baselines.priors.samples import draw_samples, karras_levels, nearest_distances, sample_report, write_sheet
 from baselines.priors.score_prior import ScorePrior
 from sepbench.noise import NoiseSource
 
@@ -61,3 +61,14 @@ def test_sheet_shows_the_pixels(tmp_path: Path, channels: int) -> None:
     assert picture.size == (3 * 7 * 2, 2 * 5 * 2)
     lit = [(x, y) for x in range(picture.width) for y in range(picture.height) if picture.getpixel((x, y)) not in (0, (0, 0, 0))]
     assert lit == [(x, y) for x in (18, 19) for y in (12, 13)]
+
+
+def test_the_report_shows_copies_of_training_images() -> None:
+    random = torch.Generator().manual_seed(0)
+    training, held_out = torch.rand(40, 1, 4, 4, generator=random), torch.rand(40, 1, 4, 4, generator=random)
+    copies = sample_report(training[:20] + 0.01, training, held_out)
+    fresh = sample_report(torch.rand(20, 1, 4, 4, generator=random), training, held_out)
+    assert copies["ratio"] < 0.1
+    assert 0.8 < fresh["ratio"] < 1.25
+    assert copies["median_distance_to_training"] == pytest.approx(0.01, rel=1e-3)
+    assert fresh["median_distance_of_held_out_to_training"] > 0.1

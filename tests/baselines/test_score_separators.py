@@ -1,0 +1,141 @@
+"""The registered samplers as separators: on analytic priors, so that no weights are needed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from method_toys import context, toy_task
+
+from baselines.score_separator import ScoreSeparator
+from sepbench.data.gmm import GaussianMixture
+from sepbench.data.operators import make_operator
+from sepbench.noise import NoiseSource
+from sepbench.protocols import HasScorePrior, Mixtures, PosteriorSampler, TaskSpec
+from sepbench.registry import create_separator
+
+DIMENSION = 3
+QUICK: dict[str, dict[str, Any]] = {
+    "basis-ncsn": {"steps_per_level": 5},
+    "basis-ncsn-10x": {"steps_per_level": 2},
+    "dirac": {"steps": 10},
+    "gaussian": {"steps": 10},
+    "diffusion-gibbs": {"levels": 5, "inner_steps": 2},
+    "alpha-rgs": {"iterations": 10},
+    "projected": {"steps": 10},
+    "projected-4x": {"steps": 6},
+    "projected-16x": {"steps": 4},
+}
+TASK = replace(toy_task((DIMENSION,), domain="vector"), analytic_prior=True)
+
+
+class AnalyticView:
+    """Hands out one analytic prior per slot."""
+
+    def __init__(self, priors: list[GaussianMixture]) -> None:
+        self.priors = priors
+
+    def prior(self, slot: int) -> GaussianMixture:
+        return self.priors[slot]
+
+
+def _gaussians(count: int, spread: float = 0.3) -> list[GaussianMixture]:
+    means = [torch.full((1, DIMENSION), 0.3 * (k + 1), dtype=torch.float64) for k in range(count)]
+    covariance = (spread**2 * torch.eye(DIMENSION, dtype=torch.float64))[None]
+    return [GaussianMixture(torch.ones(1, dtype=torch.float64), mean, covariance) for mean in means]
+
+
+def _fitted(name: str, task: TaskSpec = TASK, **more: Any) -> ScoreSeparator:
+    separator = create_separator(name, {**QUICK[name], **more})
+    assert isinstance(separator, ScoreSeparator)
+    separator.fit(AnalyticView(_gaussians(task.n_sources)), context(task))  # type: ignore[arg-type]
+    return separator
+
+
+def _mixtures(count: int, operator: str = "sum", sources: int = 2) -> Mixtures:
+    ids = torch.arange(count)
+    truth = torch.stack([prior.sample(NoiseSource(3), ids, 0, k) for k, prior in enumerate(_gaussians(sources))], dim=1).float()
+    mixing = make_operator(operator, sources)
+    return Mixtures(mixing.forward(truth), ids, mixing)
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_contract_of_a_posterior_sampler(name: str) -> None:
+    separator, mixtures, ctx = _fitted(name), _mixtures(4), context(TASK)
+    assert isinstance(separator, PosteriorSampler)
+    assert isinstance(separator, HasScorePrior)
+    assert separator.info.name == name
+    assert separator.supports(TASK).ok
+    estimates = separator.separate(mixtures, ctx)
+    assert estimates.shape == (4, 2, DIMENSION)
+    assert estimates.dtype == torch.float32
+    draws = separator.sample(mixtures, 3, ctx)
+    assert draws.shape == (4, 3, 2, DIMENSION)
+    torch.testing.assert_close(draws[:, 0], estimates)
+    assert not torch.allclose(draws[:, 1], draws[:, 0], atol=1e-3)
+    more = separator.sample(mixtures, 5, ctx)
+    torch.testing.assert_close(more[:, :3], draws)
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_draws_do_not_depend_on_the_batch(name: str) -> None:
+    separator, mixtures, ctx = _fitted(name), _mixtures(5), context(TASK)
+    draws = separator.sample(mixtures, 2, ctx)
+    alone = Mixtures(mixtures.values[3:4], mixtures.example_ids[3:4], mixtures.operator)
+    torch.testing.assert_close(separator.sample(alone, 2, ctx), draws[3:4], atol=1e-5, rtol=1e-5)
+
+
+def test_prior_of_a_source_is_known_after_fit_only() -> None:
+    separator = _fitted("projected")
+    assert float(separator.score_prior(1).denoise(torch.zeros(1, DIMENSION), 100.0).mean()) == pytest.approx(0.6, abs=0.01)
+    with pytest.raises(Exception, match="before fit"):
+        create_separator("projected", {}).score_prior(0)  # type: ignore[attr-defined]
+
+
+def test_the_best_of_many_has_the_least_denoising_loss() -> None:
+    separator, mixtures, ctx = _fitted("basis-ncsn", best_of=6), _mixtures(3), context(TASK)
+    problem = separator.problem(mixtures, ctx)
+    draws, criterion = separator.ranked(problem, 6, ctx)
+    assert problem.evaluations == 6 * (50 + len(separator.loss_sigmas))
+    rows = torch.arange(3)
+    torch.testing.assert_close(separator.separate(mixtures, ctx), draws[rows, criterion.argmax(1)])
+    assert separator.posterior_samples == 6
+
+
+def test_the_mean_of_many_is_nearer_to_the_posterior_mean_than_a_draw() -> None:
+    """Both sources have one spread, so each takes half of the residual."""
+    mixtures, ctx = _mixtures(200), context(TASK)
+    means = torch.tensor([0.3, 0.6])
+    exact = means[None, :, None] + 0.5 * (mixtures.values - 0.9)[:, None]
+    single = (_fitted("projected", steps=30).separate(mixtures, ctx) - exact).square().mean()
+    averaged = (_fitted("projected", steps=30, best_of=8, combine="mean", temperature=1e3).separate(mixtures, ctx) - exact).square().mean()
+    assert float(averaged) < 0.3 * float(single)
+
+
+@pytest.mark.parametrize(
+    ("name", "operator", "sources", "reason"),
+    [
+        ("alpha-rgs", "sum", 3, "two sources"),
+        ("diffusion-gibbs", "gain", 2, "gains"),
+        ("dirac", "channel-mean", 1, "channel-mean"),
+        ("projected", "channel-mean", 1, "channel-mean"),
+    ],
+)
+def test_tasks_that_a_sampler_cannot_take_are_refused_with_the_reason(name: str, operator: str, sources: int, reason: str) -> None:
+    task = replace(toy_task((3, 4, 4), classes=("a",) * sources, operator=operator), analytic_prior=True)
+    refused = create_separator(name, {}).supports(task)
+    assert not refused.ok
+    assert reason in refused.note
+
+
+@pytest.mark.parametrize("name", ["gaussian", "basis-ncsn"])
+def test_colorization_takes_any_linear_operator(name: str) -> None:
+    task = replace(toy_task((3, 4, 4), classes=("a",), operator="channel-mean"), analytic_prior=True)
+    assert create_separator(name, {}).supports(task).ok
+
+
+def test_hard_constraints_survive_the_mean() -> None:
+    separator, mixtures, ctx = _fitted("projected-4x"), _mixtures(6), context(TASK)
+    torch.testing.assert_close(mixtures.operator.forward(separator.separate(mixtures, ctx)), mixtures.values, atol=1e-5, rtol=0)
