@@ -87,6 +87,8 @@ class TaskSpec:
         observed_source: the slot whose clean samples the level ``mixtures+one`` hands out, or None.
         sample_rate: samples per second for audio, else None.
         datasets: name of the data set behind each source slot, so that a prior trained on its training split can be found.
+        analytic_prior: True if every source's distribution is known in closed form; ``TrainingView.prior`` then hands it out.
+        posterior_draws: N, if the suite scores N posterior draws per mixture (of ``PosteriorSampler.sample``) instead of estimates; else 0.
     """
 
     suite: str
@@ -101,6 +103,8 @@ class TaskSpec:
     observed_source: int | None = None
     sample_rate: int | None = None
     datasets: tuple[str, ...] = ()
+    analytic_prior: bool = False
+    posterior_draws: int = 0
 
     @property
     def class_agnostic(self) -> bool:
@@ -176,11 +180,14 @@ class TrainingView(Protocol):
     =============  ========================================
     level          accessors
     =============  ========================================
-    blind, bound   none
+    blind          none
+    bound          ``prior``
     mixtures+one   ``mixtures``, ``observed``
-    prior          ``clean``
-    sources        ``clean``, ``sources``
+    prior          ``clean``, ``prior``
+    sources        ``clean``, ``sources``, ``prior``
     =============  ========================================
+
+    ``prior`` is there only on tasks with ``TaskSpec.analytic_prior``.
     """
 
     @property
@@ -203,6 +210,10 @@ class TrainingView(Protocol):
 
     def sources(self, slot: int, limit: int | None = None) -> torch.Tensor:
         """Clean samples ``(N, ...)`` of the class that source ``slot`` is drawn from."""
+        ...
+
+    def prior(self, slot: int) -> ScorePrior:
+        """The true distribution of source ``slot``, in closed form; SupervisionError on tasks that have none."""
         ...
 
 
@@ -232,7 +243,7 @@ class Separator(Protocol):
 
 @runtime_checkable
 class PosteriorSampler(Protocol):
-    """Optional: draws from the posterior; unlocks best-of-N."""
+    """Optional: draws from the posterior; unlocks best-of-N, and the suites that score draws (``TaskSpec.posterior_draws``)."""
 
     def sample(self, mixtures: Mixtures, n: int, ctx: RunContext) -> torch.Tensor:
         """``(B, N, K, ...)`` independent draws."""
@@ -266,6 +277,15 @@ class ScorePrior(Protocol):
         ...
 
 
+@runtime_checkable
+class HasScorePrior(Protocol):
+    """Optional, for separators: the score prior of a source, known after ``fit``; unlocks pictures of the prior."""
+
+    def score_prior(self, slot: int) -> ScorePrior:
+        """The prior of source ``slot``."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class MetricInfo:
     """What a metric says of itself.
@@ -275,7 +295,8 @@ class MetricInfo:
         unit: ``dB``, ``1`` for pure numbers.
         higher_is_better: direction of improvement.
         domains: signals it is defined for.
-        per: ``source`` (one value per example and source) or ``mixture`` (one per example).
+        per: ``source`` (one value per example and source), ``mixture`` (one per example), or ``posterior`` (one per example, of all its
+            posterior draws together; see ``PosteriorMetric``).
         source: where the formula comes from.
         assigned_by: the metric whose best assignment is used on permutation tasks; its own name if it assigns itself.
     """
@@ -284,7 +305,7 @@ class MetricInfo:
     unit: str
     higher_is_better: bool
     domains: frozenset[Domain]
-    per: Literal["source", "mixture"]
+    per: Literal["source", "mixture", "posterior"]
     source: str
     assigned_by: str
 
@@ -301,4 +322,31 @@ class Metric(Protocol):
 
     def mixture_score(self, estimates: torch.Tensor, mixtures: Mixtures) -> torch.Tensor:
         """``(B,)`` float64 (``per='mixture'``)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PosteriorReference:
+    """The exact posterior of a batch of mixtures, float64 on the CPU; sources are flattened, D numbers each.
+
+    Attributes:
+        mean: ``(B, K * D)``.
+        covariance: ``(B, K * D, K * D)``; singular where the mixture is free of noise.
+        draws: ``(B, M, K * D)`` exact independent draws, the same in every run.
+    """
+
+    mean: torch.Tensor
+    covariance: torch.Tensor
+    draws: torch.Tensor
+
+
+@runtime_checkable
+class PosteriorMetric(Protocol):
+    """Compares a sampler's draws with the exact posterior (``per='posterior'``); one value per example."""
+
+    @property
+    def info(self) -> MetricInfo: ...
+
+    def posterior_score(self, draws: torch.Tensor, reference: PosteriorReference) -> torch.Tensor:
+        """``(B, N, K * D)`` float64 draws -> ``(B,)`` float64."""
         ...

@@ -9,6 +9,9 @@ from pathlib import Path
 import torch
 
 from sepbench.data.fetch import Found, obtain
+from sepbench.data.generated import PREFIX as GENERATED_PREFIX
+from sepbench.data.generated import generated_prior, open_generated
+from sepbench.data.gmm import GaussianMixture
 from sepbench.data.manifests import load_manifest
 from sepbench.data.readers import cifar10
 from sepbench.data.readers.idx import read_mnist
@@ -72,21 +75,30 @@ _DATASETS: dict[str, tuple[str, Callable[[Found, str], _Arrays]]] = {
 
 
 def dataset_names() -> list[str]:
-    """Names that ``open_dataset`` knows besides ``folder:<path>`` and ``npy:<path>``, sorted."""
+    """Names that ``open_dataset`` knows besides ``generated:<name>``, ``folder:<path>`` and ``npy:<path>``, sorted."""
     return sorted(_DATASETS)
 
 
 def manifest_of(name: str) -> str:
-    """The manifest that a data set's files belong to, ``""`` for ``folder:`` and ``npy:``.
+    """The manifest that a data set's files belong to, ``""`` for ``generated:``, ``folder:`` and ``npy:``.
 
     Raises:
         UnknownNameError: no such data set.
     """
-    if name.startswith((FOLDER_PREFIX, NPY_PREFIX)):
+    if name.startswith((GENERATED_PREFIX, FOLDER_PREFIX, NPY_PREFIX)):
         return ""
     if name not in _DATASETS:
         raise nearest(name, dataset_names(), "data set")
     return _DATASETS[name][0]
+
+
+def analytic_prior(name: str) -> GaussianMixture | None:
+    """The distribution behind a data set where it is known in closed form, else None.
+
+    Raises:
+        DataError: no such generated data set.
+    """
+    return generated_prior(name) if name.startswith(GENERATED_PREFIX) else None
 
 
 def open_dataset(name: str, split: str) -> SignalSet:
@@ -101,6 +113,7 @@ def open_dataset(name: str, split: str) -> SignalSet:
     ``digits``                       (1, 8, 8) in 0..1, v / 16   ours: first 1,000 and last 797
     ``bags-shoes-mini/bags``,        (3, 64, 64) in 0..1,        ``test`` only: 200
     ``bags-shoes-mini/shoes``        1 - v / 255
+    ``generated:<name>``             (D,), see ``generated``     2,100 and 100
     ``folder:<path>``                (C, H, W) in 0..1           ``<path>/train`` and ``<path>/test``; without them all is ``test``
     ``npy:<path>``                   (C, H, W) in 0..1           ``<path>/train.npy`` and ``<path>/test.npy``; a file is ``test``
     ===============================  ==========================  ====================================================================
@@ -114,6 +127,8 @@ def open_dataset(name: str, split: str) -> SignalSet:
     """
     if split not in SPLITS:
         raise DataError(f"unknown split {split!r}; data sets have 'train' and 'test'")
+    if name.startswith(GENERATED_PREFIX):
+        return open_generated(name, split)
     if name.startswith(FOLDER_PREFIX):
         folder = _split_path(name, Path(name.removeprefix(FOLDER_PREFIX)).expanduser().resolve(), split, "")
         return _read_own(name, split, folder, tuple(_fingerprint(path) for path, _ in list_images(folder)))

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 
 import torch
@@ -28,6 +28,22 @@ class GaussianMixture:
     weights: torch.Tensor
     means: torch.Tensor
     covariances: torch.Tensor
+    _eigen: list[tuple[torch.Tensor, torch.Tensor]] = field(default_factory=list, init=False, repr=False, compare=False)
+    _moved: dict[torch.device, GaussianMixture] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def to(self, device: torch.device) -> GaussianMixture:
+        """The same mixture with its parameters on a device, kept for the next call; itself if they are there."""
+        if self.means.device == device:
+            return self
+        if device not in self._moved:
+            self._moved[device] = GaussianMixture(self.weights.to(device), self.means.to(device), self.covariances.to(device))
+        return self._moved[device]
+
+    def _eigenbasis(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Eigenvalues ``(C, D)`` and eigenvectors ``(C, D, D)`` of the covariances, worked out once: samplers call thousands of times."""
+        if not self._eigen:
+            self._eigen.append(torch.linalg.eigh(self.covariances))
+        return self._eigen[0]
 
     @property
     def dimension(self) -> int:
@@ -49,23 +65,23 @@ class GaussianMixture:
 
     def log_prob(self, x: torch.Tensor, sigma: float | torch.Tensor = 0.0) -> torch.Tensor:
         """``log p_sigma(x)`` in nats: ``(M, D)`` to ``(M,)``."""
-        return torch.logsumexp(self._log_joint(x.double(), self._levels(x, sigma))[0], dim=1)
+        return torch.logsumexp(self.to(x.device)._log_joint(x.double(), self._levels(x, sigma))[0], dim=1)
 
     def denoise(self, x: torch.Tensor, sigma: float | torch.Tensor) -> torch.Tensor:
         """Posterior mean ``(M, D)`` of the clean source given ``x = clean + sigma n``, in x's dtype."""
         levels = self._levels(x, sigma)
-        noisy = x.double()
-        log_joint, eigenvalues, eigenvectors, rotated = self._log_joint(noisy, levels)
-        shrink = eigenvalues / (eigenvalues + levels[:, None, None] ** 2)
-        posterior_means = self.means + torch.einsum("cde,mce->mcd", eigenvectors, shrink * rotated)
-        return torch.einsum("mc,mcd->md", torch.softmax(log_joint, dim=1), posterior_means).to(x.dtype)
+        here = self.to(x.device)
+        log_joint, variances, rotated = here._log_joint(x.double(), levels)
+        shares = torch.softmax(log_joint, dim=1)
+        shrunk = here._rotate_back(shares[..., None] * (here._eigenbasis()[0] / variances) * rotated)
+        return (shares @ here.means + shrunk).to(x.dtype)
 
     def score(self, x: torch.Tensor, sigma: float | torch.Tensor) -> torch.Tensor:
         """Gradient of ``log p_sigma``, ``(M, D)``, in x's dtype (computed directly, so it stays exact as sigma goes to 0)."""
         levels = self._levels(x, sigma)
-        log_joint, eigenvalues, eigenvectors, rotated = self._log_joint(x.double(), levels)
-        pulls = -torch.einsum("cde,mce->mcd", eigenvectors, rotated / (eigenvalues + levels[:, None, None] ** 2))
-        return torch.einsum("mc,mcd->md", torch.softmax(log_joint, dim=1), pulls).to(x.dtype)
+        here = self.to(x.device)
+        log_joint, variances, rotated = here._log_joint(x.double(), levels)
+        return here._rotate_back(-torch.softmax(log_joint, dim=1)[..., None] * rotated / variances).to(x.dtype)
 
     def sample(self, noise: NoiseSource, ids: torch.Tensor, step: int, source: int) -> torch.Tensor:
         """One clean draw per id, ``(len(ids), D)`` float64."""
@@ -76,15 +92,22 @@ class GaussianMixture:
         return self.means[component] + torch.einsum("mde,me->md", factors[component], normal)
 
     def _levels(self, x: torch.Tensor, sigma: float | torch.Tensor) -> torch.Tensor:
-        return torch.as_tensor(sigma, dtype=torch.float64).expand(x.shape[0])
+        """``(M,)``, or ``(1,)`` where all rows share a level: then nothing that follows from the level is computed per row."""
+        return torch.as_tensor(sigma, dtype=torch.float64, device=x.device).reshape(-1)
 
-    def _log_joint(self, x: torch.Tensor, levels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """``log pi_c N(x; mu_c, C_c + sigma^2 I)`` ``(M, C)``, eigenvalues, eigenvectors and x - mu in the eigenbasis."""
-        eigenvalues, eigenvectors = torch.linalg.eigh(self.covariances)
-        rotated = torch.einsum("cde,mcd->mce", eigenvectors, x[:, None] - self.means)
+    def _log_joint(self, x: torch.Tensor, levels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """``log pi_c N(x; mu_c, C_c + sigma^2 I)`` ``(M, C)``; variances and x - mu in the components' eigenbases, ``(M, C, D)`` both."""
+        eigenvalues, eigenvectors = self._eigenbasis()
+        # One product with all bases side by side is several times faster than one per component.
+        side_by_side = eigenvectors.transpose(0, 1).flatten(1)
+        rotated = (x @ side_by_side).unflatten(1, (self.components, -1)) - torch.einsum("cde,cd->ce", eigenvectors, self.means)
         variances = eigenvalues + levels[:, None, None] ** 2
         quadratic = (rotated**2 / variances).sum(-1) + variances.log().sum(-1) + self.dimension * math.log(2 * math.pi)
-        return self.weights.log() - 0.5 * quadratic, eigenvalues, eigenvectors, rotated
+        return self.weights.log() - 0.5 * quadratic, variances, rotated
+
+    def _rotate_back(self, rotated: torch.Tensor) -> torch.Tensor:
+        """``(M, C, D)`` in the components' eigenbases to their sum in the coordinates of x, ``(M, D)``."""
+        return rotated.flatten(1) @ self._eigenbasis()[1].transpose(1, 2).flatten(0, 1)
 
 
 @dataclass(frozen=True, slots=True)

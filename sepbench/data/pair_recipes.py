@@ -167,6 +167,17 @@ def _bags_shoes() -> Iterator[Recipe]:
     yield Recipe("bags-shoes-mini.half.train-mixtures", (), by_index(50, 100))
 
 
+def _exact() -> Iterator[Recipe]:
+    """Suites of generated sources: the draws are independent, so the i-th of every slot are mixed; no random number."""
+
+    def by_index(start: int, n_sources: int) -> Callable[[Labels], np.ndarray]:
+        return lambda _: np.repeat(np.arange(start, start + 100)[:, None], n_sources, axis=1)
+
+    for n_sources in (2, 3):
+        yield Recipe(f"generated.{n_sources}-sources", (), by_index(0, n_sources))
+        yield Recipe(f"generated.{n_sources}-sources-val", (), by_index(2000, n_sources))
+
+
 def _all() -> Iterator[Recipe]:
     yield from _pair_suite(_Halved("mnist-pairs", "mnist", LOW, HIGH, held_out=5000, n_test=6000, n_val=500))
     yield from _nes_direction("x-0-4", LOW, HIGH)
@@ -175,6 +186,7 @@ def _all() -> Iterator[Recipe]:
     yield from _cifar10()
     yield from _pair_suite(_Halved("cifar10-mini-pairs", "cifar10-mini", ANIMALS, VEHICLES, held_out=500, n_test=1000, n_val=200))
     yield from _bags_shoes()
+    yield from _exact()
     yield from _pair_suite(_Halved("digits-pairs", "digits", LOW, HIGH, held_out=200, n_test=1000, n_val=200))
 
 

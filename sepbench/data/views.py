@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -12,7 +12,7 @@ import torch
 from sepbench.data.mixtures import MixtureSet, Transform
 from sepbench.data.signals import SignalSet
 from sepbench.errors import SupervisionError
-from sepbench.protocols import SUPERVISION_LEVELS, Supervision, TaskSpec, TrainingView
+from sepbench.protocols import SUPERVISION_LEVELS, ScorePrior, Supervision, TaskSpec, TrainingView
 
 _CHUNK = 2048
 
@@ -21,6 +21,7 @@ _LEVELS: dict[str, tuple[Supervision, ...]] = {
     "observed": ("mixtures+one",),
     "clean": ("prior", "sources"),
     "sources": ("sources",),
+    "prior": ("prior", "sources", "bound"),
 }
 
 
@@ -68,10 +69,11 @@ class TrainingMaterial:
 class PooledView:
     """The ``TrainingView`` of every suite. Data are opened when the first permitted accessor is called, so a blind method needs none."""
 
-    def __init__(self, supervision: Supervision, task: TaskSpec, material: Callable[[], TrainingMaterial]) -> None:
+    def __init__(self, supervision: Supervision, task: TaskSpec, material: Callable[[], TrainingMaterial], priors: Sequence[ScorePrior] = ()) -> None:
         self._supervision = supervision
         self._task = task
         self._make = material
+        self._priors = tuple(priors)
 
     @property
     def supervision(self) -> Supervision:
@@ -113,9 +115,20 @@ class PooledView:
     def sources(self, slot: int, limit: int | None = None) -> torch.Tensor:
         """Clean samples ``(N, ...)`` of one slot's class, see ``TrainingView``. Of all classes where the task is class-agnostic."""
         self._allow("sources", limit)
+        self._check_slot(slot)
+        return self._material.transform(self._material.sources[slot].load(limit))
+
+    def prior(self, slot: int) -> ScorePrior:
+        """The true distribution of one slot's sources in closed form, see ``TrainingView``; opens no data."""
+        self._allow("prior", None)
+        self._check_slot(slot)
+        if not self._priors:
+            raise SupervisionError(f"task {self._where} has no analytic prior: the distribution of its sources is not known in closed form")
+        return self._priors[slot]
+
+    def _check_slot(self, slot: int) -> None:
         if not 0 <= slot < self._task.n_sources:
             raise ValueError(f"slot must lie in [0, {self._task.n_sources}), got {slot}")
-        return self._material.transform(self._material.sources[slot].load(limit))
 
     @property
     def _where(self) -> str:
@@ -132,20 +145,21 @@ class PooledView:
             raise ValueError(f"limit must be at least 1, got {limit}")
 
 
-def make_view(supervision: Supervision, task: TaskSpec, material: Callable[[], TrainingMaterial]) -> TrainingView:
+def make_view(supervision: Supervision, task: TaskSpec, material: Callable[[], TrainingMaterial], priors: Sequence[ScorePrior] = ()) -> TrainingView:
     """The view of a task at one level.
 
     Args:
         supervision: the method's declared level.
         task: the task.
         material: makes the training material; called at most once, and not before a permitted accessor is.
+        priors: the distribution of every source slot where it is known in closed form; empty where not.
 
     Raises:
         SupervisionError: no such level.
     """
     if supervision not in SUPERVISION_LEVELS:
         raise SupervisionError(f"unknown supervision level {supervision!r}; choose from {', '.join(SUPERVISION_LEVELS)}")
-    return PooledView(supervision, task, material)
+    return PooledView(supervision, task, material, priors)
 
 
 def content_hashes(signals: SignalSet, rows: torch.Tensor) -> list[bytes]:

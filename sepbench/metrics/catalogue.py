@@ -10,6 +10,7 @@ import torch
 from sepbench.errors import SuiteError
 from sepbench.metrics.assignment import MAX_SOURCES
 from sepbench.metrics.consistency import MIXTURE_ERROR
+from sepbench.metrics.posterior import C2ST, ENERGY_DISTANCE, PIT_ERROR, POSTERIOR_COV_ERROR, POSTERIOR_MEAN_ERROR
 from sepbench.metrics.psnr import PSNR, PSNR_PAD32, PSNR_SUM_MSE, PSNR_UNCLAMPED
 from sepbench.metrics.squared_error import Array
 from sepbench.metrics.ssim import SSIM
@@ -48,7 +49,9 @@ class JointMetric(Protocol):
         ...
 
 
-_METRICS: dict[str, CataloguedMetric] = {metric.info.name: metric for metric in (PSNR, PSNR_UNCLAMPED, PSNR_SUM_MSE, PSNR_PAD32, SSIM, MIXTURE_ERROR)}
+_OF_ESTIMATES: tuple[CataloguedMetric, ...] = (PSNR, PSNR_UNCLAMPED, PSNR_SUM_MSE, PSNR_PAD32, SSIM, MIXTURE_ERROR)
+_OF_DRAWS: tuple[CataloguedMetric, ...] = (POSTERIOR_MEAN_ERROR, POSTERIOR_COV_ERROR, ENERGY_DISTANCE, C2ST, PIT_ERROR)
+_METRICS: dict[str, CataloguedMetric] = {metric.info.name: metric for metric in (*_OF_ESTIMATES, *_OF_DRAWS)}
 
 
 def get_metric(name: str) -> CataloguedMetric:
@@ -83,6 +86,8 @@ def check_metrics(names: Sequence[str], task: TaskSpec) -> None:
             raise SuiteError(f"metric {name!r} is listed twice for task {where}; remove one")
         if task.domain not in metric.info.domains:
             raise SuiteError(f"metric {name!r} is not defined for {task.domain} signals; remove it from task {where}")
+        if task.posterior_draws and metric.info.per != "posterior":
+            raise SuiteError(f"metric {name!r} scores estimates, task {where} has posterior draws; remove it from the task")
         support = metric.supports(task)
         if not support.ok:
             raise SuiteError(f"metric {name!r} {support.note}; remove it from task {where}")

@@ -6,6 +6,7 @@
       run.json                                     provenance, see ``run/provenance.py``
       cells/<task>--<method>.json                  state of one (task, method): fit seconds, peak memory, notes, errors
       estimates/<task>--<method>--<shard>.safetensors   ``estimates`` (n, K, ...) float32, ``example_ids`` (n,) int64, ``seconds`` (n,) float64
+                                                   (``estimates`` (n, N, K, ...) where the suite scores N posterior draws)
       scores/<task>--<method>--<shard>.parquet     one row per (example, source, metric)
       leaderboard.csv                              one row per (task, method, metric)
 """

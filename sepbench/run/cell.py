@@ -45,8 +45,8 @@ def run_cell(cell: Cell, plan: Plan, mixture_set: MixtureSet, sink: Sink, progre
 def new_record(cell: Cell, old: CellRecord) -> CellRecord:
     """The record a cell starts with; what an earlier session measured and this one will not is kept.
 
-    ``samples`` is the method's attribute ``posterior_samples``, the number of draws it chooses from (best-of-N), and ``weights_sha256`` its
-    attribute of that name, the digest of trained weights; methods that have neither count as 1 and "".
+    ``samples`` is the method's attribute ``posterior_samples``, the number of draws it chooses from (best-of-N), or the number of draws that
+    the suite scores; ``weights_sha256`` is its attribute of that name, the digest of trained weights; methods that have neither count as 1 and "".
     """
     return {
         "state": "partial",
@@ -104,7 +104,7 @@ def _separate(cell: Cell, missing: Sequence[Shard], plan: Plan, mixture_set: Mix
     record |= {
         "fit_seconds": session.fit_seconds,
         "load_seconds": session.load_seconds,
-        "samples": samples if isinstance(samples, int) else 1,
+        "samples": cell.task.spec.posterior_draws or (samples if isinstance(samples, int) else 1),
         "weights_sha256": weights,
     }
     sink.write_cell(cell.task.spec.name, cell.method, record)  # a resumed run may find every estimate there and never fit again
@@ -134,6 +134,6 @@ def _score(cell: Cell, plan: Plan, mixture_set: MixtureSet, sink: Sink, progress
     for number, shard in enumerate(cell.shards, 1):
         if sink.has_estimates(shard) and not sink.has_scores(shard, plan.metrics):
             progress.stage(f"score {number}/{len(cell.shards)}")
-            sink.write_scores(shard, score_shard(shard, sink.read_estimates(shard), mixture_set, cell.task.spec, plan.metrics))
+            sink.write_scores(shard, score_shard(shard, sink.read_estimates(shard), mixture_set, cell.task, plan.metrics))
         if not plan.request.keep_estimates:
             sink.remove_estimates(shard)

@@ -90,7 +90,7 @@ def rescore(run: Mapping[str, Any], suite: Suite, metrics: Sequence[str], sink: 
         mixture_set = tasks[task].mixture_set()
         for shard in shards:
             if sink.has_estimates(shard):
-                scores = score_shard(shard, sink.read_estimates(shard), mixture_set, tasks[task].spec, chosen)
+                scores = score_shard(shard, sink.read_estimates(shard), mixture_set, tasks[task], chosen)
             else:
                 scores = failed_scores(shard, record["error"], chosen)
             sink.write_scores(shard, scores)

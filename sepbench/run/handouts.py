@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from sepbench.protocols import Supervision, TaskSpec, TrainingView
+from sepbench.protocols import ScorePrior, Supervision, TaskSpec, TrainingView
 from sepbench.run.timing import Timer
 
 if TYPE_CHECKING:
@@ -40,6 +40,9 @@ class TimedView:
 
     def sources(self, slot: int, limit: int | None = None) -> torch.Tensor:
         return self._timed(lambda: self._view.sources(slot, limit))
+
+    def prior(self, slot: int) -> ScorePrior:
+        return self._view.prior(slot)
 
     def _timed(self, read: Callable[[], torch.Tensor]) -> torch.Tensor:
         with Timer("cpu") as timer:

@@ -10,7 +10,7 @@ import torch
 
 from sepbench.errors import MethodError, SuiteError
 from sepbench.metrics.catalogue import get_metric
-from sepbench.protocols import MethodInfo, Separator, Supervision, Support, TaskSpec
+from sepbench.protocols import MethodInfo, PosteriorSampler, Separator, Supervision, Support, TaskSpec
 from sepbench.registry import create_separator, nearest, separator_class, settings_of
 from sepbench.run.request import RequestError, RunRequest
 
@@ -149,12 +149,15 @@ def checked_metrics(names: Sequence[str], specs: Iterable[TaskSpec]) -> tuple[st
 
     Raises:
         UnknownNameError: no such metric.
-        RequestError: a metric that is not defined for a task's signals.
+        RequestError: a metric that is not defined for a task's signals, or scores estimates where the task has draws (and the reverse).
     """
-    chosen = _unique(names)
+    chosen, specs = _unique(names), list(specs)
     for name in chosen:
-        domains = get_metric(name).info.domains
+        domains, per = get_metric(name).info.domains, get_metric(name).info.per
         for spec in specs:
+            if (per == "posterior") != bool(spec.posterior_draws):
+                has = "posterior draws" if spec.posterior_draws else "estimates"
+                raise RequestError(f"metric {name!r} cannot score task {spec.name!r}, whose results are {has}; leave it out")
             if spec.domain not in domains:
                 raise RequestError(f"metric {name!r} is defined for {', '.join(sorted(domains))} signals, task {spec.name!r} has {spec.domain} signals")
     return chosen
@@ -215,6 +218,8 @@ def _support(method: str, separator: Separator, task: Task) -> Support:
     info, spec = separator.info, task.spec
     if spec.domain not in info.domains:
         return Support(False, f"separates {', '.join(sorted(info.domains))} signals only")
+    if spec.posterior_draws and not isinstance(separator, PosteriorSampler):
+        return Support(False, "draws no posterior samples, which is what this suite scores")
     trainable = task.support(info.supervision)
     if not trainable.ok:
         return trainable

@@ -9,21 +9,24 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from sepbench.metrics.draws import score_draws
 from sepbench.metrics.scoring import score_batch
-from sepbench.protocols import TaskSpec
 from sepbench.run.plan import Shard
 from sepbench.run.separate import one_line
 from sepbench.run.sink import ShardEstimates, ShardScores
 
 if TYPE_CHECKING:
     from sepbench.data.mixtures import MixtureSet
+    from sepbench.suites.model import Task
 
 WHOLE_MIXTURE = -1
 """``source`` of rows that belong to no single source."""
 
 
-def score_shard(shard: Shard, data: ShardEstimates, mixture_set: MixtureSet, spec: TaskSpec, metrics: Sequence[str]) -> ShardScores:
+def score_shard(shard: Shard, data: ShardEstimates, mixture_set: MixtureSet, task: Task, metrics: Sequence[str]) -> ShardScores:
     """Scores of one shard: one row per example, scored source and metric; one row per metric, with the error, for examples that failed.
+
+    Where the task has ``posterior_draws`` the shard holds draws instead of estimates, and they are scored against the exact posterior.
 
     Runs on the CPU whatever device separated, so that scores of the same estimates are the same everywhere. A metric that raises fails the
     shard's examples with its error.
@@ -32,9 +35,13 @@ def score_shard(shard: Shard, data: ShardEstimates, mixture_set: MixtureSet, spe
     good = torch.tensor([example for example in range(shard.start, shard.stop) if example not in errors], dtype=torch.int64)
     columns = _no_rows()
     if len(good):
-        references, mixtures = mixture_set.sources(good), mixture_set.mixtures(good)
+        mixtures, rows = mixture_set.mixtures(good), data.estimates[good - shard.start]
+        references = None if task.spec.posterior_draws else mixture_set.sources(good)
         try:
-            table = score_batch(metrics, data.estimates[good - shard.start], references, mixtures, spec)
+            if references is None:
+                table = score_draws(metrics, rows, mixtures, task.exact_posterior(), task.spec)
+            else:
+                table = score_batch(metrics, rows, references, mixtures, task.spec)
         except Exception as error:
             errors |= dict.fromkeys(good.tolist(), f"scoring failed: {one_line(error)}")
         else:

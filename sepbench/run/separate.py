@@ -11,7 +11,7 @@ import torch
 
 from sepbench.errors import MethodError
 from sepbench.noise import NoiseSource
-from sepbench.protocols import Mixtures, RunContext, Separator
+from sepbench.protocols import Mixtures, PosteriorSampler, RunContext, Separator, TaskSpec
 from sepbench.registry import create_separator
 from sepbench.run.handouts import References, TimedView
 from sepbench.run.plan import Cell, Shard
@@ -72,14 +72,14 @@ def open_session(cell: Cell, request: RunRequest, mixture_set: MixtureSet, progr
 
 
 def separate_shard(session: Session, shard: Shard, advance: Callable[[int], None]) -> ShardEstimates:
-    """Estimates of one shard, in batches of at most ``info.max_batch``.
+    """Estimates of one shard, or its posterior draws where the task asks for them, in batches of at most ``info.max_batch``.
 
     A batch whose separation raises is taken apart and tried example by example, so that only the bad ones fail. Estimates that break the
     contract (shape, dtype, device, inputs changed) fail with their whole batch, and non-finite ones alone.
     """
     spec = session.cell.task.spec
     ids = torch.arange(shard.start, shard.stop, dtype=torch.int64)
-    estimates = torch.full((len(shard), spec.n_sources, *spec.source_shape), torch.nan)
+    estimates = torch.full((len(shard), *_result_shape(spec)), torch.nan)
     seconds = torch.full((len(shard),), torch.nan, dtype=torch.float64)
     errors: dict[int, str] = {}
     if session.warm_up_seconds is None:
@@ -111,21 +111,40 @@ def measure_latency(session: Session, n_examples: int) -> float:
 
 
 def separate_batch(session: Session, mixtures: Mixtures) -> tuple[torch.Tensor, float]:
-    """Checked estimates ``(B, K, ...)`` on the CPU and the seconds of the call, references left out.
+    """Checked estimates ``(B, K, ...)``, or draws ``(B, N, K, ...)``, on the CPU and the seconds of the call, references left out.
 
     Raises:
         ContractError: the estimates are not what the contract asks for.
-        Exception: whatever ``separate`` raises.
+        Exception: whatever ``separate`` or ``sample`` raises.
     """
     before = _fingerprint(mixtures)
     read = session.references.seconds if session.references else 0.0
     with Timer(session.ctx.device) as timer:
-        returned = session.separator.separate(mixtures, session.ctx)
+        returned = _call(session.separator, mixtures, session.ctx)
     elapsed = timer.seconds - ((session.references.seconds if session.references else 0.0) - read)
     estimates = _checked(returned, session, len(mixtures))
     if _fingerprint(mixtures) != before:
-        raise ContractError("separate changed its input mixtures in place")
+        raise ContractError(f"{_called(session)} changed its input mixtures in place")
     return estimates.detach().cpu(), elapsed
+
+
+def _call(separator: Separator, mixtures: Mixtures, ctx: RunContext) -> object:
+    if not ctx.task.posterior_draws:
+        return separator.separate(mixtures, ctx)
+    if not isinstance(separator, PosteriorSampler):
+        raise ContractError("draws no posterior samples")
+    return separator.sample(mixtures, ctx.task.posterior_draws, ctx)
+
+
+def _called(session: Session) -> str:
+    """Name of the method's function that gave the result, for messages."""
+    return "sample" if session.ctx.task.posterior_draws else "separate"
+
+
+def _result_shape(spec: TaskSpec) -> tuple[int, ...]:
+    """What a method returns per mixture: ``(K, ...)``, or ``(N, K, ...)`` where N draws are scored."""
+    draws = (spec.posterior_draws,) if spec.posterior_draws else ()
+    return (*draws, spec.n_sources, *spec.source_shape)
 
 
 class ContractError(MethodError):
@@ -179,13 +198,14 @@ def _fingerprint(mixtures: Mixtures) -> tuple[int, int, int]:
 
 def _checked(returned: object, session: Session, n: int) -> torch.Tensor:
     spec, device = session.cell.task.spec, torch.device(session.ctx.device)
+    called = _called(session)
     if not isinstance(returned, torch.Tensor):
-        raise ContractError(f"separate returned {type(returned).__name__} instead of a tensor")
-    expected = (n, spec.n_sources, *spec.source_shape)
+        raise ContractError(f"{called} returned {type(returned).__name__} instead of a tensor")
+    expected = (n, *_result_shape(spec))
     if tuple(returned.shape) != expected:
-        raise ContractError(f"separate returned shape {tuple(returned.shape)} instead of {expected}")
+        raise ContractError(f"{called} returned shape {tuple(returned.shape)} instead of {expected}")
     if returned.dtype != torch.float32:
-        raise ContractError(f"separate returned {returned.dtype} instead of torch.float32")
+        raise ContractError(f"{called} returned {returned.dtype} instead of torch.float32")
     if returned.device.type != device.type or (device.index is not None and returned.device.index != device.index):
-        raise ContractError(f"separate returned estimates on {returned.device} instead of {session.ctx.device}")
+        raise ContractError(f"{called} returned estimates on {returned.device} instead of {session.ctx.device}")
     return returned

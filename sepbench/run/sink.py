@@ -20,7 +20,7 @@ class ShardEstimates:
     """What separating one shard yields.
 
     Attributes:
-        estimates: ``(n, K, ...)`` float32 on the CPU; NaN where an example failed.
+        estimates: ``(n, K, ...)`` float32 on the CPU, or draws ``(n, N, K, ...)`` where the suite scores them; NaN where an example failed.
         seconds: ``(n,)`` float64 seconds of ``separate`` per example: its batch's time over the batch's size.
         errors: one line per failed example id.
     """

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import torch
 
+from sepbench.data.datasets import analytic_prior
+from sepbench.data.gmm import GaussianMixture
 from sepbench.data.mixtures import MixtureSet, Transform
 from sepbench.data.pairs import PairList, read_pairs
 from sepbench.data.signals import SignalSet
@@ -133,6 +135,14 @@ class TaskData:
                 raise SuiteError(f"pair list {frozen.path}, example {example}: {problem}")
             columns.append(rows)
         return signals, PairList(torch.stack(columns, dim=1), pairs.sha256, pairs.gains)
+
+    def priors(self) -> tuple[GaussianMixture, ...]:
+        """The distribution of every slot's sources, empty unless all are known in closed form."""
+        if self.transform != Transform() or any(c.labels is not None for c in self.slots):
+            return ()
+        found = [analytic_prior(c.dataset) for c in self.slots]
+        known = tuple(prior for prior in found if prior is not None)
+        return known if len(known) == len(self.slots) else ()
 
     def mixture_set(self) -> MixtureSet:
         """The frozen mixtures."""

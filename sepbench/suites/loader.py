@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import cast, get_args
 
@@ -62,12 +63,15 @@ class _Reader:
         self.classes = {key: _source_class(key, table) for key, table in root.tables("classes").items()}
         self.frozen = self._digests() if check else None
         data = root.table("data")
-        self.shape = data.integers("shape")
+        self.shape = data.integers("shape", [])
         self.test_split = data.text("test", "test")
         self.train_split = data.text("train", "train")
         self.held_out = data.integer("held_out", 0)
         self.transform = Transform(data.integer("pad", 0))
         self.sample_rate = data.optional_integer("sample_rate")
+        self.posterior_draws = root.integer("posterior_draws", 0)
+        if self.posterior_draws < 0 or self.posterior_draws == 1:
+            raise SuiteError(f"{path}: posterior_draws must be at least 2, or left out; found {self.posterior_draws}")
         data.close()
 
     def suite(self) -> Suite:
@@ -104,15 +108,21 @@ class _Reader:
     def _task(self, key: str, rules: Table, own: Table, validates: str) -> Task:
         """A task; ``rules`` is the table of the task it validates, or its own."""
         slots = tuple(self._class(name, rules) for name in rules.texts("sources"))
-        spec = self._spec(key, rules, slots)
-        data = self._data(rules, own, validates or key, key, slots, spec)
+        shape = rules.integers("shape", list(self.shape))
+        if not shape:
+            raise SuiteError(f"{rules.where}: key 'shape' is missing, here and in [data]")
+        spec = self._spec(key, rules, slots, shape)
+        data = self._data(rules, own, validates or key, key, slots, spec, shape)
+        spec = replace(spec, analytic_prior=bool(data.priors()))
+        if self.posterior_draws and not spec.analytic_prior:
+            raise SuiteError(f"{rules.where}: posterior_draws needs sources whose distribution is known, data sets 'generated:...'")
         split: TaskSplit = "validation" if validates else "test"
         frozen = self._frozen(key)
         n_examples = len(data.pairs.read()) if frozen is None else frozen.integer("n")
         mixtures = "" if frozen is None else frozen.text("mixtures_sha256")
         return Task(spec, split, validates, n_examples, data.pairs.sha256, mixtures, data)
 
-    def _spec(self, key: str, rules: Table, slots: tuple[SourceClass, ...]) -> TaskSpec:
+    def _spec(self, key: str, rules: Table, slots: tuple[SourceClass, ...], shape: tuple[int, ...]) -> TaskSpec:
         observed = rules.optional_integer("observed_source")
         scored = rules.integers("scored_sources", list(range(len(slots))))
         for slot in (*scored, *(() if observed is None else (observed,))):
@@ -123,7 +133,7 @@ class _Reader:
             name=key,
             domain=self.domain,
             n_sources=len(slots),
-            source_shape=self.transform.shape(self.shape),
+            source_shape=self.transform.shape(shape),
             operator=rules.choice("operator", OPERATOR_NAMES),
             source_classes=tuple(c.name for c in slots),
             assignment=cast(Assignment, rules.choice("assignment", get_args(Assignment))),
@@ -131,16 +141,17 @@ class _Reader:
             observed_source=observed,
             sample_rate=self.sample_rate,
             datasets=tuple(c.dataset for c in slots),
+            posterior_draws=self.posterior_draws,
         )
 
-    def _data(self, rules: Table, own: Table, trained_as: str, key: str, slots: tuple[SourceClass, ...], spec: TaskSpec) -> TaskData:
+    def _data(self, rules: Table, own: Table, trained_as: str, key: str, slots: tuple[SourceClass, ...], spec: TaskSpec, shape: tuple[int, ...]) -> TaskData:
         pairs = self._list(own, "pairs", key)
         if pairs is None:
             raise SuiteError(f"{own.where}: key 'pairs' is missing")
         return TaskData(
             opener=self.opener,
             slots=slots,
-            shape=self.shape,
+            shape=shape,
             operator=spec.operator,
             transform=self.transform,
             test_split=self.test_split,

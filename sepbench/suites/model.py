@@ -6,6 +6,7 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import Literal
 
+from sepbench.data.gmm import ExactPosterior
 from sepbench.data.mixtures import MixtureSet
 from sepbench.data.views import make_view
 from sepbench.errors import SuiteError, UnsupportedTaskError
@@ -75,7 +76,19 @@ class Task:
         """
         if supervision not in _UNTRAINED and self.data.untrainable:
             raise UnsupportedTaskError(f"{self.spec.suite}/{self.spec.name}: {self.data.untrainable}")
-        return make_view(supervision, self.spec, self.data.training)
+        return make_view(supervision, self.spec, self.data.training, self.data.priors())
+
+    def exact_posterior(self) -> ExactPosterior:
+        """``p(sources | mixture)`` in closed form.
+
+        Raises:
+            UnsupportedTaskError: the sources' distribution is not known, or the mixing differs between examples.
+        """
+        priors, weights = self.data.priors(), self.data.mixture_set().operator_for([0]).matrix()
+        if not priors or weights.shape != (1, len(priors)):
+            where = f"{self.spec.suite}/{self.spec.name}"
+            raise UnsupportedTaskError(f"{where} has no posterior in closed form: it needs generated sources and one weighted sum for all mixtures")
+        return ExactPosterior(priors, weights[0])
 
     def verify(self) -> str:
         """Mix everything again and compare with the frozen digest; the digest is returned.

@@ -11,7 +11,7 @@ from sklearn.datasets import load_digits
 from sepbench.data.operators import MixingOperator, make_operator
 from sepbench.errors import SupervisionError
 from sepbench.noise import NoiseSource
-from sepbench.protocols import Mixtures, RunContext, Supervision, TaskSpec
+from sepbench.protocols import Mixtures, RunContext, ScorePrior, Supervision, TaskSpec
 
 ALLOWED: dict[str, set[str]] = {
     "blind": set(),
@@ -51,6 +51,9 @@ class ToyView:
 
     def sources(self, slot: int, limit: int | None = None) -> torch.Tensor:
         return self._give("sources", self.by_slot[slot], limit)
+
+    def prior(self, slot: int) -> ScorePrior:
+        raise SupervisionError(f"{self.task.name} has no analytic prior")
 
 
 def toy_task(

@@ -30,6 +30,16 @@ def test_score_is_the_gradient_and_obeys_tweedie(seed: int, components: int, dim
         torch.testing.assert_close(x + sigma**2 * prior.score(x, sigma), prior.denoise(x, sigma), rtol=1e-8, atol=1e-8)
 
 
+def test_a_level_per_row_is_as_good_as_one_for_all() -> None:
+    prior = _mixture(3, 3, 4)
+    x = torch.randn(5, 4, generator=torch.Generator().manual_seed(1))
+    levels = torch.tensor([0.1, 0.3, 0.5, 0.7, 1.1])
+    for function in (prior.denoise, prior.score, prior.log_prob):
+        rows = torch.cat([function(x[i : i + 1], float(levels[i])) for i in range(5)])
+        torch.testing.assert_close(function(x, levels), rows)
+        assert rows.dtype == (torch.float64 if function == prior.log_prob else torch.float32)
+
+
 def test_log_prob_integrates_to_one() -> None:
     prior = _mixture(1, 3, 1)
     grid = torch.linspace(-12, 12, 20001, dtype=torch.float64)[:, None]

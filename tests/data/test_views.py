@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from sepbench.data.gmm import GaussianMixture
 from sepbench.data.mixtures import MixtureSet, Transform
 from sepbench.data.pairs import PairList
 from sepbench.data.signals import ArraySignals
@@ -19,14 +20,16 @@ ACCESSORS: dict[str, Callable[[TrainingView], torch.Tensor]] = {
     "observed": lambda view: view.observed(),
     "clean": lambda view: view.clean(),
     "sources": lambda view: view.sources(0),
+    "prior": lambda view: view.prior(0).denoise(torch.zeros(1, 1), 1.0),
 }
 GRANTED = {
     "blind": set(),
-    "bound": set(),
+    "bound": {"prior"},
     "mixtures+one": {"mixtures", "observed"},
-    "prior": {"clean"},
-    "sources": {"clean", "sources"},
+    "prior": {"clean", "prior"},
+    "sources": {"clean", "sources", "prior"},
 }
+PRIORS = tuple(GaussianMixture(torch.ones(1).double(), torch.full((1, 1), float(k)).double(), torch.ones(1, 1, 1).double()) for k in range(2))
 
 
 def spec(observed: int | None = 1) -> TaskSpec:
@@ -52,7 +55,7 @@ def material(signals: ArraySignals | None = None) -> TrainingMaterial:
 
 
 def view(level: Supervision, observed: int | None = 1) -> TrainingView:
-    return make_view(level, spec(observed), material)
+    return make_view(level, spec(observed), material, PRIORS)
 
 
 @pytest.mark.parametrize("level", list(SUPERVISION_LEVELS))
@@ -85,7 +88,7 @@ def test_the_values_are_those_of_the_pools() -> None:
 @pytest.mark.parametrize("limit", [1, 2, 5, 99])
 def test_limit_gives_the_first_so_many(limit: int) -> None:
     for level, accessors in GRANTED.items():
-        for accessor in accessors:
+        for accessor in accessors - {"prior"}:
             method = getattr(view(level), accessor)  # type: ignore[arg-type]
             arguments = (0,) if accessor == "sources" else ()
             assert torch.equal(method(*arguments, limit=limit), method(*arguments)[:limit])
@@ -96,6 +99,23 @@ def test_arguments_out_of_range_are_refused() -> None:
         view("prior").clean(limit=0)
     with pytest.raises(ValueError, match="slot"):
         view("sources").sources(2)
+
+
+def test_the_prior_of_a_slot_is_handed_out_without_opening_data() -> None:
+    def explode() -> TrainingMaterial:
+        raise AssertionError("opened")
+
+    for level in ("prior", "sources", "bound"):
+        seen = make_view(level, spec(), explode, PRIORS)  # type: ignore[arg-type]
+        assert [seen.prior(slot) for slot in range(2)] == list(PRIORS)
+        with pytest.raises(ValueError, match="slot"):
+            seen.prior(2)
+
+
+def test_a_task_without_an_analytic_prior_says_so() -> None:
+    with pytest.raises(SupervisionError, match="task fake/task has no analytic prior") as caught:
+        make_view("prior", spec(), material).prior(0)
+    assert "\n" not in str(caught.value)
 
 
 def test_an_unknown_level_is_refused() -> None:

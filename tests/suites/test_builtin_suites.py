@@ -13,7 +13,7 @@ import torch
 from suite_toys import NumberedSignals
 
 from sepbench.data.pairs import file_sha256, read_pairs
-from sepbench.errors import DataError, UnsupportedTaskError
+from sepbench.errors import DataError, SupervisionError, UnsupportedTaskError
 from sepbench.protocols import Supervision
 from sepbench.registry import suite_names
 from sepbench.resources import suites_root
@@ -30,6 +30,8 @@ SIZES = {  # mixtures of the test tasks: the papers' figures, protocols.md sec. 
     "cifar10-mini-pairs": {"class-split": 1000, "class-agnostic": 1000},
     "cifar10-pairs": {"class-split": 25_000, "class-agnostic": 25_000},
     "digits-pairs": {"class-split": 1000, "class-agnostic": 1000},
+    "gaussian-exact": {"d2": 100, "d8": 100, "d8-three": 100, "d64": 100},
+    "gmm-exact": {"d2": 100, "d8": 100, "d64": 100},
     "mnist-lass": {"permuted": 10_000},
     "mnist-nes": {"x-0-4": 5000, "x-5-9": 5000},
     "mnist-pairs": {"class-split": 6000, "class-agnostic": 6000},
@@ -99,6 +101,36 @@ def test_metrics_are_known(suites: dict[str, Suite]) -> None:
     for suite in suites.values():
         for metric in suite.metrics:
             assert suite.domain in catalogue.get_metric(metric).info.domains
+        for task in suite.tasks.values():
+            catalogue.check_metrics(suite.metrics, task.spec)
+
+
+def test_exact_suites_score_draws_of_sources_with_a_known_distribution(suites: dict[str, Suite]) -> None:
+    exact = {name for name, suite in suites.items() for task in suite.tasks.values() if task.spec.posterior_draws}
+    assert exact == {"gaussian-exact", "gmm-exact"}
+    for name, suite in suites.items():
+        for task in suite.tasks.values():
+            assert task.spec.analytic_prior == (name in exact)
+            assert task.spec.posterior_draws == (256 if name in exact else 0)
+            if name not in exact:
+                with pytest.raises(SupervisionError, match="has no analytic prior"):
+                    task.view("bound").prior(0)
+    spec = suites["gaussian-exact"].tasks["d8-three"].spec
+    assert (spec.domain, spec.n_sources, spec.source_shape, spec.assignment) == ("vector", 3, (8,), "ordered")
+
+
+@pytest.mark.parametrize(("task", "most_modes"), [("d2", 2), ("d8", 2), ("d64", 2)])
+def test_posteriors_of_gaussian_mixtures_have_two_modes(suites: dict[str, Suite], task: str, most_modes: int) -> None:
+    """Most mixtures are explained by two combinations of components, none of which is all but certain."""
+    found = suites["gmm-exact"].tasks[task]
+    shares = found.exact_posterior().responsibilities(found.mixture_set().mixtures(range(100)).values)
+    assert float((shares.amax(1) < 0.9).double().mean()) > 0.5
+    assert float((shares > 0.05).sum(1).double().median()) == most_modes
+
+
+def test_without_a_known_distribution_there_is_no_exact_posterior(suites: dict[str, Suite]) -> None:
+    with pytest.raises(UnsupportedTaskError, match="digits-pairs/class-split has no posterior in closed form"):
+        suites["digits-pairs"].tasks["class-split"].exact_posterior()
 
 
 # --- with data -----------------------------------------------------------------------------------------------------------------------

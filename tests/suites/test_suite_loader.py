@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import tomllib
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from suite_toys import NumberedSignals, Opener, ToyFolder
 
-from sepbench.data.pairs import read_pairs
+from sepbench.data.pairs import pairs_csv, read_pairs
 from sepbench.errors import DataError, SepbenchError, SuiteError, SupervisionError, UnknownNameError, UnsupportedTaskError
+from sepbench.suites.freeze import write_digests
 from sepbench.suites.loader import load_suite
 
 
@@ -256,6 +258,80 @@ def test_freezing_without_data_keeps_the_digest_of_an_unchanged_list_only(toy: T
     task = load_suite(str(toy.toml), toy_opener).tasks["split"]
     assert task.digest == ""
     assert task.n_examples == 1
+
+
+EXACT = """\
+format = 1
+name = "toy-exact"
+version = 1
+title = "Toy"
+description = "Made up"
+domain = "vector"
+metrics = ["energy_distance"]
+ranking_metric = "energy_distance"
+methods = ["exact-posterior"]
+posterior_draws = 16
+
+[data]
+shape = [2]
+
+[classes]
+first = { dataset = "generated:gaussian-d2-0" }
+second = { dataset = "generated:gaussian-d2-1" }
+third = { dataset = "generated:gaussian-d8-0" }
+
+[tasks.two]
+pairs = "two.csv"
+sources = ["first", "second"]
+operator = "mean"
+assignment = "ordered"
+
+[tasks.eight]
+pairs = "two.csv"
+shape = [8]
+sources = ["third", "third"]
+operator = "sum"
+assignment = "permutation"
+"""
+
+
+def exact_folder(folder: Path, text: str = EXACT) -> Path:
+    path = folder / "toy-exact.toml"
+    path.write_text(text)
+    (folder / "two.csv").write_bytes(pairs_csv(np.array([[0, 1], [2, 3]])))
+    write_digests([path], folder / "tasks.toml")
+    return path
+
+
+def test_a_third_partys_suite_of_known_sources(tmp_path: Path) -> None:
+    suite = load_suite(str(exact_folder(tmp_path)))
+    two, eight = suite.tasks["two"], suite.tasks["eight"]
+    assert (two.spec.source_shape, eight.spec.source_shape) == ((2,), (8,))
+    assert (two.spec.analytic_prior, two.spec.posterior_draws) == (True, 16)
+    assert two.exact_posterior().operator_weights.tolist() == [0.5, 0.5]
+    assert two.verify() == two.mixtures_sha256
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("posterior_draws = 16", "posterior_draws = 1", "posterior_draws must be at least 2"),
+        ("posterior_draws = 16", "posterior_draws = -2", "posterior_draws must be at least 2"),
+        ("generated:gaussian-d2-1", "digits", "posterior_draws needs sources whose distribution is known"),
+        ('"generated:gaussian-d2-1"', '"generated:gaussian-d2-1", labels = [0]', "posterior_draws needs sources whose distribution is known"),
+        ("generated:gaussian-d2-1", "generated:gaussian-d5-1", "unknown generated data set 'generated:gaussian-d5-1'"),
+        ("[data]\nshape = [2]", "[data]", "key 'shape' is missing"),
+        ("shape = [8]", 'shape = "8"', "key 'shape' must be a list"),
+    ],
+)
+def test_malformed_exact_suites_are_one_line(tmp_path: Path, old: str, new: str, says: str) -> None:
+    path = exact_folder(tmp_path)
+    assert old in EXACT
+    path.write_text(EXACT.replace(old, new, 1))
+    with pytest.raises(SepbenchError) as caught:
+        load_suite(str(path))
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_ranks_count_within_a_class(toy: ToyFolder, opener: Opener) -> None:
