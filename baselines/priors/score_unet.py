@@ -79,7 +79,7 @@ class ResidualBlock(nn.Module):
     def forward(self, h: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:
         scale, shift = self.modulation(embedding)[:, :, None, None].chunk(2, dim=1)
         inner = self.conv_in(F.silu(self.norm_in(h)))
-        inner = torch.addcmul(shift.to(inner.dtype), self.norm_out(inner), (1 + scale).to(inner.dtype))
+        inner = self.norm_out(inner) * (1 + scale).to(inner.dtype) + shift.to(inner.dtype)  # addcmul is four times slower in bfloat16 on CPUs
         out: torch.Tensor = h + self.conv_out(F.silu(inner))
         return out
 
@@ -98,9 +98,11 @@ class SelfAttention(nn.Module):
 
     def forward(self, h: torch.Tensor) -> torch.Tensor:
         batch, width, rows, columns = h.shape
-        q, k, v = self.qkv(self.norm(h)).reshape(batch, 3, self.heads, width // self.heads, rows * columns).transpose(-1, -2).unbind(1)
-        mixed = F.scaled_dot_product_attention(q, k, v)
-        out: torch.Tensor = h + self.out(mixed.transpose(-1, -2).reshape(batch, width, rows, columns))
+        # Written out, channels before tokens: for 49 tokens it is twice as fast on a CPU as the fused kernel and the copies that it needs.
+        q, k, v = self.qkv(self.norm(h)).reshape(batch, 3, self.heads, width // self.heads, rows * columns).unbind(1)
+        attention = torch.softmax(q.transpose(-1, -2) @ k * (width // self.heads) ** -0.5, dim=-1)
+        mixed = v @ attention.transpose(-1, -2)
+        out: torch.Tensor = h + self.out(mixed.reshape(batch, width, rows, columns))
         return out
 
 
@@ -118,6 +120,11 @@ class Stage(nn.Module):
             if len(self.attention):
                 h = self.attention[number](h)
         return h
+
+
+def halve(h: torch.Tensor, layer: nn.Conv2d) -> torch.Tensor:
+    """Space-to-depth and a 1x1 convolution, as the one strided convolution that they amount to: ``(B, C, H, W)`` to half of H and W."""
+    return F.conv2d(h, layer.weight.view(layer.out_channels, h.shape[1], 2, 2), layer.bias, stride=2)
 
 
 class ScoreUNet(nn.Module):
@@ -145,8 +152,8 @@ class ScoreUNet(nn.Module):
     def forward(self, x: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
         embedding = self.embedding(label)
         full = self.down_full(self.stem(x), embedding)
-        half = self.down_half(self.to_half(F.pixel_unshuffle(full, 2)), embedding)
-        h = self.middle(self.to_quarter(F.pixel_unshuffle(half, 2)), embedding)
+        half = self.down_half(halve(full, self.to_half), embedding)
+        h = self.middle(halve(half, self.to_quarter), embedding)
         h = self.up_half(half + F.pixel_shuffle(self.from_quarter(h), 2), embedding)
         h = self.up_full(full + F.pixel_shuffle(self.from_half(h), 2), embedding)
         out: torch.Tensor = self.head(F.silu(self.norm(h)))
