@@ -144,6 +144,15 @@ class ProjectedFourTimes(Projected):
 
 
 @dataclass
+class ProjectedEightTimes(ProjectedFourTimes):
+    """Eight draws, the mean of the best one's mode: 400 evaluations per source."""
+
+    best_of: int = 8
+
+    info: ClassVar[MethodInfo] = _info("projected-8x", "Projected diffusion, mean of 8")
+
+
+@dataclass
 class ProjectedSixteenTimes(ProjectedFourTimes):
     """Sixteen draws, the mean of the best one's mode: 992 evaluations per source, BASIS' own number."""
 

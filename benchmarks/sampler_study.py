@@ -52,17 +52,16 @@ def _many(family: str, method: str, key: str, values: list[int], **more: Any) ->
 STUDY = [
     *_many("projected", "projected", "steps", [15, 25, 50, 100, 200]),
     *_many("projected, mean of N", "projected-16x", "best_of", [2, 4, 8, 16], steps=45),
-    *_many("projected, best of N", "projected-16x", "best_of", [4, 16], steps=45, combine="best"),
     *_many("projected, equal variances", "projected", "steps", [50], bounded=False),
     *_many("projected, half stochastic", "projected", "steps", [50], stochasticity=0.5),
     *_many("dirac", "dirac", "steps", [25, 50, 150]),
-    *_many("dirac, no churn", "dirac", "steps", [100], churn=0.0, resamplings=1),
+    *_many("dirac, no churn", "dirac", "steps", [50], churn=0.0, resamplings=1),
     *_many("gaussian", "gaussian", "steps", [25, 50, 150]),
-    *_many("diffusion-gibbs", "diffusion-gibbs", "levels", [10, 20, 40]),
-    *_many("alpha-rgs", "alpha-rgs", "iterations", [50, 200, 400]),
-    *_many("basis", "basis-ncsn", "steps_per_level", [5, 10, 30, 100]),
-    Study("basis, denoised", "basis-ncsn-denoised", {"steps_per_level": 100}),
-    Study("basis, released settings", "basis-ncsn-code", {"steps_per_level": 100}),
+    *_many("diffusion-gibbs", "diffusion-gibbs", "levels", [10, 40]),
+    *_many("alpha-rgs", "alpha-rgs", "iterations", [50, 200]),
+    *_many("basis", "basis-ncsn", "steps_per_level", [10, 30, 100]),
+    *_many("basis, denoised", "basis-ncsn-denoised", "steps_per_level", [30]),
+    *_many("basis, released settings", "basis-ncsn-code", "steps_per_level", [30]),
 ]
 
 

@@ -26,6 +26,7 @@ QUICK: dict[str, dict[str, Any]] = {
     "alpha-rgs": {"iterations": 10},
     "projected": {"steps": 10},
     "projected-4x": {"steps": 6},
+    "projected-8x": {"steps": 4},
     "projected-16x": {"steps": 4},
 }
 TASK = replace(toy_task((DIMENSION,), domain="vector"), analytic_prior=True)
