@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 
 import torch
 
@@ -59,8 +59,35 @@ class ScoreSeparator:
     weights_sha256: str = field(default="", init=False)
     _priors: list[ScorePrior] = field(default_factory=list, init=False, repr=False)
 
+    def __post_init__(self) -> None:
+        for name, value, allowed in (
+            ("precision", self.precision, ("float32", "bfloat16")),
+            ("criterion", self.criterion, get_args(Criterion)),
+            ("combine", self.combine, ("best", "mean")),
+        ):
+            if value not in allowed:
+                raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
+        for setting in fields(self):
+            value = getattr(self, setting.name, None) if setting.init else None
+            if setting.type == "int" and setting.name != "slot" and isinstance(value, int) and value < 1:
+                raise ValueError(f"{setting.name} must be at least 1, got {value}")
+        highest, lowest = getattr(self, "highest", 1.0), getattr(self, "lowest", 0.01)
+        if self.temperature <= 0 or not self.loss_sigmas or min(self.loss_sigmas) <= 0 or not 0 < lowest < highest:
+            raise ValueError("temperature, loss_sigmas and noise levels must be positive, and lowest below highest")
+
     def supports(self, task: TaskSpec) -> Support:
-        """A prior must exist for the data set, at the task's own shape; where the true one is known, it is used."""
+        """A prior must exist for the data set, at the task's own shape; where the true one is known, it is used.
+
+        Raises:
+            DataError: weights of the user's that are not there or have no card.
+        """
+        if self.weights:
+            from baselines.priors.weights_io import check_weights
+
+            shape = check_weights(Path(self.weights))
+            if shape != task.source_shape:
+                text = "x".join(map(str, shape)), "x".join(map(str, task.source_shape))
+                return Support(False, f"{self.weights} was trained on signals of shape {text[0]}, the task has {text[1]}; train one with `sepbench train`")
         if self.weights or task.analytic_prior:
             return self.supports_operator(task)
         from baselines.priors.shipped import find_weights

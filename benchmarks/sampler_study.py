@@ -28,8 +28,7 @@ from sepbench.registry import create_separator
 from sepbench.selection import by_truth
 from sepbench.suites.loader import load_suite
 
-RESULTS = Path(__file__).parent / "results"
-CSV = RESULTS / "sampler_study.csv"
+CSV = Path(__file__).parent / "results" / "sampler_study.csv"
 
 
 @dataclass(frozen=True)
@@ -65,10 +64,10 @@ STUDY = [
 ]
 
 
-def measure(study: Study, task_name: str, examples: int, precision: str) -> dict[str, Any]:
+def measure(study: Study, task_name: str, examples: int, precision: str, weights: str) -> dict[str, Any]:
     """Separate the first mixtures of the task and score them with ``psnr``."""
     task = load_suite("mnist-pairs").tasks[task_name]
-    separator: Any = create_separator(study.method, {**study.settings, "precision": precision})
+    separator: Any = create_separator(study.method, {**study.settings, "precision": precision, "weights": weights})
     ctx = RunContext(task.spec, "cuda" if torch.cuda.is_available() else "cpu", NoiseSource(0), 0)
     separator.fit(task.view("prior"), ctx)
     ids = torch.arange(examples)
@@ -94,7 +93,7 @@ def measure(study: Study, task_name: str, examples: int, precision: str) -> dict
         "below_20_db": round(float((scores < 20).double().mean()), 4),
         "cpu_seconds": round(seconds / examples, 4),
         "precision": precision,
-        "weights_sha256": separator.weights_sha256[:16],
+        "weights_sha256": separator.weights_sha256[:16] or Path(weights).name,
     }
 
 
@@ -134,21 +133,23 @@ def main() -> None:
     parser.add_argument("--task", default="class-split-val")
     parser.add_argument("--only", default="", help="families that begin with this")
     parser.add_argument("--precision", default="bfloat16", choices=["bfloat16", "float32"])
+    parser.add_argument("--weights", default="", help="a prior of your own instead of the shipped one")
+    parser.add_argument("--csv", type=Path, default=CSV)
     parser.add_argument("--plot-only", action="store_true")
     args = parser.parse_args()
-    RESULTS.mkdir(exist_ok=True)
-    rows = pd.read_csv(CSV).to_dict("records") if CSV.exists() else []
+    args.csv.parent.mkdir(exist_ok=True)
+    rows = pd.read_csv(args.csv).to_dict("records") if args.csv.exists() else []
     for study in STUDY if not args.plot_only else []:
         key = (study.label, args.task, args.examples, args.precision)
         if not study.family.startswith(args.only) or any(key == (r["settings"], r["task"], r["mixtures"], r["precision"]) for r in rows):
             continue
-        rows.append(measure(study, args.task, args.examples, args.precision))
+        rows.append(measure(study, args.task, args.examples, args.precision, args.weights))
         print(rows[-1], flush=True)
-        pd.DataFrame(rows).to_csv(CSV, index=False)
+        pd.DataFrame(rows).to_csv(args.csv, index=False)
     table = pd.DataFrame(rows)
     if table.weights_sha256.nunique() > 1:
-        raise SystemExit(f"error: {CSV} holds rows of different weights; remove it and run again")
-    plot(table, CSV.with_suffix(".png"))
+        raise SystemExit(f"error: {args.csv} holds rows of different weights; remove it and run again")
+    plot(table, args.csv.with_suffix(".png"))
 
 
 if __name__ == "__main__":

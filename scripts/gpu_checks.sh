@@ -34,6 +34,15 @@ step noise-throughput python3 benchmarks/noise.py --device cuda
 for method in average mixture ideal-mask nmf nmf-semi ica rpca; do
     step "validate-$method" sepbench validate "$method" --device cuda
 done
+# Samplers on analytic priors: no weights, no data.
+samplers="basis-ncsn basis-ncsn-denoised basis-ncsn-10x dirac gaussian diffusion-gibbs alpha-rgs projected projected-4x"
+for method in $samplers exact-posterior; do
+    step "validate-exact-$method" sepbench validate "$method" --suite gaussian-exact --task d8 --device cuda
+done
+for suite in gaussian-exact gmm-exact; do
+    step "run-$suite" sepbench run --suite "$suite" --device cuda --no-keep-estimates --out "$OUT/$suite"
+done
+step score-timing python3 benchmarks/score_timing.py --device cuda --batches 1 512
 step run-digits sepbench run --suite digits-pairs --device cuda --out "$OUT/digits"
 # Another device moves the last digits only: the gate's paired intervals must hold against the committed CPU figures.
 step gate-digits sepbench check "$OUT/digits" --against leaderboards/digits-pairs.csv
@@ -41,10 +50,21 @@ if [ -n "${SEPBENCH_DATA:-}" ] && [ -d "$SEPBENCH_DATA/mnist" ]; then
     step run-mnist sepbench run --suite mnist-pairs --device cuda --latency --no-keep-estimates --out "$OUT/mnist"
     # The score prior of the BASIS issue: full MNIST and the two halves of the class split.
     step train-images python3 -c "import numpy as np; from sepbench.data.datasets import open_dataset as o; np.save('$OUT/mnist-train.npy', o('mnist', 'train').signals.numpy())"
+    # From the shipped weights on; minutes where a CPU takes hours. BASIS must come to 29.5 / 29.3 dB.
     step train-mnist python3 -m baselines.priors.train_score --recipe mnist --images "$OUT/mnist-train.npy" --device cuda --folder "$OUT/train-mnist" --out "$OUT/mnist-all.safetensors" \
-        --steps "${TRAIN_STEPS:-20000}"
-    step basis-mnist sepbench run --suite mnist-pairs --methods basis-ncsn,basis-ncsn-denoised --device cuda --limit 500 --no-keep-estimates \
-        --set "basis-ncsn.weights=$OUT/mnist-all.safetensors" --set "basis-ncsn-denoised.weights=$OUT/mnist-all.safetensors" --out "$OUT/basis"
+        --init baselines/weights/mnist-all.safetensors --seed 2 --steps "${TRAIN_STEPS:-40000}"
+    prior=$OUT/mnist-all.safetensors
+    [ -f "$prior" ] || prior=baselines/weights/mnist-all.safetensors
+    score_methods=basis-ncsn,basis-ncsn-denoised,dirac,gaussian,diffusion-gibbs,alpha-rgs,projected,projected-4x,projected-8x,projected-16x
+    settings=()
+    for method in ${score_methods//,/ }; do settings+=(--set "$method.weights=$prior"); done
+    for method in ${score_methods//,/ }; do
+        step "validate-mnist-$method" sepbench validate "$method" --suite mnist-pairs --task class-split --device cuda
+    done
+    step score-mnist sepbench run --suite mnist-pairs --methods "$score_methods" --device cuda --no-keep-estimates "${settings[@]}" --out "$OUT/score-mnist"
+    step score-quads sepbench run --suite mnist-quads --methods basis-ncsn,basis-ncsn-denoised,projected-16x --device cuda --no-keep-estimates \
+        --set "basis-ncsn.weights=$prior" --set "basis-ncsn-denoised.weights=$prior" --set "projected-16x.weights=$prior" --out "$OUT/score-quads"
+    step sampler-study python3 benchmarks/sampler_study.py --examples 512 --weights "$prior" --csv "$OUT/sampler_study.csv"
 fi
 echo "$passed passed, $failed failed"
 [ "$failed" -eq 0 ]

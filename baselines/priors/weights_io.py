@@ -108,6 +108,17 @@ def read_card(path: Path) -> dict[str, Any]:
     return card
 
 
+def check_weights(path: Path) -> tuple[int, ...]:
+    """The shape of the signals that the weights at ``path`` were trained on, from their card; the weights themselves are not read.
+
+    Raises:
+        DataError: weights or card are missing, or the card cannot be used.
+    """
+    if not path.is_file():
+        raise DataError(f"no weights at {path}; give the path of a .safetensors file or train one with `sepbench train`")
+    return tuple(read_card(path)["shape"])
+
+
 def _read_tensors(path: Path, card: Mapping[str, Any], sha256: str | None) -> dict[str, torch.Tensor]:
     if not path.is_file():
         raise DataError(f"no weights at {path}; give the path of a .safetensors file or train one with `sepbench train`")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from sepbench.errors import MethodError, SuiteError
+from sepbench.errors import MethodError, SepbenchError, SuiteError
 from sepbench.metrics.catalogue import get_metric
 from sepbench.protocols import MethodInfo, PosteriorSampler, Separator, Supervision, Support, TaskSpec
 from sepbench.registry import create_separator, nearest, separator_class, settings_of
@@ -225,5 +225,7 @@ def _support(method: str, separator: Separator, task: Task) -> Support:
         return trainable
     try:
         return separator.supports(spec)
+    except SepbenchError:
+        raise  # what the user gave cannot be used (weights that are not there, say): nothing is to be started with it
     except Exception as error:
         raise MethodError(f"method {method!r} cannot say whether it supports task {spec.name!r}: {type(error).__name__}: {error}") from error

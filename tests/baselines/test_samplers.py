@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,9 +16,11 @@ from baselines.diffusion_gibbs import diffusion_gibbs
 from baselines.dirac import dirac
 from baselines.gaussian import gaussian
 from baselines.posterior import Problem, karras_levels, ncsn_levels
+from baselines.priors.shipped import shipped_weights
 from baselines.projected import projected
 from sepbench.data.gmm import ExactPosterior, GaussianMixture
 from sepbench.data.operators import make_operator
+from sepbench.errors import DataError
 from sepbench.noise import NoiseSource
 from sepbench.protocols import Mixtures, TaskSpec
 
@@ -155,7 +160,19 @@ def test_unstable_settings_are_refused_with_the_reason() -> None:
     assert not refused.ok
     assert "multiplies the residual by -1.70" in refused.note
     assert Basis().supports_operator(task).ok
-    assert not Basis(delta=3e-5, factor=2.0, weights="own.safetensors").supports(task).ok
+
+
+def test_unstable_settings_are_refused_with_own_weights_too(tmp_path: Path) -> None:
+    weights = tmp_path / "own.safetensors"
+    shutil.copy(shipped_weights()[0].path, weights)
+    shutil.copy(shipped_weights()[0].path.with_suffix(".json"), weights.with_suffix(".json"))
+    task = TaskSpec("s", "t", "image", 4, (1, 28, 28), "sum", ("a",) * 4, "permutation", (0, 1, 2, 3), datasets=("mine",) * 4)
+    assert Basis(weights=str(weights)).supports(task).ok
+    assert "multiplies the residual" in Basis(delta=3e-5, factor=2.0, weights=str(weights)).supports(task).note
+    other = replace(task, source_shape=(3, 32, 32))
+    assert "trained on signals of shape 1x28x28, the task has 3x32x32" in Basis(weights=str(weights)).supports(other).note
+    with pytest.raises(DataError, match="no weights at"):
+        Basis(weights=str(tmp_path / "missing.safetensors")).supports(task)
 
 
 def test_priors_must_match_the_sources() -> None:

@@ -12,9 +12,12 @@ from method_toys import context, toy_task
 from baselines.score_separator import ScoreSeparator
 from sepbench.data.gmm import GaussianMixture
 from sepbench.data.operators import make_operator
+from sepbench.errors import SepbenchError
 from sepbench.noise import NoiseSource
 from sepbench.protocols import HasScorePrior, Mixtures, PosteriorSampler, TaskSpec
 from sepbench.registry import create_separator
+from sepbench.selection import by_truth
+from sepbench.suites.loader import load_suite
 
 DIMENSION = 3
 QUICK: dict[str, dict[str, Any]] = {
@@ -140,3 +143,32 @@ def test_colorization_takes_any_linear_operator(name: str) -> None:
 def test_hard_constraints_survive_the_mean() -> None:
     separator, mixtures, ctx = _fitted("projected-4x"), _mixtures(6), context(TASK)
     torch.testing.assert_close(mixtures.operator.forward(separator.separate(mixtures, ctx)), mixtures.values, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "setting", "reason"),
+    [
+        ("projected", {"precision": "float16"}, "precision must be one of float32, bfloat16"),
+        ("projected", {"steps": 0}, "steps must be at least 1"),
+        ("dirac", {"best_of": 0}, "best_of must be at least 1"),
+        ("basis-ncsn", {"criterion": "truth"}, "criterion must be one of"),
+        ("basis-ncsn", {"lowest": 2.0}, "lowest below highest"),
+        ("alpha-rgs", {"loss_sigmas": ()}, "loss_sigmas"),
+    ],
+)
+def test_settings_are_checked_when_the_method_is_made(name: str, setting: dict[str, Any], reason: str) -> None:
+    with pytest.raises(SepbenchError, match=reason):
+        create_separator(name, setting)
+
+
+@pytest.mark.parametrize(("name", "at_least"), [("projected", 18.0), ("projected-4x", 19.0), ("dirac", 14.0)])
+def test_digits_are_separated_with_the_prior_that_ships(name: str, at_least: float) -> None:
+    """Average stands at 14.6 dB and NMF at 15.4 on these tasks; projected at 19.6 and 20.9 on 100 mixtures."""
+    task = load_suite("digits-pairs").tasks["class-split"]
+    separator, ctx = create_separator(name, {"steps": 25} if name == "dirac" else {}), context(task.spec)
+    assert separator.supports(task.spec).ok
+    separator.fit(task.view("prior"), ctx)
+    ids = torch.arange(40)
+    estimates = separator.separate(task.mixture_set().mixtures(ids), ctx)
+    scores = by_truth(estimates.unsqueeze(1), task.mixture_set().sources(ids), task.spec)
+    assert float(scores.mean()) > at_least
