@@ -60,13 +60,10 @@ class ScoreSeparator:
     _priors: list[ScorePrior] = field(default_factory=list, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        for name, value, allowed in (
-            ("precision", self.precision, ("float32", "bfloat16")),
-            ("criterion", self.criterion, get_args(Criterion)),
-            ("combine", self.combine, ("best", "mean")),
-        ):
-            if value not in allowed:
-                raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
+        choices = {"precision": ("float32", "bfloat16"), "criterion": get_args(Criterion), "combine": ("best", "mean")}
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
         for setting in fields(self):
             value = getattr(self, setting.name, None) if setting.init else None
             if setting.type == "int" and setting.name != "slot" and isinstance(value, int) and value < 1:
@@ -86,8 +83,8 @@ class ScoreSeparator:
 
             shape = check_weights(Path(self.weights))
             if shape != task.source_shape:
-                text = "x".join(map(str, shape)), "x".join(map(str, task.source_shape))
-                return Support(False, f"{self.weights} was trained on signals of shape {text[0]}, the task has {text[1]}; train one with `sepbench train`")
+                own, wanted = ("x".join(map(str, sizes)) for sizes in (shape, task.source_shape))
+                return Support(False, f"{self.weights} was trained on signals of shape {own}, the task has {wanted}; train one with `sepbench train`")
         if self.weights or task.analytic_prior:
             return self.supports_operator(task)
         from baselines.priors.shipped import find_weights
@@ -95,8 +92,8 @@ class ScoreSeparator:
         missing = [k for k in range(task.n_sources) if find_weights(task, k, self.per_class) is None]
         if missing:
             where = task.datasets[missing[0]] if task.datasets else task.suite
-            shape = "x".join(str(n) for n in task.source_shape)
-            return Support(False, f"no prior ships for {where} at {shape}; train one and give it with --set {self.info.name}.weights=FILE")
+            wanted = "x".join(map(str, task.source_shape))
+            return Support(False, f"no prior ships for {where} at {wanted}; train one and give it with --set {self.info.name}.weights=FILE")
         return self.supports_operator(task)
 
     def supports_operator(self, task: TaskSpec) -> Support:
@@ -111,10 +108,12 @@ class ScoreSeparator:
     def fit(self, view: TrainingView, ctx: RunContext) -> None:
         """Load the prior; no training data are touched."""
         from baselines.priors.shipped import find_weights
-        from baselines.priors.weights_io import load_prior
+        from baselines.priors.weights_io import file_sha256, load_prior
 
         if self.weights:
-            self._priors = [load_prior(Path(self.weights), precision=self.precision, device=ctx.device)]
+            path = Path(self.weights)
+            self._priors = [load_prior(path, precision=self.precision, device=ctx.device)]
+            self.weights_sha256 = file_sha256(path)
             return
         if ctx.task.analytic_prior:
             self._priors = [view.prior(slot) for slot in range(ctx.task.n_sources)]
