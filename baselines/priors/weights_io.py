@@ -148,13 +148,17 @@ def load_prior(path: Path, sha256: str | None = None, precision: Precision = "fl
     Raises:
         DataError: a file is missing, damaged, not the one that was asked for, or does not fit its card.
     """
-    if not path.is_file():
-        raise DataError(f"no weights at {path}; give the path of a .safetensors file or train one with `sepbench train`")
+    check_weights(path)
     card = read_card(path)
     tensors = _read_tensors(path, card, sha256)
+    with torch.random.fork_rng(devices=[]):  # a layer draws its first weights from the global state when it is made
+        return _assemble(path, card, tensors, precision).to(device)
+
+
+def _assemble(path: Path, card: Mapping[str, Any], tensors: dict[str, torch.Tensor], precision: Precision) -> ScorePrior | NCSNPrior:
     shape = tuple(int(n) for n in card["shape"])
     if card["kind"] == "ncsn-refinenet":
-        return NCSNPrior(from_checkpoint(tensors).requires_grad_(False), shape, name=card["name"]).to(device)
+        return NCSNPrior(from_checkpoint(tensors).requires_grad_(False), shape, name=card["name"])
     if card["kind"] != "edm-unet":
         raise DataError(f"{path} holds a prior of kind {card['kind']!r}, this version knows edm-unet and ncsn-refinenet")
     try:
@@ -166,7 +170,7 @@ def load_prior(path: Path, sha256: str | None = None, precision: Precision = "fl
         raise DataError(f"{path} does not fit the layout on its card ({reason}); weights and card belong to different priors") from None
     denoiser = EDMDenoiser(network.eval().requires_grad_(False), float(card["sigma_data"]), float(card["mean"]))
     low, high = card["sigma_range"]
-    return ScorePrior(denoiser, shape, (float(low), float(high)), precision, str(card["name"])).to(device)
+    return ScorePrior(denoiser, shape, (float(low), float(high)), precision, str(card["name"]))
 
 
 def load_ncsn_checkpoint(path: Path, image_size: tuple[int, int]) -> NCSNPrior:
@@ -184,5 +188,6 @@ def load_ncsn_checkpoint(path: Path, image_size: tuple[int, int]) -> NCSNPrior:
     state = content[0] if isinstance(content, (list, tuple)) and content else content
     if not isinstance(state, Mapping):
         raise DataError(f"{path} holds no state dict; save the network's state dict alone and try again")
-    network: CondRefineNetDilated = from_checkpoint(state)
+    with torch.random.fork_rng(devices=[]):
+        network: CondRefineNetDilated = from_checkpoint(state)
     return NCSNPrior(network.requires_grad_(False), (network.begin_conv.in_channels, *image_size), name=path.stem)

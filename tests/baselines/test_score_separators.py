@@ -10,6 +10,7 @@ import torch
 from method_toys import context, toy_task
 
 from baselines.score_separator import ScoreSeparator
+from sepbench.conformance import validate_method
 from sepbench.data.gmm import GaussianMixture
 from sepbench.data.operators import make_operator
 from sepbench.errors import SepbenchError
@@ -172,3 +173,10 @@ def test_digits_are_separated_with_the_prior_that_ships(name: str, at_least: flo
     estimates = separator.separate(task.mixture_set().mixtures(ids), ctx)
     scores = by_truth(estimates.unsqueeze(1), task.mixture_set().sources(ids), task.spec)
     assert float(scores.mean()) > at_least
+
+
+@pytest.mark.parametrize("name", ["projected-4x", "dirac", "diffusion-gibbs", "alpha-rgs", "gaussian", "basis-ncsn"])
+def test_samplers_hold_the_contract_on_digits(name: str) -> None:
+    """Batch and shard invariance among it, with the prior that ships, at the quick budget."""
+    checks = validate_method(name, load_suite("digits-pairs").tasks["class-agnostic"], settings={} if name != "projected-4x" else {"best_of": 2}, examples=3)
+    assert [f"{check.rule}: {check.detail}" for check in checks if check.passed is False] == []
