@@ -112,7 +112,7 @@ class Projected(ScoreSeparator):
         bounded: sources lie in [0, 1]; None asks the task (images do).
     """
 
-    steps: int = 50
+    steps: int = 100
     highest: float = 1.0
     lowest: float = 0.02
     rho: float = 3.0

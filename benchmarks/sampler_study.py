@@ -60,7 +60,7 @@ STUDY = [
     *_many("alpha-rgs", "alpha-rgs", "iterations", [50, 200]),
     *_many("basis", "basis-ncsn", "steps_per_level", [10, 30, 100]),
     *_many("basis, denoised", "basis-ncsn-denoised", "steps_per_level", [30]),
-    *_many("basis, released settings", "basis-ncsn-code", "steps_per_level", [30]),
+    *_many("basis, released settings", "basis-ncsn-code", "steps_per_level", [30, 100]),
 ]
 
 
@@ -112,11 +112,14 @@ def plot(table: pd.DataFrame, path: Path) -> None:
 
     figure, axes = pyplot.subplots(figsize=(9, 6), layout="constrained")
     markers = "osD^vPX*<>hpd8"
+    colours = pyplot.get_cmap("tab20").colors
+    order = [*range(0, 20, 2), *range(1, 20, 2)]  # the ten strong colours first
     for number, (family, rows) in enumerate(table.groupby("family", sort=False)):
         ordered = rows.sort_values("evaluations")
-        axes.errorbar(ordered.evaluations, ordered.psnr_mean, ordered.psnr_sem, marker=markers[number % len(markers)], capsize=2, label=str(family))
+        style = {"marker": markers[number % len(markers)], "color": colours[order[number % 20]], "capsize": 2}
+        axes.errorbar(ordered.evaluations, ordered.psnr_mean, ordered.psnr_sem, label=str(family), **style)
     axes.axhline(29.5, color="grey", linestyle="--", linewidth=1)
-    axes.annotate("BASIS (NCSN) in the paper, test mixtures, 29.5 dB", (0.01, 29.5), xycoords=("axes fraction", "data"), va="bottom", color="grey")
+    axes.annotate("29.5 dB: BASIS (NCSN) in the paper, on test mixtures", (0.99, 29.4), xycoords=("axes fraction", "data"), va="top", ha="right", color="grey")
     axes.set_xscale("log")
     axes.set_xlabel("network evaluations per source, candidates and selection included")
     axes.set_ylabel("PSNR [dB], mean and standard error")
