@@ -1,4 +1,4 @@
-"""Projected diffusion with pruned candidates: sepbench's own sampler, made for the best PSNR per network evaluation.
+"""Projected diffusion: sepbench's own sampler, made for the best PSNR per network evaluation.
 
 Supervision: ``prior``. Related: DDNM (Wang, Yu and Zhang 2023), which projects the predicted clean image onto the measurement.
 
@@ -11,8 +11,9 @@ which meets the mixture exactly. Plain DDNM takes equal v_k. Signals in [0, 1] a
 variable in [0, 1] with mean D has variance at most D (1 - D), so a pixel that the denoiser is sure of keeps its value and the other
 source takes the residual.
 
-Failures of such samplers are wrong modes, not blur. So N candidates start, and at chosen levels the denoising loss of the consistent
-predictions (the criterion of ``sepbench.selection``) keeps the best of them: most evaluations go to candidates worth finishing.
+Failures of such samplers are wrong modes, not blur, so several draws are told apart by their denoising loss (``sepbench.selection``). The
+registered rows finish N draws and take the mean of those in the best mode. The function can also prune: N candidates start, and after chosen steps
+the loss of the consistent predictions keeps the best of them; no registered row does so yet, and the study has no figure for it.
 """
 
 from __future__ import annotations
