@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import count
 
 import pytest
 import torch
@@ -13,6 +14,9 @@ from sepbench.conformance import Check, validate_method
 from sepbench.errors import SepbenchError
 from sepbench.protocols import MethodInfo, Mixtures, RunContext, Separator, Support, TaskSpec, TrainingView
 from sepbench.suites.loader import load_suite
+
+_CALLS = count(1)
+"""Never the same number again: what an irreproducible method draws on."""
 
 INFO = MethodInfo(
     name="subject", title="Subject", version="1", domains=frozenset({"image"}), supervision="prior", paper="none", deterministic=False, max_batch=500
@@ -48,7 +52,7 @@ def _broken(name: str) -> Separator:
             "dtype": lambda: x.double(),
             "finite": lambda: x / 0,
             "mutates": lambda: (mixtures.values.mul_(0.5), x)[1],
-            "irreproducible": lambda: x + torch.rand(1, generator=torch.Generator().manual_seed(id(x) % 997)),
+            "irreproducible": lambda: x + next(_CALLS),
             "batch": lambda: x + x.mean(0, keepdim=True),
             "order": lambda: x + torch.arange(len(x)).view(-1, 1, 1, 1, 1),
             "global rng": lambda: (torch.rand(1), x)[1],
