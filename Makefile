@@ -4,7 +4,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-EXTRAS := dev,report
+EXTRAS := dev,report,audio,nussl-without-sox
 STAMP := $(VENV)/.installed
 
 .PHONY: demo test test-slow lint clean
@@ -29,6 +29,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch==2.13.0
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$(EXTRAS)]'
+	$(BIN)/python -m pip install --quiet --no-deps --constraint constraints.txt nussl==1.1.9
 	@touch $(STAMP)
 
 clean:

@@ -2,15 +2,17 @@
 
 Supervision: ``blind``.
 
-ICA needs as many observations as sources. One mixture is one observation: ordinary ICA is degenerate there (nussl, given one channel,
-returns the negated mixture). Davies and James make several observations of one signal by a delay embedding and show what that can do:
-the components are outputs of linear filters, so sources come apart only where their spectra are disjoint. Two digits have the same
-spectrum, so this cannot separate them either: it scores below ``average``. The row is in the leaderboard because LASS compares with
-ICA, as a floor.
+ICA needs as many observations as sources. One mixture is one observation: ordinary ICA is degenerate there. nussl, given one channel, has
+one component to find: it subtracts the mean, divides by the standard deviation, may turn the sign, and scales the result to the mixture's
+peak. What comes back is the mixture, or the negated mixture, less its mean; a test shows it. Davies and James make several observations of one
+signal by a delay embedding and show what that can do: the components are outputs of linear filters, so sources come apart only where their
+spectra are disjoint. Two digits have the same spectrum, so this cannot separate them either: it scores below ``average``. Drums and bass
+have not, two speakers have. The row is in the leaderboard because LASS compares with ICA, as a floor.
 
 What is done here, per mixture:
 
-1. all overlapping patches are the observations x, ``(C p^2, n)``; colour channels are further rows;
+1. all overlapping patches are the observations x, ``(C p^2, n)``; colour channels are further rows. Audio (mono): all windows of ``lags`` samples,
+   ``(p, T + p - 1)``, mirrored at both ends;
 2. whitening: z = D^-1/2 V^T (x - mean), the leading ``components`` principal directions (V, D from ``eigh``);
 3. symmetric FastICA (Hyvarinen, IEEE Trans. Neural Networks 10(3), 1999; Hyvarinen, Karhunen and Oja 2001, Table 8.4) with g = tanh,
    from the identity: W <- E[g(W z) z^T] - diag(E[g'(W z)]) W,  W <- (W W^T)^-1/2 W; after five steps stabilised (``fast_ica``);
@@ -29,11 +31,15 @@ import torch
 from torch.nn import functional
 
 from baselines.parts import estimates_from_parts, part_support
-from baselines.patches import fold_patches, positions, unfold_patches
+from baselines.patches import Size, fold_patches, positions, sides, unfold_patches
+from sepbench.data.operators import MixingOperator
 from sepbench.protocols import MethodInfo, Mixtures, RunContext, Support, TaskSpec, TrainingView
 
 _CHUNK_ELEMENTS = {"cpu": 1 << 21, "cuda": 1 << 25}
 """Patch elements worked on at a time: 16 MiB per float64 work array on the CPU; a GPU wants more at once."""
+
+_STRIDE = 4
+"""Of the windows of audio, which differ little from one sample to the next."""
 
 _DAMPING = 0.7
 _LEAST_CURVATURE = 0.2
@@ -152,12 +158,14 @@ def _uphill(cross: torch.Tensor, slope: torch.Tensor, signs: torch.Tensor) -> to
     return (gradient - gradient.mT) / (curvature.unsqueeze(-1) + curvature.unsqueeze(-2)).clamp(min=_LEAST_CURVATURE)
 
 
-def envelope_similarity(activations: torch.Tensor, window: int) -> torch.Tensor:
+def envelope_similarity(activations: torch.Tensor, window: Size, step: Size = 1) -> torch.Tensor:
     """Correlation between the energy envelopes of components: ``(B, d, h, w)`` activations to ``(B, d, d)``.
 
-    The envelope is the squared activation, averaged over a ``window x window`` box (odd).
+    The envelope is the squared activation, averaged over a ``window x window`` box (odd), every ``step`` places.
     """
-    envelopes = functional.avg_pool2d(activations.square(), window, stride=1, padding=window // 2, count_include_pad=False).flatten(2)
+    high, wide = sides(window)
+    margins = (high // 2, wide // 2)
+    envelopes = functional.avg_pool2d(activations.square(), (high, wide), stride=sides(step), padding=margins, count_include_pad=False).flatten(2)
     envelopes = envelopes - envelopes.mean(-1, keepdim=True)
     norms = torch.linalg.vector_norm(envelopes, dim=-1, keepdim=True)
     envelopes = envelopes / norms.clamp(min=torch.finfo(envelopes.dtype).tiny)
@@ -201,6 +209,24 @@ def group_components(similarity: torch.Tensor, energy: torch.Tensor, groups: int
     return totals.argsort(dim=-1, descending=True, stable=True).argsort(dim=-1).gather(1, labels)
 
 
+@dataclass(frozen=True, slots=True)
+class Embedding:
+    """How a signal becomes observations, and how components are compared; lengths in pixels or samples.
+
+    Attributes:
+        patch: sides of a patch.
+        components: independent components per mixture.
+        window, step: box that smooths the envelopes, odd, and how far apart they are read.
+        stride: every so many observations are enough to find the components.
+    """
+
+    patch: Size
+    components: int
+    window: Size
+    step: Size = 1
+    stride: int = 1
+
+
 @dataclass
 class SingleChannelICA:
     """K groups of filter outputs as estimates; the weighted estimates add up to the mixture.
@@ -214,6 +240,9 @@ class SingleChannelICA:
         components: independent components per mixture.
         window: side of the box that smooths the envelopes, odd, in pixels.
         max_iterations, tolerance: of FastICA.
+        lags: p of audio, in samples.
+        audio_components: the same of audio.
+        smoothing: length of the box that smooths the envelopes of audio, in seconds.
     """
 
     patch: int = 8
@@ -221,12 +250,15 @@ class SingleChannelICA:
     window: int = 9
     max_iterations: int = 100
     tolerance: float = 1e-3
+    lags: int = 32
+    audio_components: int = 16
+    smoothing: float = 0.05
 
     info: ClassVar[MethodInfo] = MethodInfo(
         name="ica",
         title="ICA",
         version="1",
-        domains=frozenset({"image"}),
+        domains=frozenset({"image", "audio"}),
         supervision="blind",
         paper="Davies and James 2007; Hyvarinen 1999, symmetric FastICA with log cosh",
         deterministic=True,
@@ -237,11 +269,15 @@ class SingleChannelICA:
             raise ValueError("patch and components must be at least 2, max_iterations at least 1, tolerance positive")
         if self.window < 1 or self.window % 2 == 0:
             raise ValueError(f"window must be odd and positive, got {self.window}")
+        if self.lags < 2 or self.audio_components < 2 or self.smoothing <= 0:
+            raise ValueError("lags and audio_components must be at least 2, smoothing positive")
 
     def supports(self, task: TaskSpec) -> Support:
-        support = part_support(task, "single-channel ICA")
+        support = part_support(task, "single-channel ICA", self.info.domains)
         if not support.ok:
             return support
+        if task.domain == "audio":
+            return self._supports_audio(task)
         channels, height, width = task.source_shape
         if self.patch > min(height, width):
             return Support(False, f"patches of {self.patch} pixels do not fit into images of {height} x {width}; choose a smaller patch")
@@ -250,34 +286,62 @@ class SingleChannelICA:
             return Support(False, f"{available} components cannot make {task.n_sources} sources; choose a larger patch or more components")
         return Support(True, "degenerate on a single image, which is one observation: filters learnt from its patches separate disjoint spectra only")
 
+    def _supports_audio(self, task: TaskSpec) -> Support:
+        channels, length = task.source_shape
+        if channels != 1:
+            return Support(False, f"single-channel ICA takes mono signals, the task has {channels} channels")
+        if self.lags > length:
+            return Support(False, f"windows of {self.lags} samples do not fit into signals of {length}; choose fewer lags")
+        available = min(self.audio_components, self.lags)
+        if task.n_sources > available:
+            return Support(False, f"{available} components cannot make {task.n_sources} sources; choose more lags and audio_components")
+        if task.assignment == "ordered":
+            return Support(False, "ICA cannot tell which component is which source; choose a task under the best assignment")
+        return Support(True, "one channel is one observation: filters learnt from its windows separate disjoint spectra only")
+
     def fit(self, view: TrainingView, ctx: RunContext) -> None:
         """Nothing to learn."""
 
     def separate(self, mixtures: Mixtures, ctx: RunContext) -> torch.Tensor:
-        """Mixtures ``(B, C, H, W)`` to estimates ``(B, K, C, H, W)``, not clamped."""
+        """Mixtures ``(B, C, H, W)`` to estimates ``(B, K, C, H, W)``, not clamped; audio ``(B, 1, T)`` to ``(B, K, 1, T)``.
+
+        A recording with a sample that is not finite has NaN estimates.
+        """
         values = mixtures.values.to(ctx.device)
-        batch, _, height, width = values.shape
-        rows, columns = positions(height, width, self.patch)
+        if ctx.task.domain != "audio":
+            return self._separate_images(values, Embedding(self.patch, self.components, self.window), mixtures.operator)
+        finite = values.isfinite().all(-1).all(-1).reshape(-1, 1, 1, 1)
+        silenced = torch.where(finite.squeeze(1), values, 0.0).unsqueeze(2)
+        smoothing = round(self.smoothing * (ctx.task.sample_rate or 1) / 2)
+        embedding = Embedding((1, self.lags), self.audio_components, (1, 2 * smoothing + 1), (1, smoothing + 1), _STRIDE)
+        estimates = self._separate_images(silenced, embedding, mixtures.operator).squeeze(3)
+        return torch.where(finite, estimates, torch.nan)
+
+    def _separate_images(self, values: torch.Tensor, embedding: Embedding, operator: MixingOperator) -> torch.Tensor:
+        batch, channels, height, width = values.shape
+        rows, columns = positions(height, width, embedding.patch)
+        high, wide = sides(embedding.patch)
         budget = _CHUNK_ELEMENTS.get(values.device.type, _CHUNK_ELEMENTS["cpu"])
-        size = max(1, budget // (values.shape[1] * self.patch**2 * rows * columns))
-        estimates = values.new_empty(batch, mixtures.n_sources, *values.shape[1:])
+        size = max(1, budget // (channels * high * wide * rows * columns))
+        estimates = values.new_empty(batch, operator.n_sources, *values.shape[1:])
         for chunk in torch.split(torch.arange(batch), size):
             images = values[chunk.to(values.device)].double()
-            parts = self._parts(images, mixtures.n_sources)
-            estimates[chunk.to(values.device)] = estimates_from_parts(parts, images, mixtures.operator.select(chunk)).float()
+            parts = self._parts(images, operator.n_sources, embedding)
+            estimates[chunk.to(values.device)] = estimates_from_parts(parts, images, operator.select(chunk)).float()
         return estimates
 
-    def _parts(self, images: torch.Tensor, sources: int) -> torch.Tensor:
+    def _parts(self, images: torch.Tensor, sources: int, embedding: Embedding) -> torch.Tensor:
         """``(B, K, C, H, W)`` parts that add up to the images."""
         shape = (int(images.shape[-2]), int(images.shape[-1]))
-        whitening = whiten(unfold_patches(images, self.patch), self.components)
-        unmixing = fast_ica(whitening.white, max_iterations=self.max_iterations, tolerance=self.tolerance).matrix
+        whitening = whiten(unfold_patches(images, embedding.patch), embedding.components)
+        some = whitening.white[..., :: embedding.stride] if embedding.stride > 1 else whitening.white
+        unmixing = fast_ica(some, max_iterations=self.max_iterations, tolerance=self.tolerance).matrix
         activations = unmixing @ whitening.white
         mixing = whitening.inverse @ unmixing.mT
-        grid = positions(*shape, self.patch)
-        similarity = envelope_similarity(activations.reshape(*activations.shape[:2], *grid), self.window)
+        grid = positions(*shape, embedding.patch)
+        similarity = envelope_similarity(activations.reshape(*activations.shape[:2], *grid), embedding.window, embedding.step)
         energy = mixing.square().sum(1) * activations.square().mean(-1)
         labels = group_components(similarity, energy, sources)
         groups = [(mixing * (labels == k).to(mixing.dtype).unsqueeze(1)) @ activations for k in range(sources)]
-        parts = torch.stack([fold_patches(group, shape, self.patch) for group in groups], 1)
+        parts = torch.stack([fold_patches(group, shape, embedding.patch) for group in groups], 1)
         return parts + (images - parts.sum(1)).unsqueeze(1) / sources

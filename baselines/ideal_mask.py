@@ -18,7 +18,7 @@ digits-pairs        14.5     13.2             17.8         15.5
 cifar10-mini-pairs  15.0     10.3             26.8         22.5
 ==================  =======  ===============  ===========  ===========
 
-A method that models pixels (BASIS on MNIST: 29.5 dB) may pass it. Audio masks belong to the short-time Fourier domain and are not offered here.
+A method that models pixels (BASIS on MNIST: 29.5 dB) may pass it. Audio: ``ideal-ratio-mask`` and ``ideal-binary-mask``.
 """
 
 from __future__ import annotations

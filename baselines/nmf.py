@@ -33,11 +33,28 @@ cifar10-mini-pairs  15.7     15.9   11.8
 
 Hard groups (the last column) fall below the average: co-activation says too little about which atoms belong together, least on natural
 images. Soft shares keep what it says.
+
+Audio: the same with the frames of magnitude spectrograms as signals (``baselines.spectrogram_nmf``), masks on the spectrum of the mixture.
+On class-agnostic tasks atoms are grouped once per mixture, by their mean codes over time, and co-activation counts training recordings.
+SDR in dB on the first validation mixtures (20 of each noise, 40 of fsdd-pairs, 10 of drums-bass-synth), mean of both sources:
+
+================  =======  ====  =========  ================
+task              average  here  euclidean  audio_atoms=64
+================  =======  ====  =========  ================
+drums-bass-synth  2.5      4.1   3.7        4.1
+fsdd-noise brown  3.0      9.0   9.5
+fsdd-noise pink   3.0      5.6   5.9
+fsdd-pairs split  3.0      3.4   3.4
+fsdd-pairs        3.0      3.4   3.4
+================  =======  ====  =========  ================
+
+``kl`` and ``euclidean`` each win on one kind of sound; ``kl`` is the paper's. Sharper groups lower the last row (sharpness 1: 3.1, 4: 2.7).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -45,6 +62,8 @@ from torch.nn import functional
 
 from baselines.nonnegative import FLOOR, Factors, encode, factorise, random_atoms
 from baselines.parts import estimates_from_parts, part_support
+from baselines.spectrogram import mask_support, separate_by_masks
+from baselines.spectrogram_nmf import Divergence, code_spectra, explained, learn_atoms, magnitudes_of, masks_of_parts, training_frames
 from sepbench.errors import MethodError
 from sepbench.protocols import MethodInfo, Mixtures, RunContext, Support, TaskSpec, TrainingView
 
@@ -108,6 +127,10 @@ def _cluster_directions(embedding: torch.Tensor, groups: int) -> torch.Tensor:
     return directions
 
 
+def _tell(ctx: RunContext, slot: int, slots: int, done: float) -> None:
+    ctx.progress((slot + done) / slots, f"dictionary {slot + 1} of {slots}")
+
+
 @dataclass
 class SupervisedNMF:
     """Dictionaries of clean samples; see the module for the model.
@@ -122,6 +145,9 @@ class SupervisedNMF:
         samples: the first so many training samples per dictionary.
         mask: cut the mixture in the ratio of the parts; False takes the parts themselves.
         sharpness: of the atom groups of a class-agnostic task, see ``group_atoms``.
+        audio_atoms, audio_shared_atoms, audio_iterations, audio_coding_iterations: the same of spectrograms.
+        audio_samples, frames: the first so many training recordings per dictionary, and so many frames spread evenly over them.
+        divergence: of spectrograms, ``kl`` or ``euclidean``.
     """
 
     atoms: int = 16
@@ -131,12 +157,19 @@ class SupervisedNMF:
     samples: int = 12_000
     mask: bool = True
     sharpness: float = 0.25
+    audio_atoms: int = 32
+    audio_shared_atoms: int = 64
+    audio_iterations: int = 100
+    audio_coding_iterations: int = 50
+    audio_samples: int = 500
+    frames: int = 20_000
+    divergence: Divergence = "kl"
 
     info: ClassVar[MethodInfo] = MethodInfo(
         name="nmf",
         title="NMF",
         version="1",
-        domains=frozenset({"image"}),
+        domains=frozenset({"image", "audio"}),
         supervision="sources",
         paper="Lee and Seung 2000, theorem 1; Smaragdis et al. 2007, sec. 3",
         deterministic=False,
@@ -149,14 +182,22 @@ class SupervisedNMF:
             raise ValueError("atoms, shared_atoms, iterations, coding_iterations and samples must be at least 1")
         if self.sharpness < 0:
             raise ValueError(f"sharpness must not be negative, got {self.sharpness}")
+        if min(self.audio_atoms, self.audio_shared_atoms, self.audio_iterations, self.audio_coding_iterations, self.audio_samples, self.frames) < 1:
+            raise ValueError("audio_atoms, audio_shared_atoms, audio_iterations, audio_coding_iterations, audio_samples and frames must be at least 1")
+        if self.divergence not in ("kl", "euclidean"):
+            raise ValueError(f"divergence must be 'kl' or 'euclidean', got {self.divergence!r}")
 
     def supports(self, task: TaskSpec) -> Support:
-        support = part_support(task, "NMF")
+        audio = task.domain == "audio"
+        support = mask_support(task, "NMF") if audio else part_support(task, "NMF")
         if not support.ok:
             return support
         if task.class_agnostic:
-            if self.shared_atoms < task.n_sources:
-                return Support(False, f"{self.shared_atoms} shared_atoms cannot make {task.n_sources} groups; choose more")
+            shared = self.audio_shared_atoms if audio else self.shared_atoms
+            if shared < task.n_sources:
+                return Support(False, f"{shared} {'audio_' if audio else ''}shared_atoms cannot make {task.n_sources} groups; choose more")
+            if audio and task.assignment == "ordered":
+                return Support(False, "NMF without classes cannot tell which group of atoms is which source; choose a task under the best assignment")
             return Support(True, "one dictionary, its atoms grouped for each mixture")
         if len(set(task.source_classes)) < task.n_sources:
             return Support(False, "some sources share a class and some do not; NMF takes tasks with one class per source or one for all")
@@ -166,9 +207,12 @@ class SupervisedNMF:
         """One dictionary per class, or one for all.
 
         Raises:
-            MethodError: the training samples hold negative values.
+            MethodError: the training images hold negative values; the training recordings hold samples that are not finite, or no sound.
         """
         cut = 4 if ctx.budget == "quick" else 1
+        if ctx.task.domain == "audio":
+            self._fit_audio(view, ctx, cut)
+            return
         samples, iterations = max(1, self.samples // cut), max(1, self.iterations // cut)
         if ctx.task.class_agnostic:
             factors = self._learn(view.clean(samples), self.shared_atoms, iterations, ctx, slot=0, slots=1)
@@ -188,10 +232,29 @@ class SupervisedNMF:
         label = f"dictionary {slot + 1} of {slots}"
         return factorise(signals, start, iterations, progress=lambda done: ctx.progress((slot + done) / slots, label)).unit_atoms()
 
+    def _fit_audio(self, view: TrainingView, ctx: RunContext, cut: int) -> None:
+        rate, samples, iterations = ctx.task.sample_rate or 1, max(1, self.audio_samples // cut), max(1, self.audio_iterations // cut)
+        shared = ctx.task.class_agnostic
+        slots, atoms = (1, self.audio_shared_atoms) if shared else (ctx.task.n_sources, self.audio_atoms)
+        learnt = []
+        for slot in range(slots):
+            recordings = view.clean(samples) if shared else view.sources(slot, samples)
+            frames = training_frames(recordings, rate, max(1, self.frames // cut), ctx.device)
+            start = random_atoms(frames, min(atoms, len(frames)), ctx.noise.fork(1), slot)
+            told = partial(_tell, ctx, slot, slots)
+            learnt.append(learn_atoms(frames, start, iterations, self.divergence, told))
+        self._dictionaries, self._affinity = tuple(learnt), None
+        if shared:
+            spectra = magnitudes_of(view.clean(samples), rate, ctx.device)
+            codes = [code_spectra(chunk, learnt[0], self.audio_coding_iterations, self.divergence).double().mean(2) for chunk in spectra]
+            self._affinity = co_activation(torch.cat(codes))
+
     def separate(self, mixtures: Mixtures, ctx: RunContext) -> torch.Tensor:
-        """Mixtures ``(B, ...)`` to estimates ``(B, K, ...)``, not negative, not clamped from above."""
+        """Mixtures ``(B, ...)`` to estimates ``(B, K, ...)``, not negative, not clamped from above; audio ``(B, C, T)`` to ``(B, K, C, T)``."""
         if not self._dictionaries:
             raise ValueError("separate() before fit()")
+        if ctx.task.domain == "audio":
+            return separate_by_masks(mixtures, ctx, lambda magnitudes, rate: self._audio_masks(magnitudes, mixtures.n_sources))
         values = mixtures.values.to(ctx.device).flatten(1)
         parts = self._grouped_parts(values, mixtures.n_sources) if self._affinity is not None else self._class_parts(values)
         if self.mask:
@@ -212,3 +275,16 @@ class SupervisedNMF:
         codes = encode(values.double(), atoms, self.coding_iterations)
         shares = group_atoms(codes, self._affinity, groups, self.sharpness)
         return ((shares * codes.unsqueeze(1)) @ atoms).to(values.dtype)
+
+    def _audio_masks(self, magnitudes: torch.Tensor, sources: int) -> torch.Tensor:
+        """Magnitudes ``(B, C, F, N)`` to masks ``(B, K, C, F, N)``; channels are averaged for the codes and share the masks."""
+        atoms = torch.cat(self._dictionaries)
+        codes = code_spectra(magnitudes.mean(1), atoms, self.audio_coding_iterations, self.divergence)
+        if self._affinity is not None:
+            shares = group_atoms(codes.double().mean(2), self._affinity, sources, self.sharpness).float()
+            weighted = [codes * shares[:, k].unsqueeze(2) for k in range(sources)]
+        else:
+            ends = torch.tensor([0, *(len(dictionary) for dictionary in self._dictionaries)]).cumsum(0).tolist()
+            kept = torch.arange(len(atoms), device=codes.device).unsqueeze(1)
+            weighted = [codes * ((kept >= ends[k]) & (kept < ends[k + 1])) for k in range(sources)]
+        return masks_of_parts(torch.stack([explained(code, atoms) for code in weighted], 1), magnitudes.shape[1])

@@ -6,19 +6,21 @@ part k stands for ``w_k x_k``, so the estimate is the part divided by the weight
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import torch
 
 from sepbench.data.operators import MixingOperator
-from sepbench.protocols import Support, TaskSpec
+from sepbench.protocols import Domain, Support, TaskSpec
 
 WEIGHTED_SUMS = frozenset({"sum", "mean", "gain"})
 """The operators of ``m = sum_k w_k x_k``."""
 
 
-def part_support(task: TaskSpec, method: str) -> Support:
-    """Whether a method that cuts images into parts can take a task: an image, at least two sources, mixed by weighted addition."""
-    if task.domain != "image":
-        return Support(False, f"{method} separates images here, the task is of domain {task.domain!r}")
+def part_support(task: TaskSpec, method: str, domains: Collection[Domain] = frozenset({"image"})) -> Support:
+    """Whether a method that cuts signals into parts can take a task: of one of the domains, at least two sources, mixed by weighted addition."""
+    if task.domain not in domains:
+        return Support(False, f"{method} separates {' and '.join(sorted(domains))} signals here, the task is of domain {task.domain!r}")
     if task.operator not in WEIGHTED_SUMS:
         return Support(False, f"{method} cuts a mixture into parts that add up to it; operator {task.operator!r} does not add sources")
     if task.n_sources < 2:

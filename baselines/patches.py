@@ -2,6 +2,8 @@
 
 The image is mirrored by ``size - 1`` pixels on each side first, so that every pixel lies in exactly ``size ** 2`` patches and folding
 back is the same average everywhere. A linear map of patches between the two is then a sum of convolutions of the image.
+
+A patch is a square, or a rectangle given by its two sides: ``(1, p)`` of a signal written as an image of height 1 is its delay embedding.
 """
 
 from __future__ import annotations
@@ -9,30 +11,40 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
+Size = int | tuple[int, int]
+"""Side of a square patch, or height and width."""
 
-def positions(height: int, width: int, size: int) -> tuple[int, int]:
+
+def sides(size: Size) -> tuple[int, int]:
+    """Height and width of a patch."""
+    return (size, size) if isinstance(size, int) else size
+
+
+def positions(height: int, width: int, size: Size) -> tuple[int, int]:
     """Rows and columns of the grid of patches of an image."""
-    return height + size - 1, width + size - 1
+    high, wide = sides(size)
+    return height + high - 1, width + wide - 1
 
 
-def unfold_patches(images: torch.Tensor, size: int) -> torch.Tensor:
+def unfold_patches(images: torch.Tensor, size: Size) -> torch.Tensor:
     """Images ``(B, C, H, W)`` to all their patches ``(B, C * size**2, n)``, n = (H + size - 1)(W + size - 1), row by row.
 
     Raises:
         ValueError: a patch is larger than the image.
     """
-    if not 1 <= size <= min(images.shape[-2:]):
-        raise ValueError(f"patches of {size} x {size} do not fit into images of {images.shape[-2]} x {images.shape[-1]}")
-    margin = size - 1
-    return functional.unfold(functional.pad(images, (margin, margin, margin, margin), mode="reflect"), size)
+    high, wide = sides(size)
+    if not (1 <= high <= images.shape[-2] and 1 <= wide <= images.shape[-1]):
+        raise ValueError(f"patches of {high} x {wide} do not fit into images of {images.shape[-2]} x {images.shape[-1]}")
+    margins = (wide - 1, wide - 1, high - 1, high - 1)
+    return functional.unfold(functional.pad(images, margins, mode="reflect"), (high, wide))
 
 
-def fold_patches(patches: torch.Tensor, shape: tuple[int, int], size: int) -> torch.Tensor:
+def fold_patches(patches: torch.Tensor, shape: tuple[int, int], size: Size) -> torch.Tensor:
     """Patches ``(B, C * size**2, n)`` back to images ``(B, C, H, W)`` of the given ``(H, W)``: the mean over all patches that cover a pixel.
 
     ``fold_patches(unfold_patches(x, size), ...)`` is x.
     """
-    margin = size - 1
+    high, wide = sides(size)
     height, width = shape
-    padded = functional.fold(patches, (height + 2 * margin, width + 2 * margin), size)
-    return padded[..., margin : margin + height, margin : margin + width] / size**2
+    padded = functional.fold(patches, (height + 2 * (high - 1), width + 2 * (wide - 1)), (high, wide))
+    return padded[..., high - 1 : high - 1 + height, wide - 1 : wide - 1 + width] / (high * wide)

@@ -14,23 +14,38 @@ Algorithm 5, with Y the multiplier, mu the penalty and S_t the soft threshold at
     mu <- rho mu   if min(mu, sqrt(mu)) ||E_new - E_old||_F < eps_2 ||D||_F
     until          ||D - A - E||_F < eps_1 ||D||_F
 
-Audio takes A as the repeating accompaniment and E as the voice of a spectrogram. On the image of two objects the split is degenerate:
-neither digit is low-rank and neither is sparse. A holds what rows and columns share (strokes along the axes, smooth background), E what
-is left, and both hold pieces of both sources. The row is in the leaderboard because LASS compares with it, as a floor.
+Audio (Huang, Chen, Smaragdis and Hasegawa-Johnson, ICASSP 2012, sec. 3): D is the magnitude spectrogram, A the repeating accompaniment, E the
+voice; a bin belongs to the voice where |E| > |A| (their eq. 3, gain 1), and never below 100 Hz. Settings are nussl 1.1.9's (rho = 1.5, the penalty
+grows in every iteration, at most 100 of them), but for the end: eps_1 = 1e-5 instead of 1e-7, 28 iterations instead of 38. Measured against nussl on
+62 mixtures (speech, speech in noise, music-like and toy signals; one core): estimates correlate at >= 0.9996, 2.2 to 3.6 times as fast. With
+``audio_tolerance=1e-3``, 18 iterations in float32, 6 to 9 times as fast; still >= 0.9996 on the 46 that are no toys, but 0.9975 on the worst
+toy: loud bins where |E| and |A| are nearly equal have not found their owner then. That is why it is not the default.
+
+Images: the split of two objects is degenerate, neither digit is low-rank and neither is sparse. A holds what rows and columns share
+(strokes along the axes, smooth background), E what is left, and both hold pieces of both sources. The row is in the leaderboard because
+LASS compares with it, as a floor.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from torch.nn import functional
 
 from baselines.parts import estimates_from_parts, part_support
+from baselines.roles import VOICES, role_support, slot_of_role
+from baselines.shrinkage import ExactShrinkage, Shrinkage, WarmShrinkage
+from baselines.spectrogram import background_mask, mask_support, separate_by_masks
 from sepbench.protocols import MethodInfo, Mixtures, RunContext, Support, TaskSpec, TrainingView
 
 _CHUNK_ELEMENTS = 1 << 20
 """Matrix elements worked on at a time: eight float64 work arrays of 8 MiB each."""
+
+_SPECTROGRAM_CHUNK = {"cpu": 1 << 20, "cuda": 1 << 25}
+"""The same for spectrograms: on the CPU seven of 3 s; a GPU wants more at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +53,7 @@ class Decomposition:
     """What ``robust_pca`` returns.
 
     Attributes:
-        low_rank, sparse: ``(B, m, n)`` float64, adding up to the matrix within ``tolerance`` where converged.
+        low_rank, sparse: ``(B, m, n)`` in the precision asked for, adding up to the matrix within ``tolerance`` where converged.
         iterations: ``(B,)`` int64, iterations that each matrix took.
         converged: ``(B,)`` bool, False where ``max_iterations`` ended it.
     """
@@ -54,24 +69,6 @@ def soft_threshold(values: torch.Tensor, threshold: torch.Tensor) -> torch.Tenso
     return values - values.clamp(min=-threshold, max=threshold)
 
 
-def singular_value_threshold(matrices: torch.Tensor, threshold: torch.Tensor) -> torch.Tensor:
-    """``U S_t(Sigma) V^T`` of each matrix, from the eigenvectors of the smaller Gram matrix: 2 to 4 times faster than an SVD.
-
-    With ``M M^T = U Sigma^2 U^T`` the result is ``U diag(max(1 - t / sigma, 0)) U^T M``. The Gram matrix resolves singular values only down to
-    about ``1e-8 sigma_1`` in float64, but what it gets wrong is a factor in [0, 1] of rows of ``U^T M`` that are themselves that small:
-    the error of the result stays at ``1e-8 sigma_1``.
-
-    Args:
-        matrices: ``(B, m, n)`` float64 with ``m <= n`` (transpose where not).
-        threshold: ``(B,)``, positive.
-    """
-    eigenvalues, vectors = torch.linalg.eigh(matrices @ matrices.mT)
-    singular = eigenvalues.clamp(min=0.0).sqrt()
-    kept = (1.0 - threshold.unsqueeze(-1) / singular.clamp(min=torch.finfo(singular.dtype).tiny)).clamp(min=0.0)
-    result: torch.Tensor = (vectors * kept.unsqueeze(-2)) @ (vectors.mT @ matrices)
-    return result
-
-
 def robust_pca(
     matrices: torch.Tensor,
     *,
@@ -80,6 +77,8 @@ def robust_pca(
     tolerance: float = 1e-7,
     penalty_tolerance: float = 1e-3,
     max_iterations: int = 300,
+    precision: torch.dtype = torch.float64,
+    shrinkage: Shrinkage | None = None,
 ) -> Decomposition:
     """Principal component pursuit of each matrix of a batch (Lin, Chen and Ma 2010, Algorithm 5).
 
@@ -93,20 +92,29 @@ def robust_pca(
         penalty_tolerance: eps_2, on the movement of E that lets the penalty grow; ``inf`` lets it grow always, as the authors' released
             code does (with growth 1.5).
         max_iterations: an end for matrices that do not converge.
+        precision: float64, or float32 for tolerances from 1e-3 on; below, its Gram matrices resolve too little.
+        shrinkage: of the singular values; ``ExactShrinkage`` by default, ``WarmShrinkage`` is faster where ranks are low.
     """
     if matrices.shape[-2] > matrices.shape[-1]:
         found = robust_pca(
-            matrices.mT, sparsity=sparsity, growth=growth, tolerance=tolerance, penalty_tolerance=penalty_tolerance, max_iterations=max_iterations
+            matrices.mT,
+            sparsity=sparsity,
+            growth=growth,
+            tolerance=tolerance,
+            penalty_tolerance=penalty_tolerance,
+            max_iterations=max_iterations,
+            precision=precision,
+            shrinkage=shrinkage,
         )
         return Decomposition(found.low_rank.mT, found.sparse.mT, found.iterations, found.converged)
-    data = matrices.double()
+    data = matrices.to(precision)
     batch, _, columns = data.shape
     weight = sparsity / columns**0.5
     low_rank, sparse = torch.zeros_like(data), torch.zeros_like(data)
     iterations = torch.zeros(batch, dtype=torch.int64, device=data.device)
     converged = data.flatten(1).eq(0).all(1)
     active = (~converged).nonzero().squeeze(1)
-    state = _State.start(data[active], weight)
+    state = _State.start(data[active], weight, shrinkage or ExactShrinkage())
     for _ in range(max_iterations):
         if active.numel() == 0:
             break
@@ -130,30 +138,36 @@ class _State:
     multiplier: torch.Tensor
     penalty: torch.Tensor
     norm: torch.Tensor
+    shrinkage: Shrinkage
 
     @classmethod
-    def start(cls, data: torch.Tensor, weight: float) -> _State:
+    def start(cls, data: torch.Tensor, weight: float, shrinkage: Shrinkage) -> _State:
         """The paper's start: Y = D / max(||D||_2, ||D||_inf / lambda), E = 0, mu = 1.25 / ||D||_2."""
         spectral = torch.linalg.eigvalsh(data @ data.mT)[:, -1].clamp(min=0.0).sqrt().reshape(-1, 1, 1)
         largest = data.abs().amax((1, 2), keepdim=True)
         dual = torch.maximum(spectral, largest / weight)
         zeros = torch.zeros_like(data)
-        return cls(data, zeros, zeros, data / dual, 1.25 / spectral, _frobenius(data))
+        return cls(data, zeros, zeros, data / dual, 1.25 / spectral, _frobenius(data), shrinkage)
 
     def step(self, weight: float, growth: float, tolerance: float, penalty_tolerance: float) -> torch.Tensor:
         """One pass of Algorithm 5; returns which matrices are done, ``(B,)`` bool."""
-        shifted = self.data + self.multiplier / self.penalty
-        self.low_rank = singular_value_threshold(shifted - self.sparse, 1.0 / self.penalty.flatten())
-        sparse = soft_threshold(shifted - self.low_rank, weight / self.penalty)
-        residual = self.data - self.low_rank - sparse
-        self.multiplier = self.multiplier + self.penalty * residual
-        moved = torch.minimum(self.penalty, self.penalty.sqrt()) * _frobenius(sparse - self.sparse)
-        self.penalty = torch.where(moved < penalty_tolerance * self.norm, growth * self.penalty, self.penalty)
+        shifted = (self.multiplier / self.penalty).add_(self.data)
+        self.low_rank = self.shrinkage(shifted - self.sparse, 1.0 / self.penalty.flatten())
+        sparse = soft_threshold(shifted.sub_(self.low_rank), weight / self.penalty)
+        residual = (self.data - self.low_rank).sub_(sparse)
+        self.multiplier = (self.penalty * residual).add_(self.multiplier)
+        if math.isinf(penalty_tolerance):
+            self.penalty = growth * self.penalty
+        else:
+            moved = torch.minimum(self.penalty, self.penalty.sqrt()) * _frobenius(sparse - self.sparse)
+            self.penalty = torch.where(moved < penalty_tolerance * self.norm, growth * self.penalty, self.penalty)
         self.sparse = sparse
         return (_frobenius(residual) < tolerance * self.norm).flatten()
 
     def select(self, rows: torch.Tensor) -> _State:
-        return _State(self.data[rows], self.low_rank[rows], self.sparse[rows], self.multiplier[rows], self.penalty[rows], self.norm[rows])
+        return _State(
+            self.data[rows], self.low_rank[rows], self.sparse[rows], self.multiplier[rows], self.penalty[rows], self.norm[rows], self.shrinkage.select(rows)
+        )
 
 
 def _frobenius(matrices: torch.Tensor) -> torch.Tensor:
@@ -163,7 +177,9 @@ def _frobenius(matrices: torch.Tensor) -> torch.Tensor:
 
 @dataclass
 class RobustPCA:
-    """Source 0 is the low-rank part of the image, source 1 the sparse part; the weighted estimates add up to the mixture.
+    """Source 0 is the low-rank part, source 1 the sparse part; the weighted estimates add up to the mixture.
+
+    On audio the sparse part is the voice: it goes to the slot of class speech or vocals, if the task has one.
 
     Attributes:
         sparsity: lambda in units of the paper's ``1 / sqrt(max(m, n))``.
@@ -171,6 +187,8 @@ class RobustPCA:
         penalty_tolerance: eps_2. At the paper's 1e-5 a digit pair takes more than 300 iterations; 1e-3 takes 74, raises the objective by
             1e-4 of itself and moves PSNR by 0.001 dB (500 MNIST mixtures).
         max_iterations: an end for mixtures that do not converge.
+        audio_growth, audio_tolerance, audio_iterations: the same of spectrograms; from a tolerance of 1e-3 on in float32.
+        high_pass: on audio, bins below that many Hz belong to the low-rank part.
     """
 
     sparsity: float = 1.0
@@ -178,22 +196,31 @@ class RobustPCA:
     tolerance: float = 1e-7
     penalty_tolerance: float = 1e-3
     max_iterations: int = 300
+    audio_growth: float = 1.5
+    audio_tolerance: float = 1e-5
+    audio_iterations: int = 100
+    high_pass: float = 100.0
 
     info: ClassVar[MethodInfo] = MethodInfo(
         name="rpca",
         title="rPCA",
         version="1",
-        domains=frozenset({"image"}),
+        domains=frozenset({"image", "audio"}),
         supervision="blind",
-        paper="Lin, Chen and Ma 2010, Algorithm 5; Candes, Li, Ma and Wright 2011",
+        paper="Lin, Chen and Ma 2010, Algorithm 5; Candes, Li, Ma and Wright 2011; audio: Huang et al. 2012",
         deterministic=True,
     )
 
     def __post_init__(self) -> None:
         if min(self.sparsity, self.tolerance, self.penalty_tolerance) <= 0 or self.growth <= 1 or self.max_iterations < 1:
             raise ValueError("sparsity and both tolerances must be positive, growth above 1, max_iterations at least 1")
+        if self.audio_tolerance <= 0 or self.audio_growth <= 1 or self.audio_iterations < 1 or self.high_pass < 0:
+            raise ValueError("audio_tolerance must be positive, audio_growth above 1, audio_iterations at least 1, high_pass not negative")
 
     def supports(self, task: TaskSpec) -> Support:
+        if task.domain == "audio":
+            support = mask_support(task, "robust PCA", parts=2)
+            return role_support(task, VOICES, "robust PCA", "sparse part") if support.ok else support
         support = part_support(task, "robust PCA")
         if not support.ok:
             return support
@@ -205,7 +232,13 @@ class RobustPCA:
         """Nothing to learn."""
 
     def separate(self, mixtures: Mixtures, ctx: RunContext) -> torch.Tensor:
-        """Mixtures ``(B, C, H, W)`` to estimates ``(B, 2, C, H, W)``, not clamped; a colour image is one matrix ``(H, C W)``."""
+        """Mixtures ``(B, C, H, W)`` to estimates ``(B, 2, C, H, W)``, not clamped; a colour image is one matrix ``(H, C W)``.
+
+        Audio ``(B, C, T)`` to ``(B, 2, C, T)``; every channel is a matrix of its own.
+        """
+        if ctx.task.domain == "audio":
+            voice_first = slot_of_role(ctx.task, VOICES) == 0
+            return separate_by_masks(mixtures, ctx, lambda magnitudes, rate: self._first_mask(magnitudes, rate, voice_first))
         values = mixtures.values.to(ctx.device)
         batch, channels, height, width = values.shape
         estimates = values.new_empty(batch, 2, channels, height, width)
@@ -226,3 +259,32 @@ class RobustPCA:
             max_iterations=self.max_iterations,
         )
         return torch.stack([found.low_rank, found.sparse], 1)
+
+    def _first_mask(self, magnitudes: torch.Tensor, sample_rate: int, voice_first: bool) -> torch.Tensor:
+        """Magnitudes ``(B, C, F, N)`` to the mask ``(B, 1, C, F, N)`` of the part in slot 0: the low-rank one, or the sparse one."""
+        matrices = magnitudes.flatten(0, 1)
+        size = _SPECTROGRAM_CHUNK.get(magnitudes.device.type, _SPECTROGRAM_CHUNK["cpu"]) // matrices[0].numel()
+        share = torch.cat([self._background(chunk) for chunk in matrices.split(max(1, size))]).reshape(magnitudes.shape)
+        background = background_mask(share, self.high_pass, sample_rate)
+        return 1.0 - background if voice_first else background
+
+    def _background(self, spectrograms: torch.Tensor) -> torch.Tensor:
+        """1 where the low-rank part of ``(B, F, N)`` is at least as large as the sparse one, else 0."""
+        wide = spectrograms.shape[1] > spectrograms.shape[2]
+        matrices = spectrograms.mT if wide else spectrograms
+        rows, columns = matrices.shape[1:]
+        # Every matrix of the batch must start at a multiple of 64 bytes: kernels choose their order of summation by the address, and a
+        # rounding error can turn a bin. Rows and columns of zeros change nothing but the paper's lambda, which counts columns.
+        padded = functional.pad(matrices, (0, -columns % 4, 0, -rows % 4)).contiguous()
+        found = robust_pca(
+            padded,
+            sparsity=self.sparsity * (padded.shape[2] / columns) ** 0.5,
+            growth=self.audio_growth,
+            tolerance=self.audio_tolerance,
+            penalty_tolerance=math.inf,
+            max_iterations=self.audio_iterations,
+            precision=torch.float32 if self.audio_tolerance >= 1e-3 else torch.float64,
+            shrinkage=WarmShrinkage(),
+        )
+        share = (found.sparse.abs() <= found.low_rank.abs()).to(spectrograms.dtype)[:, :rows, :columns]
+        return share.mT if wide else share

@@ -12,7 +12,6 @@ import numpy as np
 
 from sepbench.data.datasets import open_dataset
 from sepbench.data.pair_recipes import RECIPES
-from sepbench.data.pairs import pairs_csv
 from sepbench.errors import DataError
 from sepbench.resources import resource_root, suites_root
 from sepbench.suites.freeze import write_digests
@@ -34,7 +33,7 @@ def main() -> int:
     for name in args.names or RECIPES:
         path = folder / f"{name}.csv"
         try:
-            made = pairs_csv(RECIPES[name].build(labels))
+            made = RECIPES[name].csv(labels, open_dataset)
         except DataError as error:
             print(f"skipped    {name}: {error}")
             continue

@@ -41,6 +41,15 @@ def import_nussl() -> ModuleType:
     return _imported("nussl", "nussl")
 
 
+def import_soundfile() -> ModuleType:
+    """soundfile, which reads and writes WAV and FLAC.
+
+    Raises:
+        SepbenchError: it is not installed.
+    """
+    return _imported("soundfile", "audio")
+
+
 def with_musdb() -> None:
     """Make ``import musdb`` succeed: as it is where it can, by an empty stand-in where it cannot (no ffmpeg, or not installed)."""
     if "musdb" in sys.modules:
@@ -59,5 +68,5 @@ def with_musdb() -> None:
 def _imported(name: str, extra: str) -> ModuleType:
     try:
         return importlib.import_module(name)
-    except ImportError as error:
+    except (ImportError, OSError) as error:  # OSError: soundfile without the libsndfile library
         raise SepbenchError(f"{name} cannot be imported ({error}); install it with: pip install 'sepbench[{extra}]' torch==2.13.0") from error

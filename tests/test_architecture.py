@@ -14,6 +14,7 @@ LAYERS += ["run", "results", "report", "conformance", "cli"]
 # protocols name types of later rooms for type checkers only; they are not imports at run time.
 BASELINES_MAY_IMPORT = {"sepbench.errors", "sepbench.resources", "sepbench.protocols", "sepbench.noise", "sepbench.data.operators", "sepbench.selection"}
 BASELINES_MAY_IMPORT |= {"sepbench.data.gmm"}  # closed forms, no data: what an analytic prior is an instance of
+BASELINES_MAY_IMPORT |= {"sepbench.data.stft"}  # a transform, no data
 
 SOURCES = sorted([*ROOT.glob("sepbench/**/*.py"), *ROOT.glob("baselines/**/*.py")])
 

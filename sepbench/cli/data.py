@@ -47,7 +47,7 @@ def list_datasets() -> None:
 
 
 def _state_text(manifest: Manifest, state: DataStatus) -> str:
-    colour = {"present": "green", "built-in": "green", "damaged": "red", "incomplete": "yellow", "missing": "yellow"}[state.state]
+    colour = {"present": "green", "built-in": "green", "on demand": "green", "damaged": "red", "incomplete": "yellow", "missing": "yellow"}[state.state]
     hint = " (no download)" if state.state in ("missing", "incomplete") and manifest.download_form is None else ""
     return f"[{colour}]{state.state}[/{colour}]{hint}"
 
@@ -107,28 +107,34 @@ def verify_datasets(names: _Names = None) -> None:
     from rich.table import Table
 
     from sepbench.data.fetch import status, verify
+    from sepbench.data.integrity import MANY_FILES
     from sepbench.data.manifests import load_manifest, manifest_names
     from sepbench.errors import DataError
 
     manifests = [load_manifest(name) for name in names or manifest_names()]
     if not names:
-        manifests = [manifest for manifest in manifests if status(manifest).state != "missing"]
+        manifests = [manifest for manifest in manifests if status(manifest).state != "missing" and not (manifest.made_by and status(manifest).folder is None)]
     table = Table(title="Files", title_justify="left")
     for column in ("data set", "file", "state", "found", "expected"):
         table.add_column(column, overflow="fold", min_width=12 if column == "found" else None)
     wrong: list[tuple[Manifest, FileCheck]] = []
     for manifest in manifests:
-        for check in verify(manifest):
-            if check.ok:
+        checks = verify(manifest)
+        few = len(checks) < MANY_FILES
+        if not few:
+            table.add_row(manifest.name, f"{len(checks):,} files", f"{sum(check.ok for check in checks):,} ok", "", "")
+        for check in checks:
+            if check.ok and few:
                 table.add_row(manifest.name, check.name, "[green]ok[/green]", check.found[:12], check.expected[:12])
-            else:
+            elif not check.ok:
                 table.add_row(manifest.name, check.name, f"[red]{check.state}[/red]", check.found, check.expected)
                 wrong.append((manifest, check))
     Console().print(table)
     if wrong:
         manifest, check = wrong[0]
         more = f" ({len(wrong)} files are missing or wrong)" if len(wrong) > 1 else ""
-        remedy = f"run 'sepbench data fetch {manifest.name}'" if manifest.download_form is not None else "replace it"
+        fetchable = manifest.download_form is not None or manifest.made_by
+        remedy = f"run 'sepbench data fetch {manifest.name}'" if fetchable else manifest.how or "replace it"
         raise DataError(f"data set {manifest.name!r}: {check.describe()}{more}; {remedy}")
 
 

@@ -52,7 +52,7 @@ def _suites() -> Table:
         for row, task in enumerate(suite.tasks.values()):
             head = f"{name} v{suite.version}" if row == 0 else ""
             label = f"[dim]{task.spec.name}[/dim]" if task.split == "validation" else task.spec.name
-            table.add_row(head, label, str(task.spec.n_sources), task.spec.operator, f"{task.n_examples:,}")
+            table.add_row(head, label, str(task.spec.n_sources), task.spec.operator, f"{task.n_examples:,}{'' if task.frozen else ' (not frozen)'}")
         table.add_section()
     return table
 

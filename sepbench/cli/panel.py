@@ -88,12 +88,12 @@ class _Job:
     def figures(self, wanted: Figures, samples: int, gradients: bool) -> Iterator[Callable[[], Path]]:
         """What is to be drawn, cheap things first."""
         from sepbench.report.panels.gradients import has_prior
-        from sepbench.report.panels.grids import check_images
         from sepbench.report.panels.samples import can_sample
+        from sepbench.report.panels.shown import check_shown
 
         grids = wanted in (Figures.all, Figures.grid)
         if grids or samples:
-            check_images(self.task.spec)
+            check_shown(self.task.spec)
         if grids:
             for method in self.methods:
                 self.run.estimates(self.task, method, self._choice(self.run.values(self.name, method)).examples[:1])

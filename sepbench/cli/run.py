@@ -38,6 +38,7 @@ def run(
     shard_size: Annotated[int, typer.Option(help="Mixtures per file of estimates.")] = 500,
     keep_estimates: Annotated[bool, typer.Option(help="Keep estimates after they are scored; 'sepbench score' needs them.")] = True,
     latency: Annotated[bool, typer.Option(help="Also measure the seconds of single-mixture calls.")] = False,
+    save_audio: Annotated[int, typer.Option(min=0, metavar="N", help="Also write the first N mixtures of each task as WAV files, into the run's folder.")] = 0,
     dry_run: Annotated[bool, typer.Option(help="Show the plan and write nothing.")] = False,
 ) -> None:
     """Separate a suite's mixtures with each method, score, and write a leaderboard.
@@ -69,7 +70,10 @@ def run(
         keep_estimates=keep_estimates,
         latency=latency,
     )
-    plan = make_plan(request, load_suite(suite))
+    loaded = load_suite(suite)
+    if save_audio:
+        _check_audio(loaded, keep_estimates)
+    plan = make_plan(request, loaded)
     record = run_record(plan, shlex.join(["sepbench", *sys.argv[1:]]))
     folder = out or Path("runs") / f"{plan.suite.name}-{short_hash(record)}"
     console = Console()
@@ -80,9 +84,29 @@ def run(
     _fetch_data(plan)
     check_data(plan)
     outcome = _execute(plan, record, folder)
+    if save_audio:
+        _save_audio(folder, save_audio, console)
     if not keep_estimates:
         Console(stderr=True).print("estimates were removed: 'sepbench score' cannot score this run again")
     raise typer.Exit(outcome.exit_code)
+
+
+def _check_audio(suite: Suite, keep_estimates: bool) -> None:
+    from sepbench.errors import SepbenchError
+    from sepbench.report.audio_examples import check_audio
+
+    check_audio(suite)
+    if not keep_estimates:
+        raise SepbenchError("--save-audio reads the estimates that --no-keep-estimates removes; leave one of them out")
+
+
+def _save_audio(folder: Path, count: int, console: Console) -> None:
+    from sepbench.report.audio_examples import write_examples
+    from sepbench.report.panels.opened_run import OpenedRun
+
+    run = OpenedRun.open(folder, lambda text: console.print(f"note: {text}", soft_wrap=True, highlight=False))
+    written = write_examples(run, count, folder / "audio")
+    console.print(f"audio: {len(written)} mixtures in {folder / 'audio'}", soft_wrap=True, highlight=False)
 
 
 def _fetch_data(plan: Plan) -> None:

@@ -8,24 +8,30 @@ from pathlib import Path
 
 import torch
 
+from sepbench.data.chunked_sets import CHUNKED_SETS, open_chunked
 from sepbench.data.fetch import Found, obtain
 from sepbench.data.generated import PREFIX as GENERATED_PREFIX
 from sepbench.data.generated import generated_prior, open_generated
 from sepbench.data.gmm import GaussianMixture
 from sepbench.data.manifests import load_manifest
+from sepbench.data.noises import make_noises
 from sepbench.data.readers import cifar10
+from sepbench.data.readers.fsdd import read_fsdd
 from sepbench.data.readers.idx import read_mnist
 from sepbench.data.readers.image_folder import list_images, read_image_folder
 from sepbench.data.readers.npy import read_npy_images
 from sepbench.data.signals import ArraySignals, SignalSet
+from sepbench.data.synthesis.layout import Stem
+from sepbench.data.synthesis.store import read as read_synthesised
 from sepbench.errors import DataError
+from sepbench.protocols import Domain
 from sepbench.registry import nearest
 
 SPLITS = ("train", "test")
 FOLDER_PREFIX, NPY_PREFIX = "folder:", "npy:"
 
 _Arrays = tuple[torch.Tensor, torch.Tensor]
-_CACHED_SPLITS = 8  # MNIST's training split takes 47 MB, CIFAR-10's 154 MB
+_CACHED_SPLITS = 8  # MNIST's training split takes 47 MB, CIFAR-10's 154 MB, FSDD's 88 MB
 
 
 def _mnist(found: Found, split: str) -> _Arrays:
@@ -63,20 +69,36 @@ def _nes(kind: str) -> Callable[[Found, str], _Arrays]:
     return read
 
 
-# Name of the data set -> (its manifest, its reader). A manifest may hold several data sets.
-_DATASETS: dict[str, tuple[str, Callable[[Found, str], _Arrays]]] = {
-    "mnist": ("mnist", _mnist),
-    "cifar10": ("cifar10", _cifar10),
-    "cifar10-mini": ("cifar10-mini", _cifar10_mini),
-    "digits": ("digits", _digits),
-    "bags-shoes-mini/bags": ("bags-shoes-mini", _nes("bags")),
-    "bags-shoes-mini/shoes": ("bags-shoes-mini", _nes("shoes")),
+def _fsdd(found: Found, split: str) -> _Arrays:
+    return read_fsdd(found.folder, split)
+
+
+def _fsdd_noises(found: Found, split: str) -> _Arrays:
+    return make_noises(_read("fsdd", split, found).signals, split)
+
+
+def _synthesised(stem: Stem) -> Callable[[Found, str], _Arrays]:
+    return lambda found, split: read_synthesised(found.folder, split, stem)
+
+
+# Name of the data set -> (its manifest, its reader, its domain). A manifest may hold several data sets.
+_DATASETS: dict[str, tuple[str, Callable[[Found, str], _Arrays], Domain]] = {
+    "mnist": ("mnist", _mnist, "image"),
+    "cifar10": ("cifar10", _cifar10, "image"),
+    "cifar10-mini": ("cifar10-mini", _cifar10_mini, "image"),
+    "digits": ("digits", _digits, "image"),
+    "bags-shoes-mini/bags": ("bags-shoes-mini", _nes("bags"), "image"),
+    "bags-shoes-mini/shoes": ("bags-shoes-mini", _nes("shoes"), "image"),
+    "fsdd": ("fsdd", _fsdd, "audio"),
+    "noises:fsdd": ("fsdd", _fsdd_noises, "audio"),
+    "drums-bass-synth/drums": ("drums-bass-synth", _synthesised("drums"), "audio"),
+    "drums-bass-synth/bass": ("drums-bass-synth", _synthesised("bass"), "audio"),
 }
 
 
 def dataset_names() -> list[str]:
     """Names that ``open_dataset`` knows besides ``generated:<name>``, ``folder:<path>`` and ``npy:<path>``, sorted."""
-    return sorted(_DATASETS)
+    return sorted({*_DATASETS, *CHUNKED_SETS})
 
 
 def manifest_of(name: str) -> str:
@@ -87,6 +109,8 @@ def manifest_of(name: str) -> str:
     """
     if name.startswith((GENERATED_PREFIX, FOLDER_PREFIX, NPY_PREFIX)):
         return ""
+    if name in CHUNKED_SETS:
+        return CHUNKED_SETS[name].manifest
     if name not in _DATASETS:
         raise nearest(name, dataset_names(), "data set")
     return _DATASETS[name][0]
@@ -113,18 +137,30 @@ def open_dataset(name: str, split: str) -> SignalSet:
     ``digits``                       (1, 8, 8) in 0..1, v / 16   ours: first 1,000 and last 797
     ``bags-shoes-mini/bags``,        (3, 64, 64) in 0..1,        ``test`` only: 200
     ``bags-shoes-mini/shoes``        1 - v / 255
+    ``fsdd``                         (1, 16384) at 8 kHz         takes 5-49 and 0-4: 2,700 and 300, see ``readers.fsdd``
+    ``noises:fsdd``                  (1, 16384) at 8 kHz         1,200 and 500, see ``noises``
+    ``drums-bass-synth/drums``,      (1, 65536) at 22,050 Hz     680 (the last 80 for validation) and 520, made by the package; the same place of
+    ``drums-bass-synth/bass``                                    the same song in both; labels: 0 for silent chunks, see ``store``
+    ``slakh2100/drums``,             (1, 65536) at 22,050 Hz     official redux, with ``validation``; chunks of 2.97 s in order, the same
+    ``slakh2100/bass``                                           place of the same song in both
+    ``musdb18-hq/<source>``          (1, 61440) at 20,480 Hz     86, 14 (``validation``) and 50 songs; chunks of 3 s, see ``readers.musdb``
+    ``lrw``                          (1, 10240) at 16 kHz        official, with ``validation``; 0.64 s from the middle of each file
+    ``esc50``                        (1, 10240) at 16 kHz        folds 1-3, 4 (``validation``) and 5; chunks of 0.64 s
     ``generated:<name>``             (D,), see ``generated``     2,100 and 100
     ``folder:<path>``                (C, H, W) in 0..1           ``<path>/train`` and ``<path>/test``; without them all is ``test``
     ``npy:<path>``                   (C, H, W) in 0..1           ``<path>/train.npy`` and ``<path>/test.npy``; a file is ``test``
     ===============================  ==========================  ====================================================================
 
     Splits are kept in memory (the last few) and shared between callers, per name, split and folder; sizes of the files are compared at every call.
+    Sets of chunks keep file names only and decode what is asked for.
 
     Raises:
         UnknownNameError: no such data set.
         DataError: no such split; the data are missing and cannot be had, damaged or corrupt.
         SepbenchError: a folder of images without pillow.
     """
+    if name in CHUNKED_SETS:
+        return open_chunked(name, split, obtain(load_manifest(manifest_of(name))))
     if split not in SPLITS:
         raise DataError(f"unknown split {split!r}; data sets have 'train' and 'test'")
     if name.startswith(GENERATED_PREFIX):
@@ -135,13 +171,15 @@ def open_dataset(name: str, split: str) -> SignalSet:
     if name.startswith(NPY_PREFIX):
         path = _split_path(name, Path(name.removeprefix(NPY_PREFIX)).expanduser().resolve(), split, ".npy")
         return _read_own(name, split, path, (_fingerprint(path),))
-    return _read(name, split, obtain(load_manifest(manifest_of(name))))
+    manifest = load_manifest(manifest_of(name))
+    return _read(name, split, obtain(manifest, part=split if manifest.made_by else ""))
 
 
 @lru_cache(maxsize=_CACHED_SPLITS)
 def _read(name: str, split: str, found: Found) -> ArraySignals:
-    images, labels = _DATASETS[name][1](found, split)
-    return ArraySignals(name, split, "image", images, labels)
+    _, read, domain = _DATASETS[name]
+    signals, labels = read(found, split)
+    return ArraySignals(name, split, domain, signals, labels)
 
 
 @lru_cache(maxsize=_CACHED_SPLITS)

@@ -18,7 +18,8 @@ import platformdirs
 import pooch
 import requests
 
-from sepbench.data.integrity import FileCheck, check_file, check_size, file_digest
+from sepbench.data.integrity import FileCheck, check_file, check_files, check_size, file_digest
+from sepbench.data.made import make_missing
 from sepbench.data.manifests import DataFile, Manifest
 from sepbench.errors import DataError
 
@@ -26,6 +27,7 @@ DATA_VARIABLE = "SEPBENCH_DATA"
 CACHE_VARIABLE = "SEPBENCH_CACHE"
 OFFLINE_VARIABLE = "SEPBENCH_OFFLINE"
 
+_NAMED_FILES = 5  # a message names so many missing files and counts the rest
 _CHUNK = 1 << 16  # bytes between two reports of progress
 
 # Called with (file name, bytes so far, bytes in all); the count starts again at 0 when the next mirror is tried.
@@ -45,12 +47,13 @@ class DataStatus:
     """What ``sepbench data list`` shows.
 
     Attributes:
-        state: ``present`` (all files, right sizes), ``built-in``, ``damaged`` (a file of the wrong size), ``incomplete`` or ``missing``.
+        state: ``present`` (all files, right sizes), ``built-in``, ``on demand`` (made by the package when needed), ``damaged`` (a file of the wrong
+            size), ``incomplete`` or ``missing``.
         folder: where the data lie, or the fullest of the folders searched; None if nothing is anywhere.
         form: the form found there.
     """
 
-    state: Literal["present", "built-in", "damaged", "incomplete", "missing"]
+    state: Literal["present", "built-in", "on demand", "damaged", "incomplete", "missing"]
     folder: Path | None
     form: str = ""
 
@@ -84,24 +87,34 @@ def _stamps() -> Path:
     return cache_folder() / ".verified"
 
 
+def _needed(manifest: Manifest, form: str) -> int:
+    """How many names ``_lacking`` looks for."""
+    return len(manifest.required(form)) + len(manifest.layout)
+
+
+def _lacking(manifest: Manifest, folder: Path, form: str) -> list[str]:
+    """Required files of a form, and paths of the layout, that are not in a folder."""
+    files = [file.name for file in manifest.required(form) if not os.path.isfile(f"{folder}/{file.name}")]  # noqa: PTH113 - a Path per file is slow for thousands
+    return files + [name for name in manifest.layout if next(folder.glob(name), None) is None]
+
+
 def _find(manifest: Manifest) -> Found | None:
     """The first folder and form of which every required file exists, whatever its content."""
     for folder in _search_folders(manifest):
         for form in manifest.forms:
-            if all((folder / file.name).is_file() for file in manifest.required(form)):
+            if not _lacking(manifest, folder, form):
                 return Found(folder, form)
     return None
 
 
-def _nearest_to_complete(manifest: Manifest) -> tuple[Found, list[DataFile]]:
+def _nearest_to_complete(manifest: Manifest) -> tuple[Found, list[str]]:
     """The folder and form with the most of its required files, and those that lack; the download form where nothing is anywhere."""
     forms = sorted(manifest.forms, key=lambda form: form != manifest.download_form)
-    best: tuple[float, Found, list[DataFile]] | None = None
+    best: tuple[float, Found, list[str]] | None = None
     for folder in _search_folders(manifest):
         for form in forms:
-            required = manifest.required(form)
-            lacking = [file for file in required if not (folder / file.name).is_file()]
-            share = 1 - len(lacking) / len(required)
+            lacking = _lacking(manifest, folder, form)
+            share = 1 - len(lacking) / _needed(manifest, form)
             if best is None or share > best[0]:
                 best = (share, Found(folder, form), lacking)
     if best is None:
@@ -112,17 +125,23 @@ def _nearest_to_complete(manifest: Manifest) -> tuple[Found, list[DataFile]]:
 def _missing(manifest: Manifest) -> DataError:
     _, lacking = _nearest_to_complete(manifest)
     searched = " and ".join(str(folder) for folder in _search_folders(manifest))
-    problem = f"data set {manifest.name!r} is not complete: no {', '.join(file.name for file in lacking)} in {searched}"
+    named = lacking[:_NAMED_FILES] + ([f"{len(lacking) - _NAMED_FILES:,} more files"] if len(lacking) > _NAMED_FILES else [])
+    problem = f"data set {manifest.name!r} is not complete: no {', '.join(named)} in {searched}"
+    if manifest.made_by:
+        return DataError(f"{problem}; run 'sepbench data fetch {manifest.name}', which makes them here and needs no network")
+    if manifest.how:
+        return DataError(f"{problem}; {manifest.how} ({DATA_VARIABLE} names the first folder's parent)")
     if manifest.download_form is None:
-        return DataError(f"{problem}; it is not offered for download, put the files there yourself ({DATA_VARIABLE} names the first folder's parent)")
+        remedy = f"get it from {manifest.homepage} and put the files there yourself ({DATA_VARIABLE} names the first folder's parent)"
+        return DataError(f"{problem}; it is not offered for download, {remedy}")
     if offline():
         return DataError(f"{problem}; {OFFLINE_VARIABLE} forbids downloading: unset it, or put the files there yourself")
     return DataError(f"{problem}; run 'sepbench data fetch {manifest.name}' or put the files there yourself")
 
 
 def _damaged(manifest: Manifest, found: Found, check: FileCheck) -> DataError:
-    if manifest.download_form == found.form and found.folder == cache_folder() / manifest.name:
-        return DataError(f"{check.describe()}; run 'sepbench data fetch {manifest.name}' to download it again")
+    if found.folder == cache_folder() / manifest.name and (manifest.made_by or manifest.download_form == found.form):
+        return DataError(f"{check.describe()}; run 'sepbench data fetch {manifest.name}' to {'make' if manifest.made_by else 'download'} it again")
     return DataError(f"{check.describe()}; replace the file, or remove it to have the data looked up elsewhere")
 
 
@@ -146,10 +165,13 @@ def find(manifest: Manifest) -> Found:
     found = _find(manifest)
     if found is None:
         raise _missing(manifest)
-    for file in manifest.required(found.form):
-        check = check_file(file, found.folder, _stamps())
-        if not check.ok:
-            raise _damaged(manifest, found, check)
+    return _intact(manifest, found)
+
+
+def _intact(manifest: Manifest, found: Found) -> Found:
+    faults = check_files(manifest.required(found.form), found.folder, _stamps())
+    if faults:
+        raise _damaged(manifest, found, faults[0])
     return found
 
 
@@ -163,8 +185,8 @@ def fetch(manifest: Manifest, progress: Progress | None = None) -> Path:
     return obtain(manifest, progress).folder
 
 
-def obtain(manifest: Manifest, progress: Progress | None = None) -> Found:
-    """Folder and form of the data set, after downloading what is missing into the user's cache.
+def obtain(manifest: Manifest, progress: Progress | None = None, part: str = "") -> Found:
+    """Folder and form of the data set, after downloading, or making, what is missing into the user's cache.
 
     Files that are there and intact are kept; a damaged file in the cache is removed and downloaded again, a damaged file in
     ``SEPBENCH_DATA`` is the user's own and only reported.
@@ -172,17 +194,20 @@ def obtain(manifest: Manifest, progress: Progress | None = None) -> Found:
     Args:
         manifest: the data set.
         progress: called with (file name, bytes so far, bytes in all).
+        part: of a data set that the package makes itself, the only subfolder that is needed.
 
     Raises:
         DataError: the data cannot be had: offline, not offered for download, no mirror delivers the right bytes, the cache cannot be written.
     """
     if manifest.shipped_with:
         return find(manifest)
+    if manifest.made_by:
+        return _made(manifest, part, progress)
     found = _find(manifest)
     cache = cache_folder() / manifest.name
     refetchable = manifest.download_form is not None and not offline()
     if found is not None and (found.folder != cache or found.form != manifest.download_form or not refetchable):
-        return find(manifest)
+        return _intact(manifest, found)
     form = manifest.download_form
     if form is None or not refetchable:
         raise _missing(manifest)
@@ -191,6 +216,15 @@ def obtain(manifest: Manifest, progress: Progress | None = None) -> Found:
         if not check.ok:
             _download(file, cache, progress)
     return Found(cache, form)
+
+
+def _made(manifest: Manifest, part: str, progress: Progress | None) -> Found:
+    """A data set that the package makes itself: in the cache, unless the user has put all of it elsewhere."""
+    found, cache = _find(manifest), cache_folder() / manifest.name
+    if found is not None and found.folder != cache:
+        return find(manifest)
+    make_missing(manifest, part, cache, _stamps(), progress)
+    return Found(cache, "")
 
 
 class _PoochBar:
@@ -269,7 +303,8 @@ def verify(manifest: Manifest) -> list[FileCheck]:
     The files are those of the complete form found, else of the folder and form with the most files. Nothing is downloaded.
 
     Returns:
-        One check per file, in the manifest's order. For a data set that ships with a package: one check of its content.
+        One check per file, in the manifest's order. For a data set that ships with a package: one check of its content. For one without
+        digests: one check of presence per path of its layout, expected digest ``unknown``.
 
     Raises:
         DataError: ``SEPBENCH_DATA`` names no folder, or the package is not installed.
@@ -280,9 +315,18 @@ def verify(manifest: Manifest) -> list[FileCheck]:
         found_digest = digits_sha256()
         state: Literal["ok", "wrong sha256"] = "ok" if found_digest == manifest.array_sha256 else "wrong sha256"
         return [FileCheck("load_digits()", _package_folder(manifest), state, manifest.array_sha256, found_digest)]
+    if manifest.layout:
+        folder, lacking = (_find(manifest) or _nearest_to_complete(manifest)[0]).folder, _nearest_to_complete(manifest)[1]
+        return [_layout_check(name, folder, name in lacking) for name in manifest.layout]
     found = _find(manifest) or _nearest_to_complete(manifest)[0]
-    wanted = [file for file in manifest.files_of(found.form) if not file.optional or (found.folder / file.name).is_file()]
-    return [check_file(file, found.folder, _stamps(), rehash=True) for file in wanted]
+    dispensable = bool(manifest.made_by) and any((found.folder / file.name).is_file() for file in manifest.files)
+    wanted = [file for file in manifest.files_of(found.form) if not (file.optional or dispensable) or (found.folder / file.name).is_file()]
+    return check_files(wanted, found.folder, _stamps(), rehash=True)
+
+
+def _layout_check(name: str, folder: Path, lacking: bool) -> FileCheck:
+    """Presence is all that can be told: no digests are known."""
+    return FileCheck(name, folder / name, "missing") if lacking else FileCheck(name, folder / name, "ok", expected="unknown", found="present")
 
 
 def status(manifest: Manifest) -> DataStatus:
@@ -298,6 +342,8 @@ def status(manifest: Manifest) -> DataStatus:
         intact = all(check_size(file, found.folder).ok for file in manifest.required(found.form))
         return DataStatus("present" if intact else "damaged", found.folder, found.form)
     nearest, lacking = _nearest_to_complete(manifest)
-    if len(lacking) == len(manifest.required(nearest.form)):
+    if manifest.made_by:
+        return DataStatus("on demand", nearest.folder if len(lacking) < len(manifest.files) else None)
+    if len(lacking) == _needed(manifest, nearest.form):
         return DataStatus("missing", None)
     return DataStatus("incomplete", nearest.folder, nearest.form)

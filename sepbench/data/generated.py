@@ -69,7 +69,7 @@ def open_generated(name: str, split: str) -> ArraySignals:
         DataError: no such data set.
     """
     prior, count = generated_prior(name), SIZES[split]
-    words = _Words(f"{name.removeprefix(PREFIX)}.{split}")
+    words = KeyedWords(f"{name.removeprefix(PREFIX)}.{split}")
     factors = np.linalg.cholesky(prior.covariances.numpy())
     component = np.searchsorted(prior.weights.numpy().cumsum()[:-1], words.uniform(count, 1, step=1)[:, 0], side="right")
     normals = words.normal(count, prior.dimension, step=0)
@@ -85,7 +85,7 @@ def _parsed(name: str) -> tuple[str, int, int]:
     return found[1], int(found[2]), int(found[3])
 
 
-class _Words:
+class KeyedWords:
     """Float64 uniforms and normals keyed by a text."""
 
     def __init__(self, key: str) -> None:
@@ -106,7 +106,7 @@ def _on_grid(values: Array, grid: float) -> Array:
     return np.asarray(np.round(values / grid) * grid)
 
 
-def _rotation(words: _Words, dimension: int, step: int) -> Array:
+def _rotation(words: KeyedWords, dimension: int, step: int) -> Array:
     """A random orthogonal matrix: D reflections at normals (Householder), whose bits do not hang on a library's sign conventions."""
     result = np.eye(dimension)
     for normal in words.normal(dimension, dimension, step):
@@ -114,25 +114,25 @@ def _rotation(words: _Words, dimension: int, step: int) -> Array:
     return result
 
 
-def _covariance(words: _Words, dimension: int, spread: tuple[float, float], step: int) -> Array:
+def _covariance(words: KeyedWords, dimension: int, spread: tuple[float, float], step: int) -> Array:
     axes = _rotation(words, dimension, step)
     covariance = (axes * np.geomspace(*spread, dimension) ** 2) @ axes.T
     return _on_grid((covariance + covariance.T) / 2, _COVARIANCE_GRID)
 
 
-def _centre(words: _Words, dimension: int) -> Array:
+def _centre(words: KeyedWords, dimension: int) -> Array:
     low, high = _CENTRES
     return np.asarray(low + (high - low) * words.uniform(1, dimension, step=0)[0])
 
 
 def _gaussian(dimension: int, slot: int) -> tuple[Array, Array, Array]:
-    words = _Words(f"gaussian-d{dimension}-{slot}")
+    words = KeyedWords(f"gaussian-d{dimension}-{slot}")
     mean = _on_grid(_centre(words, dimension), _SIGNAL_GRID)
     return np.ones(1), mean[None], _covariance(words, dimension, _GAUSSIAN_SPREAD, step=1)[None]
 
 
 def _simplex_mixture(dimension: int, slot: int) -> tuple[Array, Array, Array]:
-    shared, own = _Words(f"gmm-d{dimension}"), _Words(f"gmm-d{dimension}-{slot}")
+    shared, own = KeyedWords(f"gmm-d{dimension}"), KeyedWords(f"gmm-d{dimension}-{slot}")
     weights = np.asarray(_SIXTEENTHS[dimension][slot]) / 16.0
     corners = np.zeros((len(weights), dimension))
     corners[:, : len(weights) - 1] = _simplex(len(weights))

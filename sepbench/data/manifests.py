@@ -10,6 +10,10 @@ One TOML file per data set under ``data_manifests/``::
     notes = "..."                  # optional
     shipped_with = "sklearn"       # optional: the installed package that carries the data, then ``files`` is empty ...
     array_sha256 = "..."           # ... and this is the digest of what its reader finds
+    layout = ["test", "*/meta"]    # optional: for data whose bytes nobody here has seen, then ``files`` is empty: paths that must be there (``*`` for any
+    how = "..."                    # ... name), and how to get the data, the end of the sentence "data set ... is not complete; ..."
+    made_by = "package.module"     # optional: the package makes the files itself, see ``sepbench.data.made``; no file has urls then
+    listing = "listings/x.csv"     # optional: many small files, named in a CSV beside the manifest (name,size,sha256) instead of here
 
     [[files]]
     name = "train-images-idx3-ubyte.gz"   # relative to the data set's folder, may lie in a subfolder
@@ -22,10 +26,12 @@ One TOML file per data set under ``data_manifests/``::
 
 from __future__ import annotations
 
+import csv
 import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -82,6 +88,10 @@ class Manifest:
     notes: str = ""
     shipped_with: str = ""
     array_sha256: str = ""
+    layout: tuple[str, ...] = ()
+    how: str = ""
+    listing: str = ""
+    made_by: str = ""
 
     @property
     def forms(self) -> tuple[str, ...]:
@@ -133,13 +143,20 @@ def read_manifest(path: Path) -> Manifest:
     entries = document.pop("files", [])
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise DataError(f"the manifest {path} is malformed: files must be an array of tables")
-    files = tuple(_data_file(entry, f"the manifest {path} is malformed: file {number}") for number, entry in enumerate(entries, start=1))
-    manifest = Manifest(**_checked(document, Manifest, {"files"}, f"the manifest {path} is malformed"), files=files)
+    listing = document.get("listing", "")
+    if listing and isinstance(listing, str):
+        if entries:
+            raise DataError(f"the manifest {path} is malformed: it needs either files or a listing")
+        files = _listed_files(path.parent / listing)
+    else:
+        files = tuple(_data_file(entry, f"the manifest {path} is malformed: file {number}") for number, entry in enumerate(entries, start=1))
+    values = _checked(document, Manifest, {"files"}, f"the manifest {path} is malformed")
+    manifest = Manifest(**{**values, "layout": tuple(values.get("layout", ()))}, files=files)
     _check_manifest(manifest, path)
     return manifest
 
 
-_TYPES: Mapping[str, type] = {"size": int, "urls": list, "optional": bool}
+_TYPES: Mapping[str, type] = {"size": int, "urls": list, "layout": list, "optional": bool}
 
 
 def _checked(table: Mapping[str, Any], cls: type[DataFile] | type[Manifest], given: set[str], where: str) -> dict[str, Any]:
@@ -157,12 +174,30 @@ def _checked(table: Mapping[str, Any], cls: type[DataFile] | type[Manifest], giv
     return dict(table)
 
 
+_LISTING_HEADER = ["name", "size", "sha256"]
+
+
+@lru_cache(maxsize=8)  # thousands of lines, asked for whenever a split is opened; a package's own file does not change under it
+def _listed_files(path: Path) -> tuple[DataFile, ...]:
+    where = f"the listing {path} is malformed"
+    try:
+        rows = list(csv.reader(path.read_text(encoding="utf-8").splitlines()))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"the listing {path} cannot be read: {error}") from error
+    if not rows or rows[0] != _LISTING_HEADER:
+        raise DataError(f"{where}: it must start with {','.join(_LISTING_HEADER)}")
+    files = []
+    for number, row in enumerate(rows[1:], start=2):
+        if len(row) != len(_LISTING_HEADER) or not row[1].isdecimal():
+            raise DataError(f"{where}: line {number} must be name,size,sha256, found {','.join(row)[:80]!r}")
+        files.append(_data_file({"name": row[0], "size": int(row[1]), "sha256": row[2]}, f"{where}: line {number}"))
+    return tuple(files)
+
+
 def _data_file(entry: Mapping[str, Any], where: str) -> DataFile:
     values = _checked(entry, DataFile, set(), where)
     file = DataFile(**{**values, "urls": tuple(values.get("urls", ()))})
-    parts = PurePosixPath(file.name).parts
-    if not parts or file.name.startswith("/") or ".." in parts or "\\" in file.name:
-        raise DataError(f"{where}: the name {file.name!r} must be a relative path inside the data set's folder")
+    _check_inside(file.name, where)
     if file.size <= 0:
         raise DataError(f"{where}: size must be a positive number of bytes, got {file.size}")
     for value, digits in ((file.sha256, 64), (file.md5, 32)):
@@ -176,12 +211,23 @@ def _data_file(entry: Mapping[str, Any], where: str) -> DataFile:
     return file
 
 
+def _check_inside(name: object, where: str) -> None:
+    parts = PurePosixPath(name).parts if isinstance(name, str) else ()
+    if not isinstance(name, str) or not parts or name.startswith("/") or ".." in parts or "\\" in name:
+        raise DataError(f"{where}: the name {name!r} must be a relative path inside the data set's folder")
+
+
 def _check_manifest(manifest: Manifest, path: Path) -> None:
     where = f"the manifest {path} is malformed"
     if manifest.name != path.stem:
         raise DataError(f"{where}: its name is {manifest.name!r}, it must be {path.stem!r} like the file")
-    if bool(manifest.shipped_with) != bool(manifest.array_sha256) or bool(manifest.shipped_with) == bool(manifest.files):
-        raise DataError(f"{where}: it needs either files, or shipped_with and array_sha256")
+    ways = sum(map(bool, (manifest.files, manifest.shipped_with, manifest.layout)))
+    if ways != 1 or bool(manifest.shipped_with) != bool(manifest.array_sha256) or bool(manifest.layout) != bool(manifest.how):
+        raise DataError(f"{where}: it needs either files, or shipped_with and array_sha256, or layout and how")
+    if manifest.made_by and (not manifest.files or any(file.urls or file.optional or file.form for file in manifest.files)):
+        raise DataError(f"{where}: with made_by it needs files, without urls, optional and form")
+    for name in manifest.layout:
+        _check_inside(name, where)
     names = [file.name for file in manifest.files]
     if len(set(names)) != len(names):
         raise DataError(f"{where}: a file is listed twice")

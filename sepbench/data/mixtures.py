@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,7 +15,7 @@ from sepbench.data.signals import SignalSet
 from sepbench.errors import SuiteError
 from sepbench.protocols import Mixtures
 
-_CHUNK = 512
+_CHUNK_VALUES = 1 << 22  # numbers per source that are mixed at once for a digest, 16 MB
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +121,8 @@ class MixtureSet:
     def digest(self) -> str:
         """SHA-256 (hex) over the little-endian float32 bytes of all mixtures in the list's order."""
         sha = hashlib.sha256()
-        for start in range(0, len(self), _CHUNK):
-            values = self.mixtures(range(start, min(start + _CHUNK, len(self)))).values
+        step = max(1, _CHUNK_VALUES // math.prod(self.source_shape))
+        for start in range(0, len(self), step):
+            values = self.mixtures(range(start, min(start + step, len(self)))).values
             sha.update(values.contiguous().numpy().astype("<f4", copy=False).tobytes())
         return sha.hexdigest()

@@ -13,11 +13,16 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from sepbench.data.signals import SignalSet
 from sepbench.noise import NoiseSource
 
 Labels = Callable[[str, str], np.ndarray]
 """``labels(dataset, split)``: class numbers ``(N,)`` of a split, in the data set's order."""
 
+Signals = Callable[[str, str], SignalSet]
+"""``signals(dataset, split)``: a split, for lists whose gains follow from the signals' levels."""
+
+_CHUNK = 256  # signals loaded at a time
 _ATTEMPTS = 16  # words per number; all of them are refused with probability below (N / 2**32)**16
 
 
@@ -62,18 +67,42 @@ def independent(draws: Draws, pools: Sequence[np.ndarray], count: int) -> np.nda
     return np.stack([pool[draws.integers(len(pool), examples, slot)] for slot, pool in enumerate(pools)], axis=1)
 
 
-def distinct(draws: Draws, pool: np.ndarray, n_sources: int, count: int) -> np.ndarray:
-    """``(count, K)``: every slot drawn from one pool, uniformly and with repetition between mixtures, but no signal twice in one mixture."""
-    if len(pool) < n_sources:
-        raise ValueError(f"a pool of {len(pool)} cannot fill {n_sources} slots without repetition")
+def distinct(draws: Draws, pool: np.ndarray, n_sources: int, count: int, keys: np.ndarray | None = None) -> np.ndarray:
+    """``(count, K)``: every slot drawn from one pool, uniformly and with repetition between mixtures, but no signal twice in one mixture.
+
+    Args:
+        keys: ``(len(pool),)`` integers, e.g. labels; then no key occurs twice in one mixture.
+    """
+    keys = np.arange(len(pool)) if keys is None else keys
+    if len(np.unique(keys)) < n_sources:
+        raise ValueError(f"a pool of {len(np.unique(keys))} cannot fill {n_sources} slots without repetition")
     picks = np.zeros((count, n_sources), dtype=np.int64)
     pending, attempt = np.arange(count), 0
     while len(pending):
         picks[pending] = np.stack([draws.integers(len(pool), pending, slot, attempt) for slot in range(n_sources)], axis=1)
-        ordered = np.sort(picks[pending], axis=1)
+        ordered = np.sort(keys[picks[pending]], axis=1)
         pending = pending[(ordered[:, 1:] == ordered[:, :-1]).any(axis=1)]
         attempt += 1
     return pool[picks]
+
+
+def apart(draws: Draws, pool: np.ndarray, keys: np.ndarray, refused: np.ndarray, slot: int) -> np.ndarray:
+    """``(count,)``: a random signal of the pool for each example, with repetition, whose key is not the one the example refuses.
+
+    Args:
+        keys: ``(len(pool),)`` integers.
+        refused: ``(count,)`` a key per example.
+    """
+    if len(np.unique(keys)) < 2:
+        raise ValueError("a pool of one key leaves nothing to an example that refuses it")
+    picks = np.zeros(len(refused), dtype=np.int64)
+    pending, attempt = np.arange(len(refused)), 0
+    while len(pending):
+        picks[pending] = draws.integers(len(pool), pending, slot, attempt)
+        pending = pending[keys[picks[pending]] == refused[pending]]
+        attempt += 1
+    chosen: np.ndarray = pool[picks]
+    return chosen
 
 
 def cover_second(draws: Draws, first: np.ndarray, second: np.ndarray, count: int) -> np.ndarray:
@@ -86,6 +115,21 @@ def halves(name: str, pool: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """A pool in random order, cut in two: the images that are observed clean, and those that only occur in mixtures."""
     shuffled = pool[Draws(name).permutation(len(pool), slot=0)]
     return shuffled[: len(pool) // 2], shuffled[len(pool) // 2 :]
+
+
+def equal_rms_gains(signals: Sequence[SignalSet], indices: np.ndarray) -> np.ndarray:
+    """``(M, K)`` gains of mixtures ``(M, K)`` at 0 dB: 1 for slot 0, the ratio of both RMS values for the others, to six significant digits.
+
+    Sums of squares of 16-bit signals are exact in float64, so the gains have the same digits on every machine.
+    """
+    energies = np.stack([_energies(source, indices[:, k]) for k, source in enumerate(signals)], axis=1)
+    return np.array([[float(f"{gain:.6g}") for gain in row] for row in np.sqrt(energies[:, :1] / energies)])
+
+
+def _energies(signals: SignalSet, rows: np.ndarray) -> np.ndarray:
+    """``(n,)``: sum of squares of each row."""
+    parts = [signals.load(torch.from_numpy(rows[start : start + _CHUNK])).double().flatten(1).square().sum(1) for start in range(0, len(rows), _CHUNK)]
+    return torch.cat(parts).numpy()
 
 
 def rows_with(labels: np.ndarray, wanted: Sequence[int], start: int = 0, stop: int | None = None) -> np.ndarray:

@@ -7,11 +7,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sepbench.data.pair_builders import Draws, Labels, cover_second, distinct, halves, independent, rows_with
+from sepbench.data import noises
+from sepbench.data.pair_builders import Draws, Labels, Signals, apart, cover_second, distinct, equal_rms_gains, halves, independent, rows_with
+from sepbench.data.pairs import pairs_csv
+from sepbench.data.readers.fsdd import ROWS_PER_TAKE, TAKES, take_of
+from sepbench.data.synthesis.layout import CHUNKS_PER_SONG, HELD_OUT_SONGS, song_keys
 
 Split = tuple[str, str]
 
 LOW, HIGH = (0, 1, 2, 3, 4), (5, 6, 7, 8, 9)  # digits, BASIS sec. 5.1
+SPEAKERS_LOW, SPEAKERS_HIGH = (0, 1, 2), (3, 4, 5)  # FSDD: george, jackson, lucas; nicolas, theo, yweweler
 ANIMALS, VEHICLES = (2, 3, 4, 5, 6, 7), (0, 1, 8, 9)  # CIFAR-10, BASIS sec. 5.2
 
 
@@ -23,11 +28,19 @@ class Recipe:
         name: stem of the CSV file, and key of its random numbers.
         needs: the (data set, split) pairs whose labels it reads; empty if none, so that it can be rebuilt anywhere.
         build: labels to ``(M, K)`` indices.
+        levels: for lists with gains, the (data set, split) of every slot: all sources of a mixture come at the RMS of its first. Else empty.
     """
 
     name: str
     needs: tuple[Split, ...]
     build: Callable[[Labels], np.ndarray]
+    levels: tuple[Split, ...] = ()
+
+    def csv(self, labels: Labels, signals: Signals) -> bytes:
+        """The list's file."""
+        indices = self.build(labels)
+        gains = equal_rms_gains([signals(*split) for split in self.levels], indices) if self.levels else None
+        return pairs_csv(indices, gains)
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +191,112 @@ def _exact() -> Iterator[Recipe]:
         yield Recipe(f"generated.{n_sources}-sources-val", (), by_index(2000, n_sources))
 
 
+_FSDD_HELD_OUT = noises.HELD_OUT_TAKES * ROWS_PER_TAKE
+_FSDD_TRAINED = np.asarray(TAKES["train"])[: -noises.HELD_OUT_TAKES]  # takes
+
+
+def _fsdd_pairs() -> Iterator[Recipe]:
+    """Two speakers at the same level. Observed and mixed training utterances are of different takes, so they share no recording (rows overlap)."""
+    s = _Halved("fsdd-pairs", "fsdd", SPEAKERS_LOW, SPEAKERS_HIGH, held_out=_FSDD_HELD_OUT, n_test=500, n_val=100)
+    test, train = ("fsdd", "test"), ("fsdd", "train")
+    split, agnostic = "fsdd-pairs.class-split", "fsdd-pairs.class-agnostic"
+
+    def by_take(labels: Labels) -> tuple[np.ndarray, np.ndarray]:
+        second = s.pools(labels, "train", s.training)[1]
+        observed, mixed = halves(f"{split}.halves", _FSDD_TRAINED)
+        takes = take_of("train", second)
+        return second[np.isin(takes, observed)], second[np.isin(takes, mixed)]
+
+    def mixed(labels: Labels) -> np.ndarray:
+        other = by_take(labels)[1]
+        return cover_second(Draws(f"{split}.train-mixtures"), s.pools(labels, "train", s.training)[0], other, len(other))
+
+    def two_speakers(name: str, of: Split, part: slice, count: int) -> Callable[[Labels], np.ndarray]:
+        def build(labels: Labels) -> np.ndarray:
+            speakers = labels(*of)
+            return distinct(Draws(name), np.arange(len(speakers))[part], 2, count, keys=speakers[part])
+
+        return build
+
+    yield Recipe(split, (test,), lambda labels: independent(Draws(split), s.pools(labels, "test", slice(None)), s.n_test), (test, test))
+    yield Recipe(f"{split}-val", (train,), lambda labels: independent(Draws(f"{split}-val"), s.pools(labels, "train", s.validation), s.n_val), (train, train))
+    yield Recipe(f"{split}.train-observed", (train,), lambda labels: by_take(labels)[0][:, None])
+    yield Recipe(f"{split}.train-mixtures", (train,), mixed, (train, train))
+    yield Recipe(agnostic, (test,), two_speakers(agnostic, test, slice(None), s.n_test), (test, test))
+    yield Recipe(f"{agnostic}-val", (train,), two_speakers(f"{agnostic}-val", train, s.validation, s.n_val), (train, train))
+
+
+def _fsdd_noise(kind: int) -> Iterator[Recipe]:
+    """Speech and one kind of noise at the same level. Every test noise is used once.
+
+    Babble is made of the same data set's speech. A number's noise belongs to a take; the speech it is mixed with is of another, and the takes of
+    observed training noise are not those of the training mixtures' speech and noise. So no recording is target and babble at once. The rule is the
+    same for all kinds.
+    """
+    base = f"fsdd-noise.{noises.KINDS[kind]}"
+    test, train = (("fsdd", "test"), ("noises:fsdd", "test")), (("fsdd", "train"), ("noises:fsdd", "train"))
+    utterances = {split: np.arange(len(takes) * ROWS_PER_TAKE) for split, takes in TAKES.items()}
+    observed_takes, mixed_takes = halves("fsdd-noise.halves", _FSDD_TRAINED)
+
+    def with_speech(name: str, split: str, speech: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+        refused = noises.takes_of_numbers(split)[numbers]
+        spoken = apart(Draws(name), speech, take_of(split, speech), refused, slot=0)
+        return np.stack([spoken, noises.rows_of_numbers(kind, numbers)], axis=1)
+
+    def numbers_of(takes: np.ndarray) -> np.ndarray:
+        return np.flatnonzero(np.isin(noises.takes_of_numbers("train"), takes))
+
+    def observed(_: Labels) -> np.ndarray:
+        return noises.rows_of_numbers(kind, numbers_of(observed_takes))[:, None]
+
+    def mixed(_: Labels) -> np.ndarray:
+        name, pool, speech = f"{base}.train-mixtures", numbers_of(mixed_takes), utterances["train"]
+        numbers = np.resize(pool[Draws(name).permutation(len(pool), slot=1)], 600)
+        return with_speech(name, "train", speech[np.isin(take_of("train", speech), mixed_takes)], numbers)
+
+    def validation(_: Labels) -> np.ndarray:
+        numbers = np.arange(noises.NUMBERS["train"])[-noises.HELD_OUT_NUMBERS :][:50]
+        return with_speech(f"{base}-val", "train", utterances["train"][-_FSDD_HELD_OUT:], numbers)
+
+    yield Recipe(base, (), lambda _: with_speech(base, "test", utterances["test"], np.arange(noises.NUMBERS["test"])), test)
+    yield Recipe(f"{base}-val", (), validation, train)
+    yield Recipe(f"{base}.train-observed", (), observed)
+    yield Recipe(f"{base}.train-mixtures", (), mixed, train)
+
+
+def _drums_bass_synth() -> Iterator[Recipe]:
+    """Chunks of drums and bass of the same place of the same song that share a sounding second (a bit of their labels); each at most once.
+
+    Level mixtures+one: the bass of one half of the training songs is observed, the other half's chunks come mixed, so that no song is in both.
+    """
+    name, drums, bass = "drums-bass-synth.chunks", "drums-bass-synth/drums", "drums-bass-synth/bass"
+    n_songs = len(song_keys("train"))
+    observed_songs, mixed_songs = halves("drums-bass-synth.halves", np.arange(n_songs - HELD_OUT_SONGS))
+
+    def rows(labels: Labels, split: str, songs: np.ndarray, stems: tuple[str, ...]) -> np.ndarray:
+        seconds = np.bitwise_and.reduce([labels(stem, split) for stem in stems])
+        of_songs = np.isin(np.arange(len(seconds)) // CHUNKS_PER_SONG, songs)
+        return np.flatnonzero((seconds != 0) & of_songs)
+
+    def aligned(key: str, split: str, songs: np.ndarray, count: int | None) -> Callable[[Labels], np.ndarray]:
+        def build(labels: Labels) -> np.ndarray:
+            pool = rows(labels, split, songs, (drums, bass))
+            return np.repeat(pool[Draws(key).permutation(len(pool), slot=0)][:count, None], 2, axis=1)
+
+        return build
+
+    def observed(labels: Labels) -> np.ndarray:
+        pool = rows(labels, "train", observed_songs, (bass,))
+        order = Draws(f"{name}.train-observed").permutation(len(pool), slot=0)
+        return np.stack([pool[order]], axis=1)
+
+    test, train = ((drums, "test"), (bass, "test")), ((drums, "train"), (bass, "train"))
+    yield Recipe(name, test, aligned(name, "test", np.arange(len(song_keys("test"))), 450))
+    yield Recipe(f"{name}-val", train, aligned(f"{name}-val", "train", np.arange(n_songs)[-HELD_OUT_SONGS:], 50))
+    yield Recipe(f"{name}.train-observed", train[1:], observed)
+    yield Recipe(f"{name}.train-mixtures", train, aligned(f"{name}.train-mixtures", "train", mixed_songs, None))
+
+
 def _all() -> Iterator[Recipe]:
     yield from _pair_suite(_Halved("mnist-pairs", "mnist", LOW, HIGH, held_out=5000, n_test=6000, n_val=500))
     yield from _nes_direction("x-0-4", LOW, HIGH)
@@ -187,6 +306,10 @@ def _all() -> Iterator[Recipe]:
     yield from _pair_suite(_Halved("cifar10-mini-pairs", "cifar10-mini", ANIMALS, VEHICLES, held_out=500, n_test=1000, n_val=200))
     yield from _bags_shoes()
     yield from _exact()
+    yield from _fsdd_pairs()
+    for kind in range(len(noises.KINDS)):
+        yield from _fsdd_noise(kind)
+    yield from _drums_bass_synth()
     yield from _pair_suite(_Halved("digits-pairs", "digits", LOW, HIGH, held_out=200, n_test=1000, n_val=200))
 
 

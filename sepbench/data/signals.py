@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 
 from sepbench.protocols import Domain
+
+_FULL_SCALE = {torch.uint8: 255.0, torch.int16: 32768.0}
 
 
 class SignalSet(Protocol):
@@ -40,9 +42,18 @@ class SignalSet(Protocol):
         ...
 
 
+@runtime_checkable
+class KnowsContent(Protocol):
+    """Optional: a signal set that can tell equal signals without decoding them."""
+
+    def content_hashes(self, rows: torch.Tensor) -> list[bytes]:
+        """One digest per row, equal where the content is."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class ArraySignals:
-    """A split held in memory: uint8 (loaded as v / 255) or float32 ``(N, *shape)``."""
+    """A split held in memory, ``(N, *shape)``: uint8 (loaded as v / 255), int16 (PCM, loaded as v / 32768) or float32."""
 
     name: str
     split: str
@@ -59,4 +70,5 @@ class ArraySignals:
 
     def load(self, indices: torch.Tensor | Sequence[int]) -> torch.Tensor:
         rows = self.signals[torch.as_tensor(indices, dtype=torch.int64)]
-        return rows.to(torch.float32) / 255.0 if rows.dtype == torch.uint8 else rows.to(torch.float32)
+        scale = _FULL_SCALE.get(rows.dtype)
+        return rows.to(torch.float32) / scale if scale else rows.to(torch.float32)

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 import torch
 
 from sepbench.errors import SuiteError
 from sepbench.metrics.assignment import MAX_SOURCES
+from sepbench.metrics.bss_eval_images import ISR, SAR, SIR
+from sepbench.metrics.bss_eval_v3 import SDR_V3
 from sepbench.metrics.consistency import MIXTURE_ERROR
 from sepbench.metrics.posterior import C2ST, ENERGY_DISTANCE, PIT_ERROR, POSTERIOR_COV_ERROR, POSTERIOR_MEAN_ERROR
 from sepbench.metrics.psnr import PSNR, PSNR_PAD32, PSNR_SUM_MSE, PSNR_UNCLAMPED
+from sepbench.metrics.sdr import SDR, SDR_MEAN
+from sepbench.metrics.si_sdr import SI_SDR, SI_SDR_IMPROVEMENT
 from sepbench.metrics.squared_error import Array
 from sepbench.metrics.ssim import SSIM
-from sepbench.protocols import Domain, Metric, Support, TaskSpec
+from sepbench.protocols import Domain, Metric, Mixtures, Support, TaskSpec
 from sepbench.registry import nearest
 
 
@@ -49,20 +53,48 @@ class JointMetric(Protocol):
         ...
 
 
-_OF_ESTIMATES: tuple[CataloguedMetric, ...] = (PSNR, PSNR_UNCLAMPED, PSNR_SUM_MSE, PSNR_PAD32, SSIM, MIXTURE_ERROR)
+@runtime_checkable
+class WholeExampleMetric(Protocol):
+    """A metric per source that looks at more than one estimate and its reference: at the example's other sources, or at its mixture."""
+
+    @property
+    def family(self) -> str:
+        """Metrics of one family fall off together, in one call, and share ``info.assigned_by``."""
+        ...
+
+    def assigned_scores(self, estimates: torch.Tensor, references: torch.Tensor, mixtures: Mixtures) -> Mapping[str, torch.Tensor]:
+        """``(B, K, ...)`` twice, estimate k assigned to reference k -> ``(B, K)`` float64 by name, for every metric of the family."""
+        ...
+
+
+@runtime_checkable
+class NeedsTask(Protocol):
+    """A metric that must be told the task before it can compute (windows of one second need the sample rate); ``get_metric`` does that."""
+
+    def for_task(self, task: TaskSpec) -> CataloguedMetric:
+        """The same metric for one task that it supports."""
+        ...
+
+
+_OF_IMAGES: tuple[CataloguedMetric, ...] = (PSNR, PSNR_UNCLAMPED, PSNR_SUM_MSE, PSNR_PAD32, SSIM)
+_OF_AUDIO: tuple[CataloguedMetric, ...] = (SDR, SDR_MEAN, SI_SDR, SI_SDR_IMPROVEMENT, SDR_V3, ISR, SIR, SAR)
 _OF_DRAWS: tuple[CataloguedMetric, ...] = (POSTERIOR_MEAN_ERROR, POSTERIOR_COV_ERROR, ENERGY_DISTANCE, C2ST, PIT_ERROR)
-_METRICS: dict[str, CataloguedMetric] = {metric.info.name: metric for metric in (*_OF_ESTIMATES, *_OF_DRAWS)}
+_METRICS: dict[str, CataloguedMetric] = {metric.info.name: metric for metric in (*_OF_IMAGES, *_OF_AUDIO, MIXTURE_ERROR, *_OF_DRAWS)}
 
 
-def get_metric(name: str) -> CataloguedMetric:
+def get_metric(name: str, task: TaskSpec | None = None) -> CataloguedMetric:
     """The metric of a name.
+
+    Args:
+        task: what is to be scored. Without it the metric can be asked for its ``info``, and computes only if it is no ``NeedsTask``.
 
     Raises:
         UnknownNameError: no such metric; the message offers the nearest names.
     """
     if name not in _METRICS:
         raise nearest(name, metric_names(), "metric")
-    return _METRICS[name]
+    metric = _METRICS[name]
+    return metric.for_task(task) if task is not None and isinstance(metric, NeedsTask) else metric
 
 
 def metric_names(domain: Domain | None = None) -> list[str]:

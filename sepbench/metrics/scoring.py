@@ -7,7 +7,7 @@ estimates, scores are computed on the CPU, so that scoring a finished run again 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 
 from sepbench.metrics.assignment import best_assignment, matched
-from sepbench.metrics.catalogue import CataloguedMetric, FromSquaredError, JointMetric, check_metrics, get_metric
+from sepbench.metrics.catalogue import CataloguedMetric, FromSquaredError, JointMetric, WholeExampleMetric, check_metrics, get_metric
 from sepbench.metrics.squared_error import Array, as_float64, pairwise_mse
 from sepbench.protocols import Mixtures, TaskSpec
 
@@ -54,6 +54,7 @@ class _Block:
     _errors: dict[bool, Array] = field(default_factory=dict)
     _assignments: dict[str, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
     _pairwise: dict[str, torch.Tensor] = field(default_factory=dict)
+    _families: dict[str, Mapping[str, torch.Tensor]] = field(default_factory=dict)
 
     def squared_errors(self, clamps: bool) -> Array:
         if clamps not in self._errors:
@@ -79,10 +80,17 @@ class _Block:
                 identity = torch.arange(self.task.n_sources).expand(len(self.estimates), -1)
                 self._assignments[name] = (identity, torch.ones(len(self.estimates), dtype=torch.bool))
             else:
-                metric = get_metric(name)
+                metric = get_metric(name, self.task)
                 scores = self.pairwise(metric)
                 self._assignments[name] = (best_assignment(scores, metric.info.higher_is_better), scores.isfinite().flatten(1).all(1))
         return self._assignments[name]
+
+    def family_scores(self, metric: WholeExampleMetric, assignment: torch.Tensor) -> Mapping[str, torch.Tensor]:
+        """``(b, K)`` values of all references, for every metric of the family."""
+        if metric.family not in self._families:
+            in_order = torch.from_numpy(self.estimates.numpy()[np.arange(len(assignment))[:, None], assignment.numpy()])
+            self._families[metric.family] = metric.assigned_scores(in_order, self.references, self.mixtures)
+        return self._families[metric.family]
 
     def assigned_scores(self, metric: CataloguedMetric) -> torch.Tensor:
         """``(b, S)`` values of the scored references under the metric's assignment."""
@@ -90,6 +98,8 @@ class _Block:
         assignment, defined = self.assignment(metric.info.assigned_by)
         if isinstance(metric, FromSquaredError) or metric.info.name in self._pairwise:
             values = matched(self.pairwise(metric), assignment)[:, slots]
+        elif isinstance(metric, WholeExampleMetric):
+            values = self.family_scores(metric, assignment)[metric.info.name][:, slots]
         else:
             # Indexed by numpy: torch gathers these small rows many times slower.
             chosen = self.estimates.numpy()[np.arange(len(assignment))[:, None], assignment[:, slots].numpy()]
@@ -154,7 +164,7 @@ def score_batch(
     """
     check_metrics(metric_names, spec)
     _check_shapes(estimates, references, mixtures, spec)
-    metrics = [get_metric(name) for name in metric_names]
+    metrics = [get_metric(name, spec) for name in metric_names]
     values: dict[str, list[Array]] = {name: [] for name in metric_names}
     for block in _blocks(estimates, references, mixtures, spec):
         for metric in metrics:

@@ -11,6 +11,7 @@ import pandas as pd
 
 from sepbench.errors import SepbenchError
 from sepbench.registry import create_separator
+from sepbench.suites import NOT_FROZEN
 
 if TYPE_CHECKING:
     from sepbench.suites.model import Suite
@@ -120,6 +121,8 @@ class _Layout:
         subtitle = f"{self._size()}, ranked by {self.ranking} ({unit}{direction} is better), in brackets its 95 % interval"
         if all(record["budget"] == "quick" for record in self.first.values()):
             subtitle += ", quick budget"
+        if str(any_record["task_digest"]).startswith(NOT_FROZEN):
+            subtitle += ", list of mixtures not frozen"
         lines = tuple(self._lines())
         return TaskTable(
             title=f"{any_record['suite']} version {any_record['suite_version']}: {self.task}",

@@ -11,6 +11,7 @@ import torch
 from sepbench.data.datasets import analytic_prior
 from sepbench.data.gmm import GaussianMixture
 from sepbench.data.mixtures import MixtureSet, Transform
+from sepbench.data.pair_rules import PairRule, derive
 from sepbench.data.pairs import PairList, read_pairs
 from sepbench.data.signals import SignalSet
 from sepbench.data.views import Pool, TrainingMaterial, content_hashes, without_duplicates
@@ -49,6 +50,9 @@ class FrozenList:
     path: Path
     sha256: str
 
+    def __str__(self) -> str:
+        return str(self.path)
+
     def read(self) -> PairList:
         """The list.
 
@@ -62,6 +66,41 @@ class FrozenList:
 
 
 @dataclass(frozen=True, slots=True)
+class DerivedList:
+    """A pair list that is made from the data by a rule, because nobody could look at the data when the suite was written.
+
+    Attributes:
+        rule: how it is made.
+        sha256: digest it must have; empty until someone who has the data freezes it.
+        column: the only slot whose signals are wanted, None for all.
+    """
+
+    rule: PairRule
+    sha256: str
+    column: int | None = None
+
+    def checked(self, pairs: PairList) -> PairList:
+        """The list as it was derived, if it is the frozen one.
+
+        Raises:
+            SuiteError: it is not.
+        """
+        if self.sha256 and pairs.sha256 != self.sha256:
+            made = f"the list made by the rule ({self.rule.text}) has sha256 {pairs.sha256}, frozen is {self.sha256}"
+            raise SuiteError(f"{made}; the data are not those of this suite version")
+        return pairs if self.column is None else PairList(pairs.indices[:, self.column : self.column + 1], pairs.sha256)
+
+    def __str__(self) -> str:
+        return f"of rule {self.rule.builder}, order {self.rule.order}"
+
+
+Listing = FrozenList | DerivedList
+
+DerivedLists = dict[tuple[object, ...], PairList]
+"""(rule, slots, role) -> the list; shared by the tasks of one suite, since making one reads many signals."""
+
+
+@dataclass(frozen=True, slots=True)
 class TaskData:
     """How a task's signals are found; opens nothing until asked.
 
@@ -70,13 +109,15 @@ class TaskData:
         slots: class of each source slot.
         shape: shape of one signal as read, before the transform.
         test_split, train_split: names of the splits; ``train_split`` is empty where the data set has none.
+        validation_split: name of the split that validation lists are made from; empty where it is the held-out part of the training split.
         held_out: the last so many training signals are for validation only.
         test_rows, train_rows: ``(start, stop)`` of the splits that the task may touch, or None for all (less the held-out ones).
         by_rank: lists hold ranks within the slot's class (in the split's order) instead of rows.
         pairs: the mixtures to separate; of the training split's held-out part if ``validation``.
-        train_mixtures, train_observed: frozen training lists for level ``mixtures+one``; ``observed_slot`` is the class of the second.
+        train_mixtures, train_observed: training lists for level ``mixtures+one``; ``observed_slot`` is the class of the second.
+        train_sources: the only training signals, one column per slot, together with those of the two lists above; None: all of the split.
         untrainable: why no training data exist; empty where they do.
-        usable: cache of rows that survive the hygiene, shared by the tasks of one suite.
+        usable, derived: caches of rows that survive the hygiene and of lists made by rules, shared by the tasks of one suite.
     """
 
     opener: Opener
@@ -86,17 +127,20 @@ class TaskData:
     transform: Transform
     test_split: str
     train_split: str
+    validation_split: str
     held_out: int
     test_rows: tuple[int, int] | None
     train_rows: tuple[int, int] | None
     by_rank: bool
-    pairs: FrozenList
+    pairs: Listing
     validation: bool
-    train_mixtures: FrozenList | None
-    train_observed: FrozenList | None
+    train_mixtures: Listing | None
+    train_observed: Listing | None
+    train_sources: Listing | None
     observed_slot: int | None
     untrainable: str
     usable: UsableRows = field(default_factory=dict)
+    derived: DerivedLists = field(default_factory=dict)
 
     def _open(self, dataset: str, split: str) -> SignalSet:
         signals = self.opener(dataset, split)
@@ -110,29 +154,51 @@ class TaskData:
         if role == "test":
             return self.test_rows or (0, n)
         if role == "validation":
-            return n - self.held_out, n
+            return n - self.held_out if not self.validation_split else 0, n
         return self.train_rows or (0, n - self.held_out)
 
-    def _locate(self, frozen: FrozenList, classes: tuple[SourceClass, ...], role: str) -> tuple[list[SignalSet], PairList]:
+    def _split(self, role: str) -> str:
+        return {"test": self.test_split, "validation": self.validation_split or self.train_split}.get(role, self.train_split)
+
+    def _read(self, listing: Listing, role: str) -> PairList:
+        """A list from its file, or by its rule from the signals that lists of this role may use."""
+        if isinstance(listing, FrozenList):
+            return listing.read()
+        key = (listing.rule, self.slots, role, self.test_rows, self.train_rows)
+        if key not in self.derived:
+            signals = [self._open(c.dataset, self._split(role)) for c in self.slots]
+            pools = [_those(torch.arange(*self._range(s, role)), c.member(s)) for s, c in zip(signals, self.slots, strict=True)]
+            self.derived[key] = derive(listing.rule, list(zip(signals, pools, strict=True)))
+        return listing.checked(self.derived[key])
+
+    def derived_sha256(self, listing: DerivedList, role: str) -> str:
+        """Digest of the list that a rule makes of the data; raises as opening them does."""
+        return self._read(listing, role).sha256
+
+    def pair_list(self) -> PairList:
+        """The mixtures to separate, as numbers of the list; opens data only where the list is made by a rule."""
+        return self._read(self.pairs, "validation" if self.validation else "test")
+
+    def _locate(self, listing: Listing, classes: tuple[SourceClass, ...], role: str) -> tuple[list[SignalSet], PairList]:
         """Open the signal sets of a list and turn its numbers into rows, each checked for its class and its part of the split."""
-        pairs = frozen.read()
+        pairs = self._read(listing, role)
         if pairs.n_sources != len(classes):
-            raise SuiteError(f"pair list {frozen.path} has {pairs.n_sources} sources per mixture, the task wants {len(classes)}")
-        signals = [self._open(c.dataset, self.test_split if role == "test" else self.train_split) for c in classes]
+            raise SuiteError(f"pair list {listing} has {pairs.n_sources} sources per mixture, the task wants {len(classes)}")
+        signals = [self._open(c.dataset, self._split(role)) for c in classes]
         columns = []
         for k, (source, cls) in enumerate(zip(signals, classes, strict=True)):
             rows = pairs.indices[:, k]
             pool = cls.rows(source) if self.by_rank else torch.arange(len(source))
             if int(rows.max()) >= len(pool):
                 what = f"{cls.name!r} signals of {source.name} {source.split}"
-                raise SuiteError(f"pair list {frozen.path} asks for number {int(rows.max())} of the {what}, which are {len(pool):,}")
+                raise SuiteError(f"pair list {listing} asks for number {int(rows.max())} of the {what}, which are {len(pool):,}")
             rows = pool[rows]
             start, stop = self._range(source, role)
             misplaced = (rows < start) | (rows >= stop) | ~cls.member(source)[rows]
             if bool(misplaced.any()):
                 example = int(misplaced.nonzero()[0])
                 problem = f"row {int(rows[example])} of {source.name} {source.split} is not a {role} signal of class {cls.name!r}"
-                raise SuiteError(f"pair list {frozen.path}, example {example}: {problem}")
+                raise SuiteError(f"pair list {listing}, example {example}: {problem}")
             columns.append(rows)
         return signals, PairList(torch.stack(columns, dim=1), pairs.sha256, pairs.gains)
 
@@ -155,9 +221,9 @@ class TaskData:
         for dataset in self._datasets():
             test = self._open(dataset, self.test_split)
             digests.update(content_hashes(test, torch.arange(*self._range(test, "test"))))
-            if self.held_out:
-                train = self._open(dataset, self.train_split)
-                digests.update(content_hashes(train, torch.arange(*self._range(train, "validation"))))
+            if self.held_out or self.validation_split:
+                held_out = self._open(dataset, self._split("validation"))
+                digests.update(content_hashes(held_out, torch.arange(*self._range(held_out, "validation"))))
         return frozenset(digests)
 
     def _datasets(self) -> tuple[str, ...]:
@@ -165,15 +231,31 @@ class TaskData:
 
     def _usable_rows(self) -> dict[str, torch.Tensor]:
         """Training rows of each data set that share their content with no protected signal."""
-        key = (self._datasets(), self.test_rows, self.train_rows)
+        key = (self._datasets(), self.test_rows, self.train_rows, tuple(self._training_lists()) if self.train_sources else ())
         if key not in self.usable:
             protected = self.protected()
             found = {}
             for dataset in self._datasets():
                 train = self._open(dataset, self.train_split)
-                found[dataset] = without_duplicates(train, torch.arange(*self._range(train, "training")), protected)
+                found[dataset] = without_duplicates(train, self._candidates(dataset, train), protected)
             self.usable[key] = found
         return self.usable[key]
+
+    def _candidates(self, dataset: str, train: SignalSet) -> torch.Tensor:
+        """Rows of the training part of a data set, or those of them that the training lists name, ascending."""
+        if self.train_sources is None:
+            return torch.arange(*self._range(train, "training"))
+        named = list[torch.Tensor]()
+        for listing, classes in self._training_lists():
+            pairs = self._locate(listing, classes, "training")[1]
+            named += [pairs.indices[:, k] for k, c in enumerate(classes) if c.dataset == dataset]
+        rows: torch.Tensor = torch.cat(named).unique(sorted=True)
+        return rows
+
+    def _training_lists(self) -> list[tuple[Listing, tuple[SourceClass, ...]]]:
+        observed = () if self.observed_slot is None else (self.slots[self.observed_slot],)
+        listed = ((self.train_sources, self.slots), (self.train_mixtures, self.slots), (self.train_observed, observed))
+        return [(listing, classes) for listing, classes in listed if listing is not None]
 
     def training(self) -> TrainingMaterial:
         """Everything there is to learn from.
@@ -187,8 +269,7 @@ class TaskData:
         train = {dataset: self._open(dataset, self.train_split) for dataset in usable}
         sources = tuple(Pool(((train[c.dataset], _those(usable[c.dataset], c.member(train[c.dataset]))),)) for c in self.slots)
         clean = Pool(tuple((train[d], _those(usable[d], self._any_member(d, train[d]))) for d in usable))
-        spans = [self._range(signals, "training") for signals in train.values()]
-        excluded = sum(stop - start for start, stop in spans) - sum(len(rows) for rows in usable.values())
+        excluded = sum(len(self._candidates(d, train[d])) - len(usable[d]) for d in usable)
         mixtures, kept = self._training_mixtures(usable)
         return TrainingMaterial(clean, sources, self._observed(usable), mixtures, kept, self.transform, excluded)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from sepbench.data.datasets import open_dataset
 from sepbench.errors import DataError
-from sepbench.suites.assembly import Opener
+from sepbench.suites.assembly import FrozenList, Listing, Opener, TaskData
 from sepbench.suites.loader import load_unfrozen
 from sepbench.suites.model import Suite, Task
 from sepbench.suites.tables import read_table
@@ -24,18 +24,30 @@ def task_digests(task: Task, previous: Mapping[str, Any]) -> dict[str, int | str
 
     Args:
         task: from ``load_unfrozen``.
-        previous: what was frozen before; its mixture digest is kept where the data are not on this machine and the list is unchanged.
+        previous: what was frozen before; what needs data is kept where they are not on this machine and the list, or its rule, is unchanged.
     """
-    found: dict[str, int | str] = {"n": task.n_examples, "pairs_sha256": task.pairs_sha256}
+    data = task.data
+    found: dict[str, int | str] = {"n": task.n_examples, **_list_digests(data, "pairs", data.pairs, task.split, previous)}
     try:
         found["mixtures_sha256"] = task.verify()
     except DataError:
-        kept = previous.get("pairs_sha256") == task.pairs_sha256
+        kept = found["pairs_sha256"] != "" and previous.get("pairs_sha256") == found["pairs_sha256"]
         found["mixtures_sha256"] = previous.get("mixtures_sha256", "") if kept else ""
     if task.split == "test":
-        lists = {"train_mixtures_sha256": task.data.train_mixtures, "train_observed_sha256": task.data.train_observed}
-        found.update({key: frozen.sha256 for key, frozen in lists.items() if frozen is not None})
+        lists = {"train_mixtures": data.train_mixtures, "train_observed": data.train_observed, "train_sources": data.train_sources}
+        for key, listing in lists.items():
+            found |= {} if listing is None else _list_digests(data, key, listing, "training", previous)
     return found
+
+
+def _list_digests(data: TaskData, key: str, listing: Listing, role: str, previous: Mapping[str, Any]) -> dict[str, int | str]:
+    if isinstance(listing, FrozenList):
+        return {f"{key}_sha256": listing.sha256}
+    try:
+        digest = data.derived_sha256(listing, role)
+    except DataError:
+        digest = previous.get(f"{key}_sha256", "") if previous.get(f"{key}_rule") == listing.rule.text else ""
+    return {f"{key}_rule": listing.rule.text, f"{key}_sha256": digest}
 
 
 def suite_digests(suite: Suite, previous: Mapping[str, Any]) -> dict[str, dict[str, int | str]]:

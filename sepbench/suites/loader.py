@@ -15,17 +15,19 @@ from typing import cast, get_args
 from sepbench.data.datasets import open_dataset
 from sepbench.data.mixtures import Transform
 from sepbench.data.operators import OPERATOR_NAMES
+from sepbench.data.pair_rules import BUILDERS, GAINED, PairRule
 from sepbench.data.pairs import file_sha256
 from sepbench.errors import SuiteError
 from sepbench.protocols import Assignment, Domain, TaskSpec
 from sepbench.registry import nearest, suite_path
 from sepbench.resources import resource_root
-from sepbench.suites.assembly import FrozenList, Opener, SourceClass, TaskData, UsableRows
+from sepbench.suites.assembly import DerivedList, DerivedLists, FrozenList, Listing, Opener, SourceClass, TaskData, UsableRows
 from sepbench.suites.model import Suite, Task, TaskSplit
 from sepbench.suites.published import PublishedRow, published_row
 from sepbench.suites.tables import Table, read_table
 
 FORMAT = 1
+RULE_PREFIX = "rule:"
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")  # no "--": it separates task and method in file names
 
 
@@ -55,18 +57,23 @@ class _Reader:
         self.path = path
         self.opener = opener
         self.usable: UsableRows = {}
+        self.derived: DerivedLists = {}
         self.root = root = read_table(path)
         if root.integer("format") != FORMAT:
             raise SuiteError(f"{path}: format {root.integer('format')} is not known, this sepbench reads format {FORMAT}")
         self.name = _name(root.text("name"), str(path))
         self.domain = cast(Domain, root.choice("domain", get_args(Domain)))
         self.classes = {key: _source_class(key, table) for key, table in root.tables("classes").items()}
+        self.rules = {key: _rule(self.name, key, table) for key, table in root.tables("rules", {}).items()}
         self.frozen = self._digests() if check else None
         data = root.table("data")
         self.shape = data.integers("shape", [])
         self.test_split = data.text("test", "test")
         self.train_split = data.text("train", "train")
+        self.validation_split = data.text("validation", "")
         self.held_out = data.integer("held_out", 0)
+        if self.held_out and self.validation_split:
+            raise SuiteError(f"{data.where}: give either held_out or validation")
         self.transform = Transform(data.integer("pad", 0))
         self.sample_rate = data.optional_integer("sample_rate")
         self.posterior_draws = root.integer("posterior_draws", 0)
@@ -99,8 +106,8 @@ class _Reader:
             model = table.text("validates", "")
             if model and model not in tables:
                 raise nearest(model, sorted(tables), f"task (validated by {key})")
-            if model and not self.held_out:
-                raise SuiteError(f"{table.where}: a validation task needs held_out in [data]")
+            if model and not (self.held_out or self.validation_split):
+                raise SuiteError(f"{table.where}: a validation task needs held_out or validation in [data]")
             yield key, self._task(key, tables[model] if model else table, table, model)
         for table in tables.values():
             table.close()
@@ -118,9 +125,8 @@ class _Reader:
             raise SuiteError(f"{rules.where}: posterior_draws needs sources whose distribution is known, data sets 'generated:...'")
         split: TaskSplit = "validation" if validates else "test"
         frozen = self._frozen(key)
-        n_examples = len(data.pairs.read()) if frozen is None else frozen.integer("n")
         mixtures = "" if frozen is None else frozen.text("mixtures_sha256")
-        return Task(spec, split, validates, n_examples, data.pairs.sha256, mixtures, data)
+        return Task(spec, split, validates, _length(data.pairs, frozen), mixtures, data)
 
     def _spec(self, key: str, rules: Table, slots: tuple[SourceClass, ...], shape: tuple[int, ...]) -> TaskSpec:
         observed = rules.optional_integer("observed_source")
@@ -148,6 +154,8 @@ class _Reader:
         pairs = self._list(own, "pairs", key)
         if pairs is None:
             raise SuiteError(f"{own.where}: key 'pairs' is missing")
+        if isinstance(pairs, DerivedList) and (pairs.rule.builder in GAINED) != (spec.operator == "gain"):
+            raise SuiteError(f"{own.where}: builder {pairs.rule.builder!r} does not go with operator {spec.operator!r}")
         return TaskData(
             opener=self.opener,
             slots=slots,
@@ -156,6 +164,7 @@ class _Reader:
             transform=self.transform,
             test_split=self.test_split,
             train_split=self.train_split,
+            validation_split=self.validation_split,
             held_out=self.held_out,
             test_rows=rules.rows("test_rows"),
             train_rows=rules.rows("train_rows"),
@@ -163,10 +172,12 @@ class _Reader:
             pairs=pairs,
             validation=own is not rules,
             train_mixtures=self._list(rules, "train_mixtures", trained_as),
-            train_observed=self._list(rules, "train_observed", trained_as),
+            train_observed=self._list(rules, "train_observed", trained_as, column=spec.observed_source),
+            train_sources=self._list(rules, "train_sources", trained_as),
             observed_slot=spec.observed_source,
             untrainable=rules.text("untrainable", ""),
             usable=self.usable,
+            derived=self.derived,
         )
 
     def _class(self, name: str, table: Table) -> SourceClass:
@@ -174,11 +185,16 @@ class _Reader:
             raise nearest(name, sorted(self.classes), f"source class in {table.where}")
         return self.classes[name]
 
-    def _list(self, table: Table, key: str, task: str) -> FrozenList | None:
-        """A frozen list, compared with its digest while loading: a changed file must not wait for the first mixture to be found out."""
+    def _list(self, table: Table, key: str, task: str, column: int | None = None) -> Listing | None:
+        """A frozen list, compared with its digest while loading: a changed file must not wait for the first mixture to be found out.
+
+        A list that is made by a rule is compared when it is made. ``column`` is the slot that such a list is wanted for.
+        """
         file = table.text(key, "")
         if not file:
             return None
+        if file.startswith(RULE_PREFIX):
+            return self._derived(file.removeprefix(RULE_PREFIX), table, key, task, column)
         path = self._beside(file, resource_root("data_manifests") / "pairs")
         found = file_sha256(path)
         frozen = self._frozen(task)
@@ -186,6 +202,14 @@ class _Reader:
         if found != wanted:
             raise SuiteError(f"pair list {path} has sha256 {found}, frozen for {self.name}/{task} is {wanted}; restore the file")
         return FrozenList(path, found)
+
+    def _derived(self, rule: str, table: Table, key: str, task: str, column: int | None) -> DerivedList:
+        if rule not in self.rules:
+            raise nearest(rule, sorted(self.rules), f"rule in {table.where}")
+        if table.text("index", "row") != "row":
+            raise SuiteError(f"{table.where}: lists made by a rule hold rows; leave out 'index'")
+        frozen = self._frozen(task)
+        return DerivedList(self.rules[rule], "" if frozen is None else frozen.text(f"{key}_sha256"), column)
 
     def _frozen(self, task: str) -> Table | None:
         if self.frozen is None:
@@ -216,14 +240,32 @@ class _Reader:
             if not all(isinstance(value, str) for value in find.values()):
                 raise SuiteError(f"{entry.where}: every value of 'find' must be text, as in the CSV file")
             row = published_row(task, method, metric, find, entry.text("notes", ""), path, entry.where)
+            measured_on = entry.text("measured_on", "")
             entry.close()
-            yield row
+            # Other data than the suite's: said wherever the number's source is, leaderboards included.
+            yield replace(row, source=f"{row.source} on {measured_on}") if measured_on else row
 
 
 def _name(name: str, where: str) -> str:
     if not _NAME.fullmatch(name):
         raise SuiteError(f"{where}: name {name!r} must be lower-case letters and digits in groups joined by single hyphens")
     return name
+
+
+def _rule(suite: str, name: str, table: Table) -> PairRule:
+    """A table of ``[rules]``; ``order`` is the rule's own name unless it shares one with other rules."""
+    order = f"{suite}.{table.text('order', name)}"
+    rule = PairRule(table.choice("builder", tuple(BUILDERS)), order, table.integer("n"), table.integer("skip", 0), table.integer("snr_db", 0), table.integer("window", 0))
+    if rule.count < 1 or min(rule.skip, rule.window) < 0 or (rule.snr_db and rule.builder not in GAINED):
+        raise SuiteError(f"{table.where}: n must be at least 1, skip and window at least 0, and snr_db goes with {', '.join(sorted(GAINED))}")
+    table.close()
+    return rule
+
+
+def _length(pairs: Listing, frozen: Table | None) -> int:
+    if isinstance(pairs, DerivedList):
+        return pairs.rule.count
+    return len(pairs.read()) if frozen is None else frozen.integer("n")
 
 
 def _source_class(name: str, table: Table) -> SourceClass:

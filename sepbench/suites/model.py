@@ -11,6 +11,7 @@ from sepbench.data.mixtures import MixtureSet
 from sepbench.data.views import make_view
 from sepbench.errors import SuiteError, UnsupportedTaskError
 from sepbench.protocols import Domain, Supervision, Support, TaskSpec, TrainingView
+from sepbench.suites import NOT_FROZEN
 from sepbench.suites.assembly import TaskData
 from sepbench.suites.published import PublishedRow
 
@@ -28,7 +29,6 @@ class Task:
         split: ``test``, or ``validation`` for lists made from training signals that no training view hands out.
         validates: for a validation task, the test task it stands in for; else empty.
         n_examples: mixtures in the list.
-        pairs_sha256: digest of the pair list's file.
         mixtures_sha256: digest of all mixtures, see ``MixtureSet.digest``; empty where it could not be frozen yet.
         data: where the signals come from.
     """
@@ -37,13 +37,28 @@ class Task:
     split: TaskSplit
     validates: str
     n_examples: int
-    pairs_sha256: str
     mixtures_sha256: str
     data: TaskData = field(repr=False, compare=False)
 
     @property
+    def frozen(self) -> bool:
+        """False while the pair list is made by a rule from whatever data are there, and nobody has frozen its digest."""
+        return bool(self.data.pairs.sha256)
+
+    @property
+    def pairs_sha256(self) -> str:
+        """Digest of the pair list's file; of the list made by a rule where it is not frozen, which opens the data.
+
+        Raises:
+            DataError: not frozen, and the data set is missing or corrupt.
+        """
+        return self.data.pairs.sha256 or self.data.pair_list().sha256
+
+    @property
     def digest(self) -> str:
-        """SHA-256 over both digests' hex text; empty where the mixtures' digest is not frozen."""
+        """SHA-256 over both digests' hex text; empty where the mixtures' digest is not frozen; ``NOT_FROZEN`` and the list's where that is not either."""
+        if not self.frozen:
+            return NOT_FROZEN + self.pairs_sha256
         if not self.mixtures_sha256:
             return ""
         return hashlib.sha256((self.pairs_sha256 + self.mixtures_sha256).encode("ascii")).hexdigest()

@@ -70,9 +70,9 @@ class Table:
     def table(self, key: str, default: object = _REQUIRED) -> Table:
         return Table(self._get(key, dict, default), f"{self.where} [{key}]")
 
-    def tables(self, key: str) -> dict[str, Table]:
+    def tables(self, key: str, default: object = _REQUIRED) -> dict[str, Table]:
         """A table of named tables."""
-        outer = self.table(key)
+        outer = self.table(key, default)
         return {name: outer.table(name) for name in outer._values}
 
     def array(self, key: str) -> list[Table]:

@@ -306,7 +306,7 @@ def test_what_it_says_of_itself() -> None:
         (SingleChannelICA(patch=9), task(), "8 x 8"),
         (SingleChannelICA(), task(operator="channel-mean", n_sources=1), "channel-mean"),
         (SingleChannelICA(), task(n_sources=1), "two sources"),
-        (SingleChannelICA(), task(shape=(1, 8000), domain="audio"), "audio"),
+        (SingleChannelICA(), task(shape=(8000,), domain="vector"), "vector"),
     ],
 )
 def test_what_it_refuses(method: SingleChannelICA, spec: TaskSpec, reason: str) -> None:

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from sepbench.cli.data import app
 from sepbench.data import manifests
+from sepbench.data.integrity import MANY_FILES
 from sepbench.data.manifests import DataFile, Manifest
 from sepbench.errors import DataError, SepbenchError, UnknownNameError
 
@@ -99,6 +100,26 @@ def test_verify_passes_then_names_the_damaged_file(toy: Manifest, runner: CliRun
         assert digest in str(result.exception)
         assert digest in result.stdout
     assert str(path) in str(result.exception)
+
+
+def test_verify_counts_many_files_and_names_the_wrong_ones(data_home: Path, runner: CliRunner, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = data_home / "cache" / "toy"
+    folder.mkdir(parents=True)
+    files = tuple(DataFile(f"{n}.bin", 4, sha256=hashlib.sha256(n.to_bytes(4, "big")).hexdigest()) for n in range(MANY_FILES))
+    for n, file in enumerate(files):
+        (folder / file.name).write_bytes(n.to_bytes(4, "big"))
+    monkeypatch.setattr(manifests, "load_manifest", lambda name: Manifest("toy", "t", "l", "c", "h", files))
+    result = runner.invoke(app, ["verify", "toy"])
+    assert result.exit_code == 0, result.output
+    assert "100 files" in result.stdout
+    assert "100 ok" in result.stdout
+    assert "7.bin" not in result.stdout
+    (folder / "7.bin").write_bytes(b"abcd")
+    result = runner.invoke(app, ["verify", "toy"])
+    assert "99 ok" in result.stdout
+    assert "7.bin" in result.stdout
+    assert "8.bin" not in result.stdout
+    assert "7.bin has the wrong sha256" in str(result.exception)
 
 
 def test_verify_of_a_missing_data_set_fails(toy: Manifest, runner: CliRunner) -> None:

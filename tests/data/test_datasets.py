@@ -89,7 +89,8 @@ def test_every_name_has_a_manifest() -> None:
 
 def test_missing_data_offline_are_one_clear_line(data_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SEPBENCH_OFFLINE", "1")
-    for name in set(dataset_names()) - {"digits"}:
+    made_here = {"digits", "drums-bass-synth/drums", "drums-bass-synth/bass"}
+    for name in set(dataset_names()) - made_here:
         with pytest.raises(DataError, match="is not complete") as caught:
             open_dataset(name, "test")
         assert "\n" not in str(caught.value)

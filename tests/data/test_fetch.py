@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from sepbench.data.fetch import cache_folder, data_folders, fetch, locate, obtain, offline, status, verify
-from sepbench.data.integrity import check_file
+from sepbench.data.integrity import MANY_FILES, check_file, check_files
 from sepbench.data.manifests import DataFile, Manifest, load_manifest
 from sepbench.errors import DataError
 
@@ -280,6 +280,51 @@ def test_a_stamp_spares_hashing_and_verify_does_not_trust_it(data_home: Path) ->
     assert check_file(file, folder, stamps).ok
     assert check_file(file, folder, stamps, rehash=True).state == "wrong sha256"
     assert check_file(file, folder, stamps).state == "wrong sha256"  # and the stamp is gone
+
+
+@pytest.fixture
+def many(data_home: Path) -> tuple[Path, list[DataFile]]:
+    """As many small files as share a stamp."""
+    contents = {f"sub/{n}.bin": n.to_bytes(4, "big") for n in range(MANY_FILES)}
+    return put(data_home / "own", contents), [entry(name, content) for name, content in contents.items()]
+
+
+def test_many_files_share_a_stamp_that_verify_does_not_trust(many: tuple[Path, list[DataFile]], data_home: Path) -> None:
+    folder, files = many
+    stamps = data_home / "stamps"
+    assert check_files(files, folder, stamps) == []
+    assert len(list(stamps.iterdir())) == 1
+    assert [check.state for check in check_files(files, folder, stamps, rehash=True)] == ["ok"] * MANY_FILES
+    path = folder / "sub/7.bin"
+    times = path.stat().st_mtime_ns
+    path.write_bytes(b"abcd")
+    os.utime(path, ns=(times, times))
+    assert check_files(files, folder, stamps) == []  # same size, and below the same time: only reading it tells
+    for rehash in (True, False):  # and the stamp is gone
+        assert [check.name for check in check_files(files, folder, stamps, rehash=rehash) if not check.ok] == ["sub/7.bin"]
+
+
+def test_one_changed_file_of_many_is_always_noticed(many: tuple[Path, list[DataFile]], data_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, files = many
+    monkeypatch.setenv("SEPBENCH_DATA", str(data_home / "own"))
+    assert locate(toy(*files)) == folder
+    path = folder / "sub/42.bin"
+    path.write_bytes(b"abcd")
+    os.utime(path, ns=(1, 1))
+    with pytest.raises(DataError, match=r"42\.bin has the wrong sha256"):
+        locate(toy(*files))
+    path.write_bytes(b"abc")
+    with pytest.raises(DataError, match=r"42\.bin has the wrong size"):
+        locate(toy(*files))
+    path.unlink()
+    with pytest.raises(DataError, match=r"no sub/42\.bin in .*; it is not offered for download, get it from h and put the files there yourself"):
+        locate(toy(*files))
+    assert [check.state for check in verify(toy(*files)) if not check.ok] == ["missing"]
+
+
+def test_a_message_names_a_few_missing_files_and_counts_the_rest(data_home: Path) -> None:
+    with pytest.raises(DataError, match=r"no a, b, c, d, e, 2 more files in"):
+        locate(toy(*(entry(name, A) for name in "abcdefg")))
 
 
 def test_a_changed_time_or_size_is_always_noticed(data_home: Path) -> None:

@@ -30,7 +30,7 @@ def test_a_committed_manifest_loads_and_says_where_data_come_from(name: str) -> 
     manifest = load_manifest(name)
     assert manifest.name == name
     assert all((manifest.title, manifest.licence, manifest.citation, manifest.homepage.startswith("http")))
-    assert bool(manifest.files) != bool(manifest.shipped_with)
+    assert sum(map(bool, (manifest.files, manifest.shipped_with, manifest.layout))) == 1
 
 
 def test_mnist_has_the_published_checksums_and_mirrors() -> None:
@@ -81,6 +81,13 @@ def test_a_manifest_is_read_with_its_defaults(tmp_path: Path) -> None:
         (HEAD + 'shipped_with = "x"\n', "either files, or shipped_with"),
         (HEAD + 'shipped_with = "x"\narray_sha256 = "y"\n' + FILE, "either files, or shipped_with"),
         (HEAD + "files = 3\n", "array of tables"),
+        (HEAD + 'layout = ["a"]\n', "or layout and how"),
+        (HEAD + 'made_by = "m"\nlayout = ["a"]\nhow = "buy it"\n', "with made_by it needs files"),
+        (HEAD + 'made_by = "m"\n' + FILE + 'urls = ["https://a"]\n', "without urls"),
+        (HEAD + 'layout = ["a"]\nhow = "buy it"\n' + FILE, "or layout and how"),
+        (HEAD + 'layout = ["../a"]\nhow = "buy it"\n', "inside the data set's folder"),
+        (HEAD + 'layout = [3]\nhow = "buy it"\n', "inside the data set's folder"),
+        (HEAD + 'layout = "a"\nhow = "buy it"\n', "layout must be list"),
         (HEAD + "colour = 1\n" + FILE, "unknown key 'colour'"),
         (HEAD.replace("toy", "other") + FILE, "must be 'toy'"),
         (HEAD.replace('"t"', "7") + FILE, "title must be str"),
@@ -104,6 +111,47 @@ def test_a_malformed_manifest_is_refused_in_one_line(tmp_path: Path, text: str, 
         read_manifest(path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+LISTED = HEAD + 'listing = "list.csv"\n'
+LINE = f"a.bin,3,{'0' * 64}\n"
+
+
+def test_many_files_stand_in_a_listing(tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_text("name,size,sha256\n" + LINE + LINE.replace("a.bin", "sub/b.bin"))
+    manifest = read_manifest(written(tmp_path, LISTED))
+    assert [(file.name, file.size, file.digest) for file in manifest.files] == [("a.bin", 3, "0" * 64), ("sub/b.bin", 3, "0" * 64)]
+
+
+@pytest.mark.parametrize(
+    ("listing", "text", "problem"),
+    [
+        (None, LISTED, r"the listing .*list\.csv cannot be read"),
+        (LINE, LISTED, r"list\.csv is malformed: it must start with name,size,sha256"),
+        ("name,size,sha256\na.bin,3\n", LISTED, r"list\.csv is malformed: line 2 must be name,size,sha256, found 'a\.bin,3'"),
+        ("name,size,sha256\n" + LINE.replace(",3,", ",three,"), LISTED, "line 2 must be"),
+        ("name,size,sha256\n" + LINE + LINE.replace("a.bin", "../b"), LISTED, r"line 3: the name '\.\./b' must be a relative path"),
+        ("name,size,sha256\n" + LINE.replace("0", "x"), LISTED, "line 2: 'x+' is no lower-case hex digest"),
+        ("name,size,sha256\n" + LINE + LINE, LISTED, "listed twice"),
+        ("name,size,sha256\n" + LINE, LISTED + FILE, "either files or a listing"),
+        ("name,size,sha256\n", LISTED, "needs either files"),
+        ("name,size,sha256\n" + LINE, HEAD + "listing = 3\n", "listing must be str"),
+    ],
+)
+def test_a_malformed_listing_is_refused_in_one_line(tmp_path: Path, listing: str | None, text: str, problem: str) -> None:
+    if listing is not None:
+        (tmp_path / "list.csv").write_text(listing)
+    with pytest.raises(DataError, match=problem) as caught:
+        read_manifest(written(tmp_path, text))
+    assert "\n" not in str(caught.value)
+
+
+def test_fsdd_lists_every_recording() -> None:
+    manifest = load_manifest("fsdd")
+    speakers = ("george", "jackson", "lucas", "nicolas", "theo", "yweweler")
+    assert {file.name for file in manifest.files} == {f"recordings/{d}_{s}_{t}.wav" for d in range(10) for s in speakers for t in range(50)}
+    assert len({file.digest for file in manifest.files}) == 3000
+    assert manifest.download_form is None
 
 
 def test_a_manifest_that_is_not_there_is_a_data_error(tmp_path: Path) -> None:

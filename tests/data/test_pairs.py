@@ -12,20 +12,27 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sepbench.data.datasets import open_dataset
-from sepbench.data.pair_builders import Draws, cover_second, distinct, halves, independent, rows_with
+from sepbench.data.noises import KINDS, takes_of_numbers
+from sepbench.data.pair_builders import Draws, apart, cover_second, distinct, equal_rms_gains, halves, independent, rows_with
 from sepbench.data.pair_recipes import RECIPES
 from sepbench.data.pairs import file_sha256, pairs_csv, read_pairs
+from sepbench.data.readers.fsdd import take_of
+from sepbench.data.signals import ArraySignals, SignalSet
 from sepbench.errors import DataError, SuiteError
 from sepbench.resources import resource_root
 
 FOLDER = resource_root("data_manifests") / "pairs"
 
 
-def labels(dataset: str, split: str) -> np.ndarray:
+def signals(dataset: str, split: str) -> SignalSet:
     try:
-        return open_dataset(dataset, split).labels.numpy()
+        return open_dataset(dataset, split)
     except DataError as error:
-        pytest.skip(f"needs the labels of {dataset} {split}: {error}")
+        pytest.skip(f"needs {dataset} {split}: {error}")
+
+
+def labels(dataset: str, split: str) -> np.ndarray:
+    return signals(dataset, split).labels.numpy()
 
 
 @pytest.fixture(autouse=True)
@@ -145,6 +152,48 @@ def test_distinct_refuses_a_pool_that_is_too_small() -> None:
         distinct(Draws("d"), np.arange(2), 3, 1)
 
 
+@settings(deadline=None)
+@given(n_keys=st.integers(2, 5), size=st.integers(5, 12), count=st.integers(1, 50))
+def test_distinct_keys_never_meet(n_keys: int, size: int, count: int) -> None:
+    keys = np.arange(size) % n_keys
+    rows = distinct(Draws("k"), np.arange(size) + 7, 2, count, keys=keys) - 7
+    assert (keys[rows[:, 0]] != keys[rows[:, 1]]).all()
+    with pytest.raises(ValueError, match="pool"):
+        distinct(Draws("k"), np.arange(size), n_keys + 1, count, keys=keys)
+
+
+@settings(deadline=None)
+@given(n_keys=st.integers(2, 5), size=st.integers(5, 12), count=st.integers(1, 50))
+def test_apart_gives_no_example_the_key_it_refuses(n_keys: int, size: int, count: int) -> None:
+    keys, refused = np.arange(size) % n_keys, np.arange(count) % (n_keys + 1)
+    rows = apart(Draws("a"), np.arange(size) + 7, keys, refused, slot=0) - 7
+    assert np.isin(rows, np.arange(size)).all()
+    assert (keys[rows] != refused).all()
+
+
+def test_apart_draws_the_rest_equally_often() -> None:
+    rows = apart(Draws("even"), np.arange(8), np.arange(8) // 2, np.zeros(24_000, dtype=np.int64), slot=0)
+    counts = np.bincount(rows, minlength=8)
+    assert (counts[:2] == 0).all()
+    assert ((counts[2:] - 4000) ** 2 / 4000).sum() < 20.5  # 5 degrees of freedom, 0.001
+    with pytest.raises(ValueError, match="refuses"):
+        apart(Draws("even"), np.arange(4), np.zeros(4, dtype=np.int64), np.zeros(1, dtype=np.int64), slot=0)
+
+
+def test_gains_bring_every_source_to_the_level_of_the_first() -> None:
+    rng = np.random.Generator(np.random.Philox(11))
+    levels = np.array([2000, 150, 9000, 31])
+    pcm = torch.from_numpy((rng.normal(0, 1, (4, 1, 500)).clip(-3, 3) * levels[:, None, None]).astype(np.int16))
+    source = ArraySignals("toy", "test", "audio", pcm, torch.zeros(4, dtype=torch.int64))
+    indices = np.array([[0, 1], [2, 3], [3, 2], [1, 1]])
+    gains = equal_rms_gains([source, source], indices)
+    rms = pcm.double().square().mean((1, 2)).sqrt().numpy()
+    assert (gains[:, 0] == 1.0).all()
+    assert gains[3, 1] == 1.0
+    np.testing.assert_allclose(gains[:, 1] * rms[indices[:, 1]], rms[indices[:, 0]], rtol=5e-6)
+    assert all(len(str(gain).lstrip("0.").replace(".", "")) <= 7 for gain in gains[:, 1])
+
+
 def test_a_longer_list_starts_like_the_shorter_one() -> None:
     pools = (np.arange(50), np.arange(50, 90))
     assert (independent(Draws("i"), pools, 100)[:40] == independent(Draws("i"), pools, 40)).all()
@@ -175,7 +224,7 @@ def test_every_list_has_its_builder_and_every_builder_its_list() -> None:
 
 @pytest.mark.parametrize("name", sorted(RECIPES))
 def test_the_builder_reproduces_the_committed_list(name: str) -> None:
-    assert pairs_csv(RECIPES[name].build(labels)) == (FOLDER / f"{name}.csv").read_bytes()
+    assert RECIPES[name].csv(labels, signals) == (FOLDER / f"{name}.csv").read_bytes()
 
 
 @pytest.mark.parametrize("name", sorted(name for name, recipe in RECIPES.items() if not recipe.needs))
@@ -202,6 +251,11 @@ def test_a_list_without_needs_reads_no_labels(name: str) -> None:
         ("cifar10-mini-pairs.class-split", (1000, 2)),
         ("bags-shoes-mini.all", (200, 2)),
         ("digits-pairs.class-agnostic", (1000, 2)),
+        ("fsdd-pairs.class-split", (500, 2)),
+        ("fsdd-pairs.class-split.train-observed", (600, 1)),
+        ("fsdd-pairs.class-agnostic", (500, 2)),
+        ("fsdd-noise.babble", (125, 2)),
+        ("fsdd-noise.white.train-mixtures", (600, 2)),
     ],
 )
 def test_the_lists_have_the_papers_sizes(name: str, shape: tuple[int, int]) -> None:
@@ -244,3 +298,43 @@ def test_nes_test_list_reuses_as_few_b_images_as_it_can() -> None:
     second = read_pairs(FOLDER / "mnist-nes.x-0-4.csv").indices[:, 1].numpy()
     assert len(np.unique(second)) == 4861  # flag 54: all images of 5-9
     assert len(np.unique(read_pairs(FOLDER / "mnist-nes.x-5-9.csv").indices[:, 1].numpy())) == 5000
+
+
+# FSDD: rows of one take share recordings, so what must be disjoint is told by takes.
+
+
+@pytest.mark.parametrize("name", ["class-split", "class-agnostic", "class-split-val", "class-agnostic-val"])
+def test_two_speakers_are_never_one(name: str) -> None:
+    speakers = read_pairs(FOLDER / f"fsdd-pairs.{name}.csv").indices.numpy() % 60 // 10
+    assert (speakers[:, 0] != speakers[:, 1]).all()
+    if "split" in name:
+        assert (speakers[:, 0] < 3).all()
+        assert (speakers[:, 1] >= 3).all()
+    else:
+        assert len(np.unique(speakers[:, 0] * 6 + speakers[:, 1])) == 30  # every ordered pair of speakers
+
+
+def test_observed_speakers_are_never_heard_in_the_mixtures_with_the_same_recordings() -> None:
+    observed = read_pairs(FOLDER / "fsdd-pairs.class-split.train-observed.csv").indices[:, 0].numpy()
+    mixed = read_pairs(FOLDER / "fsdd-pairs.class-split.train-mixtures.csv").indices[:, 1].numpy()
+    assert not set(take_of("train", observed)) & set(take_of("train", mixed))
+    assert max(take_of("train", np.concatenate([observed, mixed]))) == 44
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_noise_holds_no_recording_of_the_speech_it_is_mixed_with(kind: str) -> None:
+    for name, split in (("", "test"), ("-val", "train"), (".train-mixtures", "train")):
+        rows = read_pairs(FOLDER / f"fsdd-noise.{kind}{name}.csv").indices.numpy()
+        assert (rows[:, 1] % 4 == KINDS.index(kind)).all()
+        babbled = takes_of_numbers(split)[rows[:, 1] // 4]
+        spoken = take_of(split, rows[:, 0])
+        assert (spoken != babbled).all()
+        if name == "":
+            assert sorted(rows[:, 1] // 4) == list(range(125))
+        elif name == "-val":
+            assert min(*spoken, *babbled) == 45
+        else:
+            observed = read_pairs(FOLDER / f"fsdd-noise.{kind}.train-observed.csv").indices[:, 0].numpy()
+            seen = set(takes_of_numbers("train")[observed // 4])
+            assert not seen & (set(spoken) | set(babbled))
+            assert max(*spoken, *babbled, *seen) == 44

@@ -38,7 +38,7 @@ def test_a_row_does_not_depend_on_its_batch() -> None:
 
 @pytest.mark.parametrize(("rate", "window"), [(8_000, 256), (16_000, 512), (22_050, 1024), (44_100, 2048), (32_000, 1024)])
 def test_default_window_is_32_ms_rounded_up_to_a_power_of_two(rate: int, window: int) -> None:
-    assert Stft.at(rate) == Stft(window, window // 2)
+    assert Stft.at(rate) == Stft(window, window // 4)
 
 
 @pytest.mark.parametrize(("window", "hop"), [(255, 85), (256, 100), (256, 256), (0, 1)])
@@ -57,7 +57,7 @@ def test_it_is_scipy_s_transform_which_nussl_calls_up_to_the_window_s_sum() -> N
     transform, rate = Stft.at(8_000), 8_000
     signal = torch.randn(3_333, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
     window = scipy_signal.get_window("hann", transform.window_length) ** 0.5
-    _, _, expected = scipy_signal.stft(signal.numpy(), rate, window=window, nperseg=transform.window_length, noverlap=transform.hop)
+    _, _, expected = scipy_signal.stft(signal.numpy(), rate, window=window, nperseg=transform.window_length, noverlap=transform.window_length - transform.hop)
     ours = transform.forward(signal) / window.sum()
     torch.testing.assert_close(ours, torch.from_numpy(expected)[:, : ours.shape[1]], rtol=0, atol=1e-12)
     assert expected.shape[1] == ours.shape[1]

@@ -21,12 +21,13 @@ from sepbench.metrics.catalogue import get_metric
 from sepbench.protocols import MethodInfo, Mixtures, RunContext, Support, TaskSpec, TrainingView
 from sepbench.report.panels.choice import named, spread
 from sepbench.report.panels.gradients import annealing_levels, draw_gradients, gradient_norms, has_prior
-from sepbench.report.panels.grids import assignment_of, check_images, comparison_grid, estimate_blocks, method_grid, shared_values
+from sepbench.report.panels.grids import assignment_of, comparison_grid, estimate_blocks, method_grid, shared_values
 from sepbench.report.panels.histogram import draw_histogram, histogram
 from sepbench.report.panels.opened_run import OpenedRun
 from sepbench.report.panels.samples import can_sample, draw_samples, layout_samples, sample_sheet
 from sepbench.report.panels.session import fitted_again
 from sepbench.report.panels.sheet import Block, Head, Sheet, SheetRow, block_layout, draw_sheet, enlargement, pictures
+from sepbench.report.panels.shown import check_shown, shown, spectrograms
 from sepbench.results.store import RunStore
 from sepbench.run.execute import execute
 from sepbench.run.plan import Shard, make_plan
@@ -309,13 +310,29 @@ def test_annealing_levels_default_to_those_of_basis() -> None:
 # -- what cannot be shown
 
 
-def test_signals_that_are_no_images(run: OpenedRun) -> None:
+def test_signals_that_cannot_be_shown(run: OpenedRun) -> None:
     spec = run.tasks()[0].spec
-    with pytest.raises(SepbenchError, match="has audio signals, and grids and samples show images only"):
-        check_images(replace(spec, domain="audio", source_shape=(1, 100)))
+    with pytest.raises(SepbenchError, match="has vector signals, and grids and samples show images and sounds only"):
+        check_shown(replace(spec, domain="vector", source_shape=(100,)))
     with pytest.raises(SepbenchError, match="have 2 channels"):
-        check_images(replace(spec, source_shape=(2, 8, 8)))
-    check_images(replace(spec, source_shape=(3, 8, 8)))
+        check_shown(replace(spec, source_shape=(2, 8, 8)))
+    check_shown(replace(spec, source_shape=(3, 8, 8)))
+    check_shown(replace(spec, domain="audio", source_shape=(2, 8_000), sample_rate=8_000))
+
+
+def test_a_sine_is_a_dark_line_at_its_frequency(run: OpenedRun) -> None:
+    time = torch.arange(16_000, dtype=torch.float64) / 8_000
+    loud, quiet = (amplitude * torch.sin(2 * torch.pi * 1_000 * time) for amplitude in (0.02, 1e-6))
+    grey = spectrograms(torch.stack([loud, quiet])[:, None], 8_000)[:, 0]
+    assert grey.shape[1:] == (128, 160)
+    darkest = grey[0, :, 20:-20].argmin(0)
+    assert ((1 - (darkest + 0.5) / 128) * 4_000 - 1_000).abs().max() < 4_000 / 128  # frequency upwards, 4 kHz at the top
+    assert 0.15 < float(grey[0].min()) < 0.5  # -34 dB, spread over a cell's bins
+    assert float(grey[1].min()) == 1.0  # -120 dB is below the quietest
+    spec = replace(run.tasks()[0].spec, domain="audio", source_shape=(1, 16_000), sample_rate=8_000)
+    sheet = shown(torch.stack([loud, torch.full_like(loud, torch.nan)])[:, None], spec)
+    assert np.isfinite(sheet[0]).all()
+    assert not np.isfinite(sheet[1]).any()
 
 
 def test_estimates_that_were_not_kept(tmp_path: Path) -> None:

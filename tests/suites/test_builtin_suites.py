@@ -17,6 +17,7 @@ from sepbench.errors import DataError, SupervisionError, UnsupportedTaskError
 from sepbench.protocols import Supervision
 from sepbench.registry import suite_names
 from sepbench.resources import suites_root
+from sepbench.suites.assembly import FrozenList
 from sepbench.suites.loader import load_suite
 from sepbench.suites.model import Suite, Task
 
@@ -30,13 +31,22 @@ SIZES = {  # mixtures of the test tasks: the papers' figures, protocols.md sec. 
     "cifar10-mini-pairs": {"class-split": 1000, "class-agnostic": 1000},
     "cifar10-pairs": {"class-split": 25_000, "class-agnostic": 25_000},
     "digits-pairs": {"class-split": 1000, "class-agnostic": 1000},
+    "drums-bass-synth": {"best-assignment": 450, "by-role": 450},
+    "fsdd-noise": {"white": 125, "pink": 125, "brown": 125, "babble": 125},
+    "fsdd-pairs": {"class-split": 500, "class-agnostic": 500},
     "gaussian-exact": {"d2": 100, "d8": 100, "d8-three": 100, "d64": 100},
     "gmm-exact": {"d2": 100, "d8": 100, "d64": 100},
     "mnist-lass": {"permuted": 10_000},
     "mnist-nes": {"x-0-4": 5000, "x-5-9": 5000},
     "mnist-pairs": {"class-split": 6000, "class-agnostic": 6000},
     "mnist-quads": {"quads": 1000},
+    "musdb-drums": {"drums": 450},
+    "musdb-vocals": {"vocals": 450},
+    "slakh-drums-bass": {"best-assignment": 450, "by-role": 450},
+    "speech-noise": {"speech": 1000},
 }
+# Lists made by rules, of data that nobody here has; see test_derived_lists.
+DERIVED = {"musdb-drums", "musdb-vocals", "slakh-drums-bass", "speech-noise"}
 
 
 @pytest.fixture(scope="module")
@@ -70,17 +80,19 @@ def test_a_task_is_consistent(suites: dict[str, Suite], suite: str, task: str) -
     spec = found.spec
     assert (spec.suite, spec.name) == (suite, task)
     assert "--" not in suite + task
-    pairs = read_pairs(found.data.pairs.path)
-    assert pairs.indices.shape == (found.n_examples, spec.n_sources)
-    assert found.pairs_sha256 == pairs.sha256
-    assert (found.digest == "") == (found.mixtures_sha256 == "")
+    assert found.frozen == isinstance(found.data.pairs, FrozenList) == (suite not in DERIVED)
+    if isinstance(found.data.pairs, FrozenList):
+        pairs = read_pairs(found.data.pairs.path)
+        assert pairs.indices.shape == (found.n_examples, spec.n_sources)
+        assert found.pairs_sha256 == pairs.sha256
+        assert (found.digest == "") == (found.mixtures_sha256 == "")
     assert spec.class_agnostic == (len(set(spec.source_classes)) == 1)
     assert (spec.observed_source is None) == (found.data.train_observed is None) or bool(found.data.untrainable)
 
 
-def test_only_the_full_cifar10_has_no_mixture_digest(suites: dict[str, Suite]) -> None:
-    missing = {suite for suite, task in TASKS if not suites[suite].tasks[task].digest}
-    assert missing == {"cifar10-pairs", "cifar10-color"}
+def test_only_data_that_nobody_here_has_are_without_mixture_digest(suites: dict[str, Suite]) -> None:
+    missing = {suite for suite, task in TASKS if not suites[suite].tasks[task].mixtures_sha256}
+    assert missing == {"cifar10-pairs", "cifar10-color", *DERIVED}
 
 
 def test_the_papers_rules_are_in_the_specs(suites: dict[str, Suite]) -> None:
@@ -174,7 +186,16 @@ def test_no_training_signal_is_a_test_or_validation_signal(suites: dict[str, Sui
 
 @pytest.mark.parametrize(
     ("name", "clean", "excluded"),
-    [("digits-pairs", 800, 0), ("mnist-pairs", 55_000, 0), ("mnist-nes", 55_000, 0), ("cifar10-mini-pairs", 4585, 0), ("bags-shoes-mini", 200, 0)],
+    [
+        ("digits-pairs", 800, 0),
+        ("mnist-pairs", 55_000, 0),
+        ("mnist-nes", 55_000, 0),
+        ("cifar10-mini-pairs", 4585, 0),
+        ("bags-shoes-mini", 200, 0),
+        ("fsdd-pairs", 2400, 0),
+        ("fsdd-noise", 2625, 0),
+        ("drums-bass-synth", 1135, 43),  # excluded: digital silence, which test songs have too; 22 more chunks are labelled silent
+    ],
 )
 def test_how_many_signals_a_method_may_learn_from(suites: dict[str, Suite], with_data: WithData, name: str, clean: int, excluded: int) -> None:
     task = with_data(next(task for task in suites[name].tasks.values() if not task.data.untrainable))
@@ -192,6 +213,31 @@ def test_bags_and_shoes_take_only_methods_that_learn_nothing(suites: dict[str, S
         assert tasks["x-bags-half"].support(level).ok
         with pytest.raises(UnsupportedTaskError, match="use task x-shoes-half"):
             tasks["x-shoes"].view(level)
+
+
+@pytest.mark.parametrize(("suite", "tasks"), [("fsdd-pairs", ["class-split", "class-agnostic-val"]), ("fsdd-noise", ["white", "babble", "brown-val"])])
+def test_both_sources_of_a_speech_mixture_are_equally_loud(suites: dict[str, Suite], with_data: WithData, suite: str, tasks: list[str]) -> None:
+    for name in tasks:
+        task = with_data(suites[suite].tasks[name])
+        assert (task.spec.operator, task.spec.sample_rate, task.spec.source_shape) == ("gain", 8000, (1, 16_384))
+        mixtures = task.mixture_set()
+        ids = range(len(mixtures))
+        gains = mixtures.operator_for(ids).matrix()[:, 0]
+        sources = mixtures.sources(ids).double()
+        levels = gains * sources.square().mean((2, 3)).sqrt()
+        assert (gains[:, 0] == 1).all()
+        torch.testing.assert_close(levels[:, 1], levels[:, 0], rtol=1e-5, atol=0)  # 0 dB
+        # A method that cannot know the order is not scored by the gain of the other source.
+        torch.testing.assert_close(gains[:, 1], torch.ones(len(gains), dtype=torch.float64), rtol=1e-3, atol=0)
+        made = mixtures.mixtures(ids).values.double()
+        torch.testing.assert_close(made, (gains[:, :, None, None] * sources).sum(1), rtol=0, atol=1e-7)
+
+
+def test_speech_suites_order_what_is_known(suites: dict[str, Suite]) -> None:
+    assert {task.spec.assignment for task in suites["fsdd-pairs"].tasks.values()} == {"permutation"}
+    for name, task in suites["fsdd-noise"].tasks.items():
+        assert (task.spec.assignment, task.spec.source_classes) == ("ordered", ("speech", name.removesuffix("-val")))
+        assert (task.spec.scored_sources, task.spec.observed_source) == ((0, 1), 1)
 
 
 def mean_psnr(task: Task, estimate: Callable[[torch.Tensor], torch.Tensor]) -> float:
@@ -235,6 +281,7 @@ def test_cifar10_ranks_fit_the_official_class_sizes() -> None:
     task, val = suite.tasks["class-split"], suite.tasks["class-split-val"]
     labels = official_counts("cifar10", "test").labels
     animal = torch.isin(labels, torch.tensor([2, 3, 4, 5, 6, 7]))
+    assert isinstance(task.data.pairs, FrozenList)
     ranks = read_pairs(task.data.pairs.path).indices
     rows = task.mixture_set().pairs.indices
     assert animal[rows[:, 0]].all()
@@ -248,6 +295,7 @@ def test_cifar10_ranks_fit_the_official_class_sizes() -> None:
         _, located = task.data._locate(frozen, classes, "training")
         assert int(located.indices.max()) < 45_000
     agnostic = suite.tasks["class-agnostic"]
+    assert isinstance(agnostic.data.pairs, FrozenList)
     assert agnostic.mixture_set().pairs.indices.equal(read_pairs(agnostic.data.pairs.path).indices)
 
 
@@ -264,9 +312,10 @@ def test_the_digest_file_names_every_list_that_a_suite_uses(suites: dict[str, Su
     for suite in suites.values():
         for task in suite.tasks.values():
             for frozen in (task.data.pairs, task.data.train_mixtures, task.data.train_observed):
-                if frozen is not None:
+                if isinstance(frozen, FrozenList):
                     used.add(frozen.path.name)
                     assert frozen.sha256 == file_sha256(frozen.path)
     first = next(iter(suites["mnist-pairs"].tasks.values()))
+    assert isinstance(first.data.pairs, FrozenList)
     assert used == {path.name for path in first.data.pairs.path.parent.glob("*.csv")}
     assert math.prod(first.spec.source_shape) == 784

@@ -44,6 +44,9 @@ def test_every_link_resolves_to_exactly_one_row(name: str) -> None:
         (("mnist-pairs",), lambda r: (r["source"], r["table"], r["direction"]) == ("S-D", "Table 2", "separation")),
         (("mnist-lass",), lambda r: r["source"] == "LASS" and r["table"] in ("Table 2", "Table 3") and r["dataset"] == "MNIST"),
         (("mnist-nes", "bags-shoes-mini"), lambda r: (r["source"], r["table"]) == ("NES", "Table 1")),
+        (("speech-noise",), lambda r: (r["source"], r["table"]) == ("NES", "Table 2")),
+        (("musdb-vocals", "musdb-drums"), lambda r: r["source"] == "NES" and r["table"] in ("Table 3", "text sec 4.3") and "MUSDB" in r["dataset"]),
+        (("slakh-drums-bass",), lambda r: (r["source"], r["table"], r["direction"]) == ("LASS", "Table 5", "avg")),
     ],
 )
 def test_the_covered_tables_are_linked_row_by_row(suites: tuple[str, ...], covered: object) -> None:
@@ -78,6 +81,13 @@ def test_numbers_stand_beside_the_convention_they_were_measured_with() -> None:
     assert row("mnist-nes", "x-0-4", "mixture", "ssim").value == 0.65
     assert row("mnist-nes", "x-5-9", "mixture", "psnr_unclamped").value == 10.8
     assert (row("mnist-lass", "permuted", "lass-greedy", "psnr").std, row("mnist-lass", "permuted", "lass-greedy", "psnr").n) == (5.9, 1000)
+
+
+def test_numbers_of_other_data_say_so_in_their_source() -> None:
+    """Leaderboards quote the source beside the number, so that it is not taken for one of this suite's data."""
+    assert {r.source for r in load_suite("drums-bass-synth").published} == {"LASS Table 5 on Slakh2100"}
+    assert row("drums-bass-synth", "best-assignment", "repet", "sdr").value == 1.04
+    assert all(" on " not in r.source for name in set(NAMES) - {"drums-bass-synth"} for r in load_suite(name).published)
 
 
 def test_another_table_is_refused(tmp_path: Path) -> None:

@@ -8,30 +8,15 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 
-from sepbench.errors import SepbenchError
 from sepbench.metrics.assignment import best_assignment
 from sepbench.metrics.catalogue import CataloguedMetric, get_metric
 from sepbench.protocols import TaskSpec
 from sepbench.report.panels.choice import Choice
 from sepbench.report.panels.opened_run import OpenedRun
-from sepbench.report.panels.sheet import Block, Head, Sheet, SheetRow, block_layout, pictures, value_texts
+from sepbench.report.panels.sheet import Block, Head, Sheet, SheetRow, block_layout, value_texts
+from sepbench.report.panels.shown import shown
 from sepbench.report.rows import number_format
 from sepbench.suites.model import Task
-
-
-def check_images(spec: TaskSpec) -> None:
-    """Refuse signals that are no pictures.
-
-    Raises:
-        SepbenchError: not images of 1 or 3 channels.
-    """
-    where = f"task {spec.name} of suite {spec.suite}"
-    if spec.domain != "image":
-        raise SepbenchError(f"{where} has {spec.domain} signals, and grids and samples show images only; use --figures histogram, without --samples")
-    if spec.source_shape[0] not in (1, 3):
-        raise SepbenchError(
-            f"images of {where} have {spec.source_shape[0]} channels, grids and samples show 1 or 3; use --figures histogram, without --samples"
-        )
 
 
 def assignment_of(metric: CataloguedMetric, estimates: torch.Tensor, references: torch.Tensor, spec: TaskSpec) -> torch.Tensor:
@@ -45,7 +30,7 @@ def assignment_of(metric: CataloguedMetric, estimates: torch.Tensor, references:
     Returns:
         ``(B, K)`` int64; entry [b, j] is the estimate that answers to reference j. The identity on ordered tasks and for metrics without references.
     """
-    by = get_metric(metric.info.assigned_by)
+    by = get_metric(metric.info.assigned_by, spec)
     if spec.assignment == "ordered" or (by.info.per == "mixture" and not hasattr(by, "combine")):
         return torch.arange(spec.n_sources).expand(len(estimates), -1)
     return best_assignment(by.pairwise(estimates, references), by.info.higher_is_better)
@@ -97,18 +82,20 @@ def shared_values(run: OpenedRun, task: str, methods: Sequence[str]) -> dict[int
 
 
 def mixture_head(task: Task) -> str:
-    """``mixture``, and below it ``(0 to 2)``: the range that black and white stand for, left out where it is that of the sources."""
+    """``mixture``, and below it ``(0 to 2)``: the range that black and white of an image stand for, left out where it is that of the sources."""
+    if task.spec.domain != "image":
+        return "mixture"
     low, high = task.mixture_set().operator_for([0]).output_range(0.0, 1.0)
     return "mixture" if (low, high) == (0.0, 1.0) else f"mixture\n({low:g} to {high:g})"
 
 
 def mixture_blocks(task: Task, examples: Sequence[int]) -> list[Block]:
-    """One image per example, black and white at the ends of the mixture's own range."""
+    """One picture per example; black and white of an image are the ends of the mixture's own range."""
     mixture_set = task.mixture_set()
     blocks = []
     for example in examples:
         mixtures = mixture_set.mixtures([example])
-        blocks.append(Block(pictures(mixtures.values, *mixtures.operator.output_range(0.0, 1.0)), ("",)))
+        blocks.append(Block(shown(mixtures.values, task.spec, *mixtures.operator.output_range(0.0, 1.0)), ("",)))
     return blocks
 
 
@@ -116,7 +103,7 @@ def truth_blocks(task: Task, examples: Sequence[int]) -> list[Block]:
     """The K true sources of each example, with their classes where the task has several."""
     spec = task.spec
     captions = ("",) * spec.n_sources if spec.class_agnostic else tuple(spec.source_classes)
-    return [Block(pictures(sources), captions) for sources in task.mixture_set().sources(examples)]
+    return [Block(shown(sources, spec), captions) for sources in task.mixture_set().sources(examples)]
 
 
 def estimate_blocks(run: OpenedRun, task: Task, method: str, examples: Sequence[int]) -> list[Block]:
@@ -134,7 +121,7 @@ def estimate_blocks(run: OpenedRun, task: Task, method: str, examples: Sequence[
             captions = tuple(write(score) if math.isfinite(score) else "" for score in scores)
         else:
             captions = value_texts([math.nan] * spec.n_sources, write)
-        blocks.append(Block(pictures(images), captions))
+        blocks.append(Block(shown(images, spec), captions))
     return blocks
 
 

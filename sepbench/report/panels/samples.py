@@ -7,12 +7,14 @@ import math
 import torch
 
 from sepbench.errors import MethodError, SepbenchError
-from sepbench.protocols import PosteriorSampler
+from sepbench.metrics.catalogue import get_metric
+from sepbench.protocols import PosteriorSampler, TaskSpec
 from sepbench.registry import create_separator
 from sepbench.report.panels.grids import assignment_of, in_order, mixture_blocks, mixture_head, truth_blocks
 from sepbench.report.panels.opened_run import OpenedRun
 from sepbench.report.panels.session import fitted_again
-from sepbench.report.panels.sheet import Block, Head, Sheet, SheetRow, pictures, value_texts
+from sepbench.report.panels.sheet import Block, Head, Sheet, SheetRow, value_texts
+from sepbench.report.panels.shown import shown
 from sepbench.report.rows import number_format
 from sepbench.run.separate import Session, one_line
 from sepbench.suites.model import Task
@@ -60,9 +62,9 @@ def layout_samples(run: OpenedRun, task: Task, method: str, example: int, drawn:
     truth = task.mixture_set().sources([example])
     ordered = in_order(drawn, assignment_of(run.metric, drawn, truth.expand(n, *truth.shape[1:]), spec))
     per_row = math.ceil(n / math.ceil(n / _PER_ROW))
-    blocks: list[Block | None] = [_sample_block(run, images, truth[0]) for images in ordered]
+    blocks: list[Block | None] = [_sample_block(run, spec, images, truth[0]) for images in ordered]
     blocks += [None] * (-n % per_row)
-    start: list[Block | None] = [mixture_blocks(task, [example])[0], truth_blocks(task, [example])[0], _sample_block(run, ordered.mean(0), truth[0])]
+    start: list[Block | None] = [mixture_blocks(task, [example])[0], truth_blocks(task, [example])[0], _sample_block(run, spec, ordered.mean(0), truth[0])]
     rows = []
     for first in range(0, len(blocks), per_row):
         label: tuple[str, ...] = (f"mixture {example}",) if first == 0 else ()
@@ -80,11 +82,11 @@ def layout_samples(run: OpenedRun, task: Task, method: str, example: int, drawn:
     return Sheet(f"Posterior samples of {method} on {spec.suite}, {spec.name}", subtitle, tuple(heads), tuple(rows))
 
 
-def _sample_block(run: OpenedRun, images: torch.Tensor, truth: torch.Tensor) -> Block:
-    """Images ``(K, C, H, W)`` that are already in the order of the truth."""
-    metric = run.metric
+def _sample_block(run: OpenedRun, spec: TaskSpec, images: torch.Tensor, truth: torch.Tensor) -> Block:
+    """Signals ``(K, ...)`` that are already in the order of the truth."""
+    metric = get_metric(run.metric.info.name, spec)
     if metric.info.per == "mixture":
-        return Block(pictures(images), ("",) * len(images))
+        return Block(shown(images, spec), ("",) * len(images))
     values = [float(metric.pairwise(a[None, None], b[None, None])) for a, b in zip(images, truth, strict=True)]
     write = number_format(metric.info.unit, max((abs(value) for value in values if math.isfinite(value)), default=0.0))
-    return Block(pictures(images), value_texts(values, write))
+    return Block(shown(images, spec), value_texts(values, write))

@@ -1,0 +1,50 @@
+"""Ideal binary mask of spectrograms. Wang, "On ideal binary mask as the computational goal of auditory scene analysis", 2005.
+
+Supervision: ``bound``. An upper bound for methods that give every bin of the short-time Fourier transform (``Stft.at``) to one source; never ranked.
+
+The bin goes to the weighted source of largest magnitude, as in nussl 1.1.9. Where several are equally large they share it evenly (nussl
+gives it to none, and such bins are silent in its estimates), so that the estimates mix to the mixture.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from baselines.ideal_mask import winner_takes_all
+from baselines.ideal_ratio_mask import separate_ideally
+from baselines.spectrogram import mask_support
+from sepbench.protocols import MethodInfo, Mixtures, RunContext, Support, TaskSpec, TrainingView
+
+
+@dataclass
+class IdealBinaryMask:
+    """Mask times mixture, over the source's weight; the estimates mix to the mixture. No settings."""
+
+    info: ClassVar[MethodInfo] = MethodInfo(
+        name="ideal-binary-mask",
+        title="Ideal binary mask (STFT)",
+        version="1",
+        domains=frozenset({"audio"}),
+        supervision="bound",
+        paper="Wang 2005",
+        deterministic=True,
+        bound="upper",
+    )
+
+    def supports(self, task: TaskSpec) -> Support:
+        support = mask_support(task, "an ideal binary mask")
+        return Support(True, "bound for methods that give every bin to one source") if support.ok else support
+
+    def fit(self, view: TrainingView, ctx: RunContext) -> None:
+        """Nothing to learn."""
+
+    def separate(self, mixtures: Mixtures, ctx: RunContext) -> torch.Tensor:
+        """Mixtures ``(B, C, T)`` to estimates ``(B, K, C, T)``.
+
+        Raises:
+            SupervisionError: the context hands out no references.
+        """
+        return separate_ideally(mixtures, ctx, lambda sources, spectra: winner_takes_all(sources.abs()))

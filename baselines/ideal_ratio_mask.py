@@ -1,0 +1,106 @@
+"""Ideal ratio mask of spectrograms, in its phase-sensitive form. Erdogan, Hershey, Watanabe and Le Roux, ICASSP 2015, sec. 3.
+
+Supervision: ``bound``. An upper bound for methods that mask the short-time Fourier transform (``Stft.at``) with shares in [0, 1] and keep
+the mixture's phase; never ranked. A method that estimates phases or waveforms may pass it.
+
+With m the mixture's and s_k the weighted source's value in a bin (``m = sum_k s_k``), the part of s_k in phase with m is
+
+    p_k = |s_k| cos(angle(s_k) - angle(m)) = Re(s_k conj(m)) / |m|,   clipped to [0, |m|],
+
+and the mask is ``p_k / sum_j p_j``: nussl 1.1.9's default (approach ``psa``). ``msa`` takes the magnitudes, ``p_k = |s_k|``. Clipping breaks
+``sum_j p_j = |m|``, the quotient restores it; a bin of an all-zero mixture is shared evenly, so that estimates always mix to the mixture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+
+from baselines.spectrogram import CHUNK_BINS, estimates_from_masks, mask_support, mixture_spectra, select_rows
+from sepbench.protocols import MethodInfo, Mixtures, RunContext, Support, TaskSpec, TrainingView
+
+IdealMasks = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+"""Spectra of the weighted sources ``(B, K, C, F, N)`` and of the mixtures ``(B, C, F, N)`` to masks ``(B, K, C, F, N)``."""
+
+
+def in_phase(sources: torch.Tensor, mixtures: torch.Tensor) -> torch.Tensor:
+    """``Re(s conj(m)) / |m|`` clipped to ``[0, |m|]``; 0 where m is. Complex ``(B, K, C, F, N)`` and ``(B, C, F, N)`` to real ``(B, K, C, F, N)``."""
+    whole = mixtures.unsqueeze(1)
+    level = whole.abs()
+    projected = (sources * whole.conj()).real / level.clamp(min=torch.finfo(level.dtype).tiny)
+    return torch.minimum(projected.clamp(min=0.0), level)
+
+
+def shares(parts: torch.Tensor) -> torch.Tensor:
+    """Non-negative ``(B, K, ...)`` over their sum along K; even where all are zero."""
+    total = parts.sum(1, keepdim=True)
+    return torch.where(total > 0, parts / torch.where(total > 0, total, 1.0), 1.0 / parts.shape[1])
+
+
+def separate_ideally(mixtures: Mixtures, ctx: RunContext, masks_of: IdealMasks) -> torch.Tensor:
+    """Estimates ``(B, K, C, T)`` of mixtures ``(B, C, T)`` by masks that may look at the references, a few mixtures at a time.
+
+    Raises:
+        SupervisionError: the context hands out no references.
+        ValueError: the task has no sample rate.
+    """
+    batch = len(mixtures)
+    estimates = torch.empty(batch, ctx.task.n_sources, *mixtures.values.shape[1:], device=ctx.device)
+    # A hop is a quarter of a window: a bin and its phase take four times the samples.
+    size = max(1, CHUNK_BINS // (4 * (ctx.task.n_sources + 1) * mixtures.values[:1].numel()))
+    for rows in torch.arange(batch).split(size):
+        chunk = select_rows(mixtures, rows)
+        stft, spectra = mixture_spectra(chunk, ctx)
+        references = ctx.references(chunk.example_ids).to(device=spectra.device, dtype=torch.float32)
+        # adjoint(1) holds each source's weight wherever it acts: w_k x_k without knowing the operator's form.
+        weights = chunk.operator.adjoint(torch.ones_like(references[:, 0]))
+        masks = masks_of(stft.forward(weights * references), spectra)
+        estimates[rows.to(estimates.device)] = estimates_from_masks(masks, spectra, chunk, stft)
+    return estimates
+
+
+@dataclass
+class IdealRatioMask:
+    """Mask times mixture, over the source's weight; the estimates mix to the mixture.
+
+    Attributes:
+        approach: ``psa`` projects the sources on the mixture's phase, ``msa`` takes their magnitudes; the first is better.
+    """
+
+    approach: Literal["psa", "msa"] = "psa"
+
+    info: ClassVar[MethodInfo] = MethodInfo(
+        name="ideal-ratio-mask",
+        title="Ideal ratio mask (STFT)",
+        version="1",
+        domains=frozenset({"audio"}),
+        supervision="bound",
+        paper="Erdogan et al. 2015, sec. 3 (phase-sensitive, truncated to [0, 1])",
+        deterministic=True,
+        bound="upper",
+    )
+
+    def __post_init__(self) -> None:
+        if self.approach not in ("psa", "msa"):
+            raise ValueError(f"approach must be 'psa' or 'msa', got {self.approach!r}")
+
+    def supports(self, task: TaskSpec) -> Support:
+        support = mask_support(task, "an ideal ratio mask")
+        return Support(True, "bound for masks in [0, 1] on the mixture's phase") if support.ok else support
+
+    def fit(self, view: TrainingView, ctx: RunContext) -> None:
+        """Nothing to learn."""
+
+    def separate(self, mixtures: Mixtures, ctx: RunContext) -> torch.Tensor:
+        """Mixtures ``(B, C, T)`` to estimates ``(B, K, C, T)``.
+
+        Raises:
+            SupervisionError: the context hands out no references.
+        """
+        return separate_ideally(mixtures, ctx, self._masks)
+
+    def _masks(self, sources: torch.Tensor, mixtures: torch.Tensor) -> torch.Tensor:
+        return shares(in_phase(sources, mixtures) if self.approach == "psa" else sources.abs())

@@ -1,0 +1,144 @@
+"""REPET: what repeats is the background. Rafii and Pardo, "REpeating Pattern Extraction Technique (REPET)", IEEE TASLP 21(1), 2013.
+
+Supervision: ``blind``.
+
+1. The beat spectrum (section II-A, equations 1 and 2) is the autocorrelation of each row of the power spectrogram, divided by the frames that a lag
+   leaves, averaged over the rows. The period p is its highest lag in a range of periods.
+2. The repeating segment (II-B, equation 3) is the median over all periods: of magnitudes at t, t + p, t + 2p, ... in each bin.
+3. The background (II-C, equations 4 and 5) can be no louder than the mixture: W = min(segment, V), and its mask is W / V.
+
+Everything below 100 Hz is background. Defaults are those of nussl 1.1.9, which searches from 0.8 s to 8 s or a third of the signal, whichever is
+shorter, and takes the highest lag itself where the paper weighs it by its multiples.
+
+A signal of less than 2.4 s has no room for three periods of 0.8 s; nussl ends with an error there. Here the lower end gives way: the period is a third of
+the signal, as it would be for 2.4 s, and ``supports`` says so.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from scipy.fft import next_fast_len
+
+from baselines.median import sort_values
+from baselines.roles import VOICES, in_slots, role_support, slot_of_role
+from baselines.spectrogram import background_mask, channel_mean, mask_support, separate_by_masks, share_of_mixture
+from sepbench.data.stft import Stft
+from sepbench.protocols import MethodInfo, Mixtures, RunContext, Support, TaskSpec, TrainingView
+
+_FOREGROUND = 1
+"""Our order of parts, as nussl's: background, foreground."""
+
+_ROUNDING = 1e-9
+"""Seconds; 3 x 0.8 is not 2.4."""
+
+
+def beat_spectrum(magnitudes: torch.Tensor, lags: int) -> torch.Tensor:
+    """How alike the power spectrogram is to itself so many frames later, ``(B, lags)`` float64 for lags 0, 1, ...
+
+    Args:
+        magnitudes: ``(B, C, F, N)``.
+        lags: at most N.
+    """
+    frames = magnitudes.shape[-1]
+    # Wiener and Khinchin; the zeros keep the lags that are asked for apart from those that wrap around.
+    size = next_fast_len(frames + lags - 1, real=True)
+    spectrum = torch.view_as_real(torch.fft.rfft(channel_mean(magnitudes.square(), 1), size)).square().mean(1).sum(-1)
+    left = torch.arange(frames, frames - lags, -1, device=magnitudes.device)
+    likeness: torch.Tensor = torch.fft.irfft(spectrum.double(), size)[:, :lags] / left
+    return likeness
+
+
+def repeating_share(magnitudes: torch.Tensor, period: int) -> torch.Tensor:
+    """Masks W / V in [0, 1] of magnitudes ``(B, C, F, N)`` that repeat every ``period`` frames; 1 where the mixture is silent."""
+    batch, channels, bins, frames = magnitudes.shape
+    period = min(period, frames)
+    repetitions = -(-frames // period)
+    missing = repetitions * period - frames
+    padded = torch.nn.functional.pad(magnitudes, (0, missing), value=math.inf)
+    ordered = sort_values(padded.view(batch, channels, bins, repetitions, period).movedim(3, 0))
+    # The last ``missing`` frames of a period occur once less; their infinity stands last.
+    whole, short = ordered[..., : period - missing], ordered[..., period - missing :]
+    segment = torch.cat([_middle(whole, repetitions), _middle(short, repetitions - 1)], -1)
+    return share_of_mixture(segment.repeat(1, 1, 1, repetitions)[..., :frames], magnitudes)
+
+
+def _middle(ordered: torch.Tensor, count: int) -> torch.Tensor:
+    """The median of the first ``count`` of ordered values ``(n, ...)``."""
+    return (ordered[(count - 1) // 2] + ordered[count // 2]) / 2
+
+
+@dataclass
+class REPET:
+    """Parts are (background, foreground); a voice is the foreground, whatever it is mixed with.
+
+    Attributes:
+        shortest, longest: range of periods in seconds; the longest is at most a third of the signal.
+        period: the period in seconds where it is known; 0 to search for it.
+        high_pass: Hz below which everything is background.
+        mask: ``soft`` shares each bin, ``binary`` gives it to the larger share (background if equal).
+    """
+
+    shortest: float = 0.8
+    longest: float = 8.0
+    period: float = 0.0
+    high_pass: float = 100.0
+    mask: Literal["soft", "binary"] = "soft"
+
+    info: ClassVar[MethodInfo] = MethodInfo(
+        name="repet",
+        title="REPET",
+        version="1",
+        domains=frozenset({"audio"}),
+        supervision="blind",
+        paper="Rafii and Pardo 2013, equations 1 to 5",
+        deterministic=True,
+        max_batch=64,
+    )
+
+    def __post_init__(self) -> None:
+        if not 0 < self.shortest <= self.longest or self.period < 0 or self.high_pass < 0:
+            raise ValueError("periods must be positive, the shortest not above the longest; period and high_pass not negative")
+        if self.mask not in ("soft", "binary"):
+            raise ValueError(f"mask must be 'soft' or 'binary', got {self.mask!r}")
+
+    def supports(self, task: TaskSpec) -> Support:
+        support = mask_support(task, "REPET", parts=2)
+        if support.ok:
+            support = role_support(task, VOICES, "REPET", "foreground")
+        seconds = task.source_shape[-1] / task.sample_rate if task.sample_rate else 0.0
+        if support.ok and not self.period and seconds < 3 * self.shortest - _ROUNDING:
+            return Support(True, f"{support.note}; {seconds:.2f} s are less than three periods of {self.shortest} s: the period is a third of the signal")
+        return support
+
+    def fit(self, view: TrainingView, ctx: RunContext) -> None:
+        """Nothing to learn."""
+
+    def separate(self, mixtures: Mixtures, ctx: RunContext) -> torch.Tensor:
+        """Mixtures ``(B, channels, T)`` to estimates ``(B, 2, channels, T)``; one period for all channels of a mixture."""
+        length = mixtures.values.shape[-1]
+        parts = separate_by_masks(mixtures, ctx, lambda magnitudes, rate: self._background(magnitudes, rate, length))
+        return in_slots(parts, _FOREGROUND, slot_of_role(ctx.task, VOICES))
+
+    def _background(self, magnitudes: torch.Tensor, sample_rate: int, length: int) -> torch.Tensor:
+        periods = self._periods(magnitudes, sample_rate, length)
+        share = torch.empty_like(magnitudes)
+        for period in sorted(set(periods.tolist())):
+            rows = (periods == period).nonzero().squeeze(1)
+            share[rows] = repeating_share(magnitudes[rows], period)
+        return background_mask(share, self.high_pass, sample_rate, self.mask)
+
+    def _periods(self, magnitudes: torch.Tensor, sample_rate: int, length: int) -> torch.Tensor:
+        """Periods ``(B,)`` int64 in frames."""
+        frames_per_second = sample_rate / Stft.at(sample_rate).hop
+        if self.period:
+            return torch.full((len(magnitudes),), math.ceil(self.period * frames_per_second), device=magnitudes.device)
+        longest = math.ceil(min(self.longest, length / sample_rate / 3) * frames_per_second)
+        longest = max(1, min(longest, magnitudes.shape[-1] - 1))
+        shortest = min(math.ceil(self.shortest * frames_per_second), longest)
+        if shortest == longest:
+            return torch.full((len(magnitudes),), longest, device=magnitudes.device)
+        return shortest + beat_spectrum(magnitudes, longest + 1)[:, shortest:].argmax(1)

@@ -1,0 +1,151 @@
+"""Singular value thresholding, ``U S_t(Sigma) V^T`` of each matrix of a batch: exactly, or fast where the matrices of a sequence resemble each other.
+
+The prox of the nuclear norm (Cai, Candes and Shen, SIAM J. Optim. 20(4), 2010, theorem 2.1). Robust PCA calls it once per iteration on
+matrices that move less and less, with a threshold that falls; nothing else in an iteration costs as much.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol, Self
+
+import torch
+
+_WIDTHS = (32, 64, 96, 128)
+"""Columns of a subspace; a few fixed widths, so that matrices of like rank run as one batch."""
+
+_GROWTH, _SPARE = 1.6, 16
+"""A subspace holds 1.6 times the rank that the matrix had one iteration ago and 16 columns more: while the threshold falls by 1.5 per iteration that
+reaches down to 0.4 to 0.7 of it (measured), and what a subspace iteration gets wrong lies at its lower end, below the threshold."""
+
+_SINGLE_ABOVE = 2e-3
+"""Threshold over largest singular value from which on float32 is accurate enough: the masks of robust PCA then differ from those of float64 in bins
+that hold at most 5e-6 of a mixture's energy (25 mixtures); at 5e-4 that was 2e-4."""
+
+
+class Shrinkage(Protocol):
+    """Thresholds a sequence of batches of matrices."""
+
+    def __call__(self, matrices: torch.Tensor, threshold: torch.Tensor) -> torch.Tensor:
+        """Matrices ``(B, m, n)`` with ``m <= n`` and thresholds ``(B,)``, positive, to ``(B, m, n)``."""
+        ...
+
+    def select(self, rows: torch.Tensor) -> Self:
+        """For the rest of the sequence only these rows of the batch, a ``(B,)`` bool."""
+        ...
+
+
+def singular_value_threshold(matrices: torch.Tensor, threshold: torch.Tensor) -> torch.Tensor:
+    """``U S_t(Sigma) V^T`` of each matrix, from the eigenvectors of the smaller Gram matrix: 2 to 4 times faster than an SVD.
+
+    With ``M M^T = U Sigma^2 U^T`` the result is ``U diag(max(1 - t / sigma, 0)) U^T M``. The Gram matrix resolves singular values only down to
+    about ``1e-8 sigma_1`` in float64, but what it gets wrong is a factor in [0, 1] of rows of ``U^T M`` that are themselves that small:
+    the error of the result stays at ``1e-8 sigma_1``.
+
+    Args:
+        matrices: ``(B, m, n)`` float64 with ``m <= n`` (transpose where not).
+        threshold: ``(B,)``, positive.
+    """
+    eigenvalues, vectors = torch.linalg.eigh(matrices @ matrices.mT)
+    result: torch.Tensor = (vectors * _kept(eigenvalues, threshold).unsqueeze(-2)) @ (vectors.mT @ matrices)
+    return result
+
+
+def _kept(eigenvalues: torch.Tensor, threshold: torch.Tensor) -> torch.Tensor:
+    """``max(1 - t / sigma, 0)`` for squared singular values ``(B, k)``."""
+    singular = eigenvalues.clamp(min=0.0).sqrt()
+    return (1.0 - threshold.unsqueeze(-1) / singular.clamp(min=torch.finfo(singular.dtype).tiny)).clamp(min=0.0)
+
+
+class ExactShrinkage:
+    """``singular_value_threshold``, without memory."""
+
+    def __call__(self, matrices: torch.Tensor, threshold: torch.Tensor) -> torch.Tensor:
+        return singular_value_threshold(matrices, threshold)
+
+    def select(self, rows: torch.Tensor) -> ExactShrinkage:
+        return self
+
+
+class WarmShrinkage:
+    """Subspace iteration from the singular vectors of the call before, or all of them where many are above the threshold.
+
+    With V the k leading left singular vectors as they were: ``Q R = M^T V`` (QR), ``W = M Q``, once more with W for V, ``W^T W = P S^2 P^T``; then
+    ``M Q Q^T`` holds what is above the threshold, and its singular vectors are the columns of ``W P / S`` and ``Q P`` (Rayleigh and Ritz;
+    Halko, Martinsson and Tropp, SIAM Review 53(2), 2011, sec. 4.5). Every matrix has its own k, by its own rank; where no subspace is
+    narrow enough to pay, or where its last singular value is not below the threshold, all singular vectors are computed.
+
+    While the threshold is high, float64 matrices are worked on in float32, whose Gram matrix resolves singular values down to 3e-4 of the largest.
+    """
+
+    def __init__(self) -> None:
+        self._vectors: torch.Tensor | None = None
+        self._ranks = torch.zeros(0, dtype=torch.int64)
+        self._largest = torch.zeros(0)
+
+    def __call__(self, matrices: torch.Tensor, threshold: torch.Tensor) -> torch.Tensor:
+        if self._vectors is None:
+            return self._whole(matrices, threshold, torch.arange(len(matrices), device=matrices.device))
+        single = (threshold > _SINGLE_ABOVE * self._largest).cpu()
+        kinds = 2 * self._widths(matrices.shape[-2]) + single.long()
+        present = [int(kind) for kind in kinds.unique()]
+        if len(present) == 1:
+            return self._part(matrices, threshold, torch.arange(len(matrices), device=matrices.device), present[0])
+        result = torch.empty_like(matrices)
+        for kind in present:
+            rows = (kinds == kind).nonzero().squeeze(1).to(matrices.device)
+            result[rows] = self._part(matrices[rows], threshold[rows], rows, kind)
+        return result
+
+    def select(self, rows: torch.Tensor) -> WarmShrinkage:
+        chosen = WarmShrinkage()
+        if self._vectors is not None:
+            chosen._vectors, chosen._largest = self._vectors[rows], self._largest[rows]
+            chosen._ranks = self._ranks[rows.to(self._ranks.device)]
+        return chosen
+
+    def _widths(self, size: int) -> torch.Tensor:
+        """Columns for each matrix, on the CPU; 0 for all of them, from half the size on."""
+        wanted = (_GROWTH * self._ranks + _SPARE).long()
+        steps = torch.tensor([*(width for width in _WIDTHS if width <= size // 2), 0])
+        return steps[torch.searchsorted(steps[:-1], wanted)]
+
+    def _part(self, matrices: torch.Tensor, threshold: torch.Tensor, rows: torch.Tensor, kind: int) -> torch.Tensor:
+        """Matrices of one kind: twice the width, and 1 more where float32 will do."""
+        width, single = divmod(kind, 2)
+        precision = torch.float32 if single else matrices.dtype
+        chosen = matrices.to(precision), threshold.to(precision), rows
+        return (self._narrow(*chosen, width) if width else self._whole(*chosen)).to(matrices.dtype)
+
+    def _remember(self, rows: torch.Tensor, vectors: torch.Tensor, eigenvalues: torch.Tensor, kept: torch.Tensor) -> None:
+        """Eigenvalues come in rising order, vectors are kept in falling order."""
+        if self._vectors is None:
+            self._vectors, self._largest = vectors.flip(-1), eigenvalues[:, -1].clamp(min=0.0).sqrt()
+            self._ranks = torch.zeros(len(rows), dtype=torch.int64)
+        else:
+            self._vectors[rows, :, : vectors.shape[-1]] = vectors.flip(-1).to(self._vectors.dtype)
+        self._ranks[rows.cpu()] = (kept > 0).sum(-1).cpu()
+
+    def _whole(self, matrices: torch.Tensor, threshold: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        eigenvalues, vectors = torch.linalg.eigh(matrices @ matrices.mT)
+        kept = _kept(eigenvalues, threshold)
+        self._remember(rows, vectors, eigenvalues, kept)
+        result: torch.Tensor = ((vectors * kept.unsqueeze(-2)) @ vectors.mT) @ matrices
+        return result
+
+    def _narrow(self, matrices: torch.Tensor, threshold: torch.Tensor, rows: torch.Tensor, width: int) -> torch.Tensor:
+        assert self._vectors is not None
+        image = self._vectors[rows, :, :width].to(matrices.dtype)
+        for _ in range(2):
+            right = torch.linalg.qr(matrices.mT @ image).Q
+            image = matrices @ right
+        eigenvalues, turn = torch.linalg.eigh(image.mT @ image)
+        kept = _kept(eigenvalues, threshold)
+        left = image @ turn
+        lengths = eigenvalues.clamp(min=0.0).sqrt()
+        least = torch.finfo(left.dtype).eps * lengths[:, -1:] + torch.finfo(left.dtype).tiny  # directions below are rounding, not to be blown up
+        self._remember(rows, left / torch.maximum(lengths, least).unsqueeze(-2), eigenvalues, kept)
+        result: torch.Tensor = ((left * kept.unsqueeze(-2)) @ turn.mT) @ right.mT
+        short = kept[:, 0] > 0
+        if bool(short.any()):
+            result[short] = self._whole(matrices[short], threshold[short], rows[short])
+        return result

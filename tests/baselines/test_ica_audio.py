@@ -1,0 +1,87 @@
+"""Single-channel ICA of audio: a delay embedding; what nussl does with one channel, and why that is no reference here."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from method_toys import context
+from sound_toys import RATE, best_sdr, correlation, mixed, nussl, nussl_signal, sound_task, sounds
+
+from baselines.average import Average
+from baselines.ica import SingleChannelICA, envelope_similarity
+from baselines.patches import fold_patches, positions, unfold_patches
+
+
+def test_nussl_returns_the_mixture_up_to_sign_and_mean() -> None:
+    """The documented reason for no parity: one channel, one component, which is the whole signal."""
+    reference = nussl().separation.factorization.ICA
+    values = mixed(sounds(1)).values[0]
+    with np.errstate(all="ignore"):
+        found = torch.from_numpy(np.array(reference(nussl_signal(values)).run()))
+    assert found.shape[0] == 1
+    centred = values.double() - values.double().mean()
+    assert abs(correlation(found, centred)) > 1 - 1e-9
+    assert float(found.abs().max()) == pytest.approx(float(values.abs().max()), rel=1e-6)
+
+
+def test_a_rectangle_is_a_delay_embedding() -> None:
+    signal = torch.arange(1.0, 7.0).reshape(1, 1, 1, 6)
+    windows = unfold_patches(signal, (1, 3))
+    assert positions(1, 6, (1, 3)) == (1, 8)
+    assert windows.shape == (1, 3, 8)
+    assert windows[0, :, 2].tolist() == [1.0, 2.0, 3.0]
+    assert windows[0, :, 0].tolist() == [3.0, 2.0, 1.0]  # mirrored at the start
+    torch.testing.assert_close(fold_patches(windows, (1, 6), (1, 3)), signal)
+    with pytest.raises(ValueError, match="do not fit"):
+        unfold_patches(signal, (2, 3))
+
+
+def test_envelopes_may_be_read_in_steps() -> None:
+    """Components that are loud together are alike, also when their envelopes are read every 50 samples."""
+    g = torch.Generator().manual_seed(0)
+    gate = (torch.arange(4_000) // 500 % 2).double()
+    activations = torch.randn(1, 3, 1, 4_000, generator=g, dtype=torch.float64) * torch.stack([gate, gate, 1 - gate]).reshape(1, 3, 1, -1)
+    similarity = envelope_similarity(activations, (1, 101), (1, 50))[0]
+    assert similarity[0, 1] > 0.8
+    assert similarity[0, 2] < -0.8
+
+
+def test_disjoint_spectra_come_apart() -> None:
+    """What Davies and James show it can do: a low and a high tone, each with a rhythm of its own."""
+    time = torch.arange(8_000) / RATE
+    low = torch.sin(2 * math.pi * 300 * time) * (1.1 + torch.sin(2 * math.pi * 3 * time))
+    high = torch.sin(2 * math.pi * 2_500 * time) * (1.1 + torch.sin(2 * math.pi * 5 * time + 1))
+    sources = 0.2 * torch.stack([low, high]).reshape(1, 2, 1, -1)
+    mixtures, task = mixed(sources), sound_task()
+    estimates = SingleChannelICA().separate(mixtures, context(task))
+    assert best_sdr(estimates, sources) > 25
+    assert best_sdr(Average().separate(mixtures, context(task)), sources) < 5
+
+
+@pytest.mark.parametrize(
+    ("method", "task", "reason"),
+    [
+        (SingleChannelICA(), sound_task(channels=2), "2 channels"),
+        (SingleChannelICA(lags=64), sound_task(50), "64 samples"),
+        (SingleChannelICA(audio_components=2), sound_task(classes=("a", "b", "c")), "2 components"),
+        (SingleChannelICA(), sound_task(assignment="ordered"), "best assignment"),
+        (SingleChannelICA(), sound_task(operator="channel-mean"), "channel-mean"),
+    ],
+)
+def test_what_it_refuses(method: SingleChannelICA, task: object, reason: str) -> None:
+    support = method.supports(task)  # type: ignore[arg-type]
+    assert not support.ok
+    assert reason in support.note
+
+
+def test_what_it_says() -> None:
+    assert "one channel" in SingleChannelICA().supports(sound_task()).note
+
+
+@pytest.mark.parametrize("wrong", [{"lags": 1}, {"audio_components": 1}, {"smoothing": 0.0}])
+def test_settings_without_sense_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="must be"):
+        SingleChannelICA(**wrong)  # type: ignore[arg-type]
