@@ -25,7 +25,7 @@ from typing import ClassVar, Literal
 import torch
 
 from baselines.median import mirrored_positions
-from baselines.roles import VOICES, in_slots, role_support, slot_of_role
+from baselines.roles import VOICES, role_support, slot_of_role
 from baselines.spectrogram import background_mask, chunk_rows, magnitudes_of, mask_support, separate_by_masks, share_of_mixture
 from sepbench.protocols import MethodInfo, Mixtures, RunContext, Support, TaskSpec, TrainingView
 
@@ -46,8 +46,9 @@ def sliding(values: torch.Tensor, width: int, combine: Callable[[torch.Tensor, t
 
     Combinations of 1, 2, 4, 8, ... neighbours are made of one another, so that a width takes 2 log2(width) steps, and without a running sum's errors.
     """
-    length = values.shape[-1]
-    runs = values.index_select(-1, mirrored_positions(-(width // 2), length + width // 2, length, values.device))
+    length, half = values.shape[-1], width // 2
+    ends = [values.index_select(-1, mirrored_positions(start, start + half, length, values.device)) for start in (-half, length)]
+    runs = torch.cat([ends[0], values, ends[1]], -1)
     total = runs[..., :length]
     start, size = 1, 1
     while 2 * size < width:  # ``runs`` at n combines values n to n + size - 1; an odd width is 1 and some of 2, 4, 8, ...
@@ -148,7 +149,7 @@ class FT2D:
 
     def separate(self, mixtures: Mixtures, ctx: RunContext) -> torch.Tensor:
         """Mixtures ``(B, channels, T)`` to estimates ``(B, 2, channels, T)``; channels by themselves."""
-        return in_slots(separate_by_masks(mixtures, ctx, self._background), _FOREGROUND, slot_of_role(ctx.task, VOICES))
+        return separate_by_masks(mixtures, ctx, self._background, _FOREGROUND, slot_of_role(ctx.task, VOICES))
 
     def _background(self, magnitudes: torch.Tensor, sample_rate: int) -> torch.Tensor:
         images = magnitudes.flatten(0, 1)

@@ -19,7 +19,7 @@ from typing import ClassVar, Literal
 import torch
 
 from baselines.median import sliding_median
-from baselines.roles import in_slots, role_support, slot_of_role
+from baselines.roles import role_support, slot_of_role
 from baselines.spectrogram import mask_support, separate_by_masks
 from sepbench.protocols import MethodInfo, Mixtures, RunContext, Support, TaskSpec, TrainingView
 
@@ -88,7 +88,7 @@ class HPSS:
     def separate(self, mixtures: Mixtures, ctx: RunContext) -> torch.Tensor:
         """Mixtures ``(B, channels, T)`` to estimates ``(B, 2, channels, T)``; channels by themselves."""
         slot = slot_of_role(ctx.task, (self.percussive_class,))
-        return in_slots(separate_by_masks(mixtures, ctx, self._masks), _PERCUSSIVE, slot)
+        return separate_by_masks(mixtures, ctx, self._masks, _PERCUSSIVE, slot)
 
     def _masks(self, magnitudes: torch.Tensor, sample_rate: int) -> torch.Tensor:
         """The harmonic part's; the percussive part is the rest."""

@@ -24,7 +24,7 @@ import torch
 from scipy.fft import next_fast_len
 
 from baselines.median import sort_values
-from baselines.roles import VOICES, in_slots, role_support, slot_of_role
+from baselines.roles import VOICES, role_support, slot_of_role
 from baselines.spectrogram import background_mask, channel_mean, mask_support, separate_by_masks, share_of_mixture
 from sepbench.data.stft import Stft
 from sepbench.protocols import MethodInfo, Mixtures, RunContext, Support, TaskSpec, TrainingView
@@ -120,8 +120,8 @@ class REPET:
     def separate(self, mixtures: Mixtures, ctx: RunContext) -> torch.Tensor:
         """Mixtures ``(B, channels, T)`` to estimates ``(B, 2, channels, T)``; one period for all channels of a mixture."""
         length = mixtures.values.shape[-1]
-        parts = separate_by_masks(mixtures, ctx, lambda magnitudes, rate: self._background(magnitudes, rate, length))
-        return in_slots(parts, _FOREGROUND, slot_of_role(ctx.task, VOICES))
+        slot = slot_of_role(ctx.task, VOICES)
+        return separate_by_masks(mixtures, ctx, lambda magnitudes, rate: self._background(magnitudes, rate, length), _FOREGROUND, slot)
 
     def _background(self, magnitudes: torch.Tensor, sample_rate: int, length: int) -> torch.Tensor:
         periods = self._periods(magnitudes, sample_rate, length)

@@ -24,7 +24,7 @@ from typing import ClassVar, Literal
 import torch
 
 from baselines.median import median_of_lists
-from baselines.roles import VOICES, in_slots, role_support, slot_of_role
+from baselines.roles import VOICES, role_support, slot_of_role
 from baselines.spectrogram import background_mask, channel_mean, mask_support, separate_by_masks, share_of_mixture
 from sepbench.data.stft import Stft
 from sepbench.protocols import MethodInfo, Mixtures, RunContext, Support, TaskSpec, TrainingView
@@ -154,7 +154,7 @@ class REPETSim:
 
     def separate(self, mixtures: Mixtures, ctx: RunContext) -> torch.Tensor:
         """Mixtures ``(B, channels, T)`` to estimates ``(B, 2, channels, T)``."""
-        return in_slots(separate_by_masks(mixtures, ctx, self._background), _FOREGROUND, slot_of_role(ctx.task, VOICES))
+        return separate_by_masks(mixtures, ctx, self._background, _FOREGROUND, slot_of_role(ctx.task, VOICES))
 
     def _background(self, magnitudes: torch.Tensor, sample_rate: int) -> torch.Tensor:
         distance = self.apart * sample_rate / Stft.at(sample_rate).hop

@@ -15,6 +15,7 @@ from collections.abc import Callable
 import torch
 
 from baselines.parts import WEIGHTED_SUMS, estimates_from_parts
+from baselines.roles import in_slots
 from sepbench.data.stft import Stft
 from sepbench.protocols import Mixtures, RunContext, Support, TaskSpec
 
@@ -57,7 +58,7 @@ def mixture_spectra(mixtures: Mixtures, ctx: RunContext) -> tuple[Stft, torch.Te
     return stft, stft.forward(torch.where(_finite(values), values, 0.0))
 
 
-def estimates_from_masks(masks: torch.Tensor, spectra: torch.Tensor, mixtures: Mixtures, stft: Stft) -> torch.Tensor:
+def estimates_from_masks(masks: torch.Tensor, spectra: torch.Tensor, mixtures: Mixtures, stft: Stft, part: int = 0, slot: int | None = None) -> torch.Tensor:
     """Estimates of the sources from shares of the mixture's spectra.
 
     Args:
@@ -66,6 +67,7 @@ def estimates_from_masks(masks: torch.Tensor, spectra: torch.Tensor, mixtures: M
         spectra: ``(B, C, F, N)`` of ``mixture_spectra``.
         mixtures: of values ``(B, C, T)``.
         stft: the transform of the spectra.
+        part, slot: as in ``separate_by_masks``.
 
     Returns:
         ``(B, K, C, T)`` float32, whose mixture is the given one to rounding; NaN where the mixture is not finite.
@@ -77,10 +79,10 @@ def estimates_from_masks(masks: torch.Tensor, spectra: torch.Tensor, mixtures: M
     parts = stft.inverse((spectra.unsqueeze(1).mT * masks.mT.contiguous()).mT, values.shape[-1])
     if parts.shape[1] == mixtures.n_sources - 1:
         rest = heard
-        for part in parts.unbind(1):  # torch takes 50 times as long to sum over an axis of one
-            rest = rest - part
+        for one in parts.unbind(1):  # torch takes 50 times as long to sum over an axis of one
+            rest = rest - one
         parts = torch.cat([parts, rest.unsqueeze(1)], 1)
-    estimates = estimates_from_parts(parts, heard, mixtures.operator)
+    estimates = estimates_from_parts(in_slots(parts, part, slot), heard, mixtures.operator)
     return torch.where(finite.unsqueeze(1), estimates, torch.nan).float()
 
 
@@ -89,8 +91,12 @@ def chunk_rows(bins: int, device: torch.device | str) -> int:
     return max(1, CHUNK_BINS * (1 if torch.device(device).type == "cpu" else _DEVICE_CHUNKS) // bins)
 
 
-def separate_by_masks(mixtures: Mixtures, ctx: RunContext, masks_of: MasksOf) -> torch.Tensor:
+def separate_by_masks(mixtures: Mixtures, ctx: RunContext, masks_of: MasksOf, part: int = 0, slot: int | None = None) -> torch.Tensor:
     """Estimates ``(B, K, C, T)`` of mixtures ``(B, C, T)`` by masks of their magnitudes, ``CHUNK_BINS`` bins at a time.
+
+    Args:
+        masks_of: the parts' masks, in the method's own order.
+        part, slot: of two parts, this one goes to that slot (``roles.in_slots``), before parts are divided by the weights of their slots.
 
     Raises:
         ValueError: the task has no sample rate.
@@ -102,7 +108,7 @@ def separate_by_masks(mixtures: Mixtures, ctx: RunContext, masks_of: MasksOf) ->
     for rows in torch.arange(batch).split(chunk_rows(bins, ctx.device)):
         chunk = select_rows(mixtures, rows)
         stft, spectra = mixture_spectra(chunk, ctx)
-        estimates[rows.to(estimates.device)] = estimates_from_masks(masks_of(magnitudes_of(spectra).contiguous(), rate), spectra, chunk, stft)
+        estimates[rows.to(estimates.device)] = estimates_from_masks(masks_of(magnitudes_of(spectra).contiguous(), rate), spectra, chunk, stft, part, slot)
     return estimates
 
 

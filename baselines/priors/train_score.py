@@ -44,9 +44,7 @@ class Recipe:
 RECIPES: Mapping[str, Recipe] = {
     # about 0.25 s of two cores per step: 2.1 M parameters, most of them at 7x7
     # levels of 0.1 to 1.5 get most of the batch: there it is decided which digit a sample becomes, and there the loss falls for longest
-    "mnist": Recipe(
-        UNetConfig(channels=1, widths=(32, 64, 128)), TrainConfig(steps=16_000, focus_range=(0.1, 1.5), decay_fraction=0.6), held_out=5_000
-    ),
+    "mnist": Recipe(UNetConfig(channels=1, widths=(32, 64, 128)), TrainConfig(steps=16_000, focus_range=(0.1, 1.5), decay_fraction=0.6), held_out=5_000),
     # under a minute: 8x8 images are 2x2 at the quarter resolution, and most of a step is overhead that a larger batch does not raise
     "digits": Recipe(
         UNetConfig(channels=1, widths=(16, 32, 32), blocks=(1, 1, 1), heads=2, embedding=32),

@@ -102,6 +102,17 @@ def test_estimates_mix_to_the_mixture(name: str, operator: str) -> None:
     assert torch.equal(before, mixtures.values)
 
 
+@pytest.mark.parametrize(("method", "classes"), [(RobustPCA, "speech"), (HPSS, "drums"), (REPET, "speech"), (REPETSim, "vocals"), (FT2D, "speech")])
+def test_parts_are_put_into_slots_before_they_are_divided_by_the_weights(method: Callable[[], Separator], classes: str) -> None:
+    """The named part comes first here, and second in the method's own order; the weights of the two slots differ."""
+    mixtures = mixed(sounds(3, LENGTH), "gain")
+    in_first, in_second = (sound_task(LENGTH, names, "gain", assignment="ordered") for names in ((classes, "b"), ("b", classes)))
+    first, second = (method().separate(mixtures, context(task)) for task in (in_first, in_second))
+    torch.testing.assert_close(mixtures.operator.forward(first), mixtures.values, atol=1e-5, rtol=0)
+    weights = mixtures.operator.adjoint(torch.ones_like(mixtures.values))
+    torch.testing.assert_close((first * weights).flip(1), second * weights, atol=1e-5, rtol=0)
+
+
 @pytest.mark.parametrize("name", MAKERS)
 def test_a_row_depends_on_its_mixture_alone_bit_for_bit(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     method, task = MAKERS[name](LENGTH, "gain")
