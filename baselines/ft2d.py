@@ -86,7 +86,8 @@ def local_peaks(values: torch.Tensor, rates: int, peaks: str, scales: int) -> to
 def peak_share(images: torch.Tensor, rates: int, peaks: str) -> torch.Tensor:
     """Masks in [0, 1] of the repeating background of magnitudes ``(B, F, N)``; see ``local_peaks``."""
     _, scales, frames = images.shape
-    # One axis after the other: a two-dimensional transform of one image alone is spread over threads and adds in another order than one of many.
+    # One axis after the other, and back from values in order: two axes at once, or values in another order, are added up in an order that depends on
+    # the batch where there are threads.
     # Rates of both signs at a scale are those of one sign at the scale and at its negative.
     spectra = torch.fft.fft(torch.fft.rfft(images), dim=1)
     whole = _both_signs(magnitudes_of(spectra), frames)
@@ -94,7 +95,7 @@ def peak_share(images: torch.Tensor, rates: int, peaks: str) -> torch.Tensor:
     forwards = torch.cat([weights[..., frames // 2 :], weights[..., : 1 - frames % 2]], 2)
     weights = torch.maximum(forwards, weights[..., : frames // 2 + 1].flip(2))
     weights = torch.cat([weights, weights[:, 1 : (scales - 1) // 2 + 1].flip(1)], 1)
-    background = torch.fft.irfft(torch.fft.ifft(spectra * weights, dim=1), frames).abs_()
+    background = torch.fft.irfft(torch.fft.ifft(spectra * weights, dim=1).contiguous(), frames).abs_()
     share = share_of_mixture(background, images)
     return share / (share.amax((1, 2), keepdim=True) + _TINY)
 
