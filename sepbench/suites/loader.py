@@ -255,7 +255,9 @@ def _name(name: str, where: str) -> str:
 def _rule(suite: str, name: str, table: Table) -> PairRule:
     """A table of ``[rules]``; ``order`` is the rule's own name unless it shares one with other rules."""
     order = f"{suite}.{table.text('order', name)}"
-    rule = PairRule(table.choice("builder", tuple(BUILDERS)), order, table.integer("n"), table.integer("skip", 0), table.integer("snr_db", 0), table.integer("window", 0))
+    rule = PairRule(
+        table.choice("builder", tuple(BUILDERS)), order, table.integer("n"), table.integer("skip", 0), table.integer("snr_db", 0), table.integer("window", 0)
+    )
     if rule.count < 1 or min(rule.skip, rule.window) < 0 or (rule.snr_db and rule.builder not in GAINED):
         raise SuiteError(f"{table.where}: n must be at least 1, skip and window at least 0, and snr_db goes with {', '.join(sorted(GAINED))}")
     table.close()
