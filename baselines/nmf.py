@@ -63,7 +63,7 @@ from torch.nn import functional
 from baselines.nonnegative import FLOOR, Factors, encode, factorise, random_atoms
 from baselines.parts import estimates_from_parts, part_support
 from baselines.spectrogram import mask_support, separate_by_masks
-from baselines.spectrogram_nmf import Divergence, code_spectra, explained, learn_atoms, magnitudes_of, masks_of_parts, training_frames
+from baselines.spectrogram_nmf import Divergence, code_spectra, explained, learn_atoms, masks_of_parts, recording_spectra, training_frames
 from sepbench.errors import MethodError
 from sepbench.protocols import MethodInfo, Mixtures, RunContext, Support, TaskSpec, TrainingView
 
@@ -245,7 +245,7 @@ class SupervisedNMF:
             learnt.append(learn_atoms(frames, start, iterations, self.divergence, told))
         self._dictionaries, self._affinity = tuple(learnt), None
         if shared:
-            spectra = magnitudes_of(view.clean(samples), rate, ctx.device)
+            spectra = recording_spectra(view.clean(samples), rate, ctx.device)
             codes = [code_spectra(chunk, learnt[0], self.audio_coding_iterations, self.divergence).double().mean(2) for chunk in spectra]
             self._affinity = co_activation(torch.cat(codes))
 

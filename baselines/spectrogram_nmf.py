@@ -23,7 +23,7 @@ from sepbench.errors import MethodError
 Divergence = Literal["kl", "euclidean"]
 
 
-def magnitudes_of(signals: torch.Tensor, sample_rate: int, device: str) -> list[torch.Tensor]:
+def recording_spectra(signals: torch.Tensor, sample_rate: int, device: str) -> list[torch.Tensor]:
     """Magnitude spectrograms ``(n, F, N)`` of mono or many-channel signals ``(n, C, T)`` (channels averaged), a few signals each.
 
     Raises:
@@ -46,7 +46,7 @@ def training_frames(signals: torch.Tensor, sample_rate: int, limit: int, device:
     count = signals.shape[0] * stft.frames(signals.shape[-1])
     wanted = torch.arange(min(limit, count), dtype=torch.int64) * count // min(limit, count)
     taken, passed = [], 0
-    for chunk in magnitudes_of(signals, sample_rate, device):
+    for chunk in recording_spectra(signals, sample_rate, device):
         frames = chunk.mT.flatten(0, 1)
         inside = wanted[(wanted >= passed) & (wanted < passed + len(frames))] - passed
         taken.append(frames[inside.to(frames.device)])

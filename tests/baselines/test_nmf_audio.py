@@ -13,7 +13,7 @@ from baselines.average import Average
 from baselines.nmf import SupervisedNMF
 from baselines.nmf_semi import SemiSupervisedNMF
 from baselines.nonnegative import random_atoms
-from baselines.spectrogram_nmf import Divergence, code_spectra, explained, learn_atoms, magnitudes_of, masks_of_parts, training_frames
+from baselines.spectrogram_nmf import Divergence, code_spectra, explained, learn_atoms, masks_of_parts, recording_spectra, training_frames
 from sepbench.data.stft import Stft
 from sepbench.errors import MethodError
 from sepbench.noise import NoiseSource
@@ -87,7 +87,7 @@ def test_training_frames_are_spread_over_all_signals() -> None:
     assert frames.shape == (40, 129)
     levels = frames.sum(1)
     assert len((levels / levels.min() / 0.8).round().unique()) >= 9
-    assert torch.equal(training_frames(signals, RATE, 10**6, "cpu"), torch.cat(magnitudes_of(signals, RATE, "cpu")).mT.flatten(0, 1))
+    assert torch.equal(training_frames(signals, RATE, 10**6, "cpu"), torch.cat(recording_spectra(signals, RATE, "cpu")).mT.flatten(0, 1))
 
 
 def test_chunks_of_training_signals_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
