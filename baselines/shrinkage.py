@@ -10,16 +10,15 @@ from typing import Protocol, Self
 
 import torch
 
-_WIDTHS = (32, 64, 96, 128)
+_WIDTHS = (32, 64, 96, 128, 160)
 """Columns of a subspace; a few fixed widths, so that matrices of like rank run as one batch."""
 
-_GROWTH, _SPARE = 1.6, 16
-"""A subspace holds 1.6 times the rank that the matrix had one iteration ago and 16 columns more: while the threshold falls by 1.5 per iteration that
-reaches down to 0.4 to 0.7 of it (measured), and what a subspace iteration gets wrong lies at its lower end, below the threshold."""
+_NARROW = 0.65
+"""Widest subspace that still pays, as a share of all columns."""
 
-_SINGLE_ABOVE = 2e-3
-"""Threshold over largest singular value from which on float32 is accurate enough: the masks of robust PCA then differ from those of float64 in bins
-that hold at most 5e-6 of a mixture's energy (25 mixtures); at 5e-4 that was 2e-4."""
+_AHEAD, _SPARE = 3, 16
+"""A subspace holds the rank that the matrix had one iteration ago, three times what it gained in that one, and 16 columns more: what two subspace
+iterations get wrong lies at its lower end, below the threshold. With one iteration the masks of robust PCA agreed ten times worse (56 mixtures)."""
 
 
 class Shrinkage(Protocol):
@@ -74,77 +73,79 @@ class WarmShrinkage:
     Halko, Martinsson and Tropp, SIAM Review 53(2), 2011, sec. 4.5). Every matrix has its own k, by its own rank; where no subspace is
     narrow enough to pay, or where its last singular value is not below the threshold, all singular vectors are computed.
 
-    While the threshold is high, float64 matrices are worked on in float32, whose Gram matrix resolves singular values down to 3e-4 of the largest.
+    Float32 matrices are multiplied and orthogonalised in float32, which leaves ``1e-7 sigma_1``; Gram matrices, which square singular values, are
+    always float64.
     """
 
     def __init__(self) -> None:
         self._vectors: torch.Tensor | None = None
         self._ranks = torch.zeros(0, dtype=torch.int64)
-        self._largest = torch.zeros(0)
+        self._gained = torch.zeros(0, dtype=torch.int64)
 
     def __call__(self, matrices: torch.Tensor, threshold: torch.Tensor) -> torch.Tensor:
         if self._vectors is None:
             return self._whole(matrices, threshold, torch.arange(len(matrices), device=matrices.device))
-        single = (threshold > _SINGLE_ABOVE * self._largest).cpu()
-        kinds = 2 * self._widths(matrices.shape[-2]) + single.long()
-        present = [int(kind) for kind in kinds.unique()]
+        widths = self._widths(matrices.shape[-2])
+        present = [int(width) for width in widths.unique()]
         if len(present) == 1:
             return self._part(matrices, threshold, torch.arange(len(matrices), device=matrices.device), present[0])
         result = torch.empty_like(matrices)
-        for kind in present:
-            rows = (kinds == kind).nonzero().squeeze(1).to(matrices.device)
-            result[rows] = self._part(matrices[rows], threshold[rows], rows, kind)
+        for width in present:
+            rows = (widths == width).nonzero().squeeze(1).to(matrices.device)
+            result[rows] = self._part(matrices[rows], threshold[rows], rows, width)
         return result
 
     def select(self, rows: torch.Tensor) -> WarmShrinkage:
         chosen = WarmShrinkage()
         if self._vectors is not None:
-            chosen._vectors, chosen._largest = self._vectors[rows], self._largest[rows]
-            chosen._ranks = self._ranks[rows.to(self._ranks.device)]
+            chosen._vectors = self._vectors[rows]
+            chosen._ranks, chosen._gained = self._ranks[rows.to("cpu")], self._gained[rows.to("cpu")]
         return chosen
 
     def _widths(self, size: int) -> torch.Tensor:
-        """Columns for each matrix, on the CPU; 0 for all of them, from half the size on."""
-        wanted = (_GROWTH * self._ranks + _SPARE).long()
-        steps = torch.tensor([*(width for width in _WIDTHS if width <= size // 2), 0])
+        """Columns for each matrix, on the CPU; 0 for all of them."""
+        wanted = self._ranks + _AHEAD * self._gained + _SPARE
+        steps = torch.tensor([*(width for width in _WIDTHS if width <= _NARROW * size), 0])
         return steps[torch.searchsorted(steps[:-1], wanted)]
 
-    def _part(self, matrices: torch.Tensor, threshold: torch.Tensor, rows: torch.Tensor, kind: int) -> torch.Tensor:
-        """Matrices of one kind: twice the width, and 1 more where float32 will do."""
-        width, single = divmod(kind, 2)
-        precision = torch.float32 if single else matrices.dtype
-        chosen = matrices.to(precision), threshold.to(precision), rows
-        return (self._narrow(*chosen, width) if width else self._whole(*chosen)).to(matrices.dtype)
+    def _part(self, matrices: torch.Tensor, threshold: torch.Tensor, rows: torch.Tensor, width: int) -> torch.Tensor:
+        before = self._ranks[rows.cpu()]
+        result = self._narrow(matrices, threshold, rows, width) if width else self._whole(matrices, threshold, rows)
+        self._gained[rows.cpu()] = self._ranks[rows.cpu()] - before
+        return result
 
-    def _remember(self, rows: torch.Tensor, vectors: torch.Tensor, eigenvalues: torch.Tensor, kept: torch.Tensor) -> None:
+    def _remember(self, rows: torch.Tensor, vectors: torch.Tensor, kept: torch.Tensor) -> None:
         """Eigenvalues come in rising order, vectors are kept in falling order."""
         if self._vectors is None:
-            self._vectors, self._largest = vectors.flip(-1), eigenvalues[:, -1].clamp(min=0.0).sqrt()
-            self._ranks = torch.zeros(len(rows), dtype=torch.int64)
+            self._vectors = vectors.flip(-1)
+            self._ranks, self._gained = torch.zeros(2, len(rows), dtype=torch.int64)
         else:
-            self._vectors[rows, :, : vectors.shape[-1]] = vectors.flip(-1).to(self._vectors.dtype)
+            self._vectors[rows, :, : vectors.shape[-1]] = vectors.flip(-1)
         self._ranks[rows.cpu()] = (kept > 0).sum(-1).cpu()
 
     def _whole(self, matrices: torch.Tensor, threshold: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-        eigenvalues, vectors = torch.linalg.eigh(matrices @ matrices.mT)
-        kept = _kept(eigenvalues, threshold)
-        self._remember(rows, vectors, eigenvalues, kept)
-        result: torch.Tensor = ((vectors * kept.unsqueeze(-2)) @ vectors.mT) @ matrices
-        return result
+        wide = matrices.double()
+        eigenvalues, vectors = torch.linalg.eigh(wide @ wide.mT)
+        kept = _kept(eigenvalues, threshold.double())
+        self._remember(rows, vectors.to(matrices.dtype), kept)
+        result: torch.Tensor = ((vectors * kept.unsqueeze(-2)) @ vectors.mT) @ wide
+        return result.to(matrices.dtype)
 
     def _narrow(self, matrices: torch.Tensor, threshold: torch.Tensor, rows: torch.Tensor, width: int) -> torch.Tensor:
         assert self._vectors is not None
-        image = self._vectors[rows, :, :width].to(matrices.dtype)
+        image = self._vectors[rows, :, :width]
         for _ in range(2):
             right = torch.linalg.qr(matrices.mT @ image).Q
             image = matrices @ right
-        eigenvalues, turn = torch.linalg.eigh(image.mT @ image)
-        kept = _kept(eigenvalues, threshold)
-        left = image @ turn
+        wide = image.double()
+        eigenvalues, turn = torch.linalg.eigh(wide.mT @ wide)
+        kept = _kept(eigenvalues, threshold.double())
         lengths = eigenvalues.clamp(min=0.0).sqrt()
+        turn, factors, lengths = turn.to(image.dtype), kept.to(image.dtype), lengths.to(image.dtype)
+        left = image @ turn
         least = torch.finfo(left.dtype).eps * lengths[:, -1:] + torch.finfo(left.dtype).tiny  # directions below are rounding, not to be blown up
-        self._remember(rows, left / torch.maximum(lengths, least).unsqueeze(-2), eigenvalues, kept)
-        result: torch.Tensor = ((left * kept.unsqueeze(-2)) @ turn.mT) @ right.mT
+        self._remember(rows, left / torch.maximum(lengths, least).unsqueeze(-2), kept)
+        result: torch.Tensor = ((left * factors.unsqueeze(-2)) @ turn.mT) @ right.mT
         short = kept[:, 0] > 0
         if bool(short.any()):
             result[short] = self._whole(matrices[short], threshold[short], rows[short])

@@ -1,12 +1,13 @@
-"""Blind audio separation: seconds per mixture of nussl 1.1.9 and of ours, at batch 1 and in batches, in one run.
+"""Blind audio separation: seconds per mixture of nussl 1.1.9 and of ours, at batch 1 and in batches, in one run; and how far the estimates agree.
 
 ::
 
-    python benchmarks/nussl_speed.py [--batch 64] [--repeats 5] [--methods hpss,repet]
+    python benchmarks/nussl_speed.py [--batch 64] [--repeats 5] [--methods hpss,repet] [--task fsdd-pairs/class-split-val]
 
-Mixtures are 3 s of drums and bass at 22,050 Hz, made here. Each repeat times nussl on some of them one by one, then ours one by one, then ours in one
-batch, so that other work on the machine hits all three; printed are medians over repeats and the ratios of medians. Both sides start
-from the signal and end with both estimates as signals; both are warmed up first (the first call of nussl's HPSS compiles for seconds).
+Mixtures are 3 s of drums and bass at 22,050 Hz, made here, or the first ones of a suite's task. Each repeat times nussl on some of them
+one by one, then ours one by one, then ours in one batch, so that other work on the machine hits all three; printed are medians over repeats
+and the ratios of medians. Both sides start from the signal and end with both estimates as signals; both are warmed up first (the first call
+of nussl's HPSS compiles for seconds). The agreement is the lowest correlation of an estimate of nussl's with ours, over all mixtures.
 
 On a machine with other work, threads that spin while they wait make torch ten times slower: set ``GOMP_SPINCOUNT=0``.
 """
@@ -32,6 +33,7 @@ from sepbench.data.operators import make_operator
 from sepbench.noise import NoiseSource
 from sepbench.protocols import Mixtures, RunContext, Separator, TaskSpec
 from sepbench.registry import create_separator
+from sepbench.suites.loader import load_suite
 
 RATE, SECONDS = 22_050, 3.0
 METHODS = {"hpss": "HPSS", "repet": "Repet", "repet-sim": "RepetSim", "ft2d": "FT2D", "rpca": "RPCA"}
@@ -78,15 +80,23 @@ class Contest:
             self.ours.separate(Mixtures(values[rows], rows, operator), self.context)
         return (time.perf_counter() - begin) / count
 
+    def least_correlation(self) -> float:
+        """Lowest correlation of one of nussl's two estimates with ours, over all mixtures; estimates of silence count as equal."""
+        values = torch.from_numpy(np.stack(self.signals)).float().unsqueeze(1)
+        ours = self.ours.separate(Mixtures(values, torch.arange(len(values)), make_operator("mean", 2)), self.context)[:, :, 0].double().numpy()
+        theirs = np.stack([[estimate.audio_data[0] for estimate in self.theirs(signal)] for signal in self.signals])
+        products, energies = (ours * theirs).sum(-1), np.sqrt(np.square(ours).sum(-1) * np.square(theirs).sum(-1))
+        return float(np.where(energies > 0, products / np.maximum(energies, np.finfo(float).tiny), 1.0).min())
+
     def measure(self, count: int, batch: int) -> tuple[float, float, float]:
         """Seconds per mixture of nussl, of ours one by one, and of ours in one batch."""
         return self.seconds_of_nussl(count), self.seconds_of_ours(count, 1), self.seconds_of_ours(batch, batch)
 
 
-def contest(method: str, nussl: Any, signals: list[Signal]) -> Contest | None:
+def contest(method: str, nussl: Any, signals: list[Signal], rate: int) -> Contest | None:
     """None if our method does not take audio (yet)."""
     spec = TaskSpec(
-        "benchmark", method, "audio", 2, (1, len(signals[0])), "mean", ("a", "b"), "permutation", (0, 1), sample_rate=RATE, datasets=("none", "none")
+        "benchmark", method, "audio", 2, (1, len(signals[0])), "mean", ("a", "b"), "permutation", (0, 1), sample_rate=rate, datasets=("none", "none")
     )
     ours = create_separator(method)
     if not ours.supports(spec).ok:
@@ -94,7 +104,7 @@ def contest(method: str, nussl: Any, signals: list[Signal]) -> Contest | None:
     algorithm = _nussl_class(METHODS[method])
 
     def theirs(signal: Signal) -> Any:
-        return algorithm(nussl.AudioSignal(audio_data_array=signal.copy(), sample_rate=RATE))()
+        return algorithm(nussl.AudioSignal(audio_data_array=signal.copy(), sample_rate=rate))()
 
     return Contest(theirs, ours, RunContext(spec, "cpu", NoiseSource(0), 0), signals)
 
@@ -104,30 +114,40 @@ def _nussl_class(name: str) -> Any:
     return next(getattr(room, name) for room in rooms if hasattr(room, name))
 
 
+def mixtures_of(task: str, count: int) -> tuple[list[Signal], int]:
+    """The first mixtures of ``SUITE/TASK``, one channel, and their sample rate."""
+    suite, _, name = task.partition("/")
+    chosen = load_suite(suite).tasks[name]
+    if not chosen.spec.sample_rate or chosen.spec.source_shape[0] != 1:
+        raise SystemExit(f"{task} is no task of mono recordings")
+    values = chosen.mixture_set().mixtures(torch.arange(min(count, chosen.n_examples)), "cpu").values
+    return list(values[:, 0].double().numpy()), chosen.spec.sample_rate
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="nussl against ours, seconds per mixture")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--single", type=int, default=4, help="mixtures that each repeat separates one by one")
+    parser.add_argument("--task", default="", help="SUITE/TASK of mono recordings, instead of the mixtures made here")
     parser.add_argument("--methods", default=",".join(METHODS))
     args = parser.parse_args()
     warnings.simplefilter("ignore")
     nussl = import_nussl()
-    signals = [drums_and_bass(seed) for seed in range(args.batch)]
-    print(f"{SECONDS:.0f} s at {RATE} Hz; {args.repeats} repeats; {torch.get_num_threads()} threads; load {os.getloadavg()[0]:.1f}")
-    print(f"{'method':<10} {'nussl':>10} {'batch 1':>10} {f'batch {args.batch}':>10}   ratios of medians")
+    signals, rate = mixtures_of(args.task, args.batch) if args.task else ([drums_and_bass(seed) for seed in range(args.batch)], RATE)
+    print(f"{len(signals)} mixtures of {len(signals[0]) / rate:.1f} s at {rate} Hz; {args.repeats} repeats; {torch.get_num_threads()} threads", end="; ")
+    print(f"load {os.getloadavg()[0]:.1f}")
+    print(f"{'method':<10} {'nussl':>10} {'batch 1':>10} {f'batch {len(signals)}':>10}   ratios of medians   least correlation")
     for method in args.methods.split(","):
-        sides = contest(method, nussl, signals)
+        sides = contest(method, nussl, signals, rate)
         if sides is None:
             print(f"{method:<10} does not take audio")
             continue
-        sides.measure(1, args.batch)  # warm-up
-        rows = [sides.measure(args.single, args.batch) for _ in range(args.repeats)]
+        sides.measure(1, len(signals))  # warm-up
+        rows = [sides.measure(args.single, len(signals)) for _ in range(args.repeats)]
         theirs, single, batched = (statistics.median(row[side] for row in rows) for side in range(3))
-        print(
-            f"{method:<10} {1e3 * theirs:>7.1f} ms {1e3 * single:>7.1f} ms {1e3 * batched:>7.1f} ms   {theirs / single:.1f}x and {theirs / batched:.1f}x",
-            flush=True,
-        )
+        times = f"{method:<10} {1e3 * theirs:>7.1f} ms {1e3 * single:>7.1f} ms {1e3 * batched:>7.1f} ms"
+        print(f"{times}   {theirs / single:.1f}x and {theirs / batched:.1f}x   {sides.least_correlation():.5f}", flush=True)
 
 
 if __name__ == "__main__":

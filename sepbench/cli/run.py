@@ -131,7 +131,9 @@ def _execute(plan: Plan, record: dict[str, object], folder: Path) -> Outcome:
     from sepbench.cli.progress import RunProgress
     from sepbench.results.store import RunStore
     from sepbench.run.execute import execute
+    from sepbench.run.memory import keep_freed_memory
 
+    keep_freed_memory()
     progress = RunProgress()
     store = RunStore.create(folder, record, progress.warn)
     with store.session(record):

@@ -35,8 +35,10 @@ def train(
     from sepbench.data.datasets import manifest_of, open_dataset
     from sepbench.data.manifests import load_manifest
     from sepbench.registry import trainer
+    from sepbench.run.memory import keep_freed_memory
     from sepbench.run.plan import resolve_device
 
+    keep_freed_memory()
     wanted = _labels(labels)
     run_trainer = trainer(kind)
     if manifest_of(dataset):

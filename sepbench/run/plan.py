@@ -153,13 +153,17 @@ def checked_metrics(names: Sequence[str], specs: Iterable[TaskSpec]) -> tuple[st
     """
     chosen, specs = _unique(names), list(specs)
     for name in chosen:
-        domains, per = get_metric(name).info.domains, get_metric(name).info.per
+        metric = get_metric(name)
+        domains, per = metric.info.domains, metric.info.per
         for spec in specs:
             if (per == "posterior") != bool(spec.posterior_draws):
                 has = "posterior draws" if spec.posterior_draws else "estimates"
                 raise RequestError(f"metric {name!r} cannot score task {spec.name!r}, whose results are {has}; leave it out")
             if spec.domain not in domains:
                 raise RequestError(f"metric {name!r} is defined for {', '.join(sorted(domains))} signals, task {spec.name!r} has {spec.domain} signals")
+            support = metric.supports(spec)
+            if not support.ok:
+                raise RequestError(f"metric {name!r} {support.note}; leave it out for task {spec.name!r}")
     return chosen
 
 

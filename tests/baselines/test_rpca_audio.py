@@ -28,9 +28,9 @@ def test_estimates_are_nussl_s(length: int) -> None:
             assert float(estimates[row, part].norm()) == pytest.approx(float(wanted[part].norm()), rel=0.02)
 
 
-@pytest.mark.parametrize(("tolerance", "agreement"), [(1e-5, 0.9999), (1e-3, 0.995)])
+@pytest.mark.parametrize(("tolerance", "agreement"), [(1e-4, 0.9999), (1e-3, 0.995)])
 def test_ending_before_nussl_does_moves_little(tolerance: float, agreement: float) -> None:
-    """The documented deviation, eps_1 = 1e-5 instead of 1e-7; and the fast setting, which moves more."""
+    """The documented deviation, eps_1 = 1e-4 in float32 instead of 1e-7 in float64; and a coarser one, which moves more."""
     mixtures, task = mixed(sounds(3)), sound_task()
     early = RobustPCA(audio_tolerance=tolerance).separate(mixtures, context(task))
     late = RobustPCA(audio_tolerance=1e-7).separate(mixtures, context(task))
@@ -44,9 +44,16 @@ def test_the_fast_scheme_is_the_plain_one() -> None:
     assert bool(fast.converged.all())
     assert int((fast.iterations - plain.iterations).abs().max()) <= 1
     assert float((fast.low_rank - plain.low_rank).norm() / plain.low_rank.norm()) < 2e-3
-    single = robust_pca(spectrograms, growth=1.5, penalty_tolerance=math.inf, tolerance=1e-3, precision=torch.float32)
+
+
+def test_in_float32_the_fast_scheme_finds_the_same_parts() -> None:
+    """Down to the tolerance at which spectrograms end; Gram matrices in float32 would lose what is below 3e-4 of the largest singular value."""
+    spectrograms = Stft.at(RATE).forward(mixed(sounds(3)).values[:, 0]).abs()
+    plain = robust_pca(spectrograms, growth=1.5, penalty_tolerance=math.inf, tolerance=1e-4)
+    single = robust_pca(spectrograms, growth=1.5, penalty_tolerance=math.inf, tolerance=1e-4, precision=torch.float32, shrinkage=WarmShrinkage())
     assert single.low_rank.dtype == torch.float32
     assert bool(single.converged.all())
+    assert float((single.low_rank - plain.low_rank).norm() / plain.low_rank.norm()) < 2e-3
 
 
 def test_the_voice_goes_to_the_slot_of_speech() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -140,3 +141,6 @@ def test_metrics_are_checked_against_the_signals(digits: Suite) -> None:
     assert checked_metrics(["ssim", "psnr", "ssim"], [spec]) == ("ssim", "psnr")
     with pytest.raises(SepbenchError, match="unknown metric"):
         checked_metrics(["pnsr"], [spec])
+    large = replace(spec, source_shape=(1, 64, 64))
+    with pytest.raises(SepbenchError, match="'psnr_pad32' is defined for images up to 32x32, the task has 64x64; leave it out for task 'class-split'"):
+        checked_metrics(["psnr", "psnr_pad32"], [spec, large])
