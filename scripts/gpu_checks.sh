@@ -61,7 +61,7 @@ if [ -n "${SEPBENCH_DATA:-}" ] && [ -d "$SEPBENCH_DATA/mnist" ]; then
         --init baselines/weights/mnist-all.safetensors --seed 3 --steps "${TRAIN_STEPS:-40000}"
     prior=$OUT/mnist-all.safetensors
     [ -f "$prior" ] || prior=baselines/weights/mnist-all.safetensors
-    score_methods=basis-ncsn,basis-ncsn-denoised,dirac,gaussian,diffusion-gibbs,alpha-rgs,projected,projected-4x,projected-8x,projected-16x
+    score_methods=basis-ncsn,basis-ncsn-denoised,basis-ncsn-code,dirac,gaussian,diffusion-gibbs,alpha-rgs,projected,projected-4x,projected-8x,projected-16x
     settings=()
     for method in ${score_methods//,/ }; do settings+=(--set "$method.weights=$prior"); done
     for method in ${score_methods//,/ }; do

@@ -43,7 +43,7 @@ _MUST_AGREE = {
     "budget": "budget",
     "n_expected": "planned examples",
 }
-_WORTH_A_NOTE = {"method_version": "version", "samples": "samples", "device": "device"}
+_WORTH_A_NOTE = {"method_version": "version", "weights_sha256": "weights", "samples": "samples", "device": "device"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,5 +213,5 @@ def _notes(rows_new: Mapping[_Key, _Record], rows_old: Mapping[_Key, _Record]) -
     for key, old in rows_old.items():
         new = rows_new.get(key)
         for column, what in _WORTH_A_NOTE.items():
-            if new is not None and new[column] != old[column]:
-                yield f"{old['method']}: {what} {old[column]} in OLD, {new[column]} in NEW"
+            if new is not None and new[column] != old[column] and "" not in (new[column], old[column]):
+                yield f"{old['method']}: {what} {_brief(old[column])} in OLD, {_brief(new[column])} in NEW"

@@ -143,6 +143,7 @@ def _cell_columns(run: Mapping[str, Any], cell: Mapping[str, Any], task: str, me
         "task_digest": run["tasks"][task]["digest"],
         "method": method,
         "method_version": entry["version"],
+        "weights_sha256": cell.get("weights_sha256") or "",
         "supervision": cell.get("supervision") or entry["supervision"],
         "n_expected": run["tasks"][task]["n_planned"],
         "samples": cell.get("samples") or 1,

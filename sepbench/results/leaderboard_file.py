@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 from sepbench.errors import SepbenchError
-from sepbench.results.schema import LEADERBOARD_COLUMNS
+from sepbench.results.schema import ADDED_COLUMNS, LEADERBOARD_COLUMNS
 
 KEY = ("suite", "task", "method", "metric")
 
@@ -86,7 +86,7 @@ def write_leaderboard(frame: pd.DataFrame, path: Path | str) -> None:
 
 
 def read_leaderboard(path: Path | str) -> pd.DataFrame:
-    """Read and check a leaderboard.
+    """Read and check a leaderboard, also one of an earlier version, without ``ADDED_COLUMNS``.
 
     Returns:
         The columns of ``LEADERBOARD_COLUMNS``: int64, float64 (NaN where empty), bool and str.
@@ -100,7 +100,7 @@ def read_leaderboard(path: Path | str) -> pd.DataFrame:
             reader = csv.reader(stream, strict=True)
             header = next(reader, [])
             _check_header(header, path)
-            records = [_record(fields, f"{path}, line {reader.line_num}") for fields in reader]
+            records = [_record(header, fields, f"{path}, line {reader.line_num}") for fields in reader]
     except OSError as error:
         raise SepbenchError(f"cannot read the leaderboard {path}: {error.strerror or error}") from error
     except (csv.Error, UnicodeDecodeError) as error:
@@ -113,7 +113,7 @@ def read_leaderboard(path: Path | str) -> pd.DataFrame:
 
 
 def _check_header(header: list[str], path: Path) -> None:
-    if header == list(LEADERBOARD_COLUMNS):
+    if header in (list(LEADERBOARD_COLUMNS), [column for column in LEADERBOARD_COLUMNS if column not in ADDED_COLUMNS]):
         return
     missing = [column for column in LEADERBOARD_COLUMNS if column not in header]
     unknown = [column for column in header if column not in LEADERBOARD_COLUMNS]
@@ -121,10 +121,10 @@ def _check_header(header: list[str], path: Path) -> None:
     raise SepbenchError(f"{path} is not a leaderboard: it {' and '.join(wrong) or 'has its columns in another order'}")
 
 
-def _record(fields: list[str], where: str) -> dict[str, Any]:
-    if len(fields) != len(LEADERBOARD_COLUMNS):
-        raise SepbenchError(f"{where}: {len(fields)} fields instead of {len(LEADERBOARD_COLUMNS)}")
-    return {column: _parsed(column, text, where) for column, text in zip(LEADERBOARD_COLUMNS, fields, strict=True)}
+def _record(header: list[str], fields: list[str], where: str) -> dict[str, Any]:
+    if len(fields) != len(header):
+        raise SepbenchError(f"{where}: {len(fields)} fields instead of {len(header)}")
+    return dict.fromkeys(ADDED_COLUMNS, "") | {column: _parsed(column, text, where) for column, text in zip(header, fields, strict=True)}
 
 
 def _parsed(column: str, text: str, where: str) -> Any:

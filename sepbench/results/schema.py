@@ -23,6 +23,7 @@ LEADERBOARD_COLUMNS = (
     "task_digest",
     "method",
     "method_version",
+    "weights_sha256",
     "supervision",
     "metric",
     "unit",
@@ -48,6 +49,9 @@ LEADERBOARD_COLUMNS = (
     "git_sha",
     "command",
 )
+
+ADDED_COLUMNS = ("weights_sha256",)
+"""Columns that leaderboards of earlier versions lack; read as empty."""
 
 CELL_STATES = ("done", "failed", "unsupported", "partial")
 

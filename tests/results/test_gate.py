@@ -195,6 +195,16 @@ def test_noise_without_a_shift_is_no_regression_where_scores_pair(tmp_path: Path
     assert row.ci_high < -0.01
 
 
+def test_other_weights_are_noted_where_both_tables_name_theirs(tmp_path: Path) -> None:
+    runs = {name: SyntheticRun({"nmf": 16.0}, n=4) for name in ("a", "b", "unnamed")}
+    for name, run in runs.items():
+        run.cells["class-split", "nmf"]["weights_sha256"] = name * 20 if name != "unnamed" else ""
+    a, b, unnamed = (opened(run, tmp_path / name, False) for name, run in runs.items())
+    assert list(check_results(b, a).notes) == ["nmf: weights aaaaaaaaaaaa... in OLD, bbbbbbbbbbbb... in NEW"]
+    assert not check_results(a, a).notes
+    assert not check_results(a, unnamed).notes
+
+
 def test_one_example_is_judged_by_its_mean(tmp_path: Path) -> None:
     old = opened(SyntheticRun(n=1), tmp_path / "old", False)
     new = opened(SyntheticRun(n=1).shift("nmf", "psnr", -1.0), tmp_path / "new", False)

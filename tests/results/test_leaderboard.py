@@ -50,8 +50,10 @@ def test_an_example_counts_once_whatever_its_sources() -> None:
 def test_where_the_other_columns_come_from() -> None:
     run = SyntheticRun({"nmf": 16.0}, n=4)
     run.cells["class-split", "nmf"] |= {"supervision": "sources", "samples": 3, "separate_seconds": 2.0, "n_separated": 4}
+    run.cells["class-split", "nmf"]["weights_sha256"] = "f00d"
     run.record["environment"]["git_dirty"] = True
     got = row(run.frame(), "nmf")
+    assert got["weights_sha256"] == "f00d"
     task = run.suite.tasks["class-split"]
     assert (got["suite"], got["suite_version"], got["task_digest"]) == ("digits-pairs", run.suite.version, task.digest)
     assert (got["supervision"], got["samples"], got["seconds_per_mixture"], got["peak_mb"]) == ("sources", 3, 0.5, 300.5)
@@ -234,7 +236,7 @@ def damage(old: str, new: str) -> Callable[[str], str]:
         (damage(",dB,true,", ",dB,true,fine"), "line 2: mean must be a number, got 'fine"),
         (damage("digits-pairs,1,", "digits-pairs,1.5,"), "line 2: suite_version must be a whole number, got '1.5'"),
         (damage(",psnr,", ",,"), "line 2: metric is empty"),
-        (lambda text: text + "one,two\n", "line 8: 2 fields instead of 30"),
+        (lambda text: text + "one,two\n", "line 8: 2 fields instead of 31"),
         (lambda text: text + text.splitlines()[1] + "\n", "two rows for digits-pairs, class-split, average, psnr"),
         (lambda text: "", "not a leaderboard"),
         (lambda text: text + '"', "not a CSV file"),
@@ -248,6 +250,16 @@ def test_a_damaged_file_is_named(tmp_path: Path, change: Callable[[str], str], m
     assert message in str(caught.value)
     assert "board.csv" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_leaderboard_of_an_earlier_version_is_read(tmp_path: Path) -> None:
+    """It had no column for the weights; written again, it has one, empty."""
+    frame = SyntheticRun({"nmf": 16.0}, n=3).frame()
+    older = frame.drop(columns="weights_sha256")
+    older.to_csv(tmp_path / "older.csv", index=False, lineterminator="\n", float_format="%.6g")
+    text = (tmp_path / "older.csv").read_text().replace(",True,", ",true,").replace(",False,", ",false,")
+    (tmp_path / "older.csv").write_text(text)
+    assert format_leaderboard(read_leaderboard(tmp_path / "older.csv")) == format_leaderboard(frame)
 
 
 def test_what_is_no_text_or_not_there(tmp_path: Path) -> None:
