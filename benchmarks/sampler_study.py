@@ -58,7 +58,7 @@ STUDY = [
     *_many("gaussian", "gaussian", "steps", [25, 50, 150]),
     *_many("diffusion-gibbs", "diffusion-gibbs", "levels", [10, 40]),
     *_many("alpha-rgs", "alpha-rgs", "iterations", [50, 200]),
-    *_many("basis", "basis-ncsn", "steps_per_level", [10, 30, 100]),
+    *_many("basis", "basis-ncsn", "steps_per_level", [10, 30, 100, 300]),
     *_many("basis, denoised", "basis-ncsn-denoised", "steps_per_level", [30]),
     *_many("basis, released settings", "basis-ncsn-code", "steps_per_level", [30, 100]),
 ]
