@@ -9,7 +9,8 @@ one by one, then ours one by one, then ours in one batch, so that other work on 
 and the ratios of medians. Both sides start from the signal and end with both estimates as signals; both are warmed up first (the first call
 of nussl's HPSS compiles for seconds). The agreement is the lowest correlation of an estimate of nussl's with ours, over all mixtures.
 
-On a machine with other work, threads that spin while they wait make torch ten times slower: set ``GOMP_SPINCOUNT=0``.
+On a machine with other work, threads that spin while they wait make torch ten times slower: set ``GOMP_SPINCOUNT=0``. On an idle one leave it
+unset: there it takes rPCA on two threads from 0.10 to 0.22 s.
 """
 
 from __future__ import annotations
