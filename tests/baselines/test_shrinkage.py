@@ -85,12 +85,15 @@ def test_the_exact_one_has_no_memory() -> None:
     assert torch.equal(exact(matrices, threshold), singular_value_threshold(matrices, threshold))
 
 
-def test_a_high_threshold_is_worked_on_in_float32_a_low_one_is_not() -> None:
-    """In one batch, each matrix by its own threshold; float32 gets a singular value of 1e-5 wrong, float64 does not."""
-    matrices = falling(2, 40, 50, 0.3)
-    warm = WarmShrinkage()
-    warm(matrices, torch.tensor([0.1, 0.1], dtype=torch.float64))
-    threshold = torch.tensor([0.1, 1e-6], dtype=torch.float64)
-    error = (warm(matrices, threshold) - singular_value_threshold(matrices, threshold)).abs().amax((1, 2))
-    assert 1e-12 < float(error[0]) < 1e-6
-    assert float(error[1]) < 1e-12
+def test_float32_loses_rounding_and_no_small_singular_values() -> None:
+    """A threshold of 1e-4: with a Gram matrix in float32, which resolves 3e-4, the error would be a hundred times larger."""
+    matrices, threshold = falling(1, 140, 200, 0.2), torch.tensor([1e-4], dtype=torch.float64)
+    wanted = singular_value_threshold(matrices, threshold)
+    single, double = WarmShrinkage(), WarmShrinkage()
+    for _ in range(3):  # all vectors first, then a subspace
+        found = single(matrices.float(), threshold.float())
+        assert found.dtype == torch.float32
+        assert float((found - wanted).abs().max()) < 1e-6
+        assert float((double(matrices, threshold) - wanted).abs().max()) < 1e-9
+    assert single._widths(140).tolist() == double._widths(140).tolist() == [64]
+    assert float((singular_value_threshold(matrices.float(), threshold.float()) - wanted).abs().max()) > 1e-5
