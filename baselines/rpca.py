@@ -38,14 +38,18 @@ from torch.nn import functional
 from baselines.parts import estimates_from_parts, part_support
 from baselines.roles import VOICES, role_support, slot_of_role
 from baselines.shrinkage import ExactShrinkage, Shrinkage, WarmShrinkage
+from baselines.side_by_side import side_by_side
 from baselines.spectrogram import background_mask, mask_support, separate_by_masks
 from sepbench.protocols import MethodInfo, Mixtures, RunContext, Support, TaskSpec, TrainingView
 
 _CHUNK_ELEMENTS = 1 << 20
 """Matrix elements worked on at a time: eight float64 work arrays of 8 MiB each."""
 
-_SPECTROGRAM_CHUNK = {"cpu": 1 << 20, "cuda": 1 << 25}
-"""The same for spectrograms: on the CPU seven of 3 s; a GPU wants more at once."""
+_SPECTROGRAM_PIECE = {"cpu": 1 << 19, "cuda": 1 << 25}
+"""The same for spectrograms: three of 3 s at 22,050 Hz in each thread of the CPU; a GPU wants more at once."""
+
+_SPECTROGRAM_CHUNK = 1 << 22
+"""Bins of the mixtures that the threads share at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,7 +242,7 @@ class RobustPCA:
         """
         if ctx.task.domain == "audio":
             voice_first = slot_of_role(ctx.task, VOICES) == 0
-            return separate_by_masks(mixtures, ctx, lambda magnitudes, rate: self._first_mask(magnitudes, rate, voice_first))
+            return separate_by_masks(mixtures, ctx, lambda magnitudes, rate: self._first_mask(magnitudes, rate, voice_first), chunk_bins=_SPECTROGRAM_CHUNK)
         values = mixtures.values.to(ctx.device)
         batch, channels, height, width = values.shape
         estimates = values.new_empty(batch, 2, channels, height, width)
@@ -263,8 +267,8 @@ class RobustPCA:
     def _first_mask(self, magnitudes: torch.Tensor, sample_rate: int, voice_first: bool) -> torch.Tensor:
         """Magnitudes ``(B, C, F, N)`` to the mask ``(B, 1, C, F, N)`` of the part in slot 0: the low-rank one, or the sparse one."""
         matrices = magnitudes.flatten(0, 1)
-        size = _SPECTROGRAM_CHUNK.get(magnitudes.device.type, _SPECTROGRAM_CHUNK["cpu"]) // matrices[0].numel()
-        share = torch.cat([self._background(chunk) for chunk in matrices.split(max(1, size))]).reshape(magnitudes.shape)
+        largest = _SPECTROGRAM_PIECE.get(magnitudes.device.type, _SPECTROGRAM_PIECE["cpu"]) // matrices[0].numel()
+        share = side_by_side(self._background, matrices, largest).reshape(magnitudes.shape)
         background = background_mask(share, self.high_pass, sample_rate)
         return 1.0 - background if voice_first else background
 

@@ -23,7 +23,7 @@ CHUNK_BINS = 1 << 19
 """Bins (over channels and mixtures) worked on at a time on the CPU: arrays of 2 MiB, four mixtures of 3 s at 22,050 Hz."""
 
 _DEVICE_CHUNKS = 64
-"""How many times as many on a GPU, which wants much to do at once."""
+"""How many times ``CHUNK_BINS`` on a GPU, which wants much to do at once."""
 
 _EPSILON = 1e-30
 """Below every magnitude that matters, and a normal float32."""
@@ -86,17 +86,20 @@ def estimates_from_masks(masks: torch.Tensor, spectra: torch.Tensor, mixtures: M
     return torch.where(finite.unsqueeze(1), estimates, torch.nan).float()
 
 
-def chunk_rows(bins: int, device: torch.device | str) -> int:
+def chunk_rows(bins: int, device: torch.device | str, chunk_bins: int = CHUNK_BINS) -> int:
     """How many mixtures of so many bins (over channels) to work on at a time; at least 1."""
-    return max(1, CHUNK_BINS * (1 if torch.device(device).type == "cpu" else _DEVICE_CHUNKS) // bins)
+    return max(1, (chunk_bins if torch.device(device).type == "cpu" else _DEVICE_CHUNKS * CHUNK_BINS) // bins)
 
 
-def separate_by_masks(mixtures: Mixtures, ctx: RunContext, masks_of: MasksOf, part: int = 0, slot: int | None = None) -> torch.Tensor:
-    """Estimates ``(B, K, C, T)`` of mixtures ``(B, C, T)`` by masks of their magnitudes, ``CHUNK_BINS`` bins at a time.
+def separate_by_masks(
+    mixtures: Mixtures, ctx: RunContext, masks_of: MasksOf, part: int = 0, slot: int | None = None, chunk_bins: int = CHUNK_BINS
+) -> torch.Tensor:
+    """Estimates ``(B, K, C, T)`` of mixtures ``(B, C, T)`` by masks of their magnitudes, a chunk of mixtures at a time.
 
     Args:
         masks_of: the parts' masks, in the method's own order.
         part, slot: of two parts, this one goes to that slot (``roles.in_slots``), before parts are divided by the weights of their slots.
+        chunk_bins: bins of a chunk on the CPU.
 
     Raises:
         ValueError: the task has no sample rate.
@@ -105,7 +108,7 @@ def separate_by_masks(mixtures: Mixtures, ctx: RunContext, masks_of: MasksOf, pa
     rate = ctx.task.sample_rate or 1
     bins = channels * Stft.at(rate).bins * Stft.at(rate).frames(length)
     estimates = torch.empty(batch, ctx.task.n_sources, channels, length, device=ctx.device)
-    for rows in torch.arange(batch).split(chunk_rows(bins, ctx.device)):
+    for rows in torch.arange(batch).split(chunk_rows(bins, ctx.device, chunk_bins)):
         chunk = select_rows(mixtures, rows)
         stft, spectra = mixture_spectra(chunk, ctx)
         estimates[rows.to(estimates.device)] = estimates_from_masks(masks_of(magnitudes_of(spectra).contiguous(), rate), spectra, chunk, stft, part, slot)

@@ -31,6 +31,7 @@ class TrainConfig:
         focus_range: ... or in this narrower one,
         focus: for this share of the batch.
         bf16: compute the network under bfloat16 autocast.
+        mirror: show half of the images, drawn anew at every step, with left and right exchanged.
     """
 
     steps: int
@@ -50,6 +51,7 @@ class TrainConfig:
     focus_range: tuple[float, float] = (0.05, 0.8)
     focus: float = 0.6
     bf16: bool = True
+    mirror: bool = False
 
     def __post_init__(self) -> None:
         if min(self.steps, self.batch, self.workers) < 1 or self.workers > self.batch:
@@ -91,6 +93,12 @@ def draw_sigmas(config: TrainConfig, random: torch.Generator, batch: int) -> tor
         u = (torch.arange(count) + torch.rand(count, generator=random)) / max(count, 1)
         levels.append(torch.exp(math.log(low) + u * math.log(high / low)))
     return torch.cat(levels)
+
+
+def mirrored(images: torch.Tensor, random: torch.Generator) -> torch.Tensor:
+    """Images ``(B, C, H, W)``, each with left and right exchanged with probability 1/2."""
+    exchanged = torch.rand(len(images), generator=random) < 0.5
+    return torch.where(exchanged[:, None, None, None], images.flip(-1), images)
 
 
 def rate_share(config: TrainConfig, step: int, decay_start: int | None, decay_steps: int) -> float:

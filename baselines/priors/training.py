@@ -26,7 +26,7 @@ from torch import nn
 from baselines.priors.denoising_loss import BandMeans, as_float, denoising_losses, fixed_noise, spread_sigmas
 from baselines.priors.edm import EDMDenoiser
 from baselines.priors.optimiser import Mapper, Optimiser
-from baselines.priors.train_config import TrainConfig, batch_indices, draw_sigmas, generator, rate_share
+from baselines.priors.train_config import TrainConfig, batch_indices, draw_sigmas, generator, mirrored, rate_share
 from baselines.priors.weights_io import write_atomically
 from sepbench.errors import SepbenchError
 
@@ -113,6 +113,8 @@ class Trainer:
         clean = as_float(self.images[batch_indices(config.seed, self.step, config.batch, len(self.images))])
         sigma = draw_sigmas(config, random, config.batch)
         noise = torch.randn(clean.shape, generator=random)
+        if config.mirror:
+            clean = mirrored(clean, random)
         clean, noise, levels = clean.to(self.device), noise.to(self.device), sigma.to(self.device)
         for replica in self.replicas:
             replica.zero_grad(set_to_none=True)
@@ -255,8 +257,10 @@ class Trainer:
 
     def _restore(self, path: Path) -> None:
         state = torch.load(path, map_location=self.device, weights_only=True)
-        wanted, found = (json.loads(json.dumps(c)) for c in (asdict(self.config), state["config"]))
-        changed = sorted(key for key in wanted if key != "steps" and wanted[key] != found.get(key))
+        # A checkpoint from before a setting existed was trained at that setting's default.
+        found = asdict(TrainConfig(steps=1)) | state["config"]
+        wanted, found = (json.loads(json.dumps(c)) for c in (asdict(self.config), found))
+        changed = sorted(key for key in wanted if key != "steps" and wanted[key] != found[key])
         if changed:
             raise SepbenchError(f"{path} was trained with other settings ({', '.join(changed)}); use those or another folder")
         if state["scale"] != (self.model.sigma_data, self.model.mean):

@@ -304,6 +304,8 @@ def _all() -> Iterator[Recipe]:
     yield from _mnist_others()
     yield from _cifar10()
     yield from _pair_suite(_Halved("cifar10-mini-pairs", "cifar10-mini", ANIMALS, VEHICLES, held_out=500, n_test=1000, n_val=200))
+    yield Recipe("cifar10-mini-color.colorization", (), lambda _: np.arange(1_017)[:, None])  # every test image once
+    yield Recipe("cifar10-mini-color.colorization-val", (), lambda _: np.arange(4_585, 4_785)[:, None])
     yield from _bags_shoes()
     yield from _exact()
     yield from _fsdd_pairs()

@@ -64,6 +64,20 @@ def test_the_voice_goes_to_the_slot_of_speech() -> None:
     torch.testing.assert_close(named["noise", "speech"], unnamed, atol=1e-5, rtol=0)
 
 
+def test_the_masks_do_not_depend_on_the_number_of_threads() -> None:
+    """Five spectrograms in one piece, in pieces of three and two, and one by one."""
+    magnitudes = Stft.at(RATE).forward(mixed(sounds(5)).values).abs().contiguous()
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 5):
+            torch.set_num_threads(threads)
+            found.append(RobustPCA()._first_mask(magnitudes, RATE, voice_first=False))
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])
+
+
 def test_below_the_cutoff_all_is_background() -> None:
     task = sound_task()
     stft, mixtures = Stft.at(RATE), mixed(sounds(2))

@@ -249,6 +249,7 @@ def test_a_list_without_needs_reads_no_labels(name: str) -> None:
         ("cifar10-pairs.class-split", (25_000, 2)),
         ("cifar10-color.colorization", (50_000, 1)),
         ("cifar10-mini-pairs.class-split", (1000, 2)),
+        ("cifar10-mini-color.colorization", (1017, 1)),
         ("bags-shoes-mini.all", (200, 2)),
         ("digits-pairs.class-agnostic", (1000, 2)),
         ("fsdd-pairs.class-split", (500, 2)),

@@ -28,6 +28,7 @@ WithData = Callable[[Task], Task]
 SIZES = {  # mixtures of the test tasks: the papers' figures, protocols.md sec. 1
     "bags-shoes-mini": {"x-bags": 200, "x-shoes": 200, "x-bags-half": 100, "x-shoes-half": 100},
     "cifar10-color": {"colorization": 50_000},
+    "cifar10-mini-color": {"colorization": 1017},
     "cifar10-mini-pairs": {"class-split": 1000, "class-agnostic": 1000},
     "cifar10-pairs": {"class-split": 25_000, "class-agnostic": 25_000},
     "digits-pairs": {"class-split": 1000, "class-agnostic": 1000},

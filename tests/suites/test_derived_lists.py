@@ -18,7 +18,8 @@ from typer.testing import CliRunner
 from sepbench.cli.main import app
 from sepbench.data.pair_rules import SILENT_RMS
 from sepbench.errors import DataError, SepbenchError, SuiteError
-from sepbench.resources import suites_root
+from sepbench.resources import resource_root, suites_root
+from sepbench.suites.assembly import DerivedList
 from sepbench.suites.freeze import write_digests
 from sepbench.suites.loader import load_suite
 from sepbench.suites.model import Suite
@@ -31,6 +32,20 @@ SMALL = {
     "speech-noise": {"test": (8, 0), "validation": (5, 0), "training": (8, 0), "training-mixtures": (4, 0), "training-observed": (4, 4)},
 }
 TASK = {"slakh-drums-bass": "by-role", "musdb-vocals": "vocals", "musdb-drums": "drums", "speech-noise": "speech"}
+
+
+@pytest.mark.parametrize("name", sorted(SMALL))
+def test_the_frozen_file_states_the_rules_as_they_are(name: str) -> None:
+    """A rule that is changed without ``scripts/build_pairs.py`` would keep the digest of the list that it made before."""
+    frozen = tomllib.loads((resource_root("data_manifests") / "tasks.toml").read_text(encoding="utf-8"))[name]
+    stated = 0
+    for key, task in load_suite(name).tasks.items():
+        lists = {"pairs": task.data.pairs, "train_mixtures": task.data.train_mixtures, "train_observed": task.data.train_observed}
+        for kind, listing in (lists | {"train_sources": task.data.train_sources}).items():
+            if isinstance(listing, DerivedList) and (kind == "pairs" or task.split == "test"):
+                assert frozen[key][f"{kind}_rule"] == listing.rule.text
+                stated += 1
+    assert stated >= 2
 
 
 @pytest.fixture(scope="module")

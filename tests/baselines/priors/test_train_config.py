@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from baselines.priors.train_config import TrainConfig, batch_indices, derived_seed, draw_sigmas, generator, rate_share
+from baselines.priors.train_config import TrainConfig, batch_indices, derived_seed, draw_sigmas, generator, mirrored, rate_share
 
 
 @settings(deadline=None, max_examples=40)
@@ -42,6 +42,21 @@ def test_levels_are_in_range_and_stratified(batch: int, focus: float) -> None:
     n_focus = round(focus * batch)
     slices = torch.floor(torch.log(sigma[:n_focus].double() / 0.05) / torch.log(torch.tensor(0.8 / 0.05, dtype=torch.float64)) * n_focus + 1e-4)
     assert slices.tolist() == list(range(n_focus))
+
+
+@settings(deadline=None, max_examples=20)
+@given(batch=st.integers(1, 30), seed=st.integers(0, 2**32))
+def test_an_image_is_mirrored_or_itself(batch: int, seed: int) -> None:
+    images = torch.rand(batch, 2, 3, 4, generator=generator(seed, "images"))
+    shown = mirrored(images, generator(seed))
+    exchanged = (shown == images.flip(-1)).flatten(1).all(1)
+    assert bool((exchanged | (shown == images).flatten(1).all(1)).all())
+
+
+def test_about_half_of_the_images_are_mirrored() -> None:
+    images = torch.rand(1000, 1, 1, 2, generator=generator(0))
+    changed = int((mirrored(images, generator(1)) != images).flatten(1).any(1).sum())
+    assert 430 < changed < 570
 
 
 def test_rate_warms_up_stays_and_decays() -> None:

@@ -143,6 +143,30 @@ def test_other_settings_or_images_are_refused(whole: Trainer) -> None:
         Trainer(model, tiny_images()[:50], tiny_images()[50:], whole.config, whole.folder)
 
 
+def test_a_checkpoint_from_before_a_setting_existed_had_its_default(whole: Trainer, tmp_path: Path) -> None:
+    state = torch.load(whole.folder / PRE_DECAY, weights_only=True)
+    del state["config"]["mirror"]
+    torch.save(state, tmp_path / CHECKPOINT)
+    assert tiny_trainer(tmp_path, steps=STEPS).step == whole.decay_start
+    with pytest.raises(SepbenchError, match=r"other settings \(mirror\)"):
+        tiny_trainer(tmp_path, steps=STEPS, mirror=True)
+
+
+def test_mirroring_shows_other_images_and_resumes_to_the_same(tmp_path: Path) -> None:
+    plain, shown = (tiny_trainer(tmp_path / name, steps=6, mirror=name == "mirrored") for name in ("plain", "mirrored"))
+    for trainer in (plain, shown):
+        trainer.run(log_every=5)
+    assert any(not torch.equal(value, _state(shown)[name]) for name, value in _state(plain).items())
+    again = tiny_trainer(tmp_path / "again", steps=6, mirror=True)
+    for _ in range(3):
+        again._plan_decay(None)
+        again.train_step()
+    again.save(tmp_path / "again" / CHECKPOINT)
+    resumed = tiny_trainer(tmp_path / "again", steps=6, mirror=True)
+    resumed.run(log_every=5)
+    _assert_same(shown, resumed)
+
+
 def test_divergence_is_named(tmp_path: Path) -> None:
     trainer = tiny_trainer(tmp_path)
     with torch.no_grad():
