@@ -1,6 +1,7 @@
 """Projected diffusion: sepbench's own sampler, made for the best PSNR per network evaluation.
 
-Supervision: ``prior``. Related: DDNM (Wang, Yu and Zhang 2023), which projects the predicted clean image onto the measurement.
+Supervision: ``prior``; ``sources`` for the row of class-wise priors.
+Related: DDNM (Wang, Yu and Zhang 2023), which projects the predicted clean image onto the measurement.
 
 Every step of the reverse diffusion predicts all sources, ``D_k = E[x_k | noisy x_k]``, conditions the prediction on the mixture and goes
 on from there. With independent errors of variance ``v_k`` the conditional mean is the weighted projection
@@ -27,7 +28,7 @@ import torch
 
 from baselines.posterior import Problem, karras_levels
 from baselines.score_separator import ScoreSeparator, needs_weighted_sum
-from sepbench.protocols import MethodInfo, RunContext, Support, TaskSpec
+from sepbench.protocols import MethodInfo, RunContext, Supervision, Support, TaskSpec
 from sepbench.selection import by_denoising_loss
 
 QUICK_STEPS = 15
@@ -98,9 +99,9 @@ def _best(problem: Problem, clean: torch.Tensor, keep: int, sigmas: Sequence[flo
     return (first + order).flatten()
 
 
-def _info(name: str, title: str) -> MethodInfo:
+def _info(name: str, title: str, supervision: Supervision = "prior") -> MethodInfo:
     paper = "sepbench's own; after Wang, Yu and Zhang (2023), DDNM"
-    return MethodInfo(name, title, "1", frozenset({"image", "vector"}), "prior", paper, deterministic=False, max_batch=64)
+    return MethodInfo(name, title, "1", frozenset({"image", "vector"}), supervision, paper, deterministic=False, max_batch=64)
 
 
 @dataclass
@@ -161,3 +162,11 @@ class ProjectedSixteenTimes(ProjectedFourTimes):
     best_of: int = 16
 
     info: ClassVar[MethodInfo] = _info("projected-16x", "Projected diffusion, mean of 16")
+
+
+@dataclass
+class ProjectedFourTimesPerClass(ProjectedFourTimes):
+    """``projected-4x`` with one prior per source class."""
+
+    info: ClassVar[MethodInfo] = _info("projected-4x-per-class", "Projected diffusion, mean of 4, class-wise priors", "sources")
+    per_class: ClassVar[bool] = True

@@ -36,9 +36,9 @@ class ScoreSeparator:
     """A separator that samples the posterior under a score prior.
 
     Attributes:
-        weights: path of a ``.safetensors`` prior with its card; empty for the one that ships for the task's data set.
+        weights: path of a ``.safetensors`` prior with its card, or, for a method of one prior per class, as many paths as there are sources, in their
+            order, with commas between; empty for what ships for the task's data set.
         precision: arithmetic of the network, ``float32`` or ``bfloat16``.
-        per_class: one prior per source class (needs class-wise weights; the row then knows more than the paper's).
         best_of: draws of which the one with the best criterion is kept.
         criterion: ``denoising-loss`` (of all sources, at ``loss_sigmas``) or ``mixture-error``; neither sees the truth.
         loss_sigmas: noise levels of the denoising loss, one evaluation per source and draw each.
@@ -48,7 +48,6 @@ class ScoreSeparator:
 
     weights: str = ""
     precision: Precision = "float32"
-    per_class: bool = False
     best_of: int = 1
     criterion: Criterion = "denoising-loss"
     loss_sigmas: tuple[float, ...] = LOSS_SIGMAS
@@ -56,6 +55,8 @@ class ScoreSeparator:
     temperature: float = 10.0
 
     info: ClassVar[MethodInfo]
+    per_class: ClassVar[bool] = False
+    """One prior per source class. Such a method knows the classes, so its supervision is ``sources``."""
     weights_sha256: str = field(default="", init=False)
     _priors: list[ScorePrior] = field(default_factory=list, init=False, repr=False)
 
@@ -79,22 +80,39 @@ class ScoreSeparator:
             DataError: weights of the user's that are not there or have no card.
         """
         if self.weights:
-            from baselines.priors.weights_io import check_weights
-
-            shape = check_weights(Path(self.weights))
-            if shape != task.source_shape:
-                own, wanted = ("x".join(map(str, sizes)) for sizes in (shape, task.source_shape))
-                return Support(False, f"{self.weights} was trained on signals of shape {own}, the task has {wanted}; train one with `sepbench train`")
-        if self.weights or task.analytic_prior:
+            own = self._supports_weights(task)
+            return own if not own.ok else self.supports_operator(task)
+        if task.analytic_prior:
+            if self.per_class:
+                return Support(False, "the true prior of every source is known here and every sampler gets it; there are no classes to learn")
             return self.supports_operator(task)
         from baselines.priors.shipped import find_weights
 
         missing = [k for k in range(task.n_sources) if find_weights(task, k, self.per_class) is None]
         if missing:
             where = task.datasets[missing[0]] if task.datasets else task.suite
+            which = f" of class {task.source_classes[missing[0]]}" if self.per_class else ""
             wanted = "x".join(map(str, task.source_shape))
-            return Support(False, f"no prior ships for {where} at {wanted}; train one and give it with --set {self.info.name}.weights=FILE")
+            return Support(False, f"no prior ships for {where}{which} at {wanted}; train one and give it with --set {self.info.name}.weights=FILE")
         return self.supports_operator(task)
+
+    def _supports_weights(self, task: TaskSpec) -> Support:
+        """Whether the user's own weights are as many as the method takes, and of the task's shape."""
+        from baselines.priors.weights_io import check_weights
+
+        files = self._weight_files()
+        needed = task.n_sources if self.per_class else 1
+        if len(files) != needed:
+            return Support(False, f"{self.info.name} takes {needed} prior{'s' * (needed > 1)} on this task, its setting weights names {len(files)}")
+        for path in files:
+            shape = check_weights(path)
+            if shape != task.source_shape:
+                own, wanted = ("x".join(map(str, sizes)) for sizes in (shape, task.source_shape))
+                return Support(False, f"{path} was trained on signals of shape {own}, the task has {wanted}; train one with `sepbench train`")
+        return Support(True)
+
+    def _weight_files(self) -> list[Path]:
+        return [Path(part.strip()) for part in self.weights.split(",")]
 
     def supports_operator(self, task: TaskSpec) -> Support:
         """Overridden by samplers that need more than any linear operator."""
@@ -111,9 +129,9 @@ class ScoreSeparator:
         from baselines.priors.weights_io import file_sha256, load_prior
 
         if self.weights:
-            path = Path(self.weights)
-            self._priors = [load_prior(path, precision=self.precision, device=ctx.device)]
-            self.weights_sha256 = file_sha256(path)
+            files = self._weight_files()
+            self._priors = [load_prior(path, precision=self.precision, device=ctx.device) for path in files]
+            self.weights_sha256 = ",".join(file_sha256(path) for path in files)
             return
         if ctx.task.analytic_prior:
             self._priors = [view.prior(slot) for slot in range(ctx.task.n_sources)]

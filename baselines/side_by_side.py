@@ -6,11 +6,11 @@ are. Pieces on one thread each use every core, and come out the same on every ma
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
+from threadpoolctl import ThreadpoolController
 
 
 def pieces_at_once(rows: int, largest: int, device: torch.device) -> int:
@@ -33,34 +33,14 @@ def side_by_side(function: Callable[[torch.Tensor], torch.Tensor], batch: torch.
     pieces = batch.split(pieces_at_once(len(batch), largest, batch.device))
     if batch.device.type != "cpu":
         return torch.cat([function(piece) for piece in pieces])
-    threads = torch.get_num_threads()
-    workers = min(threads, len(pieces))
+    # Not torch.set_num_threads: whichever thread calls it, it is set for the process, and batched LU decompositions go wrong from then on.
+    openmp = ThreadpoolController().select(user_api="openmp")
     inference, gradients = torch.is_inference_mode_enabled(), torch.is_grad_enabled()
 
     def work(piece: torch.Tensor) -> torch.Tensor:
-        with torch.inference_mode(inference), torch.set_grad_enabled(gradients):  # both are set per thread
+        torch.get_num_threads()  # a thread's number is set when torch first asks for it: before it is limited, then, not after
+        with openmp.limit(limits=1), torch.inference_mode(inference), torch.set_grad_enabled(gradients):  # all three are the thread's own
             return function(piece)
 
-    with ThreadPoolExecutor(workers) as pool:
-        _limit_to_one_thread(pool, workers, threads)
+    with ThreadPoolExecutor(min(torch.get_num_threads(), len(pieces))) as pool:
         return torch.cat(list(pool.map(work, pieces)))
-
-
-def _limit_to_one_thread(pool: ThreadPoolExecutor, workers: int, threads: int) -> None:
-    """Start the pool's threads, each with one torch thread; the caller keeps its ``threads``.
-
-    ``set_num_threads`` counts for the thread that calls it and for those that use torch for the first time later. A thread therefore asks for its
-    number first, which would otherwise be set at its first operation, and the caller sets its own again.
-    """
-    all_started = threading.Barrier(workers + 1)
-
-    def start() -> None:
-        torch.get_num_threads()
-        torch.set_num_threads(1)
-        all_started.wait()
-
-    started = [pool.submit(start) for _ in range(workers)]
-    all_started.wait()
-    torch.set_num_threads(threads)
-    for one in started:
-        one.result()

@@ -68,6 +68,11 @@ if [ -n "${SEPBENCH_DATA:-}" ] && [ -d "$SEPBENCH_DATA/mnist" ]; then
         step "validate-mnist-$method" sepbench validate "$method" --suite mnist-pairs --task class-split --device cuda
     done
     step score-mnist sepbench run --suite mnist-pairs --methods "$score_methods" --device cuda --no-keep-estimates "${settings[@]}" --out "$OUT/score-mnist"
+    for method in basis-ncsn-per-class projected-4x-per-class; do
+        step "validate-mnist-$method" sepbench validate "$method" --suite mnist-pairs --task class-split --device cuda
+    done
+    step score-per-class sepbench run --suite mnist-pairs --tasks class-split --methods basis-ncsn-per-class,projected-4x-per-class --device cuda \
+        --no-keep-estimates --out "$OUT/score-per-class"
     step score-quads sepbench run --suite mnist-quads --methods basis-ncsn,basis-ncsn-denoised,projected-16x --device cuda --no-keep-estimates \
         --set "basis-ncsn.weights=$prior" --set "basis-ncsn-denoised.weights=$prior" --set "projected-16x.weights=$prior" --out "$OUT/score-quads"
     step sampler-study python3 benchmarks/sampler_study.py --examples 512 --weights "$prior" --csv "$OUT/sampler_study.csv"

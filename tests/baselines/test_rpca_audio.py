@@ -8,6 +8,7 @@ import pytest
 import torch
 from method_toys import context
 from sound_toys import RATE, best_sdr, correlation, mixed, nussl, nussl_estimates, nussl_signal, sound_task, sounds
+from threadpoolctl import threadpool_limits
 
 from baselines.average import Average
 from baselines.rpca import RobustPCA, robust_pca
@@ -67,13 +68,11 @@ def test_the_voice_goes_to_the_slot_of_speech() -> None:
 def test_the_masks_do_not_depend_on_the_number_of_threads() -> None:
     """Five spectrograms in one piece, in pieces of three and two, and one by one."""
     magnitudes = Stft.at(RATE).forward(mixed(sounds(5)).values).abs().contiguous()
-    before, found = torch.get_num_threads(), []
-    try:
-        for threads in (1, 2, 5):
-            torch.set_num_threads(threads)
+    found = []
+    for threads in (1, 2, 5):
+        with threadpool_limits(threads, user_api="openmp"):
+            assert torch.get_num_threads() == threads
             found.append(RobustPCA()._first_mask(magnitudes, RATE, voice_first=False))
-    finally:
-        torch.set_num_threads(before)
     assert torch.equal(found[0], found[1])
     assert torch.equal(found[0], found[2])
 
