@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, get_args
@@ -11,13 +11,13 @@ import torch
 
 from baselines.posterior import Problem
 from sepbench.errors import MethodError, UnsupportedTaskError
-from sepbench.protocols import MethodInfo, Mixtures, RunContext, ScorePrior, Support, TaskSpec, TrainingView
-from sepbench.selection import by_denoising_loss, by_mixture_error, select, weighted_mean
+from sepbench.protocols import HasDensity, MethodInfo, Mixtures, RunContext, ScorePrior, Support, TaskSpec, TrainingView
+from sepbench.selection import by_denoising_loss, by_log_prior, by_mixture_error, select, weighted_mean
 
 if TYPE_CHECKING:
     from baselines.priors.score_prior import Precision
 
-Criterion = Literal["denoising-loss", "mixture-error"]
+Criterion = Literal["denoising-loss", "log-prior", "mixture-error"]
 LOSS_SIGMAS = (0.05, 0.1, 0.2, 0.4, 0.8)
 """Noise levels at which candidates are told apart: below, all look alike; above, none is recognised."""
 _ROWS_AT_ONCE = 4096
@@ -31,6 +31,21 @@ def needs_weighted_sum(task: TaskSpec) -> Support:
     return Support(True)
 
 
+def _log_probs(sources: torch.Tensor, priors: Sequence[ScorePrior]) -> torch.Tensor:
+    """Log densities ``(M, K)`` of sources ``(M, K, ...)`` under one prior, or one per source.
+
+    Raises:
+        MethodError: a prior without ``log_prob``.
+    """
+    columns = []
+    for k in range(sources.shape[1]):
+        prior = priors[k if len(priors) > 1 else 0]
+        if not isinstance(prior, HasDensity):
+            raise MethodError(f"criterion log-prior needs a prior with log_prob(x), {type(prior).__name__} has none; use denoising-loss")
+        columns.append(prior.log_prob(sources[:, k]))
+    return torch.stack(columns, 1)
+
+
 @dataclass
 class ScoreSeparator:
     """A separator that samples the posterior under a score prior.
@@ -40,7 +55,8 @@ class ScoreSeparator:
             order, with commas between; empty for what ships for the task's data set.
         precision: arithmetic of the network, ``float32`` or ``bfloat16``.
         best_of: draws of which the one with the best criterion is kept.
-        criterion: ``denoising-loss`` (of all sources, at ``loss_sigmas``) or ``mixture-error``; neither sees the truth.
+        criterion: ``denoising-loss`` (of all sources, at ``loss_sigmas``), ``log-prior`` (their log densities, through the probability flow where the
+            prior is a network: dozens of passes per draw, which no count of evaluations holds) or ``mixture-error``; none sees the truth.
         loss_sigmas: noise levels of the denoising loss, one evaluation per source and draw each.
         combine: ``best`` keeps the best draw; ``mean`` averages the draws of its mode, with weights exp(criterion / temperature).
         temperature: of those weights, in units of the criterion.
@@ -166,6 +182,8 @@ class ScoreSeparator:
         draws = self.draws(problem, n, ctx, self.draw)
         if self.criterion == "mixture-error":
             return draws, by_mixture_error(draws, problem.mixtures)
+        if self.criterion == "log-prior":
+            return draws, by_log_prior(draws, lambda sources: _log_probs(sources, problem.priors))
         problem.evaluations += n * len(self.loss_sigmas)
         return draws, by_denoising_loss(draws, problem.priors, problem.mixtures, problem.noise, self.loss_sigmas)
 

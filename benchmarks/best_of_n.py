@@ -22,33 +22,22 @@ from sepbench.noise import NoiseSource
 from sepbench.protocols import RunContext
 from sepbench.registry import create_separator
 from sepbench.selection import (
-    SELECTION_STREAM,
     by_denoising_loss,
     by_log_prior,
     by_mixture_error,
     by_truth,
-    flow_log_prob,
     select,
     weighted_mean,
 )
 from sepbench.suites.loader import load_suite
 
 CSV = Path(__file__).parent / "results" / "best_of_n.csv"
-FLOW_ROWS = 64
 
 
 def log_prior(separator: ScoreSeparator, sources: torch.Tensor, steps: int, probes: int) -> torch.Tensor:
-    """``(M, K, ...)`` to ``(M, K)`` nats, at the lowest noise level that the prior knows."""
+    """``(M, K, ...)`` to ``(M, K)`` nats."""
     prior: Any = separator.score_prior(0)
-    signs = torch.where(NoiseSource(0, SELECTION_STREAM).uniform(torch.arange(probes), 1, 0, prior.shape) < 0.5, -1.0, 1.0)
-    mean, deviation = prior.denoiser.mean, prior.denoiser.sigma_data
-    parts = [
-        flow_log_prob(
-            prior, part, lowest=0.01, highest=prior.sigma_range[1], base_mean=torch.tensor(mean), base_variance=deviation**2, steps=steps, probes=signs
-        )
-        for part in sources.flatten(0, 1).split(FLOW_ROWS)
-    ]
-    nats: torch.Tensor = torch.cat(parts).unflatten(0, sources.shape[:2])
+    nats: torch.Tensor = prior.log_prob(sources.flatten(0, 1), steps, probes).unflatten(0, sources.shape[:2])
     return nats
 
 

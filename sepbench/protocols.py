@@ -278,6 +278,15 @@ class ScorePrior(Protocol):
 
 
 @runtime_checkable
+class HasDensity(Protocol):
+    """Optional, for priors of one source: its log density; unlocks best-of-N by it."""
+
+    def log_prob(self, x: torch.Tensor) -> torch.Tensor:
+        """``log p(x)`` in nats of clean sources ``(M, ...)``, ``(M,)`` float64."""
+        ...
+
+
+@runtime_checkable
 class HasScorePrior(Protocol):
     """Optional, for separators: the score prior of a source, known after ``fit``; unlocks pictures of the prior."""
 

@@ -11,9 +11,15 @@ import torch
 from baselines.priors.edm import EDMDenoiser
 from baselines.priors.ncsn_refinenet import CondRefineNetDilated, ncsn_sigmas
 from sepbench.errors import MethodError, UnsupportedTaskError
+from sepbench.noise import NoiseSource
+from sepbench.selection import SELECTION_STREAM, flow_log_prob
 
 Precision = Literal["float32", "bfloat16"]
 CPU_CHUNK = 64  # images per forward pass on the CPU: beyond, the allocator hands memory back between layers and each image gets slower
+_EXACT_TRACE = 64
+"""Largest dimension at which the trace of the flow is computed exactly, one backward pass each."""
+_LOWEST_DENSITY = 0.01
+"""Clean images are taken as samples at this noise level, where the density is as sharp as the samplers' last level."""
 
 
 @runtime_checkable
@@ -90,6 +96,32 @@ class ScorePrior:
     def score(self, x: torch.Tensor, sigma: float | torch.Tensor) -> torch.Tensor:
         """``grad_x log p_sigma(x) = (D(x; sigma) - x) / sigma^2`` for images ``(..., C, H, W)``; float32, same shape."""
         return self._evaluate(self.denoiser.score, x, sigma)
+
+    def log_prob(self, x: torch.Tensor, steps: int = 8, probes: int = 2) -> torch.Tensor:
+        """``log p(x)`` in nats by the probability-flow ODE (``sepbench.selection.flow_log_prob``), for telling candidates apart.
+
+        The trace is exact up to 64 dimensions, and Hutchinson's estimate with the same random signs for all images beyond. The defaults are coarse:
+        values are off by a constant, mostly; ``benchmarks/best_of_n.py`` shows how they rank.
+
+        Args:
+            x: clean images ``(M, C, H, W)``.
+            steps: Heun steps, two evaluations of the network each, with a backward pass per probe.
+            probes: vectors of random signs.
+
+        Returns:
+            ``(M,)`` float64.
+        """
+        signs = None
+        if x[0].numel() > _EXACT_TRACE:
+            uniform = NoiseSource(0, SELECTION_STREAM).uniform(torch.arange(probes), 1, 0, self.shape)
+            signs = torch.where(uniform < 0.5, -1.0, 1.0).to(x.device)
+        mean, deviation = torch.tensor(self.denoiser.mean, device=x.device), self.denoiser.sigma_data
+        lowest, highest = max(_LOWEST_DENSITY, self.sigma_range[0]), self.sigma_range[1]
+        parts = [
+            flow_log_prob(self, part, lowest=lowest, highest=highest, base_mean=mean, base_variance=deviation**2, steps=steps, probes=signs)
+            for part in x.split(CPU_CHUNK)
+        ]
+        return torch.cat(parts)
 
     def _evaluate(self, function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], x: torch.Tensor, sigma: float | torch.Tensor) -> torch.Tensor:
         """Differentiable with respect to ``x`` where it asks for a gradient, as log densities do; samplers pay for no graph."""

@@ -109,6 +109,26 @@ def test_the_best_of_many_has_the_least_denoising_loss() -> None:
     assert separator.posterior_samples == 6
 
 
+def test_the_best_of_many_by_log_prior_is_the_likeliest() -> None:
+    separator, mixtures, ctx = _fitted("basis-ncsn", best_of=6, criterion="log-prior"), _mixtures(3), context(TASK)
+    draws, criterion = separator.ranked(separator.problem(mixtures, ctx), 6, ctx)
+    priors = _gaussians(2)
+    density = sum(priors[k].log_prob(draws[:, :, k].flatten(0, 1)) for k in range(2)).unflatten(0, (3, 6))  # type: ignore[union-attr]
+    torch.testing.assert_close(criterion, density)
+    torch.testing.assert_close(separator.separate(mixtures, ctx), draws[torch.arange(3), density.argmax(1)])
+
+
+def test_log_prior_needs_a_density() -> None:
+    class ScoreOnly:
+        def __init__(self, prior: GaussianMixture) -> None:
+            self.score, self.denoise = prior.score, prior.denoise
+
+    separator, ctx = _fitted("projected", best_of=2, criterion="log-prior"), context(TASK)
+    separator._priors = [ScoreOnly(prior) for prior in _gaussians(2)]  # type: ignore[misc]
+    with pytest.raises(SepbenchError, match=r"ScoreOnly has none; use denoising-loss"):
+        separator.separate(_mixtures(2), ctx)
+
+
 def test_the_mean_of_many_is_nearer_to_the_posterior_mean_than_a_draw() -> None:
     """Both sources have one spread, so each takes half of the residual."""
     mixtures, ctx = _mixtures(200), context(TASK)

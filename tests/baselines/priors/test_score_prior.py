@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
+from prior_toys import ZeroNetwork
 
 from baselines.priors.edm import EDMDenoiser
 from baselines.priors.ncsn_refinenet import CondRefineNetDilated, ncsn_sigmas
@@ -35,6 +38,28 @@ def _images(*leading: int) -> torch.Tensor:
 def test_is_a_score_model(prior: ScorePrior) -> None:
     assert isinstance(prior, ScoreModel)
     assert isinstance(NCSNPrior(CondRefineNetDilated(1, 4), SHAPE), ScoreModel)
+
+
+def test_log_density_of_a_gaussian(prior: ScorePrior) -> None:
+    """A zero network denoises Gaussian data exactly: N(mean, sigma_data^2 + 0.01^2) per pixel, whatever the steps at which the flow is followed."""
+    gaussian = ScorePrior(EDMDenoiser(ZeroNetwork(), 0.3, 0.2), SHAPE, (0.005, 2.0))
+    x = 0.2 + 0.3 * torch.randn(5, *SHAPE, generator=torch.Generator().manual_seed(2))
+    variance = 0.3**2 + 0.01**2
+    exact = -0.5 * ((x - 0.2).double().square().flatten(1).sum(1) / variance + 64 * math.log(2 * math.pi * variance))
+    torch.testing.assert_close(gaussian.log_prob(x, steps=64), exact, atol=0.2, rtol=0)
+    coarse = gaussian.log_prob(x)
+    assert torch.equal(coarse.argsort(), exact.argsort())
+
+
+def test_log_density_is_hutchinsons_beyond_64_dimensions() -> None:
+    shape = (1, 12, 12)
+    gaussian = ScorePrior(EDMDenoiser(ZeroNetwork(), 0.3, 0.2), shape, (0.005, 2.0))
+    x = 0.2 + 0.3 * torch.randn(3, *shape, generator=torch.Generator().manual_seed(2))
+    variance = 0.3**2 + 0.01**2
+    exact = -0.5 * ((x - 0.2).double().square().flatten(1).sum(1) / variance + 144 * math.log(2 * math.pi * variance))
+    # The Jacobian is a multiple of the identity, so that every vector of signs gives its trace exactly.
+    torch.testing.assert_close(gaussian.log_prob(x, steps=64), exact, atol=0.3, rtol=0)
+    assert torch.equal(gaussian.log_prob(x[:1]), gaussian.log_prob(x)[:1])
 
 
 def test_leading_axes_and_levels_per_example(prior: ScorePrior) -> None:
