@@ -77,5 +77,15 @@ if [ -n "${SEPBENCH_DATA:-}" ] && [ -d "$SEPBENCH_DATA/mnist" ]; then
         --set "basis-ncsn.weights=$prior" --set "basis-ncsn-denoised.weights=$prior" --set "projected-16x.weights=$prior" --out "$OUT/score-quads"
     step sampler-study python3 benchmarks/sampler_study.py --examples 512 --weights "$prior" --csv "$OUT/sampler_study.csv"
 fi
+if [ -n "${SEPBENCH_DATA:-}" ] && [ -d "$SEPBENCH_DATA/cifar10-mini" ]; then
+    step train-cifar sepbench train score --dataset cifar10-mini --init baselines/weights/cifar10-mini-all.safetensors --seed 2 --minutes "${CIFAR_MINUTES:-8}" \
+        --device cuda --folder "$OUT/train-cifar" --out "$OUT/cifar10-mini-all.safetensors"
+    prior=$OUT/cifar10-mini-all.safetensors
+    [ -f "$prior" ] || prior=baselines/weights/cifar10-mini-all.safetensors
+    step score-cifar sepbench run --suite cifar10-mini-pairs --methods basis-ncsn,projected-4x --device cuda --no-keep-estimates \
+        --set "basis-ncsn.weights=$prior" --set "projected-4x.weights=$prior" --out "$OUT/score-cifar"
+    step score-color sepbench run --suite cifar10-mini-color --methods average,basis-ncsn,gaussian --device cuda --no-keep-estimates \
+        --set "basis-ncsn.weights=$prior" --set "gaussian.weights=$prior" --out "$OUT/score-color"
+fi
 echo "$passed passed, $failed failed"
 [ "$failed" -eq 0 ]
