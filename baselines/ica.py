@@ -24,12 +24,14 @@ What is done here, per mixture:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch.nn import functional
 
+from baselines.delay_embedding import Windows
 from baselines.parts import estimates_from_parts, part_support
 from baselines.patches import Size, fold_patches, positions, sides, unfold_patches
 from sepbench.data.operators import MixingOperator
@@ -70,13 +72,18 @@ def whiten(observations: torch.Tensor, components: int | None = None, ridge: flo
         ridge: added to the variances, in units of the largest one, so that directions without variance stay (nearly) zero.
     """
     centred = observations - observations.mean(-1, keepdim=True)
-    variances, vectors = torch.linalg.eigh(centred @ centred.mT / observations.shape[-1])
-    kept = observations.shape[1] if components is None else min(components, observations.shape[1])
+    matrix, inverse = principal_directions(centred @ centred.mT / observations.shape[-1], components, ridge)
+    return Whitening(matrix @ centred, matrix, inverse)
+
+
+def principal_directions(covariance: torch.Tensor, components: int | None = None, ridge: float = 1e-6) -> tuple[torch.Tensor, torch.Tensor]:
+    """``matrix`` and ``inverse`` of ``Whitening`` from covariances ``(B, D, D)``; the rest as for ``whiten``."""
+    variances, vectors = torch.linalg.eigh(covariance)
+    kept = covariance.shape[1] if components is None else min(components, covariance.shape[1])
     variances, vectors = variances[:, -kept:].flip(-1).clamp(min=0.0), vectors[:, :, -kept:].flip(-1)
     floor = (ridge * variances[:, :1]).clamp(min=torch.finfo(variances.dtype).tiny)
     scale = (variances + floor).sqrt()
-    matrix = vectors.mT / scale.unsqueeze(-1)
-    return Whitening(matrix @ centred, matrix, vectors * scale.unsqueeze(-2))
+    return vectors.mT / scale.unsqueeze(-1), vectors * scale.unsqueeze(-2)
 
 
 def decorrelate(unmixing: torch.Tensor) -> torch.Tensor:
@@ -165,7 +172,11 @@ def envelope_similarity(activations: torch.Tensor, window: Size, step: Size = 1)
     """
     high, wide = sides(window)
     margins = (high // 2, wide // 2)
-    envelopes = functional.avg_pool2d(activations.square(), (high, wide), stride=sides(step), padding=margins, count_include_pad=False).flatten(2)
+    return correlations(functional.avg_pool2d(activations.square(), (high, wide), stride=sides(step), padding=margins, count_include_pad=False).flatten(2))
+
+
+def correlations(envelopes: torch.Tensor) -> torch.Tensor:
+    """Of each pair of rows: ``(B, d, n)`` to ``(B, d, d)``; 0 for rows without variance."""
     envelopes = envelopes - envelopes.mean(-1, keepdim=True)
     norms = torch.linalg.vector_norm(envelopes, dim=-1, keepdim=True)
     envelopes = envelopes / norms.clamp(min=torch.finfo(envelopes.dtype).tiny)
@@ -225,6 +236,9 @@ class Embedding:
     window: Size
     step: Size = 1
     stride: int = 1
+
+
+PartsOf = Callable[[torch.Tensor, int, Embedding], torch.Tensor]
 
 
 @dataclass
@@ -310,15 +324,15 @@ class SingleChannelICA:
         """
         values = mixtures.values.to(ctx.device)
         if ctx.task.domain != "audio":
-            return self._separate_images(values, Embedding(self.patch, self.components, self.window), mixtures.operator)
+            return self._separate(values, Embedding(self.patch, self.components, self.window), mixtures.operator, self._parts)
         finite = values.isfinite().all(-1).all(-1).reshape(-1, 1, 1, 1)
         silenced = torch.where(finite.squeeze(1), values, 0.0).unsqueeze(2)
         smoothing = round(self.smoothing * (ctx.task.sample_rate or 1) / 2)
         embedding = Embedding((1, self.lags), self.audio_components, (1, 2 * smoothing + 1), (1, smoothing + 1), _STRIDE)
-        estimates = self._separate_images(silenced, embedding, mixtures.operator).squeeze(3)
+        estimates = self._separate(silenced, embedding, mixtures.operator, self._parts_of_signals).squeeze(3)
         return torch.where(finite, estimates, torch.nan)
 
-    def _separate_images(self, values: torch.Tensor, embedding: Embedding, operator: MixingOperator) -> torch.Tensor:
+    def _separate(self, values: torch.Tensor, embedding: Embedding, operator: MixingOperator, parts_of: PartsOf) -> torch.Tensor:
         batch, channels, height, width = values.shape
         rows, columns = positions(height, width, embedding.patch)
         high, wide = sides(embedding.patch)
@@ -327,7 +341,7 @@ class SingleChannelICA:
         estimates = values.new_empty(batch, operator.n_sources, *values.shape[1:])
         for chunk in torch.split(torch.arange(batch), size):
             images = values[chunk.to(values.device)].double()
-            parts = self._parts(images, operator.n_sources, embedding)
+            parts = parts_of(images, operator.n_sources, embedding)
             estimates[chunk.to(values.device)] = estimates_from_parts(parts, images, operator.select(chunk)).float()
         return estimates
 
@@ -346,3 +360,21 @@ class SingleChannelICA:
         groups = [(mixing * (labels == k).to(mixing.dtype).unsqueeze(1)) @ activations for k in range(sources)]
         parts = torch.stack([fold_patches(group, shape, embedding.patch) for group in groups], 1)
         return parts + (images - parts.sum(1)).unsqueeze(1) / sources
+
+    def _parts_of_signals(self, signals: torch.Tensor, sources: int, embedding: Embedding) -> torch.Tensor:
+        """``_parts`` of images ``(B, 1, 1, T)`` one row high, span by span: an embedding of ten minutes would be 7 GB."""
+        windows = Windows.of(signals[:, 0, 0], self.lags)
+        mean, covariance = windows.moments()
+        matrix, inverse = principal_directions(covariance, embedding.components)
+        white = windows.filtered(matrix, embedding.stride).sub_(matrix @ mean.unsqueeze(-1))
+        unmixing = fast_ica(white, max_iterations=self.max_iterations, tolerance=self.tolerance).matrix
+        filters, mixing = unmixing @ matrix, inverse @ unmixing.mT
+        offset = (filters @ mean.unsqueeze(-1)).squeeze(-1)
+        similarity = correlations(windows.envelopes(filters, offset, sides(embedding.window)[1] // 2, sides(embedding.step)[1]))
+        energy = mixing.square().sum(1) * ((filters @ covariance) * filters).sum(-1)
+        labels = group_components(similarity, energy, sources)
+        groups = functional.one_hot(labels, sources).to(mixing).mT  # (B, K, d)
+        maps = (mixing.unsqueeze(1) * groups.unsqueeze(2)) @ filters.unsqueeze(1)
+        parts = windows.mapped(maps) - (maps @ mean[:, None, :, None]).mean((-2, -1)).unsqueeze(-1)
+        parts = parts[:, :, None, None]
+        return parts + (signals - parts.sum(1)).unsqueeze(1) / sources

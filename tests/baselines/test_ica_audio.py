@@ -10,8 +10,10 @@ import torch
 from method_toys import context
 from sound_toys import RATE, best_sdr, correlation, mixed, nussl, nussl_signal, sound_task, sounds
 
+from baselines import delay_embedding
 from baselines.average import Average
-from baselines.ica import SingleChannelICA, envelope_similarity
+from baselines.delay_embedding import Windows
+from baselines.ica import Embedding, SingleChannelICA, envelope_similarity
 from baselines.patches import fold_patches, positions, unfold_patches
 
 
@@ -37,6 +39,33 @@ def test_a_rectangle_is_a_delay_embedding() -> None:
     torch.testing.assert_close(fold_patches(windows, (1, 6), (1, 3)), signal)
     with pytest.raises(ValueError, match="do not fit"):
         unfold_patches(signal, (2, 3))
+
+
+@pytest.mark.parametrize("span", [1, 5, 1 << 14])
+def test_spans_of_windows_are_the_whole_embedding(span: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(delay_embedding, "_SPAN", span)
+    g = torch.Generator().manual_seed(0)
+    signals, maps = torch.randn(2, 40, generator=g, dtype=torch.float64), torch.randn(2, 3, 6, 6, generator=g, dtype=torch.float64)
+    windows, whole = Windows.of(signals, 6), unfold_patches(signals[:, None, None], (1, 6))
+    mean, covariance = windows.moments()
+    assert windows.count == whole.shape[-1]
+    torch.testing.assert_close(mean, whole.mean(-1))
+    centred = whole - mean.unsqueeze(-1)
+    torch.testing.assert_close(covariance, centred @ centred.mT / windows.count)
+    torch.testing.assert_close(windows.filtered(maps[:, 0], stride=4), (maps[:, 0] @ whole)[..., ::4])
+    folded = [fold_patches(maps[:, k] @ whole, (1, 40), (1, 6))[:, 0, 0] for k in range(3)]
+    torch.testing.assert_close(windows.mapped(maps), torch.stack(folded, 1))
+    offset = torch.randn(2, 6, generator=g, dtype=torch.float64)
+    squares = (maps[:, 1] @ whole - offset.unsqueeze(-1)).square()
+    pooled = torch.nn.functional.avg_pool1d(squares, 7, stride=4, padding=3, count_include_pad=False)
+    torch.testing.assert_close(windows.envelopes(maps[:, 1], offset, reach=3, step=4)[..., : pooled.shape[-1]], pooled)
+
+
+def test_a_signal_is_an_image_one_row_high() -> None:
+    """Span by span or with all windows at once: the same parts."""
+    method, signals = SingleChannelICA(lags=16, audio_components=6), mixed(sounds(2)).values.unsqueeze(2).double()
+    embedding = Embedding((1, 16), 6, (1, 201), (1, 101), 4)
+    torch.testing.assert_close(method._parts_of_signals(signals, 2, embedding), method._parts(signals, 2, embedding), atol=1e-7, rtol=0)
 
 
 def test_envelopes_may_be_read_in_steps() -> None:
