@@ -49,7 +49,7 @@ def test_masks_of_ones_and_zeros_give_the_mixture_and_nothing() -> None:
     assert float(estimates[:, 1].abs().max()) < 1e-6
 
 
-def test_masks_are_asked_for_a_few_mixtures_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_masks_are_asked_for_a_few_mixtures_at_a_time() -> None:
     mixtures, ctx = mixed(sounds(5)), context(sound_task())
     sizes: list[int] = []
 
@@ -59,8 +59,7 @@ def test_masks_are_asked_for_a_few_mixtures_at_a_time(monkeypatch: pytest.Monkey
         assert magnitudes.is_contiguous()
         return magnitudes.clamp(max=1.0).unsqueeze(1)
 
-    monkeypatch.setattr("baselines.spectrogram.CHUNK_BINS", 2 * 129 * Stft.at(RATE).frames(8_000))
-    found = separate_by_masks(mixtures, ctx, masks)
+    found = separate_by_masks(mixtures, ctx, masks, chunk_bins=2 * 129 * Stft.at(RATE).frames(8_000))
     assert sizes == [2, 2, 1]
     assert found.shape == (5, 2, 1, 8_000)
 
