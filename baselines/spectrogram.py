@@ -86,20 +86,21 @@ def estimates_from_masks(masks: torch.Tensor, spectra: torch.Tensor, mixtures: M
     return torch.where(finite.unsqueeze(1), estimates, torch.nan).float()
 
 
-def chunk_rows(bins: int, device: torch.device | str, chunk_bins: int = CHUNK_BINS) -> int:
-    """How many mixtures of so many bins (over channels) to work on at a time; at least 1."""
-    return max(1, (chunk_bins if torch.device(device).type == "cpu" else _DEVICE_CHUNKS * CHUNK_BINS) // bins)
+def chunk_rows(bins: int, device: torch.device | str, chunk_bins: int | None = None) -> int:
+    """How many mixtures of so many bins (over channels) to work on at a time; at least 1. ``chunk_bins`` in place of ``CHUNK_BINS`` on the CPU."""
+    on_cpu = CHUNK_BINS if chunk_bins is None else chunk_bins
+    return max(1, (on_cpu if torch.device(device).type == "cpu" else _DEVICE_CHUNKS * CHUNK_BINS) // bins)
 
 
 def separate_by_masks(
-    mixtures: Mixtures, ctx: RunContext, masks_of: MasksOf, part: int = 0, slot: int | None = None, chunk_bins: int = CHUNK_BINS
+    mixtures: Mixtures, ctx: RunContext, masks_of: MasksOf, part: int = 0, slot: int | None = None, chunk_bins: int | None = None
 ) -> torch.Tensor:
     """Estimates ``(B, K, C, T)`` of mixtures ``(B, C, T)`` by masks of their magnitudes, a chunk of mixtures at a time.
 
     Args:
         masks_of: the parts' masks, in the method's own order.
         part, slot: of two parts, this one goes to that slot (``roles.in_slots``), before parts are divided by the weights of their slots.
-        chunk_bins: bins of a chunk on the CPU.
+        chunk_bins: bins of a chunk on the CPU, instead of ``CHUNK_BINS``.
 
     Raises:
         ValueError: the task has no sample rate.
