@@ -75,7 +75,7 @@ def mixtures(batch: int, device: str) -> Mixtures:
 def refinenet(device: str, steps: int) -> Job:
     """BASIS at paper settings on the network of Song and Ermon (2019)."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.default_generator.manual_seed(0)
         network = CondRefineNetDilated().eval().requires_grad_(False)
     prior = NCSNPrior(network, SHAPE).to(device)
 
