@@ -52,7 +52,7 @@ def alpha_rgs(
     """
     if problem.n_sources != 2:
         raise ValueError(f"alpha-rgs separates two sources, the task has {problem.n_sources}")
-    weights = problem.mixtures.operator.matrix().to(problem.mixtures.values)[..., 0, :]
+    weights = problem.operator.matrix().to(problem.mixtures.values)[..., 0, :]
     ratio = (weights[..., 0] / weights[..., 1]).reshape(-1, *([1] * len(problem.source_shape)))
     x = constrained(problem, problem.uniforms(0), slot=1)
     # Levels must not depend on the batch: van der Corput's sequence covers the log range evenly at every prefix.

@@ -80,7 +80,7 @@ def basis(
         eta = delta * (sigma / sigmas[-1]) ** 2
         for _ in range(steps_per_level):
             step += 1
-            correction = problem.mixtures.operator.adjoint(problem.residual(x))
+            correction = problem.operator.adjoint(problem.residual(x))
             drift = eta * problem.score(x, sigma) + (factor * eta / sigma**2) * correction
             x = x + drift
             if noise:

@@ -60,7 +60,7 @@ def diffusion_gibbs(problem: Problem, sigmas: Sequence[float], *, inner_steps: i
         ``(B, K, ...)``.
     """
     operator = problem.mixtures.operator
-    weights = operator.matrix().to(problem.mixtures.values)[..., 0, :].reshape(-1, problem.n_sources)
+    weights = operator.matrix().to(problem.mixtures.values.dtype)[..., 0, :].reshape(-1, problem.n_sources)
     if not bool((weights[:1] == weights).all()):
         raise ValueError("diffusion-gibbs needs one weight per source for the whole batch: its noise levels are per call of the prior")
     x = operator.pseudo_inverse(problem.mixtures.values).clone()

@@ -30,7 +30,7 @@ QUICK_STEPS = 20
 
 def constrained(problem: Problem, sources: torch.Tensor, slot: int) -> torch.Tensor:
     """Sources ``(B, K, ...)`` with source ``slot`` set to what the mixture leaves over; the weight of every slot must be non-zero."""
-    weights = problem.mixtures.operator.matrix().to(sources)
+    weights = problem.operator.matrix().to(sources)
     weight = weights[..., 0, slot].reshape(-1, *([1] * (sources.ndim - 2)))
     filled = sources.clone()
     filled[:, slot] += problem.residual(sources) / weight
@@ -57,7 +57,7 @@ def dirac(
     Returns:
         ``(B, K, ...)`` that mix to the mixture up to rounding.
     """
-    weights = problem.mixtures.operator.matrix()
+    weights = problem.operator.matrix()
     ratio = (weights[..., 0, :] / weights[..., 0, slot : slot + 1]).to(problem.mixtures.values)
     ratio = ratio.reshape(-1, problem.n_sources, *([1] * len(problem.source_shape)))
     gamma = min(churn / len(sigmas), math.sqrt(2) - 1)

@@ -48,7 +48,7 @@ def gaussian(problem: Problem, sigmas: Sequence[float], *, gamma_ratio: float = 
             level = sigma * (1 + gamma)
             if gamma > 0:
                 x = x + math.sqrt(level**2 - sigma**2) * problem.normals(2 * step)
-            correction = problem.mixtures.operator.adjoint(problem.residual(x))
+            correction = problem.operator.adjoint(problem.residual(x))
             direction = (x - problem.denoise(x, level)) / level - correction / (gamma_ratio**2 * level)
             x = x + (following - level) * direction
             if repeat + 1 < resamplings:

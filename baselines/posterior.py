@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
+from sepbench.data.operators import MixingOperator
 from sepbench.noise import NoiseSource
 from sepbench.protocols import Mixtures, ScorePrior
 
@@ -44,6 +45,7 @@ class Problem:
         max_rows: sources per call of the prior.
         draws: ``(B,)`` number of the draw that each row makes; rows of one mixture with different numbers draw independently. None is draw 0.
         evaluations: calls of the prior per source and row so far, the cost that papers count.
+        operator: the mixtures' operator on their device. What a step needs lies there: a copy from the host would wait for the queue.
     """
 
     mixtures: Mixtures
@@ -53,10 +55,15 @@ class Problem:
     max_rows: int = DEFAULT_MAX_ROWS
     draws: torch.Tensor | None = None
     evaluations: int = field(default=0, init=False)
+    operator: MixingOperator = field(init=False)
+    _ids: torch.Tensor = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         if len(self.priors) not in (1, self.n_sources):
             raise ValueError(f"got {len(self.priors)} priors for {self.n_sources} sources; give one, or one per source")
+        self.operator = self.mixtures.operator.to(self.device)
+        self._ids = self.mixtures.example_ids.to(self.device)
+        self.draws = None if self.draws is None else self.draws.to(self.device)
 
     @property
     def n_sources(self) -> int:
@@ -70,17 +77,17 @@ class Problem:
         """The problem with ``draws`` rows for each of its own, one after another: draws d * draws, d * draws + 1, ... of a row that makes draw d."""
         repeated = self.rows(torch.arange(len(self.mixtures)).repeat_interleave(draws))
         first = 0 if repeated.draws is None else repeated.draws * draws
-        return replace(repeated, draws=first + torch.arange(draws).repeat(len(self.mixtures)))
+        return replace(repeated, draws=first + torch.arange(draws, device=self.device).repeat(len(self.mixtures)))
 
     def rows(self, rows: torch.Tensor) -> Problem:
         """The problem of some rows (``rows`` int64 on the CPU), with their draws' noise; evaluations count from zero."""
         mixtures = self.mixtures
         chosen = Mixtures(mixtures.values[rows.to(self.device)], mixtures.example_ids[rows], mixtures.operator.select(rows))
-        return replace(self, mixtures=chosen, draws=None if self.draws is None else self.draws[rows])
+        return replace(self, mixtures=chosen, draws=None if self.draws is None else self.draws[rows.to(self.device)])
 
     def normal(self, step: int, source: int) -> torch.Tensor:
         """Standard normals for one source, ``(B, ...)``."""
-        return self.noise.normal(self.mixtures.example_ids, step, source, self.source_shape, self.device, self.draws)
+        return self.noise.normal(self._ids, step, source, self.source_shape, self.device, self.draws)
 
     def normals(self, step: int) -> torch.Tensor:
         """Standard normals for all sources, ``(B, K, ...)``."""
@@ -88,13 +95,12 @@ class Problem:
 
     def uniforms(self, step: int) -> torch.Tensor:
         """Uniforms in [0, 1) for all sources, ``(B, K, ...)``."""
-        ids = self.mixtures.example_ids
-        drawn = [self.noise.uniform(ids, step, k, self.source_shape, self.device, self.draws) for k in range(self.n_sources)]
+        drawn = [self.noise.uniform(self._ids, step, k, self.source_shape, self.device, self.draws) for k in range(self.n_sources)]
         return torch.stack(drawn, dim=1)
 
     def residual(self, sources: torch.Tensor) -> torch.Tensor:
         """``m - g(x)``, ``(B, ...)``."""
-        return self.mixtures.values - self.mixtures.operator.forward(sources)
+        return self.mixtures.values - self.operator.forward(sources)
 
     def denoise(self, sources: torch.Tensor, sigma: float) -> torch.Tensor:
         """Posterior means of all sources at noise level sigma, ``(B, K, ...)``; one evaluation per source."""

@@ -39,7 +39,7 @@ VARIANCE_FLOOR = 1e-3
 
 def condition(problem: Problem, predicted: torch.Tensor, bounded: bool) -> torch.Tensor:
     """Predictions ``(B, K, ...)`` moved onto the mixture: the weighted projection above."""
-    weights = problem.mixtures.operator.matrix().to(predicted)[..., 0, :]
+    weights = problem.operator.matrix().to(predicted)[..., 0, :]
     weights = weights.reshape(-1, problem.n_sources, *([1] * len(problem.source_shape)))
     variance = (predicted * (1 - predicted)).clamp_min(VARIANCE_FLOOR) if bounded else torch.ones_like(predicted)
     share: torch.Tensor = weights * variance / (weights.square() * variance).sum(1, keepdim=True)

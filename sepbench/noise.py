@@ -53,6 +53,13 @@ def philox4x32(counter: Sequence[torch.Tensor], key: tuple[int, int], rounds: in
     return c0, c1.bitwise_and_(_MASK), c2, c3.bitwise_and_(_MASK)
 
 
+def noise_levels(sigma: float | torch.Tensor, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """Noise levels as a tensor; a number is filled in on the device, because a copy from the host would wait there for the queue at every step."""
+    if isinstance(sigma, torch.Tensor):
+        return sigma.to(device=device, dtype=dtype)
+    return torch.full((), sigma, dtype=dtype, device=device)
+
+
 def _key(seed: int) -> tuple[int, int]:
     return seed & _MASK, (seed >> 32) & _MASK
 
@@ -110,7 +117,7 @@ class NoiseSource:
     def _fill(self, out: torch.Tensor, ids: torch.Tensor, step: int, last_words: torch.Tensor) -> None:
         batch, blocks, _ = out.shape
         block_numbers = torch.arange(blocks, dtype=torch.int64, device=out.device)
-        second = torch.tensor(step, dtype=torch.int64, device=out.device)
+        second = torch.full((), step, dtype=torch.int64, device=out.device)  # torch.tensor would copy from the host
         rows = batch if out.device.type != "cpu" else max(1, _CHUNK // max(1, blocks))
         for start in range(0, batch, rows):
             chunk, last = (words[start : start + rows, None] for words in (ids, last_words))

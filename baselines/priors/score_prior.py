@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol, runtime_checkable
 
@@ -11,7 +12,7 @@ import torch
 from baselines.priors.edm import EDMDenoiser
 from baselines.priors.ncsn_refinenet import CondRefineNetDilated, ncsn_sigmas
 from sepbench.errors import MethodError, UnsupportedTaskError
-from sepbench.noise import NoiseSource
+from sepbench.noise import NoiseSource, noise_levels
 from sepbench.selection import SELECTION_STREAM, flow_log_prob
 
 Precision = Literal["float32", "bfloat16"]
@@ -39,7 +40,7 @@ def denoise_with(prior: ScoreModel, x: torch.Tensor, sigma: float | torch.Tensor
 
 def _trailing_axes(sigma: float | torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     """Levels of the leading axes of ``x`` with axes of length one added, so that they multiply ``x``."""
-    level = torch.as_tensor(sigma, dtype=x.dtype, device=x.device)
+    level = noise_levels(sigma, x.dtype, x.device)
     return level.reshape((*level.shape, *([1] * (x.ndim - level.ndim))))
 
 
@@ -51,7 +52,7 @@ def _flatten(x: torch.Tensor, sigma: float | torch.Tensor, shape: tuple[int, ...
             f"this prior was trained on images of shape {shape}, the task has {tuple(x.shape[-event:])}; train one with `sepbench train`"
         )
     flat = x.reshape(-1, *shape)
-    level = torch.as_tensor(sigma, dtype=torch.float32, device=x.device)
+    level = noise_levels(sigma, torch.float32, x.device)
     if level.ndim and level.shape != x.shape[: x.ndim - event]:
         raise ValueError(f"sigma must be one number or have the leading shape {tuple(x.shape[: x.ndim - event])}, got {tuple(level.shape)}")
     return flat, level.reshape(-1).expand(flat.shape[0])
@@ -128,7 +129,8 @@ class ScorePrior:
         flat, level = _flatten(x, sigma, self.shape)
         chunk = CPU_CHUNK if x.device.type == "cpu" else max(1, len(flat))
         with_graph = x.requires_grad and torch.is_grad_enabled()
-        with torch.set_grad_enabled(with_graph), torch.autocast(x.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+        arithmetic = torch.autocast(x.device.type, torch.bfloat16) if self.precision == "bfloat16" else nullcontext()
+        with torch.set_grad_enabled(with_graph), arithmetic:
             parts = [function(a, s) for a, s in zip(torch.split(flat, chunk), torch.split(level, chunk), strict=True)]
         return _finite(torch.cat(parts).reshape(x.shape), f"the output of {self.name}")
 

@@ -18,7 +18,7 @@ from itertools import product
 
 import torch
 
-from sepbench.noise import NoiseSource
+from sepbench.noise import NoiseSource, noise_levels
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ class GaussianMixture:
 
     def _levels(self, x: torch.Tensor, sigma: float | torch.Tensor) -> torch.Tensor:
         """``(M,)``, or ``(1,)`` where all rows share a level: then nothing that follows from the level is computed per row."""
-        return torch.as_tensor(sigma, dtype=torch.float64, device=x.device).reshape(-1)
+        return noise_levels(sigma, torch.float64, x.device).reshape(-1)
 
     def _log_joint(self, x: torch.Tensor, levels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """``log pi_c N(x; mu_c, C_c + sigma^2 I)`` ``(M, C)``; variances and x - mu in the components' eigenbases, ``(M, C, D)`` both."""

@@ -53,6 +53,10 @@ class MixingOperator(Protocol):
         """The operator of a subset of the batch (int64 positions); itself where all examples share one matrix."""
         ...
 
+    def to(self, device: str | torch.device) -> MixingOperator:
+        """The same operator with its weights on ``device``, so that no use of it there copies them."""
+        ...
+
 
 def _expand(weights: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     """(K,) or (B, K) weights with trailing axes added so that they broadcast against ``(B, K, ...)``."""
@@ -102,6 +106,9 @@ class WeightedSum:
     def select(self, rows: torch.Tensor) -> WeightedSum:
         return self if self.weights.ndim == 1 else WeightedSum(self.name, self.weights[rows.to(self.weights.device)])
 
+    def to(self, device: str | torch.device) -> WeightedSum:
+        return WeightedSum(self.name, self.weights.to(device))
+
 
 @dataclass(frozen=True, slots=True)
 class ChannelMean:
@@ -138,6 +145,9 @@ class ChannelMean:
         return low, high
 
     def select(self, rows: torch.Tensor) -> ChannelMean:
+        return self
+
+    def to(self, device: str | torch.device) -> ChannelMean:
         return self
 
 
