@@ -1,6 +1,6 @@
 """Mean PSNR of separations against the training that the shipped prior had: every stage of ``baselines/weights/NAME.safetensors`` in the history.
 
-    SEPBENCH_DATA=... OMP_NUM_THREADS=1 python benchmarks/psnr_of_training.py dd7fd82 fb5c1fd f4bdcf0 HEAD [--methods projected-4x] [--examples 64]
+    SEPBENCH_DATA=... OMP_NUM_THREADS=1 python benchmarks/psnr_of_training.py dd7fd82 fb5c1fd f4bdcf0 41cb7a0 [--methods projected-4x] [--examples 64]
 
 Commits are given oldest first, each of whose weights went on from those before: steps, images and minutes of their cards add up. Validation mixtures only.
 Rows of the methods asked for replace their old ones in ``benchmarks/results/psnr-of-training-NAME.csv``; a plot lies beside it.
