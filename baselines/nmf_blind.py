@@ -41,6 +41,8 @@ _LEAST_LENGTH, _LEAST_WEIGHT = 1e-8, 1e-8
 _LLOYD_ROUNDS = 50
 _STARTS = 4
 _TINY = 1e-12
+_SPAN = 2048
+"""Frames whose features are held at a time: of ten minutes at 22,050 Hz they would take 1.7 GB, and their lengths as much again. A multiple of 4."""
 _MIXTURES = 16
 """Worked on at a time: their features, 16 numbers for each bin, are 140 MB for 3 s at 22,050 Hz."""
 
@@ -139,6 +141,22 @@ def _centres(points: torch.Tensor, labels: torch.Tensor, groups: int) -> tuple[t
     return means, spread.sum(1)
 
 
+def _picked(points: torch.Tensor, features: torch.Tensor, bins: torch.Tensor, start: int, sizes: tuple[int, int]) -> torch.Tensor:
+    """Points ``(B, n, D)`` of the ``bins`` ``(B, n)`` of a spectrogram ``(F, N)``: those in frames start to start + S get the features ``(B, F S, D)``."""
+    width = features.shape[1] // sizes[0]
+    frames = bins % sizes[1] - start
+    inside = (frames >= 0) & (frames < width)
+    here = bins // sizes[1] * width + frames.clamp(0, width - 1)
+    return torch.where(inside.unsqueeze(-1), features[torch.arange(len(features), device=bins.device).unsqueeze(1), here], points)
+
+
+def _soft_masks(features: torch.Tensor, centres: torch.Tensor) -> torch.Tensor:
+    """Shares ``(B, K, n)`` of groups in bins of features ``(B, n, D)``, by their distances to the centres ``(B, K, D)``."""
+    distances = torch.cdist(features, centres, compute_mode="donot_use_mm_for_euclid_dist")
+    weights = (-_STIFFNESS * distances).exp() + _LEAST_WEIGHT
+    return (weights / weights.sum(-1, keepdim=True)).mT
+
+
 @dataclass
 class BlindNMF:
     """K groups of bins of like timbre, group 0 the one of most energy.
@@ -200,14 +218,22 @@ class BlindNMF:
     def _groups(self, spectra: torch.Tensor, sizes: tuple[int, int], sample_rate: int, sources: int) -> torch.Tensor:
         """``(B, F', N')`` padded spectra to soft masks ``(B, K, F, N)`` of the given sizes F, N."""
         templates, activations = descend(spectra, *double_svd(spectra, min(self.components, *sizes), sizes), self.iterations)
-        features = bin_features(templates, activations, self._timbres(templates, sizes[0], sample_rate)).flatten(2).mT
+        timbres = self._timbres(templates, sizes[0], sample_rate)
+        starts = range(0, spectra.shape[2], _SPAN)
+
+        def features(start: int) -> torch.Tensor:
+            """``(B, F' S, D)`` of the bins of a span of S frames."""
+            return bin_features(templates, activations[:, :, start : start + _SPAN], timbres).flatten(2).mT
+
+        only = features(0) if len(starts) == 1 else None
         count = int(_LOUD * sizes[0] * sizes[1])
         loud = spectra.flatten(1).topk(max(count - count % 16, 16)).indices
-        centres = cluster_centres(features[torch.arange(len(features), device=loud.device).unsqueeze(1), loud], sources)
-        distances = torch.cdist(features, centres, compute_mode="donot_use_mm_for_euclid_dist")
-        weights = (-_STIFFNESS * distances).exp() + _LEAST_WEIGHT
-        masks: torch.Tensor = (weights / weights.sum(-1, keepdim=True)).mT.unflatten(-1, tuple(spectra.shape[1:]))
-        return masks[..., : sizes[0], : sizes[1]]
+        points = torch.zeros(*loud.shape, timbres.shape[2], dtype=spectra.dtype, device=spectra.device)
+        for start in starts:
+            points = _picked(points, features(start) if only is None else only, loud, start, (spectra.shape[1], spectra.shape[2]))
+        centres = cluster_centres(points, sources)
+        masks = [_soft_masks(features(start) if only is None else only, centres).unflatten(-1, (spectra.shape[1], -1)) for start in starts]
+        return torch.cat(masks, -1)[..., : sizes[0], : sizes[1]]
 
     def _timbres(self, templates: torch.Tensor, bins: int, sample_rate: int) -> torch.Tensor:
         """Cepstra ``(B, R, D)`` of templates ``(B, R, F')`` with ``bins`` bins each; D is the next multiple of 16, zeros fill it up."""

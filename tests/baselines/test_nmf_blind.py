@@ -18,6 +18,7 @@ from sound_toys import RATE, best_sdr, correlation, mixed, nussl, nussl_estimate
 from baselines.average import Average
 from baselines.nmf_blind import BlindNMF, bin_features, cluster_centres, descend, double_svd
 from baselines.timbre import cepstrum, cosine_basis, mel_filters
+from sepbench.data.stft import Stft
 
 
 def low_and_high(batch: int = 2, length: int = 8_000) -> torch.Tensor:
@@ -157,6 +158,15 @@ def test_two_timbres_come_apart() -> None:
     mixtures = mixed(sources)
     estimates = BlindNMF(components=10).separate(mixtures, context(task))
     assert best_sdr(estimates, sources) > best_sdr(Average().separate(mixtures, context(task)), sources) + 5
+
+
+@pytest.mark.parametrize("span", [4, 20, 64])
+def test_long_signals_are_grouped_span_by_span(monkeypatch: pytest.MonkeyPatch, span: int) -> None:
+    sources = low_and_high()
+    whole = BlindNMF().separate(mixed(sources), context(sound_task(sources)))
+    monkeypatch.setattr("baselines.nmf_blind._SPAN", span)
+    assert Stft.at(RATE).frames(sources.shape[-1]) > span
+    torch.testing.assert_close(BlindNMF().separate(mixed(sources), context(sound_task(sources))), whole, rtol=0, atol=1e-5)
 
 
 def test_group_0_is_the_louder_one() -> None:
