@@ -1,4 +1,4 @@
-"""Mean PSNR of separations against the training of their prior: the stages of ``baselines/weights/NAME.safetensors`` in the history (the last one does not ship).
+"""Mean PSNR of separations against the training of their prior: the stages of ``baselines/weights/NAME.safetensors`` in the history (the last does not ship).
 
     SEPBENCH_DATA=... OMP_NUM_THREADS=1 python benchmarks/psnr_of_training.py dd7fd82 fb5c1fd f4bdcf0 41cb7a0 [--methods projected-4x] [--examples 64]
 
