@@ -53,7 +53,7 @@ def basis(
     sigmas: Sequence[float],
     *,
     delta: float = 2e-5,
-    steps_per_level: int = 100,
+    steps_per_level: int | Sequence[int] = 100,
     factor: float = 1.0,
     start: Start = "uniform",
     noise: bool = True,
@@ -65,7 +65,7 @@ def basis(
         problem: mixtures, operator and priors.
         sigmas: noise levels, highest first.
         delta: step size at the last level.
-        steps_per_level: T.
+        steps_per_level: T, the same at all levels (as in the paper) or one for each.
         factor: c, weight of the likelihood; gamma^2 = sigma^2 / c.
         start: distribution of the first state.
         noise: False is the ablation of Fig. 3 without Langevin noise.
@@ -76,9 +76,10 @@ def basis(
     """
     x = start_sources(problem, start)
     step = 0
-    for sigma in sigmas:
+    steps = [steps_per_level] * len(sigmas) if isinstance(steps_per_level, int) else steps_per_level
+    for sigma, count in zip(sigmas, steps, strict=True):
         eta = delta * (sigma / sigmas[-1]) ** 2
-        for _ in range(steps_per_level):
+        for _ in range(count):
             step += 1
             correction = problem.operator.adjoint(problem.residual(x))
             drift = eta * problem.score(x, sigma) + (factor * eta / sigma**2) * correction

@@ -13,8 +13,8 @@ variable in [0, 1] with mean D has variance at most D (1 - D), so a pixel that t
 source takes the residual.
 
 Failures of such samplers are wrong modes, not blur, so several draws are told apart by their denoising loss (``sepbench.selection``). The
-registered rows finish N draws and take the mean of those in the best mode. The function can also prune: N candidates start, and after chosen steps
-the loss of the consistent predictions keeps the best of them; no registered row does so yet, and the study has no figure for it.
+registered rows finish N draws and take the mean of those in the best mode. The sampler can also prune: N candidates start, and after chosen steps
+the loss of the consistent predictions keeps the best of them. ``benchmarks/sampler_study.py`` has rows of both.
 """
 
 from __future__ import annotations
@@ -112,6 +112,9 @@ class Projected(ScoreSeparator):
         steps, highest, lowest, rho: Karras et al.'s noise levels, one evaluation per source each.
         stochasticity: see ``projected``.
         bounded: sources lie in [0, 1]; None asks the task (images do).
+        candidates: runs that start for one draw.
+        prune_after: numbers of steps after which candidates are dropped, ascending.
+        survivors: how many are kept each time, as many numbers as ``prune_after`` has; the last step's are ranked too.
     """
 
     steps: int = 100
@@ -120,8 +123,17 @@ class Projected(ScoreSeparator):
     rho: float = 3.0
     stochasticity: float = 1.0
     bounded: bool | None = None
+    candidates: int = 1
+    prune_after: tuple[int, ...] = ()
+    survivors: tuple[int, ...] = ()
 
     info: ClassVar[MethodInfo] = _info("projected", "Projected diffusion")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        counts = (self.candidates, *self.survivors)
+        if len(self.prune_after) != len(self.survivors) or min(counts) < 1 or list(counts) != sorted(counts, reverse=True):
+            raise ValueError("prune_after and survivors must be as long as one another, and survivors fall from candidates to 1 or more")
 
     def supports_operator(self, task: TaskSpec) -> Support:
         """The projection is written for weighted sums."""
@@ -131,7 +143,8 @@ class Projected(ScoreSeparator):
         """One candidate per row."""
         levels = karras_levels(QUICK_STEPS if ctx.budget == "quick" else self.steps, self.highest, self.lowest, self.rho)
         bounded = ctx.task.domain == "image" if self.bounded is None else self.bounded
-        return projected(problem, levels, stochasticity=self.stochasticity, bounded=bounded)
+        keep = dict(zip(self.prune_after, self.survivors, strict=True))
+        return projected(problem, levels, candidates=self.candidates, keep=keep, stochasticity=self.stochasticity, bounded=bounded)
 
 
 @dataclass

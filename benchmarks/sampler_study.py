@@ -51,6 +51,8 @@ def _many(family: str, method: str, key: str, values: list[int], **more: Any) ->
 STUDY = [
     *_many("projected", "projected", "steps", [15, 25, 50, 100, 200]),
     *_many("projected, mean of N", "projected-16x", "best_of", [2, 4, 8, 16], steps=45),
+    Study("projected, pruned", "projected", {"steps": 45, "candidates": 6, "prune_after": (24,), "survivors": (2,)}),
+    Study("projected, pruned", "projected", {"steps": 45, "candidates": 12, "prune_after": (10, 20), "survivors": (4, 2)}),
     *_many("projected, equal variances", "projected", "steps", [50], bounded=False),
     *_many("projected, half stochastic", "projected", "steps", [50], stochasticity=0.5),
     *_many("dirac", "dirac", "steps", [25, 50, 150]),
@@ -60,7 +62,7 @@ STUDY = [
     *_many("alpha-rgs", "alpha-rgs", "iterations", [50, 200]),
     *_many("basis", "basis-ncsn", "steps_per_level", [10, 30, 100, 300]),
     *_many("basis, denoised", "basis-ncsn-denoised", "steps_per_level", [30]),
-    *_many("basis, released settings", "basis-ncsn-code", "steps_per_level", [30, 100]),
+    *_many("basis, released settings", "basis-ncsn-code", "steps_per_level", [30, 100, 300]),
 ]
 
 

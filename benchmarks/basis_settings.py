@@ -1,0 +1,120 @@
+"""What 1,000 evaluations of Algorithm 1 (BASIS) reach on the shipped MNIST prior: step sizes, weights of the likelihood and noise levels.
+
+    SEPBENCH_DATA=... OMP_NUM_THREADS=1 python benchmarks/basis_settings.py                   # all of SETTINGS
+    SEPBENCH_DATA=... OMP_NUM_THREADS=1 python benchmarks/basis_settings.py --only released
+
+Validation mixtures (``class-agnostic-val``) only: no test image is seen. Estimates fail in two ways that pull apart: the wrong mode (below 20 dB),
+decided at noise levels of about 0.6 to 0.2, and fine errors, put right below. Both want time, so rows state the failures and the mean of the rest.
+Rows go to ``benchmarks/results/basis_settings.csv`` as they are ready; a row that is there for the same weights is not computed again.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from baselines.basis import basis
+from baselines.posterior import Problem, ncsn_levels
+from baselines.score_separator import ScoreSeparator
+from sepbench.noise import NoiseSource
+from sepbench.protocols import RunContext
+from sepbench.registry import create_separator
+from sepbench.selection import by_truth
+from sepbench.suites.loader import load_suite
+
+CSV = Path(__file__).parent / "results" / "basis_settings.csv"
+LOWEST = 0.01
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One row. ``relative_step`` is eta / sigma^2, so delta is 1e-4 times as much; ``factor`` is c of gamma^2 = sigma^2 / c."""
+
+    name: str
+    relative_step: float
+    factor: float
+    sigmas: Sequence[float] = field(default_factory=ncsn_levels)
+    steps: int | Sequence[int] = 100
+
+
+FINE_LEVELS = (1.0, 0.7, 0.5, 0.42, 0.36, 0.31, 0.27, 0.23, 0.19, 0.15, 0.1, 0.06, 0.03, 0.015, LOWEST)
+SETTINGS = [
+    Setting("paper", 0.2, 1.0),
+    Setting("released", 0.3, 2.0),
+    Setting("larger steps", 0.4, 1.5),
+    Setting("larger steps, weak likelihood", 0.45, 1.0),
+    Setting("small steps, strong likelihood", 0.2, 4.0),
+    Setting("more steps at levels 2 to 4", 0.3, 2.0, steps=(60, 140, 180, 140, 80, 80, 80, 80, 80, 80)),
+    Setting("fine levels from 0.5 to 0.15", 0.3, 2.0, FINE_LEVELS, (40, 60, 100, 120, 120, 120, 100, 80, 60, 40, 32, 32, 32, 32, 32)),
+]
+
+
+def run(setting: Setting, problem: Problem) -> torch.Tensor:
+    """Algorithm 1 on one batch."""
+    delta = setting.relative_step * setting.sigmas[-1] ** 2
+    return basis(problem, setting.sigmas, delta=delta, steps_per_level=setting.steps, factor=setting.factor)
+
+
+def measure(setting: Setting, task_name: str, examples: int, precision: str) -> dict[str, Any]:
+    """Separate the first mixtures of the task and score them with ``psnr``, with and without one denoising step."""
+    task = load_suite("mnist-pairs").tasks[task_name]
+    separator = create_separator("basis-ncsn", {"precision": precision})
+    assert isinstance(separator, ScoreSeparator)
+    ctx = RunContext(task.spec, "cuda" if torch.cuda.is_available() else "cpu", NoiseSource(0), 0)
+    separator.fit(task.view("prior"), ctx)
+    scores: dict[bool, list[torch.Tensor]] = {False: [], True: []}
+    evaluations = 0
+    for part in torch.arange(examples).split(separator.info.max_batch):
+        problem = separator.problem(task.mixture_set().mixtures(part, ctx.device), ctx)
+        x = run(setting, problem)
+        evaluations = problem.evaluations
+        references = task.mixture_set().sources(part)
+        for denoised, estimates in ((False, x), (True, problem.denoise(x, setting.sigmas[-1]))):
+            scores[denoised].append(by_truth(estimates.cpu().unsqueeze(1), references, task.spec, "psnr")[:, 0])
+    psnr, after = torch.cat(scores[False]), torch.cat(scores[True])
+    return {
+        "setting": setting.name,
+        "delta": setting.relative_step * setting.sigmas[-1] ** 2,
+        "factor": setting.factor,
+        "levels": len(setting.sigmas),
+        "evaluations": evaluations,
+        "task": task_name,
+        "mixtures": examples,
+        "psnr_mean": round(float(psnr.mean()), 3),
+        "psnr_sem": round(float(psnr.std() / examples**0.5), 3),
+        "psnr_median": round(float(psnr.median()), 3),
+        "below_20_db": round(float((psnr < 20).double().mean()), 4),
+        "psnr_mean_of_the_rest": round(float(psnr[psnr >= 20].mean()), 3),
+        "psnr_mean_denoised": round(float(after.mean()), 3),
+        "precision": precision,
+        "weights_sha256": separator.weights_sha256[:16],
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--examples", type=int, default=64)
+    parser.add_argument("--task", default="class-agnostic-val")
+    parser.add_argument("--only", default="", help="settings that begin with this")
+    parser.add_argument("--precision", default="bfloat16", choices=["bfloat16", "float32"])
+    parser.add_argument("--csv", type=Path, default=CSV)
+    args = parser.parse_args()
+    args.csv.parent.mkdir(exist_ok=True)
+    rows = pd.read_csv(args.csv).to_dict("records") if args.csv.exists() else []
+    for setting in SETTINGS:
+        key = (setting.name, args.task, args.examples, args.precision)
+        if not setting.name.startswith(args.only) or any(key == (r["setting"], r["task"], r["mixtures"], r["precision"]) for r in rows):
+            continue
+        rows.append(measure(setting, args.task, args.examples, args.precision))
+        print(rows[-1], flush=True)
+        pd.DataFrame(rows).to_csv(args.csv, index=False)
+
+
+if __name__ == "__main__":
+    main()
