@@ -131,9 +131,10 @@ class Projected(ScoreSeparator):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        counts = (self.candidates, *self.survivors)
-        if len(self.prune_after) != len(self.survivors) or min(counts) < 1 or list(counts) != sorted(counts, reverse=True):
-            raise ValueError("prune_after and survivors must be as long as one another, and survivors fall from candidates to 1 or more")
+        counts, steps = (self.candidates, *self.survivors), (0, *self.prune_after)
+        falls = min(counts) > 0 and list(counts) == sorted(counts, reverse=True)
+        if len(counts) != len(steps) or not falls or list(steps) != sorted(set(steps)):
+            raise ValueError("prune_after must rise from 1 and survivors fall from candidates, one for each")
 
     def supports_operator(self, task: TaskSpec) -> Support:
         """The projection is written for weighted sums."""

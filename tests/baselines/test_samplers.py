@@ -87,6 +87,17 @@ def test_hard_constraints_are_met_at_the_end(name: str, operator: str) -> None:
     torch.testing.assert_close(problem.mixtures.operator.forward(estimates), problem.mixtures.values, atol=1e-5, rtol=0)
 
 
+def test_steps_per_level_can_differ_from_level_to_level() -> None:
+    levels = ncsn_levels(3)
+    same = basis(_problem(3)[0], levels, steps_per_level=[4, 4, 4])
+    assert torch.equal(same, basis(_problem(3)[0], levels, steps_per_level=4))
+    problem, _ = _problem(3)
+    assert not torch.equal(same, basis(problem, levels, steps_per_level=[6, 4, 2]))
+    assert problem.evaluations == 12
+    with pytest.raises(ValueError, match="zip"):
+        basis(problem, levels, steps_per_level=[4, 4])
+
+
 @pytest.mark.parametrize("sources", [2, 4])
 def test_evaluations_are_counted(sources: int) -> None:
     problem, _ = _problem(2, sources=sources, priors=PRIORS[:1])

@@ -66,6 +66,28 @@ def _mixtures(count: int, operator: str = "sum", sources: int = 2) -> Mixtures:
     return Mixtures(mixing.forward(truth), ids, mixing)
 
 
+def test_projected_prunes_as_its_settings_say() -> None:
+    separator = _fitted("projected", candidates=6, prune_after=(2, 4), survivors=(3, 2))
+    problem = separator.problem(_mixtures(4), context(TASK))
+    assert separator.estimate(problem, context(TASK)).shape == (4, 2, DIMENSION)
+    # Six candidates at steps 0 to 2, three at 3 and 4, two at 5 to 9; losses at four noise levels of six, three and two.
+    assert problem.evaluations == 3 * 6 + 2 * 3 + 5 * 2 + 4 * (6 + 3 + 2)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"candidates": 2, "prune_after": (3,), "survivors": (4,)},
+        {"candidates": 4, "prune_after": (3, 6), "survivors": (2,)},
+        {"candidates": 4, "prune_after": (3,), "survivors": (0,)},
+        {"candidates": 4, "prune_after": (6, 3), "survivors": (2, 1)},
+    ],
+)
+def test_pruning_that_cannot_be_is_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises((ValueError, SepbenchError), match="prune_after"):
+        create_separator("projected", settings)
+
+
 @pytest.mark.parametrize("name", QUICK)
 def test_contract_of_a_posterior_sampler(name: str) -> None:
     separator, mixtures, ctx = _fitted(name), _mixtures(4), context(TASK)
