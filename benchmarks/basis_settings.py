@@ -44,14 +44,20 @@ class Setting:
 
 
 FINE_LEVELS = (1.0, 0.7, 0.5, 0.42, 0.36, 0.31, 0.27, 0.23, 0.19, 0.15, 0.1, 0.06, 0.03, 0.015, LOWEST)
+FINE_STEPS = (40, 60, 100, 120, 120, 120, 100, 80, 60, 40, 32, 32, 32, 32, 32)
+BETWEEN_LEVELS = (1.0, 0.65, 0.48, 0.39, 0.32, 0.26, 0.21, 0.16, 0.115, *ncsn_levels()[5:])
+BETWEEN_STEPS = (30, 60, 90, 110, 110, 110, 80, 60, 50, 60, 60, 60, 60, 60)
 SETTINGS = [
     Setting("paper", 0.2, 1.0),
     Setting("released", 0.3, 2.0),
     Setting("larger steps", 0.4, 1.5),
     Setting("larger steps, weak likelihood", 0.45, 1.0),
     Setting("small steps, strong likelihood", 0.2, 4.0),
+    # On white directions of the prior the state then carries 1.085 sigma of noise whether sources are added or subtracted (the linear recursion).
+    Setting("equal noise in sum and difference", 0.3, 7 / 3),
     Setting("more steps at levels 2 to 4", 0.3, 2.0, steps=(60, 140, 180, 140, 80, 80, 80, 80, 80, 80)),
-    Setting("fine levels from 0.5 to 0.15", 0.3, 2.0, FINE_LEVELS, (40, 60, 100, 120, 120, 120, 100, 80, 60, 40, 32, 32, 32, 32, 32)),
+    Setting("fine levels from 0.5 to 0.15", 0.3, 2.0, FINE_LEVELS, FINE_STEPS),
+    Setting("twice as many levels above 0.1", 0.3, 2.0, BETWEEN_LEVELS, BETWEEN_STEPS),
 ]
 
 
