@@ -83,6 +83,11 @@ class ScoreSeparator:
                 raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
         for setting in fields(self):
             value = getattr(self, setting.name, None) if setting.init else None
+            if str(setting.type).startswith("tuple["):  # one value on the command line is a tuple of one
+                numbers = tuple(value) if isinstance(value, (list, tuple)) else (value,)
+                if not all(isinstance(number, (int, float)) for number in numbers):
+                    raise ValueError(f"{setting.name} takes numbers with commas between, got {value!r}")
+                setattr(self, setting.name, numbers)
             if setting.type == "int" and setting.name != "slot" and isinstance(value, int) and value < 1:
                 raise ValueError(f"{setting.name} must be at least 1, got {value}")
         highest, lowest = getattr(self, "highest", 1.0), getattr(self, "lowest", 0.01)

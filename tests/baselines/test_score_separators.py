@@ -66,6 +66,13 @@ def _mixtures(count: int, operator: str = "sum", sources: int = 2) -> Mixtures:
     return Mixtures(mixing.forward(truth), ids, mixing)
 
 
+def test_one_value_is_taken_for_a_tuple_of_one() -> None:
+    separator = create_separator("projected", {"loss_sigmas": 0.3, "candidates": 4, "prune_after": 3, "survivors": [2]})
+    assert (separator.loss_sigmas, separator.prune_after, separator.survivors) == ((0.3,), (3,), (2,))  # type: ignore[attr-defined]
+    with pytest.raises(SepbenchError, match="loss_sigmas takes numbers with commas between, got 'low'"):
+        create_separator("projected", {"loss_sigmas": "low"})
+
+
 def test_projected_prunes_as_its_settings_say() -> None:
     separator = _fitted("projected", candidates=6, prune_after=(2, 4), survivors=(3, 2))
     problem = separator.problem(_mixtures(4), context(TASK))
