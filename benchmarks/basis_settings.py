@@ -1,4 +1,4 @@
-"""What 1,000 evaluations of Algorithm 1 (BASIS) reach on the shipped MNIST prior: step sizes, weights of the likelihood and noise levels.
+"""What Algorithm 1 (BASIS) reaches on the shipped MNIST prior: step sizes, weights of the likelihood and noise levels, mostly at 1,000 evaluations.
 
     SEPBENCH_DATA=... OMP_NUM_THREADS=1 python benchmarks/basis_settings.py                   # all of SETTINGS
     SEPBENCH_DATA=... OMP_NUM_THREADS=1 python benchmarks/basis_settings.py --only released
@@ -53,11 +53,13 @@ SETTINGS = [
     Setting("larger steps", 0.4, 1.5),
     Setting("larger steps, weak likelihood", 0.45, 1.0),
     Setting("small steps, strong likelihood", 0.2, 4.0),
-    # On white directions of the prior the state then carries 1.085 sigma of noise whether sources are added or subtracted (the linear recursion).
-    Setting("equal noise in sum and difference", 0.3, 7 / 3),
     Setting("more steps at levels 2 to 4", 0.3, 2.0, steps=(60, 140, 180, 140, 80, 80, 80, 80, 80, 80)),
     Setting("fine levels from 0.5 to 0.15", 0.3, 2.0, FINE_LEVELS, FINE_STEPS),
+    Setting("twenty levels of 50 steps", 0.3, 2.0, ncsn_levels(20), 50),
+    Setting("twenty levels of 100 steps", 0.3, 2.0, ncsn_levels(20)),
     Setting("twice as many levels above 0.1", 0.3, 2.0, BETWEEN_LEVELS, BETWEEN_STEPS),
+    # On white directions of the prior the state then carries 1.085 sigma of noise whether sources are added or subtracted (the linear recursion).
+    Setting("equal noise in sum and difference", 0.3, 7 / 3),
 ]
 
 
