@@ -30,6 +30,8 @@ from sepbench.suites.loader import load_suite
 
 CSV = Path(__file__).parent / "results" / "basis_settings.csv"
 LOWEST = 0.01
+LOWER_LEVELS = (*ncsn_levels(), 0.007, 0.005)
+"""At 0.01 noise is a tenth of an estimate's squared error; the shipped prior knows levels down to 0.005."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,11 @@ SETTINGS = [
     Setting("larger steps, weak likelihood", 0.45, 1.0),
     Setting("small steps, strong likelihood", 0.2, 4.0),
     Setting("more steps at levels 2 to 4", 0.3, 2.0, steps=(60, 140, 180, 140, 80, 80, 80, 80, 80, 80)),
+    Setting("still more steps at levels 2 to 4", 0.3, 2.0, steps=(40, 180, 220, 180, 80, 60, 60, 60, 60, 60)),
+    Setting("twice as many steps, more at levels 2 to 4", 0.3, 2.0, steps=(120, 280, 360, 280, 160, 160, 160, 160, 160, 160)),
+    Setting("two levels below 0.01, more steps at levels 2 to 4", 0.3, 2.0, LOWER_LEVELS, (55, 130, 165, 130, 80, 75, 75, 70, 65, 65, 45, 45)),
+    Setting("more steps at levels 1 to 5", 0.3, 2.0, steps=(100, 140, 160, 140, 110, 70, 70, 70, 70, 70)),
+    Setting("more steps at levels 3 to 5", 0.3, 2.0, steps=(60, 80, 160, 180, 140, 76, 76, 76, 76, 76)),
     Setting("fine levels from 0.5 to 0.15", 0.3, 2.0, FINE_LEVELS, FINE_STEPS),
     Setting("twenty levels of 50 steps", 0.3, 2.0, ncsn_levels(20), 50),
     Setting("twenty levels of 100 steps", 0.3, 2.0, ncsn_levels(20)),

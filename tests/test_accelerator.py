@@ -88,6 +88,7 @@ def separated(task: str, method: str, settings: dict[str, int] | None = None) ->
 STEPS = {
     "basis-ncsn": "steps_per_level",
     "basis-ncsn-denoised": "steps_per_level",
+    "basis-ncsn-tuned": "steps_per_level",
     "basis-ncsn-10x": "steps_per_level",
     "dirac": "steps",
     "gaussian": "steps",

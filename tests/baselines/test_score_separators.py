@@ -23,6 +23,8 @@ from sepbench.suites.loader import load_suite
 DIMENSION = 3
 QUICK: dict[str, dict[str, Any]] = {
     "basis-ncsn": {"steps_per_level": 5},
+    "basis-ncsn-code": {"steps_per_level": 5},
+    "basis-ncsn-tuned": {"steps_per_level": 5},
     "basis-ncsn-10x": {"steps_per_level": 2},
     "dirac": {"steps": 10},
     "gaussian": {"steps": 10},
@@ -203,12 +205,23 @@ def test_hard_constraints_survive_the_mean() -> None:
         ("dirac", {"best_of": 0}, "best_of must be at least 1"),
         ("basis-ncsn", {"criterion": "truth"}, "criterion must be one of"),
         ("basis-ncsn", {"lowest": 2.0}, "lowest below highest"),
+        ("basis-ncsn-tuned", {"levels": 12}, "level_shares takes 12 numbers"),
         ("alpha-rgs", {"loss_sigmas": ()}, "loss_sigmas"),
     ],
 )
 def test_settings_are_checked_when_the_method_is_made(name: str, setting: dict[str, Any], reason: str) -> None:
     with pytest.raises(SepbenchError, match=reason):
         create_separator(name, setting)
+
+
+def test_tuned_basis_only_moves_steps_between_levels() -> None:
+    separator, mixtures, ctx = _fitted("basis-ncsn-tuned", steps_per_level=10), _mixtures(3), context(TASK)
+    moved = separator.problem(mixtures, ctx)
+    separator.draw(moved, ctx)
+    even, released = _fitted("basis-ncsn-tuned", steps_per_level=10, level_shares=(1.0,) * 10), _fitted("basis-ncsn-code", steps_per_level=10)
+    assert moved.evaluations == 100
+    torch.testing.assert_close(even.separate(mixtures, ctx), released.separate(mixtures, ctx), atol=0, rtol=0)
+    assert not torch.equal(separator.separate(mixtures, ctx), released.separate(mixtures, ctx))
 
 
 @pytest.mark.parametrize(("name", "at_least"), [("projected", 18.0), ("projected-4x", 19.0), ("dirac", 14.0)])
