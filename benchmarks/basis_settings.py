@@ -1,4 +1,4 @@
-"""What Algorithm 1 (BASIS) reaches on the shipped MNIST prior: step sizes, weights of the likelihood and noise levels, mostly at 1,000 evaluations.
+"""What Algorithm 1 (BASIS) reaches on the shipped MNIST prior: step sizes, weights of the likelihood and noise levels, at 1,000 to 2,000 evaluations.
 
     SEPBENCH_DATA=... OMP_NUM_THREADS=1 python benchmarks/basis_settings.py                   # all of SETTINGS
     SEPBENCH_DATA=... OMP_NUM_THREADS=1 python benchmarks/basis_settings.py --only released
@@ -19,7 +19,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from baselines.basis import basis
+from baselines.basis import BasisTuned, basis
 from baselines.posterior import Problem, ncsn_levels
 from baselines.score_separator import ScoreSeparator
 from sepbench.noise import NoiseSource
@@ -59,6 +59,7 @@ SETTINGS = [
     Setting("still more steps at levels 2 to 4", 0.3, 2.0, steps=(40, 180, 220, 180, 80, 60, 60, 60, 60, 60)),
     Setting("twice as many steps, more at levels 2 to 4", 0.3, 2.0, steps=(120, 280, 360, 280, 160, 160, 160, 160, 160, 160)),
     Setting("two levels below 0.01, more steps at levels 2 to 4", 0.3, 2.0, LOWER_LEVELS, (55, 130, 165, 130, 80, 75, 75, 70, 65, 65, 45, 45)),
+    Setting("basis-ncsn-tuned", 0.3, 2.0, ncsn_levels(12, 1.0, 0.005), BasisTuned().steps(160)),
     Setting("more steps at levels 1 to 5", 0.3, 2.0, steps=(100, 140, 160, 140, 110, 70, 70, 70, 70, 70)),
     Setting("more steps at levels 3 to 5", 0.3, 2.0, steps=(60, 80, 160, 180, 140, 76, 76, 76, 76, 76)),
     Setting("fine levels from 0.5 to 0.15", 0.3, 2.0, FINE_LEVELS, FINE_STEPS),
