@@ -76,7 +76,7 @@ if [ -n "${SEPBENCH_DATA:-}" ] && [ -d "$SEPBENCH_DATA/mnist" ]; then
     step score-quads sepbench run --suite mnist-quads --methods basis-ncsn,basis-ncsn-denoised,projected-16x --device cuda --no-keep-estimates \
         --set "basis-ncsn.weights=$prior" --set "basis-ncsn-denoised.weights=$prior" --set "projected-16x.weights=$prior" --out "$OUT/score-quads"
     step sampler-study python3 benchmarks/sampler_study.py --examples 512 --weights "$prior" --csv "$OUT/sampler_study.csv"
-    step basis-settings python3 benchmarks/basis_settings.py --examples 512 --csv "$OUT/basis_settings.csv"
+    step basis-settings python3 benchmarks/basis_settings.py --examples 512 --weights "$prior" --csv "$OUT/basis_settings.csv"
 fi
 if [ -n "${SEPBENCH_DATA:-}" ] && [ -d "$SEPBENCH_DATA/cifar10-mini" ]; then
     step train-cifar sepbench train score --dataset cifar10-mini --init baselines/weights/cifar10-mini-all.safetensors --seed 2 --minutes "${CIFAR_MINUTES:-8}" \
