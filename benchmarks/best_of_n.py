@@ -101,7 +101,7 @@ def plot(table: pd.DataFrame, path: Path) -> None:
         panel.set_xlabel("draws N")
         panel.spines[["top", "right"]].set_visible(False)
     axes[0][0].set_ylabel("mean PSNR [dB]")
-    axes[0][0].legend(frameon=False, fontsize=8)
+    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside right upper", frameon=False, fontsize=8)
     figure.savefig(path, dpi=130)
 
 
