@@ -175,7 +175,7 @@ class BasisTuned(BasisAsReleased):
     """Algorithm 1 with steps and levels of ours, chosen on validation mixtures (``benchmarks/basis_settings.py``): 1,920 evaluations.
 
     The step size relative to sigma and the likelihood's weight are the released ones. Which mode an estimate ends in is decided at noise levels of
-    about 0.6 to 0.2, so most steps are taken there; two levels below 0.01 take off the noise that Algorithm 1 leaves in its last state.
+    about 0.6 to 0.2, so nearly half the steps are taken there; two levels below 0.01 take off the noise that Algorithm 1 leaves in its last state.
 
     Attributes:
         level_shares: steps at each level as a multiple of ``steps_per_level``, one per level.

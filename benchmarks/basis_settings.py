@@ -63,7 +63,6 @@ SETTINGS = [
     Setting("two levels below 0.01, more steps at levels 2 to 4", 0.3, 2.0, LOWER_LEVELS, (55, 130, 165, 130, 80, 75, 75, 70, 65, 65, 45, 45)),
     Setting("basis-ncsn-tuned", 0.3, 2.0, ncsn_levels(12, 1.0, 0.005), BasisTuned().steps(160)),
     Setting("more steps at levels 1 to 5", 0.3, 2.0, steps=(100, 140, 160, 140, 110, 70, 70, 70, 70, 70)),
-    Setting("more steps at levels 3 to 5", 0.3, 2.0, steps=(60, 80, 160, 180, 140, 76, 76, 76, 76, 76)),
     Setting("fine levels from 0.5 to 0.15", 0.3, 2.0, FINE_LEVELS, FINE_STEPS),
     Setting("twenty levels of 50 steps", 0.3, 2.0, ncsn_levels(20), 50),
     Setting("twenty levels of 100 steps", 0.3, 2.0, ncsn_levels(20)),
