@@ -200,6 +200,15 @@ class BasisTuned(BasisAsReleased):
 
 
 @dataclass
+class BasisTunedDenoised(BasisTuned):
+    """The tuned settings with one denoising step at the end, so that what the step hides or gives is seen in a row of its own."""
+
+    final_denoise: bool = True
+
+    info: ClassVar[MethodInfo] = _info("basis-ncsn-tuned-denoised", "BASIS (NCSN), tuned, final denoising", "Algorithm 1, tuned, and one denoising step")
+
+
+@dataclass
 class BasisWithoutNoise(Basis):
     """Ablation: gradient ascent, no Langevin noise."""
 

@@ -35,7 +35,7 @@ for method in average mixture ideal-mask nmf nmf-semi ica rpca; do
     step "validate-$method" sepbench validate "$method" --device cuda
 done
 # Samplers on analytic priors: no weights, no data.
-samplers="basis-ncsn basis-ncsn-denoised basis-ncsn-tuned basis-ncsn-10x dirac gaussian diffusion-gibbs alpha-rgs projected projected-4x"
+samplers="basis-ncsn basis-ncsn-denoised basis-ncsn-tuned basis-ncsn-tuned-denoised basis-ncsn-10x dirac gaussian diffusion-gibbs alpha-rgs projected projected-4x"
 for method in $samplers exact-posterior; do
     step "validate-exact-$method" sepbench validate "$method" --suite gaussian-exact --task d8 --device cuda
 done
@@ -61,7 +61,7 @@ if [ -n "${SEPBENCH_DATA:-}" ] && [ -d "$SEPBENCH_DATA/mnist" ]; then
         --init baselines/weights/mnist-all.safetensors --seed 3 --steps "${TRAIN_STEPS:-40000}"
     prior=$OUT/mnist-all.safetensors
     [ -f "$prior" ] || prior=baselines/weights/mnist-all.safetensors
-    score_methods=basis-ncsn,basis-ncsn-denoised,basis-ncsn-code,basis-ncsn-tuned,dirac,gaussian,diffusion-gibbs,alpha-rgs,projected,projected-4x,projected-8x,projected-16x
+    score_methods=basis-ncsn,basis-ncsn-denoised,basis-ncsn-code,basis-ncsn-tuned,basis-ncsn-tuned-denoised,dirac,gaussian,diffusion-gibbs,alpha-rgs,projected,projected-4x,projected-8x,projected-16x
     settings=()
     for method in ${score_methods//,/ }; do settings+=(--set "$method.weights=$prior"); done
     for method in ${score_methods//,/ }; do

@@ -89,6 +89,7 @@ STEPS = {
     "basis-ncsn": "steps_per_level",
     "basis-ncsn-denoised": "steps_per_level",
     "basis-ncsn-tuned": "steps_per_level",
+    "basis-ncsn-tuned-denoised": "steps_per_level",
     "basis-ncsn-10x": "steps_per_level",
     "dirac": "steps",
     "gaussian": "steps",

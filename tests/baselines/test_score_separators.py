@@ -25,6 +25,7 @@ QUICK: dict[str, dict[str, Any]] = {
     "basis-ncsn": {"steps_per_level": 5},
     "basis-ncsn-code": {"steps_per_level": 5},
     "basis-ncsn-tuned": {"steps_per_level": 5},
+    "basis-ncsn-tuned-denoised": {"steps_per_level": 5},
     "basis-ncsn-10x": {"steps_per_level": 2},
     "dirac": {"steps": 10},
     "gaussian": {"steps": 10},
