@@ -22,6 +22,7 @@ import torch
 from baselines.dirac import constrained
 from baselines.posterior import Problem
 from baselines.score_separator import ScoreSeparator, needs_weighted_sum
+from baselines.settings import check_positive
 from sepbench.protocols import MethodInfo, RunContext, Support, TaskSpec
 
 QUICK_ITERATIONS = 40
@@ -92,6 +93,11 @@ class AlphaRGS(ScoreSeparator):
     info: ClassVar[MethodInfo] = MethodInfo(
         "alpha-rgs", "alpha-RGS", "1", frozenset({"image", "vector"}), "prior", "Jayashankar et al. (2023), Algorithm 1", deterministic=False, max_batch=64
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_positive(self, "rate", "final_rate")
+        check_positive(self, "omega", or_zero=True)
 
     def supports_operator(self, task: TaskSpec) -> Support:
         """Two sources, of which the second is what the first leaves over."""

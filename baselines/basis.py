@@ -15,14 +15,15 @@ MNIST runner uses 3e-5 and 2.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, get_args
 
 import torch
 
 from baselines.posterior import Problem, ncsn_levels
-from baselines.score_separator import ScoreSeparator
+from baselines.score_separator import ScoreSeparator, source_gram
+from baselines.settings import check_positive
 from sepbench.protocols import MethodInfo, RunContext, Supervision, Support, TaskSpec
 
 Start = Literal["uniform", "normal"]
@@ -120,10 +121,15 @@ class Basis(ScoreSeparator):
     final_denoise: bool = False
 
     info: ClassVar[MethodInfo] = _info("basis-ncsn", "BASIS (NCSN)", "Algorithm 1")
+    words: ClassVar[Mapping[str, Sequence[str]]] = {"start": get_args(Start)}
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_positive(self, "delta", "factor")
 
     def supports_operator(self, task: TaskSpec) -> Support:
-        """Refuses settings at which the residual grows: gram is K for a sum, 1/K for a mean, 1/C for a channel mean."""
-        gram = {"sum": task.n_sources, "mean": 1 / task.n_sources, "channel-mean": 1 / task.source_shape[0]}.get(task.operator)
+        """Refuses settings at which the residual grows."""
+        gram = source_gram(task)
         if gram is None:
             return Support(True, "step sizes are not checked for operators with gains of their own")
         if not is_stable(gram, self.delta, self.factor, self.lowest):
@@ -131,6 +137,11 @@ class Basis(ScoreSeparator):
             worst = low if abs(low) > abs(high) else high
             return Support(False, f"diverges: each step multiplies the residual by {worst:.2f}; use a smaller delta or factor")
         return Support(True)
+
+    def needs_any_level(self) -> bool:
+        """Algorithm 1 at the published levels asks for no other; a choice among draws by their likelihood does."""
+        likelihood = self.best_of > 1 and self.criterion != "mixture-error"
+        return likelihood or (self.levels, self.highest, self.lowest) != (10, 1.0, 0.01)
 
     def steps(self, per_level: int) -> list[int]:
         """Steps at each level, highest noise first."""

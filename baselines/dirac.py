@@ -22,6 +22,7 @@ import torch
 
 from baselines.posterior import Problem, karras_levels
 from baselines.score_separator import ScoreSeparator, needs_weighted_sum
+from baselines.settings import check_positive
 from sepbench.protocols import MethodInfo, RunContext, Support, TaskSpec
 
 QUICK_STEPS = 20
@@ -99,8 +100,14 @@ class Dirac(ScoreSeparator):
         "dirac", "MSDM Dirac", "1", frozenset({"image", "vector"}), "prior", "Mariani et al. (2024), sec. 3.3", deterministic=False, max_batch=64
     )
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_positive(self, "churn", or_zero=True)
+
     def supports_operator(self, task: TaskSpec) -> Support:
         """One source is what the others leave over."""
+        if self.slot >= task.n_sources:
+            return Support(False, f"its setting slot is {self.slot}, the task's sources are numbered 0 to {task.n_sources - 1}")
         return needs_weighted_sum(task)
 
     def draw(self, problem: Problem, ctx: RunContext) -> torch.Tensor:

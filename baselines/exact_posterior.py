@@ -1,6 +1,7 @@
 """Exact posterior: independent draws from ``p(sources | mixture)`` in closed form.
 
-Supervision: ``bound``. The row says what a perfect sampler gets at the suite's number of draws and mixtures; no other can do better on average.
+Supervision: ``bound``. The row says what independent exact draws get at the suite's number of draws and mixtures. Draws that are too narrow can lie
+below it in the error of a single moment (their own scatter is smaller), but not in the distance of the distributions.
 
 Gaussian-mixture sources under ``m = sum_k w_k x_k``: one component per source is chosen with its posterior probability, then a Gaussian draw is
 moved onto the mixture (Matheron's rule); see ``sepbench.data.gmm``.
@@ -20,7 +21,7 @@ from sepbench.protocols import MethodInfo, Mixtures, RunContext, Support, TaskSp
 
 @dataclass
 class ExactPosteriorSampler:
-    """Draws that no sampler can better, where the sources' distributions are known Gaussian mixtures."""
+    """Independent draws from the posterior itself, where the sources' distributions are known Gaussian mixtures."""
 
     info: ClassVar[MethodInfo] = MethodInfo(
         name="exact-posterior",

@@ -13,13 +13,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import ClassVar
 
 from torch import Tensor
 
 from baselines.posterior import Problem, karras_levels
-from baselines.score_separator import ScoreSeparator
-from sepbench.protocols import MethodInfo, RunContext
+from baselines.score_separator import ScoreSeparator, source_gram
+from baselines.settings import check_positive
+from sepbench.protocols import MethodInfo, RunContext, Support, TaskSpec
 
 QUICK_STEPS = 20
 """Steps under the quick budget."""
@@ -76,6 +78,23 @@ class Gaussian(ScoreSeparator):
     info: ClassVar[MethodInfo] = MethodInfo(
         "gaussian", "MSDM Gaussian", "1", frozenset({"image", "vector"}), "prior", "Mariani et al. (2024), baseline", deterministic=False, max_batch=64
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_positive(self, "gamma_ratio")
+        check_positive(self, "churn", or_zero=True)
+
+    def supports_operator(self, task: TaskSpec) -> Support:
+        """Refuses settings at which the residual grows; the last step, down to no noise, is taken once and may overshoot."""
+        gram = source_gram(task)
+        if gram is None:
+            return Support(True, "step sizes are not checked for operators with gains of their own")
+        levels, gamma = karras_levels(self.steps, self.highest, self.lowest), min(self.churn / self.steps, math.sqrt(2) - 1)
+        largest = max((1 - below / (above * (1 + gamma)) for above, below in pairwise(levels)), default=0.0)
+        factor = 1 - gram * largest / self.gamma_ratio**2
+        if factor <= -1:
+            return Support(False, f"diverges: a step multiplies the residual by {factor:.2f}; use a larger gamma_ratio or more steps")
+        return Support(True)
 
     def draw(self, problem: Problem, ctx: RunContext) -> Tensor:
         """The reverse diffusion on one batch."""

@@ -28,6 +28,7 @@ import torch
 
 from baselines.posterior import Problem, karras_levels
 from baselines.score_separator import ScoreSeparator, needs_weighted_sum
+from baselines.settings import check_positive
 from sepbench.protocols import MethodInfo, RunContext, Supervision, Support, TaskSpec
 from sepbench.selection import by_denoising_loss
 
@@ -94,7 +95,7 @@ def _best(problem: Problem, clean: torch.Tensor, keep: int, sigmas: Sequence[flo
     count = clean.shape[0] // batch
     problem.evaluations += count * len(sigmas)
     criterion = by_denoising_loss(clean.unflatten(0, (batch, count)), problem.priors, problem.mixtures, problem.noise, sigmas)
-    order = criterion.argsort(dim=1, descending=True, stable=True)[:, :keep]
+    order = criterion.nan_to_num(nan=-math.inf).argsort(dim=1, descending=True, stable=True)[:, :keep]
     first: torch.Tensor = count * torch.arange(batch, device=order.device)[:, None]
     return (first + order).flatten()
 
@@ -135,6 +136,9 @@ class Projected(ScoreSeparator):
         falls = min(counts) > 0 and list(counts) == sorted(counts, reverse=True)
         if len(counts) != len(steps) or not falls or list(steps) != sorted(set(steps)):
             raise ValueError("prune_after must rise from 1 and survivors fall from candidates, one for each")
+        if not 0 <= self.stochasticity <= 1:
+            raise ValueError(f"stochasticity is a share from 0 to 1, got {self.stochasticity}")
+        check_positive(self, "rho")
 
     def supports_operator(self, task: TaskSpec) -> Support:
         """The projection is written for weighted sums."""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 
 import torch
 
 from baselines.posterior import Problem
+from baselines.settings import check_settings
 from sepbench.errors import MethodError, UnsupportedTaskError
 from sepbench.protocols import HasDensity, MethodInfo, Mixtures, RunContext, ScorePrior, Support, TaskSpec, TrainingView
 from sepbench.selection import by_denoising_loss, by_log_prior, by_mixture_error, select, weighted_mean
@@ -29,6 +29,11 @@ def needs_weighted_sum(task: TaskSpec) -> Support:
     if task.operator not in ("sum", "mean", "gain"):
         return Support(False, f"solves the mixture for one source, which operator {task.operator!r} does not allow; basis-ncsn and gaussian take any operator")
     return Support(True)
+
+
+def source_gram(task: TaskSpec) -> float | None:
+    """The eigenvalue of ``A A^T``, by which a gradient step on the likelihood multiplies the residual; None where gains decide it."""
+    return {"sum": float(task.n_sources), "mean": 1 / task.n_sources, "channel-mean": 1 / task.source_shape[0]}.get(task.operator)
 
 
 def _log_probs(sources: torch.Tensor, priors: Sequence[ScorePrior]) -> torch.Tensor:
@@ -51,8 +56,8 @@ class ScoreSeparator:
     """A separator that samples the posterior under a score prior.
 
     Attributes:
-        weights: path of a ``.safetensors`` prior with its card, or, for a method of one prior per class, as many paths as there are sources, in their
-            order, with commas between; empty for what ships for the task's data set.
+        weights: path of a ``.safetensors`` prior with its card, or ``package.module:NAME`` of any object with ``score(x, sigma)``; for a method of
+            one prior per class as many as there are sources, in their order, with commas between; empty for what ships for the task's data set.
         precision: arithmetic of the network, ``float32`` or ``bfloat16``.
         best_of: draws of which the one with the best criterion is kept.
         criterion: ``denoising-loss`` (of all sources, at ``loss_sigmas``), ``log-prior`` (their log densities, through the probability flow where the
@@ -73,43 +78,44 @@ class ScoreSeparator:
     info: ClassVar[MethodInfo]
     per_class: ClassVar[bool] = False
     """One prior per source class. Such a method knows the classes, so its supervision is ``sources``."""
+    words: ClassVar[Mapping[str, Sequence[str]]] = {}
+    """What the settings that a method adds and that are words may be."""
     weights_sha256: str = field(default="", init=False)
     _priors: list[ScorePrior] = field(default_factory=list, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        choices = {"precision": ("float32", "bfloat16"), "criterion": get_args(Criterion), "combine": ("best", "mean")}
-        for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
-        for setting in fields(self):
-            value = getattr(self, setting.name, None) if setting.init else None
-            if str(setting.type).startswith("tuple["):  # one value on the command line is a tuple of one
-                numbers = tuple(value) if isinstance(value, (list, tuple)) else (value,)
-                if not all(isinstance(number, (int, float)) for number in numbers):
-                    raise ValueError(f"{setting.name} takes numbers with commas between, got {value!r}")
-                setattr(self, setting.name, numbers)
-            if setting.type == "int" and setting.name != "slot" and isinstance(value, int) and value < 1:
-                raise ValueError(f"{setting.name} must be at least 1, got {value}")
+        check_settings(self, {"precision": ("float32", "bfloat16"), "criterion": get_args(Criterion), "combine": ("best", "mean"), **self.words})
         highest, lowest = getattr(self, "highest", 1.0), getattr(self, "lowest", 0.01)
         if self.temperature <= 0 or not self.loss_sigmas or min(self.loss_sigmas) <= 0 or not 0 < lowest < highest:
             raise ValueError("temperature, loss_sigmas and noise levels must be positive, and lowest below highest")
+        if self.weights:
+            from baselines.priors import own_weights
+
+            self.weights_sha256 = own_weights.digests(self.weights)  # known before the fit: other weights under the same path are another run
 
     def supports(self, task: TaskSpec) -> Support:
         """A prior must exist for the data set, at the task's own shape; where the true one is known, it is used.
 
         Raises:
-            DataError: weights of the user's that are not there or have no card.
+            DataError: weights that are not there, are not those of their card, or do not fit the task or the settings.
         """
         if self.weights:
-            own = self._supports_weights(task)
-            return own if not own.ok else self.supports_operator(task)
+            from baselines.priors import own_weights
+
+            ten_levels_do = not self.needs_any_level() and self.precision == "float32"
+            own_weights.check(self.weights, task, self.info.name, task.n_sources if self.per_class else 1, ten_levels_do)
+            return self.supports_operator(task)
         if task.analytic_prior:
             if self.per_class:
                 return Support(False, "the true prior of every source is known here and every sampler gets it; there are no classes to learn")
             return self.supports_operator(task)
         from baselines.priors.shipped import find_weights
+        from baselines.priors.weights_io import check_weights
 
-        missing = [k for k in range(task.n_sources) if find_weights(task, k, self.per_class) is None]
+        found = [find_weights(task, k, self.per_class) for k in range(task.n_sources)]
+        for path, sha256 in {entry.path: entry.sha256 for entry in found if entry is not None}.items():
+            check_weights(path, sha256)
+        missing = [k for k, entry in enumerate(found) if entry is None]
         if missing:
             where = task.datasets[missing[0]] if task.datasets else task.suite
             which = f" of class {task.source_classes[missing[0]]}" if self.per_class else ""
@@ -117,23 +123,9 @@ class ScoreSeparator:
             return Support(False, f"no prior ships for {where}{which} at {wanted}; train one and give it with --set {self.info.name}.weights=FILE")
         return self.supports_operator(task)
 
-    def _supports_weights(self, task: TaskSpec) -> Support:
-        """Whether the user's own weights are as many as the method takes, and of the task's shape."""
-        from baselines.priors.weights_io import check_weights
-
-        files = self._weight_files()
-        needed = task.n_sources if self.per_class else 1
-        if len(files) != needed:
-            return Support(False, f"{self.info.name} takes {needed} prior{'s' * (needed > 1)} on this task, its setting weights names {len(files)}")
-        for path in files:
-            shape = check_weights(path)
-            if shape != task.source_shape:
-                own, wanted = ("x".join(map(str, sizes)) for sizes in (shape, task.source_shape))
-                return Support(False, f"{path} was trained on signals of shape {own}, the task has {wanted}; train one with `sepbench train`")
-        return Support(True)
-
-    def _weight_files(self) -> list[Path]:
-        return [Path(part.strip()) for part in self.weights.split(",")]
+    def needs_any_level(self) -> bool:
+        """Whether the prior is asked for other noise levels than the ten of NCSN; overridden where it is not."""
+        return True
 
     def supports_operator(self, task: TaskSpec) -> Support:
         """Overridden by samplers that need more than any linear operator."""
@@ -146,13 +138,13 @@ class ScoreSeparator:
 
     def fit(self, view: TrainingView, ctx: RunContext) -> None:
         """Load the prior; no training data are touched."""
+        from baselines.priors import own_weights
         from baselines.priors.shipped import find_weights
-        from baselines.priors.weights_io import file_sha256, load_prior
+        from baselines.priors.weights_io import load_prior
 
         if self.weights:
-            files = self._weight_files()
-            self._priors = [load_prior(path, precision=self.precision, device=ctx.device) for path in files]
-            self.weights_sha256 = ",".join(file_sha256(path) for path in files)
+            self._priors = list(own_weights.load(self.weights, ctx.task.source_shape, self.precision, ctx.device))
+            self.weights_sha256 = own_weights.digests(self.weights)
             return
         if ctx.task.analytic_prior:
             self._priors = [view.prior(slot) for slot in range(ctx.task.n_sources)]

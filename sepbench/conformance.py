@@ -15,8 +15,10 @@ import torch
 
 from sepbench.errors import SepbenchError, SupervisionError
 from sepbench.noise import NoiseSource
-from sepbench.protocols import Budget, Domain, HasLogProb, MethodInfo, Mixtures, PosteriorSampler, RunContext, Separator, Supervision, Support
-from sepbench.registry import create_separator
+from sepbench.protocols import Budget, Domain, HasLogProb, MethodInfo, Mixtures, PosteriorSampler, RunContext, Separator, Supervision
+from sepbench.registry import create_separator, flat
+from sepbench.run.plan import SupportError, ask_support
+from sepbench.run.separate import ContractError, one_line
 from sepbench.suites.model import Task
 
 TOLERANCE = 1e-3
@@ -60,7 +62,7 @@ class _Subject:
         return self.task.mixture_set().mixtures(ids, self.device)
 
     def separate(self, separator: Separator, ctx: RunContext, ids: torch.Tensor) -> torch.Tensor:
-        return separator.separate(self.mixtures(ids), ctx)
+        return _tensor("separate", separator.separate(self.mixtures(ids), ctx))
 
 
 def validate_method(
@@ -70,32 +72,41 @@ def validate_method(
 
     Raises:
         UnknownNameError: no such method.
+        MethodError: it cannot be created.
         SepbenchError: the method does not support the task (the message carries its reason).
     """
     subject = _Subject(name, task, device, budget, settings or {}, min(examples, task.n_examples))
     separator = create_separator(name, subject.settings)
     checks = [_check_info(name, separator.info)]
-    support = separator.supports(task.spec)
-    checks.append(Check("supports() answers with a Support", isinstance(support, Support), support.note or "no caveat"))
+    try:
+        support = ask_support(name, separator, task.spec)
+    except SupportError as error:
+        return [*checks, Check("supports() answers with a Support", False, str(error))]
+    checks.append(Check("supports() answers with a Support", True, support.note or "no caveat"))
     if not support.ok:
-        raise SepbenchError(f"{name} does not take {task.spec.suite}/{task.spec.name}: {support.note}; choose another with --suite and --task")
+        raise SepbenchError(f"{name} does not take {task.spec.suite}/{task.spec.name}: {flat(support.note)}; choose another with --suite and --task")
     checks.extend(_check_supervision(subject, separator))
     before = _GlobalState.read()
     try:
         fitted, ctx = subject.fitted(seed=0)
-    except Exception as error:  # a failed fit is a finding, not a crash of the checker
-        return [*checks, Check("fit() works on what the declared supervision hands out", False, _one_line(error))]
+    except (Exception, SystemExit) as error:  # a failed fit is a finding, not a crash of the checker
+        return [*checks, Check("fit() works on what the declared supervision hands out", False, one_line(error))]
     checks.append(Check("fit() works on what the declared supervision hands out", True, fitted.info.supervision))
     try:
         checks.extend(_check_estimates(subject, fitted, ctx))
-    except Exception as error:
-        return [*checks, Check("separate() runs", False, _one_line(error))]
+    except ContractError as error:
+        return [*checks, Check("separate() runs", False, str(error))]
+    except (Exception, SystemExit) as error:
+        return [*checks, Check("separate() runs", False, one_line(error))]
     checks.append(before.compare(_GlobalState.read()))
     return checks
 
 
-def _one_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".replace("\n", " ")[:300]
+def _tensor(called: str, returned: object) -> torch.Tensor:
+    """What a method returned; without this check a numpy array passes for a tensor until it breaks somewhere else."""
+    if not isinstance(returned, torch.Tensor):
+        raise ContractError(f"{called} returned {type(returned).__name__} instead of a tensor")
+    return returned
 
 
 def _check_info(name: str, info: MethodInfo) -> Check:
@@ -104,12 +115,13 @@ def _check_info(name: str, info: MethodInfo) -> Check:
         problems.append(f"info.name is {info.name!r}, registered as {name!r}")
     if info.supervision not in get_args(Supervision):
         problems.append(f"supervision {info.supervision!r} is none of {', '.join(get_args(Supervision))}")
-    if not info.domains or not info.domains <= set(get_args(Domain)):
-        problems.append(f"domains {sorted(info.domains)} must be some of {', '.join(get_args(Domain))}")
+    if not isinstance(info.domains, frozenset) or not info.domains or not info.domains <= set(get_args(Domain)):
+        shown = sorted(map(str, info.domains)) if isinstance(info.domains, frozenset) else info.domains
+        problems.append(f"domains {shown} must be a frozenset of some of {', '.join(get_args(Domain))}")
     for field in ("title", "version", "paper"):
         if not getattr(info, field):
             problems.append(f"{field} is empty")
-    if info.max_batch < 1 or "--" in info.name or info.name != info.name.lower():
+    if not isinstance(info.max_batch, int) or info.max_batch < 1 or "--" in str(info.name) or info.name != str(info.name).lower():
         problems.append("max_batch must be positive; the name lower-case and without '--'")
     return Check("info is complete", not problems, "; ".join(problems) or f"{info.title}, version {info.version}")
 
@@ -129,7 +141,7 @@ def _check_estimates(subject: _Subject, separator: Separator, ctx: RunContext) -
     ids = torch.arange(subject.examples)
     mixtures = subject.mixtures(ids)
     values, kept_ids = mixtures.values.clone(), mixtures.example_ids.clone()
-    estimates = separator.separate(mixtures, ctx)
+    estimates = _tensor("separate", separator.separate(mixtures, ctx))
     spec = subject.task.spec
     wanted = (subject.examples, spec.n_sources, *spec.source_shape)
     yield Check("estimates have shape (B, K, ...)", tuple(estimates.shape) == wanted, f"{tuple(estimates.shape)}, wanted {wanted}")
@@ -178,14 +190,14 @@ def _check_batches(subject: _Subject, separator: Separator, ctx: RunContext, est
 def _check_options(subject: _Subject, separator: Separator, ctx: RunContext, mixtures: Mixtures, estimates: torch.Tensor) -> Iterator[Check]:
     batch, sources = estimates.shape[:2]
     if isinstance(separator, PosteriorSampler):
-        draws = separator.sample(mixtures, 2, ctx)
+        draws = _tensor("sample", separator.sample(mixtures, 2, ctx))
         wanted = (batch, 2, *estimates.shape[1:])
         good = tuple(draws.shape) == wanted and not torch.equal(draws[:, 0], draws[:, 1])
         yield Check("sample() gives (B, N, K, ...) with different draws", good, f"{tuple(draws.shape)}, wanted {wanted}")
     else:
         yield Check("sample() gives (B, N, K, ...) with different draws", None, "not offered")
     if isinstance(separator, HasLogProb):
-        log_prob = separator.log_prob(estimates)
+        log_prob = _tensor("log_prob", separator.log_prob(estimates))
         good = tuple(log_prob.shape) == (batch, sources) and bool(torch.isfinite(log_prob).all())
         yield Check("log_prob() gives finite (B, K)", good, f"{tuple(log_prob.shape)}")
     else:

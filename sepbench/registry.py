@@ -14,15 +14,16 @@ The project's own methods in ``baselines/`` are registered in just this way.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
-from sepbench.errors import MethodError, SuiteError, UnknownNameError
-from sepbench.protocols import Separator
+from sepbench.errors import MethodError, SepbenchError, SuiteError, UnknownNameError
+from sepbench.protocols import MethodInfo, Separator
 from sepbench.resources import suites_root
 
 SEPARATOR_GROUP = "sepbench.separators"
@@ -51,16 +52,47 @@ def separator_class(name: str) -> type:
 
     Raises:
         UnknownNameError: no such method.
-        MethodError: its module cannot be imported.
+        MethodError: its module cannot be imported, or the entry point names something that cannot be called.
     """
     points = _separators()
     if name not in points:
         raise nearest(name, sorted(points), "method")
     try:
         loaded = points[name].load()
-    except Exception as error:  # whatever a third party's module raises, it must not take the command line down
-        raise MethodError(f"method {name!r} ({points[name].value}) cannot be loaded: {type(error).__name__}: {error}") from error
+    except (Exception, SystemExit) as error:  # whatever a third party's module raises, it must not take the command line down
+        raise MethodError(f"method {name!r} ({points[name].value}) cannot be loaded: {_reason(error)}") from error
+    if not callable(loaded):
+        raise MethodError(f"method {name!r} ({points[name].value}) is of type {type(loaded).__name__}; its entry point must name the method's class")
     return loaded  # type: ignore[no-any-return]
+
+
+def flat(text: object) -> str:
+    """A text of somebody else's on one line."""
+    return " ".join(str(text).split())
+
+
+def _reason(error: BaseException) -> str:
+    return f"{type(error).__name__}: {flat(error)}" if flat(error) else type(error).__name__
+
+
+@contextmanager
+def method_code(name: str, failed: str, becomes: type[MethodError] = MethodError) -> Iterator[None]:
+    """Around a call into a method: what it raises becomes one line, sepbench's own errors come through.
+
+    Args:
+        name: the method.
+        failed: what did not work; stands in the message after the method's name.
+        becomes: the error's class.
+
+    Raises:
+        MethodError: the method raised anything else, SystemExit included: it must not end the command as if all were well.
+    """
+    try:
+        yield
+    except SepbenchError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise becomes(f"method {name!r} {failed}: {_reason(error)}") from error
 
 
 def setting_names(cls: type) -> list[str]:
@@ -75,21 +107,34 @@ def create_separator(name: str, settings: Mapping[str, Any] | None = None) -> Se
 
     Raises:
         UnknownNameError: no such method or no such setting.
-        MethodError: it cannot be loaded, refuses its settings or does not offer the ``Separator`` contract.
+        MethodError: it cannot be loaded, refuses its settings, cannot be created or does not offer the ``Separator`` contract.
     """
     cls = separator_class(name)
-    known = setting_names(cls)
+    with method_code(name, "has no settings that can be listed"):
+        known = setting_names(cls)
     for key in settings or {}:
         if key not in known:
             raise nearest(key, known, f"setting of {name}")
     separator: object
-    try:
-        separator = cls(**(settings or {}))
-    except (TypeError, ValueError) as error:
-        raise MethodError(f"method {name!r} refuses its settings: {error}") from error
-    if not isinstance(separator, Separator):
-        raise MethodError(f"method {name!r} ({cls.__module__}.{cls.__qualname__}) lacks info, supports, fit or separate; see sepbench.protocols.Separator")
-    return separator
+    with method_code(name, "cannot be created"):
+        try:
+            separator = cls(**(settings or {}))
+        except (TypeError, ValueError) as error:
+            raise MethodError(f"method {name!r} refuses its settings: {flat(error)}") from error
+    return _checked(name, separator)
+
+
+def _checked(name: str, separator: Any) -> Separator:
+    made = type(separator)
+    with method_code(name, "cannot say its info"):
+        # Read openly where the class has one: hasattr, by which a protocol asks, would call a property that fails a missing one.
+        info: object = separator.info if hasattr(made, "info") else getattr(separator, "info", None)
+        keeps_contract = isinstance(separator, Separator)
+    if not keeps_contract:
+        raise MethodError(f"method {name!r} ({made.__module__}.{made.__qualname__}) lacks info, supports, fit or separate; see sepbench.protocols.Separator")
+    if not isinstance(info, MethodInfo):
+        raise MethodError(f"method {name!r}: info must be a sepbench.protocols.MethodInfo, got {type(info).__name__}")
+    return separator  # type: ignore[no-any-return]
 
 
 def settings_of(separator: object) -> dict[str, Any]:

@@ -43,6 +43,8 @@ def weighted_mean(draws: torch.Tensor, criterion: torch.Tensor, temperature: flo
         exchangeable: sources share a prior, so that draws may hold them in another order; they are put into that of the best draw.
     """
     best = select(draws, criterion)
+    lost = criterion.isnan().to(draws.device).reshape(*criterion.shape, *([1] * (draws.ndim - 2)))
+    draws = draws.masked_fill(lost, 0)  # a weight of zero does not take a NaN away
     aligned = _in_order_of(best, draws) if exchangeable else draws
     weights = torch.softmax(criterion.nan_to_num(nan=-math.inf) / temperature, dim=1).to(draws)
     mean: torch.Tensor = torch.einsum("bn,bn...->b...", weights, aligned)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import count
 
+import broken_methods
 import pytest
 import torch
 
@@ -107,6 +108,32 @@ def test_an_honest_method_passes(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_each_fault_is_found(monkeypatch: pytest.MonkeyPatch, fault: str, rule: str) -> None:
     broken = [check.rule for check in _validate(monkeypatch, lambda: _broken(fault)) if check.passed is False]
     assert any(rule in found for found in broken), broken
+
+
+BREAKERS = {
+    "SupportsIsTrue": ("supports() answers with a Support", "method 'subject': supports() must return a sepbench.protocols.Support, got bool"),
+    "SupportsRaises": ("supports() answers with a Support", "method 'subject' cannot say whether it supports task 'class-split': KeyError: 'operator\\nname'"),
+    "SupportsExits": ("supports() answers with a Support", "method 'subject' cannot say whether it supports task 'class-split': SystemExit: 0"),
+    "ExitsInFit": ("fit() works on what the declared supervision hands out", "SystemExit: 3"),
+    "ExitsInSeparate": ("separate() runs", "SystemExit: [/x] done"),
+    "ReturnsAnArray": ("separate() runs", "separate returned ndarray instead of a tensor"),
+    "SamplesAnArray": ("separate() runs", "sample returned ndarray instead of a tensor"),
+}
+
+
+@pytest.mark.parametrize(("what", "rule", "seen"), [(what, *found) for what, found in BREAKERS.items()], ids=BREAKERS.keys())
+def test_what_is_wrong_is_the_last_row(monkeypatch: pytest.MonkeyPatch, what: str, rule: str, seen: str) -> None:
+    checks = _validate(monkeypatch, getattr(broken_methods, what))
+    assert checks[-1] == Check(rule, False, seen)
+    assert [check.rule for check in checks if check.passed is False] == ["info is complete", rule]  # registered under another name
+
+
+def test_info_of_the_wrong_kinds_is_one_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong = replace(INFO, name=7, domains=["image"], max_batch="many")  # type: ignore[arg-type]
+    found = _validate(monkeypatch, lambda: Honest(wrong))[0]
+    assert found.passed is False
+    for text in ("info.name is 7", "domains ['image'] must be a frozenset of some of image, audio, vector", "max_batch must be positive"):
+        assert text in found.detail
 
 
 def test_a_task_that_is_not_supported_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib.metadata import EntryPoint
 
 import pytest
+from broken_methods import register
 
 from sepbench import registry
 from sepbench.errors import MethodError, SuiteError, UnknownNameError
@@ -48,6 +49,47 @@ def test_a_broken_third_party_method_is_one_clear_error(monkeypatch: pytest.Monk
     _with_entry_point(monkeypatch, value)
     with pytest.raises(MethodError, match=message):
         registry.create_separator("mine")
+
+
+BROKEN = {
+    "RaisesWhenMade": "method 'toy' cannot be created: RuntimeError: no licence",
+    "ExitsWhenMade": "method 'toy' cannot be created: SystemExit: 0",
+    "InfoIsADict": "method 'toy': info must be a sepbench.protocols.MethodInfo, got dict",
+    "InfoIsNone": "method 'toy': info must be a sepbench.protocols.MethodInfo, got NoneType",
+    "InfoRaises": "method 'toy' cannot say its info: RuntimeError: no info today",
+    "InfoMissesAnAttribute": "method 'toy' cannot say its info: AttributeError: 'InfoMissesAnAttribute' object has no attribute 'information'",
+    "make_nothing": "method 'toy' (builtins.NoneType) lacks info, supports, fit or separate; see sepbench.protocols.Separator",
+    "NO_METHOD": "method 'toy' (broken_methods:NO_METHOD) is of type int; its entry point must name the method's class",
+    "torch": "method 'toy' (broken_methods:torch) is of type module; its entry point must name the method's class",
+    "INFO": "method 'toy' (broken_methods:INFO) is of type MethodInfo; its entry point must name the method's class",
+    "__builtins__": "method 'toy' (broken_methods:__builtins__) is of type dict; its entry point must name the method's class",
+    "Any": "method 'toy' refuses its settings: Any cannot be instantiated",
+}
+
+
+@pytest.mark.parametrize(("what", "message"), BROKEN.items(), ids=BROKEN.keys())
+def test_what_cannot_be_made_into_a_method_is_one_line(monkeypatch: pytest.MonkeyPatch, what: str, message: str) -> None:
+    register(monkeypatch, "toy", what)
+    with pytest.raises(MethodError) as caught:
+        registry.create_separator("toy")
+    assert str(caught.value) == message
+
+
+def test_refused_settings_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    register(monkeypatch, "toy", "RefusesItsSettings")
+    with pytest.raises(MethodError, match=r"^method 'toy' refuses its settings: gain must be positive$"):
+        registry.create_separator("toy")
+
+
+def test_a_class_without_a_signature_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    _with_entry_point(monkeypatch, "builtins:dict")
+    with pytest.raises(MethodError, match="method 'mine' has no settings that can be listed: ValueError: no signature found"):
+        registry.create_separator("mine")
+
+
+def test_info_may_come_with_the_instance(monkeypatch: pytest.MonkeyPatch) -> None:
+    register(monkeypatch, "toy", "InfoComesWithTheInstance")
+    assert registry.create_separator("toy").info.name == "toy"
 
 
 @pytest.mark.parametrize(("value", "message"), [("nowhere:SUITE", "cannot be loaded"), ("os:sep", "not a file")])

@@ -88,7 +88,7 @@ def sample_report(samples: torch.Tensor, training: torch.Tensor, held_out: torch
         samples, training, held_out: ``(N, C, H, W)`` images in [0, 1] or uint8; the first ``len(held_out)`` training images are compared.
     """
     count = min(len(training), len(held_out))
-    half = count // 2
+    half = max(1, count // 2)
     to_training = float(nearest_distances(samples, training[:count]).median())
     to_held_out = float(nearest_distances(samples, held_out[:count]).median())
     return {

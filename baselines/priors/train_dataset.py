@@ -10,7 +10,7 @@ from typing import Protocol
 import torch
 
 from baselines.priors.score_prior import ScorePrior
-from baselines.priors.train_score import RECIPES, Recipe, export, train_score
+from baselines.priors.train_score import RECIPES, Recipe, check_writable, export, train_score
 from baselines.priors.training import Progress
 from baselines.priors.weights_io import load_prior
 from sepbench.errors import SepbenchError
@@ -66,14 +66,18 @@ def train_dataset(
     The recipe's last so many images are held out for validation, as the suites do; ``labels`` chooses classes among both parts.
 
     Raises:
-        SepbenchError: images that the network cannot take, labels that leave nothing, or weights that are no U-Net.
+        SepbenchError: images that the network cannot take, labels that leave nothing, weights that are no U-Net,
+            or a place that cannot be written.
     """
     recipe = recipe_for(signals.name, signals.shape)
+    if len(signals) <= recipe.held_out:
+        raise SepbenchError(f"data set {signals.name!r} has {len(signals)} training images, of which {recipe.held_out} would be held out; it takes more")
     parts = [torch.arange(len(signals) - recipe.held_out), torch.arange(len(signals) - recipe.held_out, len(signals))]
     if labels:
         parts = [rows[torch.isin(signals.labels[rows], torch.tensor(labels))] for rows in parts]
     if min(len(rows) for rows in parts) == 0:
         raise SepbenchError(f"data set {signals.name!r} has no training images of classes {', '.join(map(str, labels))}; see its labels")
+    check_writable(out, "--out")
     start = None
     if init is not None:
         loaded = load_prior(init)

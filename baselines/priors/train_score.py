@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import errno
+import hashlib
 import importlib.util
 import os
 import platform
@@ -23,7 +25,7 @@ from baselines.priors.samples import draw_samples, sample_report, write_sheet
 from baselines.priors.score_prior import ScorePrior
 from baselines.priors.score_unet import ScoreUNet, UNetConfig
 from baselines.priors.train_config import TrainConfig, derived_seed
-from baselines.priors.training import Progress, Trainer
+from baselines.priors.training import CHECKPOINT, Progress, Trainer
 from baselines.priors.weights_io import images_sha256, load_prior, save_prior
 from sepbench.errors import SepbenchError
 from sepbench.noise import NoiseSource
@@ -64,10 +66,43 @@ def build_model(layout: UNetConfig, images: torch.Tensor, seed: int, init: Score
         torch.default_generator.manual_seed(derived_seed(seed, "weights"))
         network = ScoreUNet(layout)
     if init is not None:
-        network.load_state_dict(init.denoiser.network.state_dict())
+        try:
+            network.load_state_dict(init.denoiser.network.state_dict())
+        except RuntimeError:
+            have, need = (sum(p.numel() for p in net.parameters()) for net in (init.denoiser.network, network))
+            raise SepbenchError(
+                f"the weights to start from ({init.name}, {have:,} parameters) are of another layout than this data set's recipe ({need:,} parameters); "
+                "start from weights of the same recipe, or from none"
+            ) from None
         return EDMDenoiser(network, init.denoiser.sigma_data, init.denoiser.mean)
     pixels = images.to(torch.float64) / (255.0 if images.dtype == torch.uint8 else 1.0)
     return EDMDenoiser(network, sigma_data=float(pixels.std()), mean=float(pixels.mean()))
+
+
+def check_writable(path: Path, option: str) -> None:
+    """Make the folder of a file that training will write, and try to write there: hours later is too late to learn that it cannot be.
+
+    Raises:
+        SepbenchError: it cannot be written, or its card or sheet of samples would replace it.
+    """
+    if path.suffix in (".json", ".png"):
+        raise SepbenchError(f"{option} {path}: the card and a picture take .json and .png beside the weights; name the weights NAME.safetensors")
+    probe = f"{path.name}.{os.getpid()}.tmp"  # a name of its own: a run under way may be writing in the same folder
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        (path.parent / probe).touch()
+        (path.parent / probe).unlink()
+    except OSError as error:
+        reason = f"{path.parent} is no folder" if isinstance(error, FileExistsError) else error.strerror or error
+        raise SepbenchError(f"cannot write {path}: {reason}; choose another place with {option}") from error
+
+
+def _digest(prior: ScorePrior) -> str:
+    """Of the weights alone: not of their file, which may be renamed or written anew."""
+    tensors = prior.denoiser.network.state_dict()
+    return hashlib.sha256("".join(f"{name} {images_sha256(value)}\n" for name, value in tensors.items()).encode()).hexdigest()
 
 
 def train_score(
@@ -95,11 +130,16 @@ def train_score(
         device: ``cpu`` or ``cuda``.
         export_only: take the run as it stands in its last checkpoint, without another step (another process may be training it).
         progress: told a fraction and a line of text now and then.
+
+    Raises:
+        SepbenchError: the folder cannot be written, or holds a run that another request led to.
     """
     if images.ndim != 4 or images.shape[1] != layout.channels or any(n % 4 for n in images.shape[2:]):
         raise ValueError(f"images must be (N, {layout.channels}, H, W) with H and W multiples of 4, got {tuple(images.shape)}")
     model = build_model(layout, images, config.seed, init).to(device)
-    trainer = Trainer(model, images, held_out, config, folder)
+    if not export_only:
+        check_writable(folder / CHECKPOINT, "--folder")
+    trainer = Trainer(model, images, held_out, config, folder, init=None if init is None else _digest(init))
     if not export_only:
         trainer.run(deadline_minutes=deadline_minutes, progress=progress)
     elif trainer.step == 0:
@@ -148,6 +188,7 @@ def export(trainer: Trainer, path: Path, data_name: str, command: str, notes: st
             "minutes": round(trainer.seconds / 60, 1),
             "seed": trainer.config.seed,
             "config": asdict(trainer.config),
+            "asked": dict(trainer.asked),
             "command": command,
             "hardware": hardware(),
             "packages": {"torch": torch.__version__, "python": platform.python_version()},
@@ -197,6 +238,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--init", type=Path, default=None, help="weights of a prior to start from, for fine-tuning")
     parser.add_argument("--export-only", action="store_true", help="write the last checkpoint's weights without training on")
     args = parser.parse_args(argv)
+    if args.out is not None:
+        check_writable(args.out, "--out")
     recipe = RECIPES[args.recipe]
     changes = {key: value for key in ("steps", "batch", "workers", "seed") if (value := getattr(args, key)) is not None}
     config = TrainConfig(**{**asdict(recipe.config), **changes})

@@ -14,7 +14,7 @@ import copy
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -27,7 +27,7 @@ from baselines.priors.denoising_loss import BandMeans, as_float, denoising_losse
 from baselines.priors.edm import EDMDenoiser
 from baselines.priors.optimiser import Mapper, Optimiser
 from baselines.priors.train_config import TrainConfig, batch_indices, draw_sigmas, generator, mirrored, rate_share
-from baselines.priors.weights_io import write_atomically
+from baselines.priors.weights_io import images_sha256, write_atomically
 from sepbench.errors import SepbenchError
 
 CHECKPOINT = "checkpoint.pt"
@@ -61,12 +61,13 @@ class Trainer:
         held_out: validation images of the same kind; the first 512 are used.
         config: settings; must equal those of a checkpoint that is resumed, but for ``steps``.
         folder: where the run lives; made if missing.
+        init: digest of the weights that the model was given to start from; None where they were drawn.
 
     Raises:
-        SepbenchError: the folder holds a run with other settings.
+        SepbenchError: the folder holds a run with other settings, images or weights to start from.
     """
 
-    def __init__(self, model: EDMDenoiser, images: torch.Tensor, held_out: torch.Tensor, config: TrainConfig, folder: Path) -> None:
+    def __init__(self, model: EDMDenoiser, images: torch.Tensor, held_out: torch.Tensor, config: TrainConfig, folder: Path, init: str | None = None) -> None:
         self.model, self.images, self.config, self.folder = model, images, config, folder
         self.device = next(model.parameters()).device
         self.held_out = as_float(held_out[:_VALIDATION_IMAGES])
@@ -78,6 +79,8 @@ class Trainer:
         self.seconds = 0.0
         self.decay_start: int | None = None
         self.decay_steps = 0
+        self.origin = {"init": init, "images": images_sha256(images)}
+        self.asked: Mapping[str, float | None] = {}  # the length that the last call of run() asked for
         folder.mkdir(parents=True, exist_ok=True)
         if (folder / CHECKPOINT).exists():
             self._restore(folder / CHECKPOINT)
@@ -159,6 +162,21 @@ class Trainer:
         # On disk at once: a run killed from here on repeats the decay from this very step, whatever the clock says then.
         self.save(self.folder / CHECKPOINT)
 
+    def _accept(self, asked: Mapping[str, float | None]) -> None:
+        """Take the length that is asked for. Once the decay has begun the length is decided, and what another request led to is not handed out."""
+        if not self.finished and self.decay_start is None:
+            self.asked = asked
+            return
+        changed = [f"{key} {was or 'not given'} then, {asked[key] or 'not given'} now" for key, was in self.asked.items() if asked[key] != was]
+        if not changed:
+            return
+        end = self.asked["steps"] if self.decay_start is None else self.decay_start + self.decay_steps
+        if end is None or self.step >= end:
+            what, first = f"a finished run of {self.step} steps", ""
+        else:
+            what, first = f"an unfinished run, {self.step} of {end} steps", "ask for the same to finish it, "
+        raise SepbenchError(f"{self.folder} holds {what} ({', '.join(changed)}); {first}give another --folder, or delete it to train anew")
+
     def run(
         self,
         deadline_minutes: float | None = None,
@@ -175,7 +193,11 @@ class Trainer:
             log_every: steps per row of the log.
             validate_every: steps between validations, a multiple of ``log_every``.
             progress: told the fraction done and a line of text with every row of the log.
+
+        Raises:
+            SepbenchError: the folder's run is finished, or in its decay, and was asked for with other steps or another deadline.
         """
+        self._accept({"steps": self.config.steps, "minutes": deadline_minutes})
         deadline = None if deadline_minutes is None else 60.0 * deadline_minutes
         self._drop_log_after(self.step)
         last_save = last = time.monotonic()
@@ -244,6 +266,8 @@ class Trainer:
         """Write the whole state atomically."""
         state = {
             "config": asdict(self.config),
+            "origin": self.origin,
+            "asked": dict(self.asked),
             "step": self.step,
             "seconds": self.seconds,
             "decay": (self.decay_start, self.decay_steps),
@@ -255,16 +279,31 @@ class Trainer:
         }
         write_atomically(path, lambda temporary: torch.save(state, temporary))
 
-    def _restore(self, path: Path) -> None:
-        state = torch.load(path, map_location=self.device, weights_only=True)
+    def _read(self, path: Path) -> dict[str, Any]:
+        try:
+            state = torch.load(path, map_location=self.device, weights_only=True)
+        except Exception as error:  # torch raises what its parser met: pickle, zip or end of file, some without a word and some with a page
+            raise SepbenchError(f"{path} cannot be read as a checkpoint ({type(error).__name__}); delete it, or train in another folder") from error
+        if not isinstance(state, dict) or not {"config", "scale", "model", "ema", "optimiser", "step"} <= set(state):
+            raise SepbenchError(f"{path} is no checkpoint of this trainer; delete it, or train in another folder")
+        return state
+
+    def _refuse_another_run(self, path: Path, state: Mapping[str, Any]) -> None:
         # A checkpoint from before a setting existed was trained at that setting's default.
         found = asdict(TrainConfig(steps=1)) | state["config"]
         wanted, found = (json.loads(json.dumps(c)) for c in (asdict(self.config), found))
         changed = sorted(key for key in wanted if key != "steps" and wanted[key] != found[key])
         if changed:
             raise SepbenchError(f"{path} was trained with other settings ({', '.join(changed)}); use those or another folder")
-        if state["scale"] != (self.model.sigma_data, self.model.mean):
-            raise SepbenchError(f"{path} was trained on other images (mean and deviation differ); use those or another folder")
+        origin = state.get("origin", self.origin)  # not recorded before: the scale below is then all that tells
+        if origin["init"] != self.origin["init"]:
+            raise SepbenchError(f"{path} was started from other weights (--init); start from those or use another folder")
+        if origin["images"] != self.origin["images"] or state["scale"] != (self.model.sigma_data, self.model.mean):
+            raise SepbenchError(f"{path} was trained on other images; use those or another folder")
+
+    def _restore(self, path: Path) -> None:
+        state = self._read(path)
+        self._refuse_another_run(path, state)
         try:
             self.model.load_state_dict(state["model"])
         except RuntimeError as error:
@@ -273,6 +312,7 @@ class Trainer:
         self.optimiser.load_state_dict(state["optimiser"])
         self.step, self.seconds = state["step"], state["seconds"]
         self.decay_start, self.decay_steps = state["decay"]
+        self.asked = state.get("asked", {"steps": state["config"]["steps"]})  # the deadline was not recorded before
         if "window" in state:
             total, count, norm, steps = state["window"]
             self.window = BandMeans(total.cpu(), count.cpu(), norm, steps)

@@ -25,6 +25,7 @@ from baselines.priors.score_unet import ScoreUNet, UNetConfig
 from sepbench.errors import DataError
 
 CARD_FORMAT = 1
+KINDS = ("edm-unet", "ncsn-refinenet")
 MAX_BYTES = 8_000_000
 _REQUIRED = ("format", "kind", "name", "network", "shape", "sigma_range", "weights_sha256")
 
@@ -105,27 +106,48 @@ def read_card(path: Path) -> dict[str, Any]:
     if missing or card["format"] != CARD_FORMAT:
         what = f"lacks {', '.join(missing)}" if missing else f"has format {card['format']}, this version reads {CARD_FORMAT}"
         raise DataError(f"{card_path} {what}; fetch weights made for this version of sepbench")
+    _check_entries(card_path, card)
     return card
 
 
-def check_weights(path: Path) -> tuple[int, ...]:
-    """The shape of the signals that the weights at ``path`` were trained on, from their card; the weights themselves are not read.
+def _check_entries(card_path: Path, card: Mapping[str, Any]) -> None:
+    """A card that was written by hand, or half, is refused by the entry that is wrong."""
+
+    def numbers(key: str, count: int | None) -> bool:
+        value = card.get(key)
+        return isinstance(value, list) and len(value) == (count or len(value)) > 0 and all(isinstance(n, (int, float)) and n > 0 for n in value)
+
+    if card["kind"] not in KINDS:
+        raise DataError(f"{card_path} tells of a prior of kind {card['kind']!r}, this version knows {' and '.join(KINDS)}")
+    right = {
+        "network": isinstance(card["network"], dict),
+        "shape": numbers("shape", None) and all(isinstance(n, int) for n in card["shape"]),
+        "sigma_range": numbers("sigma_range", 2),
+    }
+    if card["kind"] == "edm-unet":
+        right |= {key: isinstance(card.get(key), (int, float)) for key in ("sigma_data", "mean")}
+    for key, fits in right.items():
+        if not fits:
+            raise DataError(f"{card_path}: {key} cannot be {card.get(key)!r}; fetch the weights and their card again")
+
+
+def check_weights(path: Path, sha256: str | None = None) -> dict[str, Any]:
+    """The card of the weights at ``path``, once the file is known to be the one that the card, and ``sha256`` if given, speaks of.
 
     Raises:
-        DataError: weights or card are missing, or the card cannot be used.
+        DataError: weights or card are missing, the card cannot be used, or the file is another one.
     """
     if not path.is_file():
         raise DataError(f"no weights at {path}; give the path of a .safetensors file or train one with `sepbench train`")
-    return tuple(read_card(path)["shape"])
-
-
-def _read_tensors(path: Path, card: Mapping[str, Any], sha256: str | None) -> dict[str, torch.Tensor]:
-    if not path.is_file():
-        raise DataError(f"no weights at {path}; give the path of a .safetensors file or train one with `sepbench train`")
+    card = read_card(path)
     found = file_sha256(path)
     for wanted, origin in ((sha256, "the manifest of weights"), (card["weights_sha256"], "its card")):
         if wanted is not None and found != wanted:
             raise DataError(f"{path} has sha256 {found[:16]}..., {origin} says {str(wanted)[:16]}...: the file is damaged or another one; fetch it again")
+    return card
+
+
+def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
     try:
         tensors: dict[str, torch.Tensor] = load_file(path)
     except SafetensorError as error:
@@ -148,19 +170,16 @@ def load_prior(path: Path, sha256: str | None = None, precision: Precision = "fl
     Raises:
         DataError: a file is missing, damaged, not the one that was asked for, or does not fit its card.
     """
-    check_weights(path)
-    card = read_card(path)
-    tensors = _read_tensors(path, card, sha256)
+    card = check_weights(path, sha256)
+    tensors = _read_tensors(path)
     with torch.random.fork_rng(devices=[]):  # a layer draws its first weights from the global state when it is made
         return _assemble(path, card, tensors, precision).to(device)
 
 
 def _assemble(path: Path, card: Mapping[str, Any], tensors: dict[str, torch.Tensor], precision: Precision) -> ScorePrior | NCSNPrior:
-    shape = tuple(int(n) for n in card["shape"])
+    shape = tuple(card["shape"])
     if card["kind"] == "ncsn-refinenet":
         return NCSNPrior(from_checkpoint(tensors).requires_grad_(False), shape, name=card["name"])
-    if card["kind"] != "edm-unet":
-        raise DataError(f"{path} holds a prior of kind {card['kind']!r}, this version knows edm-unet and ncsn-refinenet")
     try:
         layout: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in card["network"].items()}
         network = ScoreUNet(UNetConfig(**layout))

@@ -12,6 +12,7 @@ def env(as_json: Annotated[bool, typer.Option("--json", help="Print JSON for a b
     """Show versions, processor, instruction set, threads, devices and data folders."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from sepbench.data.fetch import data_folders
     from sepbench.run.provenance import environment
@@ -27,5 +28,5 @@ def env(as_json: Annotated[bool, typer.Option("--json", help="Print JSON for a b
             value = ", ".join(f"{name} {version}" for name, version in value.items())
         elif isinstance(value, list):
             value = ", ".join(value)
-        table.add_row(f"[bold]{key}[/bold]", str(value))
+        table.add_row(f"[bold]{key}[/bold]", Text(str(value)))
     console.print(table)

@@ -35,6 +35,7 @@ def list_names(what: Annotated[What, typer.Argument(help="What to list.")] = Wha
 
 def _suites() -> Table:
     from rich.table import Table
+    from rich.text import Text
 
     from sepbench.errors import SepbenchError
     from sepbench.registry import suite_names
@@ -47,7 +48,7 @@ def _suites() -> Table:
         try:
             suite = load_suite(name)
         except SepbenchError as error:
-            table.add_row(name, f"[red]{error}[/red]", "", "", "")
+            table.add_row(name, Text(str(error), style="red"), "", "", "")
             continue
         for row, task in enumerate(suite.tasks.values()):
             head = f"{name} v{suite.version}" if row == 0 else ""
@@ -59,6 +60,7 @@ def _suites() -> Table:
 
 def _methods() -> Table:
     from rich.table import Table
+    from rich.text import Text
 
     from sepbench.errors import SepbenchError
     from sepbench.registry import create_separator, separator_names
@@ -70,10 +72,10 @@ def _methods() -> Table:
         try:
             info = create_separator(name).info
         except SepbenchError as error:
-            table.add_row(name, "", "", f"[red]{error}[/red]")
+            table.add_row(name, "", "", Text(str(error), style="red"))
             continue
         level = info.supervision + (f", {info.bound} bound" if info.bound and info.supervision != "bound" else "")
-        table.add_row(name, level, ", ".join(sorted(info.domains)), f"{info.title}. {info.paper}")
+        table.add_row(name, level, ", ".join(sorted(info.domains)), Text(f"{info.title}. {info.paper}"))
     return table
 
 

@@ -42,6 +42,7 @@ def panel(
     gradient-norm-TASK-METHOD.png. Needs the extra 'report'. Reads only what the run kept, unless --samples or --gradients is given.
     """
     from rich.console import Console
+    from rich.text import Text
 
     from sepbench.cli.run import names
     from sepbench.errors import SepbenchError
@@ -53,7 +54,7 @@ def panel(
     asked = _numbers(examples)
     new_figure(1, 1)  # a missing matplotlib is said before anything is computed
     notes = Console(stderr=True)
-    opened = OpenedRun.open(run, lambda text: notes.print(f"[yellow]note:[/yellow] {text}", soft_wrap=True, highlight=False))
+    opened = OpenedRun.open(run, lambda text: notes.print(Text.assemble(("note:", "yellow"), f" {text}"), soft_wrap=True))
     folder = out or run / "panels"
     for chosen in opened.tasks(names(task)):
         job = _Job(opened, chosen, opened.methods(chosen.spec.name, names(method)), bool(method), asked, count, device, folder)

@@ -55,7 +55,7 @@ class RunProgress:
         state = record["state"]
         if state == "unsupported":
             self._bar.advance(self._row, cell.n_planned)
-        self.console.print(f"{_MARKS[state]} {self._name}{escape(_remark(record))}", soft_wrap=True, highlight=False)
+        self.console.print(f"{_MARKS[state]} {escape(self._name + _remark(record))}", soft_wrap=True, highlight=False)
 
 
 def _remark(record: CellRecord) -> str:

@@ -18,11 +18,12 @@ def publish(
     Only finished rows go in; examples that failed stay counted in them. Exit code 2 if the file is of another suite version or other mixtures.
     """
     from rich.console import Console
+    from rich.text import Text
 
     from sepbench.results.publication import publish_run
 
     done = publish_run(run, to, force=force)
     console = Console()
-    console.print(f"{done.path}: {done.replaced} rows replaced, {done.added} added", soft_wrap=True, highlight=False)
+    console.print(Text(f"{done.path}: {done.replaced} rows replaced, {done.added} added"), soft_wrap=True)
     for reason in done.left_out:
-        console.print(f"left out: {reason}", soft_wrap=True, highlight=False)
+        console.print(Text(f"left out: {reason}"), soft_wrap=True)

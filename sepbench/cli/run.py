@@ -50,9 +50,10 @@ def run(
     import sys
 
     from rich.console import Console
+    from rich.text import Text
 
     from sepbench.run.execute import check_data
-    from sepbench.run.plan import make_plan
+    from sepbench.run.plan import check_runnable, make_plan
     from sepbench.run.provenance import run_record, short_hash
     from sepbench.run.request import RunRequest, parse_settings
     from sepbench.suites.loader import load_suite
@@ -79,13 +80,16 @@ def run(
     console = Console()
     if dry_run:
         console.print(_plan_table(plan))
-        console.print(f"would write to {folder}", soft_wrap=True)
+        console.print(Text(f"would write to {folder}"), soft_wrap=True)
         return
+    check_runnable(plan)
     _fetch_data(plan)
     check_data(plan)
     outcome = _execute(plan, record, folder)
     if save_audio:
         _save_audio(folder, save_audio, console)
+    if any(record["n_failed"] for _, record in outcome.cells):
+        Console(stderr=True).print("mixtures that failed are not tried again in this folder; once the cause is mended, run into another --out")
     if not keep_estimates:
         Console(stderr=True).print("estimates were removed: 'sepbench score' cannot score this run again")
     raise typer.Exit(outcome.exit_code)
@@ -101,12 +105,15 @@ def _check_audio(suite: Suite, keep_estimates: bool) -> None:
 
 
 def _save_audio(folder: Path, count: int, console: Console) -> None:
+    from rich.text import Text
+
     from sepbench.report.audio_examples import write_examples
     from sepbench.report.panels.opened_run import OpenedRun
 
-    run = OpenedRun.open(folder, lambda text: console.print(f"note: {text}", soft_wrap=True, highlight=False))
+    # Text and not str, here and below: rich would take square brackets in a method's words or in a path for styles.
+    run = OpenedRun.open(folder, lambda text: console.print(Text(f"note: {text}"), soft_wrap=True))
     written = write_examples(run, count, folder / "audio")
-    console.print(f"audio: {len(written)} mixtures in {folder / 'audio'}", soft_wrap=True, highlight=False)
+    console.print(Text(f"audio: {len(written)} mixtures in {folder / 'audio'}"), soft_wrap=True)
 
 
 def _fetch_data(plan: Plan) -> None:
@@ -151,6 +158,8 @@ def _execute(plan: Plan, record: dict[str, object], folder: Path) -> Outcome:
 
 def finish(store: RunStore, suite: Suite, console: Console) -> None:
     """Build the leaderboard from the scores on disk, write it, and print it with the place where it lies."""
+    from rich.text import Text
+
     from sepbench.report.table import render_leaderboard
     from sepbench.results.leaderboard import build_leaderboard, write_leaderboard
 
@@ -159,18 +168,19 @@ def finish(store: RunStore, suite: Suite, console: Console) -> None:
     path = store.path / "leaderboard.csv"
     write_leaderboard(frame, path)
     render_leaderboard(frame, suite, console, cells=cells, bounds={name: method["bound"] for name, method in run["methods"].items()})
-    console.print(f"leaderboard: {path}", soft_wrap=True, highlight=False)
+    console.print(Text(f"leaderboard: {path}"), soft_wrap=True)
 
 
 def _plan_table(plan: Plan) -> Table:
     from rich.table import Table
+    from rich.text import Text
 
     title = f"{plan.suite.name} version {plan.suite.version}, {plan.device}, seed {plan.request.seed}, {plan.request.budget} budget"
-    table = Table(title=title, title_justify="left")
+    table = Table(title=Text(title, style="table.title"), title_justify="left")
     for column in ("task", "method", "learns from", "mixtures", "shards", "note"):
         table.add_column(column, justify="right" if column in ("mixtures", "shards") else "left", overflow="fold")
     for cell in plan.cells:
         amounts = (f"{cell.n_planned:,}", str(len(cell.shards))) if cell.support.ok else ("-", "-")
         note = cell.support.note if cell.support.ok else f"unsupported: {cell.support.note}"
-        table.add_row(cell.task.spec.name, cell.method, cell.supervision, *amounts, note)
+        table.add_row(*(Text(str(text)) for text in (cell.task.spec.name, cell.method, cell.supervision, *amounts, note)))
     return table

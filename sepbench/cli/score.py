@@ -14,6 +14,7 @@ def score(
 ) -> None:
     """Score a run's saved estimates again, without separating; its scores and leaderboard are replaced."""
     from rich.console import Console
+    from rich.text import Text
 
     from sepbench.cli.run import finish, names
     from sepbench.results.store import RunStore
@@ -21,7 +22,7 @@ def score(
     from sepbench.suites.loader import load_suite
 
     console, notes = Console(), Console(stderr=True)
-    store = RunStore.open(run, lambda text: notes.print(f"[yellow]warning:[/yellow] {text}", soft_wrap=True))
+    store = RunStore.open(run, lambda text: notes.print(Text.assemble(("warning:", "yellow"), f" {text}"), soft_wrap=True))
     record = store.read_run()
     suite = load_suite(record["suite"].get("path", record["suite"]["name"]))
     with store.session():

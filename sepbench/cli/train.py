@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from sepbench.errors import SepbenchError
+
 
 def train(
     kind: Annotated[str, typer.Argument(help="What to train: 'score' for a denoiser over a continuous range of noise.")],
@@ -21,6 +23,7 @@ def train(
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:N or auto.")] = "auto",
 ) -> None:
     """Train a prior; stop it when you like, the same command resumes to the same bits."""
+    import math
     import os
     import shlex
     import sys
@@ -39,6 +42,8 @@ def train(
     from sepbench.run.plan import resolve_device
 
     keep_freed_memory()
+    if minutes is not None and not 0.0 < minutes < math.inf:
+        raise SepbenchError(f"--minutes {minutes:g} is no time to train; give a number above 0, or leave it out for the whole recipe")
     wanted = _labels(labels)
     run_trainer = trainer(kind)
     if manifest_of(dataset):
@@ -66,8 +71,6 @@ def train(
 
 
 def _labels(text: str) -> tuple[int, ...]:
-    from sepbench.errors import SepbenchError
-
     try:
         return tuple(int(part) for part in text.split(",") if part.strip())
     except ValueError:

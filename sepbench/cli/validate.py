@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sepbench.cli.run import BudgetChoice
+
+if TYPE_CHECKING:
+    from sepbench.protocols import Separator
+    from sepbench.suites.model import Suite
 
 
 def validate(
@@ -20,9 +24,9 @@ def validate(
     """Check shapes, finiteness, seeds, batch and shard invariance, inputs, references and device placement. Exit code 1 if a rule is broken."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from sepbench.conformance import validate_method
-    from sepbench.errors import SepbenchError
     from sepbench.registry import create_separator, nearest
     from sepbench.run.plan import resolve_device
     from sepbench.suites.loader import load_suite
@@ -31,21 +35,36 @@ def validate(
     separator = create_separator(method)
     if task and task not in loaded.tasks:
         raise nearest(task, list(loaded.tasks), f"task of {suite}")
-    supported = [name for name, candidate in loaded.tasks.items() if separator.supports(candidate.spec).ok]
-    chosen = task or next(iter(supported), "")
-    if not chosen:
-        reason = separator.supports(next(iter(loaded.tasks.values())).spec).note
-        raise SepbenchError(f"{method} takes no task of {suite}: {reason}; choose another with --suite")
+    chosen = task or _first_task(method, separator, loaded)
     checks = validate_method(method, loaded.tasks[chosen], device=resolve_device(device), budget=budget.value, examples=examples)
-    table = Table(title=f"{method} on {suite}/{chosen}, {budget.value} budget, {device}", title_justify="left")
+    # Text and not str wherever a method or a path has a say: rich would take its square brackets for styles.
+    table = Table(title=Text(f"{method} on {suite}/{chosen}, {budget.value} budget, {device}", style="table.title"), title_justify="left")
     for column in ("", "rule", "seen"):
         table.add_column(column, overflow="fold")
     marks = {True: "[green]ok[/green]", False: "[red]BROKEN[/red]", None: "[dim]-[/dim]"}
     for check in checks:
-        table.add_row(marks[check.passed], check.rule, check.detail)
+        table.add_row(marks[check.passed], check.rule, Text(str(check.detail)))
     console = Console()
     console.print(table)
     broken = sum(check.passed is False for check in checks)
-    console.print(f"{method}: {sum(check.passed is True for check in checks)} rules hold, {broken} broken")
+    console.print(Text(f"{method}: {sum(check.passed is True for check in checks)} rules hold, {broken} broken"))
     if broken:
         raise typer.Exit(1)
+
+
+def _first_task(method: str, separator: Separator, suite: Suite) -> str:
+    """The first task that the method takes, or one where its answer breaks the contract: the table will show that as a broken rule."""
+    from sepbench.errors import SepbenchError
+    from sepbench.registry import flat
+    from sepbench.run.plan import SupportError, ask_support
+
+    reasons = []
+    for name, candidate in suite.tasks.items():
+        try:
+            support = ask_support(method, separator, candidate.spec)
+        except SupportError:
+            return name
+        if support.ok:
+            return name
+        reasons.append(flat(support.note))
+    raise SepbenchError(f"{method} takes no task of {suite.name}: {next(iter(reasons), 'it has none')}; choose another with --suite")

@@ -152,6 +152,10 @@ def render_comparison(rows: pd.DataFrame, label_a: str, label_b: str, console: C
             cells = (row["metric"], *_difference(row), str(row["verdict"]))
             table.add_row(*(escape(cell) for cell in ((row["method_a"], *cells) if alike else cells)))
         console.print(table)
+    for side, method, column in (("A", "method_a", "failed_a"), ("B", "method_b", "failed_b")):
+        lost = rows[rows[column] > 0].drop_duplicates(["task", method])
+        for task, name, count in zip(lost["task"], lost[method], lost[column], strict=True):
+            console.print(Text(f"{side}: {count:,} mixtures of {task} that {name} failed on are not part of the comparison", style="yellow"), soft_wrap=True)
     for metric in dict.fromkeys(rows.loc[~rows["higher_is_better"], "metric"]):
         console.print(Text(f"{metric}: lower is better", style="dim"))
 

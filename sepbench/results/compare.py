@@ -31,8 +31,11 @@ COMPARE_COLUMNS = (
     "share_a_better",
     "share_b_better",
     "verdict",
+    "failed_a",
+    "failed_b",
 )
 A_BETTER, B_BETTER, NO_DIFFERENCE = "A better", "B better", "no difference shown"
+NOT_COMPARED = "nothing to compare"
 
 FLOAT_NOISE = 1e-6
 """A difference below this, times the values' size where that is above 1, is float32 rounding (another processor, another batch), however
@@ -156,7 +159,8 @@ def compare_sides(a: Side, b: Side, metrics: Sequence[str] = ()) -> pd.DataFrame
 
     Returns:
         ``COMPARE_COLUMNS``; means and differences in the metric's unit over the ``n`` examples that both scored; shares in [0, 1], ties in
-        neither. The verdict holds where the 95 % paired-bootstrap interval of the difference excludes zero by more than float rounding.
+        neither; ``failed_a`` and ``failed_b`` count the examples of each side that have no value and so stand for nothing here. The verdict
+        holds where the 95 % paired-bootstrap interval of the difference excludes zero by more than float rounding.
 
     Raises:
         SepbenchError: not comparable, or nothing in common.
@@ -175,7 +179,7 @@ def compare_sides(a: Side, b: Side, metrics: Sequence[str] = ()) -> pd.DataFrame
     for metric in metrics:
         if metric not in infos:
             raise nearest(metric, list(infos), "metric (of both sides)")
-    keys, pairs = [], []
+    keys, pairs, failed = [], [], []
     for task in tasks:
         for method_a, method_b in method_pairs(a, b):
             for metric in metrics or [a.results.ranking_metric]:
@@ -183,9 +187,10 @@ def compare_sides(a: Side, b: Side, metrics: Sequence[str] = ()) -> pd.DataFrame
                 if len(side_a) and len(side_b):  # else one of the methods does not take this task
                     keys.append((task, metric, *infos[metric], method_a, method_b))
                     pairs.append(pair_up(side_a, side_b))
+                    failed.append((int(side_a["value"].isna().sum()), int(side_b["value"].isna().sum())))
     if not keys:
         raise SepbenchError(f"{a.label} and {b.label} have no scores in common")
-    rows = [(*key, *_row(pair, paired, key[3])) for key, pair, paired in zip(keys, pairs, difference_of_each(pairs), strict=True)]
+    rows = [(*key, *_row(pair, paired, key[3]), *lost) for key, pair, paired, lost in zip(keys, pairs, difference_of_each(pairs), failed, strict=True)]
     return pd.DataFrame(rows, columns=list(COMPARE_COLUMNS))
 
 
@@ -197,6 +202,8 @@ def _row(pairs: Pairs, paired: PairedDifference, higher: bool) -> tuple[float | 
 
 def verdict(paired: PairedDifference, higher_is_better: bool, scale: float) -> str:
     """Which side is better, if the interval shows it. ``scale``: size of the values, against which rounding is measured."""
+    if not paired.n:
+        return NOT_COMPARED
     floor = FLOAT_NOISE * max(1.0, scale)
     if paired.ci_low > floor:
         return A_BETTER if higher_is_better else B_BETTER

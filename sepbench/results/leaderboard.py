@@ -148,7 +148,7 @@ def _cell_columns(run: Mapping[str, Any], cell: Mapping[str, Any], task: str, me
         "n_expected": run["tasks"][task]["n_planned"],
         "samples": cell.get("samples") or 1,
         "seconds_per_mixture": cell["separate_seconds"] / separated if separated else np.nan,
-        "timing_group": run["timing_group"],
+        "timing_group": _timing_group(run, entry),
         "peak_mb": _number(cell.get("peak_mb")),
         "device": run["device"],
         "budget": run["budget"],
@@ -157,6 +157,12 @@ def _cell_columns(run: Mapping[str, Any], cell: Mapping[str, Any], task: str, me
         "git_sha": (environment.get("git_sha") or "") + ("-dirty" if environment.get("git_sha") and environment.get("git_dirty") else ""),
         "command": command if isinstance(command, str) else shlex.join(command),
     }
+
+
+def _timing_group(run: Mapping[str, Any], entry: Mapping[str, Any]) -> str:
+    """The run's group, with the arithmetic of a method that sets its own (``precision``) in place of the session's."""
+    group, own = str(run["timing_group"]), entry.get("settings", {}).get("precision", "float32")
+    return group if own == "float32" else f"{group.rpartition(':')[0]}:{own}"
 
 
 def _statistics_columns(metric: str, summary: Summary, n_failed: int) -> dict[str, Any]:

@@ -172,15 +172,19 @@ class RunStore:
 
     def has_estimates(self, shard: Shard) -> bool:
         """See ``Sink``. Reads the header only, which also shows whether the file is cut off."""
+        return self._estimates_file(shard).is_file() and not self.has_damaged_estimates(shard)
+
+    def has_damaged_estimates(self, shard: Shard) -> bool:
+        """See ``Sink``."""
         path = self._estimates_file(shard)
         if not path.is_file():
             return False
         try:
             with safe_open(path, "pt") as file:
-                return bool(file.get_slice("estimates").get_shape()[0] == len(shard) and file.get_slice("seconds").get_shape() == [len(shard)])
+                return bool(file.get_slice("estimates").get_shape()[0] != len(shard) or file.get_slice("seconds").get_shape() != [len(shard)])
         except (SafetensorError, OSError) as error:
-            self._warn(f"{path} is damaged ({error}) and is made again")
-            return False
+            self._warn(f"{path} is damaged ({error}); the run's own command makes it again")
+            return True
 
     def write_estimates(self, shard: Shard, data: ShardEstimates) -> None:
         tensors = {"estimates": data.estimates.contiguous(), "example_ids": torch.arange(shard.start, shard.stop), "seconds": data.seconds}

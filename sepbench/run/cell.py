@@ -29,7 +29,7 @@ def run_cell(cell: Cell, plan: Plan, mixture_set: MixtureSet, sink: Sink, progre
     if not cell.support.ok:
         record["state"] = "unsupported"
     else:
-        missing = [s for s in cell.shards if not sink.has_scores(s, plan.metrics) and not sink.has_estimates(s)]
+        missing = [s for s in cell.shards if sink.has_damaged_estimates(s) or not (sink.has_scores(s, plan.metrics) or sink.has_estimates(s))]
         progress.advance(cell.n_planned - sum(len(s) for s in missing))
         fit_error = ""
         if missing or (plan.request.latency and record["latency_seconds"] is None):

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import json
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import torch
 
-from sepbench.errors import MethodError, SepbenchError, SuiteError
+from sepbench.errors import MethodError, SuiteError
 from sepbench.metrics.catalogue import get_metric
-from sepbench.protocols import MethodInfo, PosteriorSampler, Separator, Supervision, Support, TaskSpec
-from sepbench.registry import create_separator, nearest, separator_class, settings_of
+from sepbench.protocols import Domain, MethodInfo, PosteriorSampler, Separator, Supervision, Support, TaskSpec
+from sepbench.registry import create_separator, flat, method_code, nearest, separator_class, settings_of
 from sepbench.run.request import RequestError, RunRequest
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ def make_plan(request: RunRequest, suite: Suite) -> Plan:
     Raises:
         UnknownNameError: no such task, method or setting.
         RequestError: the device is not there, or a setting is of the wrong kind.
-        MethodError: a method cannot be loaded or refuses its settings.
+        MethodError: a method cannot be loaded, refuses its settings or breaks the contract before it is fitted.
         SuiteError: a task's name cannot be a file name, or it has no mixtures.
     """
     request = replace(request, device=resolve_device(request.device))
@@ -118,9 +119,25 @@ def make_plan(request: RunRequest, suite: Suite) -> Plan:
         if name not in names:
             raise RequestError(f"--set names method {name!r}, which is not part of this run ({', '.join(names)})")
     separators = {name: _create(name, request.settings.get(name, {})) for name in names}
-    entries = {name: MethodEntry(s.info, type(s), settings_of(s), str(getattr(s, "weights_sha256", ""))) for name, s in separators.items()}
+    entries = {name: _entry(name, separator) for name, separator in separators.items()}
     cells = tuple(_cell(task, name, separators[name], request) for task in tasks.values() for name in names)
     return Plan(request, suite, checked_metrics(suite.metrics, [task.spec for task in tasks.values()]), entries, tasks, cells)
+
+
+def check_runnable(plan: Plan) -> None:
+    """Refuse a plan in which nothing runs, before anything is written.
+
+    Raises:
+        RequestError: no method takes any of the tasks; the message has the first reason.
+    """
+    if any(cell.support.ok for cell in plan.cells):
+        return
+    if not plan.cells:
+        raise RequestError("nothing to run: the suite names no method, or has no test task; name some with --methods and --tasks")
+    first, others = plan.cells[0], len(plan.cells) - 1
+    more = f" (and {others:,} more)" if others else ""
+    reason = flat(first.support.note) or "no reason given"
+    raise RequestError(f"nothing to run: {first.method} on {first.task.spec.name}: {reason}{more}; choose others with --methods, --tasks or --suite")
 
 
 def resolve_device(wanted: str) -> str:
@@ -189,11 +206,36 @@ def _check_file_name(name: str, what: str, error: type[SuiteError] | type[Method
 
 def _create(name: str, settings: Mapping[str, Any]) -> Separator:
     _check_file_name(name, "method", MethodError)
-    separator = create_separator(name, settings)  # knows the settings' names; their kinds are checked here
-    _check_kinds(name, settings)
-    if separator.info.max_batch < 1:
-        raise MethodError(f"method {name!r} declares max_batch {separator.info.max_batch}; it must be at least 1")
+    _check_kinds(name, settings)  # before the method sees them: a word compared with a number is no message
+    separator = create_separator(name, settings)
+    _check_info(name, separator.info)
     return separator
+
+
+def _check_info(name: str, info: MethodInfo) -> None:
+    """What the plan itself builds on; ``sepbench validate`` holds the rest against the contract."""
+    if not isinstance(info.max_batch, int) or info.max_batch < 1:
+        raise MethodError(f"method {name!r} declares max_batch {info.max_batch!r}; it must be a whole number of at least 1")
+    if info.supervision not in get_args(Supervision):
+        raise MethodError(f"method {name!r} declares supervision {info.supervision!r}; it must be one of {', '.join(get_args(Supervision))}")
+    domains: object = info.domains
+    if isinstance(domains, str) or not isinstance(domains, Collection):
+        raise MethodError(f"method {name!r} declares domains {domains!r}; it must be a frozenset of {', '.join(get_args(Domain))}")
+
+
+def _entry(name: str, separator: Separator) -> MethodEntry:
+    with method_code(name, "cannot say its settings or weights_sha256"):
+        settings = settings_of(separator)
+        weights = str(getattr(separator, "weights_sha256", ""))
+    for key, value in settings.items():
+        try:
+            json.dumps({key: value}, default=str)  # as provenance.run_record will
+        except Exception as error:  # "default" calls what the value's own class has to say
+            raise MethodError(
+                f"method {name!r}: setting {key!r} cannot be written to run.json ({type(error).__name__}: {flat(error)}); "
+                "use numbers, words, lists, or dicts whose keys are words"
+            ) from error
+    return MethodEntry(separator.info, type(separator), settings, weights)
 
 
 def _check_kinds(name: str, settings: Mapping[str, Any]) -> None:
@@ -227,9 +269,22 @@ def _support(method: str, separator: Separator, task: Task) -> Support:
     trainable = task.support(info.supervision)
     if not trainable.ok:
         return trainable
-    try:
-        return separator.supports(spec)
-    except SepbenchError:
-        raise  # what the user gave cannot be used (weights that are not there, say): nothing is to be started with it
-    except Exception as error:
-        raise MethodError(f"method {method!r} cannot say whether it supports task {spec.name!r}: {type(error).__name__}: {error}") from error
+    return ask_support(method, separator, spec)
+
+
+class SupportError(MethodError):
+    """``supports`` raised, or returned something that is no ``Support``."""
+
+
+def ask_support(method: str, separator: Separator, spec: TaskSpec) -> Support:
+    """What a method's ``supports`` answers.
+
+    Raises:
+        SupportError: it breaks the contract.
+        SepbenchError: what the user gave cannot be used (weights that are not there, say): nothing is to be started with it.
+    """
+    with method_code(method, f"cannot say whether it supports task {spec.name!r}", SupportError):
+        answer: object = separator.supports(spec)
+    if not isinstance(answer, Support):
+        raise SupportError(f"method {method!r}: supports() must return a sepbench.protocols.Support, got {type(answer).__name__}")
+    return answer

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 import os
 import platform
@@ -18,6 +17,7 @@ import torch
 
 import sepbench
 from sepbench.run.plan import MethodEntry, Plan
+from sepbench.run.source import source_sha256
 
 FORMAT = 1
 PACKAGES = (
@@ -99,15 +99,6 @@ def _method_record(entry: MethodEntry) -> dict[str, Any]:
         "source_sha256": source_sha256(cls),
     }
     return record | ({"weights_sha256": entry.weights_sha256} if entry.weights_sha256 else {})
-
-
-def source_sha256(cls: type) -> str:
-    """SHA-256 of the file of the module that defines a class; empty where there is no such file."""
-    try:
-        path = inspect.getsourcefile(cls)
-        return hashlib.sha256(Path(path).read_bytes()).hexdigest() if path else ""
-    except (OSError, TypeError):
-        return ""
 
 
 def identity(record: Mapping[str, Any]) -> dict[str, Any]:

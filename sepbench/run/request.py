@@ -55,6 +55,8 @@ class RunRequest:
             raise RequestError(f"--shard-size must be at least 1, got {self.shard_size}")
         if self.seed < 0:
             raise RequestError(f"--seed must not be negative, got {self.seed}")
+        if self.seed >= 2**63:
+            raise RequestError(f"--seed must be below 2**63, got {self.seed}")
         if self.budget not in BUDGETS:
             raise RequestError(f"--budget must be {' or '.join(BUDGETS)}, got {self.budget!r}")
 

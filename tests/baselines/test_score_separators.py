@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from method_toys import context, toy_task
 
+from baselines.priors.ncsn_refinenet import CondRefineNetDilated
+from baselines.priors.score_prior import NCSNPrior
+from baselines.priors.weights_io import save_prior
 from baselines.score_separator import ScoreSeparator
 from sepbench.conformance import validate_method
 from sepbench.data.gmm import GaussianMixture
@@ -208,11 +212,47 @@ def test_hard_constraints_survive_the_mean() -> None:
         ("basis-ncsn", {"lowest": 2.0}, "lowest below highest"),
         ("basis-ncsn-tuned", {"levels": 10}, "level_shares takes 10 numbers"),
         ("alpha-rgs", {"loss_sigmas": ()}, "loss_sigmas"),
+        ("alpha-rgs", {"omega": -1.0}, "omega must not be negative"),
+        ("alpha-rgs", {"rate": 0.0}, "rate must be positive"),
+        ("basis-ncsn", {"start": "gauss"}, "start must be one of uniform, normal"),
+        ("basis-ncsn", {"delta": -1e-5}, "delta must be positive"),
+        ("basis-ncsn", {"delta": float("inf")}, "delta must be a finite number"),
+        ("basis-ncsn", {"noise": "no"}, "noise must be true or false"),
+        ("dirac", {"slot": -1}, "slot must be at least 0"),
+        ("dirac", {"lowest": "abc"}, "lowest must be a finite number, got 'abc'"),
+        ("gaussian", {"gamma_ratio": 0.0}, "gamma_ratio must be positive"),
+        ("projected", {"bounded": "maybe"}, "bounded must be true or false"),
+        ("projected", {"stochasticity": 2.0}, "stochasticity is a share from 0 to 1"),
     ],
 )
 def test_settings_are_checked_when_the_method_is_made(name: str, setting: dict[str, Any], reason: str) -> None:
     with pytest.raises(SepbenchError, match=reason):
         create_separator(name, setting)
+
+
+@pytest.mark.parametrize(
+    ("name", "setting", "reason"),
+    [
+        ("gaussian", {"gamma_ratio": 0.2}, "a step multiplies the residual by"),
+        ("dirac", {"slot": 2}, "sources are numbered 0 to 1"),
+        ("basis-ncsn", {"factor": 60.0}, "each step multiplies the residual by"),
+    ],
+)
+def test_settings_that_a_task_does_not_allow_are_refused_for_it(name: str, setting: dict[str, Any], reason: str) -> None:
+    support = create_separator(name, setting).supports(TASK)
+    assert not support.ok
+    assert reason in support.note
+
+
+def test_a_prior_of_ten_levels_is_refused_where_others_are_asked_for(tmp_path: Path) -> None:
+    network = CondRefineNetDilated(1, 4)
+    weights = str(save_prior(tmp_path / "ncsn.safetensors", NCSNPrior(network, (1, 8, 8))))
+    task = load_suite("digits-pairs").tasks["class-split"].spec
+    for name, settings in (("basis-ncsn", {}), ("basis-ncsn-code", {}), ("basis-ncsn", {"best_of": 2, "criterion": "mixture-error"})):
+        assert create_separator(name, {"weights": weights, **settings}).supports(task).ok
+    for name, settings in (("projected", {}), ("basis-ncsn-10x", {}), ("basis-ncsn-tuned", {}), ("basis-ncsn", {"precision": "bfloat16"})):
+        with pytest.raises(SepbenchError, match="knows ten noise levels only"):
+            create_separator(name, {"weights": weights, **settings}).supports(task)
 
 
 def test_tuned_basis_takes_its_steps_where_its_shares_say() -> None:

@@ -33,6 +33,8 @@ CASES = {
     "unknown method": (("run", "--suite", "digits-pairs", "--methods", "avrage"), "did you mean average"),
     "unknown task": (("run", "--suite", "digits-pairs", "--methods", "average", "--tasks", "class-splt"), "did you mean class-split"),
     "limit 0": (("run", "--suite", "digits-pairs", "--limit", "0"), "--limit"),
+    "a seed beyond the columns": ((*DIGITS, "--seed", str(2**64)), "--seed must be below 2**63"),
+    "a word for a number": ((*DIGITS, "--methods", "nmf", "--set", "nmf.atoms=abc"), "--set nmf.atoms: expected int"),
     "wrong device": ((*DIGITS, "--device", "gpu7"), "gpu7"),
     "unknown setting": ((*DIGITS, "--set", "average.nothing=1"), "setting"),
     "malformed setting": ((*DIGITS, "--set", "average"), "METHOD.SETTING=VALUE"),

@@ -44,9 +44,9 @@ def test_best_median_and_worst_are_named() -> None:
     choice = spread(values, 3, higher_is_better=True, by="psnr")
     assert choice.examples == (1, 4, 5)  # the two with 20 dB stand in the order of the list, so the second is in the middle
     assert choice.words == ("best", "median", "worst")
-    assert choice.told == "3 of 5 mixtures at evenly spaced ranks of psnr (best, median, worst included)"
+    assert choice.told == "3 of 5 mixtures at evenly spaced ranks of psnr (best, median, worst included); 1 that failed is left out"
     assert spread(values, 3, higher_is_better=False, by="mixture_error").examples == (5, 3, 1)
-    assert spread(values, 9, higher_is_better=True, by="psnr").told == "All 5 mixtures, from best to worst psnr"
+    assert spread(values, 9, higher_is_better=True, by="psnr").told == "All 5 mixtures, from best to worst psnr; 1 that failed is left out"
     assert spread(values, 1, higher_is_better=True, by="psnr").examples == (4,)
 
 

@@ -9,9 +9,11 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 from synthetic_run import METRICS, SyntheticRun
 
 from sepbench.errors import SepbenchError
+from sepbench.report.table import render_comparison
 from sepbench.results.compare import (
     A_BETTER,
     B_BETTER,
@@ -97,6 +99,17 @@ def test_only_common_examples_count() -> None:
     b.scores = b.scores[b.scores["example"] < 20]
     (row,) = compare_sides(side(a), side(b)).to_dict("records")
     assert row["n"] == 18
+    assert (row["failed_a"], row["failed_b"]) == (1, 1)
+
+
+def test_where_one_side_failed_throughout_no_verdict_is_given(capsys: pytest.CaptureFixture[str]) -> None:
+    a, b = SyntheticRun({"nmf": 16.0}, n=5), SyntheticRun({"nmf": 17.0}, n=5)
+    for example in range(5):
+        b = b.fail("nmf", example)
+    rows = compare_sides(side(a), side(b))
+    assert list(rows["verdict"]) == ["nothing to compare"]
+    render_comparison(rows, "a", "b", Console(width=200))
+    assert "B: 5 mixtures of class-split that nmf failed on are not part of the comparison" in capsys.readouterr().out
 
 
 def test_every_common_method_task_and_chosen_metric() -> None:

@@ -178,6 +178,14 @@ def test_scores_beyond_the_plan_are_an_error() -> None:
         run.frame()
 
 
+def test_a_method_that_sets_its_own_precision_has_a_timing_group_of_its_own() -> None:
+    run = SyntheticRun(n=4)
+    run.record["methods"]["nmf"]["settings"] = {"precision": "bfloat16"}
+    frame = run.frame()
+    assert set(frame.loc[frame["method"] == "nmf", "timing_group"]) == {"cpu:Test CPU:2threads:bfloat16"}
+    assert set(frame.loc[frame["method"] != "nmf", "timing_group"]) == {"cpu:Test CPU:2threads:float32"}
+
+
 def test_an_incomplete_record_is_named() -> None:
     run = SyntheticRun(n=4)
     del run.record["timing_group"]

@@ -306,3 +306,18 @@ def test_data_are_opened_before_anything_is_written(planned: Planned, monkeypatc
     monkeypatch.setattr(type(plan.tasks["class-split"]), "mixture_set", lambda self: [])
     with pytest.raises(Exception, match="holds 0"):
         check_data(plan)
+
+
+def test_damaged_estimates_are_made_again_though_their_scores_are_there(planned: Planned, runner: Runner, digits: Suite) -> None:
+    plan = planned("noisy")
+    _, store = runner(plan)
+    before = bits(store.read_scores())
+    (path, *_) = sorted((store.path / "estimates").iterdir())
+    whole = path.read_bytes()
+    path.write_bytes(whole[:100])
+    with pytest.raises(Exception, match="finish the run with its own command first"):
+        rescore(store.read_run(), digits, ("psnr",), store)
+    runner(plan)
+    assert path.read_bytes()[:100] == whole[:100]
+    assert bits(store.read_scores()) == before
+    rescore(store.read_run(), digits, (), store)

@@ -7,12 +7,13 @@ from dataclasses import replace
 
 import pytest
 import torch
+from broken_methods import register
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sepbench.errors import SepbenchError
+from sepbench.errors import MethodError, SepbenchError
 from sepbench.protocols import Support
-from sepbench.run.plan import Plan, checked_metrics, cut, make_plan, planned_examples, resolve_device
+from sepbench.run.plan import Plan, check_runnable, checked_metrics, cut, make_plan, planned_examples, resolve_device
 from sepbench.run.request import RunRequest, parse_settings
 from sepbench.suites.model import Suite
 
@@ -97,6 +98,52 @@ def test_bad_requests_get_one_line(planned: Planned, options: dict[str, object],
 def test_unknown_method(planned: Planned) -> None:
     with pytest.raises(SepbenchError, match="did you mean halves"):
         planned("halfs")
+
+
+BROKEN = {
+    "SupportsIsTrue": "method 'toy': supports() must return a sepbench.protocols.Support, got bool",
+    "SupportsIsNone": "method 'toy': supports() must return a sepbench.protocols.Support, got NoneType",
+    "SupportsRaises": "method 'toy' cannot say whether it supports task 'class-split': KeyError: 'operator\\nname'",
+    "SupportsExits": "method 'toy' cannot say whether it supports task 'class-split': SystemExit: 0",
+    "OddKeys": (
+        "method 'toy': setting 'table' cannot be written to run.json (TypeError: keys must be str, int, float, bool or None, not tuple); "
+        "use numbers, words, lists, or dicts whose keys are words"
+    ),
+    "MuteSetting": (
+        "method 'toy': setting 'thing' cannot be written to run.json (RuntimeError: no words); use numbers, words, lists, or dicts whose keys are words"
+    ),
+    "SettingsAreNoDict": "method 'toy' cannot say its settings or weights_sha256: TypeError: 'int' object is not iterable",
+    "WeightsRaise": "method 'toy' cannot say its settings or weights_sha256: OSError: no such file",
+    "NoBatch": "method 'toy' declares max_batch 'many'; it must be a whole number of at least 1",
+    "NoSuchLevel": "method 'toy' declares supervision 'some'; it must be one of blind, mixtures+one, sources, prior, bound",
+    "OneDomain": "method 'toy' declares domains 'image'; it must be a frozenset of image, audio, vector",
+}
+
+
+@pytest.mark.parametrize(("what", "message"), BROKEN.items(), ids=BROKEN.keys())
+def test_a_method_that_breaks_the_contract_stops_the_plan(monkeypatch: pytest.MonkeyPatch, planned: Planned, what: str, message: str) -> None:
+    register(monkeypatch, "toy", what)
+    with pytest.raises(MethodError) as caught:
+        planned("halves", "toy")
+    assert str(caught.value) == message
+
+
+def test_a_setting_given_by_the_user_must_fit_into_the_record(monkeypatch: pytest.MonkeyPatch, planned: Planned) -> None:
+    register(monkeypatch, "toy", "OddKeys")
+    assert planned("toy", settings={"toy": {"table": {"a": 1}}}).methods["toy"].settings == {"table": {"a": 1}}
+    with pytest.raises(MethodError, match="setting 'table' cannot be written"):
+        planned("toy", settings={"toy": {"table": {(1, 2): 1}}})
+
+
+def test_a_plan_needs_something_to_run(planned: Planned) -> None:
+    check_runnable(planned("audio-only", "halves"))
+    with pytest.raises(SepbenchError) as caught:
+        check_runnable(planned("audio-only"))
+    assert str(caught.value) == "nothing to run: audio-only on class-split: separates audio signals only; choose others with --methods, --tasks or --suite"
+    with pytest.raises(SepbenchError, match=r"^nothing to run: picky on class-agnostic: wants two classes \(and 1 more\); choose"):
+        check_runnable(planned("picky", "audio-only", tasks=("class-agnostic",)))
+    with pytest.raises(SepbenchError, match="nothing to run: the suite names no method"):
+        check_runnable(replace(planned("halves"), cells=()))
 
 
 @pytest.mark.parametrize("device", ["cuda", "cuda:0", "cuda:x", "cuda:", "cpu:0", "mps", ""])

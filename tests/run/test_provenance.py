@@ -14,7 +14,8 @@ import torch
 
 from sepbench.run import provenance
 from sepbench.run.plan import Plan
-from sepbench.run.provenance import environment, git_state, identity, run_record, short_hash, source_sha256, timing_group
+from sepbench.run.provenance import environment, git_state, identity, run_record, short_hash, timing_group
+from sepbench.run.source import source_sha256
 
 Planned = Callable[..., Plan]
 
@@ -111,10 +112,6 @@ def test_without_git(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / ".git").mkdir()
     monkeypatch.setenv("PATH", str(tmp_path))
     assert git_state(tmp_path) == ("", False)
-
-
-def test_source_of_builtins_is_empty() -> None:
-    assert source_sha256(int) == ""
 
 
 def test_precision_is_part_of_the_timing_group() -> None:

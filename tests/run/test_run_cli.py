@@ -9,9 +9,11 @@ import pandas as pd
 import pytest
 import run_fakes
 import typer
+from broken_methods import register
+from rich.console import Console
 from typer.testing import CliRunner, Result
 
-from sepbench.cli.run import run
+from sepbench.cli.run import _save_audio, run
 from sepbench.cli.score import score
 from sepbench.errors import SepbenchError
 
@@ -66,6 +68,37 @@ def test_a_dry_run_shows_the_plan_and_writes_nothing() -> None:
     for text in ("class-split", "halves", "sources", "unsupported: separates audio signals only", "runs/digits-pairs-"):
         assert text in done.stdout
     assert _written() == {}
+
+
+def test_words_in_square_brackets_are_no_styles(monkeypatch: pytest.MonkeyPatch) -> None:
+    register(monkeypatch, "toy", "Brackets")
+    done = _sepbench(*RUN, "--methods", "toy", "--dry-run", "--out", "here[/x]")
+    assert done.exit_code == 0, done.output
+    assert "levels [0, 1] in [bold] steps [/x] :x:" in done.stdout
+    assert "would write to here[/x]" in done.stdout
+    done = _sepbench(*RUN, "--methods", "toy", "--out", "here[/x]")
+    assert done.exit_code == 0, done.output
+    assert "leaderboard: here[/x]/leaderboard.csv" in done.stdout
+
+
+def test_notes_on_audio_keep_their_brackets(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("sepbench.report.panels.opened_run.OpenedRun.open", lambda path, warn: warn("left out: toy ([/x] failed)"))
+    monkeypatch.setattr("sepbench.report.audio_examples.write_examples", lambda run, count, folder: [])
+    _save_audio(Path("here[/x]"), 1, Console())
+    assert capsys.readouterr().out == "note: left out: toy ([/x] failed)\naudio: 0 mixtures in here[/x]/audio\n"
+
+
+def test_a_run_in_which_nothing_runs_is_one_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    register(monkeypatch, "toy", "RefusesAll")
+    arguments = ("run", "--suite", "digits-pairs", "--methods", "toy,audio-only", "--device", "cpu")
+    done = _sepbench(*arguments)
+    assert isinstance(done.exception, SepbenchError)
+    reason = "nothing to run: toy on class-split: wants [three] sources (and 3 more); choose others with --methods, --tasks or --suite"
+    assert str(done.exception) == reason
+    assert _written() == {}
+    planned = _sepbench(*arguments, "--dry-run")
+    assert planned.exit_code == 0
+    assert "unsupported: separates audio signals only" in planned.stdout
 
 
 def test_a_failed_method_gives_exit_code_1_and_the_others_their_rows() -> None:

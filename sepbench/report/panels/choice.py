@@ -62,6 +62,9 @@ def spread(values: Mapping[int, float], count: int, higher_is_better: bool, by: 
     told = f"{len(ranks)} of {len(ranked):,} mixtures at evenly spaced ranks of {by} ({', '.join(seen)} included)"
     if len(ranks) == len(ranked) or count == 1:
         told = f"All {len(ranked):,} mixtures, from best to worst {by}" if count > 1 else f"The mixture of median {by}"
+    lost = len(values) - len(ranked)
+    if lost:
+        told += f"; {lost:,} that failed {'is' if lost == 1 else 'are'} left out"
     return Choice(tuple(ranked[rank][1] for rank in ranks), tuple(_word(rank, len(ranked)) for rank in ranks), told)
 
 

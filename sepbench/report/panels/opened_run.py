@@ -159,6 +159,8 @@ class OpenedRun:
         return torch.stack(rows)
 
     def _kept(self, shard: Shard) -> torch.Tensor:
+        if self.store.has_damaged_estimates(shard):
+            raise SepbenchError(f"the estimates of {shard.method} on {shard.task} are damaged; run the run's own command again, which makes them anew")
         if not self.store.has_estimates(shard):
             raise SepbenchError(
                 f"the estimates of {shard.method} on {shard.task} were not kept, and pictures of them need them: run again without "

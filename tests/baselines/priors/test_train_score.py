@@ -13,7 +13,7 @@ from baselines.priors.edm import loss_weight
 from baselines.priors.score_prior import ScorePrior
 from baselines.priors.score_unet import UNetConfig
 from baselines.priors.train_config import TrainConfig
-from baselines.priors.train_score import RECIPES, build_model, main, train_score
+from baselines.priors.train_score import RECIPES, build_model, check_writable, main, train_score
 from baselines.priors.weights_io import load_prior
 from sepbench.errors import SepbenchError
 
@@ -37,6 +37,39 @@ def test_fine_tuning_starts_from_the_given_prior(tmp_path: Path) -> None:
     x = torch.rand(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     sigma = torch.tensor([0.1, 0.5])
     assert torch.equal(model(x, sigma), start.denoiser(x, sigma))
+
+
+def test_weights_of_another_layout_are_refused() -> None:
+    start = ScorePrior(build_model(LAYOUT, tiny_images(), 5), (1, 8, 8), (0.005, 2.0), name="small")
+    with pytest.raises(SepbenchError, match=r"the weights to start from \(small, [\d,]+ parameters\) are of another layout") as refused:
+        build_model(UNetConfig(widths=(8, 16, 24), blocks=(1, 1, 1), heads=2, embedding=16), tiny_images(), 0, start)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_run_is_resumed_with_the_weights_it_started_from(tmp_path: Path) -> None:
+    images, config = tiny_images(), TrainConfig(steps=1, batch=8)
+    one, other = (ScorePrior(build_model(LAYOUT, images, seed), (1, 8, 8), (0.005, 2.0)) for seed in (5, 6))
+    first, again = (train_score(images[:50], images[50:], LAYOUT, config, tmp_path, init=one) for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(first.ema.values(), again.ema.values(), strict=True))
+    for init in (other, None):
+        with pytest.raises(SepbenchError, match="started from other weights"):
+            train_score(images[:50], images[50:], LAYOUT, config, tmp_path, init=init)
+
+
+def test_a_place_that_cannot_be_written_is_known_before_the_first_step(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "folder.safetensors").mkdir()
+    check_writable(tmp_path / "deep" / "er" / "a.safetensors", "--out")
+    assert list((tmp_path / "deep" / "er").iterdir()) == []
+    for name in ("file/a.safetensors", "folder.safetensors", "a" * 300, "a.png"):
+        with pytest.raises(SepbenchError, match="--out"):
+            check_writable(tmp_path / name, "--out")
+    with pytest.raises(SepbenchError, match=r"cannot write .*file is no folder; choose another place with --folder"):
+        train_score(tiny_images()[:50], tiny_images()[50:], LAYOUT, TrainConfig(steps=1, batch=8), tmp_path / "file")
+    np.save(tmp_path / "images.npy", tiny_images().numpy())
+    with pytest.raises(SepbenchError, match="cannot write"):
+        main(["--images", str(tmp_path / "images.npy"), "--folder", str(tmp_path / "run"), "--out", str(tmp_path / "file" / "a.safetensors")])
+    assert not (tmp_path / "run").exists()
 
 
 def test_command_trains_exports_and_exports_again(tmp_path: Path) -> None:

@@ -134,6 +134,91 @@ def test_a_run_is_extended_from_before_its_decay(whole: Trainer, tmp_path: Path)
     _assert_same(longer, fresh)
 
 
+def _copied(run: Trainer, folder: Path, **missing: object) -> Path:
+    """The checkpoint of a run in a folder of its own, less the entries named."""
+    state = torch.load(run.folder / CHECKPOINT, weights_only=True)
+    torch.save({key: value for key, value in state.items() if key not in missing}, folder / CHECKPOINT)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("steps", "minutes", "changed"),
+    [
+        (2 * STEPS, None, "steps 24 then, 48 now"),
+        (STEPS - 1, None, "steps 24 then, 23 now"),
+        (STEPS, 60.0, "minutes not given then, 60.0 now"),
+    ],
+)
+def test_a_finished_run_is_not_what_another_length_asks_for(whole: Trainer, tmp_path: Path, steps: int, minutes: float | None, changed: str) -> None:
+    other = tiny_trainer(_copied(whole, tmp_path), steps=steps)
+    before = (tmp_path / CHECKPOINT).read_bytes()
+    with pytest.raises(SepbenchError, match=rf"holds a finished run of 24 steps \({changed}\); give another --folder, or delete it to train anew"):
+        other.run(deadline_minutes=minutes)
+    assert (tmp_path / CHECKPOINT).read_bytes() == before
+
+
+def test_a_finished_run_is_what_the_same_length_asks_for(whole: Trainer, tmp_path: Path) -> None:
+    again = tiny_trainer(_copied(whole, tmp_path), steps=STEPS)
+    again.run()
+    assert again.asked == {"steps": STEPS, "minutes": None}
+    _assert_same(whole, again)
+
+
+def test_the_deadline_that_a_run_was_given_is_remembered(tmp_path: Path) -> None:
+    tiny_trainer(tmp_path, steps=10_000).run(deadline_minutes=1e-6)
+    again = tiny_trainer(tmp_path, steps=10_000)
+    ended_at = again.step
+    again.run(deadline_minutes=1e-6)
+    assert again.step == ended_at < 40
+    with pytest.raises(SepbenchError, match=r"a finished run of \d+ steps \(minutes 1e-06 then, 60.0 now\)"):
+        again.run(deadline_minutes=60.0)
+
+
+def test_a_run_killed_in_its_decay_is_finished_by_the_same_request_only(whole: Trainer, tmp_path: Path) -> None:
+    killed = tiny_trainer(tmp_path, steps=STEPS)
+    killed._accept({"steps": STEPS, "minutes": None})
+    while killed.step < STEPS - 2:
+        killed._plan_decay(None)
+        killed.train_step()
+    killed.save(tmp_path / CHECKPOINT)
+    with pytest.raises(SepbenchError, match=r"an unfinished run, 22 of 24 steps \(minutes not given then, 60.0 now\); ask for the same to finish it"):
+        tiny_trainer(tmp_path, steps=STEPS).run(deadline_minutes=60.0)
+    resumed = tiny_trainer(tmp_path, steps=STEPS)
+    resumed.run()
+    _assert_same(whole, resumed)
+
+
+def test_before_its_decay_a_run_takes_another_length_but_none_it_has_passed(whole: Trainer, tmp_path: Path) -> None:
+    (tmp_path / CHECKPOINT).write_bytes((whole.folder / PRE_DECAY).read_bytes())
+    with pytest.raises(SepbenchError, match=r"an unfinished run, 19 of 24 steps \(steps 24 then, 10 now\)"):
+        tiny_trainer(tmp_path, steps=10).run()
+    other = tiny_trainer(tmp_path, steps=STEPS + 1)
+    other.run(deadline_minutes=60.0)
+    assert (other.step, other.asked) == (STEPS + 1, {"steps": STEPS + 1, "minutes": 60.0})
+
+
+def test_a_checkpoint_from_before_requests_were_recorded(whole: Trainer, tmp_path: Path) -> None:
+    _copied(whole, tmp_path, asked=True, origin=True)
+    with pytest.raises(SepbenchError, match="steps 24 then, 48 now"):
+        tiny_trainer(tmp_path, steps=2 * STEPS).run()
+    again = tiny_trainer(tmp_path, steps=STEPS)
+    again.run()
+    _assert_same(whole, again)
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage", b"PK\x03\x04 the head of a zip", b"half", b"other"])
+def test_what_is_no_checkpoint_is_one_line(whole: Trainer, tmp_path: Path, content: bytes) -> None:
+    if content == b"half":
+        content = (whole.folder / CHECKPOINT).read_bytes()[:5000]
+    (tmp_path / CHECKPOINT).write_bytes(content)
+    if content == b"other":
+        torch.save({"model": {}}, tmp_path / CHECKPOINT)
+    with pytest.raises(SepbenchError, match=r"checkpoint.*; delete it, or train in another folder$") as refused:
+        tiny_trainer(tmp_path, steps=STEPS)
+    assert "\n" not in str(refused.value)
+    assert "weights_only" not in str(refused.value)  # torch's own advice for pickles is to run what they hold
+
+
 def test_other_settings_or_images_are_refused(whole: Trainer) -> None:
     with pytest.raises(SepbenchError, match=r"other settings \(batch, lr\)"):
         tiny_trainer(whole.folder, steps=STEPS, batch=4, lr=1e-4)
@@ -141,6 +226,11 @@ def test_other_settings_or_images_are_refused(whole: Trainer) -> None:
     model.mean += 0.01
     with pytest.raises(SepbenchError, match="other images"):
         Trainer(model, tiny_images()[:50], tiny_images()[50:], whole.config, whole.folder)
+    model.mean = whole.model.mean
+    with pytest.raises(SepbenchError, match="other images"):  # of the same mean and deviation
+        Trainer(model, tiny_images()[:50].flip(0), tiny_images()[50:], whole.config, whole.folder)
+    with pytest.raises(SepbenchError, match="other weights"):
+        Trainer(model, tiny_images()[:50], tiny_images()[50:], whole.config, whole.folder, init="digest")
 
 
 def test_a_checkpoint_from_before_a_setting_existed_had_its_default(whole: Trainer, tmp_path: Path) -> None:

@@ -101,6 +101,10 @@ def test_every_wrong_file_is_one_clear_line(copied: Path, tmp_path: Path) -> Non
     card.write_text(good)
     _edit_card(copied, network={"widths": [8, 16, 24], "blocks": [1, 1, 1], "heads": 2, "embedding": 16})
     assert "does not fit the layout" in message(copied)
+    for entry, wrong in (("network", ["16"]), ("shape", 8), ("shape", [1, "8", 8]), ("sigma_range", 0.5), ("sigma_range", [0.01]), ("sigma_data", None)):
+        card.write_text(good)
+        _edit_card(copied, **{entry: wrong})
+        assert f"{entry} cannot be {wrong!r}" in message(copied)
     card.write_text(good)
     _damage(copied)
     assert "its card says" in message(copied)

@@ -1,0 +1,78 @@
+"""What a method's code is: its own file and the files of the same package or folder that it imports, so that a changed helper is a changed method."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+
+def source_sha256(cls: type) -> str:
+    """SHA-256 of the file of the module that defines a class, or of all files that it rests on if there are several; empty where there is none.
+
+    A method rests on the modules of its own package, or, outside a package, of its own folder, that it imports anywhere, and on those that they
+    import. sepbench itself and other people's packages count by their versions.
+    """
+    try:
+        own = inspect.getsourcefile(cls)
+    except (OSError, TypeError):
+        return ""
+    if own is None:
+        return ""
+    found: dict[str, Path] = {}
+    _collect(cls.__module__, Path(own), found)
+    digests = {name: _file_sha256(path) for name, path in found.items()}
+    if len(digests) <= 1:
+        return next(iter(digests.values()), "")
+    return hashlib.sha256("".join(f"{name} {digests[name]}\n" for name in sorted(digests)).encode()).hexdigest()
+
+
+def _collect(module: str, path: Path, found: dict[str, Path]) -> None:
+    if module in found or not path.is_file():
+        return
+    found[module] = path
+    for name in _imports(path, module):
+        top = name.partition(".")[0]
+        if top == module.partition(".")[0] or (path.parent / f"{top}.py").is_file():
+            file = _file_of(name)
+            if file is not None:
+                _collect(name, file, found)
+
+
+@cache
+def _imports(path: Path, module: str) -> tuple[str, ...]:
+    """Names of modules that a file imports, at its top or inside a function; ``from a import b`` gives both ``a`` and ``a.b``."""
+    try:
+        tree = ast.parse(path.read_bytes())
+    except SyntaxError:
+        return ()
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    return tuple(dict.fromkeys(name for node in ast.walk(tree) for name in _names(node, package)))
+
+
+def _names(node: ast.AST, package: str) -> Iterator[str]:
+    if isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+        parents = package.split(".")[: 1 - node.level or None] if node.level else []
+        base = ".".join([*parents, *([node.module] if node.module else [])])
+        yield base
+        yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def _file_of(name: str) -> Path | None:
+    """The source file of a module; a name that is no module, or is not there, has none."""
+    try:
+        spec = sys.modules[name].__spec__ if name in sys.modules else importlib.util.find_spec(name)
+    except (ImportError, AttributeError, ValueError):
+        return None
+    return Path(spec.origin) if spec is not None and spec.origin and spec.origin.endswith(".py") else None
+
+
+def _file_sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

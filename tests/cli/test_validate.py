@@ -1,0 +1,63 @@
+"""``sepbench validate`` as a user calls it: a broken rule is a row and exit code 1, what cannot be tried at all one line and exit code 2."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+from broken_methods import register
+
+from sepbench.cli.main import main
+
+
+def _validate(monkeypatch: pytest.MonkeyPatch, what: str, *options: str) -> int:
+    register(monkeypatch, "toy", what)
+    monkeypatch.setattr(sys, "argv", ["sepbench", "validate", "toy", *options])
+    monkeypatch.setenv("COLUMNS", "250")
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    return int(stopped.value.code or 0)
+
+
+def test_a_good_method_with_brackets_in_its_words(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _validate(monkeypatch, "Brackets") == 0
+    out = capsys.readouterr().out
+    assert "toy on digits-pairs/class-split, quick budget, cpu" in out
+    assert "levels [0, 1] in [bold] steps [/x] :x:" in out
+    assert " 0 broken" in out
+
+
+ROWS = {
+    "SupportsIsTrue": "supports() must return a sepbench.protocols.Support, got bool",
+    "SupportsRaises": "cannot say whether it supports task 'class-split': KeyError",
+    "SupportsExits": "cannot say whether it supports task 'class-split': SystemExit: 0",
+    "ExitsInFit": "SystemExit: 3",
+    "ExitsInSeparate": "SystemExit: [/x] done",
+    "ReturnsAnArray": "separate returned ndarray instead of a tensor",
+}
+
+
+@pytest.mark.parametrize(("what", "seen"), ROWS.items(), ids=ROWS.keys())
+@pytest.mark.parametrize("options", [(), ("--task", "class-split")], ids=["any task", "named task"])
+def test_a_broken_rule_is_a_row(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], what: str, seen: str, options: tuple[str, ...]) -> None:
+    assert _validate(monkeypatch, what, *options) == 1
+    shown = capsys.readouterr()
+    assert shown.err == ""
+    (row,) = [line for line in shown.out.splitlines() if "BROKEN" in line]
+    assert seen in row
+    assert " 1 broken" in shown.out
+
+
+LINES = {
+    "RaisesWhenMade": "error: method 'toy' cannot be created: RuntimeError: no licence\n",
+    "InfoIsADict": "error: method 'toy': info must be a sepbench.protocols.MethodInfo, got dict\n",
+    "InfoRaises": "error: method 'toy' cannot say its info: RuntimeError: no info today\n",
+    "NO_METHOD": "error: method 'toy' (broken_methods:NO_METHOD) is of type int; its entry point must name the method's class\n",
+    "RefusesAll": "error: toy takes no task of digits-pairs: wants [three] sources; choose another with --suite\n",
+}
+
+
+@pytest.mark.parametrize(("what", "line"), LINES.items(), ids=LINES.keys())
+def test_what_cannot_be_tried_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], what: str, line: str) -> None:
+    assert _validate(monkeypatch, what) == 2
+    assert capsys.readouterr() == ("", line)
