@@ -38,6 +38,7 @@ def run(
     shard_size: Annotated[int, typer.Option(help="Mixtures per file of estimates.")] = 500,
     keep_estimates: Annotated[bool, typer.Option(help="Keep estimates after they are scored; 'sepbench score' needs them.")] = True,
     latency: Annotated[bool, typer.Option(help="Also measure the seconds of single-mixture calls.")] = False,
+    retry_failed: Annotated[bool, typer.Option(help="Try mixtures again that failed in an earlier session of this run.")] = False,
     save_audio: Annotated[int, typer.Option(min=0, metavar="N", help="Also write the first N mixtures of each task as WAV files, into the run's folder.")] = 0,
     dry_run: Annotated[bool, typer.Option(help="Show the plan and write nothing.")] = False,
 ) -> None:
@@ -70,6 +71,7 @@ def run(
         shard_size=shard_size,
         keep_estimates=keep_estimates,
         latency=latency,
+        retry_failed=retry_failed,
     )
     loaded = load_suite(suite)
     if save_audio:
@@ -89,7 +91,7 @@ def run(
     if save_audio:
         _save_audio(folder, save_audio, console)
     if any(record["n_failed"] for _, record in outcome.cells):
-        Console(stderr=True).print("mixtures that failed are not tried again in this folder; once the cause is mended, run into another --out")
+        Console(stderr=True).print("mixtures that failed keep their rows; once the cause is mended, the same command with --retry-failed tries them again")
     if not keep_estimates:
         Console(stderr=True).print("estimates were removed: 'sepbench score' cannot score this run again")
     raise typer.Exit(outcome.exit_code)

@@ -29,12 +29,13 @@ def run_cell(cell: Cell, plan: Plan, mixture_set: MixtureSet, sink: Sink, progre
     if not cell.support.ok:
         record["state"] = "unsupported"
     else:
-        missing = [s for s in cell.shards if sink.has_damaged_estimates(s) or not (sink.has_scores(s, plan.metrics) or sink.has_estimates(s))]
+        again = [s for s in cell.shards if plan.request.retry_failed and sink.has_scores(s, plan.metrics) and sink.read_totals(s).n_failed]
+        missing = [s for s in cell.shards if s in again or sink.has_damaged_estimates(s) or not (sink.has_scores(s, plan.metrics) or sink.has_estimates(s))]
         progress.advance(cell.n_planned - sum(len(s) for s in missing))
         fit_error = ""
         if missing or (plan.request.latency and record["latency_seconds"] is None):
             fit_error = _separate(cell, missing, plan, mixture_set, sink, progress, record)
-        _score(cell, plan, mixture_set, sink, progress)
+        _score(cell, plan, mixture_set, sink, progress, again if not fit_error else ())
         finish_record(record, (sink.read_totals(shard) for shard in cell.shards), fit_error)
     if record != old:
         sink.write_cell(cell.task.spec.name, cell.method, record)
@@ -94,7 +95,8 @@ def _separate(cell: Cell, missing: Sequence[Shard], plan: Plan, mixture_set: Mix
         fit_error = one_line(error)
         record |= {"state": "failed", "error": fit_error, "traceback": traceback.format_exc(limit=-6)}
         for shard in missing:
-            sink.write_scores(shard, failed_scores(shard, fit_error, plan.metrics))
+            if not sink.has_scores(shard, plan.metrics):  # what an earlier session scored is not lost
+                sink.write_scores(shard, failed_scores(shard, fit_error, plan.metrics))
             progress.advance(len(shard))
         return fit_error
     weights = str(getattr(session.separator, "weights_sha256", ""))
@@ -129,10 +131,10 @@ def _measure(session: Session, plan: Plan, record: CellRecord, progress: Progres
         progress.warn(f"{session.cell.method} on {session.cell.task.spec.name}: no latency, {one_line(error)}")
 
 
-def _score(cell: Cell, plan: Plan, mixture_set: MixtureSet, sink: Sink, progress: Progress) -> None:
-    """Score every shard that has estimates and no scores; a shard without estimates has the rows of the fit that failed."""
+def _score(cell: Cell, plan: Plan, mixture_set: MixtureSet, sink: Sink, progress: Progress, again: Sequence[Shard]) -> None:
+    """Score every shard that has estimates and no scores, or is in ``again``; a shard without estimates has the rows of the fit that failed."""
     for number, shard in enumerate(cell.shards, 1):
-        if sink.has_estimates(shard) and not sink.has_scores(shard, plan.metrics):
+        if sink.has_estimates(shard) and (shard in again or not sink.has_scores(shard, plan.metrics)):
             progress.stage(f"score {number}/{len(cell.shards)}")
             sink.write_scores(shard, score_shard(shard, sink.read_estimates(shard), mixture_set, cell.task, plan.metrics))
         if not plan.request.keep_estimates:

@@ -20,7 +20,7 @@ class RequestError(SepbenchError):
 
 @dataclass(frozen=True, slots=True)
 class RunRequest:
-    """One run. Everything but ``keep_estimates`` and ``latency`` decides which numbers come out, so it is the run's identity.
+    """One run. Everything but the last three decides which numbers come out, so it is the run's identity.
 
     Attributes:
         suite: name of the suite.
@@ -34,6 +34,7 @@ class RunRequest:
         shard_size: mixtures per file of estimates; with each method's ``max_batch`` it fixes the batches, hence every bit of the result.
         keep_estimates: keep estimates after they are scored (needed to score again).
         latency: also measure the seconds of single-mixture calls.
+        retry_failed: separate shards again in which mixtures failed.
     """
 
     suite: str
@@ -47,6 +48,7 @@ class RunRequest:
     shard_size: int = 500
     keep_estimates: bool = True
     latency: bool = False
+    retry_failed: bool = False
 
     def __post_init__(self) -> None:
         if self.limit is not None and self.limit < 1:

@@ -321,3 +321,25 @@ def test_damaged_estimates_are_made_again_though_their_scores_are_there(planned:
     assert path.read_bytes()[:100] == whole[:100]
     assert bits(store.read_scores()) == before
     rescore(store.read_run(), digits, (), store)
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_failed_mixtures_are_tried_again_when_asked(planned: Planned, runner: Runner, monkeypatch: pytest.MonkeyPatch, keep: bool) -> None:
+    options = {"settings": {"broken": {"how": "nan", "at": 5}}, "keep_estimates": keep}
+    _, store = runner(planned("broken", **options))
+    first = store.read_scores()
+    assert store.read_cells()["class-split", "broken"]["n_failed"] == 1
+    monkeypatch.setattr(run_fakes.Broken, "separate", run_fakes.Fake.separate)
+    runner(planned("broken", **options))
+    assert bits(store.read_scores()) == bits(first)
+    run_fakes.Fake.batches.clear()
+    monkeypatch.setattr(run_fakes.Broken, "fit", lambda self, view, ctx: 1 / 0)
+    outcome, _ = runner(planned("broken", **options, retry_failed=True))
+    assert outcome.exit_code == 1
+    assert bits(store.read_scores()) == bits(first)  # a fit that fails takes nothing away
+    monkeypatch.setattr(run_fakes.Broken, "fit", run_fakes.Fake.fit)
+    runner(planned("broken", **options, retry_failed=True))
+    cell = store.read_cells()["class-split", "broken"]
+    assert (cell["state"], cell["n_failed"], cell["error"]) == ("done", 0, "")
+    assert sum(run_fakes.Fake.batches) == 1 + 4  # the warm-up and the one shard of three
+    assert store.read_scores()["value"].notna().all()
