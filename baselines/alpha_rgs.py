@@ -20,10 +20,10 @@ from typing import ClassVar
 import torch
 
 from baselines.dirac import constrained
-from baselines.posterior import Problem
-from baselines.score_separator import ScoreSeparator, needs_weighted_sum
-from baselines.settings import check_positive
+from baselines.sampling.problem import Problem
+from baselines.sampling.separator import ScoreSeparator, needs_weighted_sum
 from sepbench.protocols import MethodInfo, RunContext, Support, TaskSpec
+from sepbench.settings import check_positive
 
 QUICK_ITERATIONS = 40
 """Iterations under the quick budget."""

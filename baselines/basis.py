@@ -21,10 +21,10 @@ from typing import ClassVar, Literal, get_args
 
 import torch
 
-from baselines.posterior import Problem, ncsn_levels
-from baselines.score_separator import ScoreSeparator, source_gram
-from baselines.settings import check_positive
+from baselines.sampling.problem import Problem, ncsn_levels
+from baselines.sampling.separator import ScoreSeparator, source_gram
 from sepbench.protocols import MethodInfo, RunContext, Supervision, Support, TaskSpec
+from sepbench.settings import check_positive
 
 Start = Literal["uniform", "normal"]
 

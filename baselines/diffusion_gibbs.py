@@ -20,8 +20,8 @@ from typing import ClassVar
 
 import torch
 
-from baselines.posterior import Problem, karras_levels, ncsn_levels
-from baselines.score_separator import ScoreSeparator, needs_weighted_sum
+from baselines.sampling.problem import Problem, karras_levels, ncsn_levels
+from baselines.sampling.separator import ScoreSeparator, needs_weighted_sum
 from sepbench.protocols import MethodInfo, RunContext, Support, TaskSpec
 
 QUICK_LEVELS = 10

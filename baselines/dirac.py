@@ -20,10 +20,10 @@ from typing import ClassVar
 
 import torch
 
-from baselines.posterior import Problem, karras_levels
-from baselines.score_separator import ScoreSeparator, needs_weighted_sum
-from baselines.settings import check_positive
+from baselines.sampling.problem import Problem, karras_levels
+from baselines.sampling.separator import ScoreSeparator, needs_weighted_sum
 from sepbench.protocols import MethodInfo, RunContext, Support, TaskSpec
+from sepbench.settings import check_positive
 
 QUICK_STEPS = 20
 """Steps under the quick budget."""

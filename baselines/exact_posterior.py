@@ -4,7 +4,7 @@ Supervision: ``bound``. The row says what independent exact draws get at the sui
 below it in the error of a single moment (their own scatter is smaller), but not in the distance of the distributions.
 
 Gaussian-mixture sources under ``m = sum_k w_k x_k``: one component per source is chosen with its posterior probability, then a Gaussian draw is
-moved onto the mixture (Matheron's rule); see ``sepbench.data.gmm``.
+moved onto the mixture (Matheron's rule); see ``sepbench.gmm``.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import ClassVar
 
 import torch
 
-from sepbench.data.gmm import ExactPosterior, GaussianMixture
 from sepbench.errors import MethodError, UnsupportedTaskError
+from sepbench.gmm import ExactPosterior, GaussianMixture
 from sepbench.protocols import MethodInfo, Mixtures, RunContext, Support, TaskSpec, TrainingView
 
 

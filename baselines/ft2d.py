@@ -24,9 +24,9 @@ from typing import ClassVar, Literal
 
 import torch
 
-from baselines.median import mirrored_positions
-from baselines.roles import VOICES, role_support, slot_of_role
-from baselines.spectrogram import background_mask, chunk_rows, magnitudes_of, mask_support, separate_by_masks, share_of_mixture
+from baselines.decomposition.masks import background_mask, chunk_rows, magnitudes_of, mask_support, separate_by_masks, share_of_mixture
+from baselines.decomposition.median import mirrored_positions
+from baselines.decomposition.roles import VOICES, role_support, slot_of_role
 from sepbench.protocols import MethodInfo, Mixtures, RunContext, Support, TaskSpec, TrainingView
 
 _FOREGROUND = 1

@@ -18,10 +18,10 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from baselines.posterior import Problem, karras_levels
-from baselines.score_separator import ScoreSeparator, source_gram
-from baselines.settings import check_positive
+from baselines.sampling.problem import Problem, karras_levels
+from baselines.sampling.separator import ScoreSeparator, source_gram
 from sepbench.protocols import MethodInfo, RunContext, Support, TaskSpec
+from sepbench.settings import check_positive
 
 QUICK_STEPS = 20
 """Steps under the quick budget."""

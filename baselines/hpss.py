@@ -18,9 +18,9 @@ from typing import ClassVar, Literal
 
 import torch
 
-from baselines.median import sliding_median
-from baselines.roles import role_support, slot_of_role
-from baselines.spectrogram import mask_support, separate_by_masks
+from baselines.decomposition.masks import mask_support, separate_by_masks
+from baselines.decomposition.median import sliding_median
+from baselines.decomposition.roles import role_support, slot_of_role
 from sepbench.protocols import MethodInfo, Mixtures, RunContext, Support, TaskSpec, TrainingView
 
 _PERCUSSIVE = 1

@@ -31,10 +31,10 @@ from typing import ClassVar
 import torch
 from torch.nn import functional
 
-from baselines.delay_embedding import Windows
-from baselines.parts import estimates_from_parts, part_support
-from baselines.patches import Size, fold_patches, positions, sides, unfold_patches
-from sepbench.data.operators import MixingOperator
+from baselines.decomposition.delay_embedding import Windows
+from baselines.decomposition.parts import estimates_from_parts, part_support
+from baselines.decomposition.patches import Size, fold_patches, positions, sides, unfold_patches
+from sepbench.operators import MixingOperator
 from sepbench.protocols import MethodInfo, Mixtures, RunContext, Support, TaskSpec, TrainingView
 
 _CHUNK_ELEMENTS = {"cpu": 1 << 21, "cuda": 1 << 25}

@@ -13,9 +13,9 @@ from typing import ClassVar
 
 import torch
 
+from baselines.decomposition.masks import mask_support
 from baselines.ideal_mask import winner_takes_all
 from baselines.ideal_ratio_mask import separate_ideally
-from baselines.spectrogram import mask_support
 from sepbench.protocols import MethodInfo, Mixtures, RunContext, Support, TaskSpec, TrainingView
 
 

@@ -29,7 +29,7 @@ from typing import ClassVar, Literal
 import torch
 from torch.nn import functional
 
-from baselines.parts import estimates_from_parts, part_support
+from baselines.decomposition.parts import estimates_from_parts, part_support
 from sepbench.protocols import MethodInfo, Mixtures, RunContext, Support, TaskSpec, TrainingView
 
 

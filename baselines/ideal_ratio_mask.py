@@ -19,7 +19,7 @@ from typing import ClassVar, Literal
 
 import torch
 
-from baselines.spectrogram import CHUNK_BINS, estimates_from_masks, mask_support, mixture_spectra, select_rows
+from baselines.decomposition.masks import CHUNK_BINS, estimates_from_masks, mask_support, mixture_spectra, select_rows
 from sepbench.protocols import MethodInfo, Mixtures, RunContext, Support, TaskSpec, TrainingView
 
 IdealMasks = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]

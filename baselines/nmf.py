@@ -34,7 +34,7 @@ cifar10-mini-pairs  15.7     15.9   11.8
 Hard groups (the last column) fall below the average: co-activation says too little about which atoms belong together, least on natural
 images. Soft shares keep what it says.
 
-Audio: the same with the frames of magnitude spectrograms as signals (``baselines.spectrogram_nmf``), masks on the spectrum of the mixture.
+Audio: the same with the frames of magnitude spectrograms as signals (``baselines.decomposition.spectrogram_nmf``), masks on the spectrum of the mixture.
 On class-agnostic tasks atoms are grouped once per mixture, by their mean codes over time, and co-activation counts training recordings.
 SDR in dB on the first validation mixtures (20 of each noise, 40 of fsdd-pairs, 10 of drums-bass-synth), mean of both sources:
 
@@ -60,10 +60,10 @@ from typing import ClassVar
 import torch
 from torch.nn import functional
 
-from baselines.nonnegative import FLOOR, Factors, encode, factorise, random_atoms
-from baselines.parts import estimates_from_parts, part_support
-from baselines.spectrogram import mask_support, separate_by_masks
-from baselines.spectrogram_nmf import Divergence, code_spectra, explained, learn_atoms, masks_of_parts, recording_spectra, training_frames
+from baselines.decomposition.masks import mask_support, separate_by_masks
+from baselines.decomposition.nonnegative import FLOOR, Factors, encode, factorise, random_atoms
+from baselines.decomposition.parts import estimates_from_parts, part_support
+from baselines.decomposition.spectrogram_nmf import Divergence, code_spectra, explained, learn_atoms, masks_of_parts, recording_spectra, training_frames
 from sepbench.errors import MethodError
 from sepbench.protocols import MethodInfo, Mixtures, RunContext, Support, TaskSpec, TrainingView
 

@@ -10,7 +10,7 @@ Per mixture, with V ``(F, N)`` its magnitude spectrogram:
 1. V ~ W^T H with ``components`` templates W_r and activations H_r. Start: the non-negative double SVD of Boutsidis and Gallopoulos (Pattern
    Recognition 41(4), 2008, table 1), zeros replaced by the mean of V (their variant NNDSVDa); then ``iterations`` rounds of coordinate
    descent on the squared error (HALS: Cichocki and Phan, IEICE Trans. E92-A(3), 2009, algorithm 2), which is what scikit-learn's default does;
-2. the timbre t_r of a template: 13 mel cepstra of its power (``baselines.timbre``);
+2. the timbre t_r of a template: 13 mel cepstra of its power (``baselines.decomposition.cepstrum``);
 3. a bin's feature is the mean timbre of what it consists of, ``sum_r W_r(f) H_r(n) t_r``, scaled to length 1;
 4. k-means on the features of the loudest 10 % of the bins. nussl starts it once, at random; here the best of four starts counts, where one of the four
    longest principal axes cuts the features in two, K - 1 times (after PCA-Part: Su and Dy, ICTAI 2004), so the result depends on the mixture alone.
@@ -29,10 +29,10 @@ from typing import ClassVar
 import torch
 from torch.nn import functional
 
-from baselines.spectrogram import mask_support, separate_by_masks
-from baselines.timbre import cepstrum
-from sepbench.data.stft import Stft
+from baselines.decomposition.cepstrum import cepstrum
+from baselines.decomposition.masks import mask_support, separate_by_masks
 from sepbench.protocols import MethodInfo, Mixtures, RunContext, Support, TaskSpec, TrainingView
+from sepbench.stft import Stft
 
 _LOUD = 0.1
 _STIFFNESS = 5.0

@@ -24,10 +24,10 @@ from typing import ClassVar
 
 import torch
 
-from baselines.nonnegative import sample_atoms, sparse_encode, sparse_factorise
-from baselines.parts import estimates_from_parts, part_support
-from baselines.spectrogram import mask_support, separate_by_masks
-from baselines.spectrogram_nmf import masks_of_parts, training_frames
+from baselines.decomposition.masks import mask_support, separate_by_masks
+from baselines.decomposition.nonnegative import sample_atoms, sparse_encode, sparse_factorise
+from baselines.decomposition.parts import estimates_from_parts, part_support
+from baselines.decomposition.spectrogram_nmf import masks_of_parts, training_frames
 from sepbench.errors import MethodError
 from sepbench.protocols import MethodInfo, Mixtures, RunContext, Support, TaskSpec, TrainingView
 

@@ -26,11 +26,11 @@ from typing import ClassVar, Literal
 
 import torch
 
-from baselines.posterior import Problem, karras_levels
-from baselines.score_separator import ScoreSeparator, needs_weighted_sum
-from baselines.settings import check_positive
+from baselines.sampling.problem import Problem, karras_levels
+from baselines.sampling.separator import ScoreSeparator, needs_weighted_sum
 from sepbench.protocols import MethodInfo, RunContext, Supervision, Support, TaskSpec
 from sepbench.selection import by_denoising_loss
+from sepbench.settings import check_positive
 
 QUICK_STEPS = 15
 """Steps under the quick budget."""

@@ -23,11 +23,11 @@ from typing import ClassVar, Literal
 
 import torch
 
-from baselines.median import median_of_lists
-from baselines.roles import VOICES, role_support, slot_of_role
-from baselines.spectrogram import background_mask, channel_mean, mask_support, separate_by_masks, share_of_mixture
-from sepbench.data.stft import Stft
+from baselines.decomposition.masks import background_mask, channel_mean, mask_support, separate_by_masks, share_of_mixture
+from baselines.decomposition.median import median_of_lists
+from baselines.decomposition.roles import VOICES, role_support, slot_of_role
 from sepbench.protocols import MethodInfo, Mixtures, RunContext, Support, TaskSpec, TrainingView
+from sepbench.stft import Stft
 
 _FOREGROUND = 1
 """Our order of parts, as nussl's: background, foreground."""

@@ -35,11 +35,11 @@ from typing import ClassVar
 import torch
 from torch.nn import functional
 
-from baselines.parts import estimates_from_parts, part_support
-from baselines.roles import VOICES, role_support, slot_of_role
-from baselines.shrinkage import ExactShrinkage, Shrinkage, WarmShrinkage
-from baselines.side_by_side import side_by_side
-from baselines.spectrogram import background_mask, mask_support, separate_by_masks
+from baselines.decomposition.masks import background_mask, mask_support, separate_by_masks
+from baselines.decomposition.parts import estimates_from_parts, part_support
+from baselines.decomposition.roles import VOICES, role_support, slot_of_role
+from baselines.decomposition.shrinkage import ExactShrinkage, Shrinkage, WarmShrinkage
+from baselines.decomposition.side_by_side import side_by_side
 from sepbench.protocols import MethodInfo, Mixtures, RunContext, Support, TaskSpec, TrainingView
 
 _CHUNK_ELEMENTS = 1 << 20

@@ -21,8 +21,8 @@ import pandas as pd
 import torch
 
 from baselines.basis import BasisTuned, basis
-from baselines.posterior import Problem, ncsn_levels
-from baselines.score_separator import ScoreSeparator
+from baselines.sampling.problem import Problem, ncsn_levels
+from baselines.sampling.separator import ScoreSeparator
 from sepbench.noise import NoiseSource
 from sepbench.protocols import RunContext
 from sepbench.registry import create_separator

@@ -17,7 +17,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from baselines.score_separator import ScoreSeparator
+from baselines.sampling.separator import ScoreSeparator
 from sepbench.noise import NoiseSource
 from sepbench.protocols import RunContext
 from sepbench.registry import create_separator

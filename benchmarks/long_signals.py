@@ -31,8 +31,8 @@ def measure(method: str, seconds: float, count: int, rate: int) -> dict[str, flo
     import torch
     from nussl_speed import drums_and_bass
 
-    from sepbench.data.operators import make_operator
     from sepbench.noise import NoiseSource
+    from sepbench.operators import make_operator
     from sepbench.protocols import Mixtures, RunContext, TaskSpec
     from sepbench.registry import create_separator
     from sepbench.run.memory import keep_freed_memory

@@ -46,7 +46,7 @@ assignment = "permutation"
 def write_suite(folder: Path, dataset: str, size: int) -> Path:
     """A suite of ``size`` pairs in its own folder; its TOML file."""
     from sepbench.data.datasets import open_dataset
-    from sepbench.data.pairs import pairs_csv
+    from sepbench.data.lists.pairs import pairs_csv
     from sepbench.suites.freeze import write_digests
 
     folder.mkdir(parents=True)

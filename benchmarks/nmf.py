@@ -23,7 +23,7 @@ import torch
 from sklearn.decomposition import non_negative_factorization
 from sklearn.exceptions import ConvergenceWarning
 
-from baselines.nonnegative import Factors, encode, factorise, random_atoms
+from baselines.decomposition.nonnegative import Factors, encode, factorise, random_atoms
 from sepbench.data.datasets import open_dataset
 from sepbench.noise import NoiseSource
 

@@ -30,8 +30,8 @@ import torch
 from numpy.typing import NDArray
 
 from sepbench.compat import import_nussl
-from sepbench.data.operators import make_operator
 from sepbench.noise import NoiseSource
+from sepbench.operators import make_operator
 from sepbench.protocols import Mixtures, RunContext, Separator, TaskSpec
 from sepbench.registry import create_separator
 from sepbench.suites.loader import load_suite

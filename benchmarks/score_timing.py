@@ -22,11 +22,11 @@ import pandas as pd
 import torch
 
 from baselines.basis import basis
-from baselines.posterior import Problem, ncsn_levels
-from baselines.priors.ncsn_refinenet import CondRefineNetDilated
+from baselines.networks.ncsn_refinenet import CondRefineNetDilated
 from baselines.priors.score_prior import NCSNPrior
-from sepbench.data.operators import make_operator
+from baselines.sampling.problem import Problem, ncsn_levels
 from sepbench.noise import NoiseSource
+from sepbench.operators import make_operator
 from sepbench.protocols import Mixtures, RunContext
 from sepbench.registry import create_separator
 from sepbench.suites.loader import load_suite

@@ -11,7 +11,7 @@ import os
 import numpy as np
 
 from sepbench.data.datasets import open_dataset
-from sepbench.data.pair_recipes import RECIPES
+from sepbench.data.lists.recipes import RECIPES
 from sepbench.errors import DataError
 from sepbench.resources import resource_root, suites_root
 from sepbench.suites.freeze import write_digests

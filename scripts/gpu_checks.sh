@@ -57,7 +57,7 @@ if [ -n "${SEPBENCH_DATA:-}" ] && [ -d "$SEPBENCH_DATA/mnist" ]; then
     # The score prior of the BASIS issue: full MNIST and the two halves of the class split.
     step train-images python3 -c "import numpy as np; from sepbench.data.datasets import open_dataset as o; np.save('$OUT/mnist-train.npy', o('mnist', 'train').signals.numpy())"
     # From the shipped weights on; minutes where a CPU takes hours. BASIS must come to 29.5 / 29.3 dB.
-    step train-mnist python3 -m baselines.priors.train_score --recipe mnist --images "$OUT/mnist-train.npy" --device cuda --folder "$OUT/train-mnist" --out "$OUT/mnist-all.safetensors" \
+    step train-mnist python3 -m baselines.training.score --recipe mnist --images "$OUT/mnist-train.npy" --device cuda --folder "$OUT/train-mnist" --out "$OUT/mnist-all.safetensors" \
         --init baselines/weights/mnist-all.safetensors --seed 3 --steps "${TRAIN_STEPS:-40000}"
     prior=$OUT/mnist-all.safetensors
     [ -f "$prior" ] || prior=baselines/weights/mnist-all.safetensors

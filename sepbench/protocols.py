@@ -27,8 +27,8 @@ from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 if TYPE_CHECKING:
     import torch
 
-    from sepbench.data.operators import MixingOperator
     from sepbench.noise import NoiseSource
+    from sepbench.operators import MixingOperator
 
 Domain = Literal["image", "audio", "vector"]
 Supervision = Literal["blind", "mixtures+one", "sources", "prior", "bound"]

@@ -26,4 +26,4 @@ def resource_root(name: str) -> Path:
 
 def suites_root() -> Path:
     """Folder of the built-in suites (TOML)."""
-    return _PACKAGE / "suites"
+    return _PACKAGE / "suites" / "builtin"

@@ -1,1 +1,96 @@
-"""Puts this folder on the import path, for test material that several folders share (``synthetic_run``)."""
+"""Fixtures that several folders share: an isolated data home, the real data where there are any, and a local server that can misbehave.
+
+This folder is on the import path, for test material that several folders share (``synthetic_run``, ``run_fakes``).
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import pytest
+import run_fakes
+
+from sepbench import registry
+
+
+@pytest.fixture
+def data_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Neither the user's data nor his cache: SEPBENCH_CACHE is <data_home>/cache, SEPBENCH_DATA is not set."""
+    monkeypatch.delenv("SEPBENCH_DATA", raising=False)
+    monkeypatch.delenv("SEPBENCH_OFFLINE", raising=False)
+    monkeypatch.setenv("SEPBENCH_CACHE", str(tmp_path / "cache"))
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.setenv(name, "127.0.0.1")
+    return tmp_path
+
+
+@pytest.fixture
+def real_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
+    """The folder of a real data set, or a skip; stamps of verification go to a temporary cache."""
+    monkeypatch.setenv("SEPBENCH_OFFLINE", "1")
+    monkeypatch.setenv("SEPBENCH_CACHE", str(tmp_path / "cache"))
+
+    def folder(name: str) -> Path:
+        root = os.environ.get("SEPBENCH_DATA", "")
+        if not root or not (Path(root) / name).is_dir():
+            pytest.skip(f"SEPBENCH_DATA does not hold {name}")
+        return Path(root) / name
+
+    return folder
+
+
+class FileServer:
+    """Serves ``files`` at /good/<name>; /broken/<name> breaks off half-way; /wrong/<name> delivers other bytes; anything else is 404."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self.files: dict[str, bytes] = {}
+        self.requests: list[str] = []
+        self.encodings: list[str] = []
+
+    def url(self, kind: str, name: str) -> str:
+        return f"{self.address}/{kind}/{name}"
+
+
+@pytest.fixture
+def file_server() -> Iterator[FileServer]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            served.requests.append(self.path)
+            served.encodings.append(self.headers.get("Accept-Encoding", ""))
+            _, kind, name = self.path.split("/", 2)
+            content = served.files.get(name)
+            if content is None or kind not in ("good", "broken", "wrong"):
+                self.send_error(404)
+                return
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write({"good": content, "broken": content[: len(content) // 2], "wrong": content[::-1]}[kind])
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    served = FileServer(f"http://127.0.0.1:{server.server_address[1]}")
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread.start()
+    yield served
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.fixture
+def fake_methods(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The methods of ``run_fakes`` registered beside the real ones."""
+    points = {name: EntryPoint(name, f"run_fakes:{cls}", registry.SEPARATOR_GROUP) for name, cls in run_fakes.FAKES.items()}
+    found = registry._separators
+    monkeypatch.setattr(registry, "_separators", lambda: found() | points)
+    run_fakes.Fake.batches.clear()
+    run_fakes.Fake.fits.clear()

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from sepbench.results.columns import SCORE_COLUMNS
 from sepbench.results.leaderboard import build_leaderboard
-from sepbench.results.schema import SCORE_COLUMNS
 from sepbench.results.store import RunStore
 from sepbench.run.plan import Shard
 from sepbench.run.sink import ShardScores

@@ -7,9 +7,9 @@ import math
 import pytest
 import torch
 
-from sepbench.data.gmm import GaussianMixture
-from sepbench.data.operators import make_operator
+from sepbench.gmm import GaussianMixture
 from sepbench.noise import NoiseSource
+from sepbench.operators import make_operator
 from sepbench.protocols import Mixtures, TaskSpec
 from sepbench.selection import by_denoising_loss, by_log_prior, by_mixture_error, by_truth, denoising_losses, flow_log_prob, select, weighted_mean
 

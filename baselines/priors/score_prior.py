@@ -9,8 +9,8 @@ from typing import Literal, Protocol, runtime_checkable
 
 import torch
 
+from baselines.networks.ncsn_refinenet import CondRefineNetDilated, ncsn_sigmas
 from baselines.priors.edm import EDMDenoiser
-from baselines.priors.ncsn_refinenet import CondRefineNetDilated, ncsn_sigmas
 from sepbench.errors import MethodError, UnsupportedTaskError
 from sepbench.noise import NoiseSource, noise_levels
 from sepbench.selection import SELECTION_STREAM, flow_log_prob

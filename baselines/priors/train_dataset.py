@@ -10,9 +10,9 @@ from typing import Protocol
 import torch
 
 from baselines.priors.score_prior import ScorePrior
-from baselines.priors.train_score import RECIPES, Recipe, check_writable, export, train_score
-from baselines.priors.training import Progress
 from baselines.priors.weights_io import load_prior
+from baselines.training.score import RECIPES, Recipe, check_writable, export, train_score
+from baselines.training.trainer import Progress
 from sepbench.errors import SepbenchError
 
 

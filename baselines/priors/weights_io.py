@@ -18,10 +18,10 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from baselines.networks.ncsn_refinenet import CondRefineNetDilated, from_checkpoint
+from baselines.networks.unet import ScoreUNet, UNetConfig
 from baselines.priors.edm import EDMDenoiser
-from baselines.priors.ncsn_refinenet import CondRefineNetDilated, from_checkpoint
 from baselines.priors.score_prior import NCSNPrior, Precision, ScorePrior
-from baselines.priors.score_unet import ScoreUNet, UNetConfig
 from sepbench.errors import DataError
 
 CARD_FORMAT = 1

@@ -9,9 +9,9 @@ import typer
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from sepbench.data.fetch import DataStatus
-    from sepbench.data.integrity import FileCheck
-    from sepbench.data.manifests import Manifest
+    from sepbench.data.files.fetch import DataStatus
+    from sepbench.data.files.integrity import FileCheck
+    from sepbench.data.files.manifests import Manifest
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, help="Data sets: list, fetch, verify, path.")
 
@@ -26,8 +26,8 @@ def list_datasets() -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from sepbench.data.fetch import data_folders, offline, status
-    from sepbench.data.manifests import load_manifest, manifest_names
+    from sepbench.data.files.fetch import data_folders, offline, status
+    from sepbench.data.files.manifests import load_manifest, manifest_names
 
     table = Table(title="Data sets", title_justify="left", show_lines=True)
     for column in ("name", "data set, licence, where", "files", "size", "state"):
@@ -58,7 +58,7 @@ def fetch_datasets(
     everything: Annotated[bool, typer.Option("--all", help="Every data set that is offered for download.")] = False,
 ) -> None:
     """Download what is missing, verified by checksum, into the user's cache. Files already there are kept."""
-    from sepbench.data.manifests import load_manifest, manifest_names
+    from sepbench.data.files.manifests import load_manifest, manifest_names
     from sepbench.errors import SepbenchError
 
     if bool(names) == everything:
@@ -75,12 +75,12 @@ def fetch_with_progress(manifest: Manifest) -> Path:
     """Fetch one data set with a progress bar on stderr that appears only if something is downloaded.
 
     Raises:
-        DataError: see ``sepbench.data.fetch.obtain``.
+        DataError: see ``sepbench.data.files.fetch.obtain``.
     """
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-    from sepbench.data.fetch import fetch
+    from sepbench.data.files.fetch import fetch
 
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
     bars = Progress(*columns, console=Console(stderr=True))
@@ -106,9 +106,9 @@ def verify_datasets(names: _Names = None) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from sepbench.data.fetch import status, verify
-    from sepbench.data.integrity import MANY_FILES
-    from sepbench.data.manifests import load_manifest, manifest_names
+    from sepbench.data.files.fetch import status, verify
+    from sepbench.data.files.integrity import MANY_FILES
+    from sepbench.data.files.manifests import load_manifest, manifest_names
     from sepbench.errors import DataError
 
     manifests = [load_manifest(name) for name in names or manifest_names()]
@@ -141,7 +141,7 @@ def verify_datasets(names: _Names = None) -> None:
 @app.command("path")
 def dataset_path(name: Annotated[str, typer.Argument(help="Data set, see 'sepbench data list'.")]) -> None:
     """Print the folder of a data set and nothing else; for scripts. Never downloads."""
-    from sepbench.data.fetch import locate
-    from sepbench.data.manifests import load_manifest
+    from sepbench.data.files.fetch import locate
+    from sepbench.data.files.manifests import load_manifest
 
     typer.echo(str(locate(load_manifest(name))))

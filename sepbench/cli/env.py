@@ -14,7 +14,7 @@ def env(as_json: Annotated[bool, typer.Option("--json", help="Print JSON for a b
     from rich.table import Table
     from rich.text import Text
 
-    from sepbench.data.fetch import data_folders
+    from sepbench.data.files.fetch import data_folders
     from sepbench.run.provenance import environment
 
     facts = {**environment(), "data_folders": [str(folder) for folder in data_folders()]}

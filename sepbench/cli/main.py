@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 from sepbench import __version__
-from sepbench.cli import check, compare, data, env, methods, new_method, panel, publish, run, score, show, train, validate
+from sepbench.cli import check, compare, data, env, new_method, panel, publish, run, score, show, train, validate
+from sepbench.cli import list as list_command
 from sepbench.errors import SepbenchError
 
 app = typer.Typer(
@@ -43,7 +44,7 @@ app.command("panel", help="Pictures of a run: grids, histograms, posterior sampl
 app.command("check", help="Regression gate: exit 0 holds, 1 regression, 2 not comparable.")(check.check)
 app.command("publish", help="Merge a run into the committed leaderboards.")(publish.publish)
 app.command("train", help="Train a prior on a data set's training split.")(train.train)
-app.command("list", help="List suites, tasks, methods and metrics.")(methods.list_names)
+app.command("list", help="List suites, tasks, methods and metrics.")(list_command.list_names)
 app.command("new-method", help="Write a runnable template of a method with its test.")(new_method.new_method)
 app.command("validate", help="Hold a method against the contract.")(validate.validate)
 app.command("env", help="Show what decides a run's numbers and speed on this machine.")(env.env)

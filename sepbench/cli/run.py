@@ -122,7 +122,7 @@ def _fetch_data(plan: Plan) -> None:
     """Download what is missing, with a progress bar, before the run begins; silent where everything is there."""
     from sepbench.cli.data import fetch_with_progress
     from sepbench.data.datasets import manifest_of
-    from sepbench.data.manifests import load_manifest
+    from sepbench.data.files.manifests import load_manifest
 
     manifests = {manifest_of(dataset) for task in plan.tasks.values() for dataset in task.spec.datasets}
     for name in sorted(manifests - {""}):

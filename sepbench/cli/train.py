@@ -36,7 +36,7 @@ def train(
 
     from sepbench.cli.data import fetch_with_progress
     from sepbench.data.datasets import manifest_of, open_dataset
-    from sepbench.data.manifests import load_manifest
+    from sepbench.data.files.manifests import load_manifest
     from sepbench.registry import trainer
     from sepbench.run.memory import keep_freed_memory
     from sepbench.run.plan import resolve_device

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 
-from sepbench.data.chunks import ChunkedAudio, Recording
-from sepbench.data.fetch import Found
+from sepbench.data.files.fetch import Found
+from sepbench.data.readers.chunks import ChunkedAudio, Recording
 from sepbench.data.readers.esc50 import read_esc50
 from sepbench.data.readers.musdb import SOURCES, read_musdb
 from sepbench.data.readers.slakh import CLASSES, read_slakh

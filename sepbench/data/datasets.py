@@ -9,21 +9,21 @@ from pathlib import Path
 import torch
 
 from sepbench.data.chunked_sets import CHUNKED_SETS, open_chunked
-from sepbench.data.fetch import Found, obtain
-from sepbench.data.generated import PREFIX as GENERATED_PREFIX
-from sepbench.data.generated import generated_prior, open_generated
-from sepbench.data.gmm import GaussianMixture
-from sepbench.data.manifests import load_manifest
-from sepbench.data.noises import make_noises
+from sepbench.data.files.fetch import Found, obtain
+from sepbench.data.files.manifests import load_manifest
 from sepbench.data.readers import cifar10
 from sepbench.data.readers.fsdd import read_fsdd
 from sepbench.data.readers.idx import read_mnist
 from sepbench.data.readers.image_folder import list_images, read_image_folder
 from sepbench.data.readers.npy import read_npy_images
 from sepbench.data.signals import ArraySignals, SignalSet
+from sepbench.data.synthesis.generated import PREFIX as GENERATED_PREFIX
+from sepbench.data.synthesis.generated import generated_prior, open_generated
 from sepbench.data.synthesis.layout import Stem
+from sepbench.data.synthesis.noises import make_noises
 from sepbench.data.synthesis.store import read as read_synthesised
 from sepbench.errors import DataError
+from sepbench.gmm import GaussianMixture
 from sepbench.protocols import Domain
 from sepbench.registry import nearest
 

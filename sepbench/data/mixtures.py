@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 import torch
 
-from sepbench.data.operators import MixingOperator, make_operator
-from sepbench.data.pairs import PairList
+from sepbench.data.lists.pairs import PairList
 from sepbench.data.signals import SignalSet
 from sepbench.errors import SuiteError
+from sepbench.operators import MixingOperator, make_operator
 from sepbench.protocols import Mixtures
 
 _CHUNK_VALUES = 1 << 22  # numbers per source that are mixed at once for a digest, 16 MB

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from sepbench.data.gmm import ExactPosterior
 from sepbench.errors import SuiteError
+from sepbench.gmm import ExactPosterior
 from sepbench.metrics.catalogue import check_metrics, get_metric
 from sepbench.metrics.scoring import ScoreTable
 from sepbench.noise import NoiseSource

@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 from sepbench.errors import SepbenchError
-from sepbench.results.schema import ADDED_COLUMNS, LEADERBOARD_COLUMNS
+from sepbench.results.columns import ADDED_COLUMNS, LEADERBOARD_COLUMNS
 
 KEY = ("suite", "task", "method", "metric")
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sepbench.errors import SepbenchError
-from sepbench.results.schema import SCORE_COLUMNS
+from sepbench.results.columns import SCORE_COLUMNS
 from sepbench.run.plan import Shard
 from sepbench.run.sink import ShardScores
 

@@ -17,7 +17,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from sepbench.results.schema import SCORE_COLUMNS, cell_key
+from sepbench.results.columns import SCORE_COLUMNS, cell_key
 from sepbench.results.score_files import StoreError, read_parts, score_table
 from sepbench.run.plan import Shard
 from sepbench.run.provenance import FORMAT, identity

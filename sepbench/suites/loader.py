@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import cast, get_args
 
 from sepbench.data.datasets import open_dataset
+from sepbench.data.lists.pairs import file_sha256
+from sepbench.data.lists.rules import BUILDERS, GAINED, PairRule
 from sepbench.data.mixtures import Transform
-from sepbench.data.operators import OPERATOR_NAMES
-from sepbench.data.pair_rules import BUILDERS, GAINED, PairRule
-from sepbench.data.pairs import file_sha256
 from sepbench.errors import SuiteError
+from sepbench.operators import OPERATOR_NAMES
 from sepbench.protocols import Assignment, Domain, TaskSpec
 from sepbench.registry import nearest, suite_path
 from sepbench.resources import resource_root

@@ -6,10 +6,10 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import Literal
 
-from sepbench.data.gmm import ExactPosterior
 from sepbench.data.mixtures import MixtureSet
 from sepbench.data.views import make_view
 from sepbench.errors import SuiteError, UnsupportedTaskError
+from sepbench.gmm import ExactPosterior
 from sepbench.protocols import Domain, Supervision, Support, TaskSpec, TrainingView
 from sepbench.suites import NOT_FROZEN
 from sepbench.suites.assembly import TaskData

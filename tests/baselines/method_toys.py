@@ -8,9 +8,9 @@ from itertools import permutations
 import torch
 from sklearn.datasets import load_digits
 
-from sepbench.data.operators import MixingOperator, make_operator
 from sepbench.errors import SupervisionError
 from sepbench.noise import NoiseSource
+from sepbench.operators import MixingOperator, make_operator
 from sepbench.protocols import Mixtures, RunContext, ScorePrior, Supervision, TaskSpec
 
 ALLOWED: dict[str, set[str]] = {

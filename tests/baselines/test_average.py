@@ -9,7 +9,7 @@ import torch
 from method_toys import context, mix, toy_task
 
 from baselines.average import Average
-from sepbench.data.operators import ChannelMean
+from sepbench.operators import ChannelMean
 from sepbench.protocols import Separator
 
 SOURCES = torch.rand(6, 2, 1, 4, 4, generator=torch.Generator().manual_seed(0))

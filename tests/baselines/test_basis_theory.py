@@ -15,8 +15,8 @@ import torch
 from scipy.linalg import block_diag, solve_discrete_lyapunov
 
 from baselines.basis import Basis, basis
-from baselines.posterior import Problem, ncsn_levels
-from sepbench.data.gmm import GaussianMixture
+from baselines.sampling.problem import Problem, ncsn_levels
+from sepbench.gmm import GaussianMixture
 from sepbench.noise import NoiseSource
 from sepbench.protocols import Mixtures
 from sepbench.suites.loader import load_suite

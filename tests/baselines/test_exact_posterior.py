@@ -8,8 +8,8 @@ from method_toys import context, toy_task
 
 from baselines.exact_posterior import ExactPosteriorSampler
 from sepbench.conformance import validate_method
-from sepbench.data.operators import make_operator
 from sepbench.errors import MethodError
+from sepbench.operators import make_operator
 from sepbench.protocols import Mixtures
 from sepbench.suites.loader import load_suite
 

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 from sklearn.decomposition import FastICA
 
+from baselines.decomposition.patches import fold_patches, positions, unfold_patches
 from baselines.ica import SingleChannelICA, decorrelate, envelope_similarity, fast_ica, group_components, whiten
-from baselines.patches import fold_patches, positions, unfold_patches
-from sepbench.data.operators import MixingOperator, make_operator
 from sepbench.noise import NoiseSource
+from sepbench.operators import MixingOperator, make_operator
 from sepbench.protocols import Mixtures, RunContext, Separator, TaskSpec
 
 

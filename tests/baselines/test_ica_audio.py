@@ -10,11 +10,11 @@ import torch
 from method_toys import context
 from sound_toys import RATE, best_sdr, correlation, mixed, nussl, nussl_signal, sound_task, sounds
 
-from baselines import delay_embedding
 from baselines.average import Average
-from baselines.delay_embedding import Windows
+from baselines.decomposition import delay_embedding
+from baselines.decomposition.delay_embedding import Windows
+from baselines.decomposition.patches import fold_patches, positions, unfold_patches
 from baselines.ica import Embedding, SingleChannelICA, envelope_similarity
-from baselines.patches import fold_patches, positions, unfold_patches
 
 
 def test_nussl_returns_the_mixture_up_to_sign_and_mean() -> None:

@@ -12,8 +12,8 @@ from method_toys import Digits, context, mean_psnr, mix, toy_task
 
 from baselines.average import Average
 from baselines.ideal_mask import IdealMask, block_shares, winner_takes_all
-from sepbench.data.operators import WeightedSum
 from sepbench.errors import SupervisionError
+from sepbench.operators import WeightedSum
 from sepbench.protocols import Separator
 
 

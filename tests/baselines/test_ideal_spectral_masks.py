@@ -16,9 +16,9 @@ from baselines.average import Average
 from baselines.ideal_binary_mask import IdealBinaryMask
 from baselines.ideal_ratio_mask import IdealRatioMask, in_phase, shares
 from baselines.rpca import RobustPCA
-from sepbench.data.stft import Stft
 from sepbench.errors import SupervisionError
 from sepbench.protocols import Separator
+from sepbench.stft import Stft
 
 
 def separate(method: Separator, sources: torch.Tensor, operator: str = "mean") -> torch.Tensor:

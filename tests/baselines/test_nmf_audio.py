@@ -10,14 +10,14 @@ from method_toys import ToyView, context
 from sound_toys import RATE, best_sdr, mixed, sound_task, sounds
 
 from baselines.average import Average
+from baselines.decomposition.nonnegative import random_atoms
+from baselines.decomposition.spectrogram_nmf import Divergence, code_spectra, explained, learn_atoms, masks_of_parts, recording_spectra, training_frames
 from baselines.nmf import SupervisedNMF
 from baselines.nmf_semi import SemiSupervisedNMF
-from baselines.nonnegative import random_atoms
-from baselines.spectrogram_nmf import Divergence, code_spectra, explained, learn_atoms, masks_of_parts, recording_spectra, training_frames
-from sepbench.data.stft import Stft
 from sepbench.errors import MethodError
 from sepbench.noise import NoiseSource
 from sepbench.protocols import TaskSpec
+from sepbench.stft import Stft
 
 TRAIN = sounds(12, seed=100)
 
@@ -92,7 +92,7 @@ def test_training_frames_are_spread_over_all_signals() -> None:
 
 def test_chunks_of_training_signals_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = training_frames(TRAIN[:, 0], RATE, 100, "cpu")
-    monkeypatch.setattr("baselines.spectrogram_nmf.CHUNK_BINS", 1)
+    monkeypatch.setattr("baselines.decomposition.spectrogram_nmf.CHUNK_BINS", 1)
     assert torch.equal(training_frames(TRAIN[:, 0], RATE, 100, "cpu"), whole)
 
 

@@ -16,9 +16,9 @@ from sklearn.decomposition import NMF
 from sound_toys import RATE, best_sdr, correlation, mixed, nussl, nussl_estimates, nussl_signal, sound_task, sounds
 
 from baselines.average import Average
+from baselines.decomposition.cepstrum import cepstrum, cosine_basis, mel_filters
 from baselines.nmf_blind import BlindNMF, bin_features, cluster_centres, descend, double_svd
-from baselines.timbre import cepstrum, cosine_basis, mel_filters
-from sepbench.data.stft import Stft
+from sepbench.stft import Stft
 
 
 def low_and_high(batch: int = 2, length: int = 8_000) -> torch.Tensor:

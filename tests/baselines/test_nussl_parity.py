@@ -19,8 +19,8 @@ from baselines.ft2d import FT2D
 from baselines.hpss import HPSS
 from baselines.repet import REPET
 from baselines.repet_sim import REPETSim, similar_share
-from sepbench.data.stft import Stft
 from sepbench.protocols import Separator
+from sepbench.stft import Stft
 
 METHODS: dict[str, type] = {"HPSS": HPSS, "Repet": REPET, "RepetSim": REPETSim, "FT2D": FT2D}
 """nussl's name and our class."""

@@ -11,7 +11,7 @@ from method_toys import context, mix
 from sound_toys import RATE, correlation, sound_task
 
 from baselines.repet import REPET, beat_spectrum, repeating_share
-from sepbench.data.stft import Stft
+from sepbench.stft import Stft
 
 SECONDS = 4
 LENGTH = SECONDS * RATE

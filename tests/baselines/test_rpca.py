@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 
-from baselines.parts import estimates_from_parts
+from baselines.decomposition.parts import estimates_from_parts
 from baselines.rpca import RobustPCA, robust_pca, soft_threshold
-from sepbench.data.operators import MixingOperator, make_operator
 from sepbench.noise import NoiseSource
+from sepbench.operators import MixingOperator, make_operator
 from sepbench.protocols import Mixtures, RunContext, Separator, TaskSpec
 
 Array = np.ndarray

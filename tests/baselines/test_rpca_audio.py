@@ -11,9 +11,9 @@ from sound_toys import RATE, best_sdr, correlation, mixed, nussl, nussl_estimate
 from threadpoolctl import threadpool_limits
 
 from baselines.average import Average
+from baselines.decomposition.shrinkage import WarmShrinkage
 from baselines.rpca import RobustPCA, robust_pca
-from baselines.shrinkage import WarmShrinkage
-from sepbench.data.stft import Stft
+from sepbench.stft import Stft
 
 
 @pytest.mark.parametrize("length", [8_000, 20_000])

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from baselines.priors import train_score
+from baselines.networks.unet import UNetConfig
 from baselines.priors.score_prior import ScorePrior
-from baselines.priors.score_unet import UNetConfig
-from baselines.priors.train_score import build_model
-from baselines.priors.training import CHECKPOINT
 from baselines.priors.weights_io import load_prior, read_card, save_prior
+from baselines.training import score as train_score
+from baselines.training.score import build_model
+from baselines.training.trainer import CHECKPOINT
 from sepbench.cli.main import main
 
 

@@ -13,13 +13,13 @@ import soundfile
 import torch
 import yaml
 
-from sepbench.data import chunks
-from sepbench.data.audio_files import read_audio, resample
 from sepbench.data.chunked_sets import CHUNKED_SETS
-from sepbench.data.chunks import ChunkedAudio, Recording
 from sepbench.data.datasets import dataset_names, manifest_of, open_dataset
-from sepbench.data.fetch import status, verify
-from sepbench.data.manifests import load_manifest
+from sepbench.data.files.fetch import status, verify
+from sepbench.data.files.manifests import load_manifest
+from sepbench.data.readers import chunks
+from sepbench.data.readers.audio_files import read_audio, resample
+from sepbench.data.readers.chunks import ChunkedAudio, Recording
 from sepbench.data.readers.esc50 import read_esc50
 from sepbench.data.readers.musdb import VALIDATION, read_musdb
 from sepbench.data.readers.slakh import read_slakh

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 import torch
 
-from sepbench.data import datasets, fetch
+from sepbench.data import datasets
 from sepbench.data.datasets import dataset_names, manifest_of, open_dataset
-from sepbench.data.manifests import DataFile, Manifest, load_manifest
+from sepbench.data.files import fetch
+from sepbench.data.files.manifests import DataFile, Manifest, load_manifest
 from sepbench.data.readers.digits import read_digits
 from sepbench.data.signals import SignalSet
 from sepbench.errors import DataError, UnknownNameError

@@ -10,8 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sepbench.data.lists.pairs import PairList
 from sepbench.data.mixtures import MixtureSet, Transform
-from sepbench.data.pairs import PairList
 from sepbench.data.signals import ArraySignals
 from sepbench.errors import SuiteError
 

@@ -7,12 +7,12 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from sepbench.data.gmm import GaussianMixture
+from sepbench.data.lists.pairs import PairList
 from sepbench.data.mixtures import MixtureSet, Transform
-from sepbench.data.pairs import PairList
 from sepbench.data.signals import ArraySignals
 from sepbench.data.views import Pool, PooledView, TrainingMaterial, content_hashes, make_view, without_duplicates
 from sepbench.errors import SupervisionError
+from sepbench.gmm import GaussianMixture
 from sepbench.protocols import SUPERVISION_LEVELS, Supervision, TaskSpec, TrainingView
 
 ACCESSORS: dict[str, Callable[[TrainingView], torch.Tensor]] = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from sepbench.data.operators import make_operator
+from sepbench.operators import make_operator
 from sepbench.protocols import Assignment, Mixtures, TaskSpec
 
 

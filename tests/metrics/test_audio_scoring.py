@@ -17,12 +17,12 @@ import torch
 from audio_cases import RATE, audio_task, mixtures_of, random_audio
 
 from sepbench.compat import import_museval
-from sepbench.data.operators import make_operator
 from sepbench.errors import SuiteError
 from sepbench.metrics import catalogue
 from sepbench.metrics.catalogue import NeedsTask, WholeExampleMetric, check_metrics, get_metric, metric_names
 from sepbench.metrics.scoring import ScoreTable, score_batch
 from sepbench.metrics.sdr import SDR
+from sepbench.operators import make_operator
 from sepbench.protocols import MetricInfo, Mixtures, Support, TaskSpec
 from sepbench.selection import by_truth
 

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from metric_cases import random_batch
 
-from sepbench.data.operators import make_operator
 from sepbench.metrics.consistency import MIXTURE_ERROR
+from sepbench.operators import make_operator
 from sepbench.protocols import Mixtures
 
 

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from metric_cases import image_task
 from scipy import stats
 
-from sepbench.data.gmm import ExactPosterior, GaussianMixture
-from sepbench.data.operators import make_operator
 from sepbench.errors import SuiteError
+from sepbench.gmm import ExactPosterior, GaussianMixture
 from sepbench.metrics.catalogue import check_metrics, get_metric, metric_names
 from sepbench.metrics.draws import posterior_reference, score_draws
 from sepbench.metrics.posterior import distances
 from sepbench.noise import NoiseSource
+from sepbench.operators import make_operator
 from sepbench.protocols import Mixtures, PosteriorMetric, PosteriorReference, TaskSpec
 
 NAMES = ["energy_distance", "c2st", "posterior_mean_error", "posterior_cov_error", "pit_error"]

@@ -16,12 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from metric_cases import image_task, mixtures_of, random_batch
 
-from sepbench.data.operators import make_operator
 from sepbench.errors import SuiteError, UnknownNameError
 from sepbench.metrics import catalogue
 from sepbench.metrics.assignment import best_assignment
 from sepbench.metrics.catalogue import metric_names
 from sepbench.metrics.scoring import ScoreTable, score_batch
+from sepbench.operators import make_operator
 from sepbench.protocols import MetricInfo, Mixtures, Support, TaskSpec
 
 GOLDEN = json.loads((Path(__file__).resolve().parent.parent / "golden" / "metrics" / "image_metrics.json").read_text(encoding="utf-8"))

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from synthetic_run import METRICS, SyntheticRun
 
 from sepbench.errors import SepbenchError
+from sepbench.results.columns import LEADERBOARD_COLUMNS
 from sepbench.results.leaderboard import build_leaderboard, example_values, merge_leaderboards, read_leaderboard, write_leaderboard
 from sepbench.results.leaderboard_file import format_leaderboard
-from sepbench.results.schema import LEADERBOARD_COLUMNS
 from sepbench.suites.loader import load_suite
 
 

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sepbench.errors import SepbenchError
-from sepbench.results.schema import SCORE_COLUMNS
+from sepbench.results.columns import SCORE_COLUMNS
 from sepbench.results.store import RunStore, StoreError
 from sepbench.run.plan import Shard
 from sepbench.run.sink import ShardEstimates, ShardScores

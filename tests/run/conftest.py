@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
 import pytest
-import run_fakes
 from run_harness import Runner
 
-from sepbench import registry
 from sepbench.run.plan import Plan, make_plan
 from sepbench.run.request import RunRequest
 from sepbench.suites.loader import load_suite
@@ -19,12 +16,8 @@ from sepbench.suites.model import Suite
 
 
 @pytest.fixture(autouse=True)
-def fake_methods(monkeypatch: pytest.MonkeyPatch) -> None:
-    points = {name: EntryPoint(name, f"run_fakes:{cls}", registry.SEPARATOR_GROUP) for name, cls in run_fakes.FAKES.items()}
-    found = registry._separators
-    monkeypatch.setattr(registry, "_separators", lambda: found() | points)
-    run_fakes.Fake.batches.clear()
-    run_fakes.Fake.fits.clear()
+def _with_fakes(fake_methods: None) -> None:
+    """Every test of this folder may name a fake method."""
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import run_fakes
 

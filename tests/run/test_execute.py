@@ -13,7 +13,7 @@ import torch
 from run_harness import KEYS, Runner, bits, sorted_scores
 
 from sepbench.metrics.scoring import score_batch
-from sepbench.results.schema import SCORE_COLUMNS
+from sepbench.results.columns import SCORE_COLUMNS
 from sepbench.run.execute import check_data, rescore
 from sepbench.run.plan import Plan
 from sepbench.suites.model import Suite

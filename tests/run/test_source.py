@@ -63,7 +63,7 @@ def test_relative_late_and_indirect_imports_of_a_package_count(folder: Path) -> 
 def test_our_samplers_rest_on_what_they_share() -> None:
     found: dict[str, Path] = {}
     source._collect(Projected.__module__, Path(sys.modules[Projected.__module__].__file__ or ""), found)
-    assert {"baselines.projected", "baselines.posterior", "baselines.score_separator", "baselines.priors.weights_io"} <= set(found)
+    assert {"baselines.projected", "baselines.sampling.problem", "baselines.sampling.separator", "baselines.priors.weights_io"} <= set(found)
     assert not any(name.startswith("sepbench") for name in found)
     assert source_sha256(Projected) != source_sha256(Average)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from sepbench.data.pairs import pairs_csv
+from sepbench.data.lists.pairs import pairs_csv
 from sepbench.data.signals import SignalSet
 from sepbench.suites.freeze import write_digests
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from suite_toys import NumberedSignals
 
-from sepbench.data.pairs import file_sha256, read_pairs
+from sepbench.data.lists.pairs import file_sha256, read_pairs
 from sepbench.errors import DataError, SupervisionError, UnsupportedTaskError
 from sepbench.protocols import Supervision
 from sepbench.registry import suite_names

@@ -16,7 +16,7 @@ import torch
 from typer.testing import CliRunner
 
 from sepbench.cli.main import app
-from sepbench.data.pair_rules import SILENT_RMS
+from sepbench.data.lists.rules import SILENT_RMS
 from sepbench.errors import DataError, SepbenchError, SuiteError
 from sepbench.resources import resource_root, suites_root
 from sepbench.suites.assembly import DerivedList

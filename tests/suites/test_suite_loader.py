@@ -11,7 +11,7 @@ import pytest
 import torch
 from suite_toys import NumberedSignals, Opener, ToyFolder
 
-from sepbench.data.pairs import pairs_csv, read_pairs
+from sepbench.data.lists.pairs import pairs_csv, read_pairs
 from sepbench.errors import DataError, SepbenchError, SuiteError, SupervisionError, UnknownNameError, UnsupportedTaskError
 from sepbench.suites.freeze import write_digests
 from sepbench.suites.loader import load_suite

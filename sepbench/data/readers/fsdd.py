@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from sepbench.data.audio_files import read_audio
+from sepbench.data.readers.audio_files import read_audio
 from sepbench.errors import DataError
 
 SPEAKERS = ("george", "jackson", "lucas", "nicolas", "theo", "yweweler")

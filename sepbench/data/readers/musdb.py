@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sepbench.data.audio_files import audio_info
-from sepbench.data.chunks import Recording
+from sepbench.data.readers.audio_files import audio_info
+from sepbench.data.readers.chunks import Recording
 from sepbench.errors import DataError
 
 SPLITS = ("train", "validation", "test")

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sepbench.data.audio_files import AudioInfo, audio_info
-from sepbench.data.chunks import Recording
+from sepbench.data.readers.audio_files import AudioInfo, audio_info
+from sepbench.data.readers.chunks import Recording
 from sepbench.errors import DataError, SepbenchError
 
 SPLITS = ("train", "validation", "test")

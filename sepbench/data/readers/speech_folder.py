@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sepbench.data.chunks import Recording
+from sepbench.data.readers.chunks import Recording
 from sepbench.errors import DataError
 
 SPLITS = {"train": "train", "validation": "val", "test": "test"}

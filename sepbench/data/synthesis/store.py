@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from sepbench.data.pair_rules import SILENT_RMS
+from sepbench.data.lists.rules import SILENT_RMS
 from sepbench.data.synthesis.layout import CHUNK, SAMPLE_RATE, SONG_LENGTH, SPLITS, STEMS, Stem, file_name, song_keys
 
 Pcm = npt.NDArray[np.int16]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from sepbench.data.stft import Stft
 from sepbench.errors import SepbenchError
 from sepbench.protocols import TaskSpec
 from sepbench.report.panels.sheet import Pixels, pictures
+from sepbench.stft import Stft
 
 SHOWN_DB = (-90.0, -20.0)
 """Levels that white and black stand for; a sine of full scale has 0 dB. Fixed, so that every picture of a sheet can be compared with every other."""

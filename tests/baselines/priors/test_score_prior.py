@@ -6,10 +6,10 @@ import pytest
 import torch
 from prior_toys import ZeroNetwork
 
+from baselines.networks.ncsn_refinenet import CondRefineNetDilated, ncsn_sigmas
+from baselines.networks.unet import ScoreUNet, UNetConfig
 from baselines.priors.edm import EDMDenoiser
-from baselines.priors.ncsn_refinenet import CondRefineNetDilated, ncsn_sigmas
 from baselines.priors.score_prior import NCSNPrior, ScoreModel, ScorePrior, denoise_with
-from baselines.priors.score_unet import ScoreUNet, UNetConfig
 from sepbench.errors import MethodError, UnsupportedTaskError
 
 SHAPE = (1, 8, 8)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from baselines.priors.samples import draw_samples
 from baselines.priors.score_prior import ScorePrior
 from baselines.priors.shipped import FOLDER, ShippedWeights, find_weights, shipped_weights
 from baselines.priors.weights_io import MAX_BYTES, load_prior, read_card
+from baselines.training.samples import draw_samples
 from sepbench.noise import NoiseSource
 from sepbench.suites.loader import load_suite
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 from train_until_done import tiny_trainer
 
-from baselines.priors.ncsn_refinenet import CondRefineNetDilated
+from baselines.networks.ncsn_refinenet import CondRefineNetDilated
 from baselines.priors.score_prior import NCSNPrior, ScorePrior
-from baselines.priors.train_score import export
 from baselines.priors.weights_io import MAX_BYTES, file_sha256, images_sha256, load_ncsn_checkpoint, load_prior, read_card, save_prior
+from baselines.training.score import export
 from sepbench.errors import DataError
 
 X = torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))

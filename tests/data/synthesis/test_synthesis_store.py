@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 
 from sepbench.data import datasets
 from sepbench.data.datasets import open_dataset
-from sepbench.data.fetch import fetch, locate, obtain, status, verify
-from sepbench.data.integrity import file_digest
-from sepbench.data.manifests import DataFile, Manifest, load_manifest
-from sepbench.data.pair_recipes import RECIPES
-from sepbench.data.pair_rules import SILENT_RMS
+from sepbench.data.files.fetch import fetch, locate, obtain, status, verify
+from sepbench.data.files.integrity import file_digest
+from sepbench.data.files.manifests import DataFile, Manifest, load_manifest
+from sepbench.data.lists.recipes import RECIPES
+from sepbench.data.lists.rules import SILENT_RMS
 from sepbench.data.synthesis import layout, store
 from sepbench.data.synthesis.layout import CHUNK, CHUNKS_PER_SONG, HELD_OUT_SONGS, SAMPLE_RATE, SONG_LENGTH, SPLITS, STEMS, file_name, song_keys
 from sepbench.data.synthesis.songs import compose, render

@@ -1,0 +1,46 @@
+"""From parts that add up to a mixture to estimates of its sources, under any operator that weighs and adds sources.
+
+Methods without a model of the sources (robust PCA, single-channel ICA) cut the mixture itself into K parts. Under ``m = sum_k w_k x_k``
+part k stands for ``w_k x_k``, so the estimate is the part divided by the weight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import torch
+
+from sepbench.operators import MixingOperator
+from sepbench.protocols import Domain, Support, TaskSpec
+
+WEIGHTED_SUMS = frozenset({"sum", "mean", "gain"})
+"""The operators of ``m = sum_k w_k x_k``."""
+
+
+def part_support(task: TaskSpec, method: str, domains: Collection[Domain] = frozenset({"image"})) -> Support:
+    """Whether a method that cuts signals into parts can take a task: of one of the domains, at least two sources, mixed by weighted addition."""
+    if task.domain not in domains:
+        return Support(False, f"{method} separates {' and '.join(sorted(domains))} signals here, the task is of domain {task.domain!r}")
+    if task.operator not in WEIGHTED_SUMS:
+        return Support(False, f"{method} cuts a mixture into parts that add up to it; operator {task.operator!r} does not add sources")
+    if task.n_sources < 2:
+        return Support(False, f"{method} needs at least two sources, the task has {task.n_sources}")
+    return Support(True)
+
+
+def estimates_from_parts(parts: torch.Tensor, mixtures: torch.Tensor, operator: MixingOperator) -> torch.Tensor:
+    """Estimates whose mixture is the given one.
+
+    Args:
+        parts: ``(B, K, ...)`` parts with ``parts.sum(1)`` (about) equal to the mixtures.
+        mixtures: ``(B, ...)``.
+        operator: a weighted sum of K sources.
+
+    Returns:
+        ``(B, K, ...)`` in the dtype of ``parts``: ``parts[:, k] / w_k``, then moved by the least norm that makes ``operator.forward`` of
+        them the mixture to rounding. A source of weight zero leaves no trace in the mixture; its estimate is zero.
+    """
+    matrix = operator.matrix().to(device=parts.device, dtype=parts.dtype)
+    weights = matrix.expand(parts.shape[0], 1, -1).squeeze(1).reshape(parts.shape[:2] + (1,) * (parts.ndim - 2))
+    estimates = torch.where(weights != 0, parts / torch.where(weights != 0, weights, 1.0), 0.0)
+    return estimates + operator.pseudo_inverse(mixtures.to(parts.dtype) - operator.forward(estimates))

@@ -1,0 +1,1 @@
+"""Architectures alone: modules of torch that know nothing of the project."""

@@ -1,0 +1,211 @@
+"""What the separators on a score prior share: finding the prior, drawing samples, settings by budget. The samplers are files of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar, Literal, get_args
+
+import torch
+
+from baselines.sampling.problem import Problem
+from sepbench.errors import MethodError, UnsupportedTaskError
+from sepbench.protocols import HasDensity, MethodInfo, Mixtures, RunContext, ScorePrior, Support, TaskSpec, TrainingView
+from sepbench.selection import by_denoising_loss, by_log_prior, by_mixture_error, select, weighted_mean
+from sepbench.settings import check_settings
+
+if TYPE_CHECKING:
+    from baselines.priors.score_prior import Precision
+
+Criterion = Literal["denoising-loss", "log-prior", "mixture-error"]
+LOSS_SIGMAS = (0.05, 0.1, 0.2, 0.4, 0.8)
+"""Noise levels at which candidates are told apart: below, all look alike; above, none is recognised."""
+_ROWS_AT_ONCE = 4096
+"""Rows (mixtures times draws) that ``sample`` works on at a time: bounds memory, the network takes far fewer at once anyway."""
+
+
+def needs_weighted_sum(task: TaskSpec) -> Support:
+    """For samplers that solve the mixture for one source: every pixel of a mixture must be a weighted sum of that pixel of the sources."""
+    if task.operator not in ("sum", "mean", "gain"):
+        return Support(False, f"solves the mixture for one source, which operator {task.operator!r} does not allow; basis-ncsn and gaussian take any operator")
+    return Support(True)
+
+
+def source_gram(task: TaskSpec) -> float | None:
+    """The eigenvalue of ``A A^T``, by which a gradient step on the likelihood multiplies the residual; None where gains decide it."""
+    return {"sum": float(task.n_sources), "mean": 1 / task.n_sources, "channel-mean": 1 / task.source_shape[0]}.get(task.operator)
+
+
+def _log_probs(sources: torch.Tensor, priors: Sequence[ScorePrior]) -> torch.Tensor:
+    """Log densities ``(M, K)`` of sources ``(M, K, ...)`` under one prior, or one per source.
+
+    Raises:
+        MethodError: a prior without ``log_prob``.
+    """
+    columns = []
+    for k in range(sources.shape[1]):
+        prior = priors[k if len(priors) > 1 else 0]
+        if not isinstance(prior, HasDensity):
+            raise MethodError(f"criterion log-prior needs a prior with log_prob(x), {type(prior).__name__} has none; use denoising-loss")
+        columns.append(prior.log_prob(sources[:, k]))
+    return torch.stack(columns, 1)
+
+
+@dataclass
+class ScoreSeparator:
+    """A separator that samples the posterior under a score prior.
+
+    Attributes:
+        weights: path of a ``.safetensors`` prior with its card, or ``package.module:NAME`` of any object with ``score(x, sigma)``; for a method of
+            one prior per class as many as there are sources, in their order, with commas between; empty for what ships for the task's data set.
+        precision: arithmetic of the network, ``float32`` or ``bfloat16``.
+        best_of: draws of which the one with the best criterion is kept.
+        criterion: ``denoising-loss`` (of all sources, at ``loss_sigmas``), ``log-prior`` (their log densities, through the probability flow where the
+            prior is a network: dozens of passes per draw, which no count of evaluations holds) or ``mixture-error``; none sees the truth.
+        loss_sigmas: noise levels of the denoising loss, one evaluation per source and draw each.
+        combine: ``best`` keeps the best draw; ``mean`` averages the draws of its mode, with weights exp(criterion / temperature).
+        temperature: of those weights, in units of the criterion.
+    """
+
+    weights: str = ""
+    precision: Precision = "float32"
+    best_of: int = 1
+    criterion: Criterion = "denoising-loss"
+    loss_sigmas: tuple[float, ...] = LOSS_SIGMAS
+    combine: Literal["best", "mean"] = "best"
+    temperature: float = 10.0
+
+    info: ClassVar[MethodInfo]
+    per_class: ClassVar[bool] = False
+    """One prior per source class. Such a method knows the classes, so its supervision is ``sources``."""
+    words: ClassVar[Mapping[str, Sequence[str]]] = {}
+    """What the settings that a method adds and that are words may be."""
+    weights_sha256: str = field(default="", init=False)
+    _priors: list[ScorePrior] = field(default_factory=list, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        check_settings(self, {"precision": ("float32", "bfloat16"), "criterion": get_args(Criterion), "combine": ("best", "mean"), **self.words})
+        highest, lowest = getattr(self, "highest", 1.0), getattr(self, "lowest", 0.01)
+        if self.temperature <= 0 or not self.loss_sigmas or min(self.loss_sigmas) <= 0 or not 0 < lowest < highest:
+            raise ValueError("temperature, loss_sigmas and noise levels must be positive, and lowest below highest")
+        if self.weights:
+            from baselines.priors import own_weights
+
+            self.weights_sha256 = own_weights.digests(self.weights)  # known before the fit: other weights under the same path are another run
+
+    def supports(self, task: TaskSpec) -> Support:
+        """A prior must exist for the data set, at the task's own shape; where the true one is known, it is used.
+
+        Raises:
+            DataError: weights that are not there, are not those of their card, or do not fit the task or the settings.
+        """
+        if self.weights:
+            from baselines.priors import own_weights
+
+            ten_levels_do = not self.needs_any_level() and self.precision == "float32"
+            own_weights.check(self.weights, task, self.info.name, task.n_sources if self.per_class else 1, ten_levels_do)
+            return self.supports_operator(task)
+        if task.analytic_prior:
+            if self.per_class:
+                return Support(False, "the true prior of every source is known here and every sampler gets it; there are no classes to learn")
+            return self.supports_operator(task)
+        from baselines.priors.shipped import find_weights
+        from baselines.priors.weights_io import check_weights
+
+        found = [find_weights(task, k, self.per_class) for k in range(task.n_sources)]
+        for path, sha256 in {entry.path: entry.sha256 for entry in found if entry is not None}.items():
+            check_weights(path, sha256)
+        missing = [k for k, entry in enumerate(found) if entry is None]
+        if missing:
+            where = task.datasets[missing[0]] if task.datasets else task.suite
+            which = f" of class {task.source_classes[missing[0]]}" if self.per_class else ""
+            wanted = "x".join(map(str, task.source_shape))
+            return Support(False, f"no prior ships for {where}{which} at {wanted}; train one and give it with --set {self.info.name}.weights=FILE")
+        return self.supports_operator(task)
+
+    def needs_any_level(self) -> bool:
+        """Whether the prior is asked for other noise levels than the ten of NCSN; overridden where it is not."""
+        return True
+
+    def supports_operator(self, task: TaskSpec) -> Support:
+        """Overridden by samplers that need more than any linear operator."""
+        return Support(True)
+
+    @property
+    def posterior_samples(self) -> int:
+        """Draws behind one estimate, as it stands in the results."""
+        return self.best_of
+
+    def fit(self, view: TrainingView, ctx: RunContext) -> None:
+        """Load the prior; no training data are touched."""
+        from baselines.priors import own_weights
+        from baselines.priors.shipped import find_weights
+        from baselines.priors.weights_io import load_prior
+
+        if self.weights:
+            self._priors = list(own_weights.load(self.weights, ctx.task.source_shape, self.precision, ctx.device))
+            self.weights_sha256 = own_weights.digests(self.weights)
+            return
+        if ctx.task.analytic_prior:
+            self._priors = [view.prior(slot) for slot in range(ctx.task.n_sources)]
+            return
+        slots = range(ctx.task.n_sources) if self.per_class else range(1)
+        entries = [find_weights(ctx.task, k, self.per_class) for k in slots]
+        if None in entries:
+            raise UnsupportedTaskError(self.supports(ctx.task).note)
+        found = [entry for entry in entries if entry is not None]
+        self._priors = [load_prior(entry.path, entry.sha256, self.precision, ctx.device) for entry in found]
+        self.weights_sha256 = ",".join(entry.sha256 for entry in found)
+
+    def separate(self, mixtures: Mixtures, ctx: RunContext) -> torch.Tensor:
+        """``(B, K, ...)``, not clamped: one draw, or the best of several."""
+        return self.estimate(self.problem(mixtures, ctx), ctx)
+
+    def sample(self, mixtures: Mixtures, n: int, ctx: RunContext) -> torch.Tensor:
+        """``(B, n, K, ...)`` independent draws; the first is what ``separate`` returns."""
+        return self.draws(self.problem(mixtures, ctx), n, ctx, self.estimate)
+
+    def estimate(self, problem: Problem, ctx: RunContext) -> torch.Tensor:
+        """``(B, K, ...)``: a draw per row, or what is made of ``best_of``."""
+        if self.best_of == 1:
+            return self.draw(problem, ctx)
+        draws, criterion = self.ranked(problem, self.best_of, ctx)
+        if self.combine == "best":
+            return select(draws, criterion)
+        return weighted_mean(draws, criterion, self.temperature, exchangeable=len(problem.priors) == 1)
+
+    def ranked(self, problem: Problem, n: int, ctx: RunContext) -> tuple[torch.Tensor, torch.Tensor]:
+        """``n`` draws per row ``(B, n, K, ...)`` and their criterion ``(B, n)``."""
+        draws = self.draws(problem, n, ctx, self.draw)
+        if self.criterion == "mixture-error":
+            return draws, by_mixture_error(draws, problem.mixtures)
+        if self.criterion == "log-prior":
+            return draws, by_log_prior(draws, lambda sources: _log_probs(sources, problem.priors))
+        problem.evaluations += n * len(self.loss_sigmas)
+        return draws, by_denoising_loss(draws, problem.priors, problem.mixtures, problem.noise, self.loss_sigmas)
+
+    def draws(self, problem: Problem, n: int, ctx: RunContext, one: Callable[[Problem, RunContext], torch.Tensor]) -> torch.Tensor:
+        """``one`` on ``n`` copies of every row, ``(B, n, K, ...)``."""
+        parts = []
+        for rows in torch.arange(len(problem.mixtures)).split(max(1, _ROWS_AT_ONCE // n)):
+            part = problem.rows(rows).repeat(n)
+            parts.append(one(part, ctx))
+        problem.evaluations += n * part.evaluations
+        stacked: torch.Tensor = torch.cat(parts).unflatten(0, (-1, n))
+        return stacked
+
+    def draw(self, problem: Problem, ctx: RunContext) -> torch.Tensor:
+        """The method itself: one draw per row of the problem, ``(B, K, ...)``."""
+        raise MethodError(f"{type(self).__name__} does not say how to draw")
+
+    def score_prior(self, slot: int) -> ScorePrior:
+        """The prior of one source; see ``HasScorePrior``."""
+        if not self._priors:
+            raise MethodError(f"{self.info.name}: score_prior() was called before fit()")
+        return self._priors[slot if len(self._priors) > 1 else 0]
+
+    def problem(self, mixtures: Mixtures, ctx: RunContext) -> Problem:
+        """The batch as samplers see it."""
+        if not self._priors:
+            raise MethodError(f"{self.info.name}: separate() was called before fit()")
+        return Problem(mixtures, self._priors, ctx.noise, ctx.task.source_shape)

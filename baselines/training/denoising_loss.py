@@ -1,0 +1,87 @@
+"""The denoising loss: what training minimises, what validation reports per noise band, and a cheap stand-in for a log-likelihood."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from baselines.priors.edm import loss_weight
+from baselines.training.config import generator
+
+BAND_EDGES = (0.0, 0.02, 0.05, 0.1, 0.2, 0.5, math.inf)
+N_BANDS = len(BAND_EDGES) - 1
+
+
+def as_float(images: torch.Tensor) -> torch.Tensor:
+    """uint8 images as v / 255, float images unchanged, as float32."""
+    return images.to(torch.float32) / 255.0 if images.dtype == torch.uint8 else images.to(torch.float32)
+
+
+def denoising_losses(model: nn.Module, clean: torch.Tensor, noise: torch.Tensor, sigma: torch.Tensor, sigma_data: float) -> torch.Tensor:
+    """Weighted squared error of each example, ``(B,)`` float32: Karras et al. (2022), eq. (8) before the expectation.
+
+    Args:
+        model: denoiser ``(B, C, H, W), (B,) -> (B, C, H, W)``.
+        clean: images ``(B, C, H, W)`` in [0, 1].
+        noise: standard normal, the same shape.
+        sigma: noise levels ``(B,)``.
+        sigma_data: standard deviation of the data; a model that outputs ``c_skip`` times its input alone scores 1 at every level.
+    """
+    axes = (-1, *([1] * (clean.ndim - 1)))
+    error: torch.Tensor = (model(clean + sigma.view(axes) * noise, sigma) - clean).square().flatten(1).mean(1)
+    return loss_weight(sigma, sigma_data) * error
+
+
+@dataclass(slots=True)
+class BandMeans:
+    """Running means of losses per noise band, and of one more number per step."""
+
+    total: torch.Tensor
+    count: torch.Tensor
+    norm: float = 0.0
+    steps: int = 0
+
+    @classmethod
+    def empty(cls) -> BandMeans:
+        return cls(torch.zeros(N_BANDS, dtype=torch.float64), torch.zeros(N_BANDS, dtype=torch.float64))
+
+    def add(self, sigma: torch.Tensor, losses: torch.Tensor, norm: float = 0.0) -> None:
+        """Losses ``(B,)`` at levels ``sigma`` ``(B,)``, and the step's gradient norm."""
+        band = torch.bucketize(sigma, torch.tensor(BAND_EDGES[1:-1]), right=True)
+        self.total.index_add_(0, band, losses.to(torch.float64))
+        self.count.index_add_(0, band, torch.ones_like(losses, dtype=torch.float64))
+        self.norm, self.steps = self.norm + norm, self.steps + 1
+
+    def means(self) -> list[float]:
+        """One mean per band; NaN where nothing fell into a band."""
+        return [round(float(v), 5) for v in self.total / self.count]
+
+
+def fixed_noise(shape: torch.Size) -> torch.Tensor:
+    """The validation noise: the same at every call."""
+    return torch.randn(shape, generator=generator("validation"))
+
+
+def spread_sigmas(count: int, low: float, high: float) -> torch.Tensor:
+    """``count`` fixed levels, log-uniform in [low, high], in golden-ratio order: any stretch of them covers the range evenly."""
+    position = (torch.arange(count) * 0.6180339887498949) % 1.0
+    return torch.exp(math.log(low) + position * math.log(high / low))
+
+
+@torch.no_grad()
+def loss_per_level(model: nn.Module, images: torch.Tensor, levels: torch.Tensor, sigma_data: float, chunk: int = 64) -> tuple[list[float], list[float]]:
+    """Weighted loss and denoising PSNR (dB, peak 1, of the mean error) of held-out ``images`` ``(N, C, H, W)`` at each of ``levels`` ``(L,)``."""
+    clean = as_float(images)
+    noise = fixed_noise(clean.shape)
+    losses, psnrs = [], []
+    for level in levels.to(torch.float32):
+        sigma = level.expand(len(clean))
+        rows = zip(*(torch.split(t, chunk) for t in (clean, noise, sigma)), strict=True)
+        parts = [denoising_losses(model, c, n, s, sigma_data) for c, n, s in rows]
+        weighted = float(torch.cat(parts).double().mean())
+        losses.append(weighted)
+        psnrs.append(-10.0 * math.log10(weighted / float(loss_weight(level, sigma_data))))
+    return losses, psnrs

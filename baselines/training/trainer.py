@@ -1,0 +1,326 @@
+"""Training of a score prior by denoising score matching; a run that is killed at any moment resumes bit for bit.
+
+The loss is Karras et al. (2022), eq. (8). The learning rate follows warm-up, a constant and a linear decay ("warm-up, stable, decay"): until the
+decay begins, nothing depends on the length of the run, so it can be ended early, or extended by copying ``pre_decay.pt`` over ``checkpoint.pt``.
+
+With OMP_NUM_THREADS=1 one batch is shared by ``workers`` Python threads, each with its own replica of the network (shared weights, own gradients):
+they meet once per step. OpenMP threads meet after every operation, which on busy cores costs a scheduler slice each time: measured 10 s instead of
+0.3 s per step at a load of 5 on 2 cores. Where torch has several threads, the workers take turns, so that the cores are not asked for twice.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from baselines.priors.edm import EDMDenoiser
+from baselines.priors.weights_io import images_sha256, write_atomically
+from baselines.training.config import TrainConfig, batch_indices, draw_sigmas, generator, mirrored, rate_share
+from baselines.training.denoising_loss import BandMeans, as_float, denoising_losses, fixed_noise, spread_sigmas
+from baselines.training.optimiser import Mapper, Optimiser
+from sepbench.errors import SepbenchError
+
+CHECKPOINT = "checkpoint.pt"
+PRE_DECAY = "pre_decay.pt"
+LOG = "log.jsonl"
+DECAY_FLAG = "STOP_AND_DECAY"
+_VALIDATION_IMAGES = 512
+_VALIDATION_CHUNK = 32
+Progress = Callable[[float, str], None]
+
+
+def _replicas(model: EDMDenoiser, count: int) -> list[EDMDenoiser]:
+    """The model and ``count - 1`` copies that share its weights but hold gradients of their own."""
+    copies = [model]
+    for _ in range(count - 1):
+        replica = copy.deepcopy(model)
+        for own, shared in zip(replica.parameters(), model.parameters(), strict=True):
+            own.data = shared.data
+        copies.append(replica)
+    return copies
+
+
+class Trainer:
+    """A run in a folder: ``log.jsonl``, ``checkpoint.pt`` and, once the decay has begun, ``pre_decay.pt``.
+
+    A file ``STOP_AND_DECAY`` in the folder starts the decay at once; it may hold the number of steps that the decay is to take.
+
+    Args:
+        model: the denoiser, freshly initialised; its weights are replaced if the folder holds a checkpoint. Trained where it lies.
+        images: training images uint8 or float32 ``(N, C, H, W)``; uint8 are used as v / 255.
+        held_out: validation images of the same kind; the first 512 are used.
+        config: settings; must equal those of a checkpoint that is resumed, but for ``steps``.
+        folder: where the run lives; made if missing.
+        init: digest of the weights that the model was given to start from; None where they were drawn.
+
+    Raises:
+        SepbenchError: the folder holds a run with other settings, images or weights to start from.
+    """
+
+    def __init__(self, model: EDMDenoiser, images: torch.Tensor, held_out: torch.Tensor, config: TrainConfig, folder: Path, init: str | None = None) -> None:
+        self.model, self.images, self.config, self.folder = model, images, config, folder
+        self.device = next(model.parameters()).device
+        self.held_out = as_float(held_out[:_VALIDATION_IMAGES])
+        self.replicas = _replicas(model, config.workers)
+        self.optimiser = Optimiser(model, config)
+        self.ema = {name: p.detach().clone() for name, p in model.named_parameters()}
+        self.window = BandMeans.empty()
+        self.step = 0
+        self.seconds = 0.0
+        self.decay_start: int | None = None
+        self.decay_steps = 0
+        self.origin = {"init": init, "images": images_sha256(images)}
+        self.asked: Mapping[str, float | None] = {}  # the length that the last call of run() asked for
+        folder.mkdir(parents=True, exist_ok=True)
+        if (folder / CHECKPOINT).exists():
+            self._restore(folder / CHECKPOINT)
+
+    # ---- one step -----------------------------------------------------------------------------------------------------------------
+
+    def _gradient(self, worker: int, clean: torch.Tensor, noise: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        """Leave the gradient of the worker's share of the batch in its replica; returns its losses."""
+        model = self.replicas[worker]
+        rows = slice(worker, None, self.config.workers)  # interleaved: each worker gets the whole noise range
+        # Every weight is used once per forward pass: autocast's cache, shared between threads, would gain nothing.
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bf16, cache_enabled=False):
+            losses = denoising_losses(model, clean[rows], noise[rows], sigma[rows], model.sigma_data)
+        (losses.sum() / len(clean)).backward()
+        return losses.detach()
+
+    def _sum_gradients(self) -> list[nn.Parameter]:
+        parameters = list(self.model.parameters())
+        for replica in self.replicas[1:]:
+            for own, other in zip(parameters, replica.parameters(), strict=True):
+                if own.grad is not None and other.grad is not None:
+                    own.grad += other.grad
+        return parameters
+
+    def train_step(self, mapper: Mapper = map) -> None:
+        """One update of the weights and of their running average.
+
+        Raises:
+            SepbenchError: the gradient is not finite.
+        """
+        config = self.config
+        random = generator(config.seed, "step", self.step)
+        clean = as_float(self.images[batch_indices(config.seed, self.step, config.batch, len(self.images))])
+        sigma = draw_sigmas(config, random, config.batch)
+        noise = torch.randn(clean.shape, generator=random)
+        if config.mirror:
+            clean = mirrored(clean, random)
+        clean, noise, levels = clean.to(self.device), noise.to(self.device), sigma.to(self.device)
+        for replica in self.replicas:
+            replica.zero_grad(set_to_none=True)
+        losses = torch.empty(config.batch)
+        for worker, part in enumerate(mapper(lambda w: self._gradient(w, clean, noise, levels), range(config.workers))):
+            losses[worker :: config.workers] = part.cpu()
+        norm = float(nn.utils.clip_grad_norm_(self._sum_gradients(), config.clip))
+        if not math.isfinite(norm):
+            raise SepbenchError(f"training diverged at step {self.step}: the gradient is not finite; lower the learning rates and start again")
+        self.optimiser.step(rate_share(config, self.step, self.decay_start, self.decay_steps), mapper)
+        decay = min(config.ema, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            for name, p in self.model.named_parameters():
+                self.ema[name].lerp_(p, 1.0 - decay)
+        self.step += 1
+        self.window.add(sigma, losses, norm)
+
+    # ---- the run ------------------------------------------------------------------------------------------------------------------
+
+    @property
+    def finished(self) -> bool:
+        return self.step >= self.config.steps or (self.decay_start is not None and self.step >= self.decay_start + self.decay_steps)
+
+    def _plan_decay(self, deadline_seconds: float | None) -> None:
+        """Begin the decay when the plan, the deadline or the flag file says so. The last two depend on the clock; the step is recorded."""
+        if self.decay_start is not None:
+            return
+        fraction = self.config.decay_fraction
+        natural = max(1, round(self.step * fraction / (1.0 - fraction)))  # makes the decay its planned share of the whole run
+        flag = self.folder / DECAY_FLAG
+        if flag.exists():
+            text = flag.read_text(encoding="utf-8").strip()
+            steps = int(text) if text.isdigit() else natural
+        elif self.step >= self.config.steps - round(self.config.steps * fraction):
+            steps = self.config.steps - self.step
+        elif deadline_seconds is not None and self.step >= 20 and self.seconds * (1.0 + natural / self.step) >= deadline_seconds:
+            steps = natural
+        else:
+            return
+        self.save(self.folder / PRE_DECAY)
+        self.decay_start, self.decay_steps = self.step, steps
+        # On disk at once: a run killed from here on repeats the decay from this very step, whatever the clock says then.
+        self.save(self.folder / CHECKPOINT)
+
+    def _accept(self, asked: Mapping[str, float | None]) -> None:
+        """Take the length that is asked for. Once the decay has begun the length is decided, and what another request led to is not handed out."""
+        if not self.finished and self.decay_start is None:
+            self.asked = asked
+            return
+        changed = [f"{key} {was or 'not given'} then, {asked[key] or 'not given'} now" for key, was in self.asked.items() if asked[key] != was]
+        if not changed:
+            return
+        end = self.asked["steps"] if self.decay_start is None else self.decay_start + self.decay_steps
+        if end is None or self.step >= end:
+            what, first = f"a finished run of {self.step} steps", ""
+        else:
+            what, first = f"an unfinished run, {self.step} of {end} steps", "ask for the same to finish it, "
+        raise SepbenchError(f"{self.folder} holds {what} ({', '.join(changed)}); {first}give another --folder, or delete it to train anew")
+
+    def run(
+        self,
+        deadline_minutes: float | None = None,
+        checkpoint_seconds: float = 180.0,
+        log_every: int = 100,
+        validate_every: int = 500,
+        progress: Progress = lambda fraction, text: None,
+    ) -> None:
+        """Train to the end, from where the folder's checkpoint stands.
+
+        Args:
+            deadline_minutes: training time after which the run is to be over: the decay begins early enough, at the rate measured so far.
+            checkpoint_seconds: time between checkpoints, the most that a kill can lose.
+            log_every: steps per row of the log.
+            validate_every: steps between validations, a multiple of ``log_every``.
+            progress: told the fraction done and a line of text with every row of the log.
+
+        Raises:
+            SepbenchError: the folder's run is finished, or in its decay, and was asked for with other steps or another deadline.
+        """
+        self._accept({"steps": self.config.steps, "minutes": deadline_minutes})
+        deadline = None if deadline_minutes is None else 60.0 * deadline_minutes
+        self._drop_log_after(self.step)
+        last_save = last = time.monotonic()
+        with ThreadPoolExecutor(self.config.workers) as pool:
+            mapper: Mapper = pool.map if torch.get_num_threads() == 1 else map
+            while not self.finished:
+                self._plan_decay(deadline)
+                self.train_step(mapper)
+                now = time.monotonic()
+                self.seconds, last = self.seconds + now - last, now
+                if self.step % log_every == 0 or self.finished:
+                    validate = self.step % validate_every == 0 or self.finished
+                    row = self._log(self.validate(mapper) if validate else None)
+                    progress(self._fraction(deadline), f"step {self.step}, {row['minutes']:.1f} min, loss per band {row['loss']}")
+                if now - last_save >= checkpoint_seconds:
+                    self.save(self.folder / CHECKPOINT)
+                    last_save = time.monotonic()
+        self.save(self.folder / CHECKPOINT)
+
+    def _fraction(self, deadline_seconds: float | None) -> float:
+        by_steps = self.step / (self.config.steps if self.decay_start is None else self.decay_start + self.decay_steps)
+        by_clock = 0.0 if deadline_seconds is None or self.decay_start is not None else self.seconds / deadline_seconds
+        return min(1.0, max(by_steps, by_clock))
+
+    def _log(self, validation: list[float] | None) -> dict[str, Any]:
+        row: dict[str, Any] = {
+            "step": self.step,
+            "minutes": round(self.seconds / 60, 3),
+            "rate": round(rate_share(self.config, self.step - 1, self.decay_start, self.decay_steps), 4),
+            "grad_norm": round(self.window.norm / max(1, self.window.steps), 4),
+            "loss": self.window.means(),
+            "decay_start": self.decay_start,
+        }
+        if validation is not None:
+            row["validation"] = validation
+        self.window = BandMeans.empty()
+        with (self.folder / LOG).open("a", encoding="utf-8") as handle:
+            handle.write(json.dumps(row) + "\n")
+        return row
+
+    def averaged(self) -> EDMDenoiser:
+        """A copy of the model that holds the averaged weights, in eval mode."""
+        model = copy.deepcopy(self.model)
+        model.load_state_dict(self.ema, strict=False)
+        return model.eval().requires_grad_(False)
+
+    def validate(self, mapper: Mapper = map) -> list[float]:
+        """Weighted loss per noise band of the averaged weights on held-out images; levels and noise are the same at every call."""
+        sigma = spread_sigmas(len(self.held_out), *self.config.sigma_range)
+        noise = fixed_noise(self.held_out.shape)
+        model = self.averaged()
+
+        def chunk(start: int) -> torch.Tensor:
+            rows = slice(start, start + _VALIDATION_CHUNK)
+            clean, noise_here, levels = (part[rows].to(self.device) for part in (self.held_out, noise, sigma))
+            with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bf16, cache_enabled=False):
+                return denoising_losses(model, clean, noise_here, levels, model.sigma_data).cpu()
+
+        bands = BandMeans.empty()
+        bands.add(sigma, torch.cat(list(mapper(chunk, range(0, len(sigma), _VALIDATION_CHUNK)))))
+        return bands.means()
+
+    # ---- checkpoints --------------------------------------------------------------------------------------------------------------
+
+    def save(self, path: Path) -> None:
+        """Write the whole state atomically."""
+        state = {
+            "config": asdict(self.config),
+            "origin": self.origin,
+            "asked": dict(self.asked),
+            "step": self.step,
+            "seconds": self.seconds,
+            "decay": (self.decay_start, self.decay_steps),
+            "model": self.model.state_dict(),
+            "ema": self.ema,
+            "optimiser": self.optimiser.state_dict(),
+            "scale": (self.model.sigma_data, self.model.mean),
+            "window": (self.window.total, self.window.count, self.window.norm, self.window.steps),
+        }
+        write_atomically(path, lambda temporary: torch.save(state, temporary))
+
+    def _read(self, path: Path) -> dict[str, Any]:
+        try:
+            state = torch.load(path, map_location=self.device, weights_only=True)
+        except Exception as error:  # torch raises what its parser met: pickle, zip or end of file, some without a word and some with a page
+            raise SepbenchError(f"{path} cannot be read as a checkpoint ({type(error).__name__}); delete it, or train in another folder") from error
+        if not isinstance(state, dict) or not {"config", "scale", "model", "ema", "optimiser", "step"} <= set(state):
+            raise SepbenchError(f"{path} is no checkpoint of this trainer; delete it, or train in another folder")
+        return state
+
+    def _refuse_another_run(self, path: Path, state: Mapping[str, Any]) -> None:
+        # A checkpoint from before a setting existed was trained at that setting's default.
+        found = asdict(TrainConfig(steps=1)) | state["config"]
+        wanted, found = (json.loads(json.dumps(c)) for c in (asdict(self.config), found))
+        changed = sorted(key for key in wanted if key != "steps" and wanted[key] != found[key])
+        if changed:
+            raise SepbenchError(f"{path} was trained with other settings ({', '.join(changed)}); use those or another folder")
+        origin = state.get("origin", self.origin)  # not recorded before: the scale below is then all that tells
+        if origin["init"] != self.origin["init"]:
+            raise SepbenchError(f"{path} was started from other weights (--init); start from those or use another folder")
+        if origin["images"] != self.origin["images"] or state["scale"] != (self.model.sigma_data, self.model.mean):
+            raise SepbenchError(f"{path} was trained on other images; use those or another folder")
+
+    def _restore(self, path: Path) -> None:
+        state = self._read(path)
+        self._refuse_another_run(path, state)
+        try:
+            self.model.load_state_dict(state["model"])
+        except RuntimeError as error:
+            raise SepbenchError(f"{path} holds a network of another layout; use that layout or another folder") from error
+        self.ema = {name: value.clone() for name, value in state["ema"].items()}
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.step, self.seconds = state["step"], state["seconds"]
+        self.decay_start, self.decay_steps = state["decay"]
+        self.asked = state.get("asked", {"steps": state["config"]["steps"]})  # the deadline was not recorded before
+        if "window" in state:
+            total, count, norm, steps = state["window"]
+            self.window = BandMeans(total.cpu(), count.cpu(), norm, steps)
+
+    def _drop_log_after(self, step: int) -> None:
+        """Rows of steps that were lost with the process will be written again."""
+        path = self.folder / LOG
+        if path.exists():
+            rows = [line for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}") and json.loads(line)["step"] <= step]
+            text = "".join(row + "\n" for row in rows)
+            write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))

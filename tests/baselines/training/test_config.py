@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from baselines.training.config import TrainConfig, batch_indices, derived_seed, draw_sigmas, generator, mirrored, rate_share
+
+
+@settings(deadline=None, max_examples=40)
+@given(batch=st.integers(1, 50), n_images=st.integers(1, 40), seed=st.integers(0, 2**40))
+def test_every_epoch_shows_every_image_once(batch: int, n_images: int, seed: int) -> None:
+    steps = -(-3 * n_images // batch)
+    stream = torch.cat([batch_indices(seed, step, batch, n_images) for step in range(steps)])
+    assert len(stream) == steps * batch
+    for epoch in range(3):
+        assert sorted(stream[epoch * n_images : (epoch + 1) * n_images].tolist()) == list(range(n_images))
+
+
+def test_epochs_and_seeds_differ() -> None:
+    first, second = (batch_indices(0, step, 50, 50) for step in (0, 1))
+    assert not torch.equal(first, second)
+    assert not torch.equal(first, batch_indices(1, 0, 50, 50))
+
+
+def test_seeds_use_all_their_parts() -> None:
+    # torch keeps 32 bits of a seed: two 64-bit seeds with equal low words must still differ.
+    assert len({derived_seed(seed, "step", step) for seed in (0, 2**32, 2**33) for step in range(50)}) == 150
+    a, b = (torch.rand(3, generator=generator(seed, "x")) for seed in (0, 2**32))
+    assert not torch.equal(a, b)
+
+
+@settings(deadline=None, max_examples=40)
+@given(batch=st.integers(1, 200), focus=st.floats(0, 1))
+def test_levels_are_in_range_and_stratified(batch: int, focus: float) -> None:
+    config = TrainConfig(steps=1, focus=focus, workers=1)
+    sigma = draw_sigmas(config, generator(1), batch)
+    assert sigma.shape == (batch,)
+    assert float(sigma.min()) >= 0.005 * (1 - 1e-5)
+    assert float(sigma.max()) <= 2.0 * (1 + 1e-5)
+    n_focus = round(focus * batch)
+    slices = torch.floor(torch.log(sigma[:n_focus].double() / 0.05) / torch.log(torch.tensor(0.8 / 0.05, dtype=torch.float64)) * n_focus + 1e-4)
+    assert slices.tolist() == list(range(n_focus))
+
+
+@settings(deadline=None, max_examples=20)
+@given(batch=st.integers(1, 30), seed=st.integers(0, 2**32))
+def test_an_image_is_mirrored_or_itself(batch: int, seed: int) -> None:
+    images = torch.rand(batch, 2, 3, 4, generator=generator(seed, "images"))
+    shown = mirrored(images, generator(seed))
+    exchanged = (shown == images.flip(-1)).flatten(1).all(1)
+    assert bool((exchanged | (shown == images).flatten(1).all(1)).all())
+
+
+def test_about_half_of_the_images_are_mirrored() -> None:
+    images = torch.rand(1000, 1, 1, 2, generator=generator(0))
+    changed = int((mirrored(images, generator(1)) != images).flatten(1).any(1).sum())
+    assert 430 < changed < 570
+
+
+def test_rate_warms_up_stays_and_decays() -> None:
+    config = TrainConfig(steps=100, warmup=10)
+    shares = [rate_share(config, step, 78, 22) for step in range(101)]
+    assert shares[:10] == pytest.approx([(i + 1) / 10 for i in range(10)])
+    assert set(shares[10:79]) == {1.0}
+    assert shares[89] == pytest.approx(0.5)
+    assert shares[100] == 0.0
+    assert rate_share(config, 99, None, 0) == 1.0
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"steps": 0}, {"workers": 9, "batch": 8}, {"decay_fraction": 1.0}, {"sigma_range": (0.5, 0.1)}, {"focus_range": (0.0, 0.1)}, {"ema": 1.0}]
+)
+def test_senseless_settings_are_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=r"must|range"):
+        TrainConfig(**{"steps": 10, **wrong})  # type: ignore[arg-type]
