@@ -34,8 +34,7 @@ from torch.nn import functional
 from baselines.decomposition.delay_embedding import Windows
 from baselines.decomposition.parts import estimates_from_parts, part_support
 from baselines.decomposition.patches import Size, fold_patches, positions, sides, unfold_patches
-from sepbench.operators import MixingOperator
-from sepbench.protocols import MethodInfo, Mixtures, RunContext, Support, TaskSpec, TrainingView
+from sepbench.protocols import MethodInfo, MixingOperator, Mixtures, RunContext, Support, TaskSpec, TrainingView
 
 _CHUNK_ELEMENTS = {"cpu": 1 << 21, "cuda": 1 << 25}
 """Patch elements worked on at a time: 16 MiB per float64 work array on the CPU; a GPU wants more at once."""

@@ -9,53 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import torch
 
 from sepbench.errors import SuiteError
-
-
-class MixingOperator(Protocol):
-    """``forward: (B, K, ...) -> (B, ...)``, linear."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def n_sources(self) -> int: ...
-
-    def matrix(self) -> torch.Tensor:
-        """``A``: ``(1, n)`` float64, or ``(B, 1, n)`` where it differs between examples."""
-        ...
-
-    def gram(self) -> torch.Tensor:
-        """``A A^T``: ``()`` or ``(B,)`` float64, the squared norm of the row; its step sizes bound every gradient method."""
-        ...
-
-    def forward(self, sources: torch.Tensor) -> torch.Tensor:
-        """Sources ``(B, K, ...)`` to mixtures ``(B, ...)``."""
-        ...
-
-    def adjoint(self, mixtures: torch.Tensor) -> torch.Tensor:
-        """``A^T m``: mixtures ``(B, ...)`` to ``(B, K, ...)``, with <A x, m> = <x, A^T m>."""
-        ...
-
-    def pseudo_inverse(self, mixtures: torch.Tensor) -> torch.Tensor:
-        """``A^T (A A^T)^-1 m``: the sources of least norm that explain the mixture exactly."""
-        ...
-
-    def output_range(self, low: float, high: float) -> tuple[float, float]:
-        """Range of the mixture for sources in [low, high]."""
-        ...
-
-    def select(self, rows: torch.Tensor) -> MixingOperator:
-        """The operator of a subset of the batch (int64 positions); itself where all examples share one matrix."""
-        ...
-
-    def to(self, device: str | torch.device) -> MixingOperator:
-        """The same operator with its weights on ``device``, so that no use of it there copies them."""
-        ...
+from sepbench.protocols import MixingOperator
 
 
 def _expand(weights: torch.Tensor, like: torch.Tensor) -> torch.Tensor:

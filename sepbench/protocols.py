@@ -20,15 +20,15 @@ Nothing here imports torch at run time, so that ``import sepbench.protocols`` st
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import torch
 
     from sepbench.noise import NoiseSource
-    from sepbench.operators import MixingOperator
 
 Domain = Literal["image", "audio", "vector"]
 Supervision = Literal["blind", "mixtures+one", "sources", "prior", "bound"]
@@ -120,6 +120,48 @@ class Support:
     note: str = ""
 
 
+class MixingOperator(Protocol):
+    """``forward: (B, K, ...) -> (B, ...)``, linear."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def n_sources(self) -> int: ...
+
+    def matrix(self) -> torch.Tensor:
+        """``A``: ``(1, n)`` float64, or ``(B, 1, n)`` where it differs between examples."""
+        ...
+
+    def gram(self) -> torch.Tensor:
+        """``A A^T``: ``()`` or ``(B,)`` float64, the squared norm of the row; its step sizes bound every gradient method."""
+        ...
+
+    def forward(self, sources: torch.Tensor) -> torch.Tensor:
+        """Sources ``(B, K, ...)`` to mixtures ``(B, ...)``."""
+        ...
+
+    def adjoint(self, mixtures: torch.Tensor) -> torch.Tensor:
+        """``A^T m``: mixtures ``(B, ...)`` to ``(B, K, ...)``, with <A x, m> = <x, A^T m>."""
+        ...
+
+    def pseudo_inverse(self, mixtures: torch.Tensor) -> torch.Tensor:
+        """``A^T (A A^T)^-1 m``: the sources of least norm that explain the mixture exactly."""
+        ...
+
+    def output_range(self, low: float, high: float) -> tuple[float, float]:
+        """Range of the mixture for sources in [low, high]."""
+        ...
+
+    def select(self, rows: torch.Tensor) -> MixingOperator:
+        """The operator of a subset of the batch (int64 positions); itself where all examples share one matrix."""
+        ...
+
+    def to(self, device: str | torch.device) -> MixingOperator:
+        """The same operator with its weights on ``device``, so that no use of it there copies them."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Mixtures:
     """A batch of mixtures as a separator sees it: never with references.
@@ -159,7 +201,9 @@ class RunContext:
         seed: the run's seed, for anything drawn in ``fit``.
         budget: ``paper`` (settings of the paper) or ``quick`` (stated as such in the leaderboard).
         references: ``(B,)`` example ids -> ``(B, K, ...)`` true sources; raises SupervisionError unless the method declares ``bound``.
-        progress: called by long ``fit`` loops with a fraction in [0, 1] and one line of text.
+        progress: called by long loops of ``fit`` and ``separate`` with the fraction done in [0, 1] and one line of text.
+        cache: a folder of this very fit (training data, method, code, settings, seed, budget, precision), for checkpoints: a fit that was killed
+            finds there what it wrote, and a finished one leaves nothing. None where nothing is kept.
     """
 
     task: TaskSpec
@@ -169,6 +213,46 @@ class RunContext:
     budget: Budget = "paper"
     references: Callable[[torch.Tensor], torch.Tensor] = _no_references
     progress: Callable[[float, str], None] = field(default=lambda fraction, text: None)
+    cache: Path | None = None
+
+
+class SignalSet(Protocol):
+    """One split of one data set, in the data set's own order."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def split(self) -> str: ...
+
+    @property
+    def domain(self) -> Domain: ...
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one signal, without the batch axis."""
+        ...
+
+    @property
+    def labels(self) -> torch.Tensor:
+        """``(N,)`` int64 class numbers; zeros where the data set has no classes."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def load(self, indices: torch.Tensor | Sequence[int]) -> torch.Tensor:
+        """Signals ``(n, *shape)`` float32 on the CPU: images in [0, 1], audio as stored. Any order, repetition allowed."""
+        ...
+
+
+class TrainingRows(Protocol):
+    """Training signals by index, so that a set need not fit in memory; the order is that of the accessor of the same name."""
+
+    def __len__(self) -> int: ...
+
+    def load(self, indices: torch.Tensor | Sequence[int]) -> torch.Tensor:
+        """Signals ``(n, ...)`` float32 on the CPU, transformed as the suite's are. Any order, repetition allowed."""
+        ...
 
 
 class TrainingView(Protocol):
@@ -212,6 +296,10 @@ class TrainingView(Protocol):
         """Clean samples ``(N, ...)`` of the class that source ``slot`` is drawn from."""
         ...
 
+    def rows(self, what: Literal["mixtures", "observed", "clean", "sources"], slot: int = 0) -> TrainingRows:
+        """The same signals as the accessor ``what`` hands out, by index; ``slot`` counts for ``sources`` only."""
+        ...
+
     def prior(self, slot: int) -> ScorePrior:
         """The true distribution of source ``slot``, in closed form; SupervisionError on tasks that have none."""
         ...
@@ -238,6 +326,57 @@ class Separator(Protocol):
 
     def separate(self, mixtures: Mixtures, ctx: RunContext) -> torch.Tensor:
         """Estimates ``(B, K, ...)`` float32 on ``ctx.device``. Row b depends on mixture b and its example id alone."""
+        ...
+
+
+@runtime_checkable
+class Fitted(Protocol):
+    """Optional: what ``fit`` learnt can be kept, so that a method trains once. ``load`` must leave the method as ``fit`` did, to the bit."""
+
+    def save(self, folder: Path) -> None:
+        """Write what was learnt into an empty folder."""
+        ...
+
+    def load(self, folder: Path, ctx: RunContext) -> None:
+        """Read it from there, onto ``ctx.device``; called instead of ``fit``."""
+        ...
+
+
+class Trainer(Protocol):
+    """Trains a prior for ``sepbench train``: an entry point of the group ``sepbench.trainers`` that is called with these arguments."""
+
+    def __call__(
+        self,
+        signals: SignalSet,
+        *,
+        labels: tuple[int, ...],
+        folder: Path,
+        out: Path,
+        steps: int | None,
+        minutes: float | None,
+        init: Path | None,
+        seed: int,
+        device: str,
+        command: str,
+        progress: Callable[[float, str], None],
+    ) -> Path:
+        """Train on a data set's training split, or go on where ``folder`` stands.
+
+        Args:
+            signals: the split.
+            labels: only signals of these classes; empty for all.
+            folder: checkpoints and log.
+            out: the weights to write; their card goes beside them.
+            steps, minutes: length of the run; None for the recipe's.
+            init: weights to start from.
+            seed: of weights, order and noise.
+            device: ``cpu`` or ``cuda``.
+            command: the command line, for the card.
+            progress: told the fraction done and one line of text.
+
+        Returns:
+            The path of the weights.
+        """
         ...
 
 

@@ -7,6 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
+from pydantic import ConfigDict
+
+STRICT = ConfigDict(strict=True, extra="forbid", arbitrary_types_allowed=True, allow_inf_nan=False)
+"""How a method's settings are declared: ``@pydantic.dataclasses.dataclass(config=STRICT)``, one ``pydantic.Field`` each with bounds and description."""
+
 _FROM_ZERO = ("slot",)
 """Counts are at least 1, but source slots are numbered from 0."""
 

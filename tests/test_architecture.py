@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-LAYERS = ["errors", "protocols", "resources", "settings", "registry", "noise", "operators", "gmm", "stft", "compat", "data", "suites", "metrics"]
+LAYERS = ["errors", "files", "protocols", "resources", "settings", "registry", "noise", "operators", "gmm", "stft", "compat", "data", "suites", "metrics"]
 LAYERS += ["selection"]
 LAYERS += ["run", "results", "report", "conformance", "cli"]
 # protocols name types of later rooms for type checkers only; they are not imports at run time.
 BASELINES_MAY_IMPORT = {"sepbench.errors", "sepbench.resources", "sepbench.protocols", "sepbench.settings", "sepbench.noise", "sepbench.selection"}
+BASELINES_MAY_IMPORT |= {"sepbench.files"}
 BASELINES_MAY_IMPORT |= {"sepbench.operators", "sepbench.gmm", "sepbench.stft"}  # mathematics that everybody may use
 
 SOURCES = sorted([*ROOT.glob("sepbench/**/*.py"), *ROOT.glob("baselines/**/*.py")])

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sepbench.errors import SuiteError
-from sepbench.operators import ChannelMean, MixingOperator, make_operator
+from sepbench.operators import ChannelMean, make_operator
+from sepbench.protocols import MixingOperator
 
 
 @st.composite

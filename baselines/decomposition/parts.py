@@ -10,8 +10,7 @@ from collections.abc import Collection
 
 import torch
 
-from sepbench.operators import MixingOperator
-from sepbench.protocols import Domain, Support, TaskSpec
+from sepbench.protocols import Domain, MixingOperator, Support, TaskSpec
 
 WEIGHTED_SUMS = frozenset({"sum", "mean", "gain"})
 """The operators of ``m = sum_k w_k x_k``."""

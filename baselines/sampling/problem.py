@@ -12,8 +12,7 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from sepbench.noise import NoiseSource
-from sepbench.operators import MixingOperator
-from sepbench.protocols import Mixtures, ScorePrior
+from sepbench.protocols import MixingOperator, Mixtures, ScorePrior
 
 DEFAULT_MAX_ROWS = 128
 """Sources that go through a network at once; larger batches are slower per image on the CPU."""

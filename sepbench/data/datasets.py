@@ -16,7 +16,7 @@ from sepbench.data.readers.fsdd import read_fsdd
 from sepbench.data.readers.idx import read_mnist
 from sepbench.data.readers.image_folder import list_images, read_image_folder
 from sepbench.data.readers.npy import read_npy_images
-from sepbench.data.signals import ArraySignals, SignalSet
+from sepbench.data.signals import ArraySignals
 from sepbench.data.synthesis.generated import PREFIX as GENERATED_PREFIX
 from sepbench.data.synthesis.generated import generated_prior, open_generated
 from sepbench.data.synthesis.layout import Stem
@@ -24,7 +24,7 @@ from sepbench.data.synthesis.noises import make_noises
 from sepbench.data.synthesis.store import read as read_synthesised
 from sepbench.errors import DataError
 from sepbench.gmm import GaussianMixture
-from sepbench.protocols import Domain
+from sepbench.protocols import Domain, SignalSet
 from sepbench.registry import nearest
 
 SPLITS = ("train", "test")

@@ -10,10 +10,9 @@ from dataclasses import dataclass
 import torch
 
 from sepbench.data.lists.pairs import PairList
-from sepbench.data.signals import SignalSet
 from sepbench.errors import SuiteError
-from sepbench.operators import MixingOperator, make_operator
-from sepbench.protocols import Mixtures
+from sepbench.operators import make_operator
+from sepbench.protocols import MixingOperator, Mixtures, SignalSet
 
 _CHUNK_VALUES = 1 << 22  # numbers per source that are mixed at once for a digest, 16 MB
 

@@ -13,35 +13,6 @@ from sepbench.protocols import Domain
 _FULL_SCALE = {torch.uint8: 255.0, torch.int16: 32768.0}
 
 
-class SignalSet(Protocol):
-    """One split of one data set, in the data set's own order."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def split(self) -> str: ...
-
-    @property
-    def domain(self) -> Domain: ...
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of one signal, without the batch axis."""
-        ...
-
-    @property
-    def labels(self) -> torch.Tensor:
-        """``(N,)`` int64 class numbers; zeros where the data set has no classes."""
-        ...
-
-    def __len__(self) -> int: ...
-
-    def load(self, indices: torch.Tensor | Sequence[int]) -> torch.Tensor:
-        """Signals ``(n, *shape)`` float32 on the CPU: images in [0, 1], audio as stored. Any order, repetition allowed."""
-        ...
-
-
 @runtime_checkable
 class KnowsContent(Protocol):
     """Optional: a signal set that can tell equal signals without decoding them."""

@@ -7,13 +7,14 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import torch
 
 from sepbench.data.mixtures import MixtureSet, Transform
-from sepbench.data.signals import KnowsContent, SignalSet
+from sepbench.data.signals import KnowsContent
 from sepbench.errors import SupervisionError
-from sepbench.protocols import SUPERVISION_LEVELS, ScorePrior, Supervision, TaskSpec, TrainingView
+from sepbench.protocols import SUPERVISION_LEVELS, ScorePrior, SignalSet, Supervision, TaskSpec, TrainingView
 
 _CHUNK_VALUES = 1 << 23  # numbers loaded at once while hashing, 32 MB
 
@@ -42,6 +43,46 @@ class Pool:
             loaded.append(signals.load(rows[: max(left, 0)]))
             left -= len(loaded[-1])
         return torch.cat(loaded)
+
+    def load_rows(self, indices: torch.Tensor) -> torch.Tensor:
+        """The signals of these positions ``(n, *shape)`` float32, in the order asked for."""
+        if not len(indices):
+            return self.parts[0][0].load(indices)
+        ends = torch.tensor([len(rows) for _, rows in self.parts]).cumsum(0)
+        part = torch.bucketize(indices, ends, right=True)
+        loaded: torch.Tensor | None = None
+        for number, (signals, rows) in enumerate(self.parts):
+            here = (part == number).nonzero().squeeze(1)
+            if len(here):
+                start = int(ends[number]) - len(rows)
+                values = signals.load(rows[indices[here] - start])
+                loaded = values.new_empty((len(indices), *values.shape[1:])) if loaded is None else loaded
+                loaded[here] = values
+        if loaded is None:
+            raise IndexError(f"positions must lie in [0, {len(self)})")
+        return loaded
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """``TrainingRows``: a length, and what loads the signals of given positions."""
+
+    count: int
+    read: Callable[[torch.Tensor], torch.Tensor]
+
+    def __len__(self) -> int:
+        return self.count
+
+    def load(self, indices: torch.Tensor | Sequence[int]) -> torch.Tensor:
+        """Signals ``(n, ...)`` float32.
+
+        Raises:
+            IndexError: a position outside [0, len).
+        """
+        wanted = torch.as_tensor(indices, dtype=torch.int64)
+        if len(wanted) and not (0 <= int(wanted.min()) and int(wanted.max()) < self.count):
+            raise IndexError(f"positions must lie in [0, {self.count}), got {int(wanted.min())} to {int(wanted.max())}")
+        return self.read(wanted)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +159,22 @@ class PooledView:
         self._allow("sources", limit)
         self._check_slot(slot)
         return self._material.transform(self._material.sources[slot].load(limit))
+
+    def rows(self, what: Literal["mixtures", "observed", "clean", "sources"], slot: int = 0) -> Rows:
+        """Training signals by index, see ``TrainingView``."""
+        self._allow(what, None)
+        material = self._material
+        if what == "mixtures":
+            if material.mixtures is None:
+                raise SupervisionError(f"task {self._where} has no training mixtures")
+            mixed, numbers = material.mixtures, material.mixture_rows
+            return Rows(len(numbers), lambda indices: mixed.mixtures(numbers[indices]).values)
+        if what == "sources":
+            self._check_slot(slot)
+        pool = {"observed": material.observed, "clean": material.clean, "sources": material.sources[slot if what == "sources" else 0]}[what]
+        if pool is None:
+            raise SupervisionError(f"task {self._where} has no observed samples")
+        return Rows(len(pool), lambda indices: material.transform(pool.load_rows(indices)))
 
     def prior(self, slot: int) -> ScorePrior:
         """The true distribution of one slot's sources in closed form, see ``TrainingView``; opens no data."""

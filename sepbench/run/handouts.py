@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Literal
 
 import torch
 
-from sepbench.protocols import ScorePrior, Supervision, TaskSpec, TrainingView
+from sepbench.protocols import ScorePrior, Supervision, TaskSpec, TrainingRows, TrainingView
 from sepbench.run.timing import Timer
 
 if TYPE_CHECKING:
@@ -41,6 +41,9 @@ class TimedView:
     def sources(self, slot: int, limit: int | None = None) -> torch.Tensor:
         return self._timed(lambda: self._view.sources(slot, limit))
 
+    def rows(self, what: Literal["mixtures", "observed", "clean", "sources"], slot: int = 0) -> TrainingRows:
+        return TimedRows(self._view.rows(what, slot), self._timed)
+
     def prior(self, slot: int) -> ScorePrior:
         return self._view.prior(slot)
 
@@ -49,6 +52,20 @@ class TimedView:
             values = read()
         self.seconds += timer.seconds
         return values
+
+
+class TimedRows:
+    """``TrainingRows`` whose reading is timed."""
+
+    def __init__(self, rows: TrainingRows, timed: Callable[[Callable[[], torch.Tensor]], torch.Tensor]) -> None:
+        self._rows = rows
+        self._timed = timed
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def load(self, indices: torch.Tensor | Sequence[int]) -> torch.Tensor:
+        return self._timed(lambda: self._rows.load(indices))
 
 
 class References:

@@ -12,10 +12,10 @@ from sepbench.data.datasets import analytic_prior
 from sepbench.data.lists.pairs import PairList, read_pairs
 from sepbench.data.lists.rules import PairRule, derive
 from sepbench.data.mixtures import MixtureSet, Transform
-from sepbench.data.signals import SignalSet
 from sepbench.data.views import Pool, TrainingMaterial, content_hashes, without_duplicates
 from sepbench.errors import SuiteError, UnsupportedTaskError
 from sepbench.gmm import GaussianMixture
+from sepbench.protocols import SignalSet
 
 Opener = Callable[[str, str], SignalSet]
 """``opener(data set, split)``; ``sepbench.data.datasets.open_dataset`` outside tests."""

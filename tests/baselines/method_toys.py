@@ -10,8 +10,8 @@ from sklearn.datasets import load_digits
 
 from sepbench.errors import SupervisionError
 from sepbench.noise import NoiseSource
-from sepbench.operators import MixingOperator, make_operator
-from sepbench.protocols import Mixtures, RunContext, ScorePrior, Supervision, TaskSpec
+from sepbench.operators import make_operator
+from sepbench.protocols import MixingOperator, Mixtures, RunContext, ScorePrior, Supervision, TaskSpec
 
 ALLOWED: dict[str, set[str]] = {
     "blind": set(),

@@ -15,8 +15,8 @@ from sklearn.decomposition import FastICA
 from baselines.decomposition.patches import fold_patches, positions, unfold_patches
 from baselines.ica import SingleChannelICA, decorrelate, envelope_similarity, fast_ica, group_components, whiten
 from sepbench.noise import NoiseSource
-from sepbench.operators import MixingOperator, make_operator
-from sepbench.protocols import Mixtures, RunContext, Separator, TaskSpec
+from sepbench.operators import make_operator
+from sepbench.protocols import MixingOperator, Mixtures, RunContext, Separator, TaskSpec
 
 
 def generator(seed: int) -> torch.Generator:

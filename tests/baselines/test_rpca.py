@@ -14,8 +14,8 @@ from sklearn.datasets import load_digits
 from baselines.decomposition.parts import estimates_from_parts
 from baselines.rpca import RobustPCA, robust_pca, soft_threshold
 from sepbench.noise import NoiseSource
-from sepbench.operators import MixingOperator, make_operator
-from sepbench.protocols import Mixtures, RunContext, Separator, TaskSpec
+from sepbench.operators import make_operator
+from sepbench.protocols import MixingOperator, Mixtures, RunContext, Separator, TaskSpec
 
 Array = np.ndarray
 

@@ -24,8 +24,9 @@ from sepbench.data.readers.esc50 import read_esc50
 from sepbench.data.readers.musdb import VALIDATION, read_musdb
 from sepbench.data.readers.slakh import read_slakh
 from sepbench.data.readers.speech_folder import read_speech_folder
-from sepbench.data.signals import KnowsContent, SignalSet
+from sepbench.data.signals import KnowsContent
 from sepbench.errors import DataError
+from sepbench.protocols import SignalSet
 
 
 @pytest.fixture(scope="module")

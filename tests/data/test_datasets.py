@@ -17,8 +17,8 @@ from sepbench.data.datasets import dataset_names, manifest_of, open_dataset
 from sepbench.data.files import fetch
 from sepbench.data.files.manifests import DataFile, Manifest, load_manifest
 from sepbench.data.readers.digits import read_digits
-from sepbench.data.signals import SignalSet
 from sepbench.errors import DataError, UnknownNameError
+from sepbench.protocols import SignalSet
 
 
 def content_hashes(signals: SignalSet) -> list[bytes]:

@@ -171,3 +171,28 @@ def test_duplicates_of_protected_signals_are_found_by_content() -> None:
     kept = without_duplicates(train, torch.arange(5000), protected)
     assert kept.tolist() == [row for row in range(5000) if row % 64 not in (0, 3)]
     assert len(set(content_hashes(train, torch.arange(5000)))) == 64
+
+
+@pytest.mark.parametrize("what", ["mixtures", "observed", "clean", "sources"])
+def test_rows_by_index_are_what_the_accessor_hands_out(what: str) -> None:
+    level: Supervision = "mixtures+one" if what in ("mixtures", "observed") else "sources"
+    looked_at = view(level)
+    rows, whole = looked_at.rows(what), ACCESSORS[what](looked_at)  # type: ignore[arg-type]
+    assert len(rows) == len(whole)
+    order = torch.tensor([len(whole) - 1, 0, len(whole) - 1])
+    assert torch.equal(rows.load(order), whole[order])
+    assert len(rows.load([])) == 0
+    with pytest.raises(IndexError, match="positions must lie in"):
+        rows.load([len(whole)])
+
+
+@pytest.mark.parametrize("what", ["mixtures", "observed", "clean", "sources"])
+def test_rows_are_refused_where_the_accessor_is(what: str) -> None:
+    with pytest.raises(SupervisionError, match=rf"asked for {what}\(\)"):
+        view("blind").rows(what)  # type: ignore[arg-type]
+
+
+def test_rows_of_a_pool_of_several_sets() -> None:
+    pool = Pool(((data(4, "a"), torch.tensor([3, 1])), (data(6, "b"), torch.tensor([0, 5, 2]))))
+    order = torch.tensor([4, 0, 2, 1, 3, 4])
+    assert torch.equal(pool.load_rows(order), pool.load()[order])

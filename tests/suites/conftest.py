@@ -10,8 +10,8 @@ import pytest
 import torch
 from suite_toys import NumberedSignals, Opener, ToyFolder
 
-from sepbench.data.signals import SignalSet
 from sepbench.errors import DataError
+from sepbench.protocols import SignalSet
 from sepbench.suites.model import Task
 
 

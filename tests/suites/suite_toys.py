@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from sepbench.data.lists.pairs import pairs_csv
-from sepbench.data.signals import SignalSet
+from sepbench.protocols import SignalSet
 from sepbench.suites.freeze import write_digests
 
 Opener = Callable[[str, str], SignalSet]

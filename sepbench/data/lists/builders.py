@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from sepbench.data.signals import SignalSet
 from sepbench.noise import NoiseSource
+from sepbench.protocols import SignalSet
 
 Labels = Callable[[str, str], np.ndarray]
 """``labels(dataset, split)``: class numbers ``(N,)`` of a split, in the data set's order."""

@@ -16,8 +16,8 @@ import torch
 
 from sepbench.data.lists.builders import Draws
 from sepbench.data.lists.pairs import PairList, pairs_csv
-from sepbench.data.signals import SignalSet
 from sepbench.errors import DataError, SuiteError
+from sepbench.protocols import SignalSet
 
 SILENT_RMS = 1.5e-5 * 131_072**0.5
 """0.00543, -45.3 dBFS: LASS calls a chunk silent if its L2 norm divided by its 131,072 samples is below 1.5e-5 (protocols.md 1.6). As an RMS the rule

@@ -16,9 +16,10 @@ from sepbench.data.lists.builders import Draws, apart, cover_second, distinct, e
 from sepbench.data.lists.pairs import file_sha256, pairs_csv, read_pairs
 from sepbench.data.lists.recipes import RECIPES
 from sepbench.data.readers.fsdd import take_of
-from sepbench.data.signals import ArraySignals, SignalSet
+from sepbench.data.signals import ArraySignals
 from sepbench.data.synthesis.noises import KINDS, takes_of_numbers
 from sepbench.errors import DataError, SuiteError
+from sepbench.protocols import SignalSet
 from sepbench.resources import resource_root
 
 FOLDER = resource_root("data_manifests") / "pairs"
