@@ -35,7 +35,7 @@ def measure(method: str, seconds: float, count: int, rate: int) -> dict[str, flo
     from sepbench.operators import make_operator
     from sepbench.protocols import Mixtures, RunContext, TaskSpec
     from sepbench.registry import create_separator
-    from sepbench.run.memory import keep_freed_memory
+    from sepbench.run.timing import keep_freed_memory
 
     keep_freed_memory()  # as `sepbench run` does
     length = round(seconds * rate)

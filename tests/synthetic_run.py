@@ -13,6 +13,8 @@ from sepbench.results.columns import SCORE_COLUMNS
 from sepbench.results.leaderboard import build_leaderboard
 from sepbench.results.store import RunStore
 from sepbench.run.plan import Shard
+from sepbench.run.provenance import FORMAT
+from sepbench.run.records import CellRecord, RunRecord
 from sepbench.run.sink import ShardScores
 from sepbench.suites.loader import load_suite
 from sepbench.suites.model import Suite
@@ -163,13 +165,14 @@ class SyntheticRun:
 
     def save(self, folder: Path) -> str:
         """Write it as a run's folder, and give its name as a user would."""
-        store = RunStore.create(folder, self.record)
-        with store.session(self.record):
+        record = RunRecord.model_validate(self.record | {"format": FORMAT})
+        store = RunStore.create(folder, record)
+        with store.session(record):
             for (task, method), cell in self.cells.items():
-                store.write_cell(task, method, cell)
+                store.write_cell(task, method, CellRecord.model_validate(cell))
                 rows = self.scores[(self.scores["task"] == task) & (self.scores["method"] == method)]
                 if len(rows):
-                    store.write_scores(Shard(task, method, 0, 0, self.record["tasks"][task]["n_planned"]), self._shard(rows))
+                    store.write_scores(Shard(task, method, 0, self.record["tasks"][task]["n_planned"]), self._shard(rows))
         return str(folder)
 
     def _shard(self, rows: pd.DataFrame) -> ShardScores:

@@ -17,7 +17,7 @@ def env(as_json: Annotated[bool, typer.Option("--json", help="Print JSON for a b
     from sepbench.data.files.fetch import data_folders
     from sepbench.run.provenance import environment
 
-    facts = {**environment(), "data_folders": [str(folder) for folder in data_folders()]}
+    facts = {**environment().mapping(), "data_folders": [str(folder) for folder in data_folders()]}
     console = Console()
     if as_json:
         console.print_json(json.dumps(facts))

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from sepbench import __version__
-from sepbench.cli import check, compare, data, env, new_method, panel, publish, run, score, show, train, validate
+from sepbench.cli import cache, check, compare, data, env, new_method, panel, publish, run, score, show, threads, train, validate
 from sepbench.cli import list as list_command
 from sepbench.errors import SepbenchError
 
@@ -48,11 +48,13 @@ app.command("list", help="List suites, tasks, methods and metrics.")(list_comman
 app.command("new-method", help="Write a runnable template of a method with its test.")(new_method.new_method)
 app.command("validate", help="Hold a method against the contract.")(validate.validate)
 app.command("env", help="Show what decides a run's numbers and speed on this machine.")(env.env)
+app.add_typer(cache.app, name="cache", help="Fits that are kept: list, clear.")
 app.add_typer(data.app, name="data", help="Data sets: list, fetch, verify, path.")
 
 
 def main() -> None:
     """Entry point of the ``sepbench`` command."""
+    threads.set_defaults()
     try:
         app(standalone_mode=True)
     except SepbenchError as error:

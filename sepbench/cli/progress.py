@@ -7,13 +7,38 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Task as Row
+from rich.text import Text
+
+from sepbench.cli.time_left import TimeLeft
 
 if TYPE_CHECKING:
     from sepbench.run.plan import Cell, Plan
-    from sepbench.run.sink import CellRecord
+    from sepbench.run.records import CellRecord
 
 _MARKS = {"done": "[green]done[/green]", "partial": "[yellow]partial[/yellow]", "failed": "[red]failed[/red]", "unsupported": "[dim]unsupported[/dim]"}
+
+
+class _LeftColumn(ProgressColumn):
+    """What ``TimeLeft`` says, as hours, minutes and seconds."""
+
+    max_refresh = 0.5
+
+    def __init__(self, time_left: TimeLeft) -> None:
+        super().__init__()
+        self._time_left = time_left
+
+    def render(self, task: Row) -> Text:
+        return Text(f"{spelled(self._time_left.seconds())} left", style="progress.remaining")
+
+
+def spelled(seconds: float | None) -> str:
+    """``1:02:03``, or ``-:--:--`` where it is not known."""
+    if seconds is None:
+        return "-:--:--"
+    whole = round(seconds)
+    return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}"
 
 
 class RunProgress:
@@ -21,11 +46,16 @@ class RunProgress:
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(stderr=True)
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+        self.time_left = TimeLeft()
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), _LeftColumn(self.time_left))
         self._bar = Progress(*columns, console=self.console, transient=True, disable=not self.console.is_terminal)
         self._row = self._bar.add_task("", total=None)
-        self._name = ""
-        self.finished = 0
+        self._finished = 0.0
+
+    @property
+    def finished(self) -> int:
+        """Mixtures that are separated, found done, or given up."""
+        return round(self._finished)
 
     def __enter__(self) -> RunProgress:
         self._bar.start()
@@ -34,35 +64,47 @@ class RunProgress:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._bar.stop()
 
-    def start(self, plan: Plan) -> None:
+    def start(self, plan: Plan, workers: int) -> None:
+        self.time_left.start({_key(cell): (cell.method, cell.n_planned) for cell in plan.cells})
         self._bar.update(self._row, total=sum(cell.n_planned for cell in plan.cells))
 
-    def begin(self, cell: Cell) -> None:
-        self._name = f"{cell.task.spec.name} / {cell.method}"
-        self._bar.update(self._row, description=self._name)
+    def begin(self, cell: Cell, done: int) -> None:
+        self.time_left.begin(_key(cell), done)
+        self._finished += done
+        self._bar.update(self._row, description=_name(cell), advance=done)
 
-    def stage(self, text: str) -> None:
-        self._bar.update(self._row, description=f"{self._name}: {escape(text)}")
+    def stage(self, cell: Cell, text: str, fraction: float | None = None) -> None:
+        self.time_left.stage(_key(cell), text, fraction)
+        self._bar.update(self._row, description=f"{_name(cell)}: {escape(text)}")
 
-    def advance(self, mixtures: int) -> None:
-        self.finished += mixtures
+    def advance(self, cell: Cell, mixtures: float) -> None:
+        self.time_left.advance(_key(cell), mixtures)
+        self._finished += mixtures
         self._bar.advance(self._row, mixtures)
 
     def warn(self, text: str) -> None:
         self.console.print(f"[yellow]warning:[/yellow] {escape(text)}", soft_wrap=True)
 
     def end(self, cell: Cell, record: CellRecord) -> None:
-        state = record["state"]
-        if state == "unsupported":
-            self._bar.advance(self._row, cell.n_planned)
-        self.console.print(f"{_MARKS[state]} {escape(self._name + _remark(record))}", soft_wrap=True, highlight=False)
+        self.time_left.end(_key(cell))
+        self.console.print(f"{_MARKS[record.state]} {escape(_name(cell) + _remark(record))}", soft_wrap=True, highlight=False)
+
+
+def _key(cell: Cell) -> tuple[str, str]:
+    return cell.task.spec.name, cell.method
+
+
+def _name(cell: Cell) -> str:
+    return f"{cell.task.spec.name} / {cell.method}"
 
 
 def _remark(record: CellRecord) -> str:
-    if record["state"] == "unsupported":
-        return f": {record['note']}"
-    if record["state"] == "failed":
-        return f": {record['error']}"
-    seconds = record["separate_seconds"] / max(1, record["n_separated"])
-    text = f": {record['n_separated']:,} mixtures, {seconds:.2g} s each"
-    return text + (f"; {record['n_failed']:,} failed, the first with {record['error']}" if record["n_failed"] else "")
+    if record.state == "unsupported":
+        return f": {record.note}"
+    if record.state == "failed":
+        return f": {record.error}"
+    seconds = record.separate_seconds / max(1, record.n_separated)
+    text = f": {record.n_separated:,} mixtures, {seconds:.2g} s each"
+    if record.fit_seconds is not None and record.fit_seconds >= 0.05:
+        text += f", fitted in {record.fit_seconds:.2g} s" + (" (cached)" if record.fit_cached else "")
+    return text + (f"; {record.n_failed:,} failed, the first with {record.error}" if record.n_failed else "")

@@ -13,8 +13,10 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from sepbench.results.store import RunStore
+    from sepbench.run.backends import Backend
     from sepbench.run.execute import Outcome
     from sepbench.run.plan import Plan
+    from sepbench.run.records import RunRecord
     from sepbench.suites.model import Suite
 
 
@@ -35,7 +37,11 @@ def run(
     out: Annotated[Path | None, typer.Option(help="The run's folder. Default: runs/SUITE-HASH, the same for the same command.")] = None,
     budget: Annotated[BudgetChoice, typer.Option(help="The methods' settings: the paper's, or quick ones.")] = BudgetChoice.paper,
     settings: Annotated[list[str] | None, typer.Option("--set", help="METHOD.SETTING=VALUE; may be repeated.")] = None,
-    shard_size: Annotated[int, typer.Option(help="Mixtures per file of estimates.")] = 500,
+    workers: Annotated[str, typer.Option(help="Processes that share the work, a number or 'auto'. The numbers do not depend on it.")] = "",
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads of each process. Default: OMP_NUM_THREADS, or 1. The last bits depend on it.")] = None,
+    backend: Annotated[str, typer.Option(help="Who works: local (this machine) or ray (a cluster, see docs/clusters.md).")] = "local",
+    shard_size: Annotated[int | None, typer.Option(help="Mixtures per file of results. Default: what takes about half a minute.")] = None,
+    refit: Annotated[bool, typer.Option(help="Train methods again whose fit is in the cache.")] = False,
     keep_estimates: Annotated[bool, typer.Option(help="Keep estimates after they are scored; 'sepbench score' needs them.")] = True,
     latency: Annotated[bool, typer.Option(help="Also measure the seconds of single-mixture calls.")] = False,
     retry_failed: Annotated[bool, typer.Option(help="Try mixtures again that failed in an earlier session of this run.")] = False,
@@ -44,7 +50,8 @@ def run(
 ) -> None:
     """Separate a suite's mixtures with each method, score, and write a leaderboard.
 
-    The same command resumes an interrupted run: what exists is done. Exit code 1 if a method failed on a task as a whole (the others have run),
+    The same command resumes an interrupted run: what exists is done. With the same --out a larger --limit, more methods or more tasks extend it.
+    Exit code 1 if a method failed on a task as a whole (the others have run),
     2 if the request cannot be run, 130 if it was interrupted.
     """
     import shlex
@@ -53,6 +60,11 @@ def run(
     from rich.console import Console
     from rich.text import Text
 
+    from sepbench.cli.threads import use_threads
+
+    use_threads(threads)
+
+    from sepbench.run.backends.chosen import make_backend
     from sepbench.run.execute import check_data
     from sepbench.run.plan import check_runnable, make_plan
     from sepbench.run.provenance import run_record, short_hash
@@ -72,12 +84,14 @@ def run(
         keep_estimates=keep_estimates,
         latency=latency,
         retry_failed=retry_failed,
+        refit=refit,
     )
     loaded = load_suite(suite)
     if save_audio:
         _check_audio(loaded, keep_estimates)
     plan = make_plan(request, loaded)
-    record = run_record(plan, shlex.join(["sepbench", *sys.argv[1:]]))
+    team = make_backend(backend, workers, plan.device)
+    record = run_record(plan, shlex.join(["sepbench", *sys.argv[1:]]), backend, team.workers)
     folder = out or Path("runs") / f"{plan.suite.name}-{short_hash(record)}"
     console = Console()
     if dry_run:
@@ -87,10 +101,10 @@ def run(
     check_runnable(plan)
     _fetch_data(plan)
     check_data(plan)
-    outcome = _execute(plan, record, folder)
+    outcome = _execute(plan, record, folder, team)
     if save_audio:
         _save_audio(folder, save_audio, console)
-    if any(record["n_failed"] for _, record in outcome.cells):
+    if any(record.n_failed for _, record in outcome.cells):
         Console(stderr=True).print("mixtures that failed keep their rows; once the cause is mended, the same command with --retry-failed tries them again")
     if not keep_estimates:
         Console(stderr=True).print("estimates were removed: 'sepbench score' cannot score this run again")
@@ -134,13 +148,14 @@ def names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
-def _execute(plan: Plan, record: dict[str, object], folder: Path) -> Outcome:
+def _execute(plan: Plan, record: RunRecord, folder: Path, team: Backend) -> Outcome:
     from rich.console import Console
 
     from sepbench.cli.progress import RunProgress
     from sepbench.results.store import RunStore
     from sepbench.run.execute import execute
-    from sepbench.run.memory import keep_freed_memory
+    from sepbench.run.provenance import commit
+    from sepbench.run.timing import keep_freed_memory
 
     keep_freed_memory()
     progress = RunProgress()
@@ -148,7 +163,7 @@ def _execute(plan: Plan, record: dict[str, object], folder: Path) -> Outcome:
     with store.session(record):
         try:
             with progress:
-                outcome = execute(plan, store, progress)
+                outcome = execute(plan, store, progress, team, record.command, commit(record.environment))
         except KeyboardInterrupt:
             total = sum(cell.n_planned for cell in plan.cells)
             progress.console.print(f"interrupted after {progress.finished:,} of {total:,} mixtures; run the same command again to resume")
@@ -165,7 +180,8 @@ def finish(store: RunStore, suite: Suite, console: Console) -> None:
     from sepbench.report.table import render_leaderboard
     from sepbench.results.leaderboard import build_leaderboard, write_leaderboard
 
-    run, cells = store.read_run(), store.read_cells()
+    run = store.read_run().mapping()
+    cells = {key: record.mapping() for key, record in store.read_cells().items()}
     frame = build_leaderboard(store.read_scores(), run, cells, suite)
     path = store.path / "leaderboard.csv"
     write_leaderboard(frame, path)
@@ -179,10 +195,10 @@ def _plan_table(plan: Plan) -> Table:
 
     title = f"{plan.suite.name} version {plan.suite.version}, {plan.device}, seed {plan.request.seed}, {plan.request.budget} budget"
     table = Table(title=Text(title, style="table.title"), title_justify="left")
-    for column in ("task", "method", "learns from", "mixtures", "shards", "note"):
-        table.add_column(column, justify="right" if column in ("mixtures", "shards") else "left", overflow="fold")
+    for column in ("task", "method", "learns from", "mixtures", "note"):
+        table.add_column(column, justify="right" if column == "mixtures" else "left", overflow="fold")
     for cell in plan.cells:
-        amounts = (f"{cell.n_planned:,}", str(len(cell.shards))) if cell.support.ok else ("-", "-")
+        amount = f"{cell.n_planned:,}" if cell.support.ok else "-"
         note = cell.support.note if cell.support.ok else f"unsupported: {cell.support.note}"
-        table.add_row(*(Text(str(text)) for text in (cell.task.spec.name, cell.method, cell.supervision, *amounts, note)))
+        table.add_row(*(Text(str(text)) for text in (cell.task.spec.name, cell.method, cell.supervision, amount, note)))
     return table

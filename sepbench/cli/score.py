@@ -24,7 +24,7 @@ def score(
     console, notes = Console(), Console(stderr=True)
     store = RunStore.open(run, lambda text: notes.print(Text.assemble(("warning:", "yellow"), f" {text}"), soft_wrap=True))
     record = store.read_run()
-    suite = load_suite(record["suite"].get("path", record["suite"]["name"]))
+    suite = load_suite(record.suite.path or record.suite.name)
     with store.session():
         with notes.status("scoring") as status:
             chosen = rescore(record, suite, names(metrics), store, lambda shard: status.update(f"scoring: {shard}"))

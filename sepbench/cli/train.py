@@ -38,8 +38,8 @@ def train(
     from sepbench.data.datasets import manifest_of, open_dataset
     from sepbench.data.files.manifests import load_manifest
     from sepbench.registry import trainer
-    from sepbench.run.memory import keep_freed_memory
     from sepbench.run.plan import resolve_device
+    from sepbench.run.timing import keep_freed_memory
 
     keep_freed_memory()
     if minutes is not None and not 0.0 < minutes < math.inf:

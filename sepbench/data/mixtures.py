@@ -117,11 +117,17 @@ class MixtureSet:
         operator = self._operator.select(ids)
         return Mixtures(operator.forward(self.sources(ids)).to(device), ids, operator)
 
+    def content(self, example_ids: torch.Tensor) -> bytes:
+        """SHA-256 over the mixtures of these examples, little-endian float32 bytes in their order."""
+        return self._sha256(example_ids).digest()
+
     def digest(self) -> str:
         """SHA-256 (hex) over the little-endian float32 bytes of all mixtures in the list's order."""
+        return self._sha256(torch.arange(len(self))).hexdigest()
+
+    def _sha256(self, example_ids: torch.Tensor) -> hashlib._Hash:
         sha = hashlib.sha256()
         step = max(1, _CHUNK_VALUES // math.prod(self.source_shape))
-        for start in range(0, len(self), step):
-            values = self.mixtures(range(start, min(start + step, len(self)))).values
-            sha.update(values.contiguous().numpy().astype("<f4", copy=False).tobytes())
-        return sha.hexdigest()
+        for ids in example_ids.split(step):
+            sha.update(self.mixtures(ids).values.contiguous().numpy().astype("<f4", copy=False).tobytes())
+        return sha

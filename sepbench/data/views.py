@@ -14,7 +14,7 @@ import torch
 from sepbench.data.mixtures import MixtureSet, Transform
 from sepbench.data.signals import KnowsContent
 from sepbench.errors import SupervisionError
-from sepbench.protocols import SUPERVISION_LEVELS, ScorePrior, SignalSet, Supervision, TaskSpec, TrainingView
+from sepbench.protocols import SUPERVISION_LEVELS, ScorePrior, SignalSet, Supervision, TaskSpec
 
 _CHUNK_VALUES = 1 << 23  # numbers loaded at once while hashing, 32 MB
 
@@ -80,7 +80,7 @@ class Rows:
             IndexError: a position outside [0, len).
         """
         wanted = torch.as_tensor(indices, dtype=torch.int64)
-        if len(wanted) and not (0 <= int(wanted.min()) and int(wanted.max()) < self.count):
+        if len(wanted) and not (int(wanted.min()) >= 0 and int(wanted.max()) < self.count):
             raise IndexError(f"positions must lie in [0, {self.count}), got {int(wanted.min())} to {int(wanted.max())}")
         return self.read(wanted)
 
@@ -128,6 +128,12 @@ class PooledView:
     @cached_property
     def _material(self) -> TrainingMaterial:
         return self._make()
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 (hex) of everything that this level hands out, see ``training_digest``; empty where it hands out nothing."""
+        levels = {level for granted in (_LEVELS["mixtures"], _LEVELS["clean"]) for level in granted}
+        return training_digest(self._material, self._supervision) if self._supervision in levels else ""
 
     @property
     def excluded_duplicates(self) -> int:
@@ -203,7 +209,7 @@ class PooledView:
             raise ValueError(f"limit must be at least 1, got {limit}")
 
 
-def make_view(supervision: Supervision, task: TaskSpec, material: Callable[[], TrainingMaterial], priors: Sequence[ScorePrior] = ()) -> TrainingView:
+def make_view(supervision: Supervision, task: TaskSpec, material: Callable[[], TrainingMaterial], priors: Sequence[ScorePrior] = ()) -> PooledView:
     """The view of a task at one level.
 
     Args:
@@ -218,6 +224,27 @@ def make_view(supervision: Supervision, task: TaskSpec, material: Callable[[], T
     if supervision not in SUPERVISION_LEVELS:
         raise SupervisionError(f"unknown supervision level {supervision!r}; choose from {', '.join(SUPERVISION_LEVELS)}")
     return PooledView(supervision, task, material, priors)
+
+
+def training_digest(material: TrainingMaterial, supervision: Supervision) -> str:
+    """SHA-256 (hex) of the content that a level hands out: which signals in which order, and how they are transformed and mixed.
+
+    Signal sets that know their content are not decoded for it.
+    """
+    sha = hashlib.sha256(f"{supervision} {material.transform}".encode())
+    pools: list[Pool] = []
+    if supervision in _LEVELS["clean"]:
+        pools.append(material.clean)
+    if supervision in _LEVELS["sources"]:
+        pools += material.sources
+    if supervision in _LEVELS["observed"] and material.observed is not None:
+        pools.append(material.observed)
+    for pool in pools:
+        for signals, rows in pool.parts:
+            sha.update(f"{signals.name} {signals.split} {len(rows)}".encode() + b"".join(content_hashes(signals, rows)))
+    if supervision in _LEVELS["mixtures"] and material.mixtures is not None:
+        sha.update(material.mixtures.content(material.mixture_rows))
+    return sha.hexdigest()
 
 
 def content_hashes(signals: SignalSet, rows: torch.Tensor) -> list[bytes]:

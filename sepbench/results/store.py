@@ -5,8 +5,9 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,24 +15,28 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from sepbench.results.columns import SCORE_COLUMNS, cell_key
+from sepbench.files import TEMPORARY, write_atomically
+from sepbench.results.columns import SCORE_COLUMNS
+from sepbench.results.layout import Layout
 from sepbench.results.score_files import StoreError, read_parts, score_table
 from sepbench.run.plan import Shard
-from sepbench.run.provenance import FORMAT, identity
-from sepbench.run.sink import CellRecord, ShardEstimates, ShardScores, ShardTotals
+from sepbench.run.provenance import FORMAT, conflict, grown
+from sepbench.run.records import CellRecord, RunRecord
+from sepbench.run.sink import Found, ShardEstimates, ShardScores, ShardTotals
 
 __all__ = ["RunStore", "StoreError"]
 
 _FACTS = b"sepbench"
 """Key of the shard's counters in a Parquet file's schema metadata."""
-_TEMPORARY = ".tmp"
+_READABLE = (1, FORMAT)
 
 
 class RunStore:
-    """The folder of one run; see ``results/schema.py`` for its files.
+    """The folder of one run; see ``results/layout.py`` for its files.
 
     Args:
         path: the folder.
@@ -40,8 +45,13 @@ class RunStore:
 
     def __init__(self, path: Path, warn: Callable[[str], None] = lambda text: None) -> None:
         self.path = path
+        self._layout = Layout(path)
         self._warn = warn
         self._suite = ""
+
+    def opener(self) -> Callable[[], RunStore]:
+        """See ``Sink``; warnings of the other process are not told."""
+        return partial(RunStore, self.path.resolve())
 
     @classmethod
     def open(cls, path: Path, warn: Callable[[str], None] = lambda text: None) -> RunStore:
@@ -55,12 +65,12 @@ class RunStore:
         return store
 
     @classmethod
-    def create(cls, path: Path, record: Mapping[str, Any], warn: Callable[[str], None] = lambda text: None) -> RunStore:
-        """A new run, or the same one resumed.
+    def create(cls, path: Path, record: RunRecord, warn: Callable[[str], None] = lambda text: None) -> RunStore:
+        """A new run, or one that is resumed or grows.
 
         Args:
             path: the folder; made if missing.
-            record: contents of ``run.json``. If there is one already it is kept, and must be of the same identity.
+            record: contents of ``run.json``. What there is already must agree with it in everything that decides numbers.
             warn: see ``RunStore``.
 
         Raises:
@@ -70,7 +80,7 @@ class RunStore:
         try:
             if store._run_file.is_file():
                 store._check_same(record)
-            elif store.path.is_dir() and any(not entry.name.endswith(_TEMPORARY) for entry in store.path.iterdir()):
+            elif store.path.is_dir() and any(not entry.name.endswith(TEMPORARY) for entry in store.path.iterdir()):
                 raise StoreError(f"{path} holds something other than a run; choose a new or empty folder with --out")
             store.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -78,8 +88,8 @@ class RunStore:
         return store
 
     @contextmanager
-    def session(self, record: Mapping[str, Any] | None = None) -> Iterator[None]:
-        """Hold the folder against other processes; ``record`` becomes ``run.json`` unless there is one. Leftovers of a killed run are removed.
+    def session(self, record: RunRecord | None = None) -> Iterator[None]:
+        """Hold the folder against other processes; ``record`` goes into ``run.json``. Leftovers of a killed run are removed.
 
         Raises:
             StoreError: another process works in this folder.
@@ -92,10 +102,10 @@ class RunStore:
                 raise StoreError(f"another process is working in {self.path}; wait for it, or choose another --out") from error
             except OSError:  # file systems without locks: go on without
                 pass
-            for leftover in [*self.path.glob(f"*{_TEMPORARY}"), *self.path.glob(f"*/*{_TEMPORARY}")]:
+            for leftover in self.path.rglob(f"*{TEMPORARY}"):
                 leftover.unlink(missing_ok=True)
-            if record is not None and not self._run_file.is_file():
-                self.write_run(record)
+            if record is not None:
+                self.write_run(grown(self.read_run(), record) if self._run_file.is_file() else record)
             yield
         finally:
             os.close(handle)
@@ -106,90 +116,94 @@ class RunStore:
     def _run_file(self) -> Path:
         return self.path / "run.json"
 
-    def read_run(self) -> dict[str, Any]:
+    def read_run(self) -> RunRecord:
         """The contents of ``run.json``.
 
         Raises:
             StoreError: it is missing, damaged or of another format.
         """
         try:
-            record = json.loads(self._run_file.read_text(encoding="utf-8"))
+            content = json.loads(self._run_file.read_text(encoding="utf-8"))
         except (FileNotFoundError, NotADirectoryError) as error:
             raise StoreError(f"{self.path} is not the folder of a run: it has no run.json") from error
         except OSError as error:
             raise StoreError(f"{self._run_file} cannot be read: {error.strerror}") from error
         except ValueError as error:
             raise StoreError(f"{self._run_file} is damaged ({error}); the run must be made again in another folder") from error
-        if not isinstance(record, dict) or record.get("format") != FORMAT:
-            raise StoreError(f"{self._run_file} is not of format {FORMAT}, which is all this sepbench can read; run the suite again")
-        return record
+        if not isinstance(content, dict) or content.get("format") not in _READABLE:
+            raise StoreError(f"{self._run_file} is not of format {FORMAT}, which is what this sepbench reads; run the suite again")
+        try:
+            return RunRecord.model_validate(content)
+        except ValidationError as error:
+            where = ".".join(map(str, error.errors()[0]["loc"]))
+            raise StoreError(f"{self._run_file} is damaged ({where}: {error.errors()[0]['msg']}); the run must be made again in another folder") from error
 
-    def write_run(self, record: Mapping[str, Any]) -> None:
+    def write_run(self, record: RunRecord) -> None:
         self._write(self._run_file, lambda path: path.write_bytes(_json(record)))
 
     def set_metrics(self, metrics: Sequence[str]) -> None:
         """Record which metrics the scores hold now."""
         record = self.read_run()
-        if record.get("metrics") != list(metrics):
-            self.write_run(record | {"metrics": list(metrics)})
+        if record.metrics != list(metrics):
+            self.write_run(record.model_copy(update={"metrics": list(metrics)}))
 
-    def _check_same(self, record: Mapping[str, Any]) -> None:
-        there, here = identity(self.read_run()), identity(record)
-        for key in [*here, *there]:
-            if here.get(key) != there.get(key):
-                raise StoreError(
-                    f"{self.path} holds another run: {key} is {_brief(there.get(key))} there and {_brief(here.get(key))} here; choose another --out"
-                )
-
-    def _cell_file(self, task: str, method: str) -> Path:
-        return self.path / "cells" / f"{cell_key(task, method)}.json"
+    def _check_same(self, record: RunRecord) -> None:
+        there = self.read_run()
+        if there.format != FORMAT:
+            raise StoreError(f"{self.path} holds a run of an earlier sepbench, which can be read but not gone on with; choose another --out")
+        difference = conflict(there, record)
+        if difference is not None:
+            key, old, new = difference
+            raise StoreError(f"{self.path} holds another run: {key} is {_brief(old)} there and {_brief(new)} here; choose another --out")
 
     def read_cell(self, task: str, method: str) -> CellRecord | None:
         """The record of a cell; None if there is none or it is damaged."""
-        path = self._cell_file(task, method)
+        path = self._layout.cell(task, method)
         try:
-            record = json.loads(path.read_text(encoding="utf-8"))
+            return CellRecord.model_validate_json(path.read_bytes())
         except FileNotFoundError:
             return None
         except ValueError:
             self._warn(f"{path} is damaged and is made again")
             return None
-        return record if isinstance(record, dict) else None
 
     def write_cell(self, task: str, method: str, record: CellRecord) -> None:
-        self._write(self._cell_file(task, method), lambda path: path.write_bytes(_json(record)))
+        self._write(self._layout.cell(task, method), lambda path: path.write_bytes(_json(record)))
 
     def read_cells(self) -> dict[tuple[str, str], CellRecord]:
         """All cells of the run that have a record, by (task, method), in the order of ``run.json``."""
         run = self.read_run()
-        found = {(task, method): self.read_cell(task, method) for task in run["tasks"] for method in run["methods"]}
+        found = {(task, method): self.read_cell(task, method) for task in run.tasks for method in run.methods_on(task)}
         return {key: record for key, record in found.items() if record is not None}
 
-    # -- estimates/
+    # -- shards
 
-    def _estimates_file(self, shard: Shard) -> Path:
-        return self.path / "estimates" / f"{cell_key(shard.task, shard.method)}--{shard.index:05d}.safetensors"
+    def find(self, task: str, method: str, metrics: Sequence[str]) -> list[Found]:
+        """See ``Sink``. Reads headers of estimates and footers of scores only, which also shows files that are cut off."""
+        estimates, scores = self._layout.shards("estimates", task, method), self._layout.shards("scores", task, method)
+        found = []
+        for shard in sorted({*estimates, *scores}, key=lambda shard: shard.start):
+            damaged = shard in estimates and self._damaged(shard, estimates[shard])
+            facts = self._facts(shard, scores[shard]) if shard in scores else None
+            known = facts is not None and facts["metrics"] == list(metrics)
+            totals = _totals(facts) if facts is not None and known else None
+            found.append(Found(shard, shard in estimates and not damaged, damaged, totals, bool(facts and facts["fit_failed"])))
+        return found
 
-    def has_estimates(self, shard: Shard) -> bool:
-        """See ``Sink``. Reads the header only, which also shows whether the file is cut off."""
-        return self._estimates_file(shard).is_file() and not self.has_damaged_estimates(shard)
-
-    def has_damaged_estimates(self, shard: Shard) -> bool:
-        """See ``Sink``."""
-        path = self._estimates_file(shard)
-        if not path.is_file():
-            return False
+    def _damaged(self, shard: Shard, path: Path) -> bool:
         try:
             with safe_open(path, "pt") as file:
                 return bool(file.get_slice("estimates").get_shape()[0] != len(shard) or file.get_slice("seconds").get_shape() != [len(shard)])
         except (SafetensorError, OSError) as error:
+            if isinstance(error, PermissionError):
+                raise StoreError(f"{path} cannot be read: {error.strerror}; ask its owner, or choose another --out") from error
             self._warn(f"{path} is damaged ({error}); the run's own command makes it again")
             return True
 
     def write_estimates(self, shard: Shard, data: ShardEstimates) -> None:
         tensors = {"estimates": data.estimates.contiguous(), "example_ids": torch.arange(shard.start, shard.stop), "seconds": data.seconds}
         metadata = {"errors": json.dumps(dict(data.errors))}
-        self._write(self._estimates_file(shard), lambda path: save_file(tensors, path, metadata))
+        self._write(self._layout.estimates(shard), lambda path: save_file(tensors, path, metadata))
 
     def read_estimates(self, shard: Shard) -> ShardEstimates:
         """See ``Sink``.
@@ -197,7 +211,7 @@ class RunStore:
         Raises:
             StoreError: the file is missing or damaged.
         """
-        path = self._estimates_file(shard)
+        path = self._layout.estimates(shard)
         try:
             with safe_open(path, "pt") as file:
                 errors = {int(example): text for example, text in json.loads((file.metadata() or {})["errors"]).items()}
@@ -205,38 +219,39 @@ class RunStore:
         except (SafetensorError, OSError, KeyError, ValueError) as error:
             raise StoreError(f"{path} cannot be read ({error}); delete it and run the same command again") from error
 
+    def estimates_of(self, task: str, method: str) -> list[Shard]:
+        """The shards that have a file of estimates, in the order of their mixtures."""
+        return sorted(self._layout.shards("estimates", task, method), key=lambda shard: shard.start)
+
+    def is_damaged(self, shard: Shard) -> bool:
+        """True if the shard's file of estimates is not whole."""
+        return self._damaged(shard, self._layout.estimates(shard))
+
     def remove_estimates(self, shard: Shard) -> None:
-        self._estimates_file(shard).unlink(missing_ok=True)
+        self._layout.estimates(shard).unlink(missing_ok=True)
 
-    # -- scores/
+    def remove_scores(self, shard: Shard) -> None:
+        self._layout.scores(shard).unlink(missing_ok=True)
 
-    def _scores_file(self, shard: Shard) -> Path:
-        return self.path / "scores" / f"{cell_key(shard.task, shard.method)}--{shard.index:05d}.parquet"
-
-    def _facts(self, shard: Shard) -> dict[str, Any] | None:
-        path = self._scores_file(shard)
-        if not path.is_file():
-            return None
+    def _facts(self, shard: Shard, path: Path) -> dict[str, Any] | None:
         try:
-            facts = json.loads((pq.read_schema(path).metadata or {})[_FACTS])
+            facts: dict[str, Any] = json.loads((pq.read_schema(path).metadata or {})[_FACTS])
             return facts if (facts["start"], facts["stop"]) == (shard.start, shard.stop) else None
+        except PermissionError as error:
+            raise StoreError(f"{path} cannot be read: {error.strerror}; ask its owner, or choose another --out") from error
         except (pa.ArrowException, OSError, KeyError, ValueError) as error:
             self._warn(f"{path} is damaged ({error}) and is made again")
             return None
 
-    def has_scores(self, shard: Shard, metrics: Sequence[str]) -> bool:
-        """See ``Sink``. Reads the footer only, which a cut-off file lacks."""
-        facts = self._facts(shard)
-        return facts is not None and not facts["fit_failed"] and facts["metrics"] == list(metrics)
-
     def read_totals(self, shard: Shard) -> ShardTotals:
-        facts = self._facts(shard)
+        path = self._layout.scores(shard)
+        facts = self._facts(shard, path) if path.is_file() else None
         if facts is None:
-            raise StoreError(f"{self._scores_file(shard)} is missing; run the same command again")
-        return ShardTotals(facts["n_separated"], facts["n_failed"], facts["separate_seconds"], facts["error"])
+            raise StoreError(f"{path} is missing; run the same command again")
+        return _totals(facts)
 
     def write_scores(self, shard: Shard, scores: ShardScores) -> None:
-        self._suite = self._suite or self.read_run()["suite"]["name"]
+        self._suite = self._suite or self.read_run().suite.name
         facts = {
             "start": shard.start,
             "stop": shard.stop,
@@ -248,7 +263,12 @@ class RunStore:
             "error": next((text for text in scores.errors if text), ""),
         }
         table = score_table(self._suite, shard, scores).replace_schema_metadata({_FACTS: json.dumps(facts)})
-        self._write(self._scores_file(shard), lambda path: pq.write_table(table, path, compression="zstd"))
+        self._write(self._layout.scores(shard), lambda path: pq.write_table(table, path, compression="zstd"))
+
+    def score_files(self, task: str, method: str) -> list[Path]:
+        """Parquet files of a cell's scores, in the order of their mixtures."""
+        found = self._layout.shards("scores", task, method)
+        return [found[shard] for shard in sorted(found, key=lambda shard: shard.start)] or self._layout.old_scores(task, method)
 
     def read_scores(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
         """Scores of all shards, in the order task, method, shard; texts as categories.
@@ -260,45 +280,31 @@ class RunStore:
             StoreError: a shard cannot be read.
         """
         run = self.read_run()
-        prefixes = [f"{cell_key(task, method)}--" for task in run["tasks"] for method in run["methods"]]
-        files = [path for prefix in prefixes for path in sorted((self.path / "scores").glob(f"{prefix}*.parquet"))]
+        files = [path for task in run.tasks for method in run.methods_on(task) for path in self.score_files(task, method)]
         return read_parts(files, list(columns or SCORE_COLUMNS))
 
     # -- writing
 
     def _write(self, path: Path, write: Callable[[Path], Any]) -> None:
         """Atomic and durable: after a crash ``path`` holds either its old content or all of the new."""
-        temporary = path.with_name(f"{path.name}.{os.getpid()}{_TEMPORARY}")
         try:
-            if not path.parent.is_dir():
-                path.parent.mkdir()
-                _flush(path.parent.parent)
-            write(temporary)
-            _flush(temporary)
-            temporary.replace(path)
-            _flush(path.parent)
+            write_atomically(path, write)
         except (OSError, SafetensorError) as error:
-            temporary.unlink(missing_ok=True)
             raise _unusable(path, error) from error
 
 
-def _flush(path: Path) -> None:
-    """Wait until a file's content, or a folder's list of names, is on the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+def _totals(facts: dict[str, Any]) -> ShardTotals:
+    return ShardTotals(facts["n_separated"], facts["n_failed"], facts["separate_seconds"], facts["error"])
 
 
 def _unusable(path: Path, error: Exception) -> StoreError:
     return StoreError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}; choose a writable folder with --out")
 
 
-def _json(record: Mapping[str, Any]) -> bytes:
-    return (json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode()
+def _json(record: RunRecord | CellRecord) -> bytes:
+    return (json.dumps(record.mapping(), indent=1, ensure_ascii=False) + "\n").encode()
 
 
 def _brief(value: Any) -> str:
-    text = json.dumps(value)
+    text = json.dumps(value, default=str)
     return text if len(text) <= 60 else text[:28] + "..." + text[-28:]

@@ -91,7 +91,8 @@ def open_run(path: Path, label: str) -> Results:
             return open_csv(path / "leaderboard.csv", label)
         raise SepbenchError(f"{label} is not the folder of a run (it holds no run.json)")
     store = RunStore(path)
-    run, cells, scores = store.read_run(), store.read_cells(), store.read_scores()
+    run, scores = store.read_run().mapping(), store.read_scores()
+    cells = {key: record.mapping() for key, record in store.read_cells().items()}
     bounds = {name: str(entry.get("bound", "")) for name, entry in run["methods"].items()}
     name, version = run["suite"]["name"], run["suite"]["version"]
     suite = load_suite(name) if name in suite_names() else None

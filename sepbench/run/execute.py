@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sepbench.errors import SepbenchError
 from sepbench.run.backends import Backend
 from sepbench.run.backends.local import LocalBackend
-from sepbench.run.cell import finish_record
-from sepbench.run.plan import Cell, Plan, Shard, checked_metrics, cut
+from sepbench.run.cell import finished
+from sepbench.run.plan import Cell, Plan, Shard, checked_metrics
+from sepbench.run.records import CellRecord, RunRecord
 from sepbench.run.scoring import failed_scores, score_shard
-from sepbench.run.sink import CellRecord, Progress, Silent, Sink
+from sepbench.run.sink import Found, Progress, Silent, Sink
 
 if TYPE_CHECKING:
     from sepbench.suites.model import Suite
@@ -29,7 +30,7 @@ class Outcome:
     cells: tuple[tuple[Cell, CellRecord], ...]
 
     def in_state(self, state: str) -> list[Cell]:
-        return [cell for cell, record in self.cells if record["state"] == state]
+        return [cell for cell, record in self.cells if record.state == state]
 
     @property
     def exit_code(self) -> int:
@@ -48,24 +49,25 @@ def check_data(plan: Plan) -> None:
             raise SepbenchError(f"task {task.spec.name!r} promises {task.n_examples} mixtures, its list holds {len(task.mixture_set())}")
 
 
-def execute(plan: Plan, sink: Sink, progress: Progress | None = None, backend: Backend | None = None) -> Outcome:
+def execute(plan: Plan, sink: Sink, progress: Progress | None = None, backend: Backend | None = None, command: str = "", git_sha: str = "") -> Outcome:
     """Run every cell of a plan; what the sink already holds is not done again.
 
     Args:
         plan: from ``make_plan``.
         sink: the run's folder.
         progress: told what happens.
-        backend: where cells run; this process by default.
+        backend: who works; this process by default.
+        command, git_sha: of this session, for the cells' records.
 
     Raises:
         SepbenchError: data cannot be read or results cannot be written. Whatever a method raises is recorded in its cell instead.
     """
-    progress = progress or Silent()
-    progress.start(plan)
-    return Outcome(tuple((backend or LocalBackend()).run(plan, sink, progress)))
+    progress, backend = progress or Silent(), backend or LocalBackend()
+    progress.start(plan, backend.workers)
+    return Outcome(tuple(backend.run(plan, sink, progress, command, git_sha)))
 
 
-def rescore(run: Mapping[str, Any], suite: Suite, metrics: Sequence[str], sink: Sink, advance: Callable[[Shard], None] = lambda shard: None) -> tuple[str, ...]:
+def rescore(run: RunRecord, suite: Suite, metrics: Sequence[str], sink: Sink, advance: Callable[[Shard], None] = lambda shard: None) -> tuple[str, ...]:
     """Score all estimates of a run again, without separating; every shard of scores is replaced.
 
     Args:
@@ -83,47 +85,54 @@ def rescore(run: Mapping[str, Any], suite: Suite, metrics: Sequence[str], sink: 
         UnknownNameError: no such metric.
     """
     _check_suite(run, suite)
-    tasks = {name: suite.tasks[name] for name in run["tasks"]}
+    tasks = {name: suite.tasks[name] for name in run.tasks}
     chosen = checked_metrics(metrics or suite.metrics, [task.spec for task in tasks.values()])
-    work = {(task, method): _scorable(task, method, run, sink) for task in tasks for method in run["methods"]}
+    work = {(task, method): _scorable(task, method, run, sink) for task in tasks for method in run.methods}
     for (task, method), (record, shards) in work.items():
+        if record is None or not shards:
+            continue
         mixture_set = tasks[task].mixture_set()
-        for shard in shards:
-            if sink.has_estimates(shard):
-                scores = score_shard(shard, sink.read_estimates(shard), mixture_set, tasks[task], chosen)
+        for item in shards:
+            if item.estimates:
+                scores = score_shard(item.shard, sink.read_estimates(item.shard), mixture_set, tasks[task], chosen)
             else:
-                scores = failed_scores(shard, record["error"], chosen)
-            sink.write_scores(shard, scores)
-            advance(shard)
-        if shards:
-            fitted = all(sink.has_estimates(shard) for shard in shards)
-            finish_record(record, (sink.read_totals(shard) for shard in shards), "" if fitted else record["error"])
-            sink.write_cell(task, method, record)
+                scores = failed_scores(item.shard, record.error, chosen)
+            sink.write_scores(item.shard, scores)
+            advance(item.shard)
+        fitted = all(item.estimates for item in shards)
+        finished(record, (sink.read_totals(item.shard) for item in shards), "" if fitted else record.error)
+        sink.write_cell(task, method, record)
     return chosen
 
 
-def _check_suite(run: Mapping[str, Any], suite: Suite) -> None:
-    name, version = run["suite"]["name"], run["suite"]["version"]
+def _check_suite(run: RunRecord, suite: Suite) -> None:
+    name, version = run.suite.name, run.suite.version
     if suite.version != version:
         raise RescoreError(f"the run was made on version {version} of suite {name!r}, this sepbench has version {suite.version}; run the suite again")
-    for task, facts in run["tasks"].items():
+    for task, facts in run.tasks.items():
         if task not in suite.tasks:
             raise RescoreError(f"the run's task {task!r} is not in suite {name!r} of this sepbench; run the suite again")
         for key in ("pairs_sha256", "mixtures_sha256"):
-            if getattr(suite.tasks[task], key) != facts[key]:
+            if getattr(suite.tasks[task], key) != getattr(facts, key):
                 raise RescoreError(f"the mixtures of task {task!r} have changed since the run ({key} differs); run the suite again")
 
 
-def _scorable(task: str, method: str, run: Mapping[str, Any], sink: Sink) -> tuple[CellRecord, list[Shard]]:
-    """A cell's record and its shards, all with estimates unless the method could not be fitted."""
+def _scorable(task: str, method: str, run: RunRecord, sink: Sink) -> tuple[CellRecord | None, list[Found]]:
+    """A cell's record and what is there of it, all with estimates unless the method could not be fitted.
+
+    A method that a later session of the run added may lack a task that an earlier one had.
+    """
     record = sink.read_cell(task, method)
-    if record is not None and record["state"] == "unsupported":
+    if record is not None and record.state == "unsupported":
         return record, []
-    shards = cut(task, method, run["tasks"][task]["n_planned"], run["shard_size"])
-    lacking = sum(not sink.has_estimates(shard) for shard in shards)
-    if record is None or (lacking and record["state"] != "failed"):
+    found = sink.find(task, method, run.metrics)
+    kept = sum(len(item.shard) for item in found if item.estimates)
+    planned = record.n_planned if record is not None else run.tasks[task].n_planned
+    if record is None and not found and len(run.sessions) > 1:
+        return None, []
+    if record is None or (kept < planned and record.state != "failed"):
         raise RescoreError(
-            f"{lacking} of {len(shards)} shards of {method} on {task} have no estimates: finish the run with its own command first, "
+            f"{planned - kept:,} of {planned:,} mixtures of {method} on {task} have no estimates: finish the run with its own command first, "
             "or, if it was made with --no-keep-estimates, run it again without that option in another --out"
         )
-    return record, list(shards)
+    return record, found

@@ -1,10 +1,10 @@
-"""Plan: from a request to cells (task, method), each cut into shards. Nothing is read, fitted or written here."""
+"""Plan: from a request to cells (task, method), which are cut into shards as they run. Nothing is read, fitted or written here."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Any, get_args
 
 import torch
@@ -21,11 +21,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """Examples ``start`` to ``stop - 1`` of one task under one method: the unit that is written at once."""
+    """Examples ``start`` to ``stop - 1`` of one task under one method: the unit of work, written at once."""
 
     task: str
     method: str
-    index: int
     start: int
     stop: int
 
@@ -47,7 +46,9 @@ class Cell:
         settings: what its constructor is given.
         supervision: the level it is granted: ``prior`` instead of ``sources`` where the task has one class only.
         support: whether it takes the task, and why not.
-        shards: in order, covering the first so many examples of the task.
+        n_planned: the first so many mixtures of the task.
+        unit: shards begin at multiples of it. Batches are cut from there, so the bits of a result do not depend on how the work was shared out.
+        fixed: shards are just as long as ``unit`` (``--shard-size``) instead of as long as their cost allows.
     """
 
     task: Task
@@ -56,21 +57,29 @@ class Cell:
     settings: Mapping[str, Any]
     supervision: Supervision
     support: Support
-    shards: tuple[Shard, ...]
+    n_planned: int
+    unit: int
+    fixed: bool = False
 
-    @property
-    def n_planned(self) -> int:
-        return self.shards[-1].stop
+    def pieces(self, gap: Shard, mixtures: int) -> Iterator[Shard]:
+        """A gap of what exists, cut into shards of about so many mixtures: whole units, at least one, shorter only at the gap's ends."""
+        size = self.unit if self.fixed else max(1, mixtures // self.unit) * self.unit
+        start = gap.start
+        while start < gap.stop:
+            stop = min(gap.stop, start // self.unit * self.unit + size)
+            yield Shard(gap.task, gap.method, start, stop)
+            start = stop
 
 
 @dataclass(frozen=True, slots=True)
 class MethodEntry:
-    """A method of the plan, with every setting it will run with (defaults included)."""
+    """A method of the plan, with every setting it will run with (defaults included); ``files``: setting -> path -> SHA-256 of files that settings name."""
 
     info: MethodInfo
     cls: type
     settings: Mapping[str, Any]
     weights_sha256: str
+    files: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,12 +104,6 @@ class Plan:
 def planned_examples(n_examples: int, limit: int | None) -> int:
     """Mixtures of a task that a run takes: the first ``limit``, or all."""
     return n_examples if limit is None else min(limit, n_examples)
-
-
-def cut(task: str, method: str, n_planned: int, shard_size: int) -> tuple[Shard, ...]:
-    """Shards of ``shard_size`` examples (the last may be smaller) over the first ``n_planned``."""
-    starts = range(0, n_planned, shard_size)
-    return tuple(Shard(task, method, index, start, min(start + shard_size, n_planned)) for index, start in enumerate(starts))
 
 
 def make_plan(request: RunRequest, suite: Suite) -> Plan:
@@ -256,8 +259,9 @@ def _cell(task: Task, method: str, separator: Separator, request: RunRequest) ->
     info, spec = separator.info, task.spec
     # One class only: clean samples "per class" carry no class knowledge, so the level granted and recorded is "prior".
     supervision: Supervision = "prior" if info.supervision == "sources" and spec.class_agnostic else info.supervision
-    shards = cut(spec.name, method, planned_examples(task.n_examples, request.limit), request.shard_size)
-    return Cell(task, method, info, request.settings.get(method, {}), supervision, _support(method, separator, task), shards)
+    n_planned, fixed = planned_examples(task.n_examples, request.limit), request.shard_size is not None
+    unit = request.shard_size or info.max_batch
+    return Cell(task, method, info, request.settings.get(method, {}), supervision, _support(method, separator, task), n_planned, unit, fixed)
 
 
 def _support(method: str, separator: Separator, task: Task) -> Support:

@@ -7,7 +7,6 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -17,9 +16,11 @@ import torch
 
 import sepbench
 from sepbench.run.plan import MethodEntry, Plan
+from sepbench.run.records import EnvironmentRecord, MethodRecord, RunRecord, SessionRecord, SuiteRecord, TaskRecord
 from sepbench.run.source import source_sha256
 
-FORMAT = 1
+FORMAT = 2
+"""Of a run's folder. Folders of format 1 (before shards were cut by cost) can be read, and not gone on with."""
 PACKAGES = (
     "torch",
     "numpy",
@@ -37,110 +38,128 @@ PACKAGES = (
     "librosa",
     "soundfile",
     "ray",
+    "pydantic",
 )
 
-RunRecord = dict[str, Any]
 
-
-def run_record(plan: Plan, command: str) -> RunRecord:
-    """The contents of ``run.json``, as JSON would give them back.
+def run_record(plan: Plan, command: str, backend: str = "local", workers: int = 1) -> RunRecord:
+    """The contents of ``run.json`` for a run that begins now.
 
     Args:
         plan: what is going to run.
         command: the exact command line.
+        backend, workers: who is going to do it.
     """
     request, facts = plan.request, environment(plan.device)
-    record = {
-        "format": FORMAT,
-        "sepbench_version": sepbench.__version__,
-        "command": command,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "suite": {"name": plan.suite.name, "version": plan.suite.version} | _suite_file(request.suite),
-        "tasks": {name: _task_record(plan, name) for name in plan.tasks},
-        "methods": {name: _method_record(entry) for name, entry in plan.methods.items()},
-        "metrics": list(plan.metrics),
-        "seed": request.seed,
-        "budget": request.budget,
-        "device": plan.device,
-        "limit": request.limit,
-        "shard_size": request.shard_size,
-        "timing_group": timing_group(plan.device),
-        "environment": facts,
-    }
-    return json.loads(json.dumps(record, default=str))  # type: ignore[no-any-return]
+    created = datetime.now(UTC).isoformat(timespec="seconds")
+    return RunRecord(
+        format=FORMAT,
+        sepbench_version=sepbench.__version__,
+        command=command,
+        created=created,
+        suite=SuiteRecord(name=plan.suite.name, version=plan.suite.version, path=str(Path(request.suite).resolve()) if request.suite.endswith(".toml") else ""),
+        tasks={name: _task_record(plan, name) for name in plan.tasks},
+        methods={name: _method_record(entry) for name, entry in plan.methods.items()},
+        grid={name: list(plan.methods) for name in plan.tasks},
+        metrics=list(plan.metrics),
+        seed=request.seed,
+        budget=request.budget,
+        device=plan.device,
+        limit=request.limit,
+        shard_size=request.shard_size,
+        timing_group=timing_group(plan.device),
+        environment=facts,
+        sessions=[SessionRecord(command=command, created=created, git_sha=commit(facts), backend=backend, workers=workers)],
+    )
 
 
-def _suite_file(asked: str) -> dict[str, str]:
-    """Where a suite lies that was asked for by its file and not by its name."""
-    return {"path": str(Path(asked).resolve())} if asked.endswith(".toml") else {}
+def commit(environment: EnvironmentRecord) -> str:
+    """The commit, marked where files differ from it."""
+    return environment.git_sha + ("-dirty" if environment.git_sha and environment.git_dirty else "")
 
 
-def _task_record(plan: Plan, name: str) -> dict[str, Any]:
+def _task_record(plan: Plan, name: str) -> TaskRecord:
     task = plan.tasks[name]
-    return {
-        "digest": task.digest,
-        "pairs_sha256": task.pairs_sha256,
-        "mixtures_sha256": task.mixtures_sha256,
-        "n_examples": task.n_examples,
-        "n_planned": plan.n_planned(name),
-    }
+    return TaskRecord(
+        digest=task.digest,
+        pairs_sha256=task.pairs_sha256,
+        mixtures_sha256=task.mixtures_sha256,
+        n_examples=task.n_examples,
+        n_planned=plan.n_planned(name),
+    )
 
 
-def _method_record(entry: MethodEntry) -> dict[str, Any]:
+def _method_record(entry: MethodEntry) -> MethodRecord:
     info, cls = entry.info, entry.cls
-    record = {
-        "version": info.version,
-        "title": info.title,
-        "supervision": info.supervision,
-        "bound": info.bound,
-        "deterministic": info.deterministic,
-        "settings": dict(entry.settings),
-        "source": f"{cls.__module__}:{cls.__qualname__}",
-        "source_sha256": source_sha256(cls),
-    }
-    return record | ({"weights_sha256": entry.weights_sha256} if entry.weights_sha256 else {})
+    return MethodRecord(
+        version=info.version,
+        title=info.title,
+        supervision=info.supervision,
+        bound=info.bound,
+        deterministic=info.deterministic,
+        settings=json.loads(json.dumps(dict(entry.settings), default=str)),
+        files={setting: dict(paths) for setting, paths in entry.files.items()},
+        source=f"{cls.__module__}:{cls.__qualname__}",
+        source_sha256=source_sha256(cls),
+        weights_sha256=entry.weights_sha256,
+    )
 
 
-def identity(record: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a run's record that decides its numbers, flat: two sessions may write into one folder only if all of it agrees."""
-    flat: dict[str, Any] = {
-        "suite": record["suite"]["name"],
-        "suite version": record["suite"]["version"],
-        "tasks": list(record["tasks"]),
-        "methods": list(record["methods"]),
-    }
-    for name, task in record["tasks"].items():
-        flat |= {f"{key} of task {name}": task[key] for key in ("pairs_sha256", "mixtures_sha256", "n_planned")}
-    for name, method in record["methods"].items():
-        flat |= {f"{key} of method {name}": method.get(key, "") for key in ("version", "settings", "source", "source_sha256", "weights_sha256")}
-    flat |= {key: record[key] for key in ("seed", "budget", "device", "limit", "shard_size", "timing_group", "sepbench_version")}
-    flat["torch version"] = record["environment"]["packages"].get("torch", "")
+def identity(record: RunRecord) -> dict[str, Any]:
+    """The part of a run's record that decides its numbers, flat. Sessions write into one folder only if what they share of it agrees."""
+    flat: dict[str, Any] = {"suite": record.suite.name, "suite version": record.suite.version}
+    for name, task in record.tasks.items():
+        flat |= {f"{key} of task {name}": getattr(task, key) for key in ("pairs_sha256", "mixtures_sha256")}
+    for name, method in record.methods.items():
+        for key in ("version", "settings", "files", "source", "source_sha256", "weights_sha256"):
+            flat[f"{key} of method {name}"] = getattr(method, key)
+    flat |= {key: getattr(record, key) for key in ("seed", "budget", "device", "shard_size", "timing_group", "sepbench_version")}
+    flat["torch version"] = record.environment.packages.get("torch", "")
     return flat
 
 
-def short_hash(record: Mapping[str, Any]) -> str:
-    """Eight hex digits of the run's identity: the same command on the same code and data gives the same folder name."""
-    return hashlib.sha256(json.dumps(identity(record), sort_keys=True).encode()).hexdigest()[:8]
+def conflict(there: RunRecord, here: RunRecord) -> tuple[str, Any, Any] | None:
+    """The first entry of two identities that differs, with both values; tasks and methods that only one of them has are no conflict."""
+    old, new = identity(there), identity(here)
+    return next(((key, old[key], new[key]) for key in new if key in old and old[key] != new[key]), None)
 
 
-def environment(device: str = "cpu") -> dict[str, Any]:
+def grown(there: RunRecord, here: RunRecord) -> RunRecord:
+    """A run's record after a session of more mixtures, methods or tasks: what either has, and the larger numbers of mixtures."""
+    tasks = dict(there.tasks)
+    for name, task in here.tasks.items():
+        before = tasks.get(name)
+        tasks[name] = task if before is None else task.model_copy(update={"n_planned": max(task.n_planned, before.n_planned)})
+    limit = None if there.limit is None or here.limit is None else max(there.limit, here.limit)
+    sessions = [*there.sessions, *here.sessions]
+    grid = {name: list(dict.fromkeys([*there.grid.get(name, []), *here.grid.get(name, [])])) for name in tasks}
+    return there.model_copy(update={"tasks": tasks, "methods": there.methods | here.methods, "grid": grid, "limit": limit, "sessions": sessions})
+
+
+def short_hash(record: RunRecord) -> str:
+    """Eight hex digits of the run's identity and extent: the same command on the same code and data gives the same folder name."""
+    whole = identity(record) | {"tasks": list(record.tasks), "methods": list(record.methods), "limit": record.limit}
+    return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def environment(device: str = "cpu") -> EnvironmentRecord:
     """Versions, processor, threads, git state and GPU: what decides numbers in the last digits, and speed.
 
     ``threads`` is torch's number of threads; ``git_sha`` is empty outside a source checkout; ``gpu`` is empty on the CPU.
     """
     sha, dirty = git_state(Path(sepbench.__file__).resolve().parent.parent)
-    return {
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "cpu": cpu_model(),
-        "instruction_set": torch.backends.cpu.get_cpu_capability(),
-        "threads": torch.get_num_threads(),
-        "omp_num_threads": os.environ.get("OMP_NUM_THREADS", ""),
-        "packages": package_versions(),
-        "git_sha": sha,
-        "git_dirty": dirty,
-        "gpu": gpu_name(device),
-    }
+    return EnvironmentRecord(
+        python=platform.python_version(),
+        platform=platform.platform(),
+        cpu=cpu_model(),
+        instruction_set=torch.backends.cpu.get_cpu_capability(),
+        threads=torch.get_num_threads(),
+        omp_num_threads=os.environ.get("OMP_NUM_THREADS", ""),
+        packages=package_versions(),
+        git_sha=sha,
+        git_dirty=dirty,
+        gpu=gpu_name(device),
+    )
 
 
 def package_versions() -> dict[str, str]:
@@ -172,11 +191,21 @@ def gpu_name(device: str) -> str:
 
 def timing_group(device: str) -> str:
     """Rows with the same group may be compared in time: processor, threads and precision, or GPU and precision."""
-    # torch calls float32 products that are rounded to TF32 or bfloat16 inside "high" and "medium" precision.
-    precision = {"highest": "float32", "high": "tf32", "medium": "bf16"}[torch.get_float32_matmul_precision()]
     if torch.device(device).type == "cuda":
-        return f"cuda:{gpu_name(device)}:{precision}"
-    return f"cpu:{cpu_model()}:{torch.get_num_threads()}threads:{precision}"
+        return f"cuda:{gpu_name(device)}:{_precision()}"
+    return f"cpu:{cpu_model()}:{torch.get_num_threads()}threads:{_precision()}"
+
+
+def arithmetic(device: str) -> str:
+    """What decides the last bits besides the processor: kind of device, threads, precision of products."""
+    kind = torch.device(device).type
+    threads = f":{torch.get_num_threads()}threads" if kind == "cpu" else ""
+    return f"{kind}{threads}:{_precision()}"
+
+
+def _precision() -> str:
+    # torch calls float32 products that are rounded to TF32 or bfloat16 inside "high" and "medium" precision.
+    return {"highest": "float32", "high": "tf32", "medium": "bf16"}[torch.get_float32_matmul_precision()]
 
 
 def git_state(root: Path) -> tuple[str, bool]:

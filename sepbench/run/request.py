@@ -20,7 +20,7 @@ class RequestError(SepbenchError):
 
 @dataclass(frozen=True, slots=True)
 class RunRequest:
-    """One run. Everything but the last three decides which numbers come out, so it is the run's identity.
+    """One run. Suite, seed, budget, device, settings and shard size decide which numbers come out, so they are the run's identity.
 
     Attributes:
         suite: name of the suite.
@@ -31,10 +31,11 @@ class RunRequest:
         seed: key of all noise, >= 0.
         budget: ``paper`` or ``quick``, handed to the methods.
         settings: constructor settings per method.
-        shard_size: mixtures per file of estimates; with each method's ``max_batch`` it fixes the batches, hence every bit of the result.
+        shard_size: mixtures per shard, which the batches start anew with; None cuts whole batches by their measured cost.
         keep_estimates: keep estimates after they are scored (needed to score again).
         latency: also measure the seconds of single-mixture calls.
         retry_failed: separate shards again in which mixtures failed.
+        refit: do not read a fit from the cache; the new one replaces it.
     """
 
     suite: str
@@ -45,15 +46,16 @@ class RunRequest:
     seed: int = 0
     budget: Budget = "paper"
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    shard_size: int = 500
+    shard_size: int | None = None
     keep_estimates: bool = True
     latency: bool = False
     retry_failed: bool = False
+    refit: bool = False
 
     def __post_init__(self) -> None:
         if self.limit is not None and self.limit < 1:
             raise RequestError(f"--limit must be at least 1, got {self.limit}; leave it out to run every mixture")
-        if self.shard_size < 1:
+        if self.shard_size is not None and self.shard_size < 1:
             raise RequestError(f"--shard-size must be at least 1, got {self.shard_size}")
         if self.seed < 0:
             raise RequestError(f"--seed must not be negative, got {self.seed}")

@@ -54,10 +54,10 @@ def score_shard(shard: Shard, data: ShardEstimates, mixture_set: MixtureSet, tas
     return _assemble(shard, columns, data.seconds.numpy(), errors, metrics, fit_failed=False)
 
 
-def failed_scores(shard: Shard, error: str, metrics: Sequence[str]) -> ShardScores:
-    """Rows of a shard whose method could not be fitted: one per example and metric."""
+def failed_scores(shard: Shard, error: str, metrics: Sequence[str], *, fit_failed: bool = True) -> ShardScores:
+    """Rows of a shard that failed as a whole: one per example and metric. ``fit_failed``: because its method could not be fitted."""
     seconds = np.full(len(shard), np.nan)
-    return _assemble(shard, _no_rows(), seconds, dict.fromkeys(range(shard.start, shard.stop), error), metrics, fit_failed=True)
+    return _assemble(shard, _no_rows(), seconds, dict.fromkeys(range(shard.start, shard.stop), error), metrics, fit_failed=fit_failed)
 
 
 _Columns = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int32], npt.NDArray[np.float64]]

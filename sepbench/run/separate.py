@@ -1,77 +1,27 @@
-"""Separation stage: fit a method on one task, separate one shard, hold what it returns against the contract."""
+"""Separation stage: one shard through a fitted method, what it returns held against the contract."""
 
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import torch
 
 from sepbench.errors import MethodError
-from sepbench.noise import NoiseSource
 from sepbench.protocols import Mixtures, PosteriorSampler, RunContext, Separator, TaskSpec
-from sepbench.registry import create_separator
-from sepbench.run.handouts import References, TimedView
 from sepbench.run.plan import Cell, Shard
-from sepbench.run.request import RunRequest
-from sepbench.run.sink import Progress, ShardEstimates
+from sepbench.run.session import Session
+from sepbench.run.sink import ShardEstimates
 from sepbench.run.timing import LATENCY_CALLS, Timer, latency
 
 if TYPE_CHECKING:
-    from sepbench.data.mixtures import MixtureSet
+    pass
 
 _MAX_LINE = 300
 
 
-@dataclass(slots=True)
-class Session:
-    """A method fitted on one task, ready to separate.
-
-    Attributes:
-        cell: what is being run.
-        separator: the fitted method.
-        mixture_set: the task's mixtures.
-        ctx: what the method is told.
-        references: the handed-out references, None unless the method is a bound.
-        fit_seconds, load_seconds: seconds of ``fit``, those spent reading training data counted apart.
-        warm_up_seconds: of the first, untimed call; None before it.
-        first_traceback: of the first call of ``separate`` that raised.
-    """
-
-    cell: Cell
-    separator: Separator
-    mixture_set: MixtureSet
-    ctx: RunContext
-    references: References | None
-    fit_seconds: float
-    load_seconds: float
-    warm_up_seconds: float | None = None
-    first_traceback: str = ""
-
-
-def open_session(cell: Cell, request: RunRequest, mixture_set: MixtureSet, progress: Progress) -> Session:
-    """Create the method and fit it. Whatever its constructor or ``fit`` raises comes through."""
-    references = References(mixture_set, request.device) if cell.supervision == "bound" else None
-    context: dict[str, Any] = {"references": references} if references is not None else {}
-    ctx = RunContext(
-        task=cell.task.spec,
-        device=request.device,
-        noise=NoiseSource(request.seed),
-        seed=request.seed,
-        budget=request.budget,
-        progress=lambda fraction, text: progress.stage(f"fit {fraction:.0%} {text}".rstrip()),
-        **context,
-    )
-    separator = create_separator(cell.method, cell.settings)
-    view = TimedView(cell.task.view(cell.info.supervision))
-    with Timer(request.device) as timer:
-        separator.fit(view, ctx)
-    return Session(cell, separator, mixture_set, ctx, references, fit_seconds=timer.seconds - view.seconds, load_seconds=view.seconds)
-
-
-def separate_shard(session: Session, shard: Shard, advance: Callable[[int], None]) -> ShardEstimates:
+def separate_shard(session: Session, shard: Shard) -> ShardEstimates:
     """Estimates of one shard, or its posterior draws where the task asks for them, in batches of at most ``info.max_batch``.
 
     A batch whose separation raises is taken apart and tried example by example, so that only the bad ones fail. Estimates that break the
@@ -83,8 +33,11 @@ def separate_shard(session: Session, shard: Shard, advance: Callable[[int], None
     seconds = torch.full((len(shard),), torch.nan, dtype=torch.float64)
     errors: dict[int, str] = {}
     if session.warm_up_seconds is None:
+        session.teller.enter("warm up")
         _warm_up(session, ids[:1])
-    for batch in torch.split(ids, session.cell.info.max_batch):
+    session.teller.enter("separate")
+    for batch in _batches(ids, session.cell):
+        session.teller.begin(len(batch))
         for part, outcome in _attempts(session, batch):
             rows = part - shard.start
             if isinstance(outcome, str):
@@ -95,8 +48,18 @@ def separate_shard(session: Session, shard: Shard, advance: Callable[[int], None
             estimates[rows[finite]] = values[finite]
             seconds[rows] = elapsed / len(part)
             errors |= dict.fromkeys(part[~finite].tolist(), "the estimate holds values that are not finite")
-        advance(len(batch))
+        session.teller.end()
     return ShardEstimates(estimates, seconds, errors)
+
+
+def _batches(ids: torch.Tensor, cell: Cell) -> Iterator[torch.Tensor]:
+    """Batches are cut from the multiples of the cell's unit on, wherever the shard begins."""
+    start, last = 0, len(ids)
+    while start < last:
+        offset = int(ids[start]) % cell.unit
+        room = min(cell.info.max_batch - offset % cell.info.max_batch, cell.unit - offset)
+        yield ids[start : start + room]
+        start += room
 
 
 def measure_latency(session: Session, n_examples: int) -> float:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from sepbench.run.plan import Cell, Plan, Shard
-
-CellRecord = dict[str, Any]
+from sepbench.run.records import CellRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +31,7 @@ class ShardEstimates:
 
 @dataclass(frozen=True, slots=True)
 class ShardScores:
-    """Scores of one shard as columns of equal length, one row per (example, source, metric); see ``results/schema.py``.
+    """Scores of one shard as columns of equal length, one row per (example, source, metric); see ``results/columns.py``.
 
     Attributes:
         example, source: int64; source -1 for metrics of a whole mixture and for failed examples.
@@ -70,15 +69,35 @@ class ShardTotals:
     error: str
 
 
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A shard that a run's folder holds something of.
+
+    Attributes:
+        shard: which mixtures.
+        estimates: its estimates are there and whole.
+        damaged: a file of estimates is there that is not whole.
+        totals: counters of its scores, None if there are none of the metrics that were asked for.
+        fit_failed: its scores are the rows of a method that could not be fitted.
+    """
+
+    shard: Shard
+    estimates: bool
+    damaged: bool
+    totals: ShardTotals | None
+    fit_failed: bool
+
+    @property
+    def scored(self) -> bool:
+        """Scored by the metrics asked for, and not the rows of a fit that failed."""
+        return self.totals is not None and not self.fit_failed
+
+
 class Sink(Protocol):
     """A run's folder. Every write is atomic: after a crash a file is either whole or not there."""
 
-    def has_estimates(self, shard: Shard) -> bool:
-        """True if the shard's estimates are there and whole; a damaged file counts as missing."""
-        ...
-
-    def has_damaged_estimates(self, shard: Shard) -> bool:
-        """True if a file of estimates is there that is not whole."""
+    def find(self, task: str, method: str, metrics: Sequence[str]) -> list[Found]:
+        """What is there of a cell, in the order of its mixtures; no two shards overlap."""
         ...
 
     def write_estimates(self, shard: Shard, data: ShardEstimates) -> None: ...
@@ -89,11 +108,11 @@ class Sink(Protocol):
         """Remove them if they are there."""
         ...
 
-    def has_scores(self, shard: Shard, metrics: Sequence[str]) -> bool:
-        """True if the shard's scores are there, whole, of just these metrics, and not the rows of a fit that failed."""
-        ...
-
     def write_scores(self, shard: Shard, scores: ShardScores) -> None: ...
+
+    def remove_scores(self, shard: Shard) -> None:
+        """Remove them if they are there."""
+        ...
 
     def read_totals(self, shard: Shard) -> ShardTotals: ...
 
@@ -101,44 +120,48 @@ class Sink(Protocol):
 
     def write_cell(self, task: str, method: str, record: CellRecord) -> None: ...
 
+    def opener(self) -> Callable[[], Sink]:
+        """Opens the same folder in another process; can be pickled."""
+        ...
+
 
 class Progress(Protocol):
-    """Told what happens, in order; ``cli/`` draws it."""
+    """Told what happens; ``cli/`` draws it. Cells overlap where several processes work."""
 
-    def start(self, plan: Plan) -> None: ...
+    def start(self, plan: Plan, workers: int) -> None: ...
 
-    def begin(self, cell: Cell) -> None:
-        """Work on a cell starts."""
+    def begin(self, cell: Cell, done: int) -> None:
+        """Work on a cell starts; so many of its mixtures are there already."""
         ...
 
-    def stage(self, text: str) -> None:
-        """``fit``, ``separate`` or ``score`` of the current cell, with details."""
+    def stage(self, cell: Cell, text: str, fraction: float | None = None) -> None:
+        """``fit``, ``warm up``, ``separate`` or ``score``, with details; the fraction of it that is done, where it is known."""
         ...
 
-    def advance(self, mixtures: int) -> None:
-        """So many more mixtures of the current cell are separated, found done, or given up."""
+    def advance(self, cell: Cell, mixtures: float) -> None:
+        """So many more mixtures of the cell are separated or given up; parts of a mixture count."""
         ...
 
     def warn(self, text: str) -> None: ...
 
     def end(self, cell: Cell, record: CellRecord) -> None:
-        """The cell is over; ``record["state"]`` says how."""
+        """The cell is over; ``record.state`` says how."""
         ...
 
 
 class Silent:
     """Progress that nobody watches."""
 
-    def start(self, plan: Plan) -> None:
+    def start(self, plan: Plan, workers: int) -> None:
         pass
 
-    def begin(self, cell: Cell) -> None:
+    def begin(self, cell: Cell, done: int) -> None:
         pass
 
-    def stage(self, text: str) -> None:
+    def stage(self, cell: Cell, text: str, fraction: float | None = None) -> None:
         pass
 
-    def advance(self, mixtures: int) -> None:
+    def advance(self, cell: Cell, mixtures: float) -> None:
         pass
 
     def warn(self, text: str) -> None:

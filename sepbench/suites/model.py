@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from sepbench.data.mixtures import MixtureSet
-from sepbench.data.views import make_view
+from sepbench.data.views import PooledView, make_view
 from sepbench.errors import SuiteError, UnsupportedTaskError
 from sepbench.gmm import ExactPosterior
-from sepbench.protocols import Domain, Supervision, Support, TaskSpec, TrainingView
+from sepbench.protocols import Domain, Supervision, Support, TaskSpec
 from sepbench.suites import NOT_FROZEN
 from sepbench.suites.assembly import TaskData
 from sepbench.suites.published import PublishedRow
@@ -82,7 +82,7 @@ class Task:
             return Support(False, "this task has no observed class")
         return Support(True)
 
-    def view(self, supervision: Supervision) -> TrainingView:
+    def view(self, supervision: Supervision) -> PooledView:
         """Training data at one level; never of the test split, nor any signal with the content of a test or validation signal.
 
         Raises:

@@ -20,15 +20,18 @@ from sepbench.errors import SepbenchError
 from sepbench.results.columns import SCORE_COLUMNS
 from sepbench.results.store import RunStore, StoreError
 from sepbench.run.plan import Shard
+from sepbench.run.provenance import FORMAT
+from sepbench.run.records import CellRecord, RunRecord
 from sepbench.run.sink import ShardEstimates, ShardScores
 
 METRICS = ("psnr", "ssim")
-SHARD = Shard("t", "m", 1, 3, 6)
+SHARD = Shard("t", "m", 3, 6)
+FIRST = Shard("t", "m", 0, 3)
 
 
-def record(**changes: Any) -> dict[str, Any]:
+def record(**changes: Any) -> RunRecord:
     facts = {
-        "format": 1,
+        "format": FORMAT,
         "sepbench_version": "0",
         "suite": {"name": "s", "version": 1},
         "tasks": {"t": {"pairs_sha256": "a", "mixtures_sha256": "b", "n_planned": 6}},
@@ -42,7 +45,7 @@ def record(**changes: Any) -> dict[str, Any]:
         "timing_group": "cpu",
         "environment": {"packages": {"torch": "2"}},
     }
-    return facts | changes
+    return RunRecord.model_validate(facts | changes)
 
 
 def scores(shard: Shard = SHARD, metrics: tuple[str, ...] = METRICS, fit_failed: bool = False, error: str = "") -> ShardScores:
@@ -89,12 +92,12 @@ def test_estimates_come_back_bit_for_bit(store: RunStore, shape: tuple[int, ...]
 
 def test_estimates_of_another_size_count_as_missing(store: RunStore) -> None:
     store.write_estimates(SHARD, ShardEstimates(torch.zeros(2, 1, 1), torch.zeros(2, dtype=torch.float64)))
-    assert not store.has_estimates(SHARD)
+    assert not store.find("t", "m", METRICS)[0].estimates
 
 
 def test_scores_come_back(store: RunStore) -> None:
     store.write_scores(SHARD, scores())
-    store.write_scores(Shard("t", "m", 0, 0, 3), scores(Shard("t", "m", 0, 0, 3), error="Broken: badly"))
+    store.write_scores(FIRST, scores(FIRST, error="Broken: badly"))
     frame = store.read_scores()
     assert list(frame.columns) == list(SCORE_COLUMNS)
     assert frame["example"].tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5]
@@ -105,7 +108,7 @@ def test_scores_come_back(store: RunStore) -> None:
     assert store.read_scores(["value", "error"]).columns.tolist() == ["value", "error"]
     totals = store.read_totals(SHARD)
     assert (totals.n_separated, totals.n_failed, totals.separate_seconds, totals.error) == (3, 0, 1.5, "")
-    assert store.read_totals(Shard("t", "m", 0, 0, 3)).error == "Broken: badly"
+    assert store.read_totals(FIRST).error == "Broken: badly"
 
 
 def test_anyone_can_open_a_shard(store: RunStore) -> None:
@@ -128,18 +131,29 @@ def test_no_scores_is_an_empty_table(store: RunStore) -> None:
 
 
 def test_scores_of_other_metrics_or_of_a_failed_fit_are_not_done(store: RunStore) -> None:
-    assert not store.has_scores(SHARD, METRICS)
+    assert store.find("t", "m", METRICS) == []
     store.write_scores(SHARD, scores())
-    assert store.has_scores(SHARD, METRICS)
-    assert not store.has_scores(SHARD, ("psnr",))
-    assert not store.has_scores(Shard("t", "m", 1, 3, 5), METRICS)
+    (found,) = store.find("t", "m", METRICS)
+    assert (found.shard, found.scored, found.estimates) == (SHARD, True, False)
+    assert not store.find("t", "m", ("psnr",))[0].scored
     store.write_scores(SHARD, scores(fit_failed=True, error="no fit"))
-    assert not store.has_scores(SHARD, METRICS)
+    (found,) = store.find("t", "m", METRICS)
+    assert found.fit_failed
+    assert not found.scored
+
+
+def test_shards_are_found_in_order_and_no_folder_grows_without_bound(store: RunStore) -> None:
+    starts = [0, 3, 9_999, 10_000, 123_456]
+    for start in reversed(starts):
+        store.write_scores(Shard("t", "m", start, start + 1), scores(Shard("t", "m", start, start + 1)))
+    assert [item.shard.start for item in store.find("t", "m", METRICS)] == starts
+    assert [path.name[:8] for path in store.score_files("t", "m")] == [f"{start:08d}" for start in starts]
+    assert sorted(folder.name for folder in (store.path / "scores" / "t--m").iterdir()) == ["00000", "00001", "00012"]
 
 
 def test_only_planned_methods_are_read(store: RunStore) -> None:
     store.write_scores(SHARD, scores())
-    store.write_scores(Shard("t", "m-old", 1, 3, 6), scores())
+    store.write_scores(Shard("t", "m-old", 3, 6), scores())
     assert set(store.read_scores()["method"]) == {"m"}
 
 
@@ -150,8 +164,8 @@ def test_totals_of_missing_scores(store: RunStore) -> None:
 
 def test_cells(store: RunStore) -> None:
     assert store.read_cell("t", "m") is None
-    store.write_cell("t", "m", {"state": "done", "note": "é"})
-    assert store.read_cells() == {("t", "m"): {"state": "done", "note": "é"}}
+    store.write_cell("t", "m", CellRecord(state="done", note="é"))
+    assert store.read_cells() == {("t", "m"): CellRecord(state="done", note="é")}
     (store.path / "cells" / "t--m.json").write_text('{"state": "do')
     assert store.read_cells() == {}
 
@@ -162,31 +176,49 @@ def test_metrics_can_be_set(store: RunStore) -> None:
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    store.write_cell("t", "m", {"state": "done"})
+    store.write_cell("t", "m", CellRecord(state="done"))
 
     def full(*arguments: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(StoreError, match="No space left on device"):
-        store.write_cell("t", "m", {"state": "failed"})
+        store.write_cell("t", "m", CellRecord(state="failed"))
     with pytest.raises(StoreError, match="No space left"):
         store.write_estimates(SHARD, ShardEstimates(torch.zeros(3, 1, 1), torch.zeros(3, dtype=torch.float64)))
     monkeypatch.undo()
-    assert store.read_cell("t", "m") == {"state": "done"}
-    assert not store.has_estimates(SHARD)
+    assert store.read_cell("t", "m") == CellRecord(state="done")
+    assert store.find("t", "m", METRICS) == []
     assert not list(store.path.rglob("*.tmp"))
 
 
 def test_create_again_is_resume(store: RunStore) -> None:
     again = RunStore.create(store.path, record(command="another", created="later"))
-    with again.session(record(command="another")):
-        assert "command" not in again.read_run()
+    with again.session(record(command="another", sessions=[{"command": "another", "created": "later"}])):
+        assert again.read_run().command == ""
+        assert [session.command for session in again.read_run().sessions] == ["another"]
+
+
+def test_a_run_grows(store: RunStore) -> None:
+    method, task = {"version": "2", "settings": {}, "source": "x:Z", "source_sha256": "d"}, {"pairs_sha256": "e", "mixtures_sha256": "f", "n_planned": 9}
+    more = record(limit=9, tasks={"t": {"pairs_sha256": "a", "mixtures_sha256": "b", "n_planned": 9}, "u": task}, methods={"n": method}, grid={"u": ["n"]})
+    store.write_run(record(limit=6, grid={"t": ["m"]}))
+    with RunStore.create(store.path, more).session(more):
+        grown = store.read_run()
+    assert {name: task.n_planned for name, task in grown.tasks.items()} == {"t": 9, "u": 9}
+    assert list(grown.methods) == ["m", "n"]
+    assert (grown.methods_on("t"), grown.methods_on("u")) == (["m"], ["n"])
+    assert grown.limit == 9
+    with RunStore.create(store.path, record(limit=3)).session(record(limit=3)):
+        assert store.read_run().tasks["t"].n_planned == 9
+
+
+OTHER_CODE: dict[str, Any] = {"methods": {"m": {"version": "1", "settings": {}, "source": "x:Y", "source_sha256": "other"}}}
 
 
 @pytest.mark.parametrize(
     ("changes", "what"),
-    [({"seed": 1}, "seed is 0 there and 1 here"), ({"suite": {"name": "s", "version": 2}}, "suite version"), ({"methods": {}}, "methods")],
+    [({"seed": 1}, "seed is 0 there and 1 here"), ({"suite": {"name": "s", "version": 2}}, "suite version"), (OTHER_CODE, "source_sha256 of method m")],
 )
 def test_another_run_is_refused(store: RunStore, changes: dict[str, Any], what: str) -> None:
     before = {path: path.read_bytes() for path in store.path.rglob("*") if path.is_file()}
@@ -238,7 +270,13 @@ def test_a_folder_without_permission(tmp_path: Path) -> None:
         RunStore.create(tmp_path / "run", record())
 
 
-BAD_RUNS = {"damaged": ('{"format": 1', "damaged"), "other format": ('{"format": 99}', "format 1"), "a list": ("[]", "format 1"), "not text": ("\0", "damaged")}
+BAD_RUNS = {
+    "damaged": ('{"format": 1', "damaged"),
+    "other format": ('{"format": 99}', "format 2"),
+    "a list": ("[]", "format 2"),
+    "half": ('{"format": 2}', "damaged"),
+    "not text": ("\0", "damaged"),
+}
 
 
 @pytest.mark.parametrize(("text", "message"), BAD_RUNS.values(), ids=BAD_RUNS.keys())
@@ -270,5 +308,5 @@ def test_one_process_at_a_time(store: RunStore) -> None:
 
 def test_run_json_is_readable_text(store: RunStore) -> None:
     text = (store.path / "run.json").read_text(encoding="utf-8")
-    assert json.loads(text) == record()
+    assert json.loads(text) == record().mapping()
     assert text.count("\n") > 20

@@ -14,7 +14,7 @@ GLIBC = platform.libc_ver()[0] == "glibc"
 FAULTS = """
 import resource, sys
 import numpy as np
-from sepbench.run.memory import keep_freed_memory
+from sepbench.run.timing import keep_freed_memory
 print(keep_freed_memory() if sys.argv[1] == "keep" else None)
 def layers():
     return [np.ones(20 << 20, dtype=np.uint8) for _ in range(8)]
@@ -49,7 +49,7 @@ def test_a_user_s_own_setting_is_left_alone(name: str) -> None:
 
 
 def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    from sepbench.run import memory
+    from sepbench.run import timing
 
-    monkeypatch.setattr(memory.platform, "libc_ver", lambda: ("", ""))
-    assert memory.keep_freed_memory() is False
+    monkeypatch.setattr(timing.platform, "libc_ver", lambda: ("", ""))
+    assert timing.keep_freed_memory() is False

@@ -12,20 +12,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sepbench.errors import MethodError, SepbenchError
-from sepbench.protocols import Support
-from sepbench.run.plan import Plan, check_runnable, checked_metrics, cut, make_plan, planned_examples, resolve_device
+from sepbench.protocols import MethodInfo, Support
+from sepbench.run.plan import Cell, Plan, Shard, check_runnable, checked_metrics, make_plan, planned_examples, resolve_device
 from sepbench.run.request import RunRequest, parse_settings
 from sepbench.suites.model import Suite
 
 Planned = Callable[..., Plan]
 
 
-@given(st.integers(1, 5000), st.integers(1, 700))
-def test_shards_hold_every_example_once_in_order(n: int, size: int) -> None:
-    shards = cut("t", "m", n, size)
-    assert [e for s in shards for e in range(s.start, s.stop)] == list(range(n))
-    assert [s.index for s in shards] == list(range(len(shards)))
-    assert all(len(s) == size for s in shards[:-1])
+@given(start=st.integers(0, 300), length=st.integers(1, 2000), unit=st.integers(1, 70), mixtures=st.integers(1, 700), fixed=st.booleans())
+def test_pieces_hold_every_mixture_of_a_gap_once_and_end_at_whole_units(digits: Suite, start: int, length: int, unit: int, mixtures: int, fixed: bool) -> None:
+    task, info = digits.tasks["class-split"], MethodInfo("m", "M", "1", frozenset({"image"}), "blind", "", True)
+    cell = Cell(task, "m", info, {}, "blind", Support(True), start + length, unit, fixed)
+    pieces = list(cell.pieces(Shard("t", "m", start, start + length), mixtures))
+    assert [e for s in pieces for e in range(s.start, s.stop)] == list(range(start, start + length))
+    assert all(s.stop % unit == 0 for s in pieces[:-1])
+    assert all(len(s) <= (unit if fixed else max(unit, mixtures)) for s in pieces)
 
 
 @given(st.integers(1, 100), st.one_of(st.none(), st.integers(1, 200)))

@@ -14,38 +14,41 @@ import torch
 
 from sepbench.run import provenance
 from sepbench.run.plan import Plan
-from sepbench.run.provenance import environment, git_state, identity, run_record, short_hash, timing_group
+from sepbench.run.provenance import conflict, environment, git_state, grown, identity, run_record, short_hash, timing_group
+from sepbench.run.records import RunRecord
 from sepbench.run.source import source_sha256
 
 Planned = Callable[..., Plan]
 
 
 def test_a_record_holds_everything_and_is_json(planned: Planned) -> None:
-    record = run_record(planned("halves", "oracle", seed=3, settings={"halves": {"gain": 0.5}}), "sepbench run --suite digits-pairs")
-    assert json.loads(json.dumps(record)) == record
-    assert record["format"] == 1
-    assert record["command"] == "sepbench run --suite digits-pairs"
-    assert record["suite"]["name"] == "digits-pairs"
-    task = record["tasks"]["class-split"]
-    assert (task["n_examples"], task["n_planned"], len(task["pairs_sha256"]), len(task["digest"])) == (1000, 10, 64, 64)
-    method = record["methods"]["halves"]
-    assert method["settings"] == {"gain": 0.5, "rank": 3, "mode": "plain", "fast": False}
-    assert method["source"] == "run_fakes:Halves"
-    assert method["source_sha256"] == source_sha256(run_fakes.Halves)
-    assert record["methods"]["oracle"]["bound"] == "upper"
-    assert (record["seed"], record["budget"], record["device"], record["limit"], record["shard_size"]) == (3, "paper", "cpu", 10, 4)
-    assert record["timing_group"].startswith("cpu:")
-    assert f":{torch.get_num_threads()}threads:float32" in record["timing_group"]
+    record = run_record(planned("halves", "oracle", seed=3, settings={"halves": {"gain": 0.5}}), "sepbench run --suite digits-pairs", "ray", 3)
+    assert RunRecord.model_validate(json.loads(json.dumps(record.mapping()))) == record
+    assert record.format == 2
+    assert record.command == "sepbench run --suite digits-pairs"
+    assert record.suite.name == "digits-pairs"
+    task = record.tasks["class-split"]
+    assert (task.n_examples, task.n_planned, len(task.pairs_sha256), len(task.digest)) == (1000, 10, 64, 64)
+    method = record.methods["halves"]
+    assert method.settings == {"gain": 0.5, "rank": 3, "mode": "plain", "fast": False}
+    assert method.source == "run_fakes:Halves"
+    assert method.source_sha256 == source_sha256(run_fakes.Halves)
+    assert record.methods["oracle"].bound == "upper"
+    assert (record.seed, record.budget, record.device, record.limit, record.shard_size) == (3, "paper", "cpu", 10, 4)
+    assert record.timing_group.startswith("cpu:")
+    assert f":{torch.get_num_threads()}threads:float32" in record.timing_group
+    assert record.methods_on("class-split") == ["halves", "oracle"]
+    assert [(session.backend, session.workers) for session in record.sessions] == [("ray", 3)]
 
 
 def test_environment_names_what_decides_numbers() -> None:
     facts = environment()
-    assert facts["packages"]["torch"] == torch.__version__.split("+")[0] or facts["packages"]["torch"] == torch.__version__
-    assert facts["threads"] == torch.get_num_threads()
-    assert facts["instruction_set"] == torch.backends.cpu.get_cpu_capability()
-    assert facts["cpu"]
-    assert facts["gpu"] == ""
-    assert isinstance(facts["git_dirty"], bool)
+    assert facts.packages["torch"] == torch.__version__.split("+")[0] or facts.packages["torch"] == torch.__version__
+    assert facts.threads == torch.get_num_threads()
+    assert facts.instruction_set == torch.backends.cpu.get_cpu_capability()
+    assert facts.cpu
+    assert facts.gpu == ""
+    assert isinstance(facts.git_dirty, bool)
 
 
 CHANGES = {
@@ -66,7 +69,7 @@ def test_identity_moves_with_the_request(planned: Planned, change: dict[str, obj
 
 def test_identity_stays_for_the_same_request(planned: Planned) -> None:
     one, other = run_record(planned("halves"), "one"), run_record(planned("halves", keep_estimates=False, latency=True), "other")
-    other["created"] = "another day"
+    other.created = "another day"
     assert identity(one) == identity(other)
     assert short_hash(one) == short_hash(other)
 
@@ -74,20 +77,33 @@ def test_identity_stays_for_the_same_request(planned: Planned) -> None:
 def test_identity_moves_with_sources_data_and_machine(planned: Planned) -> None:
     plan = planned("halves")
     record = run_record(plan, "x")
-    for path in (("methods", "halves", "source_sha256"), ("tasks", "class-split", "mixtures_sha256"), ("suite", "version"), ("timing_group",)):
-        changed = json.loads(json.dumps(record))
+    for path in (("methods", "halves", "source_sha256"), ("tasks", "class-split", "mixtures_sha256"), ("suite", "name"), ("timing_group",)):
+        changed = record.mapping()
         place = changed
         for key in path[:-1]:
             place = place[key]
         place[path[-1]] = "changed"
-        assert identity(changed) != identity(record), path
+        other = RunRecord.model_validate(changed)
+        assert identity(other) != identity(record), path
+        assert conflict(record, other) is not None
+
+
+def test_more_of_everything_is_no_conflict(planned: Planned) -> None:
+    one = run_record(planned("halves"), "x")
+    other = run_record(planned("noisy", "halves", tasks=("class-agnostic", "class-split"), limit=12), "y")
+    assert conflict(one, other) is None
+    whole = grown(one, other)
+    assert (list(whole.methods), list(whole.tasks), whole.limit) == (["halves", "noisy"], ["class-split", "class-agnostic"], 12)
+    assert (whole.methods_on("class-split"), whole.methods_on("class-agnostic")) == (["halves", "noisy"], ["noisy", "halves"])
+    assert [session.command for session in whole.sessions] == ["x", "y"]
+    assert whole.tasks["class-split"].n_planned == 12
 
 
 def test_weights_stand_in_the_record(planned: Planned) -> None:
     plan = planned("halves")
     entry = replace(plan.methods["halves"], weights_sha256="ab")
     record = run_record(replace(plan, methods={"halves": entry}), "x")
-    assert record["methods"]["halves"]["weights_sha256"] == "ab"
+    assert record.methods["halves"].weights_sha256 == "ab"
     assert identity(record) != identity(run_record(plan, "x"))
 
 

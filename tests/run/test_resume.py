@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from run_harness import Runner, bits
 
-from sepbench.results import store as store_module
+from sepbench import files
 from sepbench.results.store import RunStore
 from sepbench.run.plan import Plan
 
@@ -39,8 +39,8 @@ def _compare(tmp_path: Path, options: dict[str, Any]) -> None:
     assert kills >= 3, "the test must disturb the run to say anything"
     killed = RunStore.open(tmp_path / "killed")
     assert bits(killed.read_scores()) == expected
-    assert {cell["state"] for cell in killed.read_cells().values()} == {"done"}
-    assert {cell["n_separated"] for cell in killed.read_cells().values()} == {options["limit"]}
+    assert {cell.state for cell in killed.read_cells().values()} == {"done"}
+    assert {cell.n_separated for cell in killed.read_cells().values()} == {options["limit"]}
     assert not list((tmp_path / "killed").rglob("*.tmp"))
 
 
@@ -61,7 +61,7 @@ class _Killed(BaseException):
 @pytest.fixture
 def deadly(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], dict[str, int]]:
     """Makes the n-th step of any write the last one: before the temporary file is flushed, before it is renamed, or after."""
-    flush, replace = store_module._flush, Path.replace
+    flush, replace = files.flush, Path.replace
 
     def arm(last: int) -> dict[str, int]:
         steps = {"taken": 0}
@@ -75,7 +75,7 @@ def deadly(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], dict[str, int]]:
 
             return wrapped
 
-        monkeypatch.setattr(store_module, "_flush", counted(flush))
+        monkeypatch.setattr(files, "flush", counted(flush))
         monkeypatch.setattr(Path, "replace", counted(replace))
         return steps
 
@@ -88,7 +88,7 @@ def test_death_at_every_step_of_every_write(planned: Planned, tmp_path: Path, de
     steps = deadly(0)
     expected = bits(Runner(tmp_path / "undisturbed")(plan)[1].read_scores())
     writes = 1 + 2 + 2 * 2  # run.json, the cell twice, two shards of estimates and of scores
-    assert steps["taken"] == 3 * writes + 3  # and three folders
+    assert steps["taken"] == 3 * writes + 3  # and three folders of which the parent is flushed
     for last in range(1, steps["taken"] + 1):
         runner = Runner(tmp_path / str(last))
         deadly(last)
@@ -97,6 +97,6 @@ def test_death_at_every_step_of_every_write(planned: Planned, tmp_path: Path, de
         deadly(0)
         _, store = runner(plan)
         assert bits(store.read_scores()) == expected, f"died at step {last}"
-        assert store.read_cells()["class-split", "noisy"]["state"] == "done"
+        assert store.read_cells()["class-split", "noisy"].state == "done"
         assert not runner.warnings
         assert not list(runner.folder.rglob("*.tmp"))

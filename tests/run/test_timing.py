@@ -11,9 +11,9 @@ import torch
 
 from sepbench.run import timing
 from sepbench.run.handouts import References, TimedView
-from sepbench.run.plan import Plan
-from sepbench.run.separate import open_session, separate_shard
-from sepbench.run.sink import Silent
+from sepbench.run.plan import Plan, Shard
+from sepbench.run.separate import separate_shard
+from sepbench.run.session import open_session
 from sepbench.run.timing import PeakMemory, Timer, latency, resident_peak
 
 
@@ -68,12 +68,15 @@ def test_reading_is_counted_apart(clock: Clock) -> None:
         clock.now += 3.0
         return torch.zeros(2, 2)
 
-    view = TimedView(SimpleNamespace(clean=slow, sources=slow, observed=slow, mixtures=slow, supervision="prior", task=None))  # type: ignore[arg-type]
+    by_index = SimpleNamespace(load=slow)
+    view = TimedView(SimpleNamespace(rows=lambda what, slot: by_index, clean=slow, sources=slow, observed=slow, mixtures=slow, supervision="prior", task=None))  # type: ignore[arg-type]
     view.clean()
     view.sources(0, 5)
     view.observed(1)
     view.mixtures()
     assert view.seconds == 12.0
+    view.rows("clean").load([0])
+    assert view.seconds == 15.0
     references = References(SimpleNamespace(sources=slow), "cpu")  # type: ignore[arg-type]
     assert references(torch.arange(2)).shape == (2, 2)
     assert references.seconds == 3.0
@@ -83,7 +86,7 @@ def test_references_do_not_count_as_separation(clock: Clock, planned: Callable[.
     plan = planned("oracle")
     mixture_set = plan.cells[0].task.mixture_set()
     sources = mixture_set.sources
-    session = open_session(plan.cells[0], plan.request, mixture_set, Silent())
+    session = open_session(plan.cells[0], plan, mixture_set, lambda tell: None)
 
     def slow(example_ids: torch.Tensor) -> torch.Tensor:
         clock.now += 3.0
@@ -97,8 +100,8 @@ def test_references_do_not_count_as_separation(clock: Clock, planned: Callable[.
         return separate(*arguments)
 
     monkeypatch.setattr(session.separator, "separate", half_a_second_more)
-    shard = plan.cells[0].shards[0]
-    data = separate_shard(session, shard, lambda mixtures: None)
+    shard = Shard("class-split", "oracle", 0, 4)
+    data = separate_shard(session, shard)
     assert data.seconds.tolist() == [0.5 / len(shard)] * len(shard)
 
 

@@ -22,7 +22,8 @@ from sepbench.registry import create_separator
 from sepbench.report.panels.canvas import COLOURS, GREY, SMALL, TEXT, TITLE, new_figure, save_png
 from sepbench.report.panels.opened_run import OpenedRun
 from sepbench.report.panels.session import fitted_again
-from sepbench.run.separate import Session, one_line
+from sepbench.run.separate import one_line
+from sepbench.run.session import Session
 from sepbench.suites.model import Task
 
 Array = npt.NDArray[np.float64]
@@ -59,7 +60,7 @@ class GradientNorms:
 
 def has_prior(run: OpenedRun, method: str) -> bool:
     """Whether a method of the run works with a score prior that can be looked at."""
-    return isinstance(create_separator(method, run.record["methods"][method]["settings"]), HasScorePrior)
+    return isinstance(create_separator(method, run.record.methods[method].settings), HasScorePrior)
 
 
 def annealing_levels(settings: dict[str, Any]) -> list[float]:
@@ -92,7 +93,7 @@ def gradient_norms(run: OpenedRun, task: Task, method: str, device: str, n: int 
         raise MethodError(f"{method} has no score prior to look at; choose a method that does with --method")
     n = min(n, run.n_planned(spec.name))
     sources = task.mixture_set().sources(range(n))
-    sigmas = annealing_levels(run.record["methods"][method]["settings"])
+    sigmas = annealing_levels(run.record.methods[method].settings)
     try:
         priors = [separator.score_prior(k) for k in range(spec.n_sources)]
         shared = all(prior is priors[0] for prior in priors)

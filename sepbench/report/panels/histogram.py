@@ -75,7 +75,7 @@ def histogram(run: OpenedRun, task: str, methods: Sequence[str]) -> Histogram:
     rows = []
     for method, values in finite.items():
         counts = np.histogram(values.clip(edges[0], edges[-1]), edges)[0].astype(np.int64)
-        bound = str(run.record["methods"][method].get("bound", ""))
+        bound = run.record.methods[method].bound
         rows.append(MethodCounts(method, bound, counts, float(values.mean()), float(np.median(values)), len(values)))
     info = run.metric.info
     direction = "higher" if info.higher_is_better else "lower"

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import torch
@@ -17,7 +16,8 @@ from sepbench.metrics.catalogue import CataloguedMetric, get_metric
 from sepbench.registry import nearest
 from sepbench.results.leaderboard import example_values
 from sepbench.results.store import RunStore
-from sepbench.run.plan import Shard, cut
+from sepbench.run.plan import Shard
+from sepbench.run.records import CellRecord, RunRecord
 from sepbench.suites.loader import load_suite
 from sepbench.suites.model import Suite, Task
 
@@ -36,7 +36,7 @@ class OpenedRun:
     """
 
     store: RunStore
-    record: dict[str, Any]
+    record: RunRecord
     suite: Suite
     warn: Callable[[str], None]
 
@@ -51,16 +51,16 @@ class OpenedRun:
             raise SepbenchError(f"there is no {path}; name the folder of a run, as `sepbench run --out` made it")
         store = RunStore.open(path, warn)
         record = store.read_run()
-        suite = load_suite(record["suite"].get("path", record["suite"]["name"]))
-        if suite.version != record["suite"]["version"]:
-            made = record["suite"]["version"]
+        suite = load_suite(record.suite.path or record.suite.name)
+        if suite.version != record.suite.version:
+            made = record.suite.version
             raise SepbenchError(f"{path} is a run of {suite.name} version {made}, version {suite.version} is installed; run the suite again")
         return cls(store, record, suite, warn)
 
     @property
     def metric(self) -> CataloguedMetric:
         """The metric that ranks, or the first that the run was scored by if that one is not among them."""
-        names = self.record["metrics"]
+        names = self.record.metrics
         return get_metric(self.suite.ranking_metric if self.suite.ranking_metric in names else names[0])
 
     @cached_property
@@ -86,7 +86,7 @@ class OpenedRun:
         return dict(zip(zip(rows["example"].tolist(), rows["source"].tolist(), strict=True), rows["value"].tolist(), strict=True))
 
     def n_planned(self, task: str) -> int:
-        return int(self.record["tasks"][task]["n_planned"])
+        return self.record.tasks[task].n_planned
 
     def tasks(self, wanted: Sequence[str] = ()) -> list[Task]:
         """The run's tasks, or those that are named.
@@ -94,15 +94,15 @@ class OpenedRun:
         Raises:
             SepbenchError: not a task of this run, or its mixtures have changed since.
         """
-        known = list(self.record["tasks"])
+        known = list(self.record.tasks)
         for name in wanted:
             if name not in known:
                 raise nearest(name, known, f"task of {self.store.path}")
         return [self._task(name) for name in (wanted or known)]
 
     def _task(self, name: str) -> Task:
-        facts, task = self.record["tasks"][name], self.suite.tasks.get(name)
-        if task is None or (task.pairs_sha256, task.mixtures_sha256) != (facts["pairs_sha256"], facts["mixtures_sha256"]):
+        facts, task = self.record.tasks[name], self.suite.tasks.get(name)
+        if task is None or (task.pairs_sha256, task.mixtures_sha256) != (facts.pairs_sha256, facts.mixtures_sha256):
             raise SepbenchError(f"the mixtures of task {name!r} are not those that {self.store.path} was made on; run the suite again")
         return task
 
@@ -112,7 +112,7 @@ class OpenedRun:
         Raises:
             SepbenchError: a named method is not in the run or did not finish, or none did.
         """
-        known = list(self.record["methods"])
+        known = self.record.methods_on(task)
         for name in wanted:
             if name not in known:
                 raise nearest(name, known, f"method of {self.store.path}")
@@ -131,14 +131,15 @@ class OpenedRun:
 
     def _unusable(self, task: str, method: str) -> str:
         """Why a cell cannot be shown and what to do, in one line; empty if it can."""
-        cell, values = self.store.read_cell(task, method) or {}, self.values(task, method)
-        if cell.get("state") == "unsupported":
-            return f"{method} does not take task {task} ({cell['note']}); choose other methods with --method"
-        if len(values) < self.n_planned(task):
-            done = f"{len(values):,} of {self.n_planned(task):,} mixtures"
-            return f"{method} on {task} is not finished ({done}); finish the run with its own command: {self.record['command']}"
+        cell, values = self.store.read_cell(task, method) or CellRecord(), self.values(task, method)
+        if cell.state == "unsupported":
+            return f"{method} does not take task {task} ({cell.note}); choose other methods with --method"
+        planned = cell.n_planned or self.n_planned(task)
+        if len(values) < planned:
+            done = f"{len(values):,} of {planned:,} mixtures"
+            return f"{method} on {task} is not finished ({done}); finish the run with its own command: {cell.command or self.record.command}"
         if not any(math.isfinite(value) for value in values.values()):
-            return f"{method} failed on {task} ({cell.get('error') or 'no finite value'}); mend it and run again"
+            return f"{method} failed on {task} ({cell.error or 'no finite value'}); mend it and run again"
         return ""
 
     def estimates(self, task: Task, method: str, examples: Sequence[int]) -> torch.Tensor:
@@ -147,23 +148,26 @@ class OpenedRun:
         Raises:
             SepbenchError: they were not kept.
         """
-        name = task.spec.name
-        shards = cut(name, method, self.n_planned(name), self.record["shard_size"])
-        read: dict[int, torch.Tensor] = {}
+        shards = self.store.estimates_of(task.spec.name, method)
+        read: dict[Shard, torch.Tensor] = {}
         rows = []
         for example in examples:
-            shard = shards[example // self.record["shard_size"]]
-            if shard.index not in read:
-                read[shard.index] = self._kept(shard)
-            rows.append(read[shard.index][example - shard.start])
+            shard = next((shard for shard in shards if shard.start <= example < shard.stop), None)
+            if shard is None:
+                raise _not_kept(task.spec.name, method)
+            if shard not in read:
+                read[shard] = self._kept(shard)
+            rows.append(read[shard][example - shard.start])
         return torch.stack(rows)
 
     def _kept(self, shard: Shard) -> torch.Tensor:
-        if self.store.has_damaged_estimates(shard):
+        if self.store.is_damaged(shard):
             raise SepbenchError(f"the estimates of {shard.method} on {shard.task} are damaged; run the run's own command again, which makes them anew")
-        if not self.store.has_estimates(shard):
-            raise SepbenchError(
-                f"the estimates of {shard.method} on {shard.task} were not kept, and pictures of them need them: run again without "
-                "--no-keep-estimates in another --out, or draw the histogram alone with --figures histogram"
-            )
         return self.store.read_estimates(shard).estimates
+
+
+def _not_kept(task: str, method: str) -> SepbenchError:
+    return SepbenchError(
+        f"the estimates of {method} on {task} were not kept, and pictures of them need them: run again without "
+        "--no-keep-estimates in another --out, or draw the histogram alone with --figures histogram"
+    )

@@ -16,7 +16,8 @@ from sepbench.report.panels.session import fitted_again
 from sepbench.report.panels.sheet import Block, Head, Sheet, SheetRow, value_texts
 from sepbench.report.panels.shown import shown
 from sepbench.report.rows import number_format
-from sepbench.run.separate import Session, one_line
+from sepbench.run.separate import one_line
+from sepbench.run.session import Session
 from sepbench.suites.model import Task
 
 _PER_ROW = 8
@@ -24,7 +25,7 @@ _PER_ROW = 8
 
 def can_sample(run: OpenedRun, method: str) -> bool:
     """Whether a method of the run draws posterior samples."""
-    return isinstance(create_separator(method, run.record["methods"][method]["settings"]), PosteriorSampler)
+    return isinstance(create_separator(method, run.record.methods[method].settings), PosteriorSampler)
 
 
 def draw_samples(session: Session, example: int, n: int) -> torch.Tensor:

@@ -1,0 +1,41 @@
+"""``sepbench cache``: fits that are kept, so that a method trains once."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+
+
+@app.command("list")
+def list_fits(method: Annotated[str, typer.Argument(help="Only the fits of this method.")] = "") -> None:
+    """Show the kept fits: method, what they were trained for, seconds, size and folder."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from sepbench.run.fit_cache import entries, fits_root
+
+    console = Console()
+    table = Table(title=Text(f"Fits in {fits_root()}", style="table.title"), title_justify="left")
+    for column in ("method", "sources", "budget", "seed", "state", "MB", "folder"):
+        table.add_column(column, justify="right" if column in ("MB", "seed") else "left", overflow="fold")
+    found = entries(method)
+    for entry in found:
+        task = entry.key.get("task", {})
+        classes = ", ".join(dict.fromkeys(map(str, task.get("source_classes", ()))))
+        state = "not finished" if entry.facts is None else f"{entry.facts.seconds:.3g} s"
+        cells = (entry.method, classes, entry.key.get("budget", ""), entry.key.get("seed", ""), state, f"{entry.megabytes:.1f}", entry.folder.name)
+        table.add_row(*(Text(str(cell)) for cell in cells))
+    console.print(table if found else f"no fits are kept in {fits_root()}")
+
+
+@app.command("clear")
+def clear_fits(method: Annotated[str, typer.Argument(help="Only the fits of this method.")] = "") -> None:
+    """Remove kept fits; the next run trains again."""
+    from sepbench.run.fit_cache import clear
+
+    count = clear(method)
+    typer.echo(f"{count} fit{'' if count == 1 else 's'} removed")

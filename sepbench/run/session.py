@@ -1,0 +1,200 @@
+"""A method fitted on one task: made, trained or read from the cache, and what it says of its progress."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+import sepbench
+from sepbench.noise import NoiseSource
+from sepbench.protocols import Fitted, RunContext, Separator, TrainingView
+from sepbench.registry import create_separator, flat
+from sepbench.run.fit_cache import FitFacts, KeptFit, Stopwatch
+from sepbench.run.handouts import References, TimedView
+from sepbench.run.plan import Cell, Plan
+from sepbench.run.provenance import arithmetic, timing_group
+from sepbench.run.source import source_sha256
+from sepbench.run.timing import Timer
+
+if TYPE_CHECKING:
+    from sepbench.data.mixtures import MixtureSet
+
+
+@dataclass(frozen=True, slots=True)
+class Tell:
+    """What a worker says while it works: so many more mixtures (parts count), or where a stage stands.
+
+    Attributes:
+        mixtures: separated or given up since the last word.
+        stage: ``fit``, ``warm up``, ``separate``, ``score`` with details; empty if only mixtures are told.
+        fraction: of the stage that is done, where it is known.
+        warning: one line for the user.
+    """
+
+    mixtures: float = 0.0
+    stage: str = ""
+    fraction: float | None = None
+    warning: str = ""
+
+
+class Teller:
+    """``ctx.progress``: what a method says of its own progress becomes a stage while it fits, and mixtures of the bar while it separates."""
+
+    def __init__(self, tell: Callable[[Tell], None]) -> None:
+        self._tell = tell
+        self._stage = ""
+        self._batch = 0
+        self._told = 0.0
+        self.ticks: list[Callable[[], None]] = []
+
+    def enter(self, stage: str) -> None:
+        """A stage begins."""
+        self._stage, self._batch = stage, 0
+        self._tell(Tell(stage=stage))
+
+    def begin(self, batch: int) -> None:
+        """A batch of so many mixtures is separated."""
+        self._batch, self._told = batch, 0.0
+
+    def end(self) -> None:
+        """The batch is over; what was not told yet is told now."""
+        self._tell(Tell(mixtures=self._batch - self._told))
+        self._batch = 0
+
+    def warn(self, text: str) -> None:
+        self._tell(Tell(warning=text))
+
+    def __call__(self, fraction: float, text: str) -> None:
+        for tick in self.ticks:
+            tick()
+        share = min(max(float(fraction), 0.0), 1.0)
+        if self._batch:
+            done = share * self._batch
+            if done > self._told:
+                self._tell(Tell(mixtures=done - self._told))
+                self._told = done
+        elif self._stage:
+            self._tell(Tell(stage=f"{self._stage} {share:.0%} {flat(text)}".rstrip(), fraction=share))
+
+
+@dataclass(slots=True)
+class Session:
+    """A method fitted on one task, ready to separate.
+
+    Attributes:
+        cell: what is being run.
+        separator: the fitted method.
+        mixture_set: the task's mixtures.
+        ctx: what the method is told.
+        teller: its ``ctx.progress``.
+        references: the handed-out references, None unless the method is a bound.
+        fit: seconds of the fit, and where they were spent.
+        cached: the fit was read and not made.
+        warm_up_seconds: of the first, untimed call; None before it.
+        first_traceback: of the first call of ``separate`` that raised.
+    """
+
+    cell: Cell
+    separator: Separator
+    mixture_set: MixtureSet
+    ctx: RunContext
+    teller: Teller
+    references: References | None
+    fit: FitFacts
+    cached: bool = False
+    warm_up_seconds: float | None = None
+    first_traceback: str = ""
+
+
+def open_session(cell: Cell, plan: Plan, mixture_set: MixtureSet, tell: Callable[[Tell], None], session: str = "") -> Session:
+    """Create the method and fit it, or read its fit from the cache. Whatever its constructor or ``fit`` raises comes through.
+
+    Args:
+        session: name of the run's session, the same for all its workers; see ``FitFacts``.
+    """
+    request, teller = plan.request, Teller(tell)
+    references = References(mixture_set, request.device) if cell.supervision == "bound" else None
+    context: dict[str, Any] = {"references": references} if references is not None else {}
+    ctx = RunContext(
+        task=cell.task.spec,
+        device=request.device,
+        noise=NoiseSource(request.seed),
+        seed=request.seed,
+        budget=request.budget,
+        progress=teller,
+        **context,
+    )
+    separator = create_separator(cell.method, cell.settings)
+    teller.enter("fit")
+    view = cell.task.view(cell.info.supervision)
+    if isinstance(separator, Fitted):
+        kept = KeptFit(cell.method, fit_key(cell, plan, view.digest))
+        fit, cached, ctx = keep_fit(separator, view, ctx, kept, teller, session if request.refit else None)
+    else:
+        fit, cached = _fit(separator, view, ctx), False
+    return Session(cell, separator, mixture_set, ctx, teller, references, fit, cached)
+
+
+def _fit(separator: Separator, view: TrainingView, ctx: RunContext, before: float = 0.0, session: str = "") -> FitFacts:
+    timed = TimedView(view)
+    with Timer(ctx.device) as timer:
+        separator.fit(timed, ctx)
+    return FitFacts(before + timer.seconds - timed.seconds, timed.seconds, timing_group(ctx.device), session)
+
+
+def fit_key(cell: Cell, plan: Plan, training: str) -> dict[str, Any]:
+    """Everything that decides a fit: training data, task, method, version, code, settings, files they name, seed, budget, arithmetic, packages."""
+    entry = plan.methods[cell.method]
+    return {
+        "training": training,
+        "task": {key: value for key, value in asdict(cell.task.spec).items() if key not in ("suite", "name")},
+        "method": cell.method,
+        "version": cell.info.version,
+        "source": source_sha256(entry.cls),
+        "settings": dict(entry.settings),
+        "files": {key: sorted(paths.values()) for key, paths in entry.files.items()},
+        "weights": entry.weights_sha256,
+        "supervision": cell.supervision,
+        "seed": plan.request.seed,
+        "budget": plan.request.budget,
+        "arithmetic": arithmetic(plan.device),
+        "sepbench": sepbench.__version__,
+        "torch": torch.__version__,
+    }
+
+
+def keep_fit(separator: Separator, view: TrainingView, ctx: RunContext, kept: KeptFit, teller: Teller, refit: str | None) -> tuple[FitFacts, bool, RunContext]:
+    """Load a fit from the cache, or make it and put it there.
+
+    Args:
+        refit: name of the session that asked for a new fit; None takes any.
+
+    Returns:
+        Facts of the fit, whether it was loaded, and the context with its ``cache``.
+    """
+    assert isinstance(separator, Fitted)
+    with kept.locked(lambda: teller.enter("wait for another process that fits the same")):
+        facts = kept.facts()
+        if facts is not None and (refit is None or facts.session == refit):
+            teller.enter("load the fit")
+            try:
+                separator.load(kept.fitted, ctx)
+            except Exception as error:  # written by a version that kept other things, say: training again is always right
+                teller.warn(f"the kept fit in {kept.folder} cannot be loaded ({type(error).__name__}: {flat(error)}) and is made again")
+            else:
+                return facts, True, ctx
+        if refit is not None:
+            kept.forget(checkpoints=True)
+        teller.enter("fit")
+        ctx = replace(ctx, cache=kept.work())
+        watch = Stopwatch(kept)
+        teller.ticks.append(watch.tick)
+        try:
+            facts = _fit(separator, view, ctx, watch.before, refit or "")
+        finally:
+            teller.ticks.clear()
+        kept.keep(separator.save, facts)
+    return facts, False, replace(ctx, cache=None)
