@@ -64,7 +64,7 @@ def open_session(cell: Cell, request: RunRequest, mixture_set: MixtureSet, progr
         progress=lambda fraction, text: progress.stage(f"fit {fraction:.0%} {text}".rstrip()),
         **context,
     )
-    separator = create_separator(cell.method, cell.settings)
+    separator = create_separator(cell.method, cell.settings, cell.task.spec.domain)
     view = TimedView(cell.task.view(cell.info.supervision))
     with Timer(request.device) as timer:
         separator.fit(view, ctx)
