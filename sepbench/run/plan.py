@@ -241,7 +241,7 @@ def _entry(name: str, separator: Separator) -> MethodEntry:
 def _check_kinds(name: str, settings: Mapping[str, Any], domain: Domain) -> None:
     """A word where the default is a number would only fail hours later, inside ``fit``."""
     cls = separator_class(name, domain)
-    defaults = {f.name: f.default for f in fields(cls)} if is_dataclass(cls) else {}
+    defaults = {f.name: getattr(f.default, "default", f.default) for f in fields(cls)} if is_dataclass(cls) else {}  # a pydantic field holds it
     for key, value in settings.items():
         default = defaults.get(key, MISSING)
         if default is MISSING or default is None or value is None:
