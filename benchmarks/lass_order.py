@@ -39,7 +39,7 @@ NAMES = {"rPCA": "rpca", "ICA": "ica-nussl", "HPSS": "hpss", "REPET": "repet", "
 
 def separated(method: str, task: Any, examples: int) -> torch.Tensor:
     """``(B, 2, 1, T)``, the parts in nussl's order."""
-    separator = create_separator(method)
+    separator = create_separator(method, domain=task.spec.domain)
     ctx = RunContext(task.spec, "cpu", NoiseSource(0), 0)
     parts = [separator.separate(task.mixture_set().mixtures(ids, "cpu"), ctx) for ids in torch.arange(examples).split(10)]
     estimates = torch.cat(parts)

@@ -40,7 +40,7 @@ def measure(method: str, seconds: float, count: int, rate: int) -> dict[str, flo
     keep_freed_memory()  # as `sepbench run` does
     length = round(seconds * rate)
     spec = TaskSpec("benchmark", method, "audio", 2, (1, length), "mean", ("a", "b"), "permutation", (0, 1), sample_rate=rate, datasets=("none", "none"))
-    separator = create_separator(method)
+    separator = create_separator(method, domain="audio")
     operator, ctx = make_operator("mean", 2), RunContext(spec, "cpu", NoiseSource(0), 0)
     bar = torch.from_numpy(drums_and_bass(0)).float()
     batch = min(count, separator.info.max_batch, 64)

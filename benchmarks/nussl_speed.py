@@ -99,7 +99,7 @@ def contest(method: str, nussl: Any, signals: list[Signal], rate: int) -> Contes
     spec = TaskSpec(
         "benchmark", method, "audio", 2, (1, len(signals[0])), "mean", ("a", "b"), "permutation", (0, 1), sample_rate=rate, datasets=("none", "none")
     )
-    ours = create_separator(method)
+    ours = create_separator(method, domain="audio")
     if not ours.supports(spec).ok:
         return None
     algorithm = _nussl_class(METHODS[method])

@@ -25,7 +25,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from baselines.rpca import RobustPCA, robust_pca
+from baselines.decomposition.robust_pca import robust_pca
+from baselines.rpca import RobustPCA
 
 Matrix = NDArray[np.float64]
 

@@ -53,7 +53,7 @@ class _Subject:
         return replace(ctx, references=lambda ids: sources(ids).to(self.device))
 
     def fitted(self, seed: int) -> tuple[Separator, RunContext]:
-        separator = create_separator(self.name, self.settings)
+        separator = create_separator(self.name, self.settings, self.task.spec.domain)
         ctx = self.context(separator.info, seed)
         separator.fit(self.task.view(separator.info.supervision), ctx)
         return separator, ctx
@@ -76,7 +76,7 @@ def validate_method(
         SepbenchError: the method does not support the task (the message carries its reason).
     """
     subject = _Subject(name, task, device, budget, settings or {}, min(examples, task.n_examples))
-    separator = create_separator(name, subject.settings)
+    separator = create_separator(name, subject.settings, task.spec.domain)
     checks = [_check_info(name, separator.info)]
     try:
         support = ask_support(name, separator, task.spec)

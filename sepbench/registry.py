@@ -9,6 +9,15 @@ A third party registers in its own ``pyproject.toml``::
     my-suite = "my_package:SUITE"        # a pathlib.Path (or str) of a suite's TOML file
 
 The project's own methods in ``baselines/`` are registered in just this way.
+
+A method that is another algorithm on another kind of signal has one implementation per domain, under one name::
+
+    [project.entry-points."sepbench.separators"]
+    my-method = "my_package.images:MyMethod"
+    "my-method.audio" = "my_package.audio:MyAudioMethod"   # what suites of audio get for the name my-method
+
+Names that end in ``.image``, ``.audio`` or ``.vector`` are such implementations and no methods of their own; each has settings of its own,
+and ``info.name`` of all of them is the method's name. The plain entry serves all other domains; it may be missing.
 """
 
 from __future__ import annotations
@@ -20,10 +29,10 @@ from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from sepbench.errors import MethodError, SepbenchError, SuiteError, UnknownNameError
-from sepbench.protocols import MethodInfo, Separator
+from sepbench.protocols import Domain, MethodInfo, Separator
 from sepbench.resources import suites_root
 
 SEPARATOR_GROUP = "sepbench.separators"
@@ -44,26 +53,49 @@ def _separators() -> dict[str, EntryPoint]:
 
 def separator_names() -> list[str]:
     """Names of all registered methods, sorted; nothing is imported."""
-    return sorted(_separators())
+    return sorted({_method_and_domain(entry)[0] for entry in _separators()})
 
 
-def separator_class(name: str) -> type:
-    """The class behind a name.
+def separator_domains(name: str) -> list[Domain | None]:
+    """The implementations of a method, each as the ``domain`` that ``separator_class`` gives it for: the plain one (None) first.
+
+    Raises:
+        UnknownNameError: no such method.
+    """
+    return list(_implementations(name))
+
+
+def separator_class(name: str, domain: Domain | None = None) -> type:
+    """The class behind a name: the implementation for ``domain`` if the method has one, else the plain one, else the first.
 
     Raises:
         UnknownNameError: no such method.
         MethodError: its module cannot be imported, or the entry point names something that cannot be called.
     """
-    points = _separators()
-    if name not in points:
-        raise nearest(name, sorted(points), "method")
+    points = _implementations(name)
+    point = points.get(domain) or points.get(None) or next(iter(points.values()))
     try:
-        loaded = points[name].load()
+        loaded = point.load()
     except (Exception, SystemExit) as error:  # whatever a third party's module raises, it must not take the command line down
-        raise MethodError(f"method {name!r} ({points[name].value}) cannot be loaded: {_reason(error)}") from error
+        raise MethodError(f"method {name!r} ({point.value}) cannot be loaded: {_reason(error)}") from error
     if not callable(loaded):
-        raise MethodError(f"method {name!r} ({points[name].value}) is of type {type(loaded).__name__}; its entry point must name the method's class")
+        raise MethodError(f"method {name!r} ({point.value}) is of type {type(loaded).__name__}; its entry point must name the method's class")
     return loaded  # type: ignore[no-any-return]
+
+
+def _method_and_domain(entry: str) -> tuple[str, Domain | None]:
+    """``nmf.audio`` to ``nmf`` and ``audio``, ``nmf`` to ``nmf`` and None."""
+    name, _, ending = entry.rpartition(".")
+    return next(((name, domain) for domain in get_args(Domain) if name and domain == ending), (entry, None))
+
+
+def _implementations(name: str) -> dict[Domain | None, EntryPoint]:
+    points = _separators()
+    keys: dict[Domain | None, str] = {None: name} | {domain: f"{name}.{domain}" for domain in get_args(Domain)}
+    found = {domain: points[entry] for domain, entry in keys.items() if entry in points}
+    if not found or _method_and_domain(name)[1] is not None:
+        raise nearest(name, separator_names(), "method")
+    return found
 
 
 def flat(text: object) -> str:
@@ -102,14 +134,14 @@ def setting_names(cls: type) -> list[str]:
     return [p.name for p in inspect.signature(cls).parameters.values() if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)]
 
 
-def create_separator(name: str, settings: Mapping[str, Any] | None = None) -> Separator:
-    """An instance of a method.
+def create_separator(name: str, settings: Mapping[str, Any] | None = None, domain: Domain | None = None) -> Separator:
+    """An instance of a method, of the class that ``separator_class`` gives for ``domain``.
 
     Raises:
         UnknownNameError: no such method or no such setting.
         MethodError: it cannot be loaded, refuses its settings, cannot be created or does not offer the ``Separator`` contract.
     """
-    cls = separator_class(name)
+    cls = separator_class(name, domain)
     with method_code(name, "has no settings that can be listed"):
         known = setting_names(cls)
     for key in settings or {}:

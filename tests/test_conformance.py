@@ -77,7 +77,7 @@ def _broken(name: str) -> Separator:
 
 
 def _validate(monkeypatch: pytest.MonkeyPatch, make: Callable[[], Separator]) -> list[Check]:
-    monkeypatch.setattr(conformance, "create_separator", lambda name, settings=None: make())
+    monkeypatch.setattr(conformance, "create_separator", lambda name, settings=None, domain=None: make())
     return validate_method("subject", load_suite("digits-pairs").tasks["class-split"])
 
 

@@ -9,6 +9,7 @@ from broken_methods import register
 
 from sepbench import registry
 from sepbench.errors import MethodError, SuiteError, UnknownNameError
+from sepbench.protocols import Domain
 
 
 def _with_entry_point(monkeypatch: pytest.MonkeyPatch, value: str, group: str = registry.SEPARATOR_GROUP) -> None:
@@ -90,6 +91,61 @@ def test_a_class_without_a_signature_is_one_line(monkeypatch: pytest.MonkeyPatch
 def test_info_may_come_with_the_instance(monkeypatch: pytest.MonkeyPatch) -> None:
     register(monkeypatch, "toy", "InfoComesWithTheInstance")
     assert registry.create_separator("toy").info.name == "toy"
+
+
+# --- one name, one implementation per domain ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("domain", "cls"), [(None, "Toy"), ("image", "Toy"), ("vector", "Toy"), ("audio", "InfoComesWithTheInstance")])
+def test_a_domain_gets_its_own_implementation_and_else_the_plain_one(monkeypatch: pytest.MonkeyPatch, domain: Domain | None, cls: str) -> None:
+    register(monkeypatch, "toy", "Toy")
+    register(monkeypatch, "toy.audio", "InfoComesWithTheInstance")
+    assert registry.separator_class("toy", domain).__name__ == cls
+    assert type(registry.create_separator("toy", domain=domain)).__name__ == cls
+
+
+def test_an_implementation_is_no_method_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    register(monkeypatch, "toy", "Toy")
+    register(monkeypatch, "toy.audio", "Toy")
+    assert registry.separator_names().count("toy") == 1
+    assert "toy.audio" not in registry.separator_names()
+    assert registry.separator_domains("toy") == [None, "audio"]
+    with pytest.raises(UnknownNameError, match=r"unknown method 'toy.audio'; did you mean toy"):
+        registry.create_separator("toy.audio")
+
+
+def test_a_method_may_have_no_plain_implementation(monkeypatch: pytest.MonkeyPatch) -> None:
+    register(monkeypatch, "toy.audio", "Toy")
+    assert "toy" in registry.separator_names()
+    assert registry.separator_domains("toy") == ["audio"]
+    for domain in (None, "image", "audio"):
+        assert registry.separator_class("toy", domain).__name__ == "Toy"  # type: ignore[arg-type]
+
+
+def test_another_word_after_a_dot_is_part_of_the_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    register(monkeypatch, "toy.fast", "Toy")
+    assert "toy.fast" in registry.separator_names()
+    assert registry.separator_class("toy.fast", "audio").__name__ == "Toy"
+
+
+def test_settings_are_those_of_the_implementation() -> None:
+    """Each has its own, under plain names."""
+    assert registry.create_separator("ica", {"lags": 32}, "audio").lags == 32  # type: ignore[attr-defined]
+    with pytest.raises(UnknownNameError, match="unknown setting of ica 'lags'"):
+        registry.create_separator("ica", {"lags": 32}, "image")
+    with pytest.raises(UnknownNameError, match="unknown setting of ica 'patch'"):
+        registry.create_separator("ica", {"patch": 4}, "audio")
+
+
+@pytest.mark.parametrize("name", registry.separator_names())
+def test_implementations_answer_to_the_method_s_name_and_keep_to_their_domain(name: str) -> None:
+    domains = registry.separator_domains(name)
+    infos = [registry.create_separator(name, domain=domain).info for domain in domains]
+    assert {info.name for info in infos} == {name}
+    assert len({(info.title, info.supervision) for info in infos}) == 1
+    for domain, info in zip(domains, infos, strict=True):
+        assert domain is None or info.domains == {domain}
+    assert sum(len(info.domains) for info in infos) == len(frozenset[str]().union(*(info.domains for info in infos)))
 
 
 @pytest.mark.parametrize(("value", "message"), [("nowhere:SUITE", "cannot be loaded"), ("os:sep", "not a file")])

@@ -63,19 +63,20 @@ def _methods() -> Table:
     from rich.text import Text
 
     from sepbench.errors import SepbenchError
-    from sepbench.registry import create_separator, separator_names
+    from sepbench.registry import create_separator, separator_domains, separator_names
 
     table = Table(title="Methods", title_justify="left")
     for column in ("method", "learns from", "signals", "paper"):
         table.add_column(column, overflow="fold", no_wrap=column in ("method", "learns from"))
     for name in separator_names():
         try:
-            info = create_separator(name).info
+            infos = [create_separator(name, domain=domain).info for domain in separator_domains(name)]
         except SepbenchError as error:
             table.add_row(name, "", "", Text(str(error), style="red"))
             continue
+        info, signals = infos[0], sorted({signal for info in infos for signal in info.domains})
         level = info.supervision + (f", {info.bound} bound" if info.bound and info.supervision != "bound" else "")
-        table.add_row(name, level, ", ".join(sorted(info.domains)), Text(f"{info.title}. {info.paper}"))
+        table.add_row(name, level, ", ".join(signals), Text(f"{info.title}. {'; '.join(dict.fromkeys(info.paper for info in infos))}"))
     return table
 
 

@@ -32,7 +32,7 @@ def validate(
     from sepbench.suites.loader import load_suite
 
     loaded = load_suite(suite)
-    separator = create_separator(method)
+    separator = create_separator(method, domain=loaded.domain)
     if task and task not in loaded.tasks:
         raise nearest(task, list(loaded.tasks), f"task of {suite}")
     chosen = task or _first_task(method, separator, loaded)

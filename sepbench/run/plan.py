@@ -121,7 +121,7 @@ def make_plan(request: RunRequest, suite: Suite) -> Plan:
     for name in request.settings:
         if name not in names:
             raise RequestError(f"--set names method {name!r}, which is not part of this run ({', '.join(names)})")
-    separators = {name: _create(name, request.settings.get(name, {})) for name in names}
+    separators = {name: _create(name, request.settings.get(name, {}), suite.domain) for name in names}
     entries = {name: _entry(name, separator) for name, separator in separators.items()}
     cells = tuple(_cell(task, name, separators[name], request) for task in tasks.values() for name in names)
     return Plan(request, suite, checked_metrics(suite.metrics, [task.spec for task in tasks.values()]), entries, tasks, cells)
@@ -207,10 +207,10 @@ def _check_file_name(name: str, what: str, error: type[SuiteError] | type[Method
         raise error(f"{what} name {name!r} cannot stand in a file name: it must not be empty, start with a dot or contain '/' or '--'")
 
 
-def _create(name: str, settings: Mapping[str, Any]) -> Separator:
+def _create(name: str, settings: Mapping[str, Any], domain: Domain) -> Separator:
     _check_file_name(name, "method", MethodError)
-    _check_kinds(name, settings)  # before the method sees them: a word compared with a number is no message
-    separator = create_separator(name, settings)
+    _check_kinds(name, settings, domain)  # before the method sees them: a word compared with a number is no message
+    separator = create_separator(name, settings, domain)
     _check_info(name, separator.info)
     return separator
 
@@ -241,10 +241,10 @@ def _entry(name: str, separator: Separator) -> MethodEntry:
     return MethodEntry(separator.info, type(separator), settings, weights)
 
 
-def _check_kinds(name: str, settings: Mapping[str, Any]) -> None:
+def _check_kinds(name: str, settings: Mapping[str, Any], domain: Domain) -> None:
     """A word where the default is a number would only fail hours later, inside ``fit``."""
-    cls = separator_class(name)
-    defaults = {f.name: f.default for f in fields(cls)} if is_dataclass(cls) else {}
+    cls = separator_class(name, domain)
+    defaults = {f.name: getattr(f.default, "default", f.default) for f in fields(cls)} if is_dataclass(cls) else {}  # a pydantic field holds it
     for key, value in settings.items():
         default = defaults.get(key, MISSING)
         if default is MISSING or default is None or value is None:

@@ -132,7 +132,8 @@ def grown(there: RunRecord, here: RunRecord) -> RunRecord:
         tasks[name] = task if before is None else task.model_copy(update={"n_planned": max(task.n_planned, before.n_planned)})
     limit = None if there.limit is None or here.limit is None else max(there.limit, here.limit)
     sessions = [*there.sessions, *here.sessions]
-    grid = {name: list(dict.fromkeys([*there.grid.get(name, []), *here.grid.get(name, [])])) for name in tasks}
+    asked = [[*(there.methods_on(name) if name in there.tasks else []), *(here.methods_on(name) if name in here.tasks else [])] for name in tasks]
+    grid = {name: list(dict.fromkeys(methods)) for name, methods in zip(tasks, asked, strict=True)}
     return there.model_copy(update={"tasks": tasks, "methods": there.methods | here.methods, "grid": grid, "limit": limit, "sessions": sessions})
 
 

@@ -127,7 +127,7 @@ def open_session(cell: Cell, plan: Plan, mixture_set: MixtureSet, tell: Callable
         progress=teller,
         **context,
     )
-    separator = create_separator(cell.method, cell.settings)
+    separator = create_separator(cell.method, cell.settings, cell.task.spec.domain)
     teller.enter("fit")
     view = cell.task.view(cell.info.supervision)
     if isinstance(separator, Fitted):

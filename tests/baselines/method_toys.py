@@ -120,3 +120,13 @@ class Digits:
         half = len(self.high) // 2
         mixed = self.low[:half] + self.high[half : 2 * half]
         return ToyView(task, supervision, (self.low, self.high), self.pooled, mixed, self.high[:half])
+
+
+def generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def digit_mixtures(count: int) -> torch.Tensor:
+    """``(count, 1, 8, 8)`` sums of two of scikit-learn's digits."""
+    images = torch.from_numpy(load_digits().images / 16.0).float().unsqueeze(1)
+    return images[:count] + images[count : 2 * count]

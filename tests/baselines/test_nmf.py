@@ -1,4 +1,4 @@
-"""Supervised NMF: planted parts come apart, digits do better than the average, the class-agnostic groups, the contract."""
+"""Supervised NMF of images: planted parts come apart, digits do better than the average, the class-agnostic groups, the contract."""
 
 from __future__ import annotations
 
@@ -6,12 +6,10 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from method_toys import Digits, ToyView, context, mean_psnr, mix, rows_of, toy_task
 
 from baselines.average import Average
-from baselines.nmf import SupervisedNMF, co_activation, group_atoms
+from baselines.nmf import SupervisedNMF
 from sepbench.errors import MethodError, SupervisionError
 from sepbench.protocols import Separator, TaskSpec
 
@@ -101,44 +99,6 @@ def test_classless_tasks_ask_for_no_classes(digits: Digits) -> None:
     assert {accessor for accessor, _ in view.asked} == {"clean"}
     with pytest.raises(SupervisionError):
         fitted(task, ToyView(task, "blind", pooled=digits.pooled))
-
-
-def test_co_activation_by_hand() -> None:
-    """Atoms 0 and 1 work together, 2 alone, 3 never: log 2 for the pair in half of the signals, a hundredth of chance for those that exclude each other."""
-    codes = torch.tensor([[1.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0]], dtype=torch.float64)
-    affinity = co_activation(codes)
-    assert affinity[0, 1].item() == pytest.approx(torch.tensor(2.01).log().item(), abs=1e-6)
-    assert affinity[0, 2].item() == pytest.approx(torch.tensor(0.01).log().item(), abs=1e-6)
-    assert torch.equal(affinity, affinity.T)
-    assert torch.equal(affinity.diagonal(), torch.zeros(4, dtype=torch.float64))
-    assert torch.equal(affinity[3], torch.zeros(4, dtype=torch.float64))
-
-
-@settings(max_examples=30, deadline=None)
-@given(st.integers(1, 6), st.integers(5, 12), st.integers(2, 4), st.floats(0.0, 20.0), st.integers(0, 99))
-def test_groups_share_every_atom_out(batch: int, size: int, groups: int, sharpness: float, seed: int) -> None:
-    g = torch.Generator().manual_seed(seed)
-    codes = torch.rand(batch, size, generator=g, dtype=torch.float64)
-    affinity = torch.randn(size, size, generator=g, dtype=torch.float64)
-    shares = group_atoms(codes, affinity + affinity.T, groups, sharpness)
-    torch.testing.assert_close(shares.sum(1), torch.ones(batch, size, dtype=torch.float64))
-    assert (shares >= 0).all()
-    if sharpness == 0.0:
-        torch.testing.assert_close(shares, torch.full_like(shares, 1.0 / groups))
-
-
-@pytest.mark.parametrize("between", [-1.0, 0.5])
-@pytest.mark.parametrize("groups", [2, 3, 4])
-def test_blocks_of_atoms_become_groups(groups: int, between: float) -> None:
-    """Each block is one group, whatever the order of the atoms, also where all atoms attract each other and one group for all would fit best."""
-    labels = torch.arange(groups).repeat_interleave(3)
-    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(2))
-    labels = labels[order]
-    affinity = torch.where(labels.unsqueeze(0) == labels.unsqueeze(1), 1.0, between).double().fill_diagonal_(0.0)
-    codes = 0.7 + 0.6 * torch.rand(10, len(labels), generator=torch.Generator().manual_seed(3), dtype=torch.float64)
-    found = group_atoms(codes, affinity, groups, 50.0).argmax(1)
-    together = found.unsqueeze(1) == found.unsqueeze(2)
-    assert torch.equal(together, (labels.unsqueeze(0) == labels.unsqueeze(1)).expand(10, -1, -1))
 
 
 def test_black_mixtures_stay_finite(digits: Digits) -> None:

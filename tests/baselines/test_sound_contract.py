@@ -12,16 +12,16 @@ from sound_toys import mixed, sound_task, sounds
 from baselines.average import Average
 from baselines.ft2d import FT2D
 from baselines.hpss import HPSS
-from baselines.ica import SingleChannelICA
+from baselines.ica_audio import SingleChannelAudioICA
 from baselines.ideal_binary_mask import IdealBinaryMask
 from baselines.ideal_ratio_mask import IdealRatioMask
 from baselines.mixture import MixtureAsEstimate
-from baselines.nmf import SupervisedNMF
+from baselines.nmf_audio import SupervisedAudioNMF
 from baselines.nmf_blind import BlindNMF
-from baselines.nmf_semi import SemiSupervisedNMF
+from baselines.nmf_semi_audio import SemiSupervisedAudioNMF
 from baselines.repet import REPET
 from baselines.repet_sim import REPETSim
-from baselines.rpca import RobustPCA
+from baselines.rpca_audio import AudioRobustPCA
 from sepbench.protocols import Mixtures, RunContext, Separator, TaskSpec
 
 LENGTH = 4_000
@@ -38,28 +38,28 @@ def blind(method: Callable[[], Separator]) -> Maker:
 
 def supervised(length: int, operator: str) -> Made:
     task, train = sound_task(length, operator=operator), sounds(6, length, seed=9)
-    method = SupervisedNMF(audio_atoms=6, audio_iterations=10, audio_coding_iterations=10)
+    method = SupervisedAudioNMF(atoms=6, iterations=10, coding_iterations=10)
     method.fit(ToyView(task, "sources", (train[:, 0], train[:, 1])), context(task))
     return method, task
 
 
 def agnostic(length: int, operator: str) -> Made:
     task, train = sound_task(length, ("any", "any"), operator), sounds(6, length, seed=9)
-    method = SupervisedNMF(audio_shared_atoms=8, audio_iterations=10, audio_coding_iterations=10)
+    method = SupervisedAudioNMF(shared_atoms=8, iterations=10, coding_iterations=10)
     method.fit(ToyView(task, "prior", pooled=train.flatten(0, 1)), context(task))
     return method, task
 
 
 def semi(length: int, operator: str) -> Made:
     task, train = sound_task(length, operator=operator, observed=0), sounds(6, length, seed=9)
-    method = SemiSupervisedNMF(atoms=6, iterations=10, coding_iterations=20)
+    method = SemiSupervisedAudioNMF(atoms=6, iterations=10, coding_iterations=20)
     method.fit(ToyView(task, "mixtures+one", mixed=mixed(train[:3]).values, one=train[3:, 0]), context(task))
     return method, task
 
 
 MAKERS: dict[str, Maker] = {
-    "rpca": blind(RobustPCA),
-    "ica": blind(lambda: SingleChannelICA(lags=16, audio_components=6)),
+    "rpca": blind(AudioRobustPCA),
+    "ica": blind(lambda: SingleChannelAudioICA(lags=16, components=6)),
     "nmf-blind": blind(lambda: BlindNMF(components=6, iterations=20)),
     "nmf": supervised,
     "nmf-agnostic": agnostic,
@@ -102,7 +102,7 @@ def test_estimates_mix_to_the_mixture(name: str, operator: str) -> None:
     assert torch.equal(before, mixtures.values)
 
 
-@pytest.mark.parametrize(("method", "classes"), [(RobustPCA, "speech"), (HPSS, "drums"), (REPET, "speech"), (REPETSim, "vocals"), (FT2D, "speech")])
+@pytest.mark.parametrize(("method", "classes"), [(AudioRobustPCA, "speech"), (HPSS, "drums"), (REPET, "speech"), (REPETSim, "vocals"), (FT2D, "speech")])
 def test_parts_are_put_into_slots_before_they_are_divided_by_the_weights(method: Callable[[], Separator], classes: str) -> None:
     """The named part comes first here, and second in the method's own order; the weights of the two slots differ."""
     mixtures = mixed(sounds(3, LENGTH), "gain")
@@ -127,7 +127,7 @@ def test_a_row_depends_on_its_mixture_alone_bit_for_bit(name: str, monkeypatch: 
     assert torch.equal(singly, whole)
     monkeypatch.setattr("baselines.decomposition.masks.CHUNK_BINS", 1)
     monkeypatch.setattr("baselines.ideal_ratio_mask.CHUNK_BINS", 1)
-    monkeypatch.setattr("baselines.rpca._SPECTROGRAM_CHUNK", 1)
+    monkeypatch.setattr("baselines.rpca_audio._CHUNK", 1)
     assert torch.equal(method.separate(mixtures, ctx), whole)
 
 

@@ -77,7 +77,7 @@ def test_scores_from_disk_give_the_same_rows(tmp_path: Path) -> None:
 
     run = SyntheticRun(n=6).fail("nmf", 2)
     store = RunStore.open(Path(run.save(tmp_path / "run")))
-    frame = build_leaderboard(store.read_scores(), store.read_run(), store.read_cells(), run.suite)
+    frame = build_leaderboard(store.read_scores(), store.read_run().mapping(), {key: cell.mapping() for key, cell in store.read_cells().items()}, run.suite)
     assert format_leaderboard(frame) == format_leaderboard(run.frame())
 
 

@@ -42,6 +42,14 @@ def test_default_is_the_suites_methods_on_its_test_tasks(digits: Suite) -> None:
     assert everything.n_planned("class-split") == digits.tasks["class-split"].n_examples
 
 
+def test_a_method_of_several_domains_is_planned_for_the_suite_s(digits: Suite, monkeypatch: pytest.MonkeyPatch) -> None:
+    register(monkeypatch, "toy", "Toy")
+    register(monkeypatch, "toy.audio", "InfoComesWithTheInstance")
+    for domain, cls in (("image", "Toy"), ("audio", "InfoComesWithTheInstance")):
+        plan = make_plan(RunRequest("digits-pairs", ("toy",), device="cpu"), replace(digits, domain=domain))
+        assert plan.methods["toy"].cls.__name__ == cls
+
+
 def test_a_validation_task_runs_when_named(planned: Planned) -> None:
     plan = planned("halves", tasks=("class-split-val",), limit=None)
     assert [cell.task.split for cell in plan.cells] == ["validation"]

@@ -78,7 +78,7 @@ def test_basis_and_the_exact_sampler_run_and_the_exact_one_is_better(exact_plan:
     means = scores.groupby(["method", "metric"], observed=True)["value"].mean()
     for metric in ("energy_distance", "posterior_mean_error", "posterior_cov_error"):  # ten steps per level are far too few for BASIS
         assert means["exact-posterior", metric] < means["basis-ncsn", metric]
-    assert {store.read_cells()["d2", method]["samples"] for method in ("exact-posterior", "basis-ncsn")} == {256}
+    assert {store.read_cells()["d2", method].samples for method in ("exact-posterior", "basis-ncsn")} == {256}
     assert abs(means["exact-posterior", "c2st"] - 0.5) < 0.05
 
 

@@ -1,0 +1,135 @@
+"""Whitening and symmetric FastICA of a batch; for ``ica`` on images and on audio.
+
+Hyvarinen, IEEE Trans. Neural Networks 10(3), 1999; Hyvarinen, Karhunen and Oja, "Independent Component Analysis" (2001), Table 8.4, with
+g = tanh: W <- E[g(W z) z^T] - diag(E[g'(W z)]) W,  W <- (W W^T)^-1/2 W; after five steps stabilised.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+CHUNK_ELEMENTS = {"cpu": 1 << 21, "cuda": 1 << 25}
+"""Elements of the observations worked on at a time: 16 MiB per float64 work array on the CPU; a GPU wants more at once."""
+
+_DAMPING = 0.7
+_LEAST_CURVATURE = 0.2
+"""Of the stabilised steps. With these no example of 200 digit pairs depends on perturbations of 1e-12; at damping 1 a third do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Whitening:
+    """White observations and the way back.
+
+    Attributes:
+        white: ``(B, d, n)`` with mean 0 and, where the observations have that many dimensions, covariance 1.
+        matrix: ``(B, d, D)``, from centred observations to ``white``.
+        inverse: ``(B, D, d)``, back to the projection of the centred observations on the d directions.
+    """
+
+    white: torch.Tensor
+    matrix: torch.Tensor
+    inverse: torch.Tensor
+
+
+def whiten(observations: torch.Tensor, components: int | None = None, ridge: float = 1e-6) -> Whitening:
+    """PCA whitening of each example.
+
+    Args:
+        observations: ``(B, D, n)`` float64, n samples of D dimensions.
+        components: d, the leading principal directions that are kept; all by default.
+        ridge: added to the variances, in units of the largest one, so that directions without variance stay (nearly) zero.
+    """
+    centred = observations - observations.mean(-1, keepdim=True)
+    matrix, inverse = principal_directions(centred @ centred.mT / observations.shape[-1], components, ridge)
+    return Whitening(matrix @ centred, matrix, inverse)
+
+
+def principal_directions(covariance: torch.Tensor, components: int | None = None, ridge: float = 1e-6) -> tuple[torch.Tensor, torch.Tensor]:
+    """``matrix`` and ``inverse`` of ``Whitening`` from covariances ``(B, D, D)``; the rest as for ``whiten``."""
+    variances, vectors = torch.linalg.eigh(covariance)
+    kept = covariance.shape[1] if components is None else min(components, covariance.shape[1])
+    variances, vectors = variances[:, -kept:].flip(-1).clamp(min=0.0), vectors[:, :, -kept:].flip(-1)
+    floor = (ridge * variances[:, :1]).clamp(min=torch.finfo(variances.dtype).tiny)
+    scale = (variances + floor).sqrt()
+    return vectors.mT / scale.unsqueeze(-1), vectors * scale.unsqueeze(-2)
+
+
+def decorrelate(unmixing: torch.Tensor) -> torch.Tensor:
+    """``(W W^T)^-1/2 W``, the orthogonal matrix nearest to W (symmetric decorrelation), of each ``(B, d, d)``."""
+    values, vectors = torch.linalg.eigh(unmixing @ unmixing.mT)
+    nearest: torch.Tensor = (vectors / values.clamp(min=torch.finfo(values.dtype).tiny).sqrt().unsqueeze(-2)) @ (vectors.mT @ unmixing)
+    return nearest
+
+
+@dataclass(frozen=True, slots=True)
+class Unmixing:
+    """What ``fast_ica`` returns: orthogonal ``(B, d, d)``, iterations ``(B,)`` int64, converged ``(B,)`` bool."""
+
+    matrix: torch.Tensor
+    iterations: torch.Tensor
+    converged: torch.Tensor
+
+
+def fast_ica(white: torch.Tensor, start: torch.Tensor | None = None, *, plain_steps: int = 5, max_iterations: int = 200, tolerance: float = 1e-4) -> Unmixing:
+    """Symmetric FastICA with the log cosh contrast on each example of a batch.
+
+    The first steps are Hyvarinen's. On few samples, or where components are nearly Gaussian, these jump about for ever and a rounding error
+    decides where they end (half of all 8 x 8 digit pairs). So the steps after them are stabilised: every component keeps the sign of its
+    kurtosis (is it peaked or flat?), which makes the fixed points of FastICA the maxima of one smooth contrast, and W is turned uphill by
+    0.7 of the Newton step of Ablin, Cardoso and Gramfort ("Faster ICA under orthogonal constraint", ICASSP 2018).
+
+    Each example stops by its own rule, when no row would turn by more than ``sqrt(2 tolerance)`` radians; for plain steps that is scikit-learn's
+    ``max_i | |<w_i new, w_i old>| - 1 | < tolerance``. Its result does not depend on the rest of the batch.
+
+    Args:
+        white: ``(B, d, n)`` whitened observations, float64 recommended.
+        start: ``(B, d, d)`` first unmixing matrix, made orthogonal; the identity by default.
+        plain_steps: steps before stabilisation.
+        max_iterations: an end for examples that do not converge.
+        tolerance: of the stopping rule.
+    """
+    batch, size, _ = white.shape
+    eye = torch.eye(size, dtype=white.dtype, device=white.device).expand(batch, size, size)
+    matrix = eye.clone() if start is None else decorrelate(start)
+    iterations = torch.zeros(batch, dtype=torch.int64, device=white.device)
+    converged = torch.zeros(batch, dtype=torch.bool, device=white.device)
+    active, signs = torch.arange(batch, device=white.device), torch.ones(batch, size, dtype=white.dtype, device=white.device)
+    for step in range(max_iterations):
+        if active.numel() == 0:
+            break
+        old = matrix[active]
+        cross, slope = _response(old, white)
+        if step < plain_steps:
+            new = decorrelate((cross - torch.diag_embed(slope)) @ old)
+            turned = ((new * old).sum(-1).abs() - 1.0).abs().amax(-1)
+            signs = torch.where(cross.diagonal(dim1=1, dim2=2) < slope, -1.0, 1.0).to(white.dtype)
+        else:
+            turn = _uphill(cross, slope, signs)
+            new = decorrelate(old + _DAMPING * turn @ old)
+            turned = turn.square().sum(-1).amax(-1) / 2
+        matrix[active] = new
+        iterations[active] += 1
+        done = turned < tolerance
+        if bool(done.any()):
+            converged[active[done]] = True
+            active, signs, white = active[~done], signs[~done], white[~done]
+    return Unmixing(matrix, iterations, converged)
+
+
+def _response(unmixing: torch.Tensor, white: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """``E[g(y) y^T]`` ``(B, d, d)`` and ``E[g'(y)]`` ``(B, d)`` for y = W z and g = tanh."""
+    components = unmixing @ white
+    response = torch.tanh(components)
+    samples = white.shape[-1]
+    # E[g'] = 1 - E[tanh^2], by a norm: no third array of the size of the responses.
+    slope = 1.0 - torch.linalg.vector_norm(response, dim=-1).square() / samples
+    return response @ components.mT / samples, slope
+
+
+def _uphill(cross: torch.Tensor, slope: torch.Tensor, signs: torch.Tensor) -> torch.Tensor:
+    """Antisymmetric ``(B, d, d)``: the approximate Newton step for ``sum_i signs_i E[log cosh y_i]``, curvatures bounded from below."""
+    curvature = signs * (cross.diagonal(dim1=1, dim2=2) - slope)
+    gradient = signs.unsqueeze(-1) * cross
+    return (gradient - gradient.mT) / (curvature.unsqueeze(-1) + curvature.unsqueeze(-2)).clamp(min=_LEAST_CURVATURE)
