@@ -19,7 +19,7 @@ import pandas as pd
 import torch
 
 from sepbench.metrics.assignment import best_assignment, matched
-from sepbench.metrics.catalogue import get_metric
+from sepbench.metrics.catalogue import pair_metric
 from sepbench.noise import NoiseSource
 from sepbench.protocols import RunContext
 from sepbench.registry import create_separator
@@ -48,7 +48,7 @@ def separated(method: str, task: Any, examples: int) -> torch.Tensor:
 
 def scores(estimates: torch.Tensor, references: torch.Tensor, task: Any) -> dict[str, torch.Tensor]:
     """``(B, 2)`` dB of drums and bass for each way to say which estimate is which."""
-    pairwise = get_metric("sdr", task.spec).pairwise(estimates, references)
+    pairwise = pair_metric("sdr", task.spec).pairwise(estimates, references)
     return {
         "best assignment": matched(pairwise, best_assignment(pairwise)),
         "nussl's order": pairwise.diagonal(dim1=1, dim2=2),

@@ -19,6 +19,10 @@ class UnknownNameError(SepbenchError):
     """A name is not registered; the message offers the nearest names."""
 
 
+class NameClaimedError(SepbenchError):
+    """Two installed distributions register one name in one group; the message names both."""
+
+
 class SupervisionError(SepbenchError):
     """A method asked for more than its declared supervision level hands out."""
 
@@ -29,3 +33,7 @@ class UnsupportedTaskError(SepbenchError):
 
 class MethodError(SepbenchError):
     """A method broke its contract: wrong shape, wrong dtype, non-finite values, mutated inputs."""
+
+
+class MetricError(SepbenchError):
+    """A metric cannot be loaded or broke its contract: no kind of metric, wrong shape, wrong dtype."""

@@ -1,10 +1,7 @@
 """The contracts of sepbench: read this file first.
 
-A benchmark run is a pipeline of frozen things::
-
-    data -> mixture set -> separator -> estimates -> scores -> leaderboard
-
-Shapes and ranges, everywhere in the project:
+A benchmark run is a pipeline of frozen things: data -> mixture set -> separator -> estimates -> scores -> leaderboard.
+Metrics have a file of their own, ``metrics/kinds.py``. Shapes and ranges, everywhere in the project:
 
 ==================  ======================  ===========================================
 images              ``(B, C, H, W)``        float32 in [0, 1]
@@ -131,35 +128,27 @@ class MixingOperator(Protocol):
 
     def matrix(self) -> torch.Tensor:
         """``A``: ``(1, n)`` float64, or ``(B, 1, n)`` where it differs between examples."""
-        ...
 
     def gram(self) -> torch.Tensor:
         """``A A^T``: ``()`` or ``(B,)`` float64, the squared norm of the row; its step sizes bound every gradient method."""
-        ...
 
     def forward(self, sources: torch.Tensor) -> torch.Tensor:
         """Sources ``(B, K, ...)`` to mixtures ``(B, ...)``."""
-        ...
 
     def adjoint(self, mixtures: torch.Tensor) -> torch.Tensor:
         """``A^T m``: mixtures ``(B, ...)`` to ``(B, K, ...)``, with <A x, m> = <x, A^T m>."""
-        ...
 
     def pseudo_inverse(self, mixtures: torch.Tensor) -> torch.Tensor:
         """``A^T (A A^T)^-1 m``: the sources of least norm that explain the mixture exactly."""
-        ...
 
     def output_range(self, low: float, high: float) -> tuple[float, float]:
         """Range of the mixture for sources in [low, high]."""
-        ...
 
     def select(self, rows: torch.Tensor) -> MixingOperator:
         """The operator of a subset of the batch (int64 positions); itself where all examples share one matrix."""
-        ...
 
     def to(self, device: str | torch.device) -> MixingOperator:
         """The same operator with its weights on ``device``, so that no use of it there copies them."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,18 +220,15 @@ class SignalSet(Protocol):
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of one signal, without the batch axis."""
-        ...
 
     @property
     def labels(self) -> torch.Tensor:
         """``(N,)`` int64 class numbers; zeros where the data set has no classes."""
-        ...
 
     def __len__(self) -> int: ...
 
     def load(self, indices: torch.Tensor | Sequence[int]) -> torch.Tensor:
         """Signals ``(n, *shape)`` float32 on the CPU: images in [0, 1], audio as stored. Any order, repetition allowed."""
-        ...
 
 
 class TrainingRows(Protocol):
@@ -252,14 +238,13 @@ class TrainingRows(Protocol):
 
     def load(self, indices: torch.Tensor | Sequence[int]) -> torch.Tensor:
         """Signals ``(n, ...)`` float32 on the CPU, transformed as the suite's are. Any order, repetition allowed."""
-        ...
 
 
 class TrainingView(Protocol):
     """Training data, cut to what the method's supervision level allows.
 
-    All from the training split, float32 on the CPU in the range of the suite's sources, in a fixed order. Each accessor raises
-    ``SupervisionError`` at a level that does not include it. ``limit`` returns the first so many.
+    All from the training split, float32 on the CPU in the range of the suite's sources, in a fixed order; ``limit`` returns the first so many.
+    Each accessor raises ``SupervisionError`` at a level that does not include it, and ``prior`` on tasks without ``TaskSpec.analytic_prior``.
 
     =============  ========================================
     level          accessors
@@ -270,8 +255,6 @@ class TrainingView(Protocol):
     prior          ``clean``, ``prior``
     sources        ``clean``, ``sources``, ``prior``
     =============  ========================================
-
-    ``prior`` is there only on tasks with ``TaskSpec.analytic_prior``.
     """
 
     @property
@@ -282,27 +265,21 @@ class TrainingView(Protocol):
 
     def mixtures(self, limit: int | None = None) -> torch.Tensor:
         """Training mixtures ``(N, ...)``; their sources are disjoint from ``observed``."""
-        ...
 
     def observed(self, limit: int | None = None) -> torch.Tensor:
         """Clean samples ``(N, ...)`` of the one observed class."""
-        ...
 
     def clean(self, limit: int | None = None) -> torch.Tensor:
         """Clean samples ``(N, ...)`` of all classes, pooled and without labels, in the data set's order."""
-        ...
 
     def sources(self, slot: int, limit: int | None = None) -> torch.Tensor:
         """Clean samples ``(N, ...)`` of the class that source ``slot`` is drawn from."""
-        ...
 
     def rows(self, what: Literal["mixtures", "observed", "clean", "sources"], slot: int = 0) -> TrainingRows:
         """The same signals as the accessor ``what`` hands out, by index; ``slot`` counts for ``sources`` only."""
-        ...
 
     def prior(self, slot: int) -> ScorePrior:
-        """The true distribution of source ``slot``, in closed form; SupervisionError on tasks that have none."""
-        ...
+        """The true distribution of source ``slot``, in closed form."""
 
 
 @runtime_checkable
@@ -318,15 +295,12 @@ class Separator(Protocol):
 
     def supports(self, task: TaskSpec) -> Support:
         """Whether this task can be taken; a caveat or the reason in ``note``."""
-        ...
 
     def fit(self, view: TrainingView, ctx: RunContext) -> None:
         """Learn from what the supervision level hands out. Called once per task; must be reproducible from ``ctx.seed``."""
-        ...
 
     def separate(self, mixtures: Mixtures, ctx: RunContext) -> torch.Tensor:
         """Estimates ``(B, K, ...)`` float32 on ``ctx.device``. Row b depends on mixture b and its example id alone."""
-        ...
 
 
 @runtime_checkable
@@ -335,11 +309,9 @@ class Fitted(Protocol):
 
     def save(self, folder: Path) -> None:
         """Write what was learnt into an empty folder."""
-        ...
 
     def load(self, folder: Path, ctx: RunContext) -> None:
         """Read it from there, onto ``ctx.device``; called instead of ``fit``."""
-        ...
 
 
 class Trainer(Protocol):
@@ -360,7 +332,7 @@ class Trainer(Protocol):
         command: str,
         progress: Callable[[float, str], None],
     ) -> Path:
-        """Train on a data set's training split, or go on where ``folder`` stands.
+        """Train on a data set's training split, or go on where ``folder`` stands; returns the path of the weights.
 
         Args:
             signals: the split.
@@ -373,11 +345,7 @@ class Trainer(Protocol):
             device: ``cpu`` or ``cuda``.
             command: the command line, for the card.
             progress: told the fraction done and one line of text.
-
-        Returns:
-            The path of the weights.
         """
-        ...
 
 
 @runtime_checkable
@@ -386,7 +354,6 @@ class PosteriorSampler(Protocol):
 
     def sample(self, mixtures: Mixtures, n: int, ctx: RunContext) -> torch.Tensor:
         """``(B, N, K, ...)`` independent draws."""
-        ...
 
 
 @runtime_checkable
@@ -395,25 +362,21 @@ class HasLogProb(Protocol):
 
     def log_prob(self, sources: torch.Tensor) -> torch.Tensor:
         """``(B, K, ...)`` sources -> ``(B, K)`` log densities in nats."""
-        ...
 
 
 @runtime_checkable
 class ScorePrior(Protocol):
     """A prior over clean sources, smoothed by Gaussian noise: all that a sampler needs to know of the sources.
 
-    ``p_sigma`` is the density of ``x + sigma * n`` with x from the prior and n standard normal. Both methods take noisy sources
-    ``(M, ...)`` and a noise level, one number or ``(M,)``, in units of the sources; Tweedie's formula ties them together:
-    ``score = (denoise - x) / sigma**2``.
+    ``p_sigma`` is the density of ``x + sigma * n``, x from the prior, n standard normal. Both methods take noisy sources ``(M, ...)`` and a noise
+    level, one number or ``(M,)``, in units of the sources. Tweedie's formula ties them together: ``score = (denoise - x) / sigma**2``.
     """
 
     def score(self, x: torch.Tensor, sigma: float | torch.Tensor) -> torch.Tensor:
         """Gradient of ``log p_sigma`` at x, ``(M, ...)``."""
-        ...
 
     def denoise(self, x: torch.Tensor, sigma: float | torch.Tensor) -> torch.Tensor:
         """Posterior mean of the clean source given the noisy x, ``(M, ...)``."""
-        ...
 
 
 @runtime_checkable
@@ -422,7 +385,6 @@ class HasDensity(Protocol):
 
     def log_prob(self, x: torch.Tensor) -> torch.Tensor:
         """``log p(x)`` in nats of clean sources ``(M, ...)``, ``(M,)`` float64."""
-        ...
 
 
 @runtime_checkable
@@ -431,70 +393,3 @@ class HasScorePrior(Protocol):
 
     def score_prior(self, slot: int) -> ScorePrior:
         """The prior of source ``slot``."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class MetricInfo:
-    """What a metric says of itself.
-
-    Attributes:
-        name: key, as in suites and leaderboards.
-        unit: ``dB``, ``1`` for pure numbers.
-        higher_is_better: direction of improvement.
-        domains: signals it is defined for.
-        per: ``source`` (one value per example and source), ``mixture`` (one per example), or ``posterior`` (one per example, of all its
-            posterior draws together; see ``PosteriorMetric``).
-        source: where the formula comes from.
-        assigned_by: the metric whose best assignment is used on permutation tasks; its own name if it assigns itself.
-    """
-
-    name: str
-    unit: str
-    higher_is_better: bool
-    domains: frozenset[Domain]
-    per: Literal["source", "mixture", "posterior"]
-    source: str
-    assigned_by: str
-
-
-class Metric(Protocol):
-    """One value per example and source, unreduced: means and intervals are made in ``results/``."""
-
-    @property
-    def info(self) -> MetricInfo: ...
-
-    def pairwise(self, estimates: torch.Tensor, references: torch.Tensor) -> torch.Tensor:
-        """``(B, K, ...)`` twice -> ``(B, K, K)`` float64; entry [b, i, j] scores estimate i against reference j (``per='source'``)."""
-        ...
-
-    def mixture_score(self, estimates: torch.Tensor, mixtures: Mixtures) -> torch.Tensor:
-        """``(B,)`` float64 (``per='mixture'``)."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class PosteriorReference:
-    """The exact posterior of a batch of mixtures, float64 on the CPU; sources are flattened, D numbers each.
-
-    Attributes:
-        mean: ``(B, K * D)``.
-        covariance: ``(B, K * D, K * D)``; singular where the mixture is free of noise.
-        draws: ``(B, M, K * D)`` exact independent draws, the same in every run.
-    """
-
-    mean: torch.Tensor
-    covariance: torch.Tensor
-    draws: torch.Tensor
-
-
-@runtime_checkable
-class PosteriorMetric(Protocol):
-    """Compares a sampler's draws with the exact posterior (``per='posterior'``); one value per example."""
-
-    @property
-    def info(self) -> MetricInfo: ...
-
-    def posterior_score(self, draws: torch.Tensor, reference: PosteriorReference) -> torch.Tensor:
-        """``(B, N, K * D)`` float64 draws -> ``(B,)`` float64."""
-        ...

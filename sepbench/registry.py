@@ -1,4 +1,4 @@
-"""Lookup of methods and suites by name, through entry points, loaded only when asked for.
+"""Lookup by name, through entry points, loaded only when asked for: methods, suites, metrics, data sets, trainers and backends.
 
 A third party registers in its own ``pyproject.toml``::
 
@@ -8,7 +8,14 @@ A third party registers in its own ``pyproject.toml``::
     [project.entry-points."sepbench.suites"]
     my-suite = "my_package:SUITE"        # a pathlib.Path (or str) of a suite's TOML file
 
-The project's own methods in ``baselines/`` are registered in just this way.
+    [project.entry-points."sepbench.metrics"]
+    my_metric = "my_package:MY_METRIC"   # an object of one of the kinds in sepbench.metrics.kinds
+
+    [project.entry-points."sepbench.datasets"]
+    my-data = "my_package:MY_DATA"       # a sepbench.data.datasets.DataSet
+
+The project's own methods, metrics and data sets are registered in just this way. A name belongs to one distribution: if two claim it in one
+group, it is listed, and whoever asks for it gets an error that names both; all other names work as ever.
 
 A method that is another algorithm on another kind of signal has one implementation per domain, under one name::
 
@@ -23,21 +30,119 @@ and ``info.name`` of all of them is the method's name. The plain entry serves al
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+import sys
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from difflib import get_close_matches
+from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, NoReturn, get_args
 
-from sepbench.errors import MethodError, SepbenchError, SuiteError, UnknownNameError
-from sepbench.protocols import Domain, MethodInfo, Separator
+from sepbench.errors import DataError, MethodError, MetricError, NameClaimedError, SepbenchError, SuiteError, UnknownNameError
+from sepbench.protocols import Domain, MethodInfo, Separator, Trainer
 from sepbench.resources import suites_root
 
 SEPARATOR_GROUP = "sepbench.separators"
 SUITE_GROUP = "sepbench.suites"
+METRIC_GROUP = "sepbench.metrics"
+DATASET_GROUP = "sepbench.datasets"
 TRAINER_GROUP = "sepbench.trainers"
+BACKEND_GROUP = "sepbench.backends"
+
+# Group -> (what its names are, in messages; the error of an entry that cannot be loaded).
+_GROUPS: Mapping[str, tuple[str, type[SepbenchError]]] = {
+    SEPARATOR_GROUP: ("method", MethodError),
+    SUITE_GROUP: ("suite", SuiteError),
+    METRIC_GROUP: ("metric", MetricError),
+    DATASET_GROUP: ("data set", DataError),
+    TRAINER_GROUP: ("trainer", MethodError),
+    BACKEND_GROUP: ("backend", SepbenchError),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """Stands in for the entry point of a name that several distributions claim.
+
+    Attributes:
+        name, group: as of an entry point.
+        claims: each distribution with what it registers.
+    """
+
+    name: str
+    group: str
+    claims: tuple[str, ...]
+
+    @property
+    def value(self) -> str:
+        return " and ".join(self.claims)
+
+    def load(self) -> NoReturn:
+        """Refuse: neither of them is the right one.
+
+        Raises:
+            NameClaimedError: always.
+        """
+        raise NameClaimedError(f"{_GROUPS[self.group][0]} {self.name!r} is claimed by {self.value}; uninstall all but one of them, or rename one")
+
+
+Point = EntryPoint | Claimed
+
+
+def points(group: str) -> dict[str, Point]:
+    """All entries of a group by name; nothing is imported. What is installed is looked up once per ``sys.path``."""
+    return dict(_points(group, tuple(sys.path)))
+
+
+@cache  # 10 ms a time, and scoring asks for metrics at every block
+def _points(group: str, path: tuple[str, ...]) -> dict[str, Point]:
+    by_name: dict[str, list[EntryPoint]] = {}
+    for point in entry_points(group=group):  # of a distribution that is found twice on the path, Python counts the first
+        by_name.setdefault(point.name, []).append(point)
+    return {name: _only_one(name, group, claimants) for name, claimants in by_name.items()}
+
+
+def _only_one(name: str, group: str, claimants: list[EntryPoint]) -> Point:
+    if len(claimants) > 1:  # asked only then: the name of a distribution stands in a file of its own
+        claimants = list({_distribution(point): point for point in claimants}.values())
+    return claimants[0] if len(claimants) == 1 else Claimed(name, group, tuple(claim for point in claimants for claim in _claims(point)))
+
+
+def _claims(point: Point) -> tuple[str, ...]:
+    return point.claims if isinstance(point, Claimed) else (f"{_distribution(point)} ({point.value})",)
+
+
+def _distribution(point: EntryPoint) -> str:
+    return point.dist.name if point.dist is not None else "a package without a name"
+
+
+def load_entry(group: str, name: str) -> Any:
+    """What an entry of a group names.
+
+    Raises:
+        UnknownNameError: no such entry; the message offers the nearest names.
+        NameClaimedError: several distributions claim the name; the message says which.
+        SepbenchError: it cannot be imported; ``MethodError`` of methods and trainers, ``SuiteError``, ``MetricError`` or ``DataError``.
+    """
+    found = points(group)
+    what, _ = _GROUPS[group]
+    if not found:
+        raise UnknownNameError(f"no {what} {name!r}: none is registered; if sepbench has been updated, install it again (pip install)")
+    if name not in found:
+        raise nearest(name, sorted(found), what)
+    return _load(found[name])
+
+
+def _load(point: Point) -> Any:
+    what, becomes = _GROUPS[point.group]
+    try:
+        return point.load()
+    except NameClaimedError:
+        raise
+    except (Exception, SystemExit) as error:  # whatever a third party's module raises, it must not take the command line down
+        raise becomes(f"{what} {point.name!r} ({point.value}) cannot be loaded: {_reason(error)}") from error
 
 
 def nearest(name: str, known: list[str], what: str) -> UnknownNameError:
@@ -47,8 +152,8 @@ def nearest(name: str, known: list[str], what: str) -> UnknownNameError:
     return UnknownNameError(f"unknown {what} {name!r}; {hint}")
 
 
-def _separators() -> dict[str, EntryPoint]:
-    return {point.name: point for point in entry_points(group=SEPARATOR_GROUP)}
+def _separators() -> dict[str, Point]:
+    return points(SEPARATOR_GROUP)
 
 
 def separator_names() -> list[str]:
@@ -76,6 +181,8 @@ def separator_class(name: str, domain: Domain | None = None) -> type:
     point = points.get(domain) or points.get(None) or next(iter(points.values()))
     try:
         loaded = point.load()
+    except NameClaimedError:
+        raise
     except (Exception, SystemExit) as error:  # whatever a third party's module raises, it must not take the command line down
         raise MethodError(f"method {name!r} ({point.value}) cannot be loaded: {_reason(error)}") from error
     if not callable(loaded):
@@ -89,7 +196,7 @@ def _method_and_domain(entry: str) -> tuple[str, Domain | None]:
     return next(((name, domain) for domain in get_args(Domain) if name and domain == ending), (entry, None))
 
 
-def _implementations(name: str) -> dict[Domain | None, EntryPoint]:
+def _implementations(name: str) -> dict[Domain | None, Point]:
     points = _separators()
     keys: dict[Domain | None, str] = {None: name} | {domain: f"{name}.{domain}" for domain in get_args(Domain)}
     found = {domain: points[entry] for domain, entry in keys.items() if entry in points}
@@ -176,27 +283,24 @@ def settings_of(separator: object) -> dict[str, Any]:
     return dict(getattr(separator, "settings", {}))
 
 
-def trainer(name: str) -> Callable[..., Path]:
-    """The trainer of a kind of prior, for ``sepbench train``; see ``cli/train.py`` for what it is called with.
+def trainer(name: str) -> Trainer:
+    """The trainer of a kind of prior, for ``sepbench train``.
 
     Raises:
         UnknownNameError: no such trainer.
-        MethodError: it cannot be loaded.
+        NameClaimedError: several distributions claim the name.
+        MethodError: it cannot be loaded or called.
     """
-    points = {point.name: point for point in entry_points(group=TRAINER_GROUP)}
-    if name not in points:
-        raise nearest(name, sorted(points), "trainer")
-    try:
-        loaded: Callable[..., Path] = points[name].load()
-    except Exception as error:
-        raise MethodError(f"trainer {name!r} ({points[name].value}) cannot be loaded: {type(error).__name__}: {error}") from error
-    return loaded
+    loaded = load_entry(TRAINER_GROUP, name)
+    if not callable(loaded):
+        raise MethodError(f"trainer {name!r} ({points(TRAINER_GROUP)[name].value}) is of type {type(loaded).__name__}; see sepbench.protocols.Trainer")
+    return loaded  # type: ignore[no-any-return]
 
 
-def _suites() -> dict[str, Path | EntryPoint]:
-    found: dict[str, Path | EntryPoint] = {path.stem: path for path in sorted(suites_root().glob("*.toml"))}
-    for point in entry_points(group=SUITE_GROUP):
-        found.setdefault(point.name, point)
+def _suites() -> dict[str, Path | Point]:
+    found: dict[str, Path | Point] = {path.stem: path for path in sorted(suites_root().glob("*.toml"))}
+    for name, point in points(SUITE_GROUP).items():
+        found[name] = Claimed(name, SUITE_GROUP, ("sepbench (built in)", *_claims(point))) if name in found else point
     return found
 
 
@@ -210,6 +314,7 @@ def suite_path(name: str) -> Path:
 
     Raises:
         UnknownNameError: no such suite.
+        NameClaimedError: several distributions claim the name, sepbench with its built-in suites among them.
         SuiteError: a third party's entry point does not lead to a file.
     """
     suites = _suites()
@@ -218,10 +323,10 @@ def suite_path(name: str) -> Path:
     found = suites[name]
     if isinstance(found, Path):
         return found
-    try:
-        path = Path(found.load())
-    except Exception as error:
-        raise SuiteError(f"suite {name!r} ({found.value}) cannot be loaded: {type(error).__name__}: {error}") from error
+    loaded = _load(found)
+    if not isinstance(loaded, (str, Path)):
+        raise SuiteError(f"suite {name!r} ({found.value}) is of type {type(loaded).__name__}; its entry point must name the path of a TOML file")
+    path = Path(loaded)
     if not path.is_file():
         raise SuiteError(f"suite {name!r} points at {path}, which is not a file")
     return path

@@ -16,7 +16,7 @@ from itertools import pairwise
 
 import torch
 
-from sepbench.metrics.catalogue import get_metric
+from sepbench.metrics.catalogue import pair_metric
 from sepbench.noise import NoiseSource
 from sepbench.protocols import Mixtures, ScorePrior, TaskSpec
 
@@ -84,7 +84,7 @@ def by_truth(draws: torch.Tensor, references: torch.Tensor, spec: TaskSpec, metr
     """The oracle: the metric itself against the true sources ``(B, K, ...)``, best assignment where the task allows it."""
     from sepbench.metrics.assignment import best_assignment
 
-    chosen = get_metric(metric, spec)
+    chosen = pair_metric(metric, spec)
     count = draws.shape[1]
     pairwise = chosen.pairwise(draws.flatten(0, 1), references.repeat_interleave(count, dim=0))
     if not chosen.info.higher_is_better:

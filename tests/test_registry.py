@@ -1,20 +1,30 @@
-"""Lookup by name: nearest names, settings, broken third parties."""
+"""Lookup by name: nearest names, settings, broken third parties, and names that two distributions claim."""
 
 from __future__ import annotations
 
-from importlib.metadata import EntryPoint
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from broken_methods import register
+from third_parties import install, package
 
 from sepbench import registry
-from sepbench.errors import MethodError, SuiteError, UnknownNameError
+from sepbench.errors import MethodError, NameClaimedError, SuiteError, UnknownNameError
 from sepbench.protocols import Domain
 
 
-def _with_entry_point(monkeypatch: pytest.MonkeyPatch, value: str, group: str = registry.SEPARATOR_GROUP) -> None:
-    point = EntryPoint(name="mine", value=value, group=group)
-    monkeypatch.setattr(registry, "entry_points", lambda group: [point] if group == point.group else [])
+@pytest.fixture
+def mine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., None]:
+    """Registers an entry point named ``mine``."""
+
+    def register_mine(value: str, group: str = registry.SEPARATOR_GROUP) -> None:
+        install(monkeypatch, tmp_path, "my-package", {group: {"mine": value}})
+
+    return register_mine
 
 
 def test_unknown_names_answer_with_the_nearest() -> None:
@@ -46,8 +56,8 @@ def test_settings_are_recorded() -> None:
         ("json:JSONDecoder", "lacks info, supports, fit or separate"),
     ],
 )
-def test_a_broken_third_party_method_is_one_clear_error(monkeypatch: pytest.MonkeyPatch, value: str, message: str) -> None:
-    _with_entry_point(monkeypatch, value)
+def test_a_broken_third_party_method_is_one_clear_error(mine: Callable[..., None], value: str, message: str) -> None:
+    mine(value)
     with pytest.raises(MethodError, match=message):
         registry.create_separator("mine")
 
@@ -82,8 +92,8 @@ def test_refused_settings_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
         registry.create_separator("toy")
 
 
-def test_a_class_without_a_signature_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    _with_entry_point(monkeypatch, "builtins:dict")
+def test_a_class_without_a_signature_is_one_line(mine: Callable[..., None]) -> None:
+    mine("builtins:dict")
     with pytest.raises(MethodError, match="method 'mine' has no settings that can be listed: ValueError: no signature found"):
         registry.create_separator("mine")
 
@@ -148,8 +158,119 @@ def test_implementations_answer_to_the_method_s_name_and_keep_to_their_domain(na
     assert sum(len(info.domains) for info in infos) == len(frozenset[str]().union(*(info.domains for info in infos)))
 
 
-@pytest.mark.parametrize(("value", "message"), [("nowhere:SUITE", "cannot be loaded"), ("os:sep", "not a file")])
-def test_a_broken_third_party_suite_is_one_clear_error(monkeypatch: pytest.MonkeyPatch, value: str, message: str) -> None:
-    _with_entry_point(monkeypatch, value, registry.SUITE_GROUP)
+@pytest.mark.parametrize(("value", "message"), [("nowhere:SUITE", "cannot be loaded"), ("os:sep", "not a file"), ("json:loads", "of type function")])
+def test_a_broken_third_party_suite_is_one_clear_error(mine: Callable[..., None], value: str, message: str) -> None:
+    mine(value, registry.SUITE_GROUP)
     with pytest.raises(SuiteError, match=message):
         registry.suite_path("mine")
+
+
+def test_a_broken_trainer_is_one_clear_error(mine: Callable[..., None]) -> None:
+    mine("os:sep", registry.TRAINER_GROUP)
+    with pytest.raises(MethodError, match=r"trainer 'mine' \(os:sep\) is of type str; see sepbench.protocols.Trainer"):
+        registry.trainer("mine")
+    assert callable(registry.trainer("score"))
+
+
+def test_a_group_without_any_entry_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [place for place in sys.path if not list(Path(place).glob("sepbench*.dist-info"))])
+    with pytest.raises(UnknownNameError, match="no metric 'psnr': none is registered"):
+        registry.load_entry(registry.METRIC_GROUP, "psnr")
+
+
+# --- one name, two distributions
+
+GROUPS = (registry.SEPARATOR_GROUP, registry.SUITE_GROUP, registry.METRIC_GROUP, registry.DATASET_GROUP, registry.TRAINER_GROUP, registry.BACKEND_GROUP)
+
+
+def _ask(group: str, name: str) -> object:
+    """Through the door that everybody uses."""
+    from sepbench.data.datasets import registered_dataset
+    from sepbench.metrics.catalogue import get_metric
+
+    doors: dict[str, Callable[[str], object]] = {
+        registry.SEPARATOR_GROUP: registry.separator_class,
+        registry.SUITE_GROUP: registry.suite_path,
+        registry.METRIC_GROUP: get_metric,
+        registry.DATASET_GROUP: registered_dataset,
+        registry.TRAINER_GROUP: registry.trainer,
+    }
+    return doors.get(group, lambda name: registry.load_entry(group, name))(name)
+
+
+# Things that keep the contract of each group, so that asking for a name that is not claimed twice works.
+SOUND = {
+    registry.SEPARATOR_GROUP: "baselines.average:Average",
+    registry.SUITE_GROUP: "json:__file__",
+    registry.METRIC_GROUP: "sepbench.metrics.psnr:PSNR",
+    registry.DATASET_GROUP: "sepbench.data.array_sets:MNIST",
+    registry.TRAINER_GROUP: "baselines.priors.train_dataset:train_dataset",
+    registry.BACKEND_GROUP: "sepbench.run.backends.local:LocalBackend",
+}
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_a_name_that_two_distributions_claim_is_an_error_that_names_both(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, group: str) -> None:
+    for distribution in ("first-package", "second-package"):
+        install(monkeypatch, tmp_path, distribution, {group: {"twice": SOUND[group], f"only-{distribution}": SOUND[group]}})
+    with pytest.raises(NameClaimedError) as caught:
+        _ask(group, "twice")
+    for part in ("'twice'", "first-package (", "second-package (", SOUND[group], "uninstall"):
+        assert part in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_all_other_names_of_the_group_work(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, group: str) -> None:
+    own = {} if group == registry.METRIC_GROUP else {"other": SOUND[group]}  # a metric bears the name it gives itself: psnr is asked for instead
+    for distribution in ("first", "second"):
+        install(monkeypatch, tmp_path, distribution, {group: {"twice": SOUND[group]} | (own if distribution == "second" else {})})
+    assert {"twice", *own} <= set(registry.points(group))
+    assert _ask(group, *own or ["psnr"]) is not None
+
+
+def test_one_distribution_that_is_found_twice_counts_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As an editable installation and a wheel of the same project are."""
+    for place in ("wheel", "editable"):
+        install(monkeypatch, tmp_path / place, "my-package", {registry.SEPARATOR_GROUP: {"mine": "baselines.average:Average"}})
+    assert registry.separator_class("mine").__name__ == "Average"
+
+
+def test_what_is_installed_is_seen_as_soon_as_it_is_on_the_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert "mine" not in registry.separator_names()
+    with monkeypatch.context() as patch:
+        install(patch, tmp_path, "my-package", {registry.SEPARATOR_GROUP: {"mine": "baselines.average:Average"}})
+        assert "mine" in registry.separator_names()
+    assert "mine" not in registry.separator_names()
+
+
+@pytest.mark.parametrize(
+    ("group", "name"),
+    [(registry.SEPARATOR_GROUP, "average"), (registry.SUITE_GROUP, "mnist-pairs"), (registry.METRIC_GROUP, "psnr"), (registry.DATASET_GROUP, "mnist")],
+)
+def test_a_built_in_name_cannot_be_taken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, group: str, name: str) -> None:
+    install(monkeypatch, tmp_path, "intruder", {group: {name: SOUND[group]}})
+    with pytest.raises(NameClaimedError, match=rf"'{name}' is claimed by (?=.*\bsepbench \()(?=.*\bintruder \()"):
+        _ask(group, name)
+
+
+def test_on_the_command_line_lists_mark_it_and_a_run_ends_with_code_2(tmp_path: Path) -> None:
+    named = {registry.SEPARATOR_GROUP: {"twice": "baselines.average:Average"}, registry.METRIC_GROUP: {"psnr": "sepbench.metrics.psnr:PSNR"}}
+    for distribution in ("first-package", "second-package"):
+        package(tmp_path, distribution, named if distribution.startswith("first") else {registry.SEPARATOR_GROUP: named[registry.SEPARATOR_GROUP]})
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "COLUMNS": "300"}
+
+    def sepbench(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "sepbench.cli.main", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, check=False)
+
+    methods, metrics = sepbench("list", "methods"), sepbench("list", "metrics")
+    assert (methods.returncode, metrics.returncode) == (0, 0), methods.stderr + metrics.stderr
+    assert "method 'twice' is claimed by" in methods.stdout
+    assert "metric 'psnr' is claimed by" in metrics.stdout
+    assert "psnr_unclamped" in metrics.stdout
+    refused = sepbench("run", "--suite", "digits-pairs", "--methods", "twice", "--limit", "5")
+    assert refused.returncode == 2
+    assert "first-package" in refused.stderr
+    assert "second-package" in refused.stderr
+    assert "Traceback" not in refused.stderr

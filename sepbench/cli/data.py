@@ -26,8 +26,10 @@ def list_datasets() -> None:
     from rich.markup import escape
     from rich.table import Table
 
+    from sepbench.data.datasets import dataset_names, manifest_of
     from sepbench.data.files.fetch import data_folders, offline, status
     from sepbench.data.files.manifests import load_manifest, manifest_names
+    from sepbench.errors import SepbenchError
 
     table = Table(title="Data sets", title_justify="left", show_lines=True)
     for column in ("name", "data set, licence, where", "files", "size", "state"):
@@ -39,6 +41,12 @@ def list_datasets() -> None:
         size = decimal(sum(file.size for file in files)) if files else "-"
         about = [escape(manifest.title), f"[dim]{escape(manifest.licence)}[/dim]", *([escape(str(state.folder))] if state.folder else [])]
         table.add_row(name, "\n".join(about), str(len(files)), size, _state_text(manifest, state))
+    for name in dataset_names():
+        try:
+            if manifest_of(name) == "":
+                table.add_row(name, "of another package, with files of its own", "-", "-", "registered")
+        except SepbenchError as error:
+            table.add_row(name, escape(str(error)), "-", "-", "[red]unusable[/red]")
     console = Console()
     console.print(table)
     console.print("Looked up in: " + ", then ".join(str(folder) for folder in data_folders()), soft_wrap=True, highlight=False, markup=False)

@@ -82,13 +82,19 @@ def _methods() -> Table:
 
 def _metrics() -> Table:
     from rich.table import Table
+    from rich.text import Text
 
+    from sepbench.errors import SepbenchError
     from sepbench.metrics.catalogue import get_metric, metric_names
 
     table = Table(title="Metrics", title_justify="left")
     for column in ("metric", "unit", "better", "per", "source"):
         table.add_column(column, overflow="fold")
     for name in metric_names():
-        info = get_metric(name).info
+        try:
+            info = get_metric(name).info
+        except SepbenchError as error:
+            table.add_row(name, "", "", "", Text(str(error), style="red"))
+            continue
         table.add_row(name, info.unit, "higher" if info.higher_is_better else "lower", info.per, info.source)
     return table

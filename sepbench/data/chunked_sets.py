@@ -1,4 +1,7 @@
-"""The data sets that are read chunk by chunk: where their recordings come from, and the length and rate of their chunks."""
+"""The data sets that are read chunk by chunk: where their recordings come from, and the length and rate of their chunks.
+
+Every data set here is named by an entry point.
+"""
 
 from __future__ import annotations
 
@@ -10,19 +13,16 @@ from pathlib import Path
 from sepbench.data.files.fetch import Found
 from sepbench.data.readers.chunks import ChunkedAudio, Recording
 from sepbench.data.readers.esc50 import read_esc50
-from sepbench.data.readers.musdb import SOURCES, read_musdb
-from sepbench.data.readers.slakh import CLASSES, read_slakh
+from sepbench.data.readers.musdb import read_musdb
+from sepbench.data.readers.slakh import read_slakh
 from sepbench.data.readers.speech_folder import read_speech_folder
-from sepbench.errors import DataError
-
-SPLITS = ("train", "validation", "test")
 
 _CACHED = 8  # LRW's training split, the largest, is a list of 489,000 names
 
 
 @dataclass(frozen=True, slots=True)
 class ChunkedSet:
-    """One data set.
+    """A data set that is decoded chunk by chunk, of sepbench's own manifests.
 
     Attributes:
         manifest: whose files it reads.
@@ -36,6 +36,21 @@ class ChunkedSet:
     length: int
     sample_rate: int
 
+    @property
+    def splits(self) -> tuple[str, ...]:
+        return ("train", "validation", "test")
+
+    def open(self, name: str, split: str, found: Found | None) -> ChunkedAudio:
+        """One split; the last few lists of files are kept and shared between callers."""
+        if found is None:
+            raise ValueError(f"data set {name!r} is read from the files of {self.manifest!r}, and was handed none")
+        return _opened(self, name, split, found.folder)
+
+
+@lru_cache(maxsize=_CACHED)
+def _opened(chunked: ChunkedSet, name: str, split: str, folder: Path) -> ChunkedAudio:
+    return ChunkedAudio(name, split, chunked.read(folder, split), chunked.length, chunked.sample_rate)
+
 
 def _slakh(instrument: str) -> ChunkedSet:
     # LASS' chunks of 131,072 samples at 44,100 Hz (protocols.md 1.6), 2.972 s.
@@ -47,27 +62,12 @@ def _musdb(source: str) -> ChunkedSet:
     return ChunkedSet("musdb18-hq", partial(read_musdb, source=source), length=61_440, sample_rate=20_480)
 
 
-CHUNKED_SETS: dict[str, ChunkedSet] = {
-    **{f"slakh2100/{instrument}": _slakh(instrument) for instrument in CLASSES},
-    **{f"musdb18-hq/{source}": _musdb(source) for source in SOURCES},
-    # NES' 64 frames of 160 samples (protocols.md 1.4, flag 10), 0.64 s.
-    "lrw": ChunkedSet("lrw", read_speech_folder, length=10_240, sample_rate=16_000),
-    "esc50": ChunkedSet("esc50", read_esc50, length=10_240, sample_rate=16_000),
-}
-
-
-def open_chunked(name: str, split: str, found: Found) -> ChunkedAudio:
-    """One split; lists of files are kept (the last few) and shared between callers.
-
-    Raises:
-        DataError: no such split, or as the readers raise it.
-    """
-    if split not in SPLITS:
-        raise DataError(f"unknown split {split!r}; data set {name!r} has {', '.join(SPLITS)}")
-    return _opened(name, split, found.folder)
-
-
-@lru_cache(maxsize=_CACHED)
-def _opened(name: str, split: str, folder: Path) -> ChunkedAudio:
-    chunked = CHUNKED_SETS[name]
-    return ChunkedAudio(name, split, chunked.read(folder, split), chunked.length, chunked.sample_rate)
+SLAKH_DRUMS = _slakh("drums")
+SLAKH_BASS = _slakh("bass")
+MUSDB_VOCALS = _musdb("vocals")
+MUSDB_ACCOMPANIMENT = _musdb("accompaniment")
+MUSDB_DRUMS = _musdb("drums")
+MUSDB_NO_DRUMS = _musdb("no-drums")
+# NES' 64 frames of 160 samples (protocols.md 1.4, flag 10), 0.64 s.
+LRW = ChunkedSet("lrw", read_speech_folder, length=10_240, sample_rate=16_000)
+ESC50 = ChunkedSet("esc50", read_esc50, length=10_240, sample_rate=16_000)

@@ -1,119 +1,89 @@
-"""Data sets by name: ``open_dataset("mnist", "test")``."""
+"""Data sets by name: ``open_dataset("mnist", "test")``. They are entry points of the group ``sepbench.datasets``, loaded when asked for.
+
+A third party adds one by one line in its own ``pyproject.toml`` (a name with ``/`` or ``:`` stands in quotes there)::
+
+    [project.entry-points."sepbench.datasets"]
+    my-data = "my_package:MY_DATA"     # a DataSet
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import torch
 
-from sepbench.data.chunked_sets import CHUNKED_SETS, open_chunked
 from sepbench.data.files.fetch import Found, obtain
 from sepbench.data.files.manifests import load_manifest
-from sepbench.data.readers import cifar10
-from sepbench.data.readers.fsdd import read_fsdd
-from sepbench.data.readers.idx import read_mnist
 from sepbench.data.readers.image_folder import list_images, read_image_folder
 from sepbench.data.readers.npy import read_npy_images
 from sepbench.data.signals import ArraySignals
 from sepbench.data.synthesis.generated import PREFIX as GENERATED_PREFIX
 from sepbench.data.synthesis.generated import generated_prior, open_generated
-from sepbench.data.synthesis.layout import Stem
-from sepbench.data.synthesis.noises import make_noises
-from sepbench.data.synthesis.store import read as read_synthesised
-from sepbench.errors import DataError
+from sepbench.errors import DataError, SepbenchError
 from sepbench.gmm import GaussianMixture
-from sepbench.protocols import Domain, SignalSet
-from sepbench.registry import nearest
+from sepbench.protocols import SignalSet
+from sepbench.registry import DATASET_GROUP, flat, load_entry, points
 
 SPLITS = ("train", "test")
 FOLDER_PREFIX, NPY_PREFIX = "folder:", "npy:"
 
-_Arrays = tuple[torch.Tensor, torch.Tensor]
-_CACHED_SPLITS = 8  # MNIST's training split takes 47 MB, CIFAR-10's 154 MB, FSDD's 88 MB
+_CACHED_SPLITS = 8
 
 
-def _mnist(found: Found, split: str) -> _Arrays:
-    return read_mnist(found.folder, split)
+@runtime_checkable
+class DataSet(Protocol):
+    """What an entry point of the group ``sepbench.datasets`` names: a data set that can open its splits."""
 
+    @property
+    def manifest(self) -> str:
+        """The manifest of sepbench whose files are read: they are found, verified and, where allowed, downloaded first. ``""`` for own files."""
 
-def _cifar10(found: Found, split: str) -> _Arrays:
-    if found.form == "binary":
-        return cifar10.read_binary_archive(found.folder / "cifar-10-binary.tar.gz", split)
-    if found.form == "python":
-        return cifar10.read_python_archive(found.folder / "cifar-10-python.tar.gz", split)
-    if found.form == "binary-unpacked":
-        return cifar10.read_binary_folder(found.folder / "cifar-10-batches-bin", split)
-    return cifar10.read_python_folder(found.folder / "cifar-10-batches-py", split)
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Names of the splits: ``train`` and ``test``, and ``validation`` where there is one."""
 
+    def open(self, name: str, split: str, found: Found | None) -> SignalSet:
+        """One split, the same signals in the same order at every call.
 
-def _cifar10_mini(found: Found, split: str) -> _Arrays:
-    return cifar10.read_binary_folder(found.folder, split, cifar10.MINI_RECORDS)
+        Args:
+            name: the data set's name, for the signal set.
+            split: one of ``splits``.
+            found: the complete files of ``manifest``, None if that is empty.
 
-
-def _digits(found: Found, split: str) -> _Arrays:
-    from sepbench.data.readers.digits import read_digits  # scikit-learn takes a second to import
-
-    return read_digits(split, load_manifest("digits").array_sha256)
-
-
-def _nes(kind: str) -> Callable[[Found, str], _Arrays]:
-    def read(found: Found, split: str) -> _Arrays:
-        if split != "test":
-            raise DataError(f"bags-shoes-mini has the test arrays of {kind} only, no {split} split; use split 'test'")
-        # The authors' code works on 1 - v/255 (protocols.md 1.4): the white background becomes 0.
-        images = 255 - read_npy_images(found.folder / kind / "test.npy")
-        return images, torch.zeros(len(images), dtype=torch.int64)
-
-    return read
-
-
-def _fsdd(found: Found, split: str) -> _Arrays:
-    return read_fsdd(found.folder, split)
-
-
-def _fsdd_noises(found: Found, split: str) -> _Arrays:
-    return make_noises(_read("fsdd", split, found).signals, split)
-
-
-def _synthesised(stem: Stem) -> Callable[[Found, str], _Arrays]:
-    return lambda found, split: read_synthesised(found.folder, split, stem)
-
-
-# Name of the data set -> (its manifest, its reader, its domain). A manifest may hold several data sets.
-_DATASETS: dict[str, tuple[str, Callable[[Found, str], _Arrays], Domain]] = {
-    "mnist": ("mnist", _mnist, "image"),
-    "cifar10": ("cifar10", _cifar10, "image"),
-    "cifar10-mini": ("cifar10-mini", _cifar10_mini, "image"),
-    "digits": ("digits", _digits, "image"),
-    "bags-shoes-mini/bags": ("bags-shoes-mini", _nes("bags"), "image"),
-    "bags-shoes-mini/shoes": ("bags-shoes-mini", _nes("shoes"), "image"),
-    "fsdd": ("fsdd", _fsdd, "audio"),
-    "noises:fsdd": ("fsdd", _fsdd_noises, "audio"),
-    "drums-bass-synth/drums": ("drums-bass-synth", _synthesised("drums"), "audio"),
-    "drums-bass-synth/bass": ("drums-bass-synth", _synthesised("bass"), "audio"),
-}
+        Raises:
+            DataError: files are missing, damaged or corrupt.
+        """
 
 
 def dataset_names() -> list[str]:
-    """Names that ``open_dataset`` knows besides ``generated:<name>``, ``folder:<path>`` and ``npy:<path>``, sorted."""
-    return sorted({*_DATASETS, *CHUNKED_SETS})
+    """Names that ``open_dataset`` knows besides ``generated:<name>``, ``folder:<path>`` and ``npy:<path>``, sorted; nothing is imported."""
+    return sorted(points(DATASET_GROUP))
 
 
-def manifest_of(name: str) -> str:
-    """The manifest that a data set's files belong to, ``""`` for ``generated:``, ``folder:`` and ``npy:``.
+def registered_dataset(name: str) -> DataSet:
+    """The data set behind a registered name.
 
     Raises:
         UnknownNameError: no such data set.
+        NameClaimedError: two distributions claim the name.
+        DataError: it cannot be loaded, or is no data set.
     """
-    if name.startswith((GENERATED_PREFIX, FOLDER_PREFIX, NPY_PREFIX)):
-        return ""
-    if name in CHUNKED_SETS:
-        return CHUNKED_SETS[name].manifest
-    if name not in _DATASETS:
-        raise nearest(name, dataset_names(), "data set")
-    return _DATASETS[name][0]
+    loaded = load_entry(DATASET_GROUP, name)
+    if isinstance(loaded, type) or not isinstance(loaded, DataSet):
+        what = f"the class {loaded.__qualname__}" if isinstance(loaded, type) else f"of type {type(loaded).__name__}"
+        raise DataError(f"data set {name!r} is {what}; its entry point must name an object with manifest, splits and open, see sepbench.data.datasets.DataSet")
+    return loaded
+
+
+def manifest_of(name: str) -> str:
+    """The manifest that a data set's files belong to, ``""`` for ``generated:``, ``folder:``, ``npy:`` and data sets with files of their own.
+
+    Raises:
+        UnknownNameError: no such data set; and as ``registered_dataset``.
+    """
+    return "" if name.startswith((GENERATED_PREFIX, FOLDER_PREFIX, NPY_PREFIX)) else registered_dataset(name).manifest
 
 
 def analytic_prior(name: str) -> GaussianMixture | None:
@@ -151,16 +121,17 @@ def open_dataset(name: str, split: str) -> SignalSet:
     ``npy:<path>``                   (C, H, W) in 0..1           ``<path>/train.npy`` and ``<path>/test.npy``; a file is ``test``
     ===============================  ==========================  ====================================================================
 
-    Splits are kept in memory (the last few) and shared between callers, per name, split and folder; sizes of the files are compared at every call.
-    Sets of chunks keep file names only and decode what is asked for.
+    Besides these, what third parties have registered. Splits are kept in memory (the last few) and shared between callers, per name, split and
+    folder; sizes of the files are compared at every call. Sets of chunks keep file names only and decode what is asked for.
 
     Raises:
         UnknownNameError: no such data set.
+        NameClaimedError: two distributions claim the name.
         DataError: no such split; the data are missing and cannot be had, damaged or corrupt.
         SepbenchError: a folder of images without pillow.
     """
-    if name in CHUNKED_SETS:
-        return open_chunked(name, split, obtain(load_manifest(manifest_of(name))))
+    if not name.startswith((GENERATED_PREFIX, FOLDER_PREFIX, NPY_PREFIX)):
+        return _open_registered(name, split)
     if split not in SPLITS:
         raise DataError(f"unknown split {split!r}; data sets have 'train' and 'test'")
     if name.startswith(GENERATED_PREFIX):
@@ -168,18 +139,24 @@ def open_dataset(name: str, split: str) -> SignalSet:
     if name.startswith(FOLDER_PREFIX):
         folder = _split_path(name, Path(name.removeprefix(FOLDER_PREFIX)).expanduser().resolve(), split, "")
         return _read_own(name, split, folder, tuple(_fingerprint(path) for path, _ in list_images(folder)))
-    if name.startswith(NPY_PREFIX):
-        path = _split_path(name, Path(name.removeprefix(NPY_PREFIX)).expanduser().resolve(), split, ".npy")
-        return _read_own(name, split, path, (_fingerprint(path),))
-    manifest = load_manifest(manifest_of(name))
-    return _read(name, split, obtain(manifest, part=split if manifest.made_by else ""))
+    path = _split_path(name, Path(name.removeprefix(NPY_PREFIX)).expanduser().resolve(), split, ".npy")
+    return _read_own(name, split, path, (_fingerprint(path),))
 
 
-@lru_cache(maxsize=_CACHED_SPLITS)
-def _read(name: str, split: str, found: Found) -> ArraySignals:
-    _, read, domain = _DATASETS[name]
-    signals, labels = read(found, split)
-    return ArraySignals(name, split, domain, signals, labels)
+def _open_registered(name: str, split: str) -> SignalSet:
+    dataset = registered_dataset(name)
+    if split not in dataset.splits:
+        raise DataError(f"unknown split {split!r}; data set {name!r} has {', '.join(dataset.splits)}")
+    found = None
+    if dataset.manifest:
+        manifest = load_manifest(dataset.manifest)
+        found = obtain(manifest, part=split if manifest.made_by else "")
+    try:
+        return dataset.open(name, split, found)
+    except (SepbenchError, OSError):
+        raise
+    except Exception as error:
+        raise DataError(f"data set {name!r} cannot open its split {split}: {type(error).__name__}: {flat(error)}") from error
 
 
 @lru_cache(maxsize=_CACHED_SPLITS)

@@ -19,9 +19,10 @@ import torch
 
 from sepbench.compat import import_museval
 from sepbench.metrics.energy_ratio import RATIO_CAP_DB, check_audio, finite, supports_rate
+from sepbench.metrics.kinds import MetricInfo
 from sepbench.metrics.sdr import median_of_windows, silent_windows
 from sepbench.metrics.squared_error import Array, as_float64
-from sepbench.protocols import MetricInfo, Mixtures, Support, TaskSpec
+from sepbench.protocols import Mixtures, Support, TaskSpec
 
 _NAMES = ("isr", "sir", "sar")
 
@@ -51,20 +52,13 @@ class BssEvalImages:
     info: MetricInfo
     sample_rate: int | None = None
 
-    @property
-    def family(self) -> str:
-        return "museval"
-
     def supports(self, task: TaskSpec) -> Support:
         return supports_rate(task)
 
     def for_task(self, task: TaskSpec) -> BssEvalImages:
         return replace(self, sample_rate=task.sample_rate)
 
-    def pairwise(self, estimates: torch.Tensor, references: torch.Tensor) -> torch.Tensor:
-        raise TypeError(f"{self.info.name} is defined for estimates in the order of their references; use assigned_scores")
-
-    def assigned_scores(self, estimates: torch.Tensor, references: torch.Tensor, mixtures: Mixtures) -> Mapping[str, torch.Tensor]:
+    def mixture_scores(self, estimates: torch.Tensor, references: torch.Tensor, mixtures: Mixtures) -> Mapping[str, torch.Tensor]:
         """``(B, K, channels, T)`` twice, estimate k for reference k -> ``(B, K)`` float64 dB by the name of the metric.
 
         Raises:
@@ -81,9 +75,6 @@ class BssEvalImages:
             values[:, row] = median_of_windows(museval_ratios(x[row], y[row], self.sample_rate))
         values[:, ~finite(x)] = np.nan
         return {name: torch.from_numpy(part) for name, part in zip(_NAMES, values, strict=True)}
-
-    def mixture_score(self, estimates: torch.Tensor, mixtures: Mixtures) -> torch.Tensor:
-        raise TypeError(f"{self.info.name} scores estimates against references; use assigned_scores")
 
 
 def _info(name: str, what: str) -> MetricInfo:

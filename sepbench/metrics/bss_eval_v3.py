@@ -28,8 +28,8 @@ import scipy.linalg
 import torch
 
 from sepbench.metrics.energy_ratio import check_audio, energy, energy_ratio_db, finite
+from sepbench.metrics.kinds import MetricInfo
 from sepbench.metrics.squared_error import Array, as_float64
-from sepbench.protocols import MetricInfo, Mixtures, Support, TaskSpec
 
 TAPS = 512
 
@@ -99,17 +99,11 @@ class FilteredSdr:
 
     info: MetricInfo
 
-    def supports(self, task: TaskSpec) -> Support:
-        return Support(True)
-
     def pairwise(self, estimates: torch.Tensor, references: torch.Tensor) -> torch.Tensor:
         """``(B, K, channels, T)`` twice -> ``(B, K, K)`` float64 dB."""
         check_audio(estimates, references)
         x, y = as_float64(estimates), as_float64(references)
         return torch.from_numpy(np.stack([filtered_ratios(x, y[:, j]) for j in range(y.shape[1])], axis=2))
-
-    def mixture_score(self, estimates: torch.Tensor, mixtures: Mixtures) -> torch.Tensor:
-        raise TypeError(f"{self.info.name} scores estimates against references; use pairwise")
 
 
 SDR_V3 = FilteredSdr(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
+from sepbench.metrics.kinds import MetricInfo
 from sepbench.metrics.squared_error import as_float64
-from sepbench.protocols import MetricInfo, Mixtures, Support, TaskSpec
+from sepbench.protocols import Mixtures
 
 _ELEMENTS_PER_PASS = 32_000
 """Below torch's grain size of 32,768: the operator then runs in one thread and never waits for a second one that others hold."""
@@ -23,14 +25,8 @@ class MixtureError:
 
     info: MetricInfo
 
-    def supports(self, task: TaskSpec) -> Support:
-        return Support(True)
-
-    def pairwise(self, estimates: torch.Tensor, references: torch.Tensor) -> torch.Tensor:
-        raise TypeError("mixture_error compares estimates with their mixture; use mixture_score")
-
-    def mixture_score(self, estimates: torch.Tensor, mixtures: Mixtures) -> torch.Tensor:
-        """``(B, K, ...)`` estimates -> ``(B,)`` float64 >= 0 on the CPU; NaN where an estimate holds NaN or infinity."""
+    def mixture_scores(self, estimates: torch.Tensor, references: torch.Tensor, mixtures: Mixtures) -> Mapping[str, torch.Tensor]:
+        """``(B, K, ...)`` estimates in any order -> ``(B,)`` float64 >= 0 on the CPU; NaN where an estimate holds NaN or infinity."""
         step = max(1, _ELEMENTS_PER_PASS * len(estimates) // max(1, estimates.numel()))
         parts = [np.zeros(0)]
         for start in range(0, len(estimates), step):
@@ -42,9 +38,7 @@ class MixtureError:
                 parts.append(np.sqrt(residual.reshape(len(residual), -1).mean(-1)))
         errors = np.concatenate(parts)
         errors[~np.isfinite(errors)] = np.nan
-        return torch.from_numpy(errors)
+        return {self.info.name: torch.from_numpy(errors)}
 
 
-MIXTURE_ERROR = MixtureError(
-    MetricInfo("mixture_error", "1", False, frozenset({"image", "audio", "vector"}), "mixture", "BASIS sec. 5: RMS of m - g(x)", assigned_by="mixture_error")
-)
+MIXTURE_ERROR = MixtureError(MetricInfo("mixture_error", "1", False, frozenset({"image", "audio", "vector"}), "mixture", "BASIS sec. 5: RMS of m - g(x)"))

@@ -14,9 +14,10 @@ import torch
 from sepbench.errors import SuiteError
 from sepbench.gmm import ExactPosterior
 from sepbench.metrics.catalogue import check_metrics, get_metric
+from sepbench.metrics.kinds import PosteriorMetric, PosteriorReference
 from sepbench.metrics.scoring import ScoreTable
 from sepbench.noise import NoiseSource
-from sepbench.protocols import Mixtures, PosteriorMetric, PosteriorReference, TaskSpec
+from sepbench.protocols import Mixtures, TaskSpec
 
 _REFERENCE_NOISE = NoiseSource(int.from_bytes(hashlib.sha256(b"exact draws that posterior metrics compare with").digest()[:8], "big"))
 """Frozen with the suites, and apart from every run's seed: the row of an exact sampler must not be compared with itself."""

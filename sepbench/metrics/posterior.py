@@ -10,23 +10,14 @@ from dataclasses import dataclass
 
 import torch
 
-from sepbench.protocols import MetricInfo, Mixtures, PosteriorReference, Support, TaskSpec
+from sepbench.metrics.kinds import MetricInfo, PosteriorReference
 
 
 @dataclass(frozen=True, slots=True)
 class DrawsMetric:
-    """What the metrics of this file share: they are defined where a suite scores draws, and for nothing else."""
+    """What the metrics of this file share."""
 
     info: MetricInfo
-
-    def supports(self, task: TaskSpec) -> Support:
-        return Support(task.posterior_draws > 0, "" if task.posterior_draws else "scores posterior draws, the task has estimates")
-
-    def pairwise(self, estimates: torch.Tensor, references: torch.Tensor) -> torch.Tensor:
-        raise TypeError(f"{self.info.name} compares draws with the exact posterior; use posterior_score")
-
-    def mixture_score(self, estimates: torch.Tensor, mixtures: Mixtures) -> torch.Tensor:
-        raise TypeError(f"{self.info.name} compares draws with the exact posterior; use posterior_score")
 
 
 class PosteriorMeanError(DrawsMetric):
@@ -122,7 +113,7 @@ def distances(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 
 def _info(name: str, source: str) -> MetricInfo:
-    return MetricInfo(name, "1", False, frozenset({"vector"}), "posterior", source, assigned_by=name)
+    return MetricInfo(name, "1", False, frozenset({"vector"}), "posterior", source)
 
 
 POSTERIOR_MEAN_ERROR = PosteriorMeanError(_info("posterior_mean_error", "|mean - exact mean| / sqrt(tr C)"))

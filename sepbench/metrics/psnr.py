@@ -21,8 +21,9 @@ from typing import Literal
 import numpy as np
 import torch
 
+from sepbench.metrics.kinds import MetricInfo
 from sepbench.metrics.squared_error import Array, as_float64, decibels, pairwise_mse
-from sepbench.protocols import MetricInfo, Mixtures, Support, TaskSpec
+from sepbench.protocols import Support, TaskSpec
 
 CANVAS = 32
 
@@ -63,9 +64,6 @@ class PeakSignalToNoise:
         mse = pairwise_mse(as_float64(estimates), as_float64(references), self.clamps)
         return torch.from_numpy(self.from_mse(mse, (estimates.shape[-2], estimates.shape[-1])))
 
-    def mixture_score(self, estimates: torch.Tensor, mixtures: Mixtures) -> torch.Tensor:
-        raise TypeError(f"{self.info.name} scores estimates against references; use pairwise")
-
 
 @dataclass(frozen=True, slots=True)
 class SumOfErrorsPsnr:
@@ -76,9 +74,6 @@ class SumOfErrorsPsnr:
 
     info: MetricInfo
     clamps: bool = False
-
-    def supports(self, task: TaskSpec) -> Support:
-        return Support(True)
 
     def from_mse(self, mse: Array, image_size: tuple[int, int]) -> Array:
         return -mse
@@ -93,9 +88,6 @@ class SumOfErrorsPsnr:
         for values in assigned.T.numpy():
             total -= values
         return torch.from_numpy(decibels(total))
-
-    def mixture_score(self, estimates: torch.Tensor, mixtures: Mixtures) -> torch.Tensor:
-        raise TypeError(f"{self.info.name} needs references: use pairwise, assign, then combine")
 
 
 def _info(name: str, per: Literal["source", "mixture"], source: str) -> MetricInfo:

@@ -7,15 +7,17 @@ estimates, scores are computed on the CPU, so that scoring a finished run again 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from sepbench.errors import MetricError
 from sepbench.metrics.assignment import best_assignment, matched
-from sepbench.metrics.catalogue import CataloguedMetric, FromSquaredError, JointMetric, WholeExampleMetric, check_metrics, get_metric
+from sepbench.metrics.catalogue import check_metrics, get_metric, pair_metric
+from sepbench.metrics.kinds import Combines, FromSquaredError, Metric, MixtureMetric, PairMetric
 from sepbench.metrics.squared_error import Array, as_float64, pairwise_mse
 from sepbench.protocols import Mixtures, TaskSpec
 
@@ -54,7 +56,7 @@ class _Block:
     _errors: dict[bool, Array] = field(default_factory=dict)
     _assignments: dict[str, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
     _pairwise: dict[str, torch.Tensor] = field(default_factory=dict)
-    _families: dict[str, Mapping[str, torch.Tensor]] = field(default_factory=dict)
+    _wholes: dict[tuple[type, str, str], torch.Tensor] = field(default_factory=dict)
 
     def squared_errors(self, clamps: bool) -> Array:
         if clamps not in self._errors:
@@ -62,7 +64,7 @@ class _Block:
             self._errors[clamps] = pairwise_mse(self.estimates.numpy(), self.references.numpy(), clamps, pairs)
         return self._errors[clamps]
 
-    def pairwise(self, metric: CataloguedMetric) -> torch.Tensor:
+    def pairwise(self, metric: PairMetric) -> torch.Tensor:
         """``(b, K, K)``; for metrics of the squared error on ordered tasks only the diagonal of the scored slots."""
         name = metric.info.name
         if name not in self._pairwise:
@@ -70,51 +72,78 @@ class _Block:
                 size = (self.references.shape[-2], self.references.shape[-1])
                 self._pairwise[name] = torch.from_numpy(metric.from_mse(self.squared_errors(metric.clamps), size))
             else:
-                self._pairwise[name] = metric.pairwise(self.estimates, self.references)
+                self._pairwise[name] = _checked(name, metric.pairwise(self.estimates, self.references), self._shape(2))
         return self._pairwise[name]
 
     def assignment(self, name: str) -> tuple[torch.Tensor, torch.Tensor]:
-        """``(b, K)`` best assignment by a metric, and ``(b,)`` whether it is defined; the identity on ordered tasks."""
+        """``(b, K)`` best assignment by a metric, and ``(b,)`` whether it is defined; the identity on ordered tasks and where no metric is named."""
         if name not in self._assignments:
-            if self.task.assignment == "ordered":
+            if self.task.assignment == "ordered" or not name:
                 identity = torch.arange(self.task.n_sources).expand(len(self.estimates), -1)
                 self._assignments[name] = (identity, torch.ones(len(self.estimates), dtype=torch.bool))
             else:
-                metric = get_metric(name, self.task)
+                metric = pair_metric(name, self.task)
                 scores = self.pairwise(metric)
                 self._assignments[name] = (best_assignment(scores, metric.info.higher_is_better), scores.isfinite().flatten(1).all(1))
         return self._assignments[name]
 
-    def family_scores(self, metric: WholeExampleMetric, assignment: torch.Tensor) -> Mapping[str, torch.Tensor]:
-        """``(b, K)`` values of all references, for every metric of the family."""
-        if metric.family not in self._families:
-            in_order = torch.from_numpy(self.estimates.numpy()[np.arange(len(assignment))[:, None], assignment.numpy()])
-            self._families[metric.family] = metric.assigned_scores(in_order, self.references, self.mixtures)
-        return self._families[metric.family]
+    def whole(self, metric: MixtureMetric) -> torch.Tensor:
+        """``(b,)`` or ``(b, K)`` values of all references; what other metrics of its class get from the same call is kept for them."""
+        name, by = metric.info.name, metric.info.assigned_by
+        if (type(metric), by, name) not in self._wholes:
+            found = metric.mixture_scores(self.in_order(by), self.references, self.mixtures)
+            if name not in found:
+                raise MetricError(f"metric {name!r}: mixture_scores gave values of {', '.join(found) or 'nothing'} and none of its own")
+            self._wholes |= {(type(metric), by, other): values for other, values in found.items()}
+        return _checked(name, self._wholes[type(metric), by, name], self._shape(1 if metric.info.per == "source" else 0))
 
-    def assigned_scores(self, metric: CataloguedMetric) -> torch.Tensor:
+    def in_order(self, assigned_by: str) -> torch.Tensor:
+        """``(b, K, ...)`` estimates, estimate k for reference k; as they are for metrics that need no order."""
+        if not assigned_by:
+            return self.estimates
+        assignment, _ = self.assignment(assigned_by)
+        return torch.from_numpy(self.estimates.numpy()[np.arange(len(assignment))[:, None], assignment.numpy()])
+
+    def assigned_scores(self, metric: PairMetric | MixtureMetric) -> torch.Tensor:
         """``(b, S)`` values of the scored references under the metric's assignment."""
         slots = list(self.task.scored_sources)
         assignment, defined = self.assignment(metric.info.assigned_by)
-        if isinstance(metric, FromSquaredError) or metric.info.name in self._pairwise:
+        if isinstance(metric, PairMetric) and (isinstance(metric, FromSquaredError) or metric.info.name in self._pairwise):
             values = matched(self.pairwise(metric), assignment)[:, slots]
-        elif isinstance(metric, WholeExampleMetric):
-            values = self.family_scores(metric, assignment)[metric.info.name][:, slots]
+        elif isinstance(metric, MixtureMetric):
+            values = self.whole(metric)[:, slots]
         else:
             # Indexed by numpy: torch gathers these small rows many times slower.
             chosen = self.estimates.numpy()[np.arange(len(assignment))[:, None], assignment[:, slots].numpy()]
             wanted = self.references.numpy()[:, slots]
             pairs = (torch.from_numpy(side.reshape(-1, 1, *side.shape[2:])) for side in (chosen, wanted))
-            values = metric.pairwise(*pairs).reshape(-1, len(slots))
+            values = _checked(metric.info.name, metric.pairwise(*pairs), (len(assignment) * len(slots), 1, 1)).reshape(-1, len(slots))
         return torch.where(defined.unsqueeze(1), values, torch.nan)
 
-    def score(self, metric: CataloguedMetric) -> Array:
+    def score(self, metric: Metric) -> Array:
         """``(b, S)`` for metrics per source, ``(b, 1)`` for metrics per mixture."""
-        if metric.info.per == "source":
+        name, per = metric.info.name, metric.info.per
+        if per == "source" and isinstance(metric, PairMetric | MixtureMetric):
             return self.assigned_scores(metric).numpy()
-        if isinstance(metric, JointMetric):
-            return metric.combine(self.assigned_scores(metric)).unsqueeze(1).numpy()
-        return metric.mixture_score(self.estimates, self.mixtures).unsqueeze(1).numpy()
+        if per == "mixture" and isinstance(metric, PairMetric) and isinstance(metric, Combines):
+            return _checked(name, metric.combine(self.assigned_scores(metric)), self._shape(0)).unsqueeze(1).numpy()
+        if per == "mixture" and isinstance(metric, MixtureMetric):
+            _, defined = self.assignment(metric.info.assigned_by)
+            return torch.where(defined, self.whole(metric), torch.nan).unsqueeze(1).numpy()
+        raise MetricError(f"metric {name!r} gives no value per source or mixture")
+
+    def _shape(self, source_axes: int) -> tuple[int, ...]:
+        return (len(self.estimates), *[self.task.n_sources] * source_axes)
+
+
+def _checked(name: str, values: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
+    """What a metric returned, if it is what its kind returns."""
+    given: object = values
+    if not isinstance(given, torch.Tensor):
+        raise MetricError(f"metric {name!r} must return float64 values {shape}, got {type(given).__name__}")
+    if tuple(given.shape) != shape or given.dtype != torch.float64 or given.device.type != "cpu":
+        raise MetricError(f"metric {name!r} must return float64 values {shape} on the CPU, got {given.dtype} {tuple(given.shape)} on {given.device}")
+    return given
 
 
 def _check_shapes(estimates: torch.Tensor, references: torch.Tensor, mixtures: Mixtures, spec: TaskSpec) -> None:

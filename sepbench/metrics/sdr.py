@@ -32,8 +32,9 @@ import numpy.typing as npt
 import torch
 
 from sepbench.metrics.energy_ratio import check_audio, energy, energy_ratio_db, finite, over_channels, supports_rate
+from sepbench.metrics.kinds import MetricInfo
 from sepbench.metrics.squared_error import Array, as_float64
-from sepbench.protocols import MetricInfo, Mixtures, Support, TaskSpec
+from sepbench.protocols import Mixtures, Support, TaskSpec
 
 Bools = npt.NDArray[np.bool_]
 
@@ -115,10 +116,6 @@ class WindowedSdr:
     aggregate: Literal["median", "mean"]
     sample_rate: int | None = None
 
-    @property
-    def family(self) -> str:
-        return "sdr"
-
     def supports(self, task: TaskSpec) -> Support:
         return supports_rate(task)
 
@@ -136,14 +133,11 @@ class WindowedSdr:
         values[~(finite(as_float64(estimates))[:, :, None] & finite(as_float64(references))[:, None, :])] = np.nan
         return torch.from_numpy(values)
 
-    def assigned_scores(self, estimates: torch.Tensor, references: torch.Tensor, mixtures: Mixtures) -> Mapping[str, torch.Tensor]:
+    def mixture_scores(self, estimates: torch.Tensor, references: torch.Tensor, mixtures: Mixtures) -> Mapping[str, torch.Tensor]:
         """``(B, K, channels, T)`` twice, estimate k for reference k -> ``(B, K)`` float64 dB by the name of the metric."""
         windows = window_ratios(estimates, references, self._window(), crossed=False)
         windows[~(finite(as_float64(estimates)) & finite(as_float64(references)))] = np.nan
         return {metric.info.name: torch.from_numpy(_AGGREGATES[metric.aggregate](windows)) for metric in (SDR, SDR_MEAN)}
-
-    def mixture_score(self, estimates: torch.Tensor, mixtures: Mixtures) -> torch.Tensor:
-        raise TypeError(f"{self.info.name} scores estimates against references; use pairwise")
 
 
 def _info(name: str, source: str) -> MetricInfo:

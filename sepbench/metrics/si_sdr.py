@@ -22,8 +22,9 @@ import numpy as np
 import torch
 
 from sepbench.metrics.energy_ratio import check_audio, energy, energy_ratio_db
+from sepbench.metrics.kinds import MetricInfo
 from sepbench.metrics.squared_error import Array, as_float64
-from sepbench.protocols import MetricInfo, Mixtures, Support, TaskSpec
+from sepbench.protocols import Mixtures
 
 
 def scale_invariant_ratios(estimates: Array, references: Array) -> Array:
@@ -40,18 +41,12 @@ class ScaleInvariantSdr:
 
     info: MetricInfo
 
-    def supports(self, task: TaskSpec) -> Support:
-        return Support(True)
-
     def pairwise(self, estimates: torch.Tensor, references: torch.Tensor) -> torch.Tensor:
         """``(B, K, channels, T)`` twice -> ``(B, K, K)`` float64 dB."""
         check_audio(estimates, references)
         x, y = _flat(estimates), _flat(references)
         slots = range(x.shape[1])
         return torch.from_numpy(np.stack([np.stack([scale_invariant_ratios(x[:, i], y[:, j]) for j in slots], axis=1) for i in slots], axis=1))
-
-    def mixture_score(self, estimates: torch.Tensor, mixtures: Mixtures) -> torch.Tensor:
-        raise TypeError(f"{self.info.name} scores estimates against references; use pairwise")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,17 +55,7 @@ class ScaleInvariantImprovement:
 
     info: MetricInfo
 
-    @property
-    def family(self) -> str:
-        return self.info.name
-
-    def supports(self, task: TaskSpec) -> Support:
-        return Support(True)
-
-    def pairwise(self, estimates: torch.Tensor, references: torch.Tensor) -> torch.Tensor:
-        raise TypeError(f"{self.info.name} needs the mixture; use assigned_scores")
-
-    def assigned_scores(self, estimates: torch.Tensor, references: torch.Tensor, mixtures: Mixtures) -> Mapping[str, torch.Tensor]:
+    def mixture_scores(self, estimates: torch.Tensor, references: torch.Tensor, mixtures: Mixtures) -> Mapping[str, torch.Tensor]:
         """``(B, K, channels, T)`` twice, estimate k for reference k -> ``(B, K)`` float64 dB by the name of the metric.
 
         Raises:
@@ -82,9 +67,6 @@ class ScaleInvariantImprovement:
         x, y, mixture = _flat(estimates), _flat(references), as_float64(mixtures.values.flatten(1))
         gains = [scale_invariant_ratios(x[:, k], y[:, k]) - scale_invariant_ratios(mixture, y[:, k]) for k in range(x.shape[1])]
         return {self.info.name: torch.from_numpy(np.stack(gains, axis=1))}
-
-    def mixture_score(self, estimates: torch.Tensor, mixtures: Mixtures) -> torch.Tensor:
-        raise TypeError(f"{self.info.name} scores estimates against references; use assigned_scores")
 
 
 def _flat(signals: torch.Tensor) -> Array:

@@ -21,7 +21,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from sepbench.protocols import MetricInfo, Mixtures, Support, TaskSpec
+from sepbench.metrics.kinds import MetricInfo
+from sepbench.protocols import Support, TaskSpec
 
 WINDOW = 7
 BATCH = 128
@@ -128,9 +129,6 @@ class StructuralSimilarity:
         x, y = estimates.double(), references.double()
         columns = [torch.stack([structural_similarity(x[:, i], y[:, j]) for j in range(n_sources)], dim=1) for i in range(n_sources)]
         return torch.stack(columns, dim=1)
-
-    def mixture_score(self, estimates: torch.Tensor, mixtures: Mixtures) -> torch.Tensor:
-        raise TypeError("ssim scores estimates against references; use pairwise")
 
 
 SSIM = StructuralSimilarity(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import torch
 
 from sepbench.errors import MethodError, SuiteError
-from sepbench.metrics.catalogue import get_metric
+from sepbench.metrics.catalogue import defined_for, get_metric
 from sepbench.protocols import Domain, MethodInfo, PosteriorSampler, Separator, Supervision, Support, TaskSpec
 from sepbench.registry import create_separator, flat, method_code, nearest, separator_class, settings_of
 from sepbench.run.request import RequestError, RunRequest
@@ -181,7 +181,7 @@ def checked_metrics(names: Sequence[str], specs: Iterable[TaskSpec]) -> tuple[st
                 raise RequestError(f"metric {name!r} cannot score task {spec.name!r}, whose results are {has}; leave it out")
             if spec.domain not in domains:
                 raise RequestError(f"metric {name!r} is defined for {', '.join(sorted(domains))} signals, task {spec.name!r} has {spec.domain} signals")
-            support = metric.supports(spec)
+            support = defined_for(metric, spec)
             if not support.ok:
                 raise RequestError(f"metric {name!r} {support.note}; leave it out for task {spec.name!r}")
     return chosen

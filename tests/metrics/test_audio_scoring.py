@@ -15,15 +15,17 @@ import numpy as np
 import pytest
 import torch
 from audio_cases import RATE, audio_task, mixtures_of, random_audio
+from third_parties import install
 
 from sepbench.compat import import_museval
 from sepbench.errors import SuiteError
-from sepbench.metrics import catalogue
-from sepbench.metrics.catalogue import NeedsTask, WholeExampleMetric, check_metrics, get_metric, metric_names
+from sepbench.metrics.catalogue import check_metrics, get_metric, metric_names
+from sepbench.metrics.kinds import MetricInfo, MixtureMetric, NeedsTask
 from sepbench.metrics.scoring import ScoreTable, score_batch
 from sepbench.metrics.sdr import SDR
 from sepbench.operators import make_operator
-from sepbench.protocols import MetricInfo, Mixtures, Support, TaskSpec
+from sepbench.protocols import Mixtures, TaskSpec
+from sepbench.registry import METRIC_GROUP
 from sepbench.selection import by_truth
 
 FAST = ["sdr", "sdr_mean", "si_sdr", "si_sdr_improvement", "mixture_error"]
@@ -216,19 +218,20 @@ def test_the_rate_comes_from_the_task() -> None:
     assert SDR.sample_rate is None
 
 
-def test_metrics_of_one_family_share_their_assignment_and_name_each_other() -> None:
+def test_metrics_of_one_call_share_their_assignment_and_name_each_other() -> None:
     estimates, references, mixtures = random_audio(1, 2, (1, 120))
-    families: dict[str, set[str]] = {}
+    expected = ({"sdr", "sdr_mean"}, {"isr", "sir", "sar"}, {"si_sdr_improvement"}, {"mixture_error"})
     metrics = {name: get_metric(name, audio_task()) for name in metric_names("audio")}
-    whole = {name: metric for name, metric in metrics.items() if isinstance(metric, WholeExampleMetric)}
-    for name, metric in whole.items():
-        families.setdefault(metric.family, set()).add(name)
-    assert families == {"sdr": {"sdr", "sdr_mean"}, "museval": {"isr", "sir", "sar"}, "si_sdr_improvement": {"si_sdr_improvement"}}
-    for family in families.values():
-        assert len({metrics[name].info.assigned_by for name in family}) == 1
-        got = whole[next(iter(family))].assigned_scores(estimates, references, mixtures)
-        assert set(got) == family
-        assert all(values.shape == (1, 2) and values.dtype == torch.float64 for values in got.values())
+    whole = {name: metric for name, metric in metrics.items() if isinstance(metric, MixtureMetric)}
+    assert set(whole) == set().union(*expected)
+    for together in expected:
+        assert len({metrics[name].info.assigned_by for name in together}) == 1
+        assert len({type(metrics[name]) for name in together}) == 1
+        for name in together:
+            got = whole[name].mixture_scores(estimates, references, mixtures)
+            assert set(got) == together
+            shape = (1, 2) if metrics[name].info.per == "source" else (1,)
+            assert all(values.shape == shape and values.dtype == torch.float64 for values in got.values())
 
 
 class _Counted:
@@ -238,26 +241,18 @@ class _Counted:
 
     def __init__(self, name: str) -> None:
         self.info = MetricInfo(name, "1", True, frozenset({"audio"}), "source", "test", "sdr")
-        self.family = "counted"
 
-    def supports(self, task: TaskSpec) -> Support:
-        return Support(True)
-
-    def pairwise(self, estimates: torch.Tensor, references: torch.Tensor) -> torch.Tensor:
-        raise TypeError
-
-    def mixture_score(self, estimates: torch.Tensor, mixtures: Mixtures) -> torch.Tensor:
-        raise TypeError
-
-    def assigned_scores(self, estimates: torch.Tensor, references: torch.Tensor, mixtures: Mixtures) -> Mapping[str, torch.Tensor]:
+    def mixture_scores(self, estimates: torch.Tensor, references: torch.Tensor, mixtures: Mixtures) -> Mapping[str, torch.Tensor]:
         _Counted.calls += 1
         nearest = (estimates - references).abs().flatten(2).amax(2)
         return {"toy_one": nearest, "toy_two": mixtures.example_ids.double()[:, None].expand(-1, estimates.shape[1])}
 
 
-def test_a_family_is_computed_once_with_estimates_in_the_order_of_the_references(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("toy_one", "toy_two"):
-        monkeypatch.setitem(catalogue._METRICS, name, _Counted(name))
+TOY_ONE, TOY_TWO = _Counted("toy_one"), _Counted("toy_two")
+
+
+def test_one_call_serves_two_metrics_with_estimates_in_the_order_of_the_references(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    install(monkeypatch, tmp_path, "toys", {METRIC_GROUP: {"toy_one": f"{__name__}:TOY_ONE", "toy_two": f"{__name__}:TOY_TWO"}})
     monkeypatch.setattr(_Counted, "calls", 0)
     _, references, mixtures = random_audio(4, 3)
     table = score_batch(["toy_two", "toy_one"], references[:, [1, 2, 0]] + 1e-3, references, mixtures, audio_task(3))

@@ -13,7 +13,8 @@ from audio_cases import RATE, audio_task, random_audio
 from sepbench.compat import import_museval
 from sepbench.metrics import bss_eval_images
 from sepbench.metrics.bss_eval_images import ISR, SAR, SIR
-from sepbench.metrics.catalogue import WholeExampleMetric, get_metric
+from sepbench.metrics.catalogue import get_metric
+from sepbench.metrics.kinds import MixtureMetric, PairMetric
 from sepbench.protocols import Mixtures
 
 NAMES = ["isr", "sir", "sar"]
@@ -21,8 +22,8 @@ NAMES = ["isr", "sir", "sar"]
 
 def scores(estimates: torch.Tensor, references: torch.Tensor, mixtures: Mixtures) -> dict[str, torch.Tensor]:
     metric = get_metric("sir", audio_task())
-    assert isinstance(metric, WholeExampleMetric)
-    return dict(metric.assigned_scores(estimates, references, mixtures))
+    assert isinstance(metric, MixtureMetric)
+    return dict(metric.mixture_scores(estimates, references, mixtures))
 
 
 @cache
@@ -96,13 +97,10 @@ def test_infinite_ratios_are_cut() -> None:
 def test_misuse_is_refused() -> None:
     x, y, mixtures = random_audio(1)
     for metric in (ISR, SIR, SAR):
-        with pytest.raises(TypeError, match="assigned_scores"):
-            metric.pairwise(x, y)
-        with pytest.raises(TypeError, match="assigned_scores"):
-            metric.mixture_score(x, mixtures)
+        assert not isinstance(metric, PairMetric)
         with pytest.raises(ValueError, match="was not told the sample rate"):
-            metric.assigned_scores(x, y, mixtures)
+            metric.mixture_scores(x, y, mixtures)
         with pytest.raises(ValueError, match="one shape"):
-            metric.for_task(audio_task()).assigned_scores(x[..., :-1], y, mixtures)
+            metric.for_task(audio_task()).mixture_scores(x[..., :-1], y, mixtures)
         assert "declares no sample_rate" in metric.supports(audio_task(rate=None)).note
         assert metric.supports(audio_task()).ok

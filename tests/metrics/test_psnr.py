@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from metric_cases import image_task, random_batch
 from skimage.metrics import peak_signal_noise_ratio
 
+from sepbench.metrics.kinds import Combines, MixtureMetric, PairMetric
 from sepbench.metrics.psnr import PSNR, PSNR_PAD32, PSNR_SUM_MSE, PSNR_UNCLAMPED
 from sepbench.metrics.squared_error import PSNR_CAP_DB
 
@@ -92,8 +93,9 @@ def test_pad32_refuses_larger_images() -> None:
         PSNR_PAD32.pairwise(estimates, references)
 
 
-def test_psnr_is_no_metric_of_a_mixture_alone() -> None:
-    estimates, _, mixtures = random_batch(1, 2)
+def test_psnr_is_a_metric_of_pairs_and_of_nothing_else() -> None:
     for metric in (PSNR, PSNR_SUM_MSE):
-        with pytest.raises(TypeError, match="references"):
-            metric.mixture_score(estimates, mixtures)
+        assert isinstance(metric, PairMetric)
+        assert not isinstance(metric, MixtureMetric)
+    assert isinstance(PSNR_SUM_MSE, Combines)
+    assert not isinstance(PSNR, Combines)

@@ -15,14 +15,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from metric_cases import image_task, mixtures_of, random_batch
+from third_parties import install
 
 from sepbench.errors import SuiteError, UnknownNameError
-from sepbench.metrics import catalogue
 from sepbench.metrics.assignment import best_assignment
-from sepbench.metrics.catalogue import metric_names
+from sepbench.metrics.catalogue import metric_names, pair_metric
+from sepbench.metrics.kinds import MetricInfo
 from sepbench.metrics.scoring import ScoreTable, score_batch
 from sepbench.operators import make_operator
-from sepbench.protocols import MetricInfo, Mixtures, Support, TaskSpec
+from sepbench.protocols import Mixtures, TaskSpec
+from sepbench.registry import METRIC_GROUP
 
 GOLDEN = json.loads((Path(__file__).resolve().parent.parent / "golden" / "metrics" / "image_metrics.json").read_text(encoding="utf-8"))
 PER_SOURCE = ["psnr", "psnr_unclamped", "psnr_pad32", "ssim"]
@@ -130,7 +132,7 @@ def test_ssim_follows_the_assignment_of_psnr() -> None:
     references = torch.stack([0.5 + 0.1 * (texture - 0.5), torch.full((8, 8), 0.9).double()]).reshape(1, 2, 1, 8, 8)
     estimates = torch.stack([torch.full((8, 8), 0.5).double(), 0.9 + 0.1 * (texture - 0.5)]).reshape(1, 2, 1, 8, 8)
     table = score_batch(["ssim"], estimates, references, mixtures_of(references), image_task(2))
-    pairwise = catalogue.get_metric("ssim").pairwise(estimates, references)
+    pairwise = pair_metric("ssim").pairwise(estimates, references)
     assert best_assignment(pairwise).tolist() == [[1, 0]]
     np.testing.assert_array_equal(table.value, [float(pairwise[0, 0, 0]), float(pairwise[0, 1, 1])])
 
@@ -167,18 +169,15 @@ class _MeanAbsolute:
 
     info = MetricInfo("toy_mae", "1", False, frozenset({"image"}), "source", "test", "toy_mae")
 
-    def supports(self, task: TaskSpec) -> Support:
-        return Support(True)
-
     def pairwise(self, estimates: torch.Tensor, references: torch.Tensor) -> torch.Tensor:
         return (estimates.unsqueeze(2) - references.unsqueeze(1)).abs().flatten(3).mean(-1)
 
-    def mixture_score(self, estimates: torch.Tensor, mixtures: Mixtures) -> torch.Tensor:
-        raise TypeError
+
+MEAN_ABSOLUTE = _MeanAbsolute()
 
 
-def test_a_metric_that_assigns_itself_and_prefers_low_values(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(catalogue._METRICS, "toy_mae", _MeanAbsolute())
+def test_a_metric_that_assigns_itself_and_prefers_low_values(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    install(monkeypatch, tmp_path, "toys", {METRIC_GROUP: {"toy_mae": f"{__name__}:MEAN_ABSOLUTE"}})
     estimates, references, mixtures = random_batch(10, 3)
     pairwise = _MeanAbsolute().pairwise(estimates.double(), references.double())
     free = score_batch(["toy_mae"], estimates, references, mixtures, image_task(3))

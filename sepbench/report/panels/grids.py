@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from sepbench.metrics.assignment import best_assignment
-from sepbench.metrics.catalogue import CataloguedMetric, get_metric
+from sepbench.metrics.catalogue import pair_metric
+from sepbench.metrics.kinds import Metric
 from sepbench.protocols import TaskSpec
 from sepbench.report.panels.choice import Choice
 from sepbench.report.panels.opened_run import OpenedRun
@@ -19,7 +20,7 @@ from sepbench.report.rows import number_format
 from sepbench.suites.model import Task
 
 
-def assignment_of(metric: CataloguedMetric, estimates: torch.Tensor, references: torch.Tensor, spec: TaskSpec) -> torch.Tensor:
+def assignment_of(metric: Metric, estimates: torch.Tensor, references: torch.Tensor, spec: TaskSpec) -> torch.Tensor:
     """The assignment that a metric's scores were made under.
 
     Args:
@@ -30,9 +31,9 @@ def assignment_of(metric: CataloguedMetric, estimates: torch.Tensor, references:
     Returns:
         ``(B, K)`` int64; entry [b, j] is the estimate that answers to reference j. The identity on ordered tasks and for metrics without references.
     """
-    by = get_metric(metric.info.assigned_by, spec)
-    if spec.assignment == "ordered" or (by.info.per == "mixture" and not hasattr(by, "combine")):
+    if spec.assignment == "ordered" or not metric.info.assigned_by:
         return torch.arange(spec.n_sources).expand(len(estimates), -1)
+    by = pair_metric(metric.info.assigned_by, spec)
     return best_assignment(by.pairwise(estimates, references), by.info.higher_is_better)
 
 
@@ -125,11 +126,11 @@ def estimate_blocks(run: OpenedRun, task: Task, method: str, examples: Sequence[
     return blocks
 
 
-def _unit(metric: CataloguedMetric) -> str:
+def _unit(metric: Metric) -> str:
     return "" if metric.info.unit in ("", "1") else f" {metric.info.unit}"
 
 
-def _per_image(metric: CataloguedMetric, spec: TaskSpec) -> str:
+def _per_image(metric: Metric, spec: TaskSpec) -> str:
     name, unit = metric.info.name, _unit(metric)
     order = "Estimates stand in the order of the best assignment" if spec.assignment == "permutation" and spec.n_sources > 1 else "Estimates"
     if metric.info.per == "mixture":

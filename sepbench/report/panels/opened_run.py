@@ -12,7 +12,8 @@ import pandas as pd
 import torch
 
 from sepbench.errors import SepbenchError
-from sepbench.metrics.catalogue import CataloguedMetric, get_metric
+from sepbench.metrics.catalogue import get_metric
+from sepbench.metrics.kinds import Metric
 from sepbench.registry import nearest
 from sepbench.results.leaderboard import example_values
 from sepbench.results.store import RunStore
@@ -58,7 +59,7 @@ class OpenedRun:
         return cls(store, record, suite, warn)
 
     @property
-    def metric(self) -> CataloguedMetric:
+    def metric(self) -> Metric:
         """The metric that ranks, or the first that the run was scored by if that one is not among them."""
         names = self.record.metrics
         return get_metric(self.suite.ranking_metric if self.suite.ranking_metric in names else names[0])

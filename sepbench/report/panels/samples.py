@@ -8,6 +8,7 @@ import torch
 
 from sepbench.errors import MethodError, SepbenchError
 from sepbench.metrics.catalogue import get_metric
+from sepbench.metrics.kinds import PairMetric
 from sepbench.protocols import PosteriorSampler, TaskSpec
 from sepbench.registry import create_separator
 from sepbench.report.panels.grids import assignment_of, in_order, mixture_blocks, mixture_head, truth_blocks
@@ -86,7 +87,7 @@ def layout_samples(run: OpenedRun, task: Task, method: str, example: int, drawn:
 def _sample_block(run: OpenedRun, spec: TaskSpec, images: torch.Tensor, truth: torch.Tensor) -> Block:
     """Signals ``(K, ...)`` that are already in the order of the truth."""
     metric = get_metric(run.metric.info.name, spec)
-    if metric.info.per == "mixture":
+    if metric.info.per == "mixture" or not isinstance(metric, PairMetric):
         return Block(shown(images, spec), ("",) * len(images))
     values = [float(metric.pairwise(a[None, None], b[None, None])) for a, b in zip(images, truth, strict=True)]
     write = number_format(metric.info.unit, max((abs(value) for value in values if math.isfinite(value)), default=0.0))

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-from importlib.metadata import entry_points
 
 import torch
 
-from sepbench.registry import nearest
+from sepbench.registry import BACKEND_GROUP, load_entry
 from sepbench.run.backends import Backend
 from sepbench.run.request import RequestError
 
@@ -25,22 +24,14 @@ def make_backend(name: str, workers: str, device: str) -> Backend:
         UnknownNameError: no such backend.
         SepbenchError: not a number of workers, or the backend cannot work here.
     """
+    make: type[Backend] = load_entry(BACKEND_GROUP, name)
     if not workers:
-        return backend_class(name)(None)
+        return make(None)
     if workers == "auto":
-        return backend_class(name)(_usable(device) if name == "local" else None)
+        return make(_usable(device) if name == "local" else None)
     if not workers.isdecimal() or int(workers) < 1:
         raise RequestError(f"--workers must be a number of at least 1, or auto, got {workers!r}")
-    return backend_class(name)(int(workers))
-
-
-def backend_class(name: str) -> type[Backend]:
-    """The class behind a backend's name."""
-    found = {point.name: point for point in entry_points(group="sepbench.backends")}
-    if name not in found:
-        raise nearest(name, sorted(found), "backend")
-    loaded: type[Backend] = found[name].load()
-    return loaded
+    return make(int(workers))
 
 
 def _usable(device: str) -> int:

@@ -1,0 +1,187 @@
+"""What a metric is: one object of one of five kinds. A kind is a protocol of one method; a metric has the methods it needs and no others.
+
+=========  ===================  ===============================================================  ============================
+kind       method               looks at                                                         for example
+=========  ===================  ===============================================================  ============================
+pair       ``pairwise``         one estimate and one true source                                 ``psnr``, ``ssim``, ``si_sdr``
+mixture    ``mixture_scores``   all of one mixture: its estimates, true sources and mixture      ``mixture_error``, ``sir``
+pooled     ``pool``             a group of examples: errors are pooled before the logarithm      (none yet)
+posterior  ``posterior_score``  all posterior draws of one mixture, and its exact posterior      ``c2st``
+set        ``features``         all estimates of a run together, by their features               (none yet)
+=========  ===================  ===============================================================  ============================
+
+All values are float64 on the CPU, unreduced: means and intervals are made in ``results/``. What belongs to one example must depend on that
+example alone, to the bit, whatever batch it is scored in. NaN stands for "not defined".
+
+A metric is registered by one line, an entry point of the group ``sepbench.metrics`` (see ``sepbench.registry``). What a metric may offer
+besides its kind stands at the end of this file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+
+from sepbench.protocols import Domain, Support, TaskSpec
+
+if TYPE_CHECKING:
+    import torch
+
+    from sepbench.metrics.squared_error import Array
+    from sepbench.protocols import Mixtures
+
+Per = Literal["source", "mixture", "group", "posterior", "set"]
+
+
+@dataclass(frozen=True, slots=True)
+class MetricInfo:
+    """What a metric says of itself.
+
+    Attributes:
+        name: key, as in suites and leaderboards.
+        unit: ``dB``, ``1`` for pure numbers.
+        higher_is_better: direction of improvement.
+        domains: signals it is defined for.
+        per: what one value belongs to: a ``source`` of an example, a ``mixture`` (an example), a ``group`` of examples, a ``posterior`` (all
+            draws of an example) or the whole ``set`` of estimates.
+        source: where the formula comes from.
+        assigned_by: the metric of pairs whose best assignment puts the estimates in order on permutation tasks, its own name if it assigns
+            itself; of a pooled metric also the one whose values it pools. Empty if no order is needed.
+        group: how many examples a pooled metric pools into one value; 0 for all other metrics.
+    """
+
+    name: str
+    unit: str
+    higher_is_better: bool
+    domains: frozenset[Domain]
+    per: Per
+    source: str
+    assigned_by: str = ""
+    group: int = 0
+
+
+@runtime_checkable
+class PairMetric(Protocol):
+    """One value per pair of an estimate and a true source. Only metrics of this kind can find assignments."""
+
+    @property
+    def info(self) -> MetricInfo: ...
+
+    def pairwise(self, estimates: torch.Tensor, references: torch.Tensor) -> torch.Tensor:
+        """``(B, K, ...)`` twice -> ``(B, K, K)``: entry [b, i, j] scores estimate i against reference j, and depends on nothing else.
+
+        The one exception: a metric that is of the mixture kind too may look at the other sources here, as ``sdr`` does for silence.
+        """
+
+
+@runtime_checkable
+class MixtureMetric(Protocol):
+    """One value per mixture or source that needs more than a pair: the example's other sources, or its mixture."""
+
+    @property
+    def info(self) -> MetricInfo: ...
+
+    def mixture_scores(self, estimates: torch.Tensor, references: torch.Tensor, mixtures: Mixtures) -> Mapping[str, torch.Tensor]:
+        """Values by name of metric, its own and those of its class that fall off in the same call: they are then not computed again.
+
+        Args:
+            estimates, references: ``(B, K, ...)``; estimate k answers to reference k if ``info.assigned_by`` names a metric.
+            mixtures: the mixtures of these examples.
+
+        Returns:
+            ``(B,)`` for metrics ``per='mixture'``, ``(B, K)`` for metrics ``per='source'``.
+        """
+
+
+@runtime_checkable
+class PooledMetric(Protocol):
+    """One value per group of ``info.group`` examples, in the order of their numbers: NES pools squared errors over batches of 32.
+
+    It is made of the values of the pair metric ``info.assigned_by``, which are kept per example, and so depends on no batch of a run.
+    """
+
+    @property
+    def info(self) -> MetricInfo: ...
+
+    def pool(self, values: Array) -> Array:
+        """``(n, S)`` values of a group's examples and scored sources -> ``(S,)``."""
+
+
+@dataclass(frozen=True, slots=True)
+class PosteriorReference:
+    """The exact posterior of a batch of mixtures, float64 on the CPU; sources are flattened, D numbers each.
+
+    Attributes:
+        mean: ``(B, K * D)``.
+        covariance: ``(B, K * D, K * D)``; singular where the mixture is free of noise.
+        draws: ``(B, M, K * D)`` exact independent draws, the same in every run.
+    """
+
+    mean: torch.Tensor
+    covariance: torch.Tensor
+    draws: torch.Tensor
+
+
+@runtime_checkable
+class PosteriorMetric(Protocol):
+    """Compares a sampler's draws with the exact posterior; one value per example."""
+
+    @property
+    def info(self) -> MetricInfo: ...
+
+    def posterior_score(self, draws: torch.Tensor, reference: PosteriorReference) -> torch.Tensor:
+        """``(B, N, K * D)`` draws -> ``(B,)``."""
+
+
+@runtime_checkable
+class SetMetric(Protocol):
+    """Compares all estimates of a run with all true sources, as sets (FID, IS, KID): it gives the features, their statistics are shared."""
+
+    @property
+    def info(self) -> MetricInfo: ...
+
+    def features(self, signals: torch.Tensor) -> torch.Tensor:
+        """``(B, ...)`` signals, estimates or true ones -> ``(B, F)``."""
+
+
+Metric = PairMetric | MixtureMetric | PooledMetric | PosteriorMetric | SetMetric
+
+
+# --- what a metric may offer besides its kind
+
+
+@runtime_checkable
+class ChoosesTasks(Protocol):
+    """A metric that is not defined for every task of its domains."""
+
+    def supports(self, task: TaskSpec) -> Support:
+        """Whether the metric is defined for a task's signals; the reason in ``note`` if not, as a verb phrase ("has windows of ...")."""
+
+
+@runtime_checkable
+class NeedsTask(Protocol):
+    """A metric that must be told the task before it can compute (windows of one second need the sample rate); ``get_metric`` does that."""
+
+    def for_task(self, task: TaskSpec) -> Metric:
+        """The same metric for one task that it supports."""
+
+
+@runtime_checkable
+class Combines(Protocol):
+    """A pair metric with one value per mixture, made of those of its scored sources (``per='mixture'``)."""
+
+    def combine(self, assigned: torch.Tensor) -> torch.Tensor:
+        """``(B, S)`` pairwise values of the assigned sources -> ``(B,)``."""
+
+
+@runtime_checkable
+class FromSquaredError(Protocol):
+    """A pair metric that is a function of the mean squared error alone: scoring computes the errors once for all of these."""
+
+    @property
+    def clamps(self) -> bool:
+        """Whether the errors are those of estimates cut to [0, 1]."""
+
+    def from_mse(self, mse: Array, image_size: tuple[int, int]) -> Array:
+        """Mean squared errors to pairwise scores, elementwise; NaN stays NaN."""
