@@ -24,11 +24,12 @@ import torch
 from torch import nn
 
 from baselines.priors.edm import EDMDenoiser
-from baselines.priors.weights_io import images_sha256, write_atomically
+from baselines.priors.weights_io import images_sha256
 from baselines.training.config import TrainConfig, batch_indices, draw_sigmas, generator, mirrored, rate_share
-from baselines.training.denoising_loss import BandMeans, as_float, denoising_losses, fixed_noise, spread_sigmas
+from baselines.training.edm_loss import BandMeans, as_float, edm_losses, fixed_noise, spread_sigmas
 from baselines.training.optimiser import Mapper, Optimiser
 from sepbench.errors import SepbenchError
+from sepbench.files import write_atomically
 
 CHECKPOINT = "checkpoint.pt"
 PRE_DECAY = "pre_decay.pt"
@@ -50,7 +51,7 @@ def _replicas(model: EDMDenoiser, count: int) -> list[EDMDenoiser]:
     return copies
 
 
-class Trainer:
+class ScoreTraining:
     """A run in a folder: ``log.jsonl``, ``checkpoint.pt`` and, once the decay has begun, ``pre_decay.pt``.
 
     A file ``STOP_AND_DECAY`` in the folder starts the decay at once; it may hold the number of steps that the decay is to take.
@@ -93,7 +94,7 @@ class Trainer:
         rows = slice(worker, None, self.config.workers)  # interleaved: each worker gets the whole noise range
         # Every weight is used once per forward pass: autocast's cache, shared between threads, would gain nothing.
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bf16, cache_enabled=False):
-            losses = denoising_losses(model, clean[rows], noise[rows], sigma[rows], model.sigma_data)
+            losses = edm_losses(model, clean[rows], noise[rows], sigma[rows], model.sigma_data)
         (losses.sum() / len(clean)).backward()
         return losses.detach()
 
@@ -254,7 +255,7 @@ class Trainer:
             rows = slice(start, start + _VALIDATION_CHUNK)
             clean, noise_here, levels = (part[rows].to(self.device) for part in (self.held_out, noise, sigma))
             with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bf16, cache_enabled=False):
-                return denoising_losses(model, clean, noise_here, levels, model.sigma_data).cpu()
+                return edm_losses(model, clean, noise_here, levels, model.sigma_data).cpu()
 
         bands = BandMeans.empty()
         bands.add(sigma, torch.cat(list(mapper(chunk, range(0, len(sigma), _VALIDATION_CHUNK)))))

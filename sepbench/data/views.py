@@ -80,7 +80,7 @@ class Rows:
             IndexError: a position outside [0, len).
         """
         wanted = torch.as_tensor(indices, dtype=torch.int64)
-        if len(wanted) and not (0 <= int(wanted.min()) and int(wanted.max()) < self.count):
+        if len(wanted) and not (int(wanted.min()) >= 0 and int(wanted.max()) < self.count):
             raise IndexError(f"positions must lie in [0, {self.count}), got {int(wanted.min())} to {int(wanted.max())}")
         return self.read(wanted)
 
