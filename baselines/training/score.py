@@ -23,8 +23,9 @@ from baselines.priors.score_prior import EDMPrior
 from baselines.priors.weights_io import images_sha256, load_prior, save_prior
 from baselines.training.config import TrainConfig, derived_seed
 from baselines.training.edm_loss import loss_per_level
+from baselines.training.loop import CHECKPOINT, Progress
 from baselines.training.samples import draw_samples, sample_report, write_sheet
-from baselines.training.trainer import CHECKPOINT, Progress, ScoreTraining
+from baselines.training.trainer import ScoreTraining
 from sepbench.errors import SepbenchError
 from sepbench.noise import NoiseSource
 from sepbench.protocols import SignalSet, Trainer
@@ -34,7 +35,7 @@ _CARD_SAMPLES = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
+class ScoreRecipe:
     """Layout and settings for a kind of data."""
 
     layout: UNetConfig
@@ -42,24 +43,24 @@ class Recipe:
     held_out: int
 
 
-RECIPES: Mapping[str, Recipe] = {
+RECIPES: Mapping[str, ScoreRecipe] = {
     # about 0.25 s of two cores per step: 2.1 M parameters, most of them at 7x7
     # levels of 0.1 to 1.5 get most of the batch: there it is decided which digit a sample becomes, and there the loss falls for longest
-    "mnist": Recipe(UNetConfig(channels=1, widths=(32, 64, 128)), TrainConfig(steps=16_000, focus_range=(0.1, 1.5), decay_fraction=0.6), held_out=5_000),
+    "mnist": ScoreRecipe(UNetConfig(channels=1, widths=(32, 64, 128)), TrainConfig(steps=16_000, focus_range=(0.1, 1.5), decay_fraction=0.6), held_out=5_000),
     # under a minute: 8x8 images are 2x2 at the quarter resolution, and most of a step is overhead that a larger batch does not raise
-    "digits": Recipe(
+    "digits": ScoreRecipe(
         UNetConfig(channels=1, widths=(16, 32, 32), blocks=(1, 1, 1), heads=2, embedding=32),
         TrainConfig(steps=600, batch=128, warmup=50, focus_range=(0.1, 1.5)),
         held_out=200,
     ),
     # a mirrored photograph is as likely as the photograph, which doubles the data (a mirrored digit is no digit)
-    "cifar10": Recipe(UNetConfig(channels=3, widths=(48, 96, 160)), TrainConfig(steps=60_000, mirror=True), held_out=5_000),
+    "cifar10": ScoreRecipe(UNetConfig(channels=3, widths=(48, 96, 160)), TrainConfig(steps=60_000, mirror=True), held_out=5_000),
     # 4,585 images: the small network sees each of them more often than it gains from more weights
-    "cifar10-mini": Recipe(UNetConfig(channels=3, widths=(32, 64, 128)), TrainConfig(steps=20_000, decay_fraction=0.4, mirror=True), held_out=500),
+    "cifar10-mini": ScoreRecipe(UNetConfig(channels=3, widths=(32, 64, 128)), TrainConfig(steps=20_000, decay_fraction=0.4, mirror=True), held_out=500),
 }
 
 
-def recipe_for(name: str, shape: tuple[int, ...]) -> Recipe:
+def recipe_for(name: str, shape: tuple[int, ...]) -> ScoreRecipe:
     """The data set's own recipe, or that of the data set most like it: 8x8, grey or colour.
 
     Raises:
@@ -84,7 +85,7 @@ class Material:
         name: what the images are and which of them are used, for the card.
     """
 
-    recipe: Recipe
+    recipe: ScoreRecipe
     images: torch.Tensor
     held_out: torch.Tensor
     name: str

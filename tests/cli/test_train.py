@@ -13,8 +13,8 @@ from baselines.networks.unet import UNetConfig
 from baselines.priors.score_prior import EDMPrior
 from baselines.priors.weights_io import load_prior, read_card, save_prior
 from baselines.training import score as train_score
+from baselines.training.loop import CHECKPOINT
 from baselines.training.score import build_model
-from baselines.training.trainer import CHECKPOINT
 from sepbench.cli.main import main
 
 

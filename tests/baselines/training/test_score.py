@@ -17,8 +17,9 @@ from baselines.priors.score_prior import EDMPrior
 from baselines.priors.weights_io import load_prior
 from baselines.training.config import TrainConfig
 from baselines.training.edm_loss import as_float, loss_per_level
+from baselines.training.loop import CHECKPOINT
 from baselines.training.score import RECIPES, build_model, check_writable, export, material, train_score
-from baselines.training.trainer import CHECKPOINT, ScoreTraining
+from baselines.training.trainer import ScoreTraining
 from sepbench.data.datasets import open_dataset
 from sepbench.errors import SepbenchError
 

@@ -12,7 +12,8 @@ import pytest
 import torch
 from train_until_done import tiny_images, tiny_trainer
 
-from baselines.training.trainer import CHECKPOINT, DECAY_FLAG, LOG, PRE_DECAY, ScoreTraining
+from baselines.training.loop import CHECKPOINT, LOG
+from baselines.training.trainer import DECAY_FLAG, PRE_DECAY, ScoreTraining
 from sepbench.errors import SepbenchError
 
 SCRIPT = Path(__file__).parent.parent / "train_until_done.py"
@@ -43,14 +44,22 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> ScoreTraining:
     return trainer
 
 
-def test_resume_is_bit_exact(whole: ScoreTraining, tmp_path: Path) -> None:
+class _Stopped(Exception):
+    """Raised in the middle of a run."""
+
+
+def test_resume_is_bit_exact(whole: ScoreTraining, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = tiny_trainer(tmp_path, steps=STEPS)
-    for _ in range(7):  # in the middle of a window of the log
-        first._plan_decay(None)
-        first.train_step()
-        if first.step == 5:
-            first._log(None)
-    first.save(tmp_path / CHECKPOINT)
+    step = first.advance
+
+    def seven_steps() -> None:  # to the middle of a window of the log
+        if first.step == 7:
+            raise _Stopped
+        step()
+
+    monkeypatch.setattr(first, "advance", seven_steps)
+    with pytest.raises(_Stopped):
+        first.run(checkpoint_seconds=0.0, log_every=5, validate_every=10)
     second = tiny_trainer(tmp_path, steps=STEPS)
     assert second.step == 7
     second.run(log_every=5, validate_every=10)
