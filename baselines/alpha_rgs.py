@@ -19,7 +19,6 @@ from typing import ClassVar
 
 import torch
 
-from baselines.dirac import constrained
 from baselines.sampling.problem import Problem
 from baselines.sampling.separator import ScoreSeparator, needs_weighted_sum
 from sepbench.protocols import MethodInfo, RunContext, Support, TaskSpec
@@ -55,14 +54,14 @@ def alpha_rgs(
         raise ValueError(f"alpha-rgs separates two sources, the task has {problem.n_sources}")
     weights = problem.operator.matrix().to(problem.mixtures.values)[..., 0, :]
     ratio = (weights[..., 0] / weights[..., 1]).reshape(-1, *([1] * len(problem.source_shape)))
-    x = constrained(problem, problem.uniforms(0), slot=1)
+    x = problem.constrained(problem.uniforms(0), slot=1)
     # Levels must not depend on the batch: van der Corput's sequence covers the log range evenly at every prefix.
     for iteration in range(iterations):
         sigma = highest * (lowest / highest) ** _van_der_corput(iteration + 1)
         pull = problem.denoise(x + sigma * problem.normals(iteration + 1), sigma) - x
         step = final_rate + 0.5 * (rate - final_rate) * (1 + math.cos(math.pi * iteration / iterations))
         x = torch.stack([x[:, 0] + step * (pull[:, 0] - omega * ratio * pull[:, 1]) / (1 + omega), x[:, 1]], dim=1)
-        x = constrained(problem, x, slot=1)
+        x = problem.constrained(x, slot=1)
     return x
 
 

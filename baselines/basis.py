@@ -21,7 +21,8 @@ from typing import ClassVar, Literal, get_args
 
 import torch
 
-from baselines.sampling.problem import Problem, ncsn_levels
+from baselines.sampling.noise_levels import ncsn_levels
+from baselines.sampling.problem import Problem
 from baselines.sampling.separator import ScoreSeparator, source_gram
 from sepbench.protocols import MethodInfo, RunContext, Supervision, Support, TaskSpec
 from sepbench.settings import check_positive

@@ -20,7 +20,8 @@ from typing import ClassVar
 
 import torch
 
-from baselines.sampling.problem import Problem, karras_levels, ncsn_levels
+from baselines.sampling.noise_levels import karras_levels, ncsn_levels
+from baselines.sampling.problem import Problem
 from baselines.sampling.separator import ScoreSeparator, needs_weighted_sum
 from sepbench.protocols import MethodInfo, RunContext, Support, TaskSpec
 

@@ -20,22 +20,14 @@ from typing import ClassVar
 
 import torch
 
-from baselines.sampling.problem import Problem, karras_levels
+from baselines.sampling.noise_levels import karras_levels
+from baselines.sampling.problem import Problem
 from baselines.sampling.separator import ScoreSeparator, needs_weighted_sum
 from sepbench.protocols import MethodInfo, RunContext, Support, TaskSpec
 from sepbench.settings import check_positive
 
 QUICK_STEPS = 20
 """Steps under the quick budget."""
-
-
-def constrained(problem: Problem, sources: torch.Tensor, slot: int) -> torch.Tensor:
-    """Sources ``(B, K, ...)`` with source ``slot`` set to what the mixture leaves over; the weight of every slot must be non-zero."""
-    weights = problem.operator.matrix().to(sources)
-    weight = weights[..., 0, slot].reshape(-1, *([1] * (sources.ndim - 2)))
-    filled = sources.clone()
-    filled[:, slot] += problem.residual(sources) / weight
-    return filled
 
 
 def dirac(
@@ -71,12 +63,12 @@ def dirac(
             level = sigma * (1 + gamma)
             if gamma > 0:
                 x = x + math.sqrt(level**2 - sigma**2) * problem.normals(2 * step)
-            x = constrained(problem, x, slot)
+            x = problem.constrained(x, slot)
             direction = (x - problem.denoise(x, level)) / level
             x = x + (following - level) * (direction - ratio * direction[:, slot : slot + 1])
             if repeat + 1 < resamplings:
                 x = x + math.sqrt(sigma**2 - following**2) * problem.normals(2 * step + 1)
-    return constrained(problem, x, slot)
+    return problem.constrained(x, slot)
 
 
 @dataclass

@@ -18,7 +18,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from baselines.sampling.problem import Problem, karras_levels
+from baselines.sampling.noise_levels import karras_levels
+from baselines.sampling.problem import Problem
 from baselines.sampling.separator import ScoreSeparator, source_gram
 from sepbench.protocols import MethodInfo, RunContext, Support, TaskSpec
 from sepbench.settings import check_positive

@@ -13,9 +13,8 @@ from typing import ClassVar
 
 import torch
 
+from baselines.decomposition.ideal import separate_ideally, winner_takes_all
 from baselines.decomposition.masks import mask_support
-from baselines.ideal_mask import winner_takes_all
-from baselines.ideal_ratio_mask import separate_ideally
 from sepbench.protocols import MethodInfo, Mixtures, RunContext, Support, TaskSpec, TrainingView
 
 

@@ -29,6 +29,7 @@ from typing import ClassVar, Literal
 import torch
 from torch.nn import functional
 
+from baselines.decomposition.ideal import winner_takes_all
 from baselines.decomposition.parts import estimates_from_parts, part_support
 from sepbench.protocols import MethodInfo, Mixtures, RunContext, Support, TaskSpec, TrainingView
 
@@ -49,12 +50,6 @@ def block_shares(parts: torch.Tensor, mixtures: torch.Tensor, block: int) -> tor
     shares = torch.where(energy > 0, products / torch.where(energy > 0, energy, 1.0), 1.0 / parts.shape[1])
     grown = shares.repeat_interleave(block, -2).repeat_interleave(block, -1)
     return grown[..., : mixtures.shape[-2], : mixtures.shape[-1]]
-
-
-def winner_takes_all(shares: torch.Tensor) -> torch.Tensor:
-    """1 for the largest share, 0 for the others, ties shared evenly; ``(B, K, ...)``, adding up to 1 over the sources."""
-    largest = (shares == shares.amax(1, keepdim=True)).to(shares.dtype)
-    return largest / largest.sum(1, keepdim=True)
 
 
 @dataclass

@@ -13,17 +13,14 @@ and the mask is ``p_k / sum_j p_j``: nussl 1.1.9's default (approach ``psa``). `
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
 
-from baselines.decomposition.masks import CHUNK_BINS, estimates_from_masks, mask_support, mixture_spectra, select_rows
+from baselines.decomposition.ideal import separate_ideally
+from baselines.decomposition.masks import mask_support
 from sepbench.protocols import MethodInfo, Mixtures, RunContext, Support, TaskSpec, TrainingView
-
-IdealMasks = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-"""Spectra of the weighted sources ``(B, K, C, F, N)`` and of the mixtures ``(B, C, F, N)`` to masks ``(B, K, C, F, N)``."""
 
 
 def in_phase(sources: torch.Tensor, mixtures: torch.Tensor) -> torch.Tensor:
@@ -38,28 +35,6 @@ def shares(parts: torch.Tensor) -> torch.Tensor:
     """Non-negative ``(B, K, ...)`` over their sum along K; even where all are zero."""
     total = parts.sum(1, keepdim=True)
     return torch.where(total > 0, parts / torch.where(total > 0, total, 1.0), 1.0 / parts.shape[1])
-
-
-def separate_ideally(mixtures: Mixtures, ctx: RunContext, masks_of: IdealMasks) -> torch.Tensor:
-    """Estimates ``(B, K, C, T)`` of mixtures ``(B, C, T)`` by masks that may look at the references, a few mixtures at a time.
-
-    Raises:
-        SupervisionError: the context hands out no references.
-        ValueError: the task has no sample rate.
-    """
-    batch = len(mixtures)
-    estimates = torch.empty(batch, ctx.task.n_sources, *mixtures.values.shape[1:], device=ctx.device)
-    # A hop is a quarter of a window: a bin and its phase take four times the samples.
-    size = max(1, CHUNK_BINS // (4 * (ctx.task.n_sources + 1) * mixtures.values[:1].numel()))
-    for rows in torch.arange(batch).split(size):
-        chunk = select_rows(mixtures, rows)
-        stft, spectra = mixture_spectra(chunk, ctx)
-        references = ctx.references(chunk.example_ids).to(device=spectra.device, dtype=torch.float32)
-        # adjoint(1) holds each source's weight wherever it acts: w_k x_k without knowing the operator's form.
-        weights = chunk.operator.adjoint(torch.ones_like(references[:, 0]))
-        masks = masks_of(stft.forward(weights * references), spectra)
-        estimates[rows.to(estimates.device)] = estimates_from_masks(masks, spectra, chunk, stft)
-    return estimates
 
 
 @dataclass

@@ -26,7 +26,8 @@ from typing import ClassVar, Literal
 
 import torch
 
-from baselines.sampling.problem import Problem, karras_levels
+from baselines.sampling.noise_levels import karras_levels
+from baselines.sampling.problem import Problem
 from baselines.sampling.separator import ScoreSeparator, needs_weighted_sum
 from sepbench.protocols import MethodInfo, RunContext, Supervision, Support, TaskSpec
 from sepbench.selection import by_denoising_loss

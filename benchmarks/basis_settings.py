@@ -21,7 +21,8 @@ import pandas as pd
 import torch
 
 from baselines.basis import BasisTuned, basis
-from baselines.sampling.problem import Problem, ncsn_levels
+from baselines.sampling.noise_levels import ncsn_levels
+from baselines.sampling.problem import Problem
 from baselines.sampling.separator import ScoreSeparator
 from sepbench.noise import NoiseSource
 from sepbench.protocols import RunContext

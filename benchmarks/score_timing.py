@@ -24,7 +24,8 @@ import torch
 from baselines.basis import basis
 from baselines.networks.ncsn_refinenet import CondRefineNetDilated
 from baselines.priors.score_prior import NCSNPrior
-from baselines.sampling.problem import Problem, ncsn_levels
+from baselines.sampling.noise_levels import ncsn_levels
+from baselines.sampling.problem import Problem
 from sepbench.noise import NoiseSource
 from sepbench.operators import make_operator
 from sepbench.protocols import Mixtures, RunContext

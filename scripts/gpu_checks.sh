@@ -55,10 +55,9 @@ step gate-digits sepbench check "$OUT/digits" --against leaderboards/digits-pair
 if [ -n "${SEPBENCH_DATA:-}" ] && [ -d "$SEPBENCH_DATA/mnist" ]; then
     step run-mnist sepbench run --suite mnist-pairs --device cuda --latency --no-keep-estimates --out "$OUT/mnist"
     # The score prior of the BASIS issue: full MNIST and the two halves of the class split.
-    step train-images python3 -c "import numpy as np; from sepbench.data.datasets import open_dataset as o; np.save('$OUT/mnist-train.npy', o('mnist', 'train').signals.numpy())"
     # From the shipped weights on; minutes where a CPU takes hours. BASIS must come to 29.5 / 29.3 dB.
-    step train-mnist python3 -m baselines.training.score --recipe mnist --images "$OUT/mnist-train.npy" --device cuda --folder "$OUT/train-mnist" --out "$OUT/mnist-all.safetensors" \
-        --init baselines/weights/mnist-all.safetensors --seed 3 --steps "${TRAIN_STEPS:-40000}"
+    step train-mnist sepbench train score --dataset mnist --init baselines/weights/mnist-all.safetensors --seed 3 --steps "${TRAIN_STEPS:-40000}" \
+        --device cuda --folder "$OUT/train-mnist" --out "$OUT/mnist-all.safetensors"
     prior=$OUT/mnist-all.safetensors
     [ -f "$prior" ] || prior=baselines/weights/mnist-all.safetensors
     score_methods=basis-ncsn,basis-ncsn-denoised,basis-ncsn-code,basis-ncsn-tuned,basis-ncsn-tuned-denoised,dirac,gaussian,diffusion-gibbs,alpha-rgs,projected,projected-4x,projected-8x,projected-16x

@@ -10,7 +10,8 @@ from __future__ import annotations
 import sys
 
 from baselines.priors.shipped import FOLDER
-from baselines.priors.weights_io import MAX_BYTES, file_sha256, read_card
+from baselines.priors.weights_io import MAX_BYTES, read_card
+from sepbench.files import file_sha256
 from sepbench.resources import resource_root
 
 

@@ -6,7 +6,9 @@ import contextlib
 import hashlib
 import os
 import socket
-from collections.abc import Callable
+import stat
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 TEMPORARY = ".tmp"
@@ -16,8 +18,6 @@ TEMPORARY = ".tmp"
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Write through a temporary name, flush to the disk and rename: after a crash ``path`` holds its old content or all of the new.
 
-    The temporary name carries host and process, so that several machines may write into one shared folder. Missing folders are made.
-
     Args:
         path: the file.
         write: writes the content to the path that it is given.
@@ -26,12 +26,30 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         OSError: the file cannot be written; nothing is left of it then.
         Exception: whatever ``write`` raises.
     """
-    temporary = path.with_name(f"{path.name}.{socket.gethostname()}-{os.getpid()}{TEMPORARY}")
+    with replacing(path) as temporary:
+        write(temporary)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """``write_atomically`` as a block: it gets an empty file under a temporary name, which is flushed and renamed when the block ends.
+
+    The temporary name carries host, process and thread, so that several machines may write into one shared folder. Missing folders are made.
+    The file gets the mode that any new file in that folder gets (0666 less the umask), whatever the block leaves: some writers make files
+    that their owner alone can read.
+
+    Raises:
+        OSError: the file cannot be written; nothing is left of it then.
+    """
+    temporary = path.with_name(f"{path.name}.{socket.gethostname()}-{os.getpid()}-{threading.get_native_id()}{TEMPORARY}")
     try:
         if not path.parent.is_dir():
             path.parent.mkdir(parents=True, exist_ok=True)
             flush(path.parent.parent)
-        write(temporary)
+        mode = _mode_of_new_file(temporary)
+        yield temporary
+        if stat.S_IMODE(temporary.stat().st_mode) != mode:
+            temporary.chmod(mode)
         flush(temporary)
         temporary.replace(path)
         flush(path.parent)
@@ -39,6 +57,13 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise
+
+
+def _mode_of_new_file(path: Path) -> int:
+    """Make an empty file and look at its mode: ``os.umask`` cannot be asked without setting it, for every thread at once."""
+    path.unlink(missing_ok=True)  # of a process that died and had the same number
+    with path.open("xb") as handle:
+        return stat.S_IMODE(os.fstat(handle.fileno()).st_mode)
 
 
 def flush(path: Path) -> None:
@@ -56,5 +81,14 @@ def file_sha256(path: Path) -> str:
     Raises:
         OSError: it cannot be read.
     """
+    return file_digest(path, "sha256")
+
+
+def file_digest(path: Path, algorithm: str) -> str:
+    """Digest of a file's content by any algorithm of ``hashlib``, in hex; read in pieces.
+
+    Raises:
+        OSError: it cannot be read.
+    """
     with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
+        return hashlib.file_digest(handle, algorithm).hexdigest()

@@ -1,9 +1,11 @@
-"""The house rules that a machine can check: import direction, file length, nothing printed, no global random state."""
+"""The house rules that a machine can check: import direction, rooms, one type per idea, file length, no global random state, tests that mirror the tree."""
 
 from __future__ import annotations
 
 import ast
 import re
+import tomllib
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,17 @@ LAYERS += ["run", "results", "report", "conformance", "cli"]
 BASELINES_MAY_IMPORT = {"sepbench.errors", "sepbench.resources", "sepbench.protocols", "sepbench.settings", "sepbench.noise", "sepbench.selection"}
 BASELINES_MAY_IMPORT |= {"sepbench.files"}
 BASELINES_MAY_IMPORT |= {"sepbench.operators", "sepbench.gmm", "sepbench.stft"}  # mathematics that everybody may use
+
+ROOMS_MAY_IMPORT: dict[str, set[str]] = {
+    "networks": set(),
+    "priors": {"networks"},
+    "decomposition": set(),
+    "sampling": set(),  # of priors it knows the protocols
+    "training": {"networks", "priors", "sampling"},
+}
+"""Rooms of ``baselines`` and the other rooms that they may import. Methods, the files directly there, may import every room and never each other."""
+FINDS_PRIORS = "baselines/sampling/separator.py"
+"""The one file of ``sampling`` that finds and loads the prior of a task, when it is asked to."""
 
 SOURCES = sorted([*ROOT.glob("sepbench/**/*.py"), *ROOT.glob("baselines/**/*.py")])
 
@@ -81,3 +94,79 @@ def test_no_room_without_a_name() -> None:
 def test_every_layer_is_known() -> None:
     rooms = {p.stem if p.suffix == ".py" else p.name for p in (ROOT / "sepbench").iterdir() if not p.name.startswith(("_", "."))}
     assert rooms <= set(LAYERS), f"new rooms need a place in the order: {rooms - set(LAYERS)}"
+
+
+METHODS = sorted((ROOT / "baselines").glob("[!_]*.py"))
+IN_ROOMS = sorted((ROOT / "baselines").glob("*/*.py"))
+
+
+def _room_of_baselines(module: str) -> str:
+    """The room that a module of ``baselines`` lies in; of a file directly there, its own name."""
+    return module.split(".")[1]
+
+
+@pytest.mark.parametrize("path", METHODS, ids=lambda p: p.name)
+def test_every_file_directly_in_baselines_is_a_method_with_an_entry_point(path: Path) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    named = {target.partition(":")[0] for target in project["entry-points"]["sepbench.separators"].values()}
+    assert f"baselines.{path.stem}" in named, f"{path.name} is no registered method: helpers live in rooms"
+
+
+@pytest.mark.parametrize("path", METHODS, ids=lambda p: p.name)
+def test_methods_import_rooms_and_never_each_other(path: Path) -> None:
+    for imported in _runtime_imports(path):
+        if imported.startswith("baselines."):
+            assert _room_of_baselines(imported) in ROOMS_MAY_IMPORT, f"{path.name} imports {imported}: what methods share lives in a room"
+
+
+@pytest.mark.parametrize("path", IN_ROOMS, ids=lambda p: str(p.relative_to(ROOT)))
+def test_rooms_of_baselines_import_what_they_may(path: Path) -> None:
+    room = path.parent.name
+    assert room in ROOMS_MAY_IMPORT, f"new rooms need a rule: {room}"
+    allowed = ROOMS_MAY_IMPORT[room] | {room}
+    if str(path.relative_to(ROOT)) == FINDS_PRIORS:
+        allowed |= {"priors"}
+    for imported in _runtime_imports(path):
+        if imported.startswith("baselines."):
+            assert _room_of_baselines(imported) in allowed, f"{path} imports {imported}"
+        if room == "networks":
+            assert not imported.startswith("sepbench"), f"{path} imports {imported}: networks import nothing of the project"
+
+
+def test_sampling_loads_no_prior_before_it_is_asked_to() -> None:
+    module = ast.parse((ROOT / FINDS_PRIORS).read_text(encoding="utf-8"))
+    assert not [n for n in module.body if isinstance(n, ast.ImportFrom) and n.module and n.module.startswith("baselines.priors")]
+
+
+def test_one_type_per_idea() -> None:
+    """No two public classes of one name; those of a command are its own."""
+    found = defaultdict(list)
+    for path in SOURCES:
+        if path.parent.name != "cli":
+            for node in ast.parse(path.read_text(encoding="utf-8")).body:
+                if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                    found[node.name].append(str(path.relative_to(ROOT)))
+    assert {name: paths for name, paths in found.items() if len(paths) > 1} == {}
+
+
+def test_files_are_written_and_digested_in_one_place() -> None:
+    """``sepbench.files`` alone renames finished files and reads digests of files."""
+    pattern = re.compile(r"\bhashlib\.file_digest\(|\bmkstemp\(|\bNamedTemporaryFile\(|\bos\.(replace|rename)\(")
+    found = [str(path.relative_to(ROOT)) for path in SOURCES if path.name != "files.py" and pattern.search(path.read_text(encoding="utf-8"))]
+    assert found == []
+
+
+def test_tests_mirror_the_tree() -> None:
+    folders = {path.parent.relative_to(ROOT / "tests").as_posix() for path in (ROOT / "tests").rglob("test_*.py")} - {"."}
+    rooms = {path.parent.relative_to(ROOT / "sepbench").as_posix() for path in SOURCES if path.is_relative_to(ROOT / "sepbench")}
+    rooms |= {path.parent.relative_to(ROOT).as_posix() for path in SOURCES if path.is_relative_to(ROOT / "baselines")}
+    assert folders <= rooms, f"no such room: {folders - rooms}"
+
+
+@pytest.mark.parametrize("folder", ["baselines/networks", "baselines/priors", "baselines/sampling", "baselines/training"])
+def test_tests_of_a_room_name_its_files(folder: str) -> None:
+    """``tests/baselines/priors/test_edm.py`` tests ``baselines/priors/edm.py``; a story that crosses files stands with the one that tells it."""
+    files = {path.stem for path in (ROOT / folder).glob("*.py")}
+    stories = {"class_wise_priors", "samplers"}
+    named = {path.stem.removeprefix("test_") for path in (ROOT / "tests" / folder).glob("test_*.py")}
+    assert named - stories <= files

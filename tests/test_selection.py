@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 
-import pytest
 import torch
 
 from sepbench.gmm import GaussianMixture
 from sepbench.noise import NoiseSource
 from sepbench.operators import make_operator
 from sepbench.protocols import Mixtures, TaskSpec
-from sepbench.selection import by_denoising_loss, by_log_prior, by_mixture_error, by_truth, denoising_losses, flow_log_prob, select, weighted_mean
+from sepbench.selection import by_denoising_loss, by_log_prior, by_mixture_error, by_truth, denoising_losses, select, weighted_mean
 
 
 def _prior(dimension: int, components: int = 2) -> GaussianMixture:
@@ -35,24 +34,6 @@ def test_mixture_error_is_the_rms_of_the_residual() -> None:
     draws = torch.zeros(1, 2, 2, 1, 2, 2)
     draws[0, 1] += 0.5
     torch.testing.assert_close(by_mixture_error(draws, mixtures), torch.tensor([[0.0, -1.0]], dtype=torch.float64))
-
-
-@pytest.mark.parametrize("dimension", [1, 4])
-def test_the_flow_gives_the_exact_log_density(dimension: int) -> None:
-    prior = _prior(dimension)
-    x = prior.sample(NoiseSource(0), torch.arange(16), 0, 0)
-    variance = float(prior.covariance().diagonal().mean())
-    found = flow_log_prob(prior, x, lowest=0.02, highest=30.0, base_mean=prior.mean(), base_variance=variance, steps=150)
-    torch.testing.assert_close(found, prior.log_prob(x, 0.02), atol=0.02, rtol=0.01)
-
-
-def test_hutchinsons_trace_is_unbiased() -> None:
-    prior = _prior(3)
-    x = prior.sample(NoiseSource(0), torch.arange(8), 0, 0)
-    signs = torch.where(torch.rand(200, 3, generator=torch.Generator().manual_seed(1)) < 0.5, -1.0, 1.0).double()
-    settings = {"lowest": 0.05, "highest": 10.0, "base_mean": prior.mean(), "base_variance": 0.1, "steps": 24}
-    exact = flow_log_prob(prior, x, **settings)
-    torch.testing.assert_close(flow_log_prob(prior, x, probes=signs, **settings), exact, atol=0.3, rtol=0.05)
 
 
 def test_denoising_loss_ranks_as_the_density_does() -> None:

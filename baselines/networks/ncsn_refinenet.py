@@ -14,8 +14,6 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from sepbench.errors import SepbenchError
-
 N_LEVELS = 10
 _RCU_CONVS = 2
 _CRP_STAGES = 2
@@ -211,18 +209,18 @@ def from_checkpoint(state: Mapping[str, torch.Tensor]) -> CondRefineNetDilated:
         state: tensors by parameter name, with or without the prefix ``module.``.
 
     Raises:
-        SepbenchError: a tensor is missing, left over or of another shape.
+        ValueError: a tensor is missing, left over or of another shape.
     """
     own = {_own_name(name): value for name, value in state.items()}
     stem = own.get("begin_conv.weight")
     if stem is None or stem.ndim != 4:
-        raise SepbenchError("this is no NCSN checkpoint: it holds no begin_conv.weight; pass the state dict of a CondRefineNetDilated")
+        raise ValueError("this is no NCSN checkpoint: it holds no begin_conv.weight; pass the state dict of a CondRefineNetDilated")
     network = CondRefineNetDilated(channels=stem.shape[1], features=stem.shape[0])
     wanted = network.state_dict()
     for name in sorted(set(wanted) ^ set(own)):
-        raise SepbenchError(f"NCSN checkpoint: {name} is {'missing' if name in wanted else 'not part of the layout'}; see protocols.md, section 3.1")
+        raise ValueError(f"NCSN checkpoint: {name} is {'missing' if name in wanted else 'not part of the layout'}; see protocols.md, section 3.1")
     for name, value in own.items():
         if value.shape != wanted[name].shape:
-            raise SepbenchError(f"NCSN checkpoint: {name} has shape {tuple(value.shape)}, the layout needs {tuple(wanted[name].shape)}")
+            raise ValueError(f"NCSN checkpoint: {name} has shape {tuple(value.shape)}, the layout needs {tuple(wanted[name].shape)}")
     network.load_state_dict({name: value.to(torch.float32) for name, value in own.items()})
     return network.eval()

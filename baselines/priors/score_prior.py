@@ -1,19 +1,20 @@
-"""Priors as samplers see them: any object with ``score(x, sigma)`` will do; ``ScorePrior`` and ``NCSNPrior`` wrap the networks of this package."""
+"""The networks of this package as priors (``sepbench.protocols.ScorePrior``): ``EDMPrior`` and ``NCSNPrior``."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal
 
 import torch
 
 from baselines.networks.ncsn_refinenet import CondRefineNetDilated, ncsn_sigmas
 from baselines.priors.edm import EDMDenoiser
+from baselines.priors.probability_flow import flow_log_prob
 from sepbench.errors import MethodError, UnsupportedTaskError
 from sepbench.noise import NoiseSource, noise_levels
-from sepbench.selection import SELECTION_STREAM, flow_log_prob
+from sepbench.selection import SELECTION_STREAM
 
 Precision = Literal["float32", "bfloat16"]
 CPU_CHUNK = 64  # images per forward pass on the CPU: beyond, the allocator hands memory back between layers and each image gets slower
@@ -23,18 +24,8 @@ _LOWEST_DENSITY = 0.01
 """Clean images are taken as samples at this noise level, where the density is as sharp as the samplers' last level."""
 
 
-@runtime_checkable
-class ScoreModel(Protocol):
-    """The whole contract between a prior and a sampler."""
-
-    def score(self, x: torch.Tensor, sigma: float | torch.Tensor) -> torch.Tensor:
-        """``grad log p_sigma`` at ``x``; same shape. ``sigma``: one level, or one per example, shaped like the leading axes of ``x``."""
-        ...
-
-
-def denoise_with(prior: ScoreModel, x: torch.Tensor, sigma: float | torch.Tensor) -> torch.Tensor:
-    """``E[y | x] = x + sigma^2 score(x, sigma)`` (Robbins 1956, Miyasawa 1961): the denoiser of any score model."""
-    score = prior.score(x, sigma)
+def tweedie(x: torch.Tensor, score: torch.Tensor, sigma: float | torch.Tensor) -> torch.Tensor:
+    """``E[y | x] = x + sigma^2 score`` (Robbins 1956, Miyasawa 1961): the denoiser of anything that has a score. Levels as in ``ScorePrior``."""
     return x + _trailing_axes(sigma, x).square() * score
 
 
@@ -66,7 +57,7 @@ def _finite(values: torch.Tensor, what: str) -> torch.Tensor:
 
 
 @dataclass(frozen=True, slots=True)
-class ScorePrior:
+class EDMPrior:
     """A trained denoiser over a continuous range of noise.
 
     Attributes:
@@ -83,11 +74,11 @@ class ScorePrior:
     precision: Precision = "float32"
     name: str = "score prior"
 
-    def to(self, device: str | torch.device) -> ScorePrior:
+    def to(self, device: str | torch.device) -> EDMPrior:
         """The same prior with its weights on ``device``."""
         return replace(self, denoiser=self.denoiser.to(device))
 
-    def with_precision(self, precision: Precision) -> ScorePrior:
+    def with_precision(self, precision: Precision) -> EDMPrior:
         return replace(self, precision=precision)
 
     def denoise(self, x: torch.Tensor, sigma: float | torch.Tensor) -> torch.Tensor:
@@ -99,7 +90,7 @@ class ScorePrior:
         return self._evaluate(self.denoiser.score, x, sigma)
 
     def log_prob(self, x: torch.Tensor, steps: int = 8, probes: int = 2) -> torch.Tensor:
-        """``log p(x)`` in nats by the probability-flow ODE (``sepbench.selection.flow_log_prob``), for telling candidates apart.
+        """``log p(x)`` in nats by the probability-flow ODE (``flow_log_prob``), for telling candidates apart.
 
         The trace is exact up to 64 dimensions, and Hutchinson's estimate with the same random signs for all images beyond. The defaults are coarse:
         values are off by a constant, mostly; ``benchmarks/best_of_n.py`` shows how they rank.
@@ -165,4 +156,4 @@ class NCSNPrior:
 
     def denoise(self, x: torch.Tensor, sigma: float | torch.Tensor) -> torch.Tensor:
         """``x + sigma^2 score(x, sigma)``."""
-        return denoise_with(self, x, sigma)
+        return tweedie(x, self.score(x, sigma), sigma)

@@ -1,20 +1,24 @@
-"""Priors of the user's own: ``package.module:NAME`` names any object with ``score(x, sigma)``, or what makes one when it is called."""
+"""Priors of the user's own, as ``--set METHOD.weights=`` names them, with commas between: paths of ``.safetensors`` files, or ``package.module:NAME``
+of any object with ``score(x, sigma)``, or of what makes one when it is called.
+"""
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from baselines.priors.score_prior import denoise_with
-from baselines.priors.weights_io import file_sha256
+from baselines.priors.score_prior import Precision, tweedie
+from baselines.priors.weights_io import check_weights, load_prior
 from sepbench.errors import DataError, MethodError
-from sepbench.protocols import HasDensity, ScorePrior
+from sepbench.files import file_sha256
+from sepbench.protocols import HasDensity, ScorePrior, TaskSpec
 
 _REFERENCE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
@@ -44,7 +48,7 @@ class UserPrior:
         """Posterior mean of the clean source given the noisy x, ``(M, ...)``."""
         if hasattr(self.model, "denoise"):
             return self._checked(self.model.denoise(x, sigma), x, "denoise")
-        return denoise_with(self, x, sigma)
+        return tweedie(x, self.score(x, sigma), sigma)
 
     def _checked(self, values: object, x: torch.Tensor, what: str) -> torch.Tensor:
         if not isinstance(values, torch.Tensor) or values.shape != x.shape:
@@ -99,3 +103,53 @@ def load_reference(text: str, shape: tuple[int, ...]) -> ScorePrior:
     if tuple(own) != shape:
         raise DataError(f"prior {text} is for signals of shape {tuple(own)}, the task has {shape}; choose other tasks with --tasks")
     return (UserPriorWithDensity if isinstance(model, HasDensity) else UserPrior)(text, model)
+
+
+def split(weights: str) -> list[str]:
+    """The single files and references."""
+    return [part.strip() for part in weights.split(",")]
+
+
+def digests(weights: str) -> str:
+    """SHA-256 of every file, or of the module that a reference names, with commas between; what is not there is left out, and told of by ``check``."""
+    found = [module_sha256(part) if is_reference(part) else file_sha256(Path(part)) if Path(part).is_file() else "" for part in split(weights)]
+    return ",".join(digest for digest in found if digest)
+
+
+def check(weights: str, task: TaskSpec, method: str, count: int, ten_levels_do: bool) -> None:
+    """Whether a method can use the priors on a task, before anything is loaded.
+
+    Args:
+        weights: as the user gave them.
+        task: whose sources they must fit.
+        method: its name, for messages.
+        count: priors that it takes.
+        ten_levels_do: it asks for no other noise levels than the ten of NCSN, in float32.
+
+    Raises:
+        DataError: too few or too many, one that is not there or damaged, of another shape, or that knows too few noise levels.
+    """
+    given = split(weights)
+    if len(given) != count:
+        counted = f"{count} prior{'s' * (count > 1)}"
+        raise DataError(f"{method} takes {counted} on task {task.name}, its setting weights names {len(given)}; give {counted}")
+    for part in given:
+        if is_reference(part):
+            load_reference(part, task.source_shape)
+            continue
+        card = check_weights(Path(part))
+        if tuple(card["shape"]) != task.source_shape:
+            own, wanted = ("x".join(map(str, sizes)) for sizes in (card["shape"], task.source_shape))
+            advice = "choose other tasks with --tasks, or train a prior with `sepbench train`"
+            raise DataError(f"{part} was trained on signals of shape {own}, task {task.name} has {wanted}; {advice}")
+        if card["kind"] == "ncsn-refinenet" and not ten_levels_do:
+            raise DataError(f"{part} knows ten noise levels only, in float32; basis-ncsn and basis-ncsn-code can use it, {method} as set cannot")
+
+
+def load(weights: str, shape: tuple[int, ...], precision: Precision, device: str) -> Sequence[ScorePrior]:
+    """The priors, in the order given.
+
+    Raises:
+        DataError: see ``check``.
+    """
+    return [load_reference(part, shape) if is_reference(part) else load_prior(Path(part), precision=precision, device=device) for part in split(weights)]

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,27 +20,14 @@ from safetensors.torch import load_file, save_file
 from baselines.networks.ncsn_refinenet import CondRefineNetDilated, from_checkpoint
 from baselines.networks.unet import ScoreUNet, UNetConfig
 from baselines.priors.edm import EDMDenoiser
-from baselines.priors.score_prior import NCSNPrior, Precision, ScorePrior
+from baselines.priors.score_prior import EDMPrior, NCSNPrior, Precision
 from sepbench.errors import DataError
+from sepbench.files import file_sha256, write_atomically
 
 CARD_FORMAT = 1
 KINDS = ("edm-unet", "ncsn-refinenet")
 MAX_BYTES = 8_000_000
 _REQUIRED = ("format", "kind", "name", "network", "shape", "sigma_range", "weights_sha256")
-
-
-def write_atomically(path: Path, save: Callable[[Path], object]) -> None:
-    """Write through a temporary name, flush to disk and rename: the file is whole or absent, whenever the process dies."""
-    temporary = path.with_name(path.name + ".tmp")
-    save(temporary)
-    with temporary.open("rb+") as handle:
-        os.fsync(handle.fileno())
-    temporary.replace(path)
-
-
-def file_sha256(path: Path) -> str:
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def images_sha256(images: torch.Tensor) -> str:
@@ -53,14 +39,13 @@ def images_sha256(images: torch.Tensor) -> str:
 
 def _write(path: Path, tensors: Mapping[str, torch.Tensor], card: dict[str, Any], dtype: torch.dtype) -> Path:
     stored = {name: value.detach().cpu().to(dtype).contiguous() for name, value in tensors.items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, lambda temporary: save_file(stored, temporary))
     whole = {**card, "stored": str(dtype).removeprefix("torch."), "weights_sha256": file_sha256(path), "bytes": path.stat().st_size}
     write_atomically(path.with_suffix(".json"), lambda temporary: temporary.write_text(json.dumps(whole, indent=2) + "\n", encoding="utf-8"))
     return path
 
 
-def save_prior(path: Path, prior: ScorePrior | NCSNPrior, facts: Mapping[str, Any] | None = None, dtype: torch.dtype = torch.float16) -> Path:
+def save_prior(path: Path, prior: EDMPrior | NCSNPrior, facts: Mapping[str, Any] | None = None, dtype: torch.dtype = torch.float16) -> Path:
     """Write weights and card.
 
     Args:
@@ -73,7 +58,7 @@ def save_prior(path: Path, prior: ScorePrior | NCSNPrior, facts: Mapping[str, An
         ``path``.
     """
     card: dict[str, Any] = {"format": CARD_FORMAT, "kind": "", "name": path.stem, "shape": list(prior.shape)}
-    if isinstance(prior, ScorePrior):
+    if isinstance(prior, EDMPrior):
         network = prior.denoiser.network
         if not isinstance(network, ScoreUNet):
             raise TypeError(f"only a ScoreUNet can be written, got {type(network).__name__}")
@@ -158,7 +143,7 @@ def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
     return {name: value.to(torch.float32) for name, value in tensors.items()}
 
 
-def load_prior(path: Path, sha256: str | None = None, precision: Precision = "float32", device: str = "cpu") -> ScorePrior | NCSNPrior:
+def load_prior(path: Path, sha256: str | None = None, precision: Precision = "float32", device: str = "cpu") -> EDMPrior | NCSNPrior:
     """A prior from ``NAME.safetensors`` and its card.
 
     Args:
@@ -176,11 +161,11 @@ def load_prior(path: Path, sha256: str | None = None, precision: Precision = "fl
         return _assemble(path, card, tensors, precision).to(device)
 
 
-def _assemble(path: Path, card: Mapping[str, Any], tensors: dict[str, torch.Tensor], precision: Precision) -> ScorePrior | NCSNPrior:
+def _assemble(path: Path, card: Mapping[str, Any], tensors: dict[str, torch.Tensor], precision: Precision) -> EDMPrior | NCSNPrior:
     shape = tuple(card["shape"])
-    if card["kind"] == "ncsn-refinenet":
-        return NCSNPrior(from_checkpoint(tensors).requires_grad_(False), shape, name=card["name"])
     try:
+        if card["kind"] == "ncsn-refinenet":
+            return NCSNPrior(from_checkpoint(tensors).requires_grad_(False), shape, name=card["name"])
         layout: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in card["network"].items()}
         network = ScoreUNet(UNetConfig(**layout))
         network.load_state_dict(tensors)
@@ -189,14 +174,14 @@ def _assemble(path: Path, card: Mapping[str, Any], tensors: dict[str, torch.Tens
         raise DataError(f"{path} does not fit the layout on its card ({reason}); weights and card belong to different priors") from None
     denoiser = EDMDenoiser(network.eval().requires_grad_(False), float(card["sigma_data"]), float(card["mean"]))
     low, high = card["sigma_range"]
-    return ScorePrior(denoiser, shape, (float(low), float(high)), precision, str(card["name"]))
+    return EDMPrior(denoiser, shape, (float(low), float(high)), precision, str(card["name"]))
 
 
 def load_ncsn_checkpoint(path: Path, image_size: tuple[int, int]) -> NCSNPrior:
     """A checkpoint of the authors' trainer (``torch.save`` of a list whose first element is the state dict), read without running its code.
 
     Raises:
-        DataError: the file is missing or no such checkpoint. SepbenchError: its tensors do not fit the layout.
+        DataError: the file is missing, no such checkpoint, or its tensors do not fit the layout.
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
@@ -207,6 +192,9 @@ def load_ncsn_checkpoint(path: Path, image_size: tuple[int, int]) -> NCSNPrior:
     state = content[0] if isinstance(content, (list, tuple)) and content else content
     if not isinstance(state, Mapping):
         raise DataError(f"{path} holds no state dict; save the network's state dict alone and try again")
-    with torch.random.fork_rng(devices=[]):
-        network: CondRefineNetDilated = from_checkpoint(state)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            network: CondRefineNetDilated = from_checkpoint(state)
+    except ValueError as error:
+        raise DataError(f"{path}: {error}") from None
     return NCSNPrior(network.requires_grad_(False), (network.begin_conv.in_channels, *image_size), name=path.stem)

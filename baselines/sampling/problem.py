@@ -20,18 +20,6 @@ SMALL_ELEMENTS = 1 << 17
 """More rows go at once as long as they hold fewer numbers than this: vectors of a few dimensions cost nothing but the call."""
 
 
-def ncsn_levels(count: int = 10, highest: float = 1.0, lowest: float = 0.01) -> list[float]:
-    """Geometric noise levels of NCSN (Song and Ermon 2019, sec. 4.3): ten from 1 to 0.01."""
-    return torch.logspace(0, 1, count, base=lowest / highest, dtype=torch.float64).mul(highest).tolist()
-
-
-def karras_levels(count: int, highest: float, lowest: float, rho: float = 7.0) -> list[float]:
-    """Noise levels of Karras et al. (2022), eq. (5), highest first, without the final zero."""
-    ramp = torch.linspace(0, 1, count, dtype=torch.float64)
-    levels = (highest ** (1 / rho) + ramp * (lowest ** (1 / rho) - highest ** (1 / rho))) ** rho
-    return [float(level) for level in levels]
-
-
 @dataclass(slots=True)
 class Problem:
     """One batch of mixtures to be separated under a prior.
@@ -100,6 +88,13 @@ class Problem:
     def residual(self, sources: torch.Tensor) -> torch.Tensor:
         """``m - g(x)``, ``(B, ...)``."""
         return self.mixtures.values - self.operator.forward(sources)
+
+    def constrained(self, sources: torch.Tensor, slot: int) -> torch.Tensor:
+        """Sources ``(B, K, ...)`` with source ``slot`` set to what the mixture leaves over; the weight of every slot must be non-zero."""
+        weight = self.operator.matrix().to(sources)[..., 0, slot].reshape(-1, *([1] * (sources.ndim - 2)))
+        filled = sources.clone()
+        filled[:, slot] += self.residual(sources) / weight
+        return filled
 
     def denoise(self, sources: torch.Tensor, sigma: float) -> torch.Tensor:
         """Posterior means of all sources at noise level sigma, ``(B, K, ...)``; one evaluation per source."""

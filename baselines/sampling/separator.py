@@ -89,9 +89,9 @@ class ScoreSeparator:
         if self.temperature <= 0 or not self.loss_sigmas or min(self.loss_sigmas) <= 0 or not 0 < lowest < highest:
             raise ValueError("temperature, loss_sigmas and noise levels must be positive, and lowest below highest")
         if self.weights:
-            from baselines.priors import own_weights
+            from baselines.priors import user_prior
 
-            self.weights_sha256 = own_weights.digests(self.weights)  # known before the fit: other weights under the same path are another run
+            self.weights_sha256 = user_prior.digests(self.weights)  # known before the fit: other weights under the same path are another run
 
     def supports(self, task: TaskSpec) -> Support:
         """A prior must exist for the data set, at the task's own shape; where the true one is known, it is used.
@@ -100,10 +100,10 @@ class ScoreSeparator:
             DataError: weights that are not there, are not those of their card, or do not fit the task or the settings.
         """
         if self.weights:
-            from baselines.priors import own_weights
+            from baselines.priors import user_prior
 
             ten_levels_do = not self.needs_any_level() and self.precision == "float32"
-            own_weights.check(self.weights, task, self.info.name, task.n_sources if self.per_class else 1, ten_levels_do)
+            user_prior.check(self.weights, task, self.info.name, task.n_sources if self.per_class else 1, ten_levels_do)
             return self.supports_operator(task)
         if task.analytic_prior:
             if self.per_class:
@@ -138,13 +138,13 @@ class ScoreSeparator:
 
     def fit(self, view: TrainingView, ctx: RunContext) -> None:
         """Load the prior; no training data are touched."""
-        from baselines.priors import own_weights
+        from baselines.priors import user_prior
         from baselines.priors.shipped import find_weights
         from baselines.priors.weights_io import load_prior
 
         if self.weights:
-            self._priors = list(own_weights.load(self.weights, ctx.task.source_shape, self.precision, ctx.device))
-            self.weights_sha256 = own_weights.digests(self.weights)
+            self._priors = list(user_prior.load(self.weights, ctx.task.source_shape, self.precision, ctx.device))
+            self.weights_sha256 = user_prior.digests(self.weights)
             return
         if ctx.task.analytic_prior:
             self._priors = [view.prior(slot) for slot in range(ctx.task.n_sources)]

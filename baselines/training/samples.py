@@ -7,35 +7,19 @@ from __future__ import annotations
 
 from itertools import pairwise
 from pathlib import Path
-from typing import Protocol
 
 import torch
 
-from baselines.training.denoising_loss import as_float
+from baselines.priors.score_prior import EDMPrior
+from baselines.sampling.noise_levels import karras_levels
+from baselines.training.edm_loss import as_float
 from sepbench.noise import NoiseSource
 
-_RHO = 7.0
 _NEIGHBOUR_CHUNK = 64
 
 
-class Denoiser(Protocol):
-    """A prior that denoises: ``ScorePrior`` and ``NCSNPrior`` do."""
-
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-
-    def denoise(self, x: torch.Tensor, sigma: float | torch.Tensor) -> torch.Tensor: ...
-
-
-def karras_levels(steps: int, low: float, high: float, rho: float = _RHO) -> torch.Tensor:
-    """Noise levels ``(steps + 1,)`` float64 from ``high`` down to ``low`` and then 0: Karras et al. (2022), eq. (5)."""
-    ramp = torch.linspace(0.0, 1.0, steps, dtype=torch.float64)
-    levels = (high ** (1 / rho) + ramp * (low ** (1 / rho) - high ** (1 / rho))) ** rho
-    return torch.cat([levels, levels.new_zeros(1)])
-
-
 def draw_samples(
-    prior: Denoiser,
+    prior: EDMPrior,
     count: int,
     noise: NoiseSource,
     steps: int = 40,
@@ -55,7 +39,7 @@ def draw_samples(
         device: where the prior lies.
     """
     mean, deviation = start
-    levels = karras_levels(steps, *sigma_range).tolist()
+    levels = [*karras_levels(steps, sigma_range[1], sigma_range[0]), 0.0]
     ids = torch.arange(count)
     x: torch.Tensor = mean + (levels[0] ** 2 + deviation**2) ** 0.5 * noise.normal(ids, 0, 0, prior.shape, device)
     for now, following in pairwise(levels):

@@ -1,41 +1,41 @@
-"""Train a score prior on an array of images and write it: ``OMP_NUM_THREADS=1 python -m baselines.training.score --help``."""
+"""The recipe behind ``sepbench train score``: a denoiser over a continuous range of noise, trained on a data set's training split less the
+suites' held-out tail. ``train_score`` and ``export`` do the same for any array of images, layout and settings, from Python.
+"""
 
 from __future__ import annotations
 
-import argparse
 import errno
 import hashlib
 import importlib.util
 import os
 import platform
-import shlex
-import sys
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
 from baselines.networks.ncsn_refinenet import ncsn_sigmas
 from baselines.networks.unet import ScoreUNet, UNetConfig
 from baselines.priors.edm import EDMDenoiser
-from baselines.priors.score_prior import ScorePrior
+from baselines.priors.score_prior import EDMPrior
 from baselines.priors.weights_io import images_sha256, load_prior, save_prior
 from baselines.training.config import TrainConfig, derived_seed
-from baselines.training.denoising_loss import loss_per_level
+from baselines.training.edm_loss import loss_per_level
+from baselines.training.loop import CHECKPOINT, Progress
 from baselines.training.samples import draw_samples, sample_report, write_sheet
-from baselines.training.trainer import CHECKPOINT, Progress, Trainer
+from baselines.training.trainer import ScoreTraining
 from sepbench.errors import SepbenchError
 from sepbench.noise import NoiseSource
+from sepbench.protocols import SignalSet, Trainer
 
 _CARD_IMAGES = 512
 _CARD_SAMPLES = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
+class ScoreRecipe:
     """Layout and settings for a kind of data."""
 
     layout: UNetConfig
@@ -43,24 +43,121 @@ class Recipe:
     held_out: int
 
 
-RECIPES: Mapping[str, Recipe] = {
+RECIPES: Mapping[str, ScoreRecipe] = {
     # about 0.25 s of two cores per step: 2.1 M parameters, most of them at 7x7
     # levels of 0.1 to 1.5 get most of the batch: there it is decided which digit a sample becomes, and there the loss falls for longest
-    "mnist": Recipe(UNetConfig(channels=1, widths=(32, 64, 128)), TrainConfig(steps=16_000, focus_range=(0.1, 1.5), decay_fraction=0.6), held_out=5_000),
+    "mnist": ScoreRecipe(UNetConfig(channels=1, widths=(32, 64, 128)), TrainConfig(steps=16_000, focus_range=(0.1, 1.5), decay_fraction=0.6), held_out=5_000),
     # under a minute: 8x8 images are 2x2 at the quarter resolution, and most of a step is overhead that a larger batch does not raise
-    "digits": Recipe(
+    "digits": ScoreRecipe(
         UNetConfig(channels=1, widths=(16, 32, 32), blocks=(1, 1, 1), heads=2, embedding=32),
         TrainConfig(steps=600, batch=128, warmup=50, focus_range=(0.1, 1.5)),
         held_out=200,
     ),
     # a mirrored photograph is as likely as the photograph, which doubles the data (a mirrored digit is no digit)
-    "cifar10": Recipe(UNetConfig(channels=3, widths=(48, 96, 160)), TrainConfig(steps=60_000, mirror=True), held_out=5_000),
+    "cifar10": ScoreRecipe(UNetConfig(channels=3, widths=(48, 96, 160)), TrainConfig(steps=60_000, mirror=True), held_out=5_000),
     # 4,585 images: the small network sees each of them more often than it gains from more weights
-    "cifar10-mini": Recipe(UNetConfig(channels=3, widths=(32, 64, 128)), TrainConfig(steps=20_000, decay_fraction=0.4, mirror=True), held_out=500),
+    "cifar10-mini": ScoreRecipe(UNetConfig(channels=3, widths=(32, 64, 128)), TrainConfig(steps=20_000, decay_fraction=0.4, mirror=True), held_out=500),
 }
 
 
-def build_model(layout: UNetConfig, images: torch.Tensor, seed: int, init: ScorePrior | None = None) -> EDMDenoiser:
+def recipe_for(name: str, shape: tuple[int, ...]) -> ScoreRecipe:
+    """The data set's own recipe, or that of the data set most like it: 8x8, grey or colour.
+
+    Raises:
+        SepbenchError: the network needs images ``(C, H, W)`` with H and W multiples of 4.
+    """
+    if len(shape) != 3 or shape[1] % 4 or shape[2] % 4:
+        raise SepbenchError(f"data set {name!r} holds signals of shape {shape}; the network takes images whose height and width are multiples of 4")
+    if name in RECIPES:
+        return RECIPES[name]
+    like = RECIPES["digits" if max(shape[1:]) <= 16 else "cifar10" if shape[0] > 1 else "mnist"]
+    return replace(like, layout=replace(like.layout, channels=shape[0]))
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """What a recipe trains on.
+
+    Attributes:
+        recipe: layout and settings.
+        images: ``(N, C, H, W)`` that are trained on.
+        held_out: images of the same kind that validate.
+        name: what the images are and which of them are used, for the card.
+    """
+
+    recipe: ScoreRecipe
+    images: torch.Tensor
+    held_out: torch.Tensor
+    name: str
+
+
+def material(signals: SignalSet, labels: tuple[int, ...]) -> Material:
+    """A training split, parted: the recipe's last so many images are held out, as the suites do; ``labels`` chooses classes among both parts.
+
+    Raises:
+        SepbenchError: images that the network cannot take, or labels that leave nothing.
+    """
+    recipe = recipe_for(signals.name, signals.shape)
+    count = len(signals) - recipe.held_out
+    if count <= 0:
+        raise SepbenchError(f"data set {signals.name!r} has {len(signals)} training images, of which {recipe.held_out} would be held out; it takes more")
+    parts = [torch.arange(count), torch.arange(count, len(signals))]
+    if labels:
+        parts = [rows[torch.isin(signals.labels[rows], torch.tensor(labels))] for rows in parts]
+    if min(len(rows) for rows in parts) == 0:
+        raise SepbenchError(f"data set {signals.name!r} has no training images of classes {', '.join(map(str, labels))}; see its labels")
+    images, held_out = (signals.load(rows) for rows in parts)
+    which = f"train 0..{count - 1}" + (f", classes {', '.join(map(str, labels))}" if labels else "")
+    return Material(recipe, images, held_out, f"{signals.name} {which}")
+
+
+def train(
+    signals: SignalSet,
+    *,
+    labels: tuple[int, ...],
+    folder: Path,
+    out: Path,
+    steps: int | None,
+    minutes: float | None,
+    init: Path | None,
+    seed: int,
+    device: str,
+    command: str,
+    progress: Callable[[float, str], None],
+) -> Path:
+    """Train on a training split, or resume, and write weights and card; returns the weights' path. See ``sepbench.protocols.Trainer``.
+
+    Raises:
+        SepbenchError: images that the network cannot take, labels that leave nothing, weights that are no U-Net,
+            or a place that cannot be written.
+    """
+    data = material(signals, labels)
+    check_writable(out, "--out")
+    config = replace(data.recipe.config, seed=seed, steps=steps or data.recipe.config.steps)
+    start = None if init is None else load_start(init)
+    training = train_score(
+        data.images, data.held_out, data.recipe.layout, config, folder, deadline_minutes=minutes, init=start, device=device, progress=progress
+    )
+    return export(training, out, data.name, command)
+
+
+if TYPE_CHECKING:
+    _: Trainer = train
+
+
+def load_start(path: Path) -> EDMPrior:
+    """The weights to start from.
+
+    Raises:
+        SepbenchError: they are no U-Net's, or cannot be read.
+    """
+    prior = load_prior(path)
+    if not isinstance(prior, EDMPrior):
+        raise SepbenchError(f"{path} holds no edm-unet; only such a prior can be trained on")
+    return prior
+
+
+def build_model(layout: UNetConfig, images: torch.Tensor, seed: int, init: EDMPrior | None = None) -> EDMDenoiser:
     """A fresh denoiser for ``images``, or one that starts from the weights and scale of ``init`` (fine-tuning to a class, say)."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(derived_seed(seed, "weights"))
@@ -99,7 +196,7 @@ def check_writable(path: Path, option: str) -> None:
         raise SepbenchError(f"cannot write {path}: {reason}; choose another place with {option}") from error
 
 
-def _digest(prior: ScorePrior) -> str:
+def _digest(prior: EDMPrior) -> str:
     """Of the weights alone: not of their file, which may be renamed or written anew."""
     tensors = prior.denoiser.network.state_dict()
     return hashlib.sha256("".join(f"{name} {images_sha256(value)}\n" for name, value in tensors.items()).encode()).hexdigest()
@@ -113,11 +210,11 @@ def train_score(
     folder: Path,
     *,
     deadline_minutes: float | None = None,
-    init: ScorePrior | None = None,
+    init: EDMPrior | None = None,
     device: str = "cpu",
     export_only: bool = False,
     progress: Progress = lambda fraction, text: None,
-) -> Trainer:
+) -> ScoreTraining:
     """Train to the end, or resume the run in ``folder``.
 
     Args:
@@ -139,12 +236,12 @@ def train_score(
     model = build_model(layout, images, config.seed, init).to(device)
     if not export_only:
         check_writable(folder / CHECKPOINT, "--folder")
-    trainer = Trainer(model, images, held_out, config, folder, init=None if init is None else _digest(init))
+    training = ScoreTraining(model, images, held_out, config, folder, init=None if init is None else _digest(init))
     if not export_only:
-        trainer.run(deadline_minutes=deadline_minutes, progress=progress)
-    elif trainer.step == 0:
+        training.run(deadline_minutes=deadline_minutes, progress=progress)
+    elif training.step == 0:
         raise SepbenchError(f"{folder} holds no checkpoint to export; train first")
-    return trainer
+    return training
 
 
 def hardware() -> dict[str, Any]:
@@ -164,103 +261,49 @@ def hardware() -> dict[str, Any]:
     }
 
 
-def export(trainer: Trainer, path: Path, data_name: str, command: str, notes: str = "") -> Path:
+def export(training: ScoreTraining, path: Path, data_name: str, command: str, notes: str = "") -> Path:
     """Write the averaged weights of a run and their card.
 
     Args:
-        trainer: a finished run (or one under way: the card says how many steps it made).
+        training: a finished run (or one under way: the card says how many steps it made).
         path: ``.../NAME.safetensors``.
         data_name: what the images are and which of them were used.
         command: the command that made the run.
         notes: anything a reader must know besides.
     """
-    model = trainer.averaged().cpu()
-    prior = ScorePrior(model, tuple(trainer.images.shape[1:]), trainer.config.sigma_range)
-    held_out = trainer.held_out[:_CARD_IMAGES]
+    model = training.averaged().cpu()
+    prior = EDMPrior(model, tuple(training.images.shape[1:]), training.config.sigma_range)
+    held_out = training.held_out[:_CARD_IMAGES]
     levels = ncsn_sigmas()
     losses, psnrs = loss_per_level(model, held_out, levels, model.sigma_data)
     facts: dict[str, Any] = {
-        "data": {"name": data_name, "images": len(trainer.images), "sha256": images_sha256(trainer.images), "held_out": len(held_out)},
+        "data": {"name": data_name, "images": len(training.images), "sha256": images_sha256(training.images), "held_out": len(held_out)},
         "training": {
-            "steps": trainer.step,
-            "images_seen": trainer.step * trainer.config.batch,
-            "decay_start": trainer.decay_start,
-            "minutes": round(trainer.seconds / 60, 1),
-            "seed": trainer.config.seed,
-            "config": asdict(trainer.config),
-            "asked": dict(trainer.asked),
+            "steps": training.step,
+            "images_seen": training.step * training.config.batch,
+            "decay_start": training.decay_start,
+            "minutes": round(training.seconds / 60, 1),
+            "seed": training.config.seed,
+            "config": asdict(training.config),
+            "asked": dict(training.asked),
             "command": command,
             "hardware": hardware(),
             "packages": {"torch": torch.__version__, "python": platform.python_version()},
         },
         "held_out_loss": {f"{s:.5f}": round(v, 5) for s, v in zip(levels.tolist(), losses, strict=True)},
         "held_out_denoising_psnr_db": {f"{s:.5f}": round(v, 3) for s, v in zip(levels.tolist(), psnrs, strict=True)},
-        "sample_check": _sample_check(prior, trainer, path),
+        "sample_check": _sample_check(prior, training, path),
         "notes": notes,
     }
     return save_prior(path, prior, facts)
 
 
-def _sample_check(prior: ScorePrior, trainer: Trainer, path: Path) -> dict[str, float | int]:
+def _sample_check(prior: EDMPrior, training: ScoreTraining, path: Path) -> dict[str, float | int]:
     """Unconditional samples: a sheet to look at beside the weights (where Pillow is there), and whether they are copies."""
     denoiser = prior.denoiser
     samples = draw_samples(
-        prior, _CARD_SAMPLES, NoiseSource(trainer.config.seed), sigma_range=(0.01, prior.sigma_range[1]), start=(denoiser.mean, denoiser.sigma_data)
+        prior, _CARD_SAMPLES, NoiseSource(training.config.seed), sigma_range=(0.01, prior.sigma_range[1]), start=(denoiser.mean, denoiser.sigma_data)
     )
     if importlib.util.find_spec("PIL") is not None:
         write_sheet(samples, path.with_suffix(".png"))
-    return sample_report(samples.clamp(0, 1), trainer.images, trainer.held_out)
-
-
-def _init(path: Path) -> ScorePrior:
-    prior = load_prior(path)
-    if not isinstance(prior, ScorePrior):
-        raise SepbenchError(f"{path} holds no edm-unet; only such a prior can be trained on")
-    return prior
-
-
-def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--recipe", choices=sorted(RECIPES), default="mnist")
-    parser.add_argument("--images", type=Path, required=True, help=".npy of (N, C, H, W), uint8 or float32 in [0, 1]; the last ones are held out")
-    parser.add_argument("--folder", type=Path, required=True, help="log and checkpoints; an unfinished run there is resumed")
-    parser.add_argument("--out", type=Path, default=None, help="NAME.safetensors to write at the end; the card goes beside it")
-    parser.add_argument("--data-name", default="", help="for the card")
-    parser.add_argument("--notes", default="", help="for the card")
-    parser.add_argument("--held-out", type=int, default=None)
-    parser.add_argument("--steps", type=int, default=None)
-    parser.add_argument("--batch", type=int, default=None)
-    parser.add_argument("--workers", type=int, default=None)
-    parser.add_argument("--seed", type=int, default=None)
-    parser.add_argument("--widths", type=int, nargs=3, default=None)
-    parser.add_argument("--deadline-minutes", type=float, default=None, help="begin the learning rate's decay in time to end after this much training")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--init", type=Path, default=None, help="weights of a prior to start from, for fine-tuning")
-    parser.add_argument("--export-only", action="store_true", help="write the last checkpoint's weights without training on")
-    args = parser.parse_args(argv)
-    if args.out is not None:
-        check_writable(args.out, "--out")
-    recipe = RECIPES[args.recipe]
-    changes = {key: value for key in ("steps", "batch", "workers", "seed") if (value := getattr(args, key)) is not None}
-    config = TrainConfig(**{**asdict(recipe.config), **changes})
-    layout = recipe.layout if args.widths is None else UNetConfig(**{**asdict(recipe.layout), "widths": tuple(args.widths)})
-    images = torch.from_numpy(np.load(args.images))
-    count = recipe.held_out if args.held_out is None else args.held_out
-    trainer = train_score(
-        images[:-count],
-        images[-count:],
-        layout,
-        config,
-        args.folder,
-        deadline_minutes=args.deadline_minutes,
-        init=None if args.init is None else _init(args.init),
-        device=args.device,
-        export_only=args.export_only,
-    )
-    if args.out is not None:
-        command = shlex.join(["python", "-m", "baselines.training.score", *(sys.argv[1:] if argv is None else argv)])
-        export(trainer, args.out, args.data_name or args.images.name, command, args.notes)
-
-
-if __name__ == "__main__":
-    main()
+    return sample_report(samples.clamp(0, 1), training.images, training.held_out)

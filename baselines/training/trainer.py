@@ -13,8 +13,7 @@ from __future__ import annotations
 import copy
 import json
 import math
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -24,19 +23,18 @@ import torch
 from torch import nn
 
 from baselines.priors.edm import EDMDenoiser
-from baselines.priors.weights_io import images_sha256, write_atomically
+from baselines.priors.weights_io import images_sha256
+from baselines.training import loop
 from baselines.training.config import TrainConfig, batch_indices, draw_sigmas, generator, mirrored, rate_share
-from baselines.training.denoising_loss import BandMeans, as_float, denoising_losses, fixed_noise, spread_sigmas
+from baselines.training.edm_loss import BandMeans, as_float, edm_losses, fixed_noise, spread_sigmas
+from baselines.training.loop import CHECKPOINT, CHECKPOINT_SECONDS, Progress
 from baselines.training.optimiser import Mapper, Optimiser
 from sepbench.errors import SepbenchError
 
-CHECKPOINT = "checkpoint.pt"
 PRE_DECAY = "pre_decay.pt"
-LOG = "log.jsonl"
 DECAY_FLAG = "STOP_AND_DECAY"
 _VALIDATION_IMAGES = 512
 _VALIDATION_CHUNK = 32
-Progress = Callable[[float, str], None]
 
 
 def _replicas(model: EDMDenoiser, count: int) -> list[EDMDenoiser]:
@@ -50,7 +48,7 @@ def _replicas(model: EDMDenoiser, count: int) -> list[EDMDenoiser]:
     return copies
 
 
-class Trainer:
+class ScoreTraining:
     """A run in a folder: ``log.jsonl``, ``checkpoint.pt`` and, once the decay has begun, ``pre_decay.pt``.
 
     A file ``STOP_AND_DECAY`` in the folder starts the decay at once; it may hold the number of steps that the decay is to take.
@@ -81,9 +79,11 @@ class Trainer:
         self.decay_steps = 0
         self.origin = {"init": init, "images": images_sha256(images)}
         self.asked: Mapping[str, float | None] = {}  # the length that the last call of run() asked for
+        self._deadline: float | None = None
+        self._validate_every = 500
+        self._mapper: Mapper = map
         folder.mkdir(parents=True, exist_ok=True)
-        if (folder / CHECKPOINT).exists():
-            self._restore(folder / CHECKPOINT)
+        loop.resume(self, folder, self.device)
 
     # ---- one step -----------------------------------------------------------------------------------------------------------------
 
@@ -93,7 +93,7 @@ class Trainer:
         rows = slice(worker, None, self.config.workers)  # interleaved: each worker gets the whole noise range
         # Every weight is used once per forward pass: autocast's cache, shared between threads, would gain nothing.
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bf16, cache_enabled=False):
-            losses = denoising_losses(model, clean[rows], noise[rows], sigma[rows], model.sigma_data)
+            losses = edm_losses(model, clean[rows], noise[rows], sigma[rows], model.sigma_data)
         (losses.sum() / len(clean)).backward()
         return losses.detach()
 
@@ -177,10 +177,15 @@ class Trainer:
             what, first = f"an unfinished run, {self.step} of {end} steps", "ask for the same to finish it, "
         raise SepbenchError(f"{self.folder} holds {what} ({', '.join(changed)}); {first}give another --folder, or delete it to train anew")
 
+    def advance(self) -> None:
+        """One step, and before it the decision whether the decay begins."""
+        self._plan_decay(self._deadline)
+        self.train_step(self._mapper)
+
     def run(
         self,
         deadline_minutes: float | None = None,
-        checkpoint_seconds: float = 180.0,
+        checkpoint_seconds: float = CHECKPOINT_SECONDS,
         log_every: int = 100,
         validate_every: int = 500,
         progress: Progress = lambda fraction, text: None,
@@ -189,53 +194,38 @@ class Trainer:
 
         Args:
             deadline_minutes: training time after which the run is to be over: the decay begins early enough, at the rate measured so far.
-            checkpoint_seconds: time between checkpoints, the most that a kill can lose.
-            log_every: steps per row of the log.
+            checkpoint_seconds, log_every, progress: see ``baselines.training.loop.run``.
             validate_every: steps between validations, a multiple of ``log_every``.
-            progress: told the fraction done and a line of text with every row of the log.
 
         Raises:
             SepbenchError: the folder's run is finished, or in its decay, and was asked for with other steps or another deadline.
         """
         self._accept({"steps": self.config.steps, "minutes": deadline_minutes})
-        deadline = None if deadline_minutes is None else 60.0 * deadline_minutes
-        self._drop_log_after(self.step)
-        last_save = last = time.monotonic()
+        self._deadline = None if deadline_minutes is None else 60.0 * deadline_minutes
+        self._validate_every = validate_every
         with ThreadPoolExecutor(self.config.workers) as pool:
-            mapper: Mapper = pool.map if torch.get_num_threads() == 1 else map
-            while not self.finished:
-                self._plan_decay(deadline)
-                self.train_step(mapper)
-                now = time.monotonic()
-                self.seconds, last = self.seconds + now - last, now
-                if self.step % log_every == 0 or self.finished:
-                    validate = self.step % validate_every == 0 or self.finished
-                    row = self._log(self.validate(mapper) if validate else None)
-                    progress(self._fraction(deadline), f"step {self.step}, {row['minutes']:.1f} min, loss per band {row['loss']}")
-                if now - last_save >= checkpoint_seconds:
-                    self.save(self.folder / CHECKPOINT)
-                    last_save = time.monotonic()
-        self.save(self.folder / CHECKPOINT)
+            self._mapper = pool.map if torch.get_num_threads() == 1 else map
+            loop.run(self, self.folder, checkpoint_seconds=checkpoint_seconds, log_every=log_every, progress=progress)
+            self._mapper = map
 
-    def _fraction(self, deadline_seconds: float | None) -> float:
+    @property
+    def fraction(self) -> float:
+        """Share of the steps, or of the deadline, that is behind."""
         by_steps = self.step / (self.config.steps if self.decay_start is None else self.decay_start + self.decay_steps)
-        by_clock = 0.0 if deadline_seconds is None or self.decay_start is not None else self.seconds / deadline_seconds
+        by_clock = 0.0 if self._deadline is None or self.decay_start is not None else self.seconds / self._deadline
         return min(1.0, max(by_steps, by_clock))
 
-    def _log(self, validation: list[float] | None) -> dict[str, Any]:
+    def row(self) -> dict[str, Any]:
+        """Rate, and means since the last row; now and then the validation."""
         row: dict[str, Any] = {
-            "step": self.step,
-            "minutes": round(self.seconds / 60, 3),
             "rate": round(rate_share(self.config, self.step - 1, self.decay_start, self.decay_steps), 4),
             "grad_norm": round(self.window.norm / max(1, self.window.steps), 4),
             "loss": self.window.means(),
             "decay_start": self.decay_start,
         }
-        if validation is not None:
-            row["validation"] = validation
+        if self.step % self._validate_every == 0 or self.finished:
+            row["validation"] = self.validate(self._mapper)
         self.window = BandMeans.empty()
-        with (self.folder / LOG).open("a", encoding="utf-8") as handle:
-            handle.write(json.dumps(row) + "\n")
         return row
 
     def averaged(self) -> EDMDenoiser:
@@ -254,7 +244,7 @@ class Trainer:
             rows = slice(start, start + _VALIDATION_CHUNK)
             clean, noise_here, levels = (part[rows].to(self.device) for part in (self.held_out, noise, sigma))
             with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bf16, cache_enabled=False):
-                return denoising_losses(model, clean, noise_here, levels, model.sigma_data).cpu()
+                return edm_losses(model, clean, noise_here, levels, model.sigma_data).cpu()
 
         bands = BandMeans.empty()
         bands.add(sigma, torch.cat(list(mapper(chunk, range(0, len(sigma), _VALIDATION_CHUNK)))))
@@ -264,12 +254,14 @@ class Trainer:
 
     def save(self, path: Path) -> None:
         """Write the whole state atomically."""
-        state = {
+        loop.save(self, path)
+
+    def state(self) -> dict[str, Any]:
+        """See ``baselines.training.loop.Training``."""
+        return {
             "config": asdict(self.config),
             "origin": self.origin,
             "asked": dict(self.asked),
-            "step": self.step,
-            "seconds": self.seconds,
             "decay": (self.decay_start, self.decay_steps),
             "model": self.model.state_dict(),
             "ema": self.ema,
@@ -277,16 +269,6 @@ class Trainer:
             "scale": (self.model.sigma_data, self.model.mean),
             "window": (self.window.total, self.window.count, self.window.norm, self.window.steps),
         }
-        write_atomically(path, lambda temporary: torch.save(state, temporary))
-
-    def _read(self, path: Path) -> dict[str, Any]:
-        try:
-            state = torch.load(path, map_location=self.device, weights_only=True)
-        except Exception as error:  # torch raises what its parser met: pickle, zip or end of file, some without a word and some with a page
-            raise SepbenchError(f"{path} cannot be read as a checkpoint ({type(error).__name__}); delete it, or train in another folder") from error
-        if not isinstance(state, dict) or not {"config", "scale", "model", "ema", "optimiser", "step"} <= set(state):
-            raise SepbenchError(f"{path} is no checkpoint of this trainer; delete it, or train in another folder")
-        return state
 
     def _refuse_another_run(self, path: Path, state: Mapping[str, Any]) -> None:
         # A checkpoint from before a setting existed was trained at that setting's default.
@@ -301,8 +283,13 @@ class Trainer:
         if origin["images"] != self.origin["images"] or state["scale"] != (self.model.sigma_data, self.model.mean):
             raise SepbenchError(f"{path} was trained on other images; use those or another folder")
 
-    def _restore(self, path: Path) -> None:
-        state = self._read(path)
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take over a checkpoint.
+
+        Raises:
+            SepbenchError: it is of another run.
+        """
+        path = self.folder / CHECKPOINT
         self._refuse_another_run(path, state)
         try:
             self.model.load_state_dict(state["model"])
@@ -310,17 +297,8 @@ class Trainer:
             raise SepbenchError(f"{path} holds a network of another layout; use that layout or another folder") from error
         self.ema = {name: value.clone() for name, value in state["ema"].items()}
         self.optimiser.load_state_dict(state["optimiser"])
-        self.step, self.seconds = state["step"], state["seconds"]
         self.decay_start, self.decay_steps = state["decay"]
         self.asked = state.get("asked", {"steps": state["config"]["steps"]})  # the deadline was not recorded before
         if "window" in state:
             total, count, norm, steps = state["window"]
             self.window = BandMeans(total.cpu(), count.cpu(), norm, steps)
-
-    def _drop_log_after(self, step: int) -> None:
-        """Rows of steps that were lost with the process will be written again."""
-        path = self.folder / LOG
-        if path.exists():
-            rows = [line for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}") and json.loads(line)["step"] <= step]
-            text = "".join(row + "\n" for row in rows)
-            write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))

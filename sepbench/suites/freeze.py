@@ -8,6 +8,7 @@ from typing import Any
 
 from sepbench.data.datasets import open_dataset
 from sepbench.errors import DataError
+from sepbench.files import write_atomically
 from sepbench.suites.assembly import FrozenList, Listing, Opener, TaskData
 from sepbench.suites.loader import load_unfrozen
 from sepbench.suites.model import Suite, Task
@@ -80,6 +81,4 @@ def write_digests(suites: Sequence[Path], target: Path, opener: Opener = open_da
     for path in suites:
         suite = load_unfrozen(path, opener)
         after[suite.name] = suite_digests(suite, before.get(suite.name, {}))
-    temporary = target.with_suffix(".partial")
-    temporary.write_text(render(after), encoding="utf-8")
-    temporary.replace(target)
+    write_atomically(target, lambda temporary: temporary.write_text(render(after), encoding="utf-8"))

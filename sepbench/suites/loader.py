@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import cast, get_args
 
 from sepbench.data.datasets import open_dataset
-from sepbench.data.lists.pairs import file_sha256
+from sepbench.data.lists.pairs import list_sha256
 from sepbench.data.lists.rules import BUILDERS, GAINED, PairRule
 from sepbench.data.mixtures import Transform
 from sepbench.errors import SuiteError
@@ -196,7 +196,7 @@ class _Reader:
         if file.startswith(RULE_PREFIX):
             return self._derived(file.removeprefix(RULE_PREFIX), table, key, task, column)
         path = self._beside(file, resource_root("data_manifests") / "pairs")
-        found = file_sha256(path)
+        found = list_sha256(path)
         frozen = self._frozen(task)
         wanted = found if frozen is None else frozen.text(f"{key}_sha256")
         if found != wanted:

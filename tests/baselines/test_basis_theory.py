@@ -15,7 +15,8 @@ import torch
 from scipy.linalg import block_diag, solve_discrete_lyapunov
 
 from baselines.basis import Basis, basis
-from baselines.sampling.problem import Problem, ncsn_levels
+from baselines.sampling.noise_levels import ncsn_levels
+from baselines.sampling.problem import Problem
 from sepbench.gmm import GaussianMixture
 from sepbench.noise import NoiseSource
 from sepbench.protocols import Mixtures

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from method_toys import Digits, context, mean_psnr, mix, toy_task
 
 from baselines.average import Average
-from baselines.ideal_mask import IdealMask, block_shares, winner_takes_all
+from baselines.ideal_mask import IdealMask, block_shares
 from sepbench.errors import SupervisionError
 from sepbench.operators import WeightedSum
 from sepbench.protocols import Separator
@@ -71,11 +71,6 @@ def test_binary_mask_by_hand() -> None:
     sources = torch.tensor([[[0.9, 0.2], [0.5, 0.0]], [[0.3, 0.4], [0.5, 0.0]]]).reshape(1, 2, 1, 2, 2)
     expected = torch.tensor([[[1.2, 0.0], [0.5, 0.0]], [[0.0, 0.6], [0.5, 0.0]]]).reshape(1, 2, 1, 2, 2)
     torch.testing.assert_close(separate(IdealMask(block=1, mask="binary"), sources), expected)
-
-
-def test_ties_are_shared() -> None:
-    shares = torch.tensor([0.4, 0.4, 0.2]).reshape(1, 3, 1, 1, 1)
-    assert winner_takes_all(shares).flatten().tolist() == [0.5, 0.5, 0.0]
 
 
 def test_black_images_and_sources_of_weight_zero() -> None:

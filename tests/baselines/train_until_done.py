@@ -10,7 +10,7 @@ import torch
 from baselines.networks.unet import UNetConfig
 from baselines.training.config import TrainConfig
 from baselines.training.score import build_model
-from baselines.training.trainer import Trainer
+from baselines.training.trainer import ScoreTraining
 
 LAYOUT = UNetConfig(widths=(8, 16, 16), blocks=(1, 1, 1), heads=2, embedding=16)
 
@@ -23,11 +23,11 @@ def tiny_images(count: int = 60) -> torch.Tensor:
     return images
 
 
-def tiny_trainer(folder: Path, **changes: object) -> Trainer:
+def tiny_trainer(folder: Path, **changes: object) -> ScoreTraining:
     settings: dict[str, object] = {"steps": 40, "batch": 8, "warmup": 4, **changes}
     images = tiny_images()
     config = TrainConfig(**settings)  # type: ignore[arg-type]
-    return Trainer(build_model(LAYOUT, images[:50], config.seed), images[:50], images[50:], config, folder)
+    return ScoreTraining(build_model(LAYOUT, images[:50], config.seed), images[:50], images[50:], config, folder)
 
 
 if __name__ == "__main__":

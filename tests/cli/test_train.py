@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from baselines.networks.unet import UNetConfig
-from baselines.priors.score_prior import ScorePrior
+from baselines.priors.score_prior import EDMPrior
 from baselines.priors.weights_io import load_prior, read_card, save_prior
 from baselines.training import score as train_score
+from baselines.training.loop import CHECKPOINT
 from baselines.training.score import build_model
-from baselines.training.trainer import CHECKPOINT
 from sepbench.cli.main import main
 
 
@@ -95,7 +95,7 @@ def test_wrong_requests_are_one_line(
 def test_weights_of_another_layout_are_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     layout = UNetConfig(widths=(8, 16, 16), blocks=(1, 1, 1), heads=2, embedding=16)
-    save_prior(tmp_path / "small.safetensors", ScorePrior(build_model(layout, torch.rand(4, 1, 8, 8), 0), (1, 8, 8), (0.005, 2.0)))
+    save_prior(tmp_path / "small.safetensors", EDMPrior(build_model(layout, torch.rand(4, 1, 8, 8), 0), (1, 8, 8), (0.005, 2.0)))
     assert _train(monkeypatch, "score", "--dataset", "digits", "--steps", "1", "--init", "small.safetensors") == 2
     _assert_one_line(capsys, "are of another layout than this data set's recipe")
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from baselines.priors.shipped import shipped_weights
-from baselines.priors.weights_io import file_sha256
 from sepbench.cli.main import main
+from sepbench.files import file_sha256
 
 RUN = ("run", "--suite", "digits-pairs", "--tasks", "class-split", "--limit", "2", "--methods", "projected", "--set", "projected.steps=2", "--out", "here")
 

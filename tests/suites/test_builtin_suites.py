@@ -12,7 +12,7 @@ import pytest
 import torch
 from suite_toys import NumberedSignals
 
-from sepbench.data.lists.pairs import file_sha256, read_pairs
+from sepbench.data.lists.pairs import list_sha256, read_pairs
 from sepbench.errors import DataError, SupervisionError, UnsupportedTaskError
 from sepbench.protocols import Supervision
 from sepbench.registry import suite_names
@@ -315,7 +315,7 @@ def test_the_digest_file_names_every_list_that_a_suite_uses(suites: dict[str, Su
             for frozen in (task.data.pairs, task.data.train_mixtures, task.data.train_observed):
                 if isinstance(frozen, FrozenList):
                     used.add(frozen.path.name)
-                    assert frozen.sha256 == file_sha256(frozen.path)
+                    assert frozen.sha256 == list_sha256(frozen.path)
     first = next(iter(suites["mnist-pairs"].tasks.values()))
     assert isinstance(first.data.pairs, FrozenList)
     assert used == {path.name for path in first.data.pairs.path.parent.glob("*.csv")}

@@ -18,7 +18,7 @@ import platformdirs
 import pooch
 import requests
 
-from sepbench.data.files.integrity import FileCheck, check_file, check_files, check_size, file_digest
+from sepbench.data.files.integrity import FileCheck, check_file, check_files, check_size, read_digest
 from sepbench.data.files.made import make_missing
 from sepbench.data.files.manifests import DataFile, Manifest
 from sepbench.errors import DataError
@@ -261,7 +261,7 @@ class _CheckedDownloader:
 
     def __call__(self, url: str, output_file: str, pooch_object: object) -> None:
         self._http(url, output_file, pooch_object)
-        found = file_digest(Path(output_file), self._file.algorithm)
+        found = read_digest(Path(output_file), self._file.algorithm)
         if found != self._file.digest:
             raise _WrongContentError(f"wrong {self._file.algorithm} {found}, expected {self._file.digest}; discarded")
 

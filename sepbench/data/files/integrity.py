@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Literal
 
 from sepbench.data.files.manifests import DataFile
 from sepbench.errors import DataError
+from sepbench.files import file_digest, write_atomically
 
 MANY_FILES = 100
 """From here on a data set's files share a stamp, and are counted rather than listed."""
@@ -55,15 +55,14 @@ class FileCheck:
         return f"{self.path} has the {self.state} {self.found}, expected {self.expected}"
 
 
-def file_digest(path: Path, algorithm: str) -> str:
-    """Hex digest of a file, read in pieces.
+def read_digest(path: Path, algorithm: str) -> str:
+    """Hex digest of a data set's file.
 
     Raises:
         DataError: the file cannot be read.
     """
     try:
-        with path.open("rb") as stream:
-            return hashlib.file_digest(stream, algorithm).hexdigest()
+        return file_digest(path, algorithm)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}; check its permissions and its disk") from error
 
@@ -126,7 +125,7 @@ def check_files(files: Sequence[DataFile], folder: Path, stamps: Path, *, rehash
 
 
 def _check_digest(file: DataFile, path: Path) -> FileCheck:
-    found = file_digest(path, file.algorithm)
+    found = read_digest(path, file.algorithm)
     if found != file.digest:
         return FileCheck(file.name, path, "wrong sha256" if file.algorithm == "sha256" else "wrong md5", expected=file.digest, found=found)
     return FileCheck(file.name, path, "ok", expected=file.digest, found=found)
@@ -163,10 +162,6 @@ def _read_stamp(stamp: Path) -> object:
 def _write_stamp(stamp: Path, content: dict[str, str | int]) -> None:
     """Best effort: without a writable cache the file is hashed again next time, which is slower but right."""
     try:
-        stamp.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=stamp.parent, suffix=".tmp")
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            json.dump(content, stream)
-        os.replace(temporary, stamp)  # noqa: PTH105 - two str paths from mkstemp
+        write_atomically(stamp, lambda temporary: temporary.write_text(json.dumps(content), encoding="utf-8"))
     except OSError:
         return

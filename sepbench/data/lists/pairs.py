@@ -57,8 +57,8 @@ def pairs_csv(indices: np.ndarray, gains: np.ndarray | None = None) -> bytes:
     return ("\n".join(lines) + "\n").encode("ascii")
 
 
-def file_sha256(path: Path) -> str:
-    """Hex digest of a file.
+def list_sha256(path: Path) -> str:
+    """Hex digest of a list's file.
 
     Raises:
         SuiteError: the file is missing or unreadable.

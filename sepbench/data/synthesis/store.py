@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import tempfile
 import wave
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -15,6 +13,7 @@ import torch
 
 from sepbench.data.lists.rules import SILENT_RMS
 from sepbench.data.synthesis.layout import CHUNK, SAMPLE_RATE, SONG_LENGTH, SPLITS, STEMS, Stem, file_name, song_keys
+from sepbench.files import replacing
 
 Pcm = npt.NDArray[np.int16]
 
@@ -44,11 +43,10 @@ def make(names: Collection[str], folder: Path, progress: Callable[[str, int, int
 def _make_split(split: str, stems: tuple[Stem, ...], folder: Path, progress: Callable[[str, int, int], None] | None) -> None:
     from sepbench.data.synthesis.songs import compose, render  # scipy.signal takes a while to import, and reading does not need it
 
-    (folder / split).mkdir(parents=True, exist_ok=True)
     keys = song_keys(split)
     total = _HEADER + 2 * len(keys) * SONG_LENGTH
     with contextlib.ExitStack() as stack:
-        temporary = {stem: _temporary(folder / split, stack) for stem in stems}
+        temporary = {stem: stack.enter_context(replacing(folder / file_name(split, stem))) for stem in stems}
         files = {stem: stack.enter_context(wave.open(str(path), "wb")) for stem, path in temporary.items()}
         for file in files.values():
             file.setnchannels(1)
@@ -61,19 +59,6 @@ def _make_split(split: str, stems: tuple[Stem, ...], folder: Path, progress: Cal
                 file.writeframesraw(song[stem].astype("<i2", copy=False).tobytes())
                 if progress:
                     progress(file_name(split, stem), _HEADER + 2 * number * SONG_LENGTH if number < len(keys) else total, total)
-        for stem, file in files.items():
-            file.close()
-            temporary[stem].replace(folder / file_name(split, stem))
-
-
-def _temporary(folder: Path, stack: contextlib.ExitStack) -> Path:
-    """A new file that is removed again unless it was renamed."""
-    handle, name = tempfile.mkstemp(dir=folder, suffix=".partial")
-    os.close(handle)
-    path = Path(name)
-    path.chmod(0o644)  # mkstemp's files are for their owner alone
-    stack.callback(path.unlink, missing_ok=True)
-    return path
 
 
 def read(folder: Path, split: str, stem: Stem) -> tuple[torch.Tensor, torch.Tensor]:

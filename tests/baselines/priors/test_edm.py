@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from prior_toys import MixtureNetwork, ZeroNetwork
 
 from baselines.priors.edm import EDMDenoiser, loss_weight, preconditioning
-from baselines.priors.score_prior import ScorePrior, denoise_with
+from baselines.priors.score_prior import EDMPrior, tweedie
 
 levels = st.floats(0.003, 5.0)
 deviations = st.floats(0.05, 2.0)
@@ -36,7 +36,7 @@ def test_coefficients_golden() -> None:
 @settings(max_examples=30, deadline=None)
 @given(sigma=levels, deviation=deviations, mean=st.floats(-1.0, 1.0))
 def test_zero_network_is_the_exact_gaussian_prior(sigma: float, deviation: float, mean: float) -> None:
-    prior = ScorePrior(EDMDenoiser(ZeroNetwork(), deviation, mean), (1, 4, 4), (0.003, 5.0))
+    prior = EDMPrior(EDMDenoiser(ZeroNetwork(), deviation, mean), (1, 4, 4), (0.003, 5.0))
     x = torch.linspace(-1, 2, 32).reshape(2, 1, 4, 4)
     expected = -(x - mean) / (sigma**2 + deviation**2)
     torch.testing.assert_close(prior.score(x, sigma), expected, rtol=1e-5, atol=1e-6 * float(expected.abs().max()))
@@ -47,10 +47,10 @@ def test_zero_network_is_the_exact_gaussian_prior(sigma: float, deviation: float
 def test_score_is_the_gradient_of_the_log_density(sigma: float) -> None:
     random = torch.Generator().manual_seed(3)
     network = MixtureNetwork(torch.rand(5, 1, 4, 4, generator=random), 0.1, 0.3, 0.4)
-    prior = ScorePrior(EDMDenoiser(network, 0.3, 0.4), (1, 4, 4), (0.01, 2.0))
+    prior = EDMPrior(EDMDenoiser(network, 0.3, 0.4), (1, 4, 4), (0.01, 2.0))
     clean = network.centres[[0, 2, 4]] + 0.1 * torch.randn(3, 1, 4, 4, generator=random)
     x = (clean + sigma * torch.randn(3, 1, 4, 4, generator=random)).requires_grad_()
     (gradient,) = torch.autograd.grad(network.log_density(x, torch.full((3,), sigma)).sum(), x)
     score = prior.score(x.detach(), sigma)
     torch.testing.assert_close(score, gradient, rtol=1e-3, atol=1e-3 * float(gradient.abs().max()))
-    torch.testing.assert_close(denoise_with(prior, x.detach(), sigma), prior.denoise(x.detach(), sigma), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(tweedie(x.detach(), score, sigma), prior.denoise(x.detach(), sigma), rtol=1e-4, atol=1e-5)

@@ -9,8 +9,9 @@ from prior_toys import ZeroNetwork
 from baselines.networks.ncsn_refinenet import CondRefineNetDilated, ncsn_sigmas
 from baselines.networks.unet import ScoreUNet, UNetConfig
 from baselines.priors.edm import EDMDenoiser
-from baselines.priors.score_prior import NCSNPrior, ScoreModel, ScorePrior, denoise_with
+from baselines.priors.score_prior import EDMPrior, NCSNPrior, tweedie
 from sepbench.errors import MethodError, UnsupportedTaskError
+from sepbench.protocols import HasDensity, ScorePrior
 
 SHAPE = (1, 8, 8)
 
@@ -26,23 +27,24 @@ def _awake(network: torch.nn.Module) -> torch.nn.Module:
 
 
 @pytest.fixture(scope="module")
-def prior() -> ScorePrior:
+def prior() -> EDMPrior:
     network = _awake(ScoreUNet(UNetConfig(widths=(8, 16, 16), blocks=(1, 1, 1), heads=2, embedding=16)))
-    return ScorePrior(EDMDenoiser(network, 0.3, 0.2).eval().requires_grad_(False), SHAPE, (0.01, 2.0))
+    return EDMPrior(EDMDenoiser(network, 0.3, 0.2).eval().requires_grad_(False), SHAPE, (0.01, 2.0))
 
 
 def _images(*leading: int) -> torch.Tensor:
     return torch.rand(*leading, *SHAPE, generator=torch.Generator().manual_seed(1))
 
 
-def test_is_a_score_model(prior: ScorePrior) -> None:
-    assert isinstance(prior, ScoreModel)
-    assert isinstance(NCSNPrior(CondRefineNetDilated(1, 4), SHAPE), ScoreModel)
+def test_both_are_priors(prior: EDMPrior) -> None:
+    assert isinstance(prior, ScorePrior)
+    assert isinstance(prior, HasDensity)
+    assert isinstance(NCSNPrior(CondRefineNetDilated(1, 4), SHAPE), ScorePrior)
 
 
-def test_log_density_of_a_gaussian(prior: ScorePrior) -> None:
+def test_log_density_of_a_gaussian(prior: EDMPrior) -> None:
     """A zero network denoises Gaussian data exactly: N(mean, sigma_data^2 + 0.01^2) per pixel, whatever the steps at which the flow is followed."""
-    gaussian = ScorePrior(EDMDenoiser(ZeroNetwork(), 0.3, 0.2), SHAPE, (0.005, 2.0))
+    gaussian = EDMPrior(EDMDenoiser(ZeroNetwork(), 0.3, 0.2), SHAPE, (0.005, 2.0))
     x = 0.2 + 0.3 * torch.randn(5, *SHAPE, generator=torch.Generator().manual_seed(2))
     variance = 0.3**2 + 0.01**2
     exact = -0.5 * ((x - 0.2).double().square().flatten(1).sum(1) / variance + 64 * math.log(2 * math.pi * variance))
@@ -53,7 +55,7 @@ def test_log_density_of_a_gaussian(prior: ScorePrior) -> None:
 
 def test_log_density_is_hutchinsons_beyond_64_dimensions() -> None:
     shape = (1, 12, 12)
-    gaussian = ScorePrior(EDMDenoiser(ZeroNetwork(), 0.3, 0.2), shape, (0.005, 2.0))
+    gaussian = EDMPrior(EDMDenoiser(ZeroNetwork(), 0.3, 0.2), shape, (0.005, 2.0))
     x = 0.2 + 0.3 * torch.randn(3, *shape, generator=torch.Generator().manual_seed(2))
     variance = 0.3**2 + 0.01**2
     exact = -0.5 * ((x - 0.2).double().square().flatten(1).sum(1) / variance + 144 * math.log(2 * math.pi * variance))
@@ -62,7 +64,7 @@ def test_log_density_is_hutchinsons_beyond_64_dimensions() -> None:
     assert torch.equal(gaussian.log_prob(x[:1]), gaussian.log_prob(x)[:1])
 
 
-def test_leading_axes_and_levels_per_example(prior: ScorePrior) -> None:
+def test_leading_axes_and_levels_per_example(prior: EDMPrior) -> None:
     x = _images(3, 2)
     sigma = torch.tensor([[0.1, 0.2], [0.4, 0.8], [1.0, 0.05]])
     together = prior.score(x, sigma)
@@ -74,13 +76,13 @@ def test_leading_axes_and_levels_per_example(prior: ScorePrior) -> None:
             torch.testing.assert_close(together[b, k], alone, rtol=1e-4, atol=1e-3)
 
 
-def test_large_batches_are_cut_without_trace(prior: ScorePrior) -> None:
+def test_large_batches_are_cut_without_trace(prior: EDMPrior) -> None:
     x = _images(130)
     whole = prior.denoise(x, 0.3)
     torch.testing.assert_close(whole[100:103], prior.denoise(x[100:103], 0.3), rtol=1e-5, atol=1e-6)
 
 
-def test_bfloat16_agrees_and_differs(prior: ScorePrior) -> None:
+def test_bfloat16_agrees_and_differs(prior: EDMPrior) -> None:
     x = _images(4)
     exact, rough = prior.denoise(x, 0.3), prior.with_precision("bfloat16").denoise(x, 0.3)
     assert rough.dtype == torch.float32
@@ -88,7 +90,7 @@ def test_bfloat16_agrees_and_differs(prior: ScorePrior) -> None:
     assert float((exact - rough).square().mean().sqrt() / (exact - x).square().mean().sqrt()) < 0.02
 
 
-def test_other_shapes_are_refused(prior: ScorePrior) -> None:
+def test_other_shapes_are_refused(prior: EDMPrior) -> None:
     with pytest.raises(UnsupportedTaskError, match=r"trained on images of shape \(1, 8, 8\), the task has \(3, 8, 8\)"):
         prior.score(torch.rand(2, 3, 8, 8), 0.1)
     with pytest.raises(UnsupportedTaskError, match=r"the task has \(1, 28, 28\)"):
@@ -97,7 +99,7 @@ def test_other_shapes_are_refused(prior: ScorePrior) -> None:
         prior.denoise(_images(3, 2), torch.rand(3))
 
 
-def test_nan_is_named(prior: ScorePrior) -> None:
+def test_nan_is_named(prior: EDMPrior) -> None:
     x = _images(2)
     x[1, 0, 3, 3] = torch.nan
     with pytest.raises(MethodError, match="not finite"):
@@ -116,12 +118,8 @@ def test_ncsn_takes_its_own_levels_only() -> None:
         prior.score(x, 0.3)
 
 
-def test_denoise_with_takes_levels_per_example() -> None:
-    class Linear:
-        def score(self, x: torch.Tensor, sigma: float | torch.Tensor) -> torch.Tensor:
-            return -x
-
+def test_tweedie_takes_levels_per_example() -> None:
     x = _images(3, 2)
     sigma = torch.rand(3, 2, generator=torch.Generator().manual_seed(2))
-    torch.testing.assert_close(denoise_with(Linear(), x, sigma), x * (1 - sigma.square())[..., None, None, None])
-    torch.testing.assert_close(denoise_with(Linear(), x, 0.5), x * 0.75)
+    torch.testing.assert_close(tweedie(x, -x, sigma), x * (1 - sigma.square())[..., None, None, None])
+    torch.testing.assert_close(tweedie(x, -x, 0.5), x * 0.75)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from baselines.priors.score_prior import ScorePrior
+from baselines.priors.score_prior import EDMPrior
 from baselines.priors.shipped import FOLDER, ShippedWeights, find_weights, shipped_weights
 from baselines.priors.weights_io import MAX_BYTES, load_prior, read_card
 from baselines.training.samples import draw_samples
@@ -21,7 +21,7 @@ def test_every_file_is_listed_and_every_entry_is_a_file() -> None:
 def test_it_loads_and_denoises(entry: ShippedWeights) -> None:
     assert entry.path.stat().st_size <= MAX_BYTES
     prior = load_prior(entry.path, entry.sha256)
-    assert isinstance(prior, ScorePrior)
+    assert isinstance(prior, EDMPrior)
     card = read_card(entry.path)
     assert {"data", "training", "held_out_loss"} <= set(card)
     assert card["sample_check"]["ratio"] > 0.8  # copies of training images would stand far nearer to them than to held-out ones

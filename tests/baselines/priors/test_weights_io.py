@@ -8,35 +8,36 @@ import torch
 from train_until_done import tiny_trainer
 
 from baselines.networks.ncsn_refinenet import CondRefineNetDilated
-from baselines.priors.score_prior import NCSNPrior, ScorePrior
-from baselines.priors.weights_io import MAX_BYTES, file_sha256, images_sha256, load_ncsn_checkpoint, load_prior, read_card, save_prior
+from baselines.priors.score_prior import EDMPrior, NCSNPrior
+from baselines.priors.weights_io import MAX_BYTES, images_sha256, load_ncsn_checkpoint, load_prior, read_card, save_prior
 from baselines.training.score import export
 from sepbench.errors import DataError
+from sepbench.files import file_sha256
 
 X = torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ScorePrior]:
+def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, EDMPrior]:
     folder = tmp_path_factory.mktemp("exported")
     trainer = tiny_trainer(folder / "run", steps=12)
     trainer.run(log_every=4)
     path = export(trainer, folder / "bars.safetensors", "bars", "python -m ...", "a note")
-    return path, ScorePrior(trainer.averaged(), (1, 8, 8), trainer.config.sigma_range)
+    return path, EDMPrior(trainer.averaged(), (1, 8, 8), trainer.config.sigma_range)
 
 
 @pytest.fixture
-def copied(exported: tuple[Path, ScorePrior], tmp_path: Path) -> Path:
+def copied(exported: tuple[Path, EDMPrior], tmp_path: Path) -> Path:
     for suffix in (".safetensors", ".json"):
         (tmp_path / f"bars{suffix}").write_bytes(exported[0].with_suffix(suffix).read_bytes())
     return tmp_path / "bars.safetensors"
 
 
 @pytest.mark.parametrize("sigma", [0.01, 0.1, 1.0])
-def test_half_precision_on_disk_gives_the_same_scores(exported: tuple[Path, ScorePrior], sigma: float) -> None:
+def test_half_precision_on_disk_gives_the_same_scores(exported: tuple[Path, EDMPrior], sigma: float) -> None:
     path, original = exported
     loaded = load_prior(path, sha256=file_sha256(path))
-    assert isinstance(loaded, ScorePrior)
+    assert isinstance(loaded, EDMPrior)
     assert next(loaded.denoiser.parameters()).dtype == torch.float32
     assert loaded.sigma_range == original.sigma_range
     expected, found = original.score(X, sigma), loaded.score(X, sigma)
@@ -44,7 +45,7 @@ def test_half_precision_on_disk_gives_the_same_scores(exported: tuple[Path, Scor
     assert path.stat().st_size < MAX_BYTES
 
 
-def test_the_card_tells_the_whole_story(exported: tuple[Path, ScorePrior]) -> None:
+def test_the_card_tells_the_whole_story(exported: tuple[Path, EDMPrior]) -> None:
     card = read_card(exported[0])
     assert card["weights_sha256"] == file_sha256(exported[0])
     assert card["training"]["steps"] == 12
@@ -64,6 +65,18 @@ def test_ncsn_travels_too(tmp_path: Path) -> None:
     assert torch.equal(loaded.score(X, 0.01), prior.score(X, 0.01))
     torch.save([prior.network.state_dict(), {"lr": 1e-3}], tmp_path / "checkpoint.pth")
     assert torch.equal(load_ncsn_checkpoint(tmp_path / "checkpoint.pth", (8, 8)).score(X, 1.0), prior.score(X, 1.0))
+
+
+def test_tensors_of_another_layout_are_one_line_that_names_the_file(exported: tuple[Path, EDMPrior], tmp_path: Path) -> None:
+    state = CondRefineNetDilated(1, 4).state_dict()
+    torch.save([{**state, "extra": torch.zeros(1)}, {}], tmp_path / "checkpoint.pth")
+    with pytest.raises(DataError, match=r"checkpoint\.pth: NCSN checkpoint: extra is not part of the layout"):
+        load_ncsn_checkpoint(tmp_path / "checkpoint.pth", (8, 8))
+    path = save_prior(tmp_path / "unet.safetensors", exported[1])
+    _edit_card(path, kind="ncsn-refinenet")
+    with pytest.raises(DataError, match=r"unet\.safetensors does not fit the layout on its card \(this is no NCSN checkpoint: .*\)") as refused:
+        load_prior(path)
+    assert "\n" not in str(refused.value)
 
 
 def _damage(path: Path) -> None:
@@ -115,15 +128,15 @@ def test_every_wrong_file_is_one_clear_line(copied: Path, tmp_path: Path) -> Non
     assert "card must lie beside" in message(copied)
 
 
-def test_weights_with_nan_are_refused(exported: tuple[Path, ScorePrior], tmp_path: Path) -> None:
+def test_weights_with_nan_are_refused(exported: tuple[Path, EDMPrior], tmp_path: Path) -> None:
     broken = load_prior(exported[0])
-    assert isinstance(broken, ScorePrior)
+    assert isinstance(broken, EDMPrior)
     next(broken.denoiser.parameters()).data[0] = torch.nan
     with pytest.raises(DataError, match="values that are not finite"):
         load_prior(save_prior(tmp_path / "nan.safetensors", broken))
 
 
-def test_facts_cannot_overwrite_the_card(exported: tuple[Path, ScorePrior], tmp_path: Path) -> None:
+def test_facts_cannot_overwrite_the_card(exported: tuple[Path, EDMPrior], tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="sigma_data"):
         save_prior(tmp_path / "x.safetensors", exported[1], {"sigma_data": 1.0})
 

@@ -10,11 +10,12 @@ from method_toys import context, mix, toy_task
 
 from baselines.networks.unet import ScoreUNet, UNetConfig
 from baselines.priors.edm import EDMDenoiser
-from baselines.priors.score_prior import ScorePrior
+from baselines.priors.score_prior import EDMPrior
 from baselines.priors.shipped import shipped_weights
-from baselines.priors.weights_io import file_sha256, save_prior
+from baselines.priors.weights_io import save_prior
 from baselines.sampling.separator import ScoreSeparator
 from sepbench.errors import DataError
+from sepbench.files import file_sha256
 from sepbench.protocols import TaskSpec
 from sepbench.registry import create_separator
 from sepbench.suites.loader import load_suite
@@ -37,7 +38,7 @@ def two_files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(3)
             network = ScoreUNet(LAYOUT)
-        prior = ScorePrior(EDMDenoiser(network, sigma_data=0.1, mean=mean).eval(), (1, 8, 8), (0.005, 2.0))
+        prior = EDMPrior(EDMDenoiser(network, sigma_data=0.1, mean=mean).eval(), (1, 8, 8), (0.005, 2.0))
         files.append(save_prior(folder / f"{name}.safetensors", prior, {}))
     return files
 

@@ -18,7 +18,8 @@ from baselines.dirac import dirac
 from baselines.gaussian import gaussian
 from baselines.priors.shipped import shipped_weights
 from baselines.projected import projected
-from baselines.sampling.problem import Problem, karras_levels, ncsn_levels
+from baselines.sampling.noise_levels import karras_levels, ncsn_levels
+from baselines.sampling.problem import Problem
 from sepbench.errors import DataError
 from sepbench.gmm import ExactPosterior, GaussianMixture
 from sepbench.noise import NoiseSource

@@ -7,20 +7,15 @@ import torch
 from prior_toys import MixtureNetwork, ZeroNetwork
 
 from baselines.priors.edm import EDMDenoiser
-from baselines.priors.score_prior import ScorePrior
-from baselines.training.samples import draw_samples, karras_levels, nearest_distances, sample_report, write_sheet
+from baselines.priors.score_prior import EDMPrior
+from baselines.training.samples import draw_samples, nearest_distances, sample_report, write_sheet
 from sepbench.noise import NoiseSource
 
 SHAPE = (1, 4, 4)
 
 
-def test_levels_golden() -> None:
-    """By hand: the middle of three levels from 2 to 0.01 is ((2^(1/7) + 0.01^(1/7)) / 2)^7."""
-    assert karras_levels(3, 0.01, 2.0).tolist() == pytest.approx([2.0, ((2 ** (1 / 7) + 0.01 ** (1 / 7)) / 2) ** 7, 0.01, 0.0])
-
-
 def test_gaussian_prior_gives_gaussian_samples() -> None:
-    prior = ScorePrior(EDMDenoiser(ZeroNetwork(), 0.3, 0.4), SHAPE, (0.01, 2.0))
+    prior = EDMPrior(EDMDenoiser(ZeroNetwork(), 0.3, 0.4), SHAPE, (0.01, 2.0))
     x = draw_samples(prior, 500, NoiseSource(1), start=(0.4, 0.3))
     # 8,000 pixels: the standard errors are 0.0034 and 0.0024.
     assert float(x.mean()) == pytest.approx(0.4, abs=0.012)
@@ -30,7 +25,7 @@ def test_gaussian_prior_gives_gaussian_samples() -> None:
 def test_mixture_prior_visits_its_centres_in_proportion() -> None:
     random = torch.Generator().manual_seed(0)
     centres = torch.rand(3, *SHAPE, generator=random)[[0, 1, 1, 1]]  # the second has three quarters of the mass
-    prior = ScorePrior(EDMDenoiser(MixtureNetwork(centres, 0.02, 0.3, 0.5), 0.3, 0.5), SHAPE, (0.01, 4.0))
+    prior = EDMPrior(EDMDenoiser(MixtureNetwork(centres, 0.02, 0.3, 0.5), 0.3, 0.5), SHAPE, (0.01, 4.0))
     x = draw_samples(prior, 400, NoiseSource(2), sigma_range=(0.01, 4.0), start=(0.5, 0.3))
     distance = (x[:, None] - centres[None, :2]).flatten(2).square().mean(2).sqrt()
     assert float(distance.amin(1).max()) < 0.05
@@ -38,7 +33,7 @@ def test_mixture_prior_visits_its_centres_in_proportion() -> None:
 
 
 def test_a_sample_does_not_depend_on_how_many_are_drawn() -> None:
-    prior = ScorePrior(EDMDenoiser(ZeroNetwork(), 0.3, 0.4), SHAPE, (0.01, 2.0))
+    prior = EDMPrior(EDMDenoiser(ZeroNetwork(), 0.3, 0.4), SHAPE, (0.01, 2.0))
     torch.testing.assert_close(draw_samples(prior, 7, NoiseSource(3), steps=5)[:3], draw_samples(prior, 3, NoiseSource(3), steps=5))
 
 

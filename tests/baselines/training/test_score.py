@@ -1,21 +1,29 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from train_until_done import LAYOUT, tiny_images
 
 from baselines.networks.unet import UNetConfig
 from baselines.priors.edm import loss_weight
-from baselines.priors.score_prior import ScorePrior
+from baselines.priors.score_prior import EDMPrior
 from baselines.priors.weights_io import load_prior
 from baselines.training.config import TrainConfig
-from baselines.training.denoising_loss import as_float, loss_per_level
-from baselines.training.score import RECIPES, build_model, check_writable, main, train_score
+from baselines.training.edm_loss import as_float, loss_per_level
+from baselines.training.loop import CHECKPOINT
+from baselines.training.score import RECIPES, build_model, check_writable, export, material, train_score
+from baselines.training.trainer import ScoreTraining
+from sepbench.data.datasets import open_dataset
 from sepbench.errors import SepbenchError
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def test_weights_depend_on_the_seed_and_leave_the_global_state_alone() -> None:
@@ -32,7 +40,7 @@ def test_weights_depend_on_the_seed_and_leave_the_global_state_alone() -> None:
 
 def test_fine_tuning_starts_from_the_given_prior(tmp_path: Path) -> None:
     images = tiny_images()
-    start = ScorePrior(build_model(LAYOUT, images, 5), (1, 8, 8), (0.005, 2.0))
+    start = EDMPrior(build_model(LAYOUT, images, 5), (1, 8, 8), (0.005, 2.0))
     model = build_model(LAYOUT, images[:10], 0, start)
     x = torch.rand(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     sigma = torch.tensor([0.1, 0.5])
@@ -40,7 +48,7 @@ def test_fine_tuning_starts_from_the_given_prior(tmp_path: Path) -> None:
 
 
 def test_weights_of_another_layout_are_refused() -> None:
-    start = ScorePrior(build_model(LAYOUT, tiny_images(), 5), (1, 8, 8), (0.005, 2.0), name="small")
+    start = EDMPrior(build_model(LAYOUT, tiny_images(), 5), (1, 8, 8), (0.005, 2.0), name="small")
     with pytest.raises(SepbenchError, match=r"the weights to start from \(small, [\d,]+ parameters\) are of another layout") as refused:
         build_model(UNetConfig(widths=(8, 16, 24), blocks=(1, 1, 1), heads=2, embedding=16), tiny_images(), 0, start)
     assert "\n" not in str(refused.value)
@@ -48,7 +56,7 @@ def test_weights_of_another_layout_are_refused() -> None:
 
 def test_a_run_is_resumed_with_the_weights_it_started_from(tmp_path: Path) -> None:
     images, config = tiny_images(), TrainConfig(steps=1, batch=8)
-    one, other = (ScorePrior(build_model(LAYOUT, images, seed), (1, 8, 8), (0.005, 2.0)) for seed in (5, 6))
+    one, other = (EDMPrior(build_model(LAYOUT, images, seed), (1, 8, 8), (0.005, 2.0)) for seed in (5, 6))
     first, again = (train_score(images[:50], images[50:], LAYOUT, config, tmp_path, init=one) for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(first.ema.values(), again.ema.values(), strict=True))
     for init in (other, None):
@@ -66,25 +74,41 @@ def test_a_place_that_cannot_be_written_is_known_before_the_first_step(tmp_path:
             check_writable(tmp_path / name, "--out")
     with pytest.raises(SepbenchError, match=r"cannot write .*file is no folder; choose another place with --folder"):
         train_score(tiny_images()[:50], tiny_images()[50:], LAYOUT, TrainConfig(steps=1, batch=8), tmp_path / "file")
-    np.save(tmp_path / "images.npy", tiny_images().numpy())
-    with pytest.raises(SepbenchError, match="cannot write"):
-        main(["--images", str(tmp_path / "images.npy"), "--folder", str(tmp_path / "run"), "--out", str(tmp_path / "file" / "a.safetensors")])
-    assert not (tmp_path / "run").exists()
 
 
-def test_command_trains_exports_and_exports_again(tmp_path: Path) -> None:
-    np.save(tmp_path / "images.npy", tiny_images().numpy())
-    common = ["--recipe", "digits", "--images", str(tmp_path / "images.npy"), "--held-out", "10", "--folder", str(tmp_path / "run")]
-    common += ["--widths", "8", "16", "16", "--batch", "8", "--seed", "3"]
+def test_a_run_is_exported_while_it_stands_as_when_it_ended(tmp_path: Path) -> None:
+    images = tiny_images()
+    config = TrainConfig(steps=9, batch=8, seed=3)
+    request = (images[:50], images[50:], LAYOUT, config, tmp_path / "run")
     with pytest.raises(SepbenchError, match="no checkpoint to export"):
-        main([*common, "--steps", "9", "--export-only"])
-    main([*common, "--steps", "9", "--out", str(tmp_path / "a.safetensors"), "--notes", "tiny"])
-    main([*common, "--steps", "9", "--out", str(tmp_path / "b.safetensors"), "--export-only"])
+        train_score(*request, export_only=True)
+    export(train_score(*request), tmp_path / "a.safetensors", "bars", "a command", "tiny")
+    export(train_score(*request, export_only=True), tmp_path / "b.safetensors", "bars", "a command", "tiny")
     cards = [json.loads((tmp_path / f"{name}.json").read_text()) for name in "ab"]
     assert cards[0]["weights_sha256"] == cards[1]["weights_sha256"]
     assert cards[0]["training"]["steps"] == 9
-    assert "--notes tiny" in cards[0]["training"]["command"]
-    assert isinstance(load_prior(tmp_path / "a.safetensors"), ScorePrior)
+    assert (cards[0]["training"]["command"], cards[0]["notes"]) == ("a command", "tiny")
+    assert isinstance(load_prior(tmp_path / "a.safetensors"), EDMPrior)
+
+
+def test_the_script_exports_a_training_under_way(tmp_path: Path) -> None:
+    options = ["--dataset", "digits", "--labels", "0,1", "--seed", "3", "--folder", str(tmp_path / "run")]
+    command = [sys.executable, str(ROOT / "scripts" / "export_checkpoint.py"), *options, "--out", str(tmp_path / "early.safetensors")]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    refused = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert refused.returncode == 1
+    assert refused.stderr.startswith("error: ")
+    assert refused.stderr.count("\n") == 1
+    data = material(open_dataset("digits", "train"), (0, 1))
+    config = replace(data.recipe.config, seed=3)
+    training = ScoreTraining(build_model(data.recipe.layout, data.images, 3), data.images, data.held_out, config, tmp_path / "run")
+    training.train_step()
+    training.save(tmp_path / "run" / CHECKPOINT)
+    before = (tmp_path / "run" / CHECKPOINT).read_bytes()
+    subprocess.run(command, env=environment, check=True)
+    card = json.loads((tmp_path / "early.json").read_text())
+    assert (card["training"]["steps"], card["data"]["name"]) == (1, "digits train 0..799, classes 0, 1")
+    assert (tmp_path / "run" / CHECKPOINT).read_bytes() == before
 
 
 def test_images_that_do_not_fit_are_refused(tmp_path: Path) -> None:

@@ -12,18 +12,19 @@ import pytest
 import torch
 from train_until_done import tiny_images, tiny_trainer
 
-from baselines.training.trainer import CHECKPOINT, DECAY_FLAG, LOG, PRE_DECAY, Trainer
+from baselines.training.loop import CHECKPOINT, LOG
+from baselines.training.trainer import DECAY_FLAG, PRE_DECAY, ScoreTraining
 from sepbench.errors import SepbenchError
 
 SCRIPT = Path(__file__).parent.parent / "train_until_done.py"
 STEPS = 24
 
 
-def _state(trainer: Trainer) -> dict[str, torch.Tensor]:
+def _state(trainer: ScoreTraining) -> dict[str, torch.Tensor]:
     return {**{f"model.{k}": v for k, v in trainer.model.state_dict().items()}, **{f"ema.{k}": v for k, v in trainer.ema.items()}}
 
 
-def _assert_same(one: Trainer, other: Trainer) -> None:
+def _assert_same(one: ScoreTraining, other: ScoreTraining) -> None:
     first, second = _state(one), _state(other)
     assert first.keys() == second.keys()
     assert [name for name in first if not torch.equal(first[name], second[name])] == []
@@ -37,20 +38,28 @@ def _rows(folder: Path) -> list[dict[str, object]]:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Trainer:
+def whole(tmp_path_factory: pytest.TempPathFactory) -> ScoreTraining:
     trainer = tiny_trainer(tmp_path_factory.mktemp("whole"), steps=STEPS)
     trainer.run(log_every=5, validate_every=10)
     return trainer
 
 
-def test_resume_is_bit_exact(whole: Trainer, tmp_path: Path) -> None:
+class _Stopped(Exception):
+    """Raised in the middle of a run."""
+
+
+def test_resume_is_bit_exact(whole: ScoreTraining, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = tiny_trainer(tmp_path, steps=STEPS)
-    for _ in range(7):  # in the middle of a window of the log
-        first._plan_decay(None)
-        first.train_step()
-        if first.step == 5:
-            first._log(None)
-    first.save(tmp_path / CHECKPOINT)
+    step = first.advance
+
+    def seven_steps() -> None:  # to the middle of a window of the log
+        if first.step == 7:
+            raise _Stopped
+        step()
+
+    monkeypatch.setattr(first, "advance", seven_steps)
+    with pytest.raises(_Stopped):
+        first.run(checkpoint_seconds=0.0, log_every=5, validate_every=10)
     second = tiny_trainer(tmp_path, steps=STEPS)
     assert second.step == 7
     second.run(log_every=5, validate_every=10)
@@ -58,7 +67,7 @@ def test_resume_is_bit_exact(whole: Trainer, tmp_path: Path) -> None:
     assert _rows(tmp_path) == _rows(whole.folder)
 
 
-def test_kill_9_loses_nothing(whole: Trainer, tmp_path: Path) -> None:
+def test_kill_9_loses_nothing(whole: ScoreTraining, tmp_path: Path) -> None:
     command = [sys.executable, str(SCRIPT), str(tmp_path), str(STEPS)]
     environment = {**os.environ, "PYTHONPATH": str(SCRIPT.parents[3])}
     process = subprocess.Popen(command, env=environment)
@@ -124,7 +133,7 @@ def test_deadline_starts_the_decay_in_time(tmp_path: Path) -> None:
     assert tiny_trainer(tmp_path, steps=10_000).decay_start == 78
 
 
-def test_a_run_is_extended_from_before_its_decay(whole: Trainer, tmp_path: Path) -> None:
+def test_a_run_is_extended_from_before_its_decay(whole: ScoreTraining, tmp_path: Path) -> None:
     (tmp_path / CHECKPOINT).write_bytes((whole.folder / PRE_DECAY).read_bytes())
     longer = tiny_trainer(tmp_path, steps=2 * STEPS)
     assert longer.step == whole.decay_start
@@ -134,7 +143,7 @@ def test_a_run_is_extended_from_before_its_decay(whole: Trainer, tmp_path: Path)
     _assert_same(longer, fresh)
 
 
-def _copied(run: Trainer, folder: Path, **missing: object) -> Path:
+def _copied(run: ScoreTraining, folder: Path, **missing: object) -> Path:
     """The checkpoint of a run in a folder of its own, less the entries named."""
     state = torch.load(run.folder / CHECKPOINT, weights_only=True)
     torch.save({key: value for key, value in state.items() if key not in missing}, folder / CHECKPOINT)
@@ -149,7 +158,7 @@ def _copied(run: Trainer, folder: Path, **missing: object) -> Path:
         (STEPS, 60.0, "minutes not given then, 60.0 now"),
     ],
 )
-def test_a_finished_run_is_not_what_another_length_asks_for(whole: Trainer, tmp_path: Path, steps: int, minutes: float | None, changed: str) -> None:
+def test_a_finished_run_is_not_what_another_length_asks_for(whole: ScoreTraining, tmp_path: Path, steps: int, minutes: float | None, changed: str) -> None:
     other = tiny_trainer(_copied(whole, tmp_path), steps=steps)
     before = (tmp_path / CHECKPOINT).read_bytes()
     with pytest.raises(SepbenchError, match=rf"holds a finished run of 24 steps \({changed}\); give another --folder, or delete it to train anew"):
@@ -157,7 +166,7 @@ def test_a_finished_run_is_not_what_another_length_asks_for(whole: Trainer, tmp_
     assert (tmp_path / CHECKPOINT).read_bytes() == before
 
 
-def test_a_finished_run_is_what_the_same_length_asks_for(whole: Trainer, tmp_path: Path) -> None:
+def test_a_finished_run_is_what_the_same_length_asks_for(whole: ScoreTraining, tmp_path: Path) -> None:
     again = tiny_trainer(_copied(whole, tmp_path), steps=STEPS)
     again.run()
     assert again.asked == {"steps": STEPS, "minutes": None}
@@ -174,7 +183,7 @@ def test_the_deadline_that_a_run_was_given_is_remembered(tmp_path: Path) -> None
         again.run(deadline_minutes=60.0)
 
 
-def test_a_run_killed_in_its_decay_is_finished_by_the_same_request_only(whole: Trainer, tmp_path: Path) -> None:
+def test_a_run_killed_in_its_decay_is_finished_by_the_same_request_only(whole: ScoreTraining, tmp_path: Path) -> None:
     killed = tiny_trainer(tmp_path, steps=STEPS)
     killed._accept({"steps": STEPS, "minutes": None})
     while killed.step < STEPS - 2:
@@ -188,7 +197,7 @@ def test_a_run_killed_in_its_decay_is_finished_by_the_same_request_only(whole: T
     _assert_same(whole, resumed)
 
 
-def test_before_its_decay_a_run_takes_another_length_but_none_it_has_passed(whole: Trainer, tmp_path: Path) -> None:
+def test_before_its_decay_a_run_takes_another_length_but_none_it_has_passed(whole: ScoreTraining, tmp_path: Path) -> None:
     (tmp_path / CHECKPOINT).write_bytes((whole.folder / PRE_DECAY).read_bytes())
     with pytest.raises(SepbenchError, match=r"an unfinished run, 19 of 24 steps \(steps 24 then, 10 now\)"):
         tiny_trainer(tmp_path, steps=10).run()
@@ -197,7 +206,7 @@ def test_before_its_decay_a_run_takes_another_length_but_none_it_has_passed(whol
     assert (other.step, other.asked) == (STEPS + 1, {"steps": STEPS + 1, "minutes": 60.0})
 
 
-def test_a_checkpoint_from_before_requests_were_recorded(whole: Trainer, tmp_path: Path) -> None:
+def test_a_checkpoint_from_before_requests_were_recorded(whole: ScoreTraining, tmp_path: Path) -> None:
     _copied(whole, tmp_path, asked=True, origin=True)
     with pytest.raises(SepbenchError, match="steps 24 then, 48 now"):
         tiny_trainer(tmp_path, steps=2 * STEPS).run()
@@ -207,7 +216,7 @@ def test_a_checkpoint_from_before_requests_were_recorded(whole: Trainer, tmp_pat
 
 
 @pytest.mark.parametrize("content", [b"", b"garbage", b"PK\x03\x04 the head of a zip", b"half", b"other"])
-def test_what_is_no_checkpoint_is_one_line(whole: Trainer, tmp_path: Path, content: bytes) -> None:
+def test_what_is_no_checkpoint_is_one_line(whole: ScoreTraining, tmp_path: Path, content: bytes) -> None:
     if content == b"half":
         content = (whole.folder / CHECKPOINT).read_bytes()[:5000]
     (tmp_path / CHECKPOINT).write_bytes(content)
@@ -219,21 +228,21 @@ def test_what_is_no_checkpoint_is_one_line(whole: Trainer, tmp_path: Path, conte
     assert "weights_only" not in str(refused.value)  # torch's own advice for pickles is to run what they hold
 
 
-def test_other_settings_or_images_are_refused(whole: Trainer) -> None:
+def test_other_settings_or_images_are_refused(whole: ScoreTraining) -> None:
     with pytest.raises(SepbenchError, match=r"other settings \(batch, lr\)"):
         tiny_trainer(whole.folder, steps=STEPS, batch=4, lr=1e-4)
     model = tiny_trainer(whole.folder.parent / "elsewhere", steps=STEPS).model
     model.mean += 0.01
     with pytest.raises(SepbenchError, match="other images"):
-        Trainer(model, tiny_images()[:50], tiny_images()[50:], whole.config, whole.folder)
+        ScoreTraining(model, tiny_images()[:50], tiny_images()[50:], whole.config, whole.folder)
     model.mean = whole.model.mean
     with pytest.raises(SepbenchError, match="other images"):  # of the same mean and deviation
-        Trainer(model, tiny_images()[:50].flip(0), tiny_images()[50:], whole.config, whole.folder)
+        ScoreTraining(model, tiny_images()[:50].flip(0), tiny_images()[50:], whole.config, whole.folder)
     with pytest.raises(SepbenchError, match="other weights"):
-        Trainer(model, tiny_images()[:50], tiny_images()[50:], whole.config, whole.folder, init="digest")
+        ScoreTraining(model, tiny_images()[:50], tiny_images()[50:], whole.config, whole.folder, init="digest")
 
 
-def test_a_checkpoint_from_before_a_setting_existed_had_its_default(whole: Trainer, tmp_path: Path) -> None:
+def test_a_checkpoint_from_before_a_setting_existed_had_its_default(whole: ScoreTraining, tmp_path: Path) -> None:
     state = torch.load(whole.folder / PRE_DECAY, weights_only=True)
     del state["config"]["mirror"]
     torch.save(state, tmp_path / CHECKPOINT)

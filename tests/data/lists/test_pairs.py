@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from sepbench.data.datasets import open_dataset
 from sepbench.data.lists.builders import Draws, apart, cover_second, distinct, equal_rms_gains, halves, independent, rows_with
-from sepbench.data.lists.pairs import file_sha256, pairs_csv, read_pairs
+from sepbench.data.lists.pairs import list_sha256, pairs_csv, read_pairs
 from sepbench.data.lists.recipes import RECIPES
 from sepbench.data.readers.fsdd import take_of
 from sepbench.data.signals import ArraySignals
@@ -55,7 +55,7 @@ def test_a_written_list_reads_back_exactly(tmp_path_factory: pytest.TempPathFact
     read = read_pairs(path)
     assert (read.indices.numpy() == indices).all()
     assert (read.n_sources, len(read)) == (k, m)
-    assert read.sha256 == hashlib.sha256(path.read_bytes()).hexdigest() == file_sha256(path)
+    assert read.sha256 == hashlib.sha256(path.read_bytes()).hexdigest() == list_sha256(path)
     assert (read.gains is None) if gains is None else (read.gains.numpy() == gains).all()
 
 

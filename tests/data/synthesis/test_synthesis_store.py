@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from sepbench.data import datasets
 from sepbench.data.datasets import open_dataset
 from sepbench.data.files.fetch import fetch, locate, obtain, status, verify
-from sepbench.data.files.integrity import file_digest
 from sepbench.data.files.manifests import DataFile, Manifest, load_manifest
 from sepbench.data.lists.recipes import RECIPES
 from sepbench.data.lists.rules import SILENT_RMS
@@ -22,6 +21,7 @@ from sepbench.data.synthesis import layout, store
 from sepbench.data.synthesis.layout import CHUNK, CHUNKS_PER_SONG, HELD_OUT_SONGS, SAMPLE_RATE, SONG_LENGTH, SPLITS, STEMS, file_name, song_keys
 from sepbench.data.synthesis.songs import compose, render
 from sepbench.errors import DataError
+from sepbench.files import TEMPORARY, file_sha256
 
 NAMES = [file_name(split, stem) for split in SPLITS for stem in STEMS]
 
@@ -45,7 +45,7 @@ def shorten(patch: pytest.MonkeyPatch) -> None:
 def toy(two_songs: Path, data_home: Path, monkeypatch: pytest.MonkeyPatch) -> Manifest:
     """The tiny release's manifest in place of the real one; nothing is made yet."""
     shorten(monkeypatch)
-    files = tuple(DataFile(name, (two_songs / name).stat().st_size, sha256=file_digest(two_songs / name, "sha256")) for name in NAMES)
+    files = tuple(DataFile(name, (two_songs / name).stat().st_size, sha256=file_sha256(two_songs / name)) for name in NAMES)
     manifest = Manifest("drums-bass-synth", "t", "l", "c", "h", files, made_by="sepbench.data.synthesis.store")
     monkeypatch.setattr(datasets, "load_manifest", {"drums-bass-synth": manifest}.__getitem__)
     return manifest
@@ -73,7 +73,7 @@ def test_a_split_holds_its_songs_in_order(two_songs: Path) -> None:
         assert (chunks.shape, chunks.dtype) == ((CHUNKS_PER_SONG, 1, CHUNK), torch.int16)
         np.testing.assert_array_equal(chunks.flatten().numpy(), expected[stem])
         assert (labels.shape, labels.dtype) == ((CHUNKS_PER_SONG,), torch.int64)
-    assert not list(two_songs.rglob("*.partial"))
+    assert not list(two_songs.rglob(f"*{TEMPORARY}"))
 
 
 def test_only_the_split_that_is_opened_is_made(toy: Manifest, data_home: Path) -> None:

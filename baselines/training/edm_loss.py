@@ -1,4 +1,7 @@
-"""The denoising loss: what training minimises, what validation reports per noise band, and a cheap stand-in for a log-likelihood."""
+"""The denoising loss with the weights of EDM, one number per example: what training minimises and what validation reports per noise band.
+
+``sepbench.selection.denoising_losses`` has other weights: those under which the losses of several levels add up to a bound on the likelihood.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ def as_float(images: torch.Tensor) -> torch.Tensor:
     return images.to(torch.float32) / 255.0 if images.dtype == torch.uint8 else images.to(torch.float32)
 
 
-def denoising_losses(model: nn.Module, clean: torch.Tensor, noise: torch.Tensor, sigma: torch.Tensor, sigma_data: float) -> torch.Tensor:
+def edm_losses(model: nn.Module, clean: torch.Tensor, noise: torch.Tensor, sigma: torch.Tensor, sigma_data: float) -> torch.Tensor:
     """Weighted squared error of each example, ``(B,)`` float32: Karras et al. (2022), eq. (8) before the expectation.
 
     Args:
@@ -80,7 +83,7 @@ def loss_per_level(model: nn.Module, images: torch.Tensor, levels: torch.Tensor,
     for level in levels.to(torch.float32):
         sigma = level.expand(len(clean))
         rows = zip(*(torch.split(t, chunk) for t in (clean, noise, sigma)), strict=True)
-        parts = [denoising_losses(model, c, n, s, sigma_data) for c, n, s in rows]
+        parts = [edm_losses(model, c, n, s, sigma_data) for c, n, s in rows]
         weighted = float(torch.cat(parts).double().mean())
         losses.append(weighted)
         psnrs.append(-10.0 * math.log10(weighted / float(loss_weight(level, sigma_data))))

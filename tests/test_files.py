@@ -1,0 +1,126 @@
+"""Files are whole or absent, readable by whom the umask says, and known by their digests."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from sepbench.files import file_digest, file_sha256, replacing, write_atomically
+
+
+@contextmanager
+def _umask(value: int) -> Iterator[None]:
+    before = os.umask(value)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+def _private(path: Path) -> None:
+    path.unlink()
+    os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
+
+
+WRITERS: dict[str, Callable[[Path], object]] = {
+    "text": lambda path: path.write_text("a"),
+    "safetensors": lambda path: save_file({"a": torch.zeros(2)}, path),  # makes a file of its own, of mode 0600
+    "torch": lambda path: torch.save({"a": 1}, path),
+    "private": _private,
+    "open to all": lambda path: path.chmod(0o777),
+}
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o002, 0o077, 0o000])
+@pytest.mark.parametrize("writer", WRITERS)
+def test_a_written_file_has_the_mode_that_the_umask_gives(tmp_path: Path, writer: str, umask: int) -> None:
+    with _umask(umask):
+        write_atomically(tmp_path / "a", WRITERS[writer])
+        assert os.umask(umask) == umask  # and the umask is as it was
+    assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o666 & ~umask
+
+
+def test_what_replaces_a_file_has_its_own_mode(tmp_path: Path) -> None:
+    (tmp_path / "a").touch(0o600)
+    with _umask(0o022):
+        write_atomically(tmp_path / "a", WRITERS["safetensors"])
+    assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o644
+
+
+def test_a_writer_that_fails_leaves_the_old_content_and_nothing_else(tmp_path: Path) -> None:
+    def half(path: Path) -> None:
+        path.write_text("half")
+        raise RuntimeError("the disk is full")
+
+    write_atomically(tmp_path / "deep" / "a", WRITERS["text"])
+    with pytest.raises(RuntimeError, match="the disk is full"):
+        write_atomically(tmp_path / "deep" / "a", half)
+    with pytest.raises(OSError):
+        write_atomically(tmp_path / "deep" / "a" / "b", WRITERS["text"])
+    assert [(path.name, path.read_text()) for path in (tmp_path / "deep").iterdir()] == [("a", "a")]
+
+
+def test_several_files_appear_when_the_block_ends(tmp_path: Path) -> None:
+    with replacing(tmp_path / "a") as first, replacing(tmp_path / "b") as second:
+        first.write_text("1")
+        second.write_text("2")
+        assert not (tmp_path / "a").exists()
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a": "1", "b": "2"}
+
+
+def test_threads_that_write_one_file_leave_one_of_their_contents(tmp_path: Path) -> None:
+    contents, failed = [str(number) * 100_000 for number in range(8)], []
+
+    def work(content: str) -> None:
+        try:
+            for _ in range(20):
+                write_atomically(tmp_path / "a", lambda path: path.write_text(content))
+        except Exception as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=work, args=(content,)) for content in contents]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failed == []
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    assert (tmp_path / "a").read_text() in contents
+
+
+def test_kill_9_leaves_a_whole_file(tmp_path: Path) -> None:
+    """A process writes ever longer files of one letter, each of its own length, until it is killed."""
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom sepbench.files import write_atomically\n"
+        "n = 0\nwhile True:\n    n += 1\n    write_atomically(Path(sys.argv[1]), lambda path: path.write_text(f'{n} ' + 'x' * n * 1000))\n"
+    )
+    for _ in range(3):
+        path = tmp_path / "a"
+        path.unlink(missing_ok=True)
+        process = subprocess.Popen([sys.executable, "-c", code, str(path)])
+        while not path.exists() and process.poll() is None:
+            pass
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        number, _, rest = path.read_text().partition(" ")
+        assert len(rest) == 1000 * int(number)
+
+
+def test_digests(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"abc" * 100_000)
+    assert file_sha256(tmp_path / "a") == hashlib.sha256(b"abc" * 100_000).hexdigest()
+    assert file_digest(tmp_path / "a", "md5") == hashlib.md5(b"abc" * 100_000).hexdigest()
+    with pytest.raises(OSError):
+        file_sha256(tmp_path / "b")
