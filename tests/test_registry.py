@@ -204,7 +204,7 @@ SOUND = {
     registry.SUITE_GROUP: "json:__file__",
     registry.METRIC_GROUP: "sepbench.metrics.psnr:PSNR",
     registry.DATASET_GROUP: "sepbench.data.array_sets:MNIST",
-    registry.TRAINER_GROUP: "baselines.priors.train_dataset:train_dataset",
+    registry.TRAINER_GROUP: "baselines.training.score:train",
     registry.BACKEND_GROUP: "sepbench.run.backends.local:LocalBackend",
 }
 
