@@ -14,13 +14,15 @@ and the mask is ``p_k / sum_j p_j``: nussl 1.1.9's default (approach ``psa``). `
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 
 from baselines.decomposition.masks import CHUNK_BINS, estimates_from_masks, mask_support, mixture_spectra, select_rows
 from sepbench.protocols import MethodInfo, Mixtures, RunContext, Support, TaskSpec, TrainingView
+from sepbench.settings import STRICT
 
 IdealMasks = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """Spectra of the weighted sources ``(B, K, C, F, N)`` and of the mixtures ``(B, C, F, N)`` to masks ``(B, K, C, F, N)``."""
@@ -62,15 +64,11 @@ def separate_ideally(mixtures: Mixtures, ctx: RunContext, masks_of: IdealMasks) 
     return estimates
 
 
-@dataclass
+@dataclass(config=STRICT)
 class IdealRatioMask:
-    """Mask times mixture, over the source's weight; the estimates mix to the mixture.
+    """Mask times mixture, over the source's weight; the estimates mix to the mixture."""
 
-    Attributes:
-        approach: ``psa`` projects the sources on the mixture's phase, ``msa`` takes their magnitudes; the first is better.
-    """
-
-    approach: Literal["psa", "msa"] = "psa"
+    approach: Literal["psa", "msa"] = Field("psa", description="psa projects sources on the mixture's phase, msa takes their magnitudes; the first is better")
 
     info: ClassVar[MethodInfo] = MethodInfo(
         name="ideal-ratio-mask",
@@ -82,10 +80,6 @@ class IdealRatioMask:
         deterministic=True,
         bound="upper",
     )
-
-    def __post_init__(self) -> None:
-        if self.approach not in ("psa", "msa"):
-            raise ValueError(f"approach must be 'psa' or 'msa', got {self.approach!r}")
 
     def supports(self, task: TaskSpec) -> Support:
         support = mask_support(task, "an ideal ratio mask")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-LAYERS = ["errors", "files", "protocols", "resources", "settings", "registry", "noise", "operators", "gmm", "stft", "compat", "data", "suites", "metrics"]
+LAYERS = ["errors", "files", "protocols", "resources", "kinds", "settings", "registry", "noise", "operators", "gmm", "stft", "compat", "data", "suites", "metrics"]
 LAYERS += ["selection"]
 LAYERS += ["run", "results", "report", "conformance", "cli"]
 # protocols name types of later rooms for type checkers only; they are not imports at run time.

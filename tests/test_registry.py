@@ -9,6 +9,7 @@ from broken_methods import register
 
 from sepbench import registry
 from sepbench.errors import MethodError, SuiteError, UnknownNameError
+from sepbench.settings import setting_names, settings_of
 
 
 def _with_entry_point(monkeypatch: pytest.MonkeyPatch, value: str, group: str = registry.SEPARATOR_GROUP) -> None:
@@ -32,9 +33,9 @@ def test_settings_are_checked_by_name() -> None:
 
 def test_settings_are_recorded() -> None:
     separator = registry.create_separator("nmf")
-    recorded = registry.settings_of(separator)
+    recorded = settings_of(separator)
     assert recorded
-    assert set(recorded) == set(registry.setting_names(type(separator)))
+    assert set(recorded) == set(setting_names(type(separator)))
 
 
 @pytest.mark.parametrize(
@@ -62,7 +63,7 @@ BROKEN = {
     "NO_METHOD": "method 'toy' (broken_methods:NO_METHOD) is of type int; its entry point must name the method's class",
     "torch": "method 'toy' (broken_methods:torch) is of type module; its entry point must name the method's class",
     "INFO": "method 'toy' (broken_methods:INFO) is of type MethodInfo; its entry point must name the method's class",
-    "__builtins__": "method 'toy' (broken_methods:__builtins__) is of type dict; its entry point must name the method's class",
+    "__builtins__": "method 'toy' (broken_methods:__builtins__) is not in the table that its entry point names; the table must hold the class under 'toy'",
     "Any": "method 'toy' refuses its settings: Any cannot be instantiated",
 }
 

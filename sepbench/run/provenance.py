@@ -98,7 +98,8 @@ def _method_record(entry: MethodEntry) -> dict[str, Any]:
         "source": f"{cls.__module__}:{cls.__qualname__}",
         "source_sha256": source_sha256(cls),
     }
-    return record | ({"weights_sha256": entry.weights_sha256} if entry.weights_sha256 else {})
+    stated = {"weights_sha256": entry.weights_sha256, "files": entry.files}
+    return record | {key: value for key, value in stated.items() if value}
 
 
 def identity(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -112,7 +113,7 @@ def identity(record: Mapping[str, Any]) -> dict[str, Any]:
     for name, task in record["tasks"].items():
         flat |= {f"{key} of task {name}": task[key] for key in ("pairs_sha256", "mixtures_sha256", "n_planned")}
     for name, method in record["methods"].items():
-        flat |= {f"{key} of method {name}": method.get(key, "") for key in ("version", "settings", "source", "source_sha256", "weights_sha256")}
+        flat |= {f"{key} of method {name}": method.get(key, "") for key in ("version", "settings", "source", "source_sha256", "weights_sha256", "files")}
     flat |= {key: record[key] for key in ("seed", "budget", "device", "limit", "shard_size", "timing_group", "sepbench_version")}
     flat["torch version"] = record["environment"]["packages"].get("torch", "")
     return flat
