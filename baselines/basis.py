@@ -186,9 +186,10 @@ PRESETS: Mapping[str, type[Basis]] = presets(
         "basis-ncsn-tuned": Preset(
             "BASIS (NCSN), tuned",
             f"{_PAPER}, Algorithm 1; steps by level and levels are ours",
-            "Steps and levels of ours, chosen on validation mixtures (``benchmarks/basis_settings.py``): 1,920 evaluations. The step size relative to sigma and "
-            "the likelihood's weight are the released ones. Which mode an estimate ends in is decided at noise levels of about 0.6 to 0.2, so nearly half the "
-            "steps are taken there; two levels below 0.01 take off the noise that Algorithm 1 leaves in its last state.",
+            "Steps and levels of ours, chosen on validation mixtures (benchmarks/basis_settings.py): 1,920 evaluations. "
+            "The step size relative to sigma and the likelihood's weight are the released ones. Which mode an estimate "
+            "ends in is decided at noise levels of about 0.6 to 0.2, so nearly half the steps are taken there; two levels "
+            "below 0.01 take off the noise that Algorithm 1 leaves in its last state.",
             TUNED,
         ),
         "basis-ncsn-tuned-denoised": Preset(

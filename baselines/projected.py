@@ -163,7 +163,7 @@ PRESETS: Mapping[str, type[Projected]] = presets(
         "projected-4x-per-class": Preset(
             "Projected diffusion, mean of 4, class-wise priors",
             _PAPER,
-            "``projected-4x`` with one prior per source class.",
+            "projected-4x with one prior per source class.",
             FOUR_TIMES,
             supervision="sources",
         ),

@@ -93,16 +93,15 @@ def _settings(name: str, cls: type) -> Table | str:
     from sepbench.registry import method_code
     from sepbench.settings import REQUIRED, describe
 
-    with method_code(name, "has no settings that can be listed"):
-        settings = describe(cls)
-    if not settings:
+    with method_code(name, "has a setting that cannot be shown"):
+        rows = [(one.name, one.kind, "" if one.default is REQUIRED else shown(one.default), one.range, one.description) for one in describe(cls)]
+    if not rows:
         return "settings: none"
     table = Table(title=f"Settings (sepbench run ... --set {name}.SETTING=VALUE)", title_justify="left")
     for column in ("setting", "type", "default", "range", "what it does"):
         table.add_column(column, overflow="fold", no_wrap=column == "setting")
-    for one in settings:
-        default = "" if one.default is REQUIRED else shown(one.default)
-        table.add_row(*(Text(text) for text in (one.name, one.kind, default, one.range, one.description)))
+    for row in rows:
+        table.add_row(*map(Text, row))
     return table
 
 

@@ -76,7 +76,8 @@ def _mixtures(count: int, operator: str = "sum", sources: int = 2) -> Mixtures:
 def test_one_value_is_taken_for_a_tuple_of_one() -> None:
     separator = create_separator("projected", {"loss_sigmas": 0.3, "candidates": 4, "prune_after": 3, "survivors": [2]})
     assert (separator.loss_sigmas, separator.prune_after, separator.survivors) == ((0.3,), (3,), (2,))  # type: ignore[attr-defined]
-    with pytest.raises(SepbenchError, match=r"^projected.loss_sigmas must be numbers with commas between, got 'low' \(numbers at least 1, each above 0, default 0.05,0.1,"):
+    line = r"^projected.loss_sigmas must be numbers with commas between, got 'low' \(numbers at least 1, each above 0, default 0.05,0.1,"
+    with pytest.raises(SepbenchError, match=line):
         create_separator("projected", {"loss_sigmas": "low"})
 
 
