@@ -1,4 +1,4 @@
-"""Annotations of settings as people read them: the kind of a value and its bounds in words, and a value brought into the form of its kind."""
+"""Annotations of settings as people read them: kinds and bounds in words, and values brought into the form of their kind."""
 
 from __future__ import annotations
 
@@ -64,7 +64,8 @@ def is_simple(hint: Any) -> bool:
 def shaped(hint: Any, value: Any) -> Any:
     """A value in the form of its kind, as far as the form is all that differs.
 
-    One value stands for a tuple of one, as the command line gives it; lists become tuples, which files hold as lists; words become paths and choices.
+    One value stands for a tuple of one, as the command line gives it. Lists become tuples, which files hold as lists. Words become
+    paths and choices.
     """
     kinds = [one for one in alternatives(hint) if one is not NoneType]
     if value is None or len(kinds) != 1:
@@ -72,7 +73,7 @@ def shaped(hint: Any, value: Any) -> Any:
     kind, within = kinds[0], _elements(kinds[0])
     if within is not None:
         values = value if isinstance(value, (tuple, list)) else (value,)
-        return (get_origin(kind) or kind)(shaped(within[0], one) for one in values) if len(within) == 1 else (get_origin(kind) or kind)(values)
+        return (get_origin(kind) or kind)(shaped(within[0], one) if len(within) == 1 else one for one in values)
     if kind is Path and isinstance(value, str):
         return Path(value)
     return next((member for member in kind if member.value == value), value) if _is_enum(kind) else value
@@ -140,7 +141,7 @@ def _limits(hint: Any) -> list[Any]:
 def _interval(limits: Sequence[Any]) -> str:
     names = ("ge", "gt", "le", "lt", "min_length", "max_length")
     bound = {name: getattr(one, name) for one in limits for name in names if getattr(one, name, None) is not None}
-    texts = {"ge": "from {:g}", "gt": "above {:g}", "le": "to {:g}" if "ge" in bound else "up to {:g}", "lt": "below {:g}"}
+    texts = {"ge": "from {:.12g}", "gt": "above {:.12g}", "le": "to {:.12g}" if "ge" in bound else "up to {:.12g}", "lt": "below {:.12g}"}
     told = [text.format(bound[name]) for name, text in texts.items() if name in bound]
     many = [f"at {word} {bound[name]}" for name, word in (("min_length", "least"), ("max_length", "most")) if name in bound]
     return ", ".join([*([" ".join(told)] if "ge" in bound and "le" in bound else told), *many])

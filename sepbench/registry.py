@@ -5,7 +5,7 @@ A third party registers in its own ``pyproject.toml``::
     [project.entry-points."sepbench.separators"]
     my-method = "my_package.my_module:MyMethod"
 
-    my-method-fast = "my_package.my_module:PRESETS"    # a table (Mapping) that holds the class under the entry's name; see ``sepbench.settings.presets``
+    my-method-fast = "my_package.my_module:PRESETS"    # a Mapping with the class under "my-method-fast"; see settings.presets
 
     [project.entry-points."sepbench.suites"]
     my-suite = "my_package:SUITE"        # a pathlib.Path (or str) of a suite's TOML file

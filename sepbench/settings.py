@@ -35,17 +35,18 @@ from sepbench.kinds import bounds, is_choice, is_simple, kind, phrase, shaped, s
 from sepbench.protocols import MethodInfo, Supervision
 
 STRICT = ConfigDict(strict=True, extra="forbid", arbitrary_types_allowed=True, allow_inf_nan=False)
-"""How a method's settings are declared: ``@pydantic.dataclasses.dataclass(config=STRICT)``, one ``pydantic.Field`` each with bounds and description."""
+"""How settings are declared: ``@pydantic.dataclasses.dataclass(config=STRICT)``, one ``pydantic.Field`` each with bounds and
+description. NaN, infinity, unknown names and values of another kind (3 for true, 2.5 for a count) are refused."""
 
 REQUIRED: Any = MISSING
 """The default of a setting that has none."""
 
 _BROKEN_BOUNDS = {
-    "greater_than_equal": "must be at least {ge:g}",
-    "greater_than": "must be above {gt:g}",
-    "less_than_equal": "must be at most {le:g}",
-    "less_than": "must be below {lt:g}",
-    "multiple_of": "must be a multiple of {multiple_of:g}",
+    "greater_than_equal": "must be at least {ge:.12g}",
+    "greater_than": "must be above {gt:.12g}",
+    "less_than_equal": "must be at most {le:.12g}",
+    "less_than": "must be below {lt:.12g}",
+    "multiple_of": "must be a multiple of {multiple_of:.12g}",
     "finite_number": "must be a finite number",
     "too_short": "must be at least {min_length} in number",
     "too_long": "must be at most {max_length} in number",
@@ -121,9 +122,9 @@ def settings_of(separator: object) -> dict[str, Any]:
 
 
 def checked(name: str, cls: Callable[..., Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings as the constructor wants them: one value stands for a tuple of one, lists become tuples, words become paths.
+    """Settings as the constructor wants them, see ``kinds.shaped``.
 
-    What a pydantic dataclass declares it checks itself when it is made, see ``create``; kinds of all others are checked here.
+    What a pydantic dataclass declares, it checks itself when it is made (``create``). The kinds of all others are checked here.
 
     Args:
         name: the method, for messages.
@@ -133,12 +134,12 @@ def checked(name: str, cls: Callable[..., Any], given: Mapping[str, Any]) -> dic
     Raises:
         UnknownNameError: no such setting.
         SettingError: a value of the wrong kind.
-        MethodError: the method's settings cannot be listed.
+        MethodError: the method's settings cannot be listed, or it is declared in a way that cannot work.
     """
     try:
         known = {setting.name: setting for setting in describe(cls)}
-    except MethodError:
-        raise
+    except MethodError as error:
+        raise MethodError(f"method {name!r}: {error}") from error
     except (Exception, SystemExit) as error:  # signatures and defaults are somebody else's code
         raise MethodError(f"method {name!r} has no settings that can be listed: {reason(error)}") from error
     values = {}
@@ -202,13 +203,16 @@ def _declared(name: str, info: FieldInfo) -> Setting:
 
 
 def _plain(name: str, hints: Mapping[str, Any], default: Any) -> Setting:
-    """A setting without a declaration: its annotation if its own default fits that, else the kind of its default."""
-    hint = hints.get(name, type(default) if type(default) in (bool, int, float, str) else Any)
-    if default is not REQUIRED and is_simple(hint):
+    """A setting without a declaration: its annotation if that is simple and its own default fits it, else the kind of its default."""
+    kind_of_default = type(default) if type(default) in (bool, int, float, str) else Any
+    hint = hints.get(name, kind_of_default)
+    if not is_simple(hint):
+        hint = hint if kind_of_default is Any else kind_of_default
+    elif default is not REQUIRED:
         try:
             _adapter(hint).validate_python(default)
         except ValidationError:
-            hint = Any
+            hint = kind_of_default
     return Setting(name, kind(hint), default, bounds(hint, ()), "", hint)
 
 
@@ -225,9 +229,10 @@ def _adapter(hint: Any) -> TypeAdapter[Any]:
 
 
 def setting_files(cls: Callable[..., Any], settings: Mapping[str, Any]) -> dict[str, dict[str, str]]:
-    """Which settings name files or folders, and the SHA-256 of what those hold: other content under the same path is another run.
+    """Which settings name files or folders, and the SHA-256 of what those hold: other content under a path is another run.
 
-    Looked at are texts and paths, the parts of a text with commas, and the elements of lists, tuples and dicts; the words of a choice are not.
+    Texts and paths are looked at, the parts of a text with commas, and the elements of lists, tuples and dicts. The words of a
+    choice are not.
 
     Args:
         cls: the method's class, which says what is a choice.
@@ -304,7 +309,7 @@ M = TypeVar("M")
 
 
 def presets(cls: type[M], rows: Mapping[str, Preset]) -> Mapping[str, type[M]]:
-    """A table of methods that differ in their settings alone: the class itself under its own name, and a class of its own for every row.
+    """Methods that differ in their settings alone: the class itself under its own name, and a class of its own for every row.
 
     An entry point names the table, and takes from it what stands under the entry's own name.
 
@@ -313,8 +318,7 @@ def presets(cls: type[M], rows: Mapping[str, Preset]) -> Mapping[str, type[M]]:
         rows: registered name to preset.
 
     Raises:
-        ValidationError: a default that the class does not take.
-        KeyError: one for which it has no setting.
+        ValidationError: a setting that the class does not have, or a default that it does not take.
     """
     made: dict[str, type[M]] = {cast(MethodInfo, cls.info).name: cls}  # type: ignore[attr-defined]
     for name, row in rows.items():

@@ -54,8 +54,9 @@ def _log_probs(sources: torch.Tensor, priors: Sequence[ScorePrior]) -> torch.Ten
 class ScoreSeparator:
     """A separator that samples the posterior under a score prior.
 
-    ``weights`` names as many priors as there are sources, in their order, for a method of one prior per class. The criterion ``log-prior`` goes through
-    the probability flow where the prior is a network: dozens of passes per draw, which no count of evaluations holds. No criterion sees the truth.
+    ``weights`` names as many priors as there are sources, in their order, for a method of one prior per class. The criterion
+    ``log-prior`` goes through the probability flow where the prior is a network: dozens of passes per draw, which no count of
+    evaluations holds. No criterion sees the truth.
     """
 
     weights: str = Field("", description="prior: a .safetensors file with its card, or package.module:NAME; several with commas; empty: the one that ships")

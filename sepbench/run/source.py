@@ -14,10 +14,10 @@ from pathlib import Path
 
 
 def source_sha256(cls: type) -> str:
-    """SHA-256 of the code of the module that defines a class, or of all modules that it rests on if there are several; empty where there is none.
+    """SHA-256 of the code of a class: of its module, or of all modules that it rests on if there are several; empty without any.
 
-    What counts of a file is what it does: its syntax tree without comments, docstrings and the descriptions of settings, so that editing those does not
-    make another run. A file that is no Python counts by its bytes.
+    What counts of a file is what it does: its syntax tree without comments, docstrings and the descriptions of settings, so
+    that editing those does not make another run. A file that is no Python counts by its bytes.
 
     A method rests on the modules of its own package, or, outside a package, of its own folder, that it imports anywhere, and on those that they
     import. sepbench itself and other people's packages count by their versions.
