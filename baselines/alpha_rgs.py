@@ -14,15 +14,16 @@ one scale; omega is the alpha of the alpha-posterior over the signal's.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 
 from baselines.sampling.problem import Problem
 from baselines.sampling.separator import ScoreSeparator, needs_weighted_sum
 from sepbench.protocols import MethodInfo, RunContext, Support, TaskSpec
-from sepbench.settings import check_positive
+from sepbench.settings import STRICT
 
 QUICK_ITERATIONS = 40
 """Iterations under the quick budget."""
@@ -75,28 +76,23 @@ def _van_der_corput(n: int) -> float:
     return value
 
 
-@dataclass
+@dataclass(config=STRICT)
 class AlphaRGS(ScoreSeparator):
-    """MAP over randomised smoothing on the prior that ships for the data set; settings as in ``alpha_rgs``.
+    """MAP over randomised smoothing on the prior that ships for the data set.
 
     A point estimate by design: its draws differ by their start and their noise, and do not sample the posterior.
     """
 
-    iterations: int = 200
-    highest: float = 1.0
-    lowest: float = 0.02
-    omega: float = 1.0
-    rate: float = 0.2
-    final_rate: float = 0.02
+    iterations: int = Field(200, ge=1, description="gradient steps, one evaluation per source each")
+    highest: float = Field(1.0, gt=0, description="upper end of the range of noise levels, which are log-uniform in it")
+    lowest: float = Field(0.02, gt=0, description="lower end of the range of noise levels")
+    omega: float = Field(1.0, ge=0, description="weight of the second source's prior")
+    rate: float = Field(0.2, gt=0, description="step size at the first iteration, relative to the denoiser's own step")
+    final_rate: float = Field(0.02, gt=0, description="step size at the last iteration; a cosine leads there")
 
     info: ClassVar[MethodInfo] = MethodInfo(
         "alpha-rgs", "alpha-RGS", "1", frozenset({"image", "vector"}), "prior", "Jayashankar et al. (2023), Algorithm 1", deterministic=False, max_batch=64
     )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_positive(self, "rate", "final_rate")
-        check_positive(self, "omega", or_zero=True)
 
     def supports_operator(self, task: TaskSpec) -> Support:
         """Two sources, of which the second is what the first leaves over."""

@@ -8,15 +8,16 @@ for ``mean`` (where LASS prints ``y / 2`` although its y is the average already:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from pydantic.dataclasses import dataclass
 
 from sepbench.protocols import MethodInfo, Mixtures, RunContext, Support, TaskSpec, TrainingView
+from sepbench.settings import STRICT
 
 
-@dataclass
+@dataclass(config=STRICT)
 class Average:
     """``A^T (A A^T)^-1 m``; no settings."""
 

@@ -16,16 +16,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import ClassVar, Literal, get_args
+from typing import Annotated, ClassVar, Literal
 
 import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 
 from baselines.sampling.noise_levels import ncsn_levels
 from baselines.sampling.problem import Problem
 from baselines.sampling.separator import ScoreSeparator, source_gram
-from sepbench.protocols import MethodInfo, RunContext, Supervision, Support, TaskSpec
-from sepbench.settings import check_positive
+from sepbench.protocols import MethodInfo, RunContext, Support, TaskSpec
+from sepbench.settings import STRICT, Preset, presets
 
 Start = Literal["uniform", "normal"]
 
@@ -91,42 +92,37 @@ def basis(
     return problem.denoise(x, sigmas[-1]) if final_denoise else x
 
 
+_PAPER = "Jayaram and Thickstun (2020)"
 QUICK_STEPS = 10
 """Steps per level under the quick budget, instead of the paper's 100."""
 
 
-def _info(name: str, title: str, paper: str, supervision: Supervision = "prior") -> MethodInfo:
-    where = f"Jayaram and Thickstun (2020), {paper}"
-    return MethodInfo(name, title, "1", frozenset({"image", "vector"}), supervision, where, deterministic=False, max_batch=64)
-
-
-@dataclass
+@dataclass(config=STRICT)
 class Basis(ScoreSeparator):
-    """BASIS at the paper's settings, on the prior that ships for the data set.
+    """BASIS at the paper's settings, on the prior that ships for the data set."""
 
-    Attributes:
-        delta, factor, steps_per_level, start, noise, final_denoise: see ``basis``.
-        levels, highest, lowest: geometric noise levels.
-        annealing: False is the ablation of Fig. 3: all steps at the lowest level.
-    """
+    delta: float = Field(2e-5, gt=0, description="step size at the last level")
+    factor: float = Field(1.0, gt=0, description="weight of the likelihood, c; gamma^2 = sigma^2 / c")
+    steps_per_level: int = Field(100, ge=1, description="steps at each level, T")
+    levels: int = Field(10, ge=1, description="geometric noise levels")
+    highest: float = Field(1.0, gt=0, description="first noise level")
+    lowest: float = Field(0.01, gt=0, description="last noise level")
+    level_shares: tuple[Annotated[float, Field(ge=0)], ...] = Field(
+        (), description="steps at each level as a multiple of steps_per_level, one per level; empty: equally many"
+    )
+    start: Start = Field("uniform", description="law of the first state: uniform on [0, 1], or normal as in the Glow runner")
+    noise: bool = Field(True, description="false is the ablation of Fig. 3 without Langevin noise")
+    annealing: bool = Field(True, description="false is the ablation of Fig. 3: all steps at the lowest level")
+    final_denoise: bool = Field(False, description="replace the last state by its posterior mean at the lowest level, one evaluation more")
 
-    delta: float = 2e-5
-    factor: float = 1.0
-    steps_per_level: int = 100
-    levels: int = 10
-    highest: float = 1.0
-    lowest: float = 0.01
-    start: Start = "uniform"
-    noise: bool = True
-    annealing: bool = True
-    final_denoise: bool = False
-
-    info: ClassVar[MethodInfo] = _info("basis-ncsn", "BASIS (NCSN)", "Algorithm 1")
-    words: ClassVar[Mapping[str, Sequence[str]]] = {"start": get_args(Start)}
+    info: ClassVar[MethodInfo] = MethodInfo(
+        "basis-ncsn", "BASIS (NCSN)", "1", frozenset({"image", "vector"}), "prior", f"{_PAPER}, Algorithm 1", deterministic=False, max_batch=64
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_positive(self, "delta", "factor")
+        if self.level_shares and len(self.level_shares) != self.levels:
+            raise ValueError(f"level_shares takes {self.levels} numbers, one per noise level, got {len(self.level_shares)}")
 
     def supports_operator(self, task: TaskSpec) -> Support:
         """Refuses settings at which the residual grows."""
@@ -146,7 +142,7 @@ class Basis(ScoreSeparator):
 
     def steps(self, per_level: int) -> list[int]:
         """Steps at each level, highest noise first."""
-        return [per_level] * self.levels
+        return [round(per_level * share) for share in self.level_shares] or [per_level] * self.levels
 
     def draw(self, problem: Problem, ctx: RunContext) -> torch.Tensor:
         """Algorithm 1 on one batch."""
@@ -163,93 +159,71 @@ class Basis(ScoreSeparator):
         )
 
 
-@dataclass
-class BasisDenoised(Basis):
-    """BASIS with one denoising step at the end, which the paper does not have: the last state still carries Langevin noise."""
+RELEASED = {"delta": 3e-5, "factor": 2.0}
+TUNED = {
+    **RELEASED,
+    "delta": 7.5e-6,
+    "steps_per_level": 160,
+    "levels": 12,
+    "lowest": 0.005,
+    "level_shares": (0.7, 1.7, 2.1, 1.7, 1.0, 0.9, 0.9, 0.9, 0.8, 0.7, 0.3, 0.3),
+}
 
-    final_denoise: bool = True
-
-    info: ClassVar[MethodInfo] = _info("basis-ncsn-denoised", "BASIS (NCSN), final denoising", "Algorithm 1 and one denoising step")
-
-
-@dataclass
-class BasisAsReleased(Basis):
-    """BASIS at the settings of the authors' MNIST runner (delta 3e-5, twice the likelihood's gradient)."""
-
-    delta: float = 3e-5
-    factor: float = 2.0
-
-    info: ClassVar[MethodInfo] = _info("basis-ncsn-code", "BASIS (NCSN), released settings", "released code")
-
-
-@dataclass
-class BasisTuned(BasisAsReleased):
-    """Algorithm 1 with steps and levels of ours, chosen on validation mixtures (``benchmarks/basis_settings.py``): 1,920 evaluations.
-
-    The step size relative to sigma and the likelihood's weight are the released ones. Which mode an estimate ends in is decided at noise levels of
-    about 0.6 to 0.2, so nearly half the steps are taken there; two levels below 0.01 take off the noise that Algorithm 1 leaves in its last state.
-
-    Attributes:
-        level_shares: steps at each level as a multiple of ``steps_per_level``, one per level.
-    """
-
-    delta: float = 7.5e-6
-    steps_per_level: int = 160
-    levels: int = 12
-    lowest: float = 0.005
-    level_shares: tuple[float, ...] = (0.7, 1.7, 2.1, 1.7, 1.0, 0.9, 0.9, 0.9, 0.8, 0.7, 0.3, 0.3)
-
-    info: ClassVar[MethodInfo] = _info("basis-ncsn-tuned", "BASIS (NCSN), tuned", "Algorithm 1; steps by level and levels are ours")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if len(self.level_shares) != self.levels or min(self.level_shares) < 0:
-            raise ValueError(f"level_shares takes {self.levels} numbers that are not negative, one per noise level, got {len(self.level_shares)}")
-
-    def steps(self, per_level: int) -> list[int]:
-        """Steps at each level, highest noise first."""
-        return [round(per_level * share) for share in self.level_shares]
-
-
-@dataclass
-class BasisTunedDenoised(BasisTuned):
-    """The tuned settings with one denoising step at the end, so that what the step hides or gives is seen in a row of its own."""
-
-    final_denoise: bool = True
-
-    info: ClassVar[MethodInfo] = _info("basis-ncsn-tuned-denoised", "BASIS (NCSN), tuned, final denoising", "Algorithm 1, tuned, and one denoising step")
-
-
-@dataclass
-class BasisWithoutNoise(Basis):
-    """Ablation: gradient ascent, no Langevin noise."""
-
-    noise: bool = False
-
-    info: ClassVar[MethodInfo] = _info("basis-ncsn-no-noise", "BASIS (NCSN) without noise", "Fig. 3")
-
-
-@dataclass
-class BasisWithoutAnnealing(Basis):
-    """Ablation: the same number of steps, all at the lowest noise level."""
-
-    annealing: bool = False
-
-    info: ClassVar[MethodInfo] = _info("basis-ncsn-no-annealing", "BASIS (NCSN) without annealing", "Fig. 3")
-
-
-@dataclass
-class BasisTenTimes(Basis):
-    """Best of ten draws by the denoising loss: the selection that the paper has for Glow only (its row "10x")."""
-
-    best_of: int = 10
-
-    info: ClassVar[MethodInfo] = _info("basis-ncsn-10x", "BASIS (NCSN, 10x)", "Algorithm 1, best of ten by denoising loss")
-
-
-@dataclass
-class BasisPerClass(BasisAsReleased):
-    """BASIS at the released settings with one prior per source class: an improvement that the paper leaves open."""
-
-    info: ClassVar[MethodInfo] = _info("basis-ncsn-per-class", "BASIS (NCSN), class-wise priors", "released code, one prior per class", "sources")
-    per_class: ClassVar[bool] = True
+PRESETS: Mapping[str, type[Basis]] = presets(
+    Basis,
+    {
+        "basis-ncsn-denoised": Preset(
+            "BASIS (NCSN), final denoising",
+            f"{_PAPER}, Algorithm 1 and one denoising step",
+            "One denoising step at the end, which the paper does not have: the last state still carries Langevin noise.",
+            {"final_denoise": True},
+        ),
+        "basis-ncsn-code": Preset(
+            "BASIS (NCSN), released settings",
+            f"{_PAPER}, released code",
+            "The settings of the authors' MNIST runner: delta 3e-5, twice the likelihood's gradient.",
+            RELEASED,
+        ),
+        "basis-ncsn-tuned": Preset(
+            "BASIS (NCSN), tuned",
+            f"{_PAPER}, Algorithm 1; steps by level and levels are ours",
+            "Steps and levels of ours, chosen on validation mixtures (benchmarks/basis_settings.py): 1,920 evaluations. "
+            "The step size relative to sigma and the likelihood's weight are the released ones. Which mode an estimate "
+            "ends in is decided at noise levels of about 0.6 to 0.2, so nearly half the steps are taken there; two levels "
+            "below 0.01 take off the noise that Algorithm 1 leaves in its last state.",
+            TUNED,
+        ),
+        "basis-ncsn-tuned-denoised": Preset(
+            "BASIS (NCSN), tuned, final denoising",
+            f"{_PAPER}, Algorithm 1, tuned, and one denoising step",
+            "The tuned settings with one denoising step at the end, so that what the step hides or gives is seen in a row of its own.",
+            {**TUNED, "final_denoise": True},
+        ),
+        "basis-ncsn-no-noise": Preset(
+            "BASIS (NCSN) without noise",
+            f"{_PAPER}, Fig. 3",
+            "Ablation: gradient ascent, no Langevin noise.",
+            {"noise": False},
+        ),
+        "basis-ncsn-no-annealing": Preset(
+            "BASIS (NCSN) without annealing",
+            f"{_PAPER}, Fig. 3",
+            "Ablation: the same number of steps, all at the lowest noise level.",
+            {"annealing": False},
+        ),
+        "basis-ncsn-10x": Preset(
+            "BASIS (NCSN, 10x)",
+            f"{_PAPER}, Algorithm 1, best of ten by denoising loss",
+            'Best of ten draws by the denoising loss: the selection that the paper has for Glow only (its row "10x").',
+            {"best_of": 10},
+        ),
+        "basis-ncsn-per-class": Preset(
+            "BASIS (NCSN), class-wise priors",
+            f"{_PAPER}, released code, one prior per class",
+            "The released settings with one prior per source class: an improvement that the paper leaves open.",
+            RELEASED,
+            supervision="sources",
+        ),
+    },
+)
+"""The registered names of BASIS: one algorithm, other defaults."""

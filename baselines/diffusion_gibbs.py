@@ -15,15 +15,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 
 from baselines.sampling.noise_levels import karras_levels, ncsn_levels
 from baselines.sampling.problem import Problem
 from baselines.sampling.separator import ScoreSeparator, needs_weighted_sum
 from sepbench.protocols import MethodInfo, RunContext, Support, TaskSpec
+from sepbench.settings import STRICT
 
 QUICK_LEVELS = 10
 """Annealing levels under the quick budget."""
@@ -77,20 +79,15 @@ def diffusion_gibbs(problem: Problem, sigmas: Sequence[float], *, inner_steps: i
     return x
 
 
-@dataclass
+@dataclass(config=STRICT)
 class DiffusionGibbs(ScoreSeparator):
-    """Diffusion within Gibbs on the prior that ships for the data set.
+    """Diffusion within Gibbs on the prior that ships for the data set; ``levels * sweeps_per_level * inner_steps`` evaluations per source."""
 
-    Attributes:
-        levels, highest, lowest: geometric observation noise, annealed from sweep to sweep; ``lowest`` is the posterior's own.
-        inner_steps, sweeps_per_level: see ``diffusion_gibbs``; the product with ``levels`` is the evaluations per source.
-    """
-
-    levels: int = 40
-    highest: float = 1.0
-    lowest: float = 0.02
-    inner_steps: int = 5
-    sweeps_per_level: int = 1
+    levels: int = Field(40, ge=1, description="geometric levels of observation noise, annealed from sweep to sweep")
+    highest: float = Field(1.0, gt=0, description="first level of observation noise")
+    lowest: float = Field(0.02, gt=0, description="last level of observation noise: the posterior's own")
+    inner_steps: int = Field(5, ge=1, description="steps of each reverse diffusion")
+    sweeps_per_level: int = Field(1, ge=1, description="Gibbs sweeps per level")
 
     info: ClassVar[MethodInfo] = MethodInfo(
         "diffusion-gibbs",

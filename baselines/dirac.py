@@ -15,16 +15,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 
 from baselines.sampling.noise_levels import karras_levels
 from baselines.sampling.problem import Problem
 from baselines.sampling.separator import ScoreSeparator, needs_weighted_sum
 from sepbench.protocols import MethodInfo, RunContext, Support, TaskSpec
-from sepbench.settings import check_positive
+from sepbench.settings import STRICT
 
 QUICK_STEPS = 20
 """Steps under the quick budget."""
@@ -71,30 +72,20 @@ def dirac(
     return problem.constrained(x, slot)
 
 
-@dataclass
+@dataclass(config=STRICT)
 class Dirac(ScoreSeparator):
-    """The Dirac likelihood on the prior that ships for the data set.
+    """The Dirac likelihood on the prior that ships for the data set."""
 
-    Attributes:
-        steps, highest, lowest: Karras et al.'s noise levels, one evaluation per source and resampling each. The paper goes down to 1e-4; the
-            shipped priors are trained to 0.005.
-        slot, churn, resamplings: see ``dirac``.
-    """
-
-    steps: int = 150
-    highest: float = 1.0
-    lowest: float = 0.005
-    slot: int = 0
-    churn: float = 20.0
-    resamplings: int = 2
+    steps: int = Field(150, ge=1, description="noise levels of Karras et al., one evaluation per source and resampling each")
+    highest: float = Field(1.0, gt=0, description="first noise level")
+    lowest: float = Field(0.005, gt=0, description="last noise level; the paper goes down to 1e-4, the shipped priors are trained to 0.005")
+    slot: int = Field(0, ge=0, description="number of the source that the mixture minus the others is")
+    churn: float = Field(20.0, ge=0, description="fresh noise: S_churn of Karras et al. (2022), Algorithm 2")
+    resamplings: int = Field(2, ge=1, description="how often each step is taken, with its noise added back in between")
 
     info: ClassVar[MethodInfo] = MethodInfo(
         "dirac", "MSDM Dirac", "1", frozenset({"image", "vector"}), "prior", "Mariani et al. (2024), sec. 3.3", deterministic=False, max_batch=64
     )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_positive(self, "churn", or_zero=True)
 
     def supports_operator(self, task: TaskSpec) -> Support:
         """One source is what the others leave over."""

@@ -9,17 +9,19 @@ moved onto the mixture (Matheron's rule); see ``sepbench.gmm``.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import ClassVar
 
 import torch
+from pydantic.dataclasses import dataclass
 
 from sepbench.errors import MethodError, UnsupportedTaskError
 from sepbench.gmm import ExactPosterior, GaussianMixture
 from sepbench.protocols import MethodInfo, Mixtures, RunContext, Support, TaskSpec, TrainingView
+from sepbench.settings import STRICT
 
 
-@dataclass
+@dataclass(config=STRICT)
 class ExactPosteriorSampler:
     """Independent draws from the posterior itself, where the sources' distributions are known Gaussian mixtures."""
 

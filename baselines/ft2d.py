@@ -19,15 +19,17 @@ mirrored about zero always; the transform is symmetric, and half of it is enough
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 
 from baselines.decomposition.masks import background_mask, chunk_rows, magnitudes_of, mask_support, separate_by_masks, share_of_mixture
 from baselines.decomposition.median import mirrored_positions
 from baselines.decomposition.roles import VOICES, role_support, slot_of_role
 from sepbench.protocols import MethodInfo, Mixtures, RunContext, Support, TaskSpec, TrainingView
+from sepbench.settings import STRICT
 
 _FOREGROUND = 1
 """Our order of parts, as nussl's: background, foreground."""
@@ -108,21 +110,14 @@ def _both_signs(half: torch.Tensor, frames: int) -> torch.Tensor:
     return torch.cat([upwards[..., below + 1 :], downwards, upwards[..., : below + 1]], 2)
 
 
-@dataclass
+@dataclass(config=STRICT)
 class FT2D:
-    """Parts are (background, foreground); a voice is the foreground, whatever it is mixed with.
+    """Parts are (background, foreground); a voice is the foreground, whatever it is mixed with."""
 
-    Attributes:
-        rates: width of a peak's neighbourhood in modulation rates, odd.
-        peaks: ``local-std`` weighs peaks, ``threshold`` keeps or drops them.
-        high_pass: Hz below which everything is background.
-        mask: ``soft`` shares each bin, ``binary`` gives it to the larger share (background if equal).
-    """
-
-    rates: int = 25
-    peaks: Literal["local-std", "threshold"] = "local-std"
-    high_pass: float = 100.0
-    mask: Literal["soft", "binary"] = "soft"
+    rates: int = Field(25, ge=1, description="width of a peak's neighbourhood in modulation rates, odd")
+    peaks: Literal["local-std", "threshold"] = Field("local-std", description="local-std weighs peaks, threshold keeps or drops them")
+    high_pass: float = Field(100.0, ge=0, description="Hz below which everything is background")
+    mask: Literal["soft", "binary"] = Field("soft", description="soft shares each bin, binary gives it to the larger share (background if equal)")
 
     info: ClassVar[MethodInfo] = MethodInfo(
         name="ft2d",
@@ -136,10 +131,8 @@ class FT2D:
     )
 
     def __post_init__(self) -> None:
-        if self.rates < 1 or self.rates % 2 == 0 or self.high_pass < 0:
-            raise ValueError(f"rates must be odd, high_pass not negative; got {self.rates} and {self.high_pass}")
-        if self.mask not in ("soft", "binary") or self.peaks not in ("local-std", "threshold"):
-            raise ValueError(f"mask must be 'soft' or 'binary', peaks 'local-std' or 'threshold'; got {self.mask!r} and {self.peaks!r}")
+        if self.rates % 2 == 0:
+            raise ValueError(f"rates must be odd, got {self.rates}")
 
     def supports(self, task: TaskSpec) -> Support:
         support = mask_support(task, "FT2D", parts=2)

@@ -12,17 +12,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import ClassVar
 
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from baselines.sampling.noise_levels import karras_levels
 from baselines.sampling.problem import Problem
 from baselines.sampling.separator import ScoreSeparator, source_gram
 from sepbench.protocols import MethodInfo, RunContext, Support, TaskSpec
-from sepbench.settings import check_positive
+from sepbench.settings import STRICT
 
 QUICK_STEPS = 20
 """Steps under the quick budget."""
@@ -59,31 +60,20 @@ def gaussian(problem: Problem, sigmas: Sequence[float], *, gamma_ratio: float = 
     return x
 
 
-@dataclass
+@dataclass(config=STRICT)
 class Gaussian(ScoreSeparator):
-    """The Gaussian likelihood on the prior that ships for the data set.
+    """The Gaussian likelihood on the prior that ships for the data set."""
 
-    Attributes:
-        steps, highest, lowest: Karras et al.'s noise levels, one evaluation per source and resampling each. The paper goes down to 1e-4; the
-            shipped priors are trained to 0.005.
-        gamma_ratio, churn, resamplings: see ``gaussian``.
-    """
-
-    steps: int = 150
-    highest: float = 1.0
-    lowest: float = 0.005
-    gamma_ratio: float = 0.75 * math.sqrt(2)
-    churn: float = 40.0
-    resamplings: int = 2
+    steps: int = Field(150, ge=1, description="noise levels of Karras et al., one evaluation per source and resampling each")
+    highest: float = Field(1.0, gt=0, description="first noise level")
+    lowest: float = Field(0.005, gt=0, description="last noise level; the paper goes down to 1e-4, the shipped priors are trained to 0.005")
+    gamma_ratio: float = Field(0.75 * math.sqrt(2), gt=0, description="standard deviation of the likelihood over the noise level")
+    churn: float = Field(40.0, ge=0, description="fresh noise: S_churn of Karras et al. (2022), Algorithm 2")
+    resamplings: int = Field(2, ge=1, description="how often each step is taken, with its noise added back in between")
 
     info: ClassVar[MethodInfo] = MethodInfo(
         "gaussian", "MSDM Gaussian", "1", frozenset({"image", "vector"}), "prior", "Mariani et al. (2024), baseline", deterministic=False, max_batch=64
     )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_positive(self, "gamma_ratio")
-        check_positive(self, "churn", or_zero=True)
 
     def supports_operator(self, task: TaskSpec) -> Support:
         """Refuses settings at which the residual grows; the last step, down to no noise, is taken once and may overshoot."""

@@ -13,15 +13,17 @@ Defaults are those of nussl 1.1.9 and librosa: 31 frames and 31 bins, mirrored e
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 
 from baselines.decomposition.masks import mask_support, separate_by_masks
 from baselines.decomposition.median import sliding_median
 from baselines.decomposition.roles import role_support, slot_of_role
 from sepbench.protocols import MethodInfo, Mixtures, RunContext, Support, TaskSpec, TrainingView
+from sepbench.settings import STRICT
 
 _PERCUSSIVE = 1
 """Our order of parts, as nussl's: harmonic, percussive."""
@@ -45,21 +47,14 @@ def harmonic_share(magnitudes: torch.Tensor, frames: int, bins: int) -> torch.Te
     return harmonic / percussive.div_(larger).square_().add_(_EPSILON).add_(harmonic)
 
 
-@dataclass
+@dataclass(config=STRICT)
 class HPSS:
-    """Parts are (harmonic, percussive); drums are the percussive one, whatever they are mixed with.
+    """Parts are (harmonic, percussive); drums are the percussive one, whatever they are mixed with."""
 
-    Attributes:
-        frames: width of the median along time, odd.
-        bins: width of the median along frequency, odd.
-        mask: ``soft`` shares each bin, ``binary`` gives it to the larger share (harmonic if equal).
-        percussive_class: name of the class that is the percussive part. Where exactly one of a task's slots is of it, roles are known.
-    """
-
-    frames: int = 31
-    bins: int = 31
-    mask: Literal["soft", "binary"] = "soft"
-    percussive_class: str = "drums"
+    frames: int = Field(31, ge=1, description="width of the median along time, odd")
+    bins: int = Field(31, ge=1, description="width of the median along frequency, odd")
+    mask: Literal["soft", "binary"] = Field("soft", description="soft shares each bin, binary gives it to the larger share (harmonic if equal)")
+    percussive_class: str = Field("drums", description="class that is the percussive part; roles are known where exactly one of a task's slots is of it")
 
     info: ClassVar[MethodInfo] = MethodInfo(
         name="hpss",
@@ -73,10 +68,8 @@ class HPSS:
     )
 
     def __post_init__(self) -> None:
-        if min(self.frames, self.bins) < 1 or self.frames % 2 == 0 or self.bins % 2 == 0:
+        if self.frames % 2 == 0 or self.bins % 2 == 0:
             raise ValueError(f"both median filters must have an odd width, got {self.frames} frames and {self.bins} bins")
-        if self.mask not in ("soft", "binary"):
-            raise ValueError(f"mask must be 'soft' or 'binary', got {self.mask!r}")
 
     def supports(self, task: TaskSpec) -> Support:
         support = mask_support(task, "HPSS", parts=2)

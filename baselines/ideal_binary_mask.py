@@ -8,17 +8,18 @@ gives it to none, and such bins are silent in its estimates), so that the estima
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from pydantic.dataclasses import dataclass
 
 from baselines.decomposition.ideal import separate_ideally, winner_takes_all
 from baselines.decomposition.masks import mask_support
 from sepbench.protocols import MethodInfo, Mixtures, RunContext, Support, TaskSpec, TrainingView
+from sepbench.settings import STRICT
 
 
-@dataclass
+@dataclass(config=STRICT)
 class IdealBinaryMask:
     """Mask times mixture, over the source's weight; the estimates mix to the mixture. No settings."""
 

@@ -23,15 +23,17 @@ A method that models pixels (BASIS on MNIST: 29.5 dB) may pass it. Audio: ``idea
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 from torch.nn import functional
 
 from baselines.decomposition.ideal import winner_takes_all
 from baselines.decomposition.parts import estimates_from_parts, part_support
 from sepbench.protocols import MethodInfo, Mixtures, RunContext, Support, TaskSpec, TrainingView
+from sepbench.settings import STRICT
 
 
 def block_shares(parts: torch.Tensor, mixtures: torch.Tensor, block: int) -> torch.Tensor:
@@ -52,17 +54,12 @@ def block_shares(parts: torch.Tensor, mixtures: torch.Tensor, block: int) -> tor
     return grown[..., : mixtures.shape[-2], : mixtures.shape[-1]]
 
 
-@dataclass
+@dataclass(config=STRICT)
 class IdealMask:
-    """Mask times mixture, over the source's weight; the estimates mix to the mixture and are not clipped.
+    """Mask times mixture, over the source's weight; the estimates mix to the mixture and are not clipped."""
 
-    Attributes:
-        block: side of the blocks in pixels.
-        mask: ``ratio`` uses the shares, ``binary`` gives each block to the source with the largest share.
-    """
-
-    block: int = 2
-    mask: Literal["ratio", "binary"] = "ratio"
+    block: int = Field(2, ge=1, description="side of the blocks in pixels")
+    mask: Literal["ratio", "binary"] = Field("ratio", description="ratio uses the shares, binary gives each block to the source with the largest share")
 
     info: ClassVar[MethodInfo] = MethodInfo(
         name="ideal-mask",
@@ -74,12 +71,6 @@ class IdealMask:
         deterministic=True,
         bound="upper",
     )
-
-    def __post_init__(self) -> None:
-        if self.block < 1:
-            raise ValueError(f"block must be at least 1, got {self.block}")
-        if self.mask not in ("ratio", "binary"):
-            raise ValueError(f"mask must be 'ratio' or 'binary', got {self.mask!r}")
 
     def supports(self, task: TaskSpec) -> Support:
         support = part_support(task, "a mask")

@@ -13,14 +13,16 @@ and the mask is ``p_k / sum_j p_j``: nussl 1.1.9's default (approach ``psa``). `
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 
 from baselines.decomposition.ideal import separate_ideally
 from baselines.decomposition.masks import mask_support
 from sepbench.protocols import MethodInfo, Mixtures, RunContext, Support, TaskSpec, TrainingView
+from sepbench.settings import STRICT
 
 
 def in_phase(sources: torch.Tensor, mixtures: torch.Tensor) -> torch.Tensor:
@@ -37,15 +39,11 @@ def shares(parts: torch.Tensor) -> torch.Tensor:
     return torch.where(total > 0, parts / torch.where(total > 0, total, 1.0), 1.0 / parts.shape[1])
 
 
-@dataclass
+@dataclass(config=STRICT)
 class IdealRatioMask:
-    """Mask times mixture, over the source's weight; the estimates mix to the mixture.
+    """Mask times mixture, over the source's weight; the estimates mix to the mixture."""
 
-    Attributes:
-        approach: ``psa`` projects the sources on the mixture's phase, ``msa`` takes their magnitudes; the first is better.
-    """
-
-    approach: Literal["psa", "msa"] = "psa"
+    approach: Literal["psa", "msa"] = Field("psa", description="psa projects sources on the mixture's phase, msa takes their magnitudes; the first is better")
 
     info: ClassVar[MethodInfo] = MethodInfo(
         name="ideal-ratio-mask",
@@ -57,10 +55,6 @@ class IdealRatioMask:
         deterministic=True,
         bound="upper",
     )
-
-    def __post_init__(self) -> None:
-        if self.approach not in ("psa", "msa"):
-            raise ValueError(f"approach must be 'psa' or 'msa', got {self.approach!r}")
 
     def supports(self, task: TaskSpec) -> Support:
         support = mask_support(task, "an ideal ratio mask")

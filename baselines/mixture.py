@@ -7,15 +7,16 @@ Not scaled and not clipped: for ``sum`` the estimates reach up to K. For ``chann
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from pydantic.dataclasses import dataclass
 
 from sepbench.protocols import MethodInfo, Mixtures, RunContext, Support, TaskSpec, TrainingView
+from sepbench.settings import STRICT
 
 
-@dataclass
+@dataclass(config=STRICT)
 class MixtureAsEstimate:
     """``x_k = m``; no settings."""
 

@@ -23,15 +23,17 @@ masks depend on the loudness of the mixture. They are kept: with them the estima
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 from torch.nn import functional
 
 from baselines.decomposition.cepstrum import cepstrum
 from baselines.decomposition.masks import mask_support, separate_by_masks
 from sepbench.protocols import MethodInfo, Mixtures, RunContext, Support, TaskSpec, TrainingView
+from sepbench.settings import STRICT
 from sepbench.stft import Stft
 
 _LOUD = 0.1
@@ -157,19 +159,13 @@ def _soft_masks(features: torch.Tensor, centres: torch.Tensor) -> torch.Tensor:
     return (weights / weights.sum(-1, keepdim=True)).mT
 
 
-@dataclass
+@dataclass(config=STRICT)
 class BlindNMF:
-    """K groups of bins of like timbre, group 0 the one of most energy.
+    """K groups of bins of like timbre, group 0 the one of most energy."""
 
-    Attributes:
-        components: templates per mixture; at most as many as there are frames or bins.
-        iterations: rounds of coordinate descent; scikit-learn's limit.
-        coefficients: mel cepstra per template.
-    """
-
-    components: int = 50
-    iterations: int = 200
-    coefficients: int = 13
+    components: int = Field(50, ge=2, description="templates per mixture; no more are made than there are frames or bins")
+    iterations: int = Field(200, ge=1, description="rounds of coordinate descent; scikit-learn's limit")
+    coefficients: int = Field(13, ge=1, le=128, description="mel cepstra per template")
 
     info: ClassVar[MethodInfo] = MethodInfo(
         name="nmf-blind",
@@ -181,10 +177,6 @@ class BlindNMF:
         deterministic=True,
         max_batch=64,
     )
-
-    def __post_init__(self) -> None:
-        if self.components < 2 or self.iterations < 1 or not 1 <= self.coefficients <= 128:
-            raise ValueError("components must be at least 2, iterations at least 1, coefficients between 1 and 128")
 
     def supports(self, task: TaskSpec) -> Support:
         support = mask_support(task, "blind NMF")

@@ -21,18 +21,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar
 
 import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 
 from baselines.sampling.noise_levels import karras_levels
 from baselines.sampling.problem import Problem
 from baselines.sampling.separator import ScoreSeparator, needs_weighted_sum
-from sepbench.protocols import MethodInfo, RunContext, Supervision, Support, TaskSpec
+from sepbench.protocols import MethodInfo, RunContext, Support, TaskSpec
 from sepbench.selection import by_denoising_loss
-from sepbench.settings import check_positive
+from sepbench.settings import STRICT, Preset, presets
 
+_PAPER = "sepbench's own; after Wang, Yu and Zhang (2023), DDNM"
 QUICK_STEPS = 15
 """Steps under the quick budget."""
 VARIANCE_FLOOR = 1e-3
@@ -101,45 +103,30 @@ def _best(problem: Problem, clean: torch.Tensor, keep: int, sigmas: Sequence[flo
     return (first + order).flatten()
 
 
-def _info(name: str, title: str, supervision: Supervision = "prior") -> MethodInfo:
-    paper = "sepbench's own; after Wang, Yu and Zhang (2023), DDNM"
-    return MethodInfo(name, title, "1", frozenset({"image", "vector"}), supervision, paper, deterministic=False, max_batch=64)
-
-
-@dataclass
+@dataclass(config=STRICT)
 class Projected(ScoreSeparator):
-    """One run of the projected diffusion.
+    """One run of the projected diffusion."""
 
-    Attributes:
-        steps, highest, lowest, rho: Karras et al.'s noise levels, one evaluation per source each.
-        stochasticity: see ``projected``.
-        bounded: sources lie in [0, 1]; None asks the task (images do).
-        candidates: runs that start for one draw.
-        prune_after: numbers of steps after which candidates are dropped, ascending.
-        survivors: how many are kept each time, as many numbers as ``prune_after`` has; the last step's are ranked too.
-    """
+    steps: int = Field(100, ge=1, description="noise levels of Karras et al., one evaluation per source each")
+    highest: float = Field(1.0, gt=0, description="first noise level")
+    lowest: float = Field(0.02, gt=0, description="last noise level")
+    rho: float = Field(3.0, gt=0, description="exponent of the levels: the larger, the more of them are low")
+    stochasticity: float = Field(1.0, ge=0, le=1, description="share of fresh noise in each step: 1 draws all anew, 0 keeps it")
+    bounded: bool | None = Field(None, description="whether sources lie in [0, 1]; none asks the task (images do)")
+    candidates: int = Field(1, ge=1, description="runs that start for one draw")
+    prune_after: tuple[Annotated[int, Field(ge=1)], ...] = Field((), description="numbers of steps after which candidates are dropped, ascending")
+    survivors: tuple[Annotated[int, Field(ge=1)], ...] = Field((), description="how many are kept each time, one number for each of prune_after")
 
-    steps: int = 100
-    highest: float = 1.0
-    lowest: float = 0.02
-    rho: float = 3.0
-    stochasticity: float = 1.0
-    bounded: bool | None = None
-    candidates: int = 1
-    prune_after: tuple[int, ...] = ()
-    survivors: tuple[int, ...] = ()
-
-    info: ClassVar[MethodInfo] = _info("projected", "Projected diffusion")
+    info: ClassVar[MethodInfo] = MethodInfo(
+        "projected", "Projected diffusion", "1", frozenset({"image", "vector"}), "prior", _PAPER, deterministic=False, max_batch=64
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         counts, steps = (self.candidates, *self.survivors), (0, *self.prune_after)
-        falls = min(counts) > 0 and list(counts) == sorted(counts, reverse=True)
+        falls = list(counts) == sorted(counts, reverse=True)
         if len(counts) != len(steps) or not falls or list(steps) != sorted(set(steps)):
             raise ValueError("prune_after must rise from 1 and survivors fall from candidates, one for each")
-        if not 0 <= self.stochasticity <= 1:
-            raise ValueError(f"stochasticity is a share from 0 to 1, got {self.stochasticity}")
-        check_positive(self, "rho")
 
     def supports_operator(self, task: TaskSpec) -> Support:
         """The projection is written for weighted sums."""
@@ -153,39 +140,34 @@ class Projected(ScoreSeparator):
         return projected(problem, levels, candidates=self.candidates, keep=keep, stochasticity=self.stochasticity, bounded=bounded)
 
 
-@dataclass
-class ProjectedFourTimes(Projected):
-    """Four draws, the mean of the best one's mode: 200 evaluations per source."""
+FOUR_TIMES = {"steps": 45, "best_of": 4, "combine": "mean"}
+"""Four draws, the mean of the best one's mode."""
 
-    steps: int = 45
-    best_of: int = 4
-    combine: Literal["best", "mean"] = "mean"
-
-    info: ClassVar[MethodInfo] = _info("projected-4x", "Projected diffusion, mean of 4")
-
-
-@dataclass
-class ProjectedEightTimes(ProjectedFourTimes):
-    """Eight draws, the mean of the best one's mode: 400 evaluations per source."""
-
-    best_of: int = 8
-
-    info: ClassVar[MethodInfo] = _info("projected-8x", "Projected diffusion, mean of 8")
-
-
-@dataclass
-class ProjectedSixteenTimes(ProjectedFourTimes):
-    """Sixteen draws, the mean of the best one's mode: 992 evaluations per source, BASIS' own number."""
-
-    steps: int = 57
-    best_of: int = 16
-
-    info: ClassVar[MethodInfo] = _info("projected-16x", "Projected diffusion, mean of 16")
-
-
-@dataclass
-class ProjectedFourTimesPerClass(ProjectedFourTimes):
-    """``projected-4x`` with one prior per source class."""
-
-    info: ClassVar[MethodInfo] = _info("projected-4x-per-class", "Projected diffusion, mean of 4, class-wise priors", "sources")
-    per_class: ClassVar[bool] = True
+PRESETS: Mapping[str, type[Projected]] = presets(
+    Projected,
+    {
+        "projected-4x": Preset(
+            "Projected diffusion, mean of 4", _PAPER, "Four draws, the mean of the best one's mode: 200 evaluations per source.", FOUR_TIMES
+        ),
+        "projected-8x": Preset(
+            "Projected diffusion, mean of 8",
+            _PAPER,
+            "Eight draws, the mean of the best one's mode: 400 evaluations per source.",
+            {**FOUR_TIMES, "best_of": 8},
+        ),
+        "projected-16x": Preset(
+            "Projected diffusion, mean of 16",
+            _PAPER,
+            "Sixteen draws, the mean of the best one's mode: 992 evaluations per source, BASIS' own number.",
+            {**FOUR_TIMES, "steps": 57, "best_of": 16},
+        ),
+        "projected-4x-per-class": Preset(
+            "Projected diffusion, mean of 4, class-wise priors",
+            _PAPER,
+            "projected-4x with one prior per source class.",
+            FOUR_TIMES,
+            supervision="sources",
+        ),
+    },
+)
+"""The registered names of the projected diffusion: one sampler, other defaults."""

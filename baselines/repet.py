@@ -17,16 +17,18 @@ the signal, as it would be for 2.4 s, and ``supports`` says so.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 from scipy.fft import next_fast_len
 
 from baselines.decomposition.masks import background_mask, channel_mean, mask_support, separate_by_masks, share_of_mixture
 from baselines.decomposition.median import sort_values
 from baselines.decomposition.roles import VOICES, role_support, slot_of_role
 from sepbench.protocols import MethodInfo, Mixtures, RunContext, Support, TaskSpec, TrainingView
+from sepbench.settings import STRICT
 from sepbench.stft import Stft
 
 _FOREGROUND = 1
@@ -71,22 +73,15 @@ def _middle(ordered: torch.Tensor, count: int) -> torch.Tensor:
     return (ordered[(count - 1) // 2] + ordered[count // 2]) / 2
 
 
-@dataclass
+@dataclass(config=STRICT)
 class REPET:
-    """Parts are (background, foreground); a voice is the foreground, whatever it is mixed with.
+    """Parts are (background, foreground); a voice is the foreground, whatever it is mixed with."""
 
-    Attributes:
-        shortest, longest: range of periods in seconds; the longest is at most a third of the signal.
-        period: the period in seconds where it is known; 0 to search for it.
-        high_pass: Hz below which everything is background.
-        mask: ``soft`` shares each bin, ``binary`` gives it to the larger share (background if equal).
-    """
-
-    shortest: float = 0.8
-    longest: float = 8.0
-    period: float = 0.0
-    high_pass: float = 100.0
-    mask: Literal["soft", "binary"] = "soft"
+    shortest: float = Field(0.8, gt=0, description="shortest period that is searched for, in seconds")
+    longest: float = Field(8.0, gt=0, description="longest period that is searched for, in seconds; a third of the signal if that is less")
+    period: float = Field(0.0, ge=0, description="the period in seconds where it is known; 0 to search for it")
+    high_pass: float = Field(100.0, ge=0, description="Hz below which everything is background")
+    mask: Literal["soft", "binary"] = Field("soft", description="soft shares each bin, binary gives it to the larger share (background if equal)")
 
     info: ClassVar[MethodInfo] = MethodInfo(
         name="repet",
@@ -100,10 +95,8 @@ class REPET:
     )
 
     def __post_init__(self) -> None:
-        if not 0 < self.shortest <= self.longest or self.period < 0 or self.high_pass < 0:
-            raise ValueError("periods must be positive, the shortest not above the longest; period and high_pass not negative")
-        if self.mask not in ("soft", "binary"):
-            raise ValueError(f"mask must be 'soft' or 'binary', got {self.mask!r}")
+        if self.shortest > self.longest:
+            raise ValueError(f"the shortest period must not be above the longest, got {self.shortest} and {self.longest} s")
 
     def supports(self, task: TaskSpec) -> Support:
         support = mask_support(task, "REPET", parts=2)

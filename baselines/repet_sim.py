@@ -18,15 +18,17 @@ Rows are taken a few at a time: the similarity matrix of 10 minutes would be 10 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 
 from baselines.decomposition.masks import background_mask, channel_mean, mask_support, separate_by_masks, share_of_mixture
 from baselines.decomposition.median import median_of_lists
 from baselines.decomposition.roles import VOICES, role_support, slot_of_role
 from sepbench.protocols import MethodInfo, Mixtures, RunContext, Support, TaskSpec, TrainingView
+from sepbench.settings import STRICT
 from sepbench.stft import Stft
 
 _FOREGROUND = 1
@@ -105,23 +107,15 @@ def similar_share(magnitudes: torch.Tensor, distance: float, most: int, threshol
     return share
 
 
-@dataclass
+@dataclass(config=STRICT)
 class REPETSim:
-    """Parts are (background, foreground); a voice is the foreground, whatever it is mixed with.
+    """Parts are (background, foreground); a voice is the foreground, whatever it is mixed with."""
 
-    Attributes:
-        apart: seconds between similar frames, and between a frame and those similar to it.
-        most: similar frames of a frame at most.
-        threshold: in [0, 1); similarities, scaled to [0, 1] in their row, below it do not count.
-        high_pass: Hz below which everything is background.
-        mask: ``soft`` shares each bin, ``binary`` gives it to the larger share (background if equal).
-    """
-
-    apart: float = 1.0
-    most: int = 99
-    threshold: float = 0.0
-    high_pass: float = 100.0
-    mask: Literal["soft", "binary"] = "soft"
+    apart: float = Field(1.0, gt=0, description="seconds between similar frames, and between a frame and those similar to it")
+    most: int = Field(99, ge=1, description="similar frames of a frame at most")
+    threshold: float = Field(0.0, ge=0, lt=1, description="similarities below it, scaled to [0, 1] in their row, do not count")
+    high_pass: float = Field(100.0, ge=0, description="Hz below which everything is background")
+    mask: Literal["soft", "binary"] = Field("soft", description="soft shares each bin, binary gives it to the larger share (background if equal)")
 
     info: ClassVar[MethodInfo] = MethodInfo(
         name="repet-sim",
@@ -133,12 +127,6 @@ class REPETSim:
         deterministic=True,
         max_batch=64,
     )
-
-    def __post_init__(self) -> None:
-        if self.apart <= 0 or self.most < 1 or not 0 <= self.threshold < 1 or self.high_pass < 0:
-            raise ValueError("apart and most must be positive, threshold in [0, 1), high_pass not negative")
-        if self.mask not in ("soft", "binary"):
-            raise ValueError(f"mask must be 'soft' or 'binary', got {self.mask!r}")
 
     def supports(self, task: TaskSpec) -> Support:
         support = mask_support(task, "REPET-SIM", parts=2)

@@ -20,7 +20,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from baselines.basis import BasisTuned, basis
+from baselines.basis import PRESETS, basis
 from baselines.sampling.noise_levels import ncsn_levels
 from baselines.sampling.problem import Problem
 from baselines.sampling.separator import ScoreSeparator
@@ -62,7 +62,7 @@ SETTINGS = [
     Setting("still more steps at levels 2 to 4", 0.3, 2.0, steps=(40, 180, 220, 180, 80, 60, 60, 60, 60, 60)),
     Setting("twice as many steps, more at levels 2 to 4", 0.3, 2.0, steps=(120, 280, 360, 280, 160, 160, 160, 160, 160, 160)),
     Setting("two levels below 0.01, more steps at levels 2 to 4", 0.3, 2.0, LOWER_LEVELS, (55, 130, 165, 130, 80, 75, 75, 70, 65, 65, 45, 45)),
-    Setting("basis-ncsn-tuned", 0.3, 2.0, ncsn_levels(12, 1.0, 0.005), BasisTuned().steps(160)),
+    Setting("basis-ncsn-tuned", 0.3, 2.0, ncsn_levels(12, 1.0, 0.005), PRESETS["basis-ncsn-tuned"]().steps(160)),
     Setting("more steps at levels 1 to 5", 0.3, 2.0, steps=(100, 140, 160, 140, 110, 70, 70, 70, 70, 70)),
     Setting("fine levels from 0.5 to 0.15", 0.3, 2.0, FINE_LEVELS, FINE_STEPS),
     Setting("twenty levels of 50 steps", 0.3, 2.0, ncsn_levels(20), 50),

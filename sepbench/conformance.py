@@ -6,7 +6,7 @@ a method whose ``fit`` takes seconds.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, get_args
 
@@ -23,6 +23,15 @@ from sepbench.suites.model import Task
 
 TOLERANCE = 1e-3
 """Largest difference that counts as the same estimate: float32 sums in another order move the last bits, iterations multiply them."""
+
+FITS, RUNS = "fit() works on what the declared supervision hands out", "separate() runs"
+REPEATS = "the same call again gives the same bits"
+REPRODUCES = "fit() and separate() are reproducible from the seed"
+IGNORES_SEED, USES_SEED = "declared deterministic: another seed changes nothing", "declared random: another seed changes the estimates"
+BATCHES = "batch-invariant: one by one as all at once"
+ORDERS = "order-invariant: reversed batch"
+SHARDS = "shard-invariant: a fresh process that starts in the middle"
+SAMPLES, LOG_PROBS = "sample() gives (B, N, K, ...) with different draws", "log_prob() gives finite (B, K)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +51,9 @@ class _Subject:
     task: Task
     device: str
     budget: Budget
-    settings: dict[str, Any]
+    settings: Mapping[str, Any]
     examples: int
+    begin: Callable[[str], None]
 
     def context(self, info: MethodInfo, seed: int) -> RunContext:
         ctx = RunContext(task=self.task.spec, device=self.device, noise=NoiseSource(seed), seed=seed, budget=self.budget)
@@ -66,16 +76,32 @@ class _Subject:
 
 
 def validate_method(
-    name: str, task: Task, *, device: str = "cpu", budget: Budget = "quick", settings: dict[str, Any] | None = None, examples: int = 6
+    name: str,
+    task: Task,
+    *,
+    device: str = "cpu",
+    budget: Budget = "quick",
+    settings: Mapping[str, Any] | None = None,
+    examples: int = 6,
+    begin: Callable[[str], None] = lambda rule: None,
 ) -> list[Check]:
     """Run every check of the contract on the first ``examples`` mixtures of ``task``.
 
+    Args:
+        name: the method.
+        task: whose data are used.
+        device, budget: as in a run.
+        settings: of the method.
+        examples: how many mixtures.
+        begin: told each rule that takes its time before it is checked.
+
     Raises:
         UnknownNameError: no such method.
+        SettingError: a setting that it does not take.
         MethodError: it cannot be created.
         SepbenchError: the method does not support the task (the message carries its reason).
     """
-    subject = _Subject(name, task, device, budget, settings or {}, min(examples, task.n_examples))
+    subject = _Subject(name, task, device, budget, settings or {}, min(examples, task.n_examples), begin)
     separator = create_separator(name, subject.settings, task.spec.domain)
     checks = [_check_info(name, separator.info)]
     try:
@@ -87,17 +113,19 @@ def validate_method(
         raise SepbenchError(f"{name} does not take {task.spec.suite}/{task.spec.name}: {flat(support.note)}; choose another with --suite and --task")
     checks.extend(_check_supervision(subject, separator))
     before = _GlobalState.read()
+    begin(FITS)
     try:
         fitted, ctx = subject.fitted(seed=0)
     except (Exception, SystemExit) as error:  # a failed fit is a finding, not a crash of the checker
-        return [*checks, Check("fit() works on what the declared supervision hands out", False, one_line(error))]
-    checks.append(Check("fit() works on what the declared supervision hands out", True, fitted.info.supervision))
+        return [*checks, Check(FITS, False, one_line(error))]
+    checks.append(Check(FITS, True, fitted.info.supervision))
+    begin(RUNS)
     try:
         checks.extend(_check_estimates(subject, fitted, ctx))
     except ContractError as error:
-        return [*checks, Check("separate() runs", False, str(error))]
+        return [*checks, Check(RUNS, False, str(error))]
     except (Exception, SystemExit) as error:
-        return [*checks, Check("separate() runs", False, one_line(error))]
+        return [*checks, Check(RUNS, False, one_line(error))]
     checks.append(before.compare(_GlobalState.read()))
     return checks
 
@@ -153,7 +181,8 @@ def _check_estimates(subject: _Subject, separator: Separator, ctx: RunContext) -
     yield Check("mixtures are not changed in place", same, "")
     if tuple(estimates.shape) != wanted:
         return
-    yield _same("the same call again gives the same bits", estimates, subject.separate(separator, ctx, ids), tolerance=0.0)
+    subject.begin(REPEATS)
+    yield _same(REPEATS, estimates, subject.separate(separator, ctx, ids), tolerance=0.0)
     yield from _check_seeds(subject, separator, estimates, ids)
     yield from _check_batches(subject, separator, ctx, estimates, ids)
     yield from _check_options(subject, separator, ctx, mixtures, estimates)
@@ -167,41 +196,48 @@ def _same(rule: str, a: torch.Tensor, b: torch.Tensor, tolerance: float = TOLERA
 
 
 def _check_seeds(subject: _Subject, separator: Separator, estimates: torch.Tensor, ids: torch.Tensor) -> Iterator[Check]:
+    subject.begin(REPRODUCES)
     again, ctx = subject.fitted(seed=0)
-    yield _same("fit() and separate() are reproducible from the seed", estimates, subject.separate(again, ctx, ids), tolerance=0.0)
+    yield _same(REPRODUCES, estimates, subject.separate(again, ctx, ids), tolerance=0.0)
+    subject.begin(IGNORES_SEED if separator.info.deterministic else USES_SEED)
     other, ctx = subject.fitted(seed=1)
     moved = not torch.equal(subject.separate(other, ctx, ids), estimates)
     if separator.info.deterministic:
-        yield Check("declared deterministic: another seed changes nothing", not moved, "")
+        yield Check(IGNORES_SEED, not moved, "")
     else:
-        yield Check("declared random: another seed changes the estimates", moved, "" if moved else "declare deterministic=True")
+        yield Check(USES_SEED, moved, "" if moved else "declare deterministic=True")
 
 
 def _check_batches(subject: _Subject, separator: Separator, ctx: RunContext, estimates: torch.Tensor, ids: torch.Tensor) -> Iterator[Check]:
+    subject.begin(BATCHES)
     singly = torch.cat([subject.separate(separator, ctx, ids[i : i + 1]) for i in range(len(ids))])
-    yield _same("batch-invariant: one by one as all at once", estimates, singly)
+    yield _same(BATCHES, estimates, singly)
+    subject.begin(ORDERS)
     backwards = subject.separate(separator, ctx, ids.flip(0)).flip(0)
-    yield _same("order-invariant: reversed batch", estimates, backwards)
+    yield _same(ORDERS, estimates, backwards)
+    subject.begin(SHARDS)
     fresh, fresh_ctx = subject.fitted(seed=0)
     half = len(ids) // 2
-    yield _same("shard-invariant: a fresh process that starts in the middle", estimates[half:], subject.separate(fresh, fresh_ctx, ids[half:]))
+    yield _same(SHARDS, estimates[half:], subject.separate(fresh, fresh_ctx, ids[half:]))
 
 
 def _check_options(subject: _Subject, separator: Separator, ctx: RunContext, mixtures: Mixtures, estimates: torch.Tensor) -> Iterator[Check]:
     batch, sources = estimates.shape[:2]
     if isinstance(separator, PosteriorSampler):
+        subject.begin(SAMPLES)
         draws = _tensor("sample", separator.sample(mixtures, 2, ctx))
         wanted = (batch, 2, *estimates.shape[1:])
         good = tuple(draws.shape) == wanted and not torch.equal(draws[:, 0], draws[:, 1])
-        yield Check("sample() gives (B, N, K, ...) with different draws", good, f"{tuple(draws.shape)}, wanted {wanted}")
+        yield Check(SAMPLES, good, f"{tuple(draws.shape)}, wanted {wanted}")
     else:
-        yield Check("sample() gives (B, N, K, ...) with different draws", None, "not offered")
+        yield Check(SAMPLES, None, "not offered")
     if isinstance(separator, HasLogProb):
+        subject.begin(LOG_PROBS)
         log_prob = _tensor("log_prob", separator.log_prob(estimates))
         good = tuple(log_prob.shape) == (batch, sources) and bool(torch.isfinite(log_prob).all())
-        yield Check("log_prob() gives finite (B, K)", good, f"{tuple(log_prob.shape)}")
+        yield Check(LOG_PROBS, good, f"{tuple(log_prob.shape)}")
     else:
-        yield Check("log_prob() gives finite (B, K)", None, "not offered")
+        yield Check(LOG_PROBS, None, "not offered")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,8 @@
-"""Errors a user can cause. The command line prints one line of them and exits with code 2."""
+"""Errors a user can cause, and how their lines are made. The command line prints the one line and exits with code 2."""
 
 from __future__ import annotations
+
+from difflib import get_close_matches
 
 
 class SepbenchError(Exception):
@@ -37,3 +39,24 @@ class MethodError(SepbenchError):
 
 class MetricError(SepbenchError):
     """A metric cannot be loaded or broke its contract: no kind of metric, wrong shape, wrong dtype."""
+
+
+class SettingError(SepbenchError):
+    """A setting that its method does not take; the message is about this one setting and says what it may be."""
+
+
+def nearest(name: str, known: list[str], what: str) -> UnknownNameError:
+    """The error for a name that is not known, with the closest ones."""
+    close = get_close_matches(name, known, n=3, cutoff=0.4)
+    hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(known)}"
+    return UnknownNameError(f"unknown {what} {name!r}; {hint}")
+
+
+def flat(text: object) -> str:
+    """A text of somebody else's on one line."""
+    return " ".join(str(text).split())
+
+
+def reason(error: BaseException) -> str:
+    """An error of somebody else's on one line: its kind, and what it says if it says anything."""
+    return f"{type(error).__name__}: {flat(error)}" if flat(error) else type(error).__name__

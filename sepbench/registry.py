@@ -5,6 +5,8 @@ A third party registers in its own ``pyproject.toml``::
     [project.entry-points."sepbench.separators"]
     my-method = "my_package.my_module:MyMethod"
 
+    my-method-fast = "my_package.my_module:PRESETS"    # a Mapping with the class under "my-method-fast"; see settings.presets
+
     [project.entry-points."sepbench.suites"]
     my-suite = "my_package:SUITE"        # a pathlib.Path (or str) of a suite's TOML file
 
@@ -29,20 +31,21 @@ and ``info.name`` of all of them is the method's name. The plain entry serves al
 
 from __future__ import annotations
 
-import inspect
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, is_dataclass
-from difflib import get_close_matches
+from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, NoReturn, get_args
 
-from sepbench.errors import DataError, MethodError, MetricError, NameClaimedError, SepbenchError, SuiteError, UnknownNameError
+from sepbench.errors import DataError, MethodError, MetricError, NameClaimedError, SepbenchError, SuiteError, UnknownNameError, reason
+from sepbench.errors import flat as flat
+from sepbench.errors import nearest as nearest
 from sepbench.protocols import Domain, MethodInfo, Separator, Trainer
 from sepbench.resources import suites_root
+from sepbench.settings import create
 
 SEPARATOR_GROUP = "sepbench.separators"
 SUITE_GROUP = "sepbench.suites"
@@ -142,14 +145,7 @@ def _load(point: Point) -> Any:
     except NameClaimedError:
         raise
     except (Exception, SystemExit) as error:  # whatever a third party's module raises, it must not take the command line down
-        raise becomes(f"{what} {point.name!r} ({point.value}) cannot be loaded: {_reason(error)}") from error
-
-
-def nearest(name: str, known: list[str], what: str) -> UnknownNameError:
-    """The error for a name that is not known, with the closest ones."""
-    close = get_close_matches(name, known, n=3, cutoff=0.4)
-    hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(known)}"
-    return UnknownNameError(f"unknown {what} {name!r}; {hint}")
+        raise becomes(f"{what} {point.name!r} ({point.value}) cannot be loaded: {reason(error)}") from error
 
 
 def _separators() -> dict[str, Point]:
@@ -173,6 +169,8 @@ def separator_domains(name: str) -> list[Domain | None]:
 def separator_class(name: str, domain: Domain | None = None) -> type:
     """The class behind a name: the implementation for ``domain`` if the method has one, else the plain one, else the first.
 
+    An entry point may name the class, or a table that holds it under the entry's name.
+
     Raises:
         UnknownNameError: no such method.
         MethodError: its module cannot be imported, or the entry point names something that cannot be called.
@@ -184,7 +182,13 @@ def separator_class(name: str, domain: Domain | None = None) -> type:
     except NameClaimedError:
         raise
     except (Exception, SystemExit) as error:  # whatever a third party's module raises, it must not take the command line down
-        raise MethodError(f"method {name!r} ({point.value}) cannot be loaded: {_reason(error)}") from error
+        raise MethodError(f"method {name!r} ({point.value}) cannot be loaded: {reason(error)}") from error
+    if isinstance(loaded, Mapping):
+        if point.name not in loaded:
+            raise MethodError(
+                f"method {name!r} ({point.value}) is not in the table that its entry point names; the table must hold the class under {point.name!r}"
+            )
+        loaded = loaded[point.name]
     if not callable(loaded):
         raise MethodError(f"method {name!r} ({point.value}) is of type {type(loaded).__name__}; its entry point must name the method's class")
     return loaded  # type: ignore[no-any-return]
@@ -205,15 +209,6 @@ def _implementations(name: str) -> dict[Domain | None, Point]:
     return found
 
 
-def flat(text: object) -> str:
-    """A text of somebody else's on one line."""
-    return " ".join(str(text).split())
-
-
-def _reason(error: BaseException) -> str:
-    return f"{type(error).__name__}: {flat(error)}" if flat(error) else type(error).__name__
-
-
 @contextmanager
 def method_code(name: str, failed: str, becomes: type[MethodError] = MethodError) -> Iterator[None]:
     """Around a call into a method: what it raises becomes one line, sepbench's own errors come through.
@@ -231,14 +226,7 @@ def method_code(name: str, failed: str, becomes: type[MethodError] = MethodError
     except SepbenchError:
         raise
     except (Exception, SystemExit) as error:
-        raise becomes(f"method {name!r} {failed}: {_reason(error)}") from error
-
-
-def setting_names(cls: type) -> list[str]:
-    """Keyword settings a method's constructor takes."""
-    if is_dataclass(cls):
-        return [f.name for f in fields(cls) if f.init]
-    return [p.name for p in inspect.signature(cls).parameters.values() if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)]
+        raise becomes(f"method {name!r} {failed}: {reason(error)}") from error
 
 
 def create_separator(name: str, settings: Mapping[str, Any] | None = None, domain: Domain | None = None) -> Separator:
@@ -246,20 +234,12 @@ def create_separator(name: str, settings: Mapping[str, Any] | None = None, domai
 
     Raises:
         UnknownNameError: no such method or no such setting.
+        SettingError: a setting of the wrong kind or out of bounds.
         MethodError: it cannot be loaded, refuses its settings, cannot be created or does not offer the ``Separator`` contract.
     """
     cls = separator_class(name, domain)
-    with method_code(name, "has no settings that can be listed"):
-        known = setting_names(cls)
-    for key in settings or {}:
-        if key not in known:
-            raise nearest(key, known, f"setting of {name}")
-    separator: object
     with method_code(name, "cannot be created"):
-        try:
-            separator = cls(**(settings or {}))
-        except (TypeError, ValueError) as error:
-            raise MethodError(f"method {name!r} refuses its settings: {flat(error)}") from error
+        separator = create(name, cls, settings or {})
     return _checked(name, separator)
 
 
@@ -274,13 +254,6 @@ def _checked(name: str, separator: Any) -> Separator:
     if not isinstance(info, MethodInfo):
         raise MethodError(f"method {name!r}: info must be a sepbench.protocols.MethodInfo, got {type(info).__name__}")
     return separator  # type: ignore[no-any-return]
-
-
-def settings_of(separator: object) -> dict[str, Any]:
-    """The settings a run records: the constructor's fields where the method is a dataclass, else what ``settings`` holds."""
-    if is_dataclass(separator) and not isinstance(separator, type):
-        return {f.name: getattr(separator, f.name) for f in fields(separator) if f.init}
-    return dict(getattr(separator, "settings", {}))
 
 
 def trainer(name: str) -> Trainer:

@@ -168,6 +168,18 @@ class SamplesAnArray(Toy):
         return torch.stack([self.separate(mixtures, ctx)] * n, 1).numpy()
 
 
+@dataclass
+class WrongAtTwo(Toy):
+    frames: int = 1
+
+    def supports(self, task: TaskSpec) -> Support:
+        return Support(True, f"frames is {self.frames}")
+
+    def separate(self, mixtures: Mixtures, ctx: RunContext) -> Any:
+        estimates = super().separate(mixtures, ctx)
+        return estimates.double() if self.frames == 2 else estimates
+
+
 class ExitsInFit(Toy):
     def fit(self, view: TrainingView, ctx: RunContext) -> None:
         raise SystemExit(3)

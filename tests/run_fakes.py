@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -145,6 +146,29 @@ class AudioOnly(Fake):
     info: ClassVar[MethodInfo] = info("audio-only", domains=frozenset({"audio"}))
 
 
+@dataclass
+class ScaledByFile(Fake):
+    """A stranger's plain dataclass: what it does stands in a file that a setting names, of which it says nothing else."""
+
+    info: ClassVar[MethodInfo] = info("scaled-by-file", max_batch=4)
+    scale: str = ""
+
+    def separate(self, mixtures: Mixtures, ctx: RunContext) -> torch.Tensor:
+        return super().separate(mixtures, ctx) * float(Path(self.scale).read_text())
+
+
+class ScaledByList(Fake):
+    """A stranger's plain class, with files in a list, which does not even say its settings."""
+
+    info: ClassVar[MethodInfo] = info("scaled-by-list", max_batch=4)
+
+    def __init__(self, scales: Any = ()) -> None:
+        self._scale = float(np.prod([float(Path(path).read_text()) for path in scales]))
+
+    def separate(self, mixtures: Mixtures, ctx: RunContext) -> torch.Tensor:
+        return super().separate(mixtures, ctx) * self._scale
+
+
 FAKES = {
     "halves": "Halves",
     "noisy": "Noisy",
@@ -153,4 +177,6 @@ FAKES = {
     "oracle": "Oracle",
     "picky": "Picky",
     "audio-only": "AudioOnly",
+    "scaled-by-file": "ScaledByFile",
+    "scaled-by-list": "ScaledByList",
 }

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-LAYERS = ["errors", "files", "protocols", "resources", "settings", "registry", "noise", "operators", "gmm", "stft", "compat", "data", "suites", "metrics"]
-LAYERS += ["selection"]
+LAYERS = ["errors", "files", "protocols", "resources", "kinds", "settings", "registry", "noise", "operators", "gmm", "stft", "compat", "data", "suites"]
+LAYERS += ["metrics", "selection"]
 LAYERS += ["run", "results", "report", "conformance", "cli"]
 # protocols name types of later rooms for type checkers only; they are not imports at run time.
 BASELINES_MAY_IMPORT = {"sepbench.errors", "sepbench.resources", "sepbench.protocols", "sepbench.settings", "sepbench.noise", "sepbench.selection"}

@@ -87,6 +87,16 @@ def test_an_honest_method_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sum(check.passed is True for check in checks) >= 14
 
 
+def test_every_rule_that_takes_time_is_told_before_it_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conformance, "create_separator", lambda name, settings=None: Honest())
+    told: list[str] = []
+    checks = validate_method("subject", load_suite("digits-pairs").tasks["class-split"], begin=told.append)
+    order = [check.rule for check in checks]
+    assert told[:2] == [conformance.FITS, conformance.RUNS]
+    assert told[2:] == [rule for rule in order if rule in told[2:]]
+    assert {conformance.REPEATS, conformance.REPRODUCES, conformance.USES_SEED, conformance.BATCHES, conformance.ORDERS, conformance.SHARDS} == set(told[2:])
+
+
 @pytest.mark.parametrize(
     ("fault", "rule"),
     [

@@ -15,6 +15,7 @@ from third_parties import install, package
 from sepbench import registry
 from sepbench.errors import MethodError, NameClaimedError, SuiteError, UnknownNameError
 from sepbench.protocols import Domain
+from sepbench.settings import setting_names, settings_of
 
 
 @pytest.fixture
@@ -43,9 +44,9 @@ def test_settings_are_checked_by_name() -> None:
 
 def test_settings_are_recorded() -> None:
     separator = registry.create_separator("nmf")
-    recorded = registry.settings_of(separator)
+    recorded = settings_of(separator)
     assert recorded
-    assert set(recorded) == set(registry.setting_names(type(separator)))
+    assert set(recorded) == set(setting_names(type(separator)))
 
 
 @pytest.mark.parametrize(
@@ -73,7 +74,7 @@ BROKEN = {
     "NO_METHOD": "method 'toy' (broken_methods:NO_METHOD) is of type int; its entry point must name the method's class",
     "torch": "method 'toy' (broken_methods:torch) is of type module; its entry point must name the method's class",
     "INFO": "method 'toy' (broken_methods:INFO) is of type MethodInfo; its entry point must name the method's class",
-    "__builtins__": "method 'toy' (broken_methods:__builtins__) is of type dict; its entry point must name the method's class",
+    "__builtins__": "method 'toy' (broken_methods:__builtins__) is not in the table that its entry point names; the table must hold the class under 'toy'",
     "Any": "method 'toy' refuses its settings: Any cannot be instantiated",
 }
 

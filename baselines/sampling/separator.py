@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Literal, get_args
+from collections.abc import Callable, Sequence
+from dataclasses import field
+from typing import Annotated, ClassVar, Literal
 
 import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 
 from baselines.sampling.problem import Problem
 from sepbench.errors import MethodError, UnsupportedTaskError
 from sepbench.protocols import HasDensity, MethodInfo, Mixtures, RunContext, ScorePrior, Support, TaskSpec, TrainingView
 from sepbench.selection import by_denoising_loss, by_log_prior, by_mixture_error, select, weighted_mean
-from sepbench.settings import check_settings
-
-if TYPE_CHECKING:
-    from baselines.priors.score_prior import Precision
+from sepbench.settings import STRICT
 
 Criterion = Literal["denoising-loss", "log-prior", "mixture-error"]
 LOSS_SIGMAS = (0.05, 0.1, 0.2, 0.4, 0.8)
@@ -51,47 +50,42 @@ def _log_probs(sources: torch.Tensor, priors: Sequence[ScorePrior]) -> torch.Ten
     return torch.stack(columns, 1)
 
 
-@dataclass
+@dataclass(config=STRICT)
 class ScoreSeparator:
     """A separator that samples the posterior under a score prior.
 
-    Attributes:
-        weights: path of a ``.safetensors`` prior with its card, or ``package.module:NAME`` of any object with ``score(x, sigma)``; for a method of
-            one prior per class as many as there are sources, in their order, with commas between; empty for what ships for the task's data set.
-        precision: arithmetic of the network, ``float32`` or ``bfloat16``.
-        best_of: draws of which the one with the best criterion is kept.
-        criterion: ``denoising-loss`` (of all sources, at ``loss_sigmas``), ``log-prior`` (their log densities, through the probability flow where the
-            prior is a network: dozens of passes per draw, which no count of evaluations holds) or ``mixture-error``; none sees the truth.
-        loss_sigmas: noise levels of the denoising loss, one evaluation per source and draw each.
-        combine: ``best`` keeps the best draw; ``mean`` averages the draws of its mode, with weights exp(criterion / temperature).
-        temperature: of those weights, in units of the criterion.
+    ``weights`` names as many priors as there are sources, in their order, for a method of one prior per class. The criterion
+    ``log-prior`` goes through the probability flow where the prior is a network: dozens of passes per draw, which no count of
+    evaluations holds. No criterion sees the truth.
     """
 
-    weights: str = ""
-    precision: Precision = "float32"
-    best_of: int = 1
-    criterion: Criterion = "denoising-loss"
-    loss_sigmas: tuple[float, ...] = LOSS_SIGMAS
-    combine: Literal["best", "mean"] = "best"
-    temperature: float = 10.0
+    weights: str = Field("", description="prior: a .safetensors file with its card, or package.module:NAME; several with commas; empty: the one that ships")
+    precision: Literal["float32", "bfloat16"] = Field("float32", description="arithmetic of the network")
+    best_of: int = Field(1, ge=1, description="draws of which the one with the best criterion is kept")
+    criterion: Criterion = Field("denoising-loss", description="by what draws are told apart: loss at loss_sigmas, log density, or error of the mixture")
+    loss_sigmas: tuple[Annotated[float, Field(gt=0)], ...] = Field(
+        LOSS_SIGMAS, min_length=1, description="noise levels of the denoising loss, one evaluation per source and draw each"
+    )
+    combine: Literal["best", "mean"] = Field("best", description="best keeps the best draw, mean averages its mode with weights exp(criterion / temperature)")
+    temperature: float = Field(10.0, gt=0, description="of those weights, in units of the criterion")
 
     info: ClassVar[MethodInfo]
-    per_class: ClassVar[bool] = False
-    """One prior per source class. Such a method knows the classes, so its supervision is ``sources``."""
-    words: ClassVar[Mapping[str, Sequence[str]]] = {}
-    """What the settings that a method adds and that are words may be."""
     weights_sha256: str = field(default="", init=False)
     _priors: list[ScorePrior] = field(default_factory=list, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        check_settings(self, {"precision": ("float32", "bfloat16"), "criterion": get_args(Criterion), "combine": ("best", "mean"), **self.words})
         highest, lowest = getattr(self, "highest", 1.0), getattr(self, "lowest", 0.01)
-        if self.temperature <= 0 or not self.loss_sigmas or min(self.loss_sigmas) <= 0 or not 0 < lowest < highest:
-            raise ValueError("temperature, loss_sigmas and noise levels must be positive, and lowest below highest")
+        if lowest >= highest:
+            raise ValueError(f"noise levels fall: give lowest below highest, got {lowest} and {highest}")
         if self.weights:
             from baselines.priors import user_prior
 
             self.weights_sha256 = user_prior.digests(self.weights)  # known before the fit: other weights under the same path are another run
+
+    @property
+    def per_class(self) -> bool:
+        """One prior per source class: such a method knows the classes, so its supervision is ``sources``."""
+        return self.info.supervision == "sources"
 
     def supports(self, task: TaskSpec) -> Support:
         """A prior must exist for the data set, at the task's own shape; where the true one is known, it is used.

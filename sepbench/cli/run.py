@@ -68,7 +68,8 @@ def run(
     from sepbench.run.execute import check_data
     from sepbench.run.plan import check_runnable, make_plan
     from sepbench.run.provenance import run_record, short_hash
-    from sepbench.run.request import RunRequest, parse_settings
+    from sepbench.run.request import RunRequest
+    from sepbench.settings import parse_settings
     from sepbench.suites.loader import load_suite
 
     request = RunRequest(

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sepbench.cli.run import BudgetChoice
 
 if TYPE_CHECKING:
+    from sepbench.conformance import Check
     from sepbench.protocols import Separator
-    from sepbench.suites.model import Suite
+    from sepbench.suites.model import Suite, Task
 
 
 def validate(
@@ -20,23 +21,23 @@ def validate(
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:N or auto.")] = "cpu",
     budget: Annotated[BudgetChoice, typer.Option(help="Budget of the method.")] = BudgetChoice.quick,
     examples: Annotated[int, typer.Option(min=2, help="Mixtures used.")] = 6,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="METHOD.SETTING=VALUE; may be repeated.")] = None,
 ) -> None:
     """Check shapes, finiteness, seeds, batch and shard invariance, inputs, references and device placement. Exit code 1 if a rule is broken."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    from sepbench.conformance import validate_method
     from sepbench.registry import create_separator, nearest
     from sepbench.run.plan import resolve_device
     from sepbench.suites.loader import load_suite
 
-    loaded = load_suite(suite)
-    separator = create_separator(method, domain=loaded.domain)
+    loaded, given = load_suite(suite), _given(method, settings or [])
+    separator = create_separator(method, given, loaded.domain)
     if task and task not in loaded.tasks:
         raise nearest(task, list(loaded.tasks), f"task of {suite}")
     chosen = task or _first_task(method, separator, loaded)
-    checks = validate_method(method, loaded.tasks[chosen], device=resolve_device(device), budget=budget.value, examples=examples)
+    checks = _checks(method, loaded.tasks[chosen], device=resolve_device(device), budget=budget.value, settings=given, examples=examples)
     # Text and not str wherever a method or a path has a say: rich would take its square brackets for styles.
     table = Table(title=Text(f"{method} on {suite}/{chosen}, {budget.value} budget, {device}", style="table.title"), title_justify="left")
     for column in ("", "rule", "seen"):
@@ -50,6 +51,32 @@ def validate(
     console.print(Text(f"{method}: {sum(check.passed is True for check in checks)} rules hold, {broken} broken"))
     if broken:
         raise typer.Exit(1)
+
+
+def _given(method: str, assignments: list[str]) -> dict[str, Any]:
+    """The settings of ``--set``, all of the one method."""
+    from sepbench.errors import SettingError
+    from sepbench.settings import parse_settings
+
+    parsed = parse_settings(assignments)
+    for name in parsed:
+        if name != method:
+            raise SettingError(f"--set names method {name!r}, but {method} is validated; write --set {method}.SETTING=VALUE")
+    return parsed.get(method, {})
+
+
+def _checks(method: str, task: Task, **options: Any) -> list[Check]:
+    """Every check; a terminal shows the rule that is being checked."""
+    from rich.console import Console
+    from rich.text import Text
+
+    from sepbench.conformance import validate_method
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        return validate_method(method, task, **options)
+    with console.status("") as line:
+        return validate_method(method, task, begin=lambda rule: line.update(Text(rule)), **options)
 
 
 def _first_task(method: str, separator: Separator, suite: Suite) -> str:

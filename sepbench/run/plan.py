@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, get_args
 
 import torch
@@ -12,8 +12,9 @@ import torch
 from sepbench.errors import MethodError, SuiteError
 from sepbench.metrics.catalogue import defined_for, get_metric
 from sepbench.protocols import Domain, MethodInfo, PosteriorSampler, Separator, Supervision, Support, TaskSpec
-from sepbench.registry import create_separator, flat, method_code, nearest, separator_class, settings_of
+from sepbench.registry import create_separator, flat, method_code, nearest
 from sepbench.run.request import RequestError, RunRequest
+from sepbench.settings import setting_files, settings_of
 
 if TYPE_CHECKING:
     from sepbench.suites.model import Suite, Task
@@ -73,7 +74,14 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class MethodEntry:
-    """A method of the plan, with every setting it will run with (defaults included); ``files``: setting -> path -> SHA-256 of files that settings name."""
+    """A method of the plan.
+
+    Attributes:
+        info, cls: what it says of itself, and its class.
+        settings: every setting it will run with, defaults included.
+        weights_sha256: digest of the weights that it names itself before it is fitted, or empty.
+        files: setting -> path -> SHA-256 of the files and folders that settings name; see ``setting_files``.
+    """
 
     info: MethodInfo
     cls: type
@@ -111,7 +119,8 @@ def make_plan(request: RunRequest, suite: Suite) -> Plan:
 
     Raises:
         UnknownNameError: no such task, method or setting.
-        RequestError: the device is not there, or a setting is of the wrong kind.
+        RequestError: the device is not there.
+        SettingError: a setting is of the wrong kind or out of bounds.
         MethodError: a method cannot be loaded, refuses its settings or breaks the contract before it is fitted.
         SuiteError: a task's name cannot be a file name, or it has no mixtures.
     """
@@ -122,7 +131,7 @@ def make_plan(request: RunRequest, suite: Suite) -> Plan:
         if name not in names:
             raise RequestError(f"--set names method {name!r}, which is not part of this run ({', '.join(names)})")
     separators = {name: _create(name, request.settings.get(name, {}), suite.domain) for name in names}
-    entries = {name: _entry(name, separator) for name, separator in separators.items()}
+    entries = {name: _entry(name, separator, request.settings.get(name, {})) for name, separator in separators.items()}
     cells = tuple(_cell(task, name, separators[name], request) for task in tasks.values() for name in names)
     return Plan(request, suite, checked_metrics(suite.metrics, [task.spec for task in tasks.values()]), entries, tasks, cells)
 
@@ -209,7 +218,6 @@ def _check_file_name(name: str, what: str, error: type[SuiteError] | type[Method
 
 def _create(name: str, settings: Mapping[str, Any], domain: Domain) -> Separator:
     _check_file_name(name, "method", MethodError)
-    _check_kinds(name, settings, domain)  # before the method sees them: a word compared with a number is no message
     separator = create_separator(name, settings, domain)
     _check_info(name, separator.info)
     return separator
@@ -226,9 +234,9 @@ def _check_info(name: str, info: MethodInfo) -> None:
         raise MethodError(f"method {name!r} declares domains {domains!r}; it must be a frozenset of {', '.join(get_args(Domain))}")
 
 
-def _entry(name: str, separator: Separator) -> MethodEntry:
+def _entry(name: str, separator: Separator, given: Mapping[str, Any]) -> MethodEntry:
     with method_code(name, "cannot say its settings or weights_sha256"):
-        settings = settings_of(separator)
+        settings = dict(given) | settings_of(separator)  # a plain class need not say what it was given
         weights = str(getattr(separator, "weights_sha256", ""))
     for key, value in settings.items():
         try:
@@ -238,21 +246,7 @@ def _entry(name: str, separator: Separator) -> MethodEntry:
                 f"method {name!r}: setting {key!r} cannot be written to run.json ({type(error).__name__}: {flat(error)}); "
                 "use numbers, words, lists, or dicts whose keys are words"
             ) from error
-    return MethodEntry(separator.info, type(separator), settings, weights)
-
-
-def _check_kinds(name: str, settings: Mapping[str, Any], domain: Domain) -> None:
-    """A word where the default is a number would only fail hours later, inside ``fit``."""
-    cls = separator_class(name, domain)
-    defaults = {f.name: getattr(f.default, "default", f.default) for f in fields(cls)} if is_dataclass(cls) else {}  # a pydantic field holds it
-    for key, value in settings.items():
-        default = defaults.get(key, MISSING)
-        if default is MISSING or default is None or value is None:
-            continue
-        kind = type(default)
-        fits = isinstance(value, kind) and not (isinstance(value, bool) and kind is not bool)
-        if kind in (bool, int, float, str) and not fits and not (kind is float and type(value) is int):
-            raise RequestError(f"--set {name}.{key}: expected {kind.__name__} (default {default!r}), got {value!r}")
+    return MethodEntry(separator.info, type(separator), settings, weights, setting_files(type(separator), settings))
 
 
 def _cell(task: Task, method: str, separator: Separator, request: RunRequest) -> Cell:

@@ -1,9 +1,8 @@
-"""What a user asks of a run, and how the words of the command line become it."""
+"""What a user asks of a run."""
 
 from __future__ import annotations
 
-import ast
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,11 +10,10 @@ from sepbench.errors import SepbenchError
 from sepbench.protocols import Budget
 
 BUDGETS: tuple[Budget, ...] = ("quick", "paper")
-_WORDS: Mapping[str, Any] = {"true": True, "false": False, "none": None, "null": None}
 
 
 class RequestError(SepbenchError):
-    """The request itself makes no sense: a limit of zero, a device that is not there, a malformed setting."""
+    """The request itself makes no sense: a limit of zero, a device that is not there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,33 +61,3 @@ class RunRequest:
             raise RequestError(f"--seed must be below 2**63, got {self.seed}")
         if self.budget not in BUDGETS:
             raise RequestError(f"--budget must be {' or '.join(BUDGETS)}, got {self.budget!r}")
-
-
-def parse_settings(assignments: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """``["nmf.rank=50", "nmf.sparse=true"]`` to ``{"nmf": {"rank": 50, "sparse": True}}``.
-
-    Values are Python literals, ``true``, ``false``, ``none``, or else plain text.
-
-    Raises:
-        RequestError: not of the form METHOD.SETTING=VALUE, or the same setting twice.
-    """
-    parsed: dict[str, dict[str, Any]] = {}
-    for text in assignments:
-        address, equals, value = text.partition("=")
-        method, dot, setting = address.strip().partition(".")
-        if not (equals and dot and method and setting):
-            raise RequestError(f"--set takes METHOD.SETTING=VALUE (for example nmf.rank=50), got {text!r}")
-        settings = parsed.setdefault(method, {})
-        if setting in settings:
-            raise RequestError(f"--set gives {method}.{setting} twice")
-        settings[setting] = _literal(value.strip())
-    return parsed
-
-
-def _literal(text: str) -> Any:
-    if text.lower() in _WORDS:
-        return _WORDS[text.lower()]
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text

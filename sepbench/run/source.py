@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import hashlib
 import importlib.util
 import inspect
@@ -13,7 +14,10 @@ from pathlib import Path
 
 
 def source_sha256(cls: type) -> str:
-    """SHA-256 of the file of the module that defines a class, or of all files that it rests on if there are several; empty where there is none.
+    """SHA-256 of the code of a class: of its module, or of all modules that it rests on if there are several; empty without any.
+
+    What counts of a file is what it does: its syntax tree without comments, docstrings and the descriptions of settings, so
+    that editing those does not make another run. A file that is no Python counts by its bytes.
 
     A method rests on the modules of its own package, or, outside a package, of its own folder, that it imports anywhere, and on those that they
     import. sepbench itself and other people's packages count by their versions.
@@ -26,7 +30,7 @@ def source_sha256(cls: type) -> str:
         return ""
     found: dict[str, Path] = {}
     _collect(cls.__module__, Path(own), found)
-    digests = {name: _file_sha256(path) for name, path in found.items()}
+    digests = {name: _code_sha256(path) for name, path in found.items()}
     if len(digests) <= 1:
         return next(iter(digests.values()), "")
     return hashlib.sha256("".join(f"{name} {digests[name]}\n" for name in sorted(digests)).encode()).hexdigest()
@@ -47,9 +51,8 @@ def _collect(module: str, path: Path, found: dict[str, Path]) -> None:
 @cache
 def _imports(path: Path, module: str) -> tuple[str, ...]:
     """Names of modules that a file imports, at its top or inside a function; ``from a import b`` gives both ``a`` and ``a.b``."""
-    try:
-        tree = ast.parse(path.read_bytes())
-    except SyntaxError:
+    tree = _parsed(path.read_bytes())
+    if tree is None:
         return ()
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
     return tuple(dict.fromkeys(name for node in ast.walk(tree) for name in _names(node, package)))
@@ -74,5 +77,40 @@ def _file_of(name: str) -> Path | None:
     return Path(spec.origin) if spec is not None and spec.origin and spec.origin.endswith(".py") else None
 
 
-def _file_sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def _parsed(code: bytes) -> ast.Module | None:
+    """The syntax tree; None for what is no Python (ValueError: a NUL among the bytes)."""
+    try:
+        return ast.parse(code)
+    except (SyntaxError, ValueError, RecursionError):
+        return None
+
+
+def _code_sha256(path: Path) -> str:
+    code = path.read_bytes()
+    tree = _parsed(code)
+    if tree is not None:
+        with contextlib.suppress(ValueError, RecursionError):  # numbers too long to print, expressions too deep
+            code = _meaning(tree).encode(errors="surrogatepass")
+    return hashlib.sha256(code).hexdigest()
+
+
+def _meaning(node: object) -> str:
+    """A syntax tree as text. Empty fields are left out, which later versions of Python add, and so are positions."""
+    if isinstance(node, list):
+        return f"[{','.join(_meaning(one) for one in node if not _is_docstring(one))}]"
+    if not isinstance(node, ast.AST):
+        return repr(node)
+    parts = [(name, value) for name, value in ast.iter_fields(node) if value is not None and value != []]
+    if isinstance(node, ast.Call) and _is_field(node.func):
+        parts = [(name, [one for one in value if one.arg != "description"] if name == "keywords" else value) for name, value in parts]
+    return f"{type(node).__name__}({','.join(f'{name}={_meaning(value)}' for name, value in parts)})"
+
+
+def _is_docstring(node: object) -> bool:
+    """A text that stands for itself does nothing, wherever it stands."""
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+
+
+def _is_field(function: ast.expr) -> bool:
+    """Whether a call is ``Field(...)``, whose description is documentation."""
+    return (isinstance(function, ast.Name) and function.id == "Field") or (isinstance(function, ast.Attribute) and function.attr == "Field")

@@ -97,5 +97,5 @@ def test_a_voice_comes_in_its_slot() -> None:
 
 @pytest.mark.parametrize("wrong", [{"rates": 24}, {"rates": 0}, {"high_pass": -1.0}, {"mask": "hard"}, {"peaks": "all"}])
 def test_settings_without_sense_are_refused(wrong: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match=r"rates|mask"):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
         FT2D(**wrong)  # type: ignore[arg-type]

@@ -75,5 +75,5 @@ def test_binary_masks_give_every_bin_to_one_part() -> None:
 
 @pytest.mark.parametrize("wrong", [{"frames": 30}, {"bins": 0}, {"mask": "hard"}])
 def test_settings_without_sense_are_refused(wrong: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match=r"odd|mask"):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
         HPSS(**wrong)  # type: ignore[arg-type]

@@ -108,7 +108,7 @@ def test_without_references_it_cannot_work(method: Separator) -> None:
 
 def test_what_it_refuses() -> None:
     with pytest.raises(ValueError, match="approach"):
-        IdealRatioMask("wiener")  # type: ignore[arg-type]
+        IdealRatioMask(approach="wiener")  # type: ignore[arg-type]
     for method in (IdealRatioMask(), IdealBinaryMask()):
         assert not method.supports(sound_task(operator="channel-mean", classes=("a",))).ok
         assert "domain" in method.supports(sound_task(rate=None)).note

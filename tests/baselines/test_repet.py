@@ -100,5 +100,5 @@ def test_a_voice_comes_in_its_slot() -> None:
 
 @pytest.mark.parametrize("wrong", [{"shortest": 0.0}, {"shortest": 9.0}, {"period": -1.0}, {"high_pass": -1.0}, {"mask": "hard"}])
 def test_settings_without_sense_are_refused(wrong: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match=r"periods|mask"):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
         REPET(**wrong)  # type: ignore[arg-type]

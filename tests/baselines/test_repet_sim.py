@@ -102,5 +102,5 @@ def test_a_voice_comes_in_its_slot() -> None:
 
 @pytest.mark.parametrize("wrong", [{"apart": 0.0}, {"most": 0}, {"threshold": 1.0}, {"high_pass": -1.0}, {"mask": "hard"}])
 def test_settings_without_sense_are_refused(wrong: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match=r"apart|mask"):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
         REPETSim(**wrong)  # type: ignore[arg-type]

@@ -34,7 +34,7 @@ CASES = {
     "unknown task": (("run", "--suite", "digits-pairs", "--methods", "average", "--tasks", "class-splt"), "did you mean class-split"),
     "limit 0": (("run", "--suite", "digits-pairs", "--limit", "0"), "--limit"),
     "a seed beyond the columns": ((*DIGITS, "--seed", str(2**64)), "--seed must be below 2**63"),
-    "a word for a number": ((*DIGITS, "--methods", "nmf", "--set", "nmf.atoms=abc"), "--set nmf.atoms: expected int"),
+    "a word for a number": ((*DIGITS, "--methods", "nmf", "--set", "nmf.atoms=abc"), "nmf.atoms must be a whole number, got 'abc'"),
     "wrong device": ((*DIGITS, "--device", "gpu7"), "gpu7"),
     "unknown setting": ((*DIGITS, "--set", "average.nothing=1"), "setting"),
     "malformed setting": ((*DIGITS, "--set", "average"), "METHOD.SETTING=VALUE"),

@@ -61,3 +61,29 @@ LINES = {
 def test_what_cannot_be_tried_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], what: str, line: str) -> None:
     assert _validate(monkeypatch, what) == 2
     assert capsys.readouterr() == ("", line)
+
+
+@pytest.mark.parametrize(("frames", "code"), [("2", 1), ("6", 0)])
+def test_settings_reach_the_method(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], frames: str, code: int) -> None:
+    """The toy breaks a rule at one value of its setting and keeps it at another."""
+    assert _validate(monkeypatch, "WrongAtTwo", "--set", f"toy.frames={frames}") == code
+    assert f"frames is {frames}" in capsys.readouterr().out
+
+
+SETTINGS = {
+    "out of bounds": (("--set", "hpss.frames=0"), "error: hpss.frames must be at least 1, got 0 (int from 1, default 31: "),
+    "unknown": (("--set", "hpss.frame=3"), "error: unknown setting of hpss 'frame'; did you mean frames"),
+    "of another method": (("--set", "repet.period=3"), "error: --set names method 'repet', but hpss is validated; write --set hpss.SETTING=VALUE"),
+    "malformed": (("--set", "frames=3"), "error: --set takes METHOD.SETTING=VALUE"),
+}
+
+
+@pytest.mark.parametrize(("options", "line"), SETTINGS.values(), ids=SETTINGS.keys())
+def test_a_wrong_setting_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], options: tuple[str, ...], line: str) -> None:
+    monkeypatch.setattr(sys, "argv", ["sepbench", "validate", "hpss", "--suite", "drums-bass-synth", *options])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 2
+    shown = capsys.readouterr()
+    assert (shown.out, len(shown.err.splitlines())) == ("", 1)
+    assert shown.err.startswith(line)

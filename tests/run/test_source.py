@@ -31,10 +31,75 @@ def _digest(folder: Path, module: str = "plugin_method") -> str:
     return source_sha256(importlib.import_module(module).Method)
 
 
-def test_a_method_of_one_file_has_the_digest_of_that_file(folder: Path) -> None:
+CODE = """
+# A comment.
+from pydantic import Field
+
+RATE = 0.5
+class Method:
+    '''What it is.'''
+
+    atoms: int = Field(16, ge=1, description="atoms per class")
+    def fit(self, steps=3):
+        '''Learn.'''
+        return f"{steps:d}" + "words"
+"""
+
+SAME = {
+    "comment": ("# A comment.", "# Quite another comment, and\n# a longer one."),
+    "comment gone": ("# A comment.\n", ""),
+    "docstring": ("What it is.", "What it was."),
+    "docstring of a function": ("        '''Learn.'''\n", ""),
+    "text below a constant": ("RATE = 0.5\n", "RATE = 0.5\n'''of learning'''\n"),
+    "blank lines": ("RATE = 0.5", "\n\n\nRATE  =  0.5   # halved"),
+    "description of a setting": ("atoms per class", "templates per class"),
+    "line break": ("Field(16, ge=1,", "Field(\n        16,\n        ge=1,"),
+}
+OTHER = {
+    "constant": ("RATE = 0.5", "RATE = 0.25"),
+    "kind of a number": ("RATE = 0.5", "RATE = 1"),
+    "default": ("steps=3", "steps=4"),
+    "default of a setting": ("Field(16,", "Field(17,"),
+    "bound": ("ge=1", "ge=0"),
+    "operation": ('" + "', '" * "'),
+    "words": ('"words"', '"Words"'),
+    "empty words": ('"words"', '""'),
+    "name": ("def fit", "def fits"),
+    "order": ("from pydantic import Field\n\nRATE = 0.5\n", "RATE = 0.5\nfrom pydantic import Field\n"),
+    "import": ("import Field", "import Field, BaseModel"),
+}
+
+
+@pytest.mark.parametrize("edit", SAME.values(), ids=SAME.keys())
+def test_what_only_readers_see_does_not_count(folder: Path, edit: tuple[str, str]) -> None:
+    assert _after(folder, edit) == _after(folder, ("", ""))
+
+
+@pytest.mark.parametrize("edit", OTHER.values(), ids=OTHER.keys())
+def test_what_the_code_does_counts(folder: Path, edit: tuple[str, str]) -> None:
+    assert _after(folder, edit) != _after(folder, ("", ""))
+
+
+def _after(folder: Path, edit: tuple[str, str]) -> str:
+    assert edit[0] in CODE
     path = folder / "plugin_method.py"
-    path.write_text("import math\nimport torch\nclass Method: pass\n")
-    assert _digest(folder) == hashlib.sha256(path.read_bytes()).hexdigest()
+    path.write_text(CODE.replace(*edit))
+    return source._code_sha256(path)
+
+
+@pytest.mark.parametrize("code", [b"def broken(:\n", b"x = 1\x00\n", b"\xff\xfe", b"x = 0x" + b"f" * 5000])
+def test_what_is_no_python_counts_by_its_bytes(folder: Path, code: bytes) -> None:
+    path = folder / "plugin_method.py"
+    path.write_bytes(code)
+    assert source._code_sha256(path) == hashlib.sha256(code).hexdigest()
+
+
+def test_a_file_with_an_error_still_has_a_digest(folder: Path) -> None:
+    (folder / "plugin_method.py").write_text("def late():\n    import plugin_helper\nclass Method: pass\n")
+    (folder / "plugin_helper.py").write_text("def broken(:\n")
+    first = _digest(folder)
+    (folder / "plugin_helper.py").write_text("def broken(::\n")
+    assert _digest(folder) != first
 
 
 def test_a_number_in_a_helper_beside_it_counts_and_a_stranger_does_not(folder: Path) -> None:

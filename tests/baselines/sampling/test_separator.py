@@ -76,7 +76,8 @@ def _mixtures(count: int, operator: str = "sum", sources: int = 2) -> Mixtures:
 def test_one_value_is_taken_for_a_tuple_of_one() -> None:
     separator = create_separator("projected", {"loss_sigmas": 0.3, "candidates": 4, "prune_after": 3, "survivors": [2]})
     assert (separator.loss_sigmas, separator.prune_after, separator.survivors) == ((0.3,), (3,), (2,))  # type: ignore[attr-defined]
-    with pytest.raises(SepbenchError, match="loss_sigmas takes numbers with commas between, got 'low'"):
+    line = r"^projected.loss_sigmas must be numbers with commas between, got 'low' \(numbers at least 1, each above 0, default 0.05,0.1,"
+    with pytest.raises(SepbenchError, match=line):
         create_separator("projected", {"loss_sigmas": "low"})
 
 
@@ -211,18 +212,21 @@ def test_hard_constraints_survive_the_mean() -> None:
         ("basis-ncsn", {"criterion": "truth"}, "criterion must be one of"),
         ("basis-ncsn", {"lowest": 2.0}, "lowest below highest"),
         ("basis-ncsn-tuned", {"levels": 10}, "level_shares takes 10 numbers"),
+        ("basis-ncsn", {"level_shares": (1.0,)}, "level_shares takes 10 numbers"),
+        ("basis-ncsn-tuned", {"level_shares": (-1.0,) + (1.0,) * 11}, "level_shares must be at least 0, got -1.0"),
+        ("basis-ncsn", {"weights": 3}, "weights must be text, got 3"),
         ("alpha-rgs", {"loss_sigmas": ()}, "loss_sigmas"),
-        ("alpha-rgs", {"omega": -1.0}, "omega must not be negative"),
-        ("alpha-rgs", {"rate": 0.0}, "rate must be positive"),
+        ("alpha-rgs", {"omega": -1.0}, "omega must be at least 0, got -1.0"),
+        ("alpha-rgs", {"rate": 0.0}, "rate must be above 0, got 0.0"),
         ("basis-ncsn", {"start": "gauss"}, "start must be one of uniform, normal"),
-        ("basis-ncsn", {"delta": -1e-5}, "delta must be positive"),
+        ("basis-ncsn", {"delta": -1e-5}, "delta must be above 0, got -1e-05"),
         ("basis-ncsn", {"delta": float("inf")}, "delta must be a finite number"),
         ("basis-ncsn", {"noise": "no"}, "noise must be true or false"),
         ("dirac", {"slot": -1}, "slot must be at least 0"),
-        ("dirac", {"lowest": "abc"}, "lowest must be a finite number, got 'abc'"),
-        ("gaussian", {"gamma_ratio": 0.0}, "gamma_ratio must be positive"),
+        ("dirac", {"lowest": "abc"}, "lowest must be a number, got 'abc'"),
+        ("gaussian", {"gamma_ratio": 0.0}, "gamma_ratio must be above 0"),
         ("projected", {"bounded": "maybe"}, "bounded must be true or false"),
-        ("projected", {"stochasticity": 2.0}, "stochasticity is a share from 0 to 1"),
+        ("projected", {"stochasticity": 2.0}, "stochasticity must be at most 1, got 2.0"),
     ],
 )
 def test_settings_are_checked_when_the_method_is_made(name: str, setting: dict[str, Any], reason: str) -> None:
