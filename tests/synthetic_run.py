@@ -8,10 +8,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from sepbench.results.columns import SCORE_COLUMNS
 from sepbench.results.leaderboard import build_leaderboard
+from sepbench.results.score_files import Rows
 from sepbench.results.store import RunStore
+from sepbench.results.values import CellValues, Values, reduce_cell
 from sepbench.run.plan import Shard
 from sepbench.run.sink import ShardScores
 from sepbench.suites.loader import load_suite
@@ -158,8 +161,18 @@ class SyntheticRun:
         self.cells = {key: cell for key, cell in self.cells.items() if key[1] != method}
         return self
 
+    def values(self) -> Values:
+        """The values of the scores as they are now."""
+        scores = self.scores
+
+        def read(task: str, method: str) -> CellValues:
+            rows = scores[(scores["task"] == task) & (scores["method"] == method)]
+            return reduce_cell(lambda: [Rows.of(pa.Table.from_pandas(rows, preserve_index=False))] if len(rows) else [], f"{task}, {method}")
+
+        return Values(read)
+
     def frame(self) -> pd.DataFrame:
-        return build_leaderboard(self.scores, self.record, self.cells, self.suite)
+        return build_leaderboard(self.values(), self.record, self.cells, self.suite)
 
     def save(self, folder: Path) -> str:
         """Write it as a run's folder, and give its name as a user would."""

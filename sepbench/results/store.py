@@ -250,6 +250,10 @@ class RunStore:
         table = score_table(self._suite, shard, scores).replace_schema_metadata({_FACTS: json.dumps(facts)})
         self._write(self._scores_file(shard), lambda path: pq.write_table(table, path, compression="zstd"))
 
+    def score_files(self, task: str, method: str) -> list[Path]:
+        """The Parquet files of a cell's scores, in the order of their examples."""
+        return sorted((self.path / "scores").glob(f"{cell_key(task, method)}--*.parquet"))
+
     def read_scores(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
         """Scores of all shards, in the order task, method, shard; texts as categories.
 

@@ -14,7 +14,6 @@ from synthetic_run import SyntheticRun
 from sepbench.report.rows import TaskTable, number_format, task_tables
 from sepbench.report.table import markdown_leaderboard, render_gate, render_leaderboard
 from sepbench.results.gate import check_results
-from sepbench.results.leaderboard import example_values
 from sepbench.results.target import Results
 from sepbench.suites.model import Suite
 
@@ -135,11 +134,11 @@ def test_papers_of_other_metrics_name_them_and_share_footnotes() -> None:
 def test_seconds_of_other_machines_carry_a_letter() -> None:
     frame = SyntheticRun({"nmf": 16.0, "ica": 13.0}, n=5).frame()
     (alike,) = task_tables(frame, None)
-    assert [line.seconds for line in alike.lines] == ["0.25", "0.25"]
+    assert [line.extras[-1] for line in alike.lines] == ["0.25", "0.25"]
     assert "seconds on cpu:Test CPU:2threads:float32" in alike.footnotes
     frame.loc[frame["method"] == "ica", "timing_group"] = "cuda:H200:float32"
     (mixed,) = task_tables(frame, None)
-    assert {line.method: line.seconds for line in mixed.lines} == {"nmf": "0.25 a", "ica": "0.25 b"}
+    assert {line.method: line.extras[-1] for line in mixed.lines} == {"nmf": "0.25 a", "ica": "0.25 b"}
     assert "b: seconds on cuda:H200:float32, compare only with the same letter" in mixed.footnotes
 
 
@@ -218,7 +217,7 @@ def test_rows_without_an_interval() -> None:
 @pytest.mark.parametrize("width", [80, 120])
 def test_a_gate_report_is_whole_at_any_width(width: int) -> None:
     old, new = SyntheticRun(METHODS, n=10), SyntheticRun(METHODS, n=10).shift("nmf", "psnr", -1.0).drop_method("ica")
-    report = check_results(*(Results(name, run.frame(), run.suite, example_values(run.scores)) for name, run in (("new", new), ("old", old))))
+    report = check_results(*(Results(name, run.frame(), run.suite, run.values()) for name, run in (("new", new), ("old", old))))
     out = io.StringIO()
     render_gate(report, "new", "old", Console(file=out, width=width))
     *table, verdict = out.getvalue().splitlines()
