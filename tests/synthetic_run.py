@@ -182,10 +182,10 @@ class SyntheticRun:
                 store.write_cell(task, method, cell)
                 rows = self.scores[(self.scores["task"] == task) & (self.scores["method"] == method)]
                 if len(rows):
-                    store.write_scores(Shard(task, method, 0, 0, self.record["tasks"][task]["n_planned"]), self._shard(rows))
+                    store.write_scores(Shard(task, method, 0, 0, self.record["tasks"][task]["n_planned"]), self.as_shard(rows))
         return str(folder)
 
-    def _shard(self, rows: pd.DataFrame) -> ShardScores:
+    def as_shard(self, rows: pd.DataFrame) -> ShardScores:
         metrics, errors = list(dict.fromkeys(rows["metric"])), ["", *(text for text in dict.fromkeys(rows["error"]) if text)]
         return ShardScores(
             example=rows["example"].to_numpy(np.int64),

@@ -111,8 +111,10 @@ def of_record(record: Record, key: str, default: Any = None) -> Any:
 
 
 def _seconds_per_mixture(facts: Facts) -> float:
-    separated = of_record(facts["cell"], "n_separated") or 0
-    return float(facts["cell"]["separate_seconds"]) / separated if separated else math.nan
+    separated, seconds = of_record(facts["cell"], "n_separated") or 0, of_record(facts["cell"], "separate_seconds")
+    if separated and seconds is None:
+        raise KeyError("separate_seconds")
+    return float(seconds) / separated if separated else math.nan
 
 
 def _timing_group(facts: Facts) -> str:
