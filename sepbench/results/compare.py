@@ -102,7 +102,7 @@ def pair_up(a: MetricValues, b: MetricValues) -> Pairs:
 
 def differences(pairs: Iterable[Pairs]) -> list[PairedDifference]:
     """The paired difference a - b of each. They are taken one at a time, so that they may be made as they are wanted."""
-    return reduce_together(((pair.examples, pair.a, pair.b) for pair in pairs), paired_differences)
+    return reduce_together(((pair.a, pair.b) for pair in pairs), paired_differences)
 
 
 def check_comparable(a: pd.DataFrame, b: pd.DataFrame, label_a: str, label_b: str) -> list[str]:

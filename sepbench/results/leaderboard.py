@@ -118,7 +118,7 @@ def _statistics(values: Values, run: Record, cells: Cells, task: str) -> _Found:
     """Statistics and number of failed examples of every (method, metric) of a task that has any example."""
     seen: dict[tuple[str, str], _Seen] = {}
 
-    def columns_of_values() -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]]:
+    def columns_of_values() -> Iterator[tuple[npt.NDArray[np.float64]]]:
         for method in run["methods"]:
             n_expected = _n_expected(_facts(run, cells.get((task, method), {}), task, method))
             for metric, of_metric in values.cell(task, method).items():
@@ -126,7 +126,7 @@ def _statistics(values: Values, run: Record, cells: Cells, task: str) -> _Found:
                     raise SepbenchError(f"the scores of task {task} do not fit the plan in run.json; run again into a new folder")
                 scored = of_metric.scored
                 seen[method, metric] = _Seen(len(scored), int((~scored).sum()), of_metric.n_sources)
-                yield of_metric.examples[scored], of_metric.values[scored]
+                yield (of_metric.values[scored],)
 
     summaries = reduce_together(columns_of_values(), summarise)
     most = {metric: max(cell.n_sources for (_, other), cell in seen.items() if other == metric) for _, metric in seen}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from statistics import NormalDist
@@ -179,27 +178,27 @@ def paired_differences(a: Floats, b: Floats) -> list[PairedDifference]:
     return [PairedDifference(n, *(float(column[i]) for column in (mean, low, high, above, below))) for i in range(m)]
 
 
-def reduce_together(columns: Iterable[tuple[npt.NDArray[np.int64], *tuple[Floats, ...]]], reduce: Callable[..., list[T]]) -> list[T]:
-    """Reduce many columns, those over the same examples together: they share their resamples, whose drawing is the expensive part.
+def reduce_together(columns: Iterable[tuple[Floats, ...]], reduce: Callable[..., list[T]]) -> list[T]:
+    """Reduce many columns, those of equal length together: the resamples depend on the length alone, and their drawing is the expensive part.
 
     Columns too long to be resampled are reduced one by one as they come, so that no more than one of them is held.
 
     Args:
-        columns: of each the examples ``(n,)`` and what ``reduce`` takes: finite values ``(n,)`` for ``summarise``, two of them for
-            ``paired_differences``.
+        columns: of each what ``reduce`` takes: finite values ``(n,)`` for ``summarise``, two of them for ``paired_differences``.
         reduce: takes ``(n, m)`` arrays and returns m results.
 
     Returns:
         One result per column, in their order.
     """
     found: dict[int, T] = {}
-    bundles: dict[bytes, list[tuple[int, tuple[Floats, ...]]]] = {}
-    for number, (examples, *sides) in enumerate(columns):
-        if len(examples) > BOOTSTRAP_MAX:
+    alike: dict[int, list[tuple[int, tuple[Floats, ...]]]] = {}
+    for number, sides in enumerate(columns):
+        n = len(sides[0])
+        if n > BOOTSTRAP_MAX:
             (found[number],) = reduce(*(side[:, None] for side in sides))
         else:
-            bundles.setdefault(hashlib.sha256(examples.tobytes()).digest(), []).append((number, tuple(sides)))
-    for bundle in bundles.values():
+            alike.setdefault(n, []).append((number, sides))
+    for bundle in alike.values():
         stacked = (np.stack(side, axis=1) for side in zip(*(sides for _, sides in bundle), strict=True))
         found |= dict(zip((number for number, _ in bundle), reduce(*stacked), strict=True))
     return [found[number] for number in range(len(found))]
