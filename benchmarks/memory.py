@@ -62,6 +62,7 @@ def child(suite_path: Path, method: str, out: Path) -> None:
     """Run the suite in this process and print the peaks as JSON."""
     from sepbench.results.leaderboard import build_leaderboard
     from sepbench.results.store import RunStore
+    from sepbench.results.values import Values
     from sepbench.run.execute import execute
     from sepbench.run.plan import make_plan
     from sepbench.run.provenance import run_record
@@ -77,7 +78,7 @@ def child(suite_path: Path, method: str, out: Path) -> None:
     with store.session(record):
         execute(plan, store)
         executed = resident_peak()
-        build_leaderboard(store.read_scores(), store.read_run(), store.read_cells(), suite)
+        build_leaderboard(Values.of_run(store), store.read_run(), store.read_cells(), suite)
     print(json.dumps({"imports": started, "execute": executed, "leaderboard": resident_peak()}))
 
 

@@ -8,10 +8,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from sepbench.results.columns import SCORE_COLUMNS
 from sepbench.results.leaderboard import build_leaderboard
+from sepbench.results.score_files import Rows
 from sepbench.results.store import RunStore
+from sepbench.results.values import CellValues, Values, reduce_cell
 from sepbench.run.plan import Shard
 from sepbench.run.provenance import FORMAT
 from sepbench.run.records import CellRecord, RunRecord
@@ -160,22 +163,38 @@ class SyntheticRun:
         self.cells = {key: cell for key, cell in self.cells.items() if key[1] != method}
         return self
 
+    def values(self) -> Values:
+        """The values of the scores as they are now."""
+        scores = self.scores
+
+        def read(task: str, method: str) -> CellValues:
+            rows = scores[(scores["task"] == task) & (scores["method"] == method)]
+            return reduce_cell(lambda: [Rows.of(pa.Table.from_pandas(rows, preserve_index=False))] if len(rows) else [], f"{task}, {method}")
+
+        return Values(read)
+
     def frame(self) -> pd.DataFrame:
-        return build_leaderboard(self.scores, self.record, self.cells, self.suite)
+        return build_leaderboard(self.values(), self.run_record(), self.cell_records(), self.suite)
+
+    def run_record(self) -> RunRecord:
+        return RunRecord.model_validate(self.record | {"format": FORMAT})
+
+    def cell_records(self) -> dict[tuple[str, str], CellRecord]:
+        return {key: CellRecord.model_validate(cell) for key, cell in self.cells.items()}
 
     def save(self, folder: Path) -> str:
         """Write it as a run's folder, and give its name as a user would."""
-        record = RunRecord.model_validate(self.record | {"format": FORMAT})
+        record = self.run_record()
         store = RunStore.create(folder, record)
         with store.session(record):
-            for (task, method), cell in self.cells.items():
-                store.write_cell(task, method, CellRecord.model_validate(cell))
+            for (task, method), cell in self.cell_records().items():
+                store.write_cell(task, method, cell)
                 rows = self.scores[(self.scores["task"] == task) & (self.scores["method"] == method)]
                 if len(rows):
-                    store.write_scores(Shard(task, method, 0, self.record["tasks"][task]["n_planned"]), self._shard(rows))
+                    store.write_scores(Shard(task, method, 0, self.record["tasks"][task]["n_planned"]), self.as_shard(rows))
         return str(folder)
 
-    def _shard(self, rows: pd.DataFrame) -> ShardScores:
+    def as_shard(self, rows: pd.DataFrame) -> ShardScores:
         metrics, errors = list(dict.fromkeys(rows["metric"])), ["", *(text for text in dict.fromkeys(rows["error"]) if text)]
         return ShardScores(
             example=rows["example"].to_numpy(np.int64),

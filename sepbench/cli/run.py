@@ -180,13 +180,13 @@ def finish(store: RunStore, suite: Suite, console: Console) -> None:
 
     from sepbench.report.table import render_leaderboard
     from sepbench.results.leaderboard import build_leaderboard, write_leaderboard
+    from sepbench.results.values import Values
 
-    run = store.read_run().mapping()
-    cells = {key: record.mapping() for key, record in store.read_cells().items()}
-    frame = build_leaderboard(store.read_scores(), run, cells, suite)
+    run, cells = store.read_run(), store.read_cells()
+    frame = build_leaderboard(Values.of_run(store), run, cells, suite)
     path = store.path / "leaderboard.csv"
     write_leaderboard(frame, path)
-    render_leaderboard(frame, suite, console, cells=cells, bounds={name: method["bound"] for name, method in run["methods"].items()})
+    render_leaderboard(frame, suite, console, cells=cells, bounds={name: method.bound for name, method in run.methods.items()})
     console.print(Text(f"leaderboard: {path}"), soft_wrap=True)
 
 

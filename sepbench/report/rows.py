@@ -11,6 +11,9 @@ import pandas as pd
 
 from sepbench.errors import SepbenchError
 from sepbench.registry import create_separator
+from sepbench.results import columns
+from sepbench.results.columns import Column, Shown
+from sepbench.run.records import CellRecord
 from sepbench.suites import NOT_FROZEN
 
 if TYPE_CHECKING:
@@ -18,7 +21,7 @@ if TYPE_CHECKING:
     from sepbench.suites.published import PublishedRow
 
 Record = Mapping[str, Any]
-Cells = Mapping[tuple[str, str], Mapping[str, Any]]
+Cells = Mapping[tuple[str, str], CellRecord]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +32,7 @@ class Line:
         rank: ``1``, ``2``, ...; or why the row has none: ``bound``, ``part`` (not all mixtures scored), ``failed``; empty for a paper's row.
         value: mean of the ranking metric with its interval; ``others``: means of the other metrics.
         published: the papers' numbers with their sources.
+        extras: what columns say that are shown by themselves (``columns.Shown``), such as the seconds.
         from_paper: a published method that has no row of ours.
     """
 
@@ -38,7 +42,7 @@ class Line:
     value: str
     others: tuple[str, ...]
     published: str
-    seconds: str
+    extras: tuple[str, ...]
     n: str
     from_paper: bool = False
 
@@ -51,6 +55,7 @@ class TaskTable:
     subtitle: str
     value_head: str
     other_heads: tuple[str, ...]
+    extra_heads: tuple[str, ...]
     lines: tuple[Line, ...]
     footnotes: tuple[str, ...]
 
@@ -61,8 +66,8 @@ def task_tables(
     """Lay out a leaderboard.
 
     Args:
-        frame: columns of ``LEADERBOARD_COLUMNS``.
-        suite: adds the papers' rows, their notes and the frozen number of mixtures; None for a bare CSV.
+        frame: a leaderboard, see ``columns.COLUMNS``.
+        suite: adds the papers' numbers, their notes and the frozen number of mixtures; None for a bare CSV.
         metrics: show these only; the first one ranks. Default: all, ranked by the suite's ranking metric (without a suite: the first of the frame).
         cells: states of a run, for the notes on failed and unsupported methods.
         bounds: method -> ``lower``, ``upper`` or empty. Default: what the registered methods say of themselves.
@@ -105,12 +110,16 @@ class _Layout:
         self.first: dict[str, Record] = {}
         for (method, _), record in records.items():
             self.first.setdefault(method, record)
-        groups = dict.fromkeys(record["timing_group"] for record in self.first.values() if math.isfinite(record["seconds_per_mixture"]))
+        rows = self.first.values()
+        shown = ((column, column.shown) for column in columns.COLUMNS if column.shown is not None)
+        self.extras = [(column, how) for column, how in shown if how.always or any(_said(record[column.name]) for record in rows)]
+        timed = ((record, column, how) for column, how in self.extras if how.timing_group for record in rows)
+        groups = dict.fromkeys(_machine(record, how) for record, column, how in timed if _said(record[column.name]))
         self.timing = {group: chr(ord("a") + number) for number, group in enumerate(groups)}
+        self.stars: dict[str, None] = {}
         task_of_suite = suite.tasks.get(task) if suite is not None else None
         self.frozen = task_of_suite.n_examples if task_of_suite else max(record["n_expected"] for record in self.first.values())
-        papers = [row for row in suite.published if row.task == task and row.metric in metrics] if suite is not None else []
-        self.papers: Sequence[PublishedRow] = papers
+        self.papers: Sequence[PublishedRow] = [row for row in suite.published if row.task == task and row.metric in metrics] if suite is not None else []
         self.paper_notes: dict[str, int] = {}
 
     def table(self) -> TaskTable:
@@ -129,6 +138,7 @@ class _Layout:
             subtitle=subtitle,
             value_head=self.ranking,
             other_heads=tuple(self.others),
+            extra_heads=tuple(how.head for _, how in self.extras),
             lines=lines,
             footnotes=tuple(self._footnotes()),
         )
@@ -172,9 +182,6 @@ class _Layout:
 
     def _line(self, method: str, rank: str) -> Line:
         record, main = self.first[method], self.records.get((method, self.ranking))
-        seconds = "" if math.isnan(record["seconds_per_mixture"]) else f"{record['seconds_per_mixture']:.2g}"
-        if seconds and len(self.timing) > 1:
-            seconds += f" {self.timing[record['timing_group']]}"
         scored, expected = (main or record)["n_scored"], record["n_expected"]
         return Line(
             rank=rank,
@@ -183,25 +190,28 @@ class _Layout:
             value=_with_interval(main) if main else "",
             others=tuple(_mean(self.records.get((method, metric))) for metric in self.others),
             published=self._published(method),
-            seconds=seconds,
+            extras=tuple(self._extra(record, column, how) for column, how in self.extras),
             n=f"{scored:,}" if scored == expected else f"{scored:,}/{expected:,}",
         )
 
+    def _extra(self, record: Record, column: Column, how: Shown) -> str:
+        value = record[column.name]
+        if not _said(value):
+            return ""
+        text = str(value) if column.kind != "number" else f"{value:.2g}" if abs(value) < 100 else f"{value:,.0f}"
+        if how.flag and record[how.flag]:
+            self.stars.setdefault(f"* {how.head}: {how.flag_note}")
+            text += "*"
+        return f"{text} {self.timing[_machine(record, how)]}" if how.timing_group and len(self.timing) > 1 else text
+
     def _published(self, method: str) -> str:
-        """The papers' numbers beside a row of ours, from the leaderboard's own columns."""
-        notes = {row.metric: row.notes for row in self.papers if row.method == method}
-        stds = {row.metric: row.std for row in self.papers if row.method == method}
-        entries = []
-        for metric in (self.ranking, *self.others):
-            record = self.records.get((method, metric))
-            if record is not None and math.isfinite(record["published"]):
-                entries.append((metric, record["published"], stds.get(metric), record["published_source"], notes.get(metric, "")))
-        return self._papers_text(entries)
+        """The papers' numbers beside a row of ours."""
+        ours = {row.metric: row for row in reversed(self.papers) if row.method == method and (method, row.metric) in self.records}
+        return self._papers_text([ours[metric] for metric in (self.ranking, *self.others) if metric in ours])
 
     def _paper_lines(self) -> Iterator[Line]:
         """Published methods without a row of ours, best first within each metric."""
-        shown = {key for key, record in self.records.items() if math.isfinite(record["published"])}
-        missing = [row for row in self.papers if not row.method or (row.method, row.metric) not in shown]
+        missing = [row for row in self.papers if (row.method, row.metric) not in self.records]
         grouped: dict[tuple[str, str], list[PublishedRow]] = {}
         for row in sorted(missing, key=lambda row: (self.ranking, *self.others).index(row.metric)):
             grouped.setdefault((row.title, row.source), []).append(row)
@@ -212,18 +222,19 @@ class _Layout:
             return (self.ranking, *self.others).index(head.metric), -head.value if directions.get(head.metric, True) else head.value
 
         for rows in sorted(grouped.values(), key=order):
-            text = self._papers_text([(row.metric, row.value, row.std, row.source, row.notes) for row in rows])
-            yield Line("", rows[0].title, "", "", ("",) * len(self.others), text, "", "", from_paper=True)
+            extras = ("",) * len(self.extras)
+            yield Line("", rows[0].title, "", "", ("",) * len(self.others), self._papers_text(rows), extras, "", from_paper=True)
 
-    def _papers_text(self, entries: Sequence[tuple[str, float, float | None, str, str]]) -> str:
+    def _papers_text(self, rows: Sequence[PublishedRow]) -> str:
         """``24.1, ssim 0.86 NES Table 1 (2,3)``: numbers of one source together, the ranking metric's without its name."""
         texts = []
-        for source in dict.fromkeys(entry[3] for entry in entries):
+        for source in dict.fromkeys(row.source for row in rows):
             numbers: list[str] = []
             marks: set[int] = set()
-            for metric, value, std, _, note in (entry for entry in entries if entry[3] == source):
-                numbers.append(("" if metric == self.ranking else f"{metric} ") + repr(float(value)) + (f" +-{std:g}" if std is not None else ""))
-                for part in filter(None, note.split("; ")):  # one footnote per remark: papers' rows share most of them
+            for row in (row for row in rows if row.source == source):
+                name, spread = "" if row.metric == self.ranking else f"{row.metric} ", f" +-{row.std:g}" if row.std is not None else ""
+                numbers.append(f"{name}{row.value!r}{spread}")
+                for part in filter(None, row.notes.split("; ")):  # one footnote per remark: papers' rows share most of them
                     marks.add(self.paper_notes.setdefault(part, len(self.paper_notes) + 1))
             texts.append(f"{', '.join(numbers)} {source}" + (f" ({','.join(map(str, sorted(marks)))})" if marks else ""))
         return "; ".join(texts)
@@ -233,18 +244,20 @@ class _Layout:
             yield f"seconds on {next(iter(self.timing))}"
         for group, letter in self.timing.items() if len(self.timing) > 1 else ():
             yield f"{letter}: seconds on {group}, compare only with the same letter"
+        yield from self.stars
         for method, record in self.first.items():
             yield from self._method_notes(method, record)
         for (task, method), cell in self.cells.items():
-            if task == self.task and cell.get("note"):
-                yield f"{method}{' does not take this task' if cell.get('state') == 'unsupported' else ''}: {cell['note']}"
+            note = cell.note if task == self.task else ""
+            if note:
+                yield f"{method}{' does not take this task' if cell.state == 'unsupported' else ''}: {note}"
         for note, number in self.paper_notes.items():
             yield f"({number}) {note}"
 
     def _method_notes(self, method: str, record: Record) -> Iterator[str]:
         main = self.records.get((method, self.ranking), record)
         if main["n_scored"] < main["n_expected"]:
-            error = str(self.cells.get((self.task, method), {}).get("error") or "")
+            error = self.cells.get((self.task, method), CellRecord()).error
             missing = main["n_expected"] - main["n_scored"] - main["n_failed"]
             parts = [f"{main['n_failed']:,} failed"] * bool(main["n_failed"]) + [f"{missing:,} not reached"] * (missing > 0)
             yield f"{method}: {main['n_scored']:,} of {main['n_expected']:,} mixtures scored, {', '.join(parts)}" + (f" ({error})" if error else "")
@@ -254,6 +267,16 @@ class _Layout:
             yield f"{method}: {record['samples']} samples per mixture"
         if record["budget"] == "quick" and any(other["budget"] != "quick" for other in self.first.values()):
             yield f"{method}: quick budget"
+
+
+def _said(value: Any) -> bool:
+    """Whether a row has a value in a column."""
+    return not (value is False or value == "" or (isinstance(value, float) and math.isnan(value)))
+
+
+def _machine(record: Record, how: Shown) -> str:
+    """On which machine a row's seconds were measured."""
+    return str(record[how.timing_group] or record["timing_group"])
 
 
 def number_format(unit: str, size: float) -> Callable[[float], str]:

@@ -89,7 +89,8 @@ def _draw(table: TaskTable, others: Sequence[int], *, main: bool, extra: bool) -
     columns += [(f"other {number}", table.other_heads[number].replace("_", "_\n", 1), "right", 0) for number in others]
     has_papers = main and any(line.published for line in table.lines)
     columns += [("published", "published", "left", len("14.8 BASIS Table 2"))] if has_papers else []
-    columns += [("seconds", "s/mixture", "right", 0), ("n", "n", "right", 0)] if extra else []
+    columns += [(f"extra {number}", head, "right", 0) for number, head in enumerate(table.extra_heads)] if extra else []
+    columns += [("n", "n", "right", 0)] if extra else []
     ours = [line for line in table.lines if not line.from_paper]
     papers = [line for line in table.lines if line.from_paper] if main else []
     for key, head, justify, narrowest in columns:
@@ -108,6 +109,8 @@ def _draw(table: TaskTable, others: Sequence[int], *, main: bool, extra: bool) -
 def _cell(line: Line, key: str) -> str:
     if key.startswith("other "):
         return line.others[int(key.removeprefix("other "))]
+    if key.startswith("extra "):
+        return line.extras[int(key.removeprefix("extra "))]
     return str(getattr(line, key))
 
 
@@ -117,9 +120,9 @@ def markdown_leaderboard(
     """The same tables as GitHub Markdown."""
     parts = []
     for table in task_tables(frame, suite, metrics=metrics, cells=cells, bounds=bounds):
-        heads = ["rank", "method", "supervision", table.value_head, *table.other_heads, "published", "s/mixture", "n"]
-        rows = [[line.rank, line.method, line.supervision, line.value, *line.others, line.published, line.seconds, line.n] for line in table.lines]
-        aligned = ["---:", "---", "---", "---", *["---:"] * len(table.other_heads), "---", "---:", "---:"]
+        heads = ["rank", "method", "supervision", table.value_head, *table.other_heads, "published", *table.extra_heads, "n"]
+        rows = [[line.rank, line.method, line.supervision, line.value, *line.others, line.published, *line.extras, line.n] for line in table.lines]
+        aligned = ["---:", "---", "---", "---", *["---:"] * len(table.other_heads), "---", *["---:"] * len(table.extra_heads), "---:"]
         lines = [f"### {table.title}", "", table.subtitle, ""]
         lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in (heads, aligned, *rows)]
         lines += ["", *(f"- {note}" for note in table.footnotes)] if table.footnotes else []

@@ -1,59 +1,181 @@
-"""Columns and file names of a run's folder: the one place that says what a result looks like.
+"""Columns of scores, and the one table of a leaderboard's columns: what a result looks like is said here only.
 
-::
+The files of a run's folder stand in ``layout.py``.
 
-    RUN/
-      run.json                                     provenance, see ``run/provenance.py``
-      cells/<task>--<method>.json                  state of one (task, method): fit seconds, peak memory, notes, errors
-      estimates/<task>--<method>--<shard>.safetensors   ``estimates`` (n, K, ...) float32, ``example_ids`` (n,) int64, ``seconds`` (n,) float64
-                                                   (``estimates`` (n, N, K, ...) where the suite scores N posterior draws)
-      scores/<task>--<method>--<shard>.parquet     one row per (example, source, metric)
-      leaderboard.csv                              one row per (task, method, metric)
+A new column of leaderboards is one new entry in ``COLUMNS``, with a ``default`` for the files that lack it. Writing, reading, merging, the gate
+and the tables follow it; so does ``leaderboard.py``, which asks each column where its value comes from.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from sepbench.run.provenance import commit
+from sepbench.run.records import CellRecord, MethodRecord, RunRecord, SuiteRecord, TaskRecord
+
 SCORE_COLUMNS = ("suite", "task", "method", "example", "source", "metric", "value", "seconds", "error")
 """``source`` is -1 for metrics of a whole mixture and for failed examples; ``value`` is NaN and ``error`` one line where an example failed."""
 
-LEADERBOARD_COLUMNS = (
-    "suite",
-    "suite_version",
-    "task",
-    "task_digest",
-    "method",
-    "method_version",
-    "weights_sha256",
-    "supervision",
-    "metric",
-    "unit",
-    "higher_is_better",
-    "mean",
-    "std",
-    "median",
-    "ci_low",
-    "ci_high",
-    "n_expected",
-    "n_scored",
-    "n_failed",
-    "samples",
-    "seconds_per_mixture",
-    "timing_group",
-    "peak_mb",
-    "device",
-    "budget",
-    "seed",
-    "published",
-    "published_source",
-    "sepbench_version",
-    "git_sha",
-    "command",
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a row is made of.
+
+    Attributes:
+        run: ``run.json``; ``suite``, ``task`` and ``method`` are parts of it.
+        cell: the cell's record, an empty one if the cell was not reached.
+        row: the row's names, its metric's unit and direction, and its statistics.
+    """
+
+    run: RunRecord
+    suite: SuiteRecord
+    task: TaskRecord
+    method: MethodRecord
+    cell: CellRecord
+    row: Mapping[str, Any]
+
+    def find(self, path: str) -> Any:
+        """The value at ``record.key``; None where the record has none."""
+        record, _, key = path.partition(".")
+        return self.row.get(key) if record == "row" else getattr(getattr(self, record), key, None)
+
+
+Kind = Literal["text", "integer", "number", "flag"]
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """How tables show a column by itself, right of the metrics, where a row of the table has a value.
+
+    Attributes:
+        head: the column's head.
+        always: shown also where no row has a value.
+        timing_group: the column that names the machine whose seconds these are, ``timing_group`` where it is empty; seconds of different
+            machines carry different letters.
+        flag: a column of kind ``flag`` whose true rows carry a star, and ``flag_note``, the footnote that explains it.
+    """
+
+    head: str
+    always: bool = False
+    timing_group: str = ""
+    flag: str = ""
+    flag_note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of leaderboards.
+
+    Attributes:
+        name: its head in the file.
+        kind: text; integer; number (float64, six significant digits, NaN where empty); flag (``true`` or ``false``).
+        source: where the value comes from: ``"cell.samples"`` is the entry ``samples`` of the cell's record; of several entries the first with a
+            value counts; or a function of the ``Facts``.
+        default: the value of rows in files and of cells that lack the column; None: every file has it.
+        empty: whether there may be no value: NaN, or an empty text.
+        key: part of a row's identity.
+        one_per: ``file`` or ``task``: all rows of a file, or of a task, have the same value, else they must not share a table.
+        gate: ``agree``: rows with other values are not comparable; ``note``: another value is only mentioned. ``word``: what messages call it.
+        shown: how tables show it; None: not by a column of its own.
+    """
+
+    name: str
+    kind: Kind
+    source: str | tuple[str, ...] | Callable[[Facts], Any]
+    default: Any = None
+    empty: bool = False
+    key: bool = False
+    one_per: Literal["", "file", "task"] = ""
+    gate: Literal["", "agree", "note"] = ""
+    word: str = ""
+    shown: Shown | None = None
+
+    @property
+    def nothing(self) -> Any:
+        """What stands where there is no value."""
+        return {"text": "", "number": math.nan}.get(self.kind) if self.default is None else self.default
+
+    def value(self, facts: Facts) -> Any:
+        """The column's value of a row."""
+        if callable(self.source):
+            return self.source(facts)
+        found = (facts.find(path) for path in ((self.source,) if isinstance(self.source, str) else self.source))
+        return next((value for value in found if value not in (None, "")), self.nothing)
+
+
+def _seconds_per_mixture(facts: Facts) -> float:
+    cell = facts.cell
+    return cell.separate_seconds / cell.n_separated if cell.n_separated else math.nan
+
+
+def _timing_group(facts: Facts) -> str:
+    """The group of the run, or of the workers where theirs is another, with a method's own ``precision`` in place of the session's, and the workers."""
+    group, own = facts.cell.timing_group or facts.run.timing_group, facts.method.settings.get("precision", "float32")
+    group = group if own == "float32" else f"{group.rpartition(':')[0]}:{own}"
+    return f"{group}:{facts.cell.workers}workers" if facts.cell.workers > 1 else group
+
+
+def _git_sha(facts: Facts) -> str:
+    return facts.cell.git_sha or commit(facts.run.environment)
+
+
+COLUMNS: tuple[Column, ...] = (
+    Column("suite", "text", "suite.name", key=True, one_per="file"),
+    Column("suite_version", "integer", "suite.version", one_per="file", gate="agree", word="suite version"),
+    Column("task", "text", "row.task", key=True),
+    Column("task_digest", "text", "task.digest", empty=True, one_per="task", gate="agree", word="task digest"),
+    Column("method", "text", "row.method", key=True),
+    Column("method_version", "text", "method.version", empty=True, gate="note", word="version"),
+    Column("weights_sha256", "text", "cell.weights_sha256", default="", empty=True, gate="note", word="weights"),
+    Column("supervision", "text", ("cell.supervision", "method.supervision"), empty=True, gate="agree", word="supervision"),
+    Column("metric", "text", "row.metric", key=True),
+    Column("unit", "text", "row.unit", empty=True, gate="agree", word="unit"),
+    Column("higher_is_better", "flag", "row.higher_is_better", gate="agree", word="direction"),
+    Column("mean", "number", "row.mean", empty=True),
+    Column("std", "number", "row.std", empty=True),
+    Column("median", "number", "row.median", empty=True),
+    Column("ci_low", "number", "row.ci_low", empty=True),
+    Column("ci_high", "number", "row.ci_high", empty=True),
+    Column("n_expected", "integer", lambda facts: facts.cell.n_planned or facts.task.n_planned, gate="agree", word="planned examples"),
+    Column("n_scored", "integer", "row.n_scored"),
+    Column("n_failed", "integer", "row.n_failed"),
+    Column("samples", "integer", "cell.samples", gate="note", word="samples"),
+    Column(
+        "fit_seconds",
+        "number",
+        "cell.fit_seconds",
+        default=math.nan,
+        empty=True,
+        shown=Shown("s/fit", False, "fit_timing_group", "fit_cached", "not fitted again but loaded from the cache; the seconds are those of the fit"),
+    ),
+    Column("fit_cached", "flag", "cell.fit_cached", default=False),
+    Column("fit_timing_group", "text", "cell.fit_timing_group", default="", empty=True),
+    Column("seconds_per_mixture", "number", _seconds_per_mixture, empty=True, shown=Shown("s/mixture", True, "timing_group")),
+    Column("timing_group", "text", _timing_group, empty=True),
+    Column("peak_mb", "number", "cell.peak_mb", empty=True),
+    Column("device", "text", "run.device", empty=True, gate="note", word="device"),
+    Column("budget", "text", "run.budget", empty=True, gate="agree", word="budget"),
+    Column("seed", "integer", "run.seed", gate="agree", word="seed"),
+    Column("sepbench_version", "text", "run.sepbench_version", empty=True),
+    Column("git_sha", "text", _git_sha, empty=True),
+    Column("command", "text", ("cell.command", "run.command"), empty=True),
 )
 
-ADDED_COLUMNS = ("weights_sha256",)
-"""Columns that leaderboards of earlier versions lack; read as empty."""
+RETIRED = ("published", "published_source")
+"""Columns of leaderboards of earlier versions that are read over. Published numbers are joined when a table is drawn, see ``report/rows.py``."""
 
-CELL_STATES = ("done", "failed", "unsupported", "partial")
+
+def column_names() -> tuple[str, ...]:
+    """The head of a leaderboard that this version writes."""
+    return tuple(column.name for column in COLUMNS)
+
+
+def key_names() -> tuple[str, ...]:
+    """The columns that tell a row from all others."""
+    return tuple(column.name for column in COLUMNS if column.key)
 
 
 def cell_key(task: str, method: str) -> str:

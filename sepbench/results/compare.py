@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,8 +12,10 @@ import pandas as pd
 
 from sepbench.errors import SepbenchError
 from sepbench.registry import nearest
-from sepbench.results.statistics import PairedDifference, paired_differences
+from sepbench.results import columns
+from sepbench.results.statistics import PairedDifference, paired_differences, reduce_together
 from sepbench.results.target import Results, open_results
+from sepbench.results.values import MetricValues
 
 COMPARE_COLUMNS = (
     "task",
@@ -69,7 +71,7 @@ def open_side(target: str) -> Side:
     run, method = target, ""
     if not Path(target).exists() and ":" in target:
         run, _, method = target.rpartition(":")
-    results = open_results(run)
+    results = open_results(run, statistics=False)
     if results.values is None:
         raise SepbenchError(f"{run} has no per-example scores to pair; name the folder of a run")
     known = list(dict.fromkeys(results.frame["method"]))
@@ -87,31 +89,20 @@ class Pairs:
     b: Floats
 
 
-def pair_up(a: pd.DataFrame, b: pd.DataFrame) -> Pairs:
-    """Match two sides by example.
-
-    Args:
-        a, b: columns ``example`` (unique) and ``value`` (NaN where failed).
-    """
-    both = a[["example", "value"]].merge(b[["example", "value"]], on="example", suffixes=("_a", "_b")).dropna().sort_values("example")
-    return Pairs(both["example"].to_numpy(np.int64), both["value_a"].to_numpy(np.float64), both["value_b"].to_numpy(np.float64))
-
-
-def difference_of_each(pairs: Sequence[Pairs]) -> list[PairedDifference]:
-    """The paired difference a - b of each; those over the same examples share their resamples, whose drawing is the expensive part."""
-    bundles: dict[bytes, list[int]] = {}
-    for number, pair in enumerate(pairs):
-        bundles.setdefault(pair.examples.tobytes(), []).append(number)
-    found: dict[int, PairedDifference] = {}
-    for numbers in bundles.values():
-        a, b = (np.stack([getattr(pairs[number], side) for number in numbers], axis=1) for side in ("a", "b"))
-        found |= dict(zip(numbers, paired_differences(a, b), strict=True))
-    return [found[number] for number in range(len(pairs))]
+def pair_up(a: MetricValues, b: MetricValues) -> Pairs:
+    """Match two sides by example; examples that either side lacks or failed on are left out."""
+    if np.array_equal(a.examples, b.examples):
+        examples, values_a, values_b = a.examples, a.values, b.values
+    else:
+        examples, rows_a, rows_b = np.intersect1d(a.examples, b.examples, assume_unique=True, return_indices=True)
+        values_a, values_b = a.values[rows_a], b.values[rows_b]
+    both = np.isfinite(values_a) & np.isfinite(values_b)
+    return Pairs(examples[both], values_a[both], values_b[both])
 
 
-def select(values: pd.DataFrame, task: str, method: str, metric: str) -> pd.DataFrame:
-    """Rows of ``example_values`` of one (task, method, metric)."""
-    return values[(values["task"] == task) & (values["method"] == method) & (values["metric"] == metric)]
+def differences(pairs: Iterable[Pairs]) -> list[PairedDifference]:
+    """The paired difference a - b of each. They are taken one at a time, so that they may be made as they are wanted."""
+    return reduce_together(((pair.a, pair.b) for pair in pairs), paired_differences)
 
 
 def check_comparable(a: pd.DataFrame, b: pd.DataFrame, label_a: str, label_b: str) -> list[str]:
@@ -120,7 +111,7 @@ def check_comparable(a: pd.DataFrame, b: pd.DataFrame, label_a: str, label_b: st
     Raises:
         SepbenchError: other suites, other suite versions, no common task, or a common task with other mixtures.
     """
-    for column, what in (("suite", "suite"), ("suite_version", "suite version")):
+    for column, what in ((column.name, column.word or column.name) for column in columns.COLUMNS if column.one_per == "file"):
         kinds_a, kinds_b = (", ".join(map(str, dict.fromkeys(frame[column]))) for frame in (a, b))
         if kinds_a != kinds_b:
             raise SepbenchError(f"not comparable: {label_a} is of {what} {kinds_a or 'none'}, {label_b} of {kinds_b or 'none'}")
@@ -179,25 +170,50 @@ def compare_sides(a: Side, b: Side, metrics: Sequence[str] = ()) -> pd.DataFrame
     for metric in metrics:
         if metric not in infos:
             raise nearest(metric, list(infos), "metric (of both sides)")
-    keys, pairs, failed = [], [], []
-    for task in tasks:
-        for method_a, method_b in method_pairs(a, b):
-            for metric in metrics or [a.results.ranking_metric]:
-                side_a, side_b = select(values_a, task, method_a, metric), select(values_b, task, method_b, metric)
-                if len(side_a) and len(side_b):  # else one of the methods does not take this task
-                    keys.append((task, metric, *infos[metric], method_a, method_b))
-                    pairs.append(pair_up(side_a, side_b))
-                    failed.append((int(side_a["value"].isna().sum()), int(side_b["value"].isna().sum())))
-    if not keys:
+    heads: list[_Head] = []
+
+    def pairs() -> Iterator[Pairs]:
+        for task in tasks:
+            for method_a, method_b in method_pairs(a, b):
+                for metric in metrics or [a.results.ranking_metric]:
+                    side_a, side_b = values_a.of(task, method_a, metric), values_b.of(task, method_b, metric)
+                    if len(side_a) and len(side_b):  # else one of the methods does not take this task
+                        pair = pair_up(side_a, side_b)
+                        means = (float(pair.a.mean()), float(pair.b.mean())) if len(pair.examples) else (np.nan, np.nan)
+                        failed = (int((~side_a.scored).sum()), int((~side_b.scored).sum()))
+                        heads.append(_Head(task, metric, *infos[metric], method_a, method_b, *means, *failed))
+                        yield pair
+
+    rows = [head.row(paired) for paired, head in zip(differences(pairs()), heads, strict=True)]  # made in this order: differences first
+    if not rows:
         raise SepbenchError(f"{a.label} and {b.label} have no scores in common")
-    rows = [(*key, *_row(pair, paired, key[3]), *lost) for key, pair, paired, lost in zip(keys, pairs, difference_of_each(pairs), failed, strict=True)]
     return pd.DataFrame(rows, columns=list(COMPARE_COLUMNS))
 
 
-def _row(pairs: Pairs, paired: PairedDifference, higher: bool) -> tuple[float | str, ...]:
-    shares = (paired.share_a_higher, paired.share_b_higher) if higher else (paired.share_b_higher, paired.share_a_higher)
-    mean_a, mean_b = (float(side.mean()) if paired.n else np.nan for side in (pairs.a, pairs.b))
-    return (paired.n, mean_a, mean_b, paired.mean, paired.ci_low, paired.ci_high, *shares, verdict(paired, higher, max(abs(mean_a), abs(mean_b))))
+@dataclass(frozen=True, slots=True)
+class _Head:
+    """What a row of a comparison says apart from the difference."""
+
+    task: str
+    metric: str
+    unit: str
+    higher_is_better: bool
+    method_a: str
+    method_b: str
+    mean_a: float
+    mean_b: float
+    failed_a: int
+    failed_b: int
+
+    def row(self, paired: PairedDifference) -> tuple[float | str, ...]:
+        shares = (paired.share_a_higher, paired.share_b_higher)
+        judged = verdict(paired, self.higher_is_better, max(abs(self.mean_a), abs(self.mean_b)))
+        return (
+            *(self.task, self.metric, self.unit, self.higher_is_better, self.method_a, self.method_b),
+            *(paired.n, self.mean_a, self.mean_b, paired.mean, paired.ci_low, paired.ci_high),
+            *(shares if self.higher_is_better else shares[::-1]),
+            *(judged, self.failed_a, self.failed_b),
+        )
 
 
 def verdict(paired: PairedDifference, higher_is_better: bool, scale: float) -> str:

@@ -1,7 +1,8 @@
 """The regression gate: do new results hold against old ones?
 
-Every row of OLD must be found in NEW with the same suite version, task digest, unit, supervision, seed, budget and number of planned
-examples, with a value, and with no fewer examples scored. Then, with differences oriented so that higher is better:
+Every row of OLD must be found in NEW with the same value in the columns that must agree (``columns.COLUMNS``: suite version, task digest, unit,
+supervision, seed, budget, number of planned examples ...), with a mean, and with no fewer examples scored. Then, with differences oriented so
+that higher is better:
 
 * where both sides have per-example scores (two run folders), a row is a regression if the upper end of the 95 % paired-bootstrap interval
   of new - old lies below ``-tolerance``;
@@ -20,8 +21,9 @@ from typing import Any, Literal
 
 from sepbench.errors import SepbenchError
 from sepbench.registry import nearest
-from sepbench.results.compare import difference_of_each, pair_up, select
-from sepbench.results.leaderboard_file import KEY
+from sepbench.results import columns
+from sepbench.results.columns import key_names
+from sepbench.results.compare import differences, pair_up
 from sepbench.results.statistics import PairedDifference
 from sepbench.results.target import Results
 
@@ -32,18 +34,6 @@ TOLERANCES: Mapping[str, float] = {"dB": 0.01, "1": 0.001}
 """Default tolerance per unit."""
 OTHER_TOLERANCE = 0.001
 """Default tolerance for any other unit."""
-
-_MUST_AGREE = {
-    "suite_version": "suite version",
-    "task_digest": "task digest",
-    "unit": "unit",
-    "higher_is_better": "direction",
-    "supervision": "supervision",
-    "seed": "seed",
-    "budget": "budget",
-    "n_expected": "planned examples",
-}
-_WORTH_A_NOTE = {"method_version": "version", "weights_sha256": "weights", "samples": "samples", "device": "device"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +141,7 @@ _Record = Mapping[str, Any]
 
 
 def _by_key(results: Results) -> dict[_Key, _Record]:
-    return {tuple(record[name] for name in KEY): record for record in results.frame.to_dict("records")}  # type: ignore[misc]
+    return {tuple(record[name] for name in key_names()): record for record in results.frame.to_dict("records")}  # type: ignore[misc]
 
 
 def _row(key: _Key, status: Status, new: _Record | None, old: _Record | None, **more: Any) -> GateRow:
@@ -163,8 +153,9 @@ def _pairs(keys: Sequence[_Key], new: Results, old: Results) -> dict[_Key, Paire
     """Paired differences new - old where both sides have per-example scores."""
     if new.values is None or old.values is None:
         return {}
-    pairs = [pair_up(select(new.values, *key[1:]), select(old.values, *key[1:])) for key in keys]
-    return dict(zip(keys, difference_of_each(pairs), strict=True))
+    values_new, values_old = new.values, old.values
+    keys = sorted(keys)  # the metrics of a cell one after another: it is read once
+    return dict(zip(keys, differences(pair_up(values_new.of(*key[1:]), values_old.of(*key[1:])) for key in keys), strict=True))
 
 
 def _finding(key: _Key, new: _Record | None, old: _Record, obstacle: str, paired: PairedDifference | None, tolerance: float) -> GateRow:
@@ -194,9 +185,9 @@ def _obstacle(new: _Record | None, old: _Record) -> str:
     """Why two rows cannot be compared; empty if they can."""
     if new is None:
         return "missing in NEW"
-    for column, what in _MUST_AGREE.items():
-        if new[column] != old[column]:
-            return f"{what} {_brief(old[column])} in OLD, {_brief(new[column])} in NEW"
+    other = next(_differences(new, old, "agree"), "")
+    if other:
+        return other
     if not math.isfinite(new["mean"]):
         return "no value (NaN) in NEW"
     if new["n_scored"] < old["n_scored"]:
@@ -209,9 +200,20 @@ def _brief(value: object) -> str:
     return (text if len(text) <= 16 else text[:12] + "...") or "none"
 
 
+def _differences(new: _Record, old: _Record, gate: Literal["agree", "note"]) -> Iterator[str]:
+    """Columns that must agree and do not, or that have two values of which the difference is worth a note."""
+    for column in columns.COLUMNS:
+        a, b = old[column.name], new[column.name]
+        empty = _is_empty(a) + _is_empty(b)
+        if column.gate == gate and a != b and empty < (2 if gate == "agree" else 1):
+            yield f"{column.word} {_brief(a)} in OLD, {_brief(b)} in NEW"
+
+
+def _is_empty(value: object) -> bool:
+    return value == "" or (isinstance(value, float) and math.isnan(value))
+
+
 def _notes(rows_new: Mapping[_Key, _Record], rows_old: Mapping[_Key, _Record]) -> Iterator[str]:
     for key, old in rows_old.items():
         new = rows_new.get(key)
-        for column, what in _WORTH_A_NOTE.items():
-            if new is not None and new[column] != old[column] and "" not in (new[column], old[column]):
-                yield f"{old['method']}: {what} {_brief(old[column])} in OLD, {_brief(new[column])} in NEW"
+        yield from (f"{old['method']}: {difference}" for difference in (_differences(new, old, "note") if new is not None else ()))

@@ -7,58 +7,58 @@ booleans are ``true`` and ``false``. Writing what was read gives the same bytes.
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import io
 import math
-import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from sepbench import __version__
 from sepbench.errors import SepbenchError
-from sepbench.results.columns import ADDED_COLUMNS, LEADERBOARD_COLUMNS
+from sepbench.files import write_atomically
+from sepbench.results import columns
+from sepbench.results.columns import Column, Kind, column_names, key_names
 
-KEY = ("suite", "task", "method", "metric")
-
-_INTEGERS = ("suite_version", "n_expected", "n_scored", "n_failed", "samples", "seed")
-_FLOATS = ("mean", "std", "median", "ci_low", "ci_high", "seconds_per_mixture", "peak_mb", "published")
-_BOOLEANS = ("higher_is_better",)
-_NEVER_EMPTY = ("suite", "task", "method", "metric")
+_TYPES: Mapping[Kind, Any] = {"text": object, "integer": np.int64, "number": np.float64, "flag": np.bool_}
+_READERS: Mapping[Kind, tuple[Callable[[str], Any], str]] = {
+    "text": (str, "text"),
+    "integer": (int, "a whole number"),
+    "number": (lambda text: float(text) if text else math.nan, "a number"),
+    "flag": ({"true": True, "false": False}.__getitem__, "true or false"),
+}
 
 
 def typed(frame: pd.DataFrame) -> pd.DataFrame:
-    """The columns of ``LEADERBOARD_COLUMNS`` in order with their types: int64, float64 (NaN where empty), bool, else str.
+    """The columns of leaderboards (``columns.COLUMNS``) in order with their types: int64, float64 (NaN where empty), bool, else str.
 
     Raises:
         ValueError: a column is missing, or a value is not of its column's type.
     """
-    missing = [column for column in LEADERBOARD_COLUMNS if column not in frame]
+    names = column_names()
+    missing = [name for name in names if name not in frame]
     if missing and len(frame):
         raise ValueError(f"columns are missing: {', '.join(missing)}")
-    frame = frame.reindex(columns=list(LEADERBOARD_COLUMNS)).reset_index(drop=True)
-    kinds: dict[str, Any] = dict.fromkeys(LEADERBOARD_COLUMNS, object)
-    kinds |= dict.fromkeys(_INTEGERS, np.int64) | dict.fromkeys(_FLOATS, np.float64) | dict.fromkeys(_BOOLEANS, np.bool_)
-    return frame.astype(kinds)
+    return frame.reindex(columns=list(names)).reset_index(drop=True).astype({column.name: _TYPES[column.kind] for column in columns.COLUMNS})
 
 
 def format_leaderboard(frame: pd.DataFrame) -> str:
     """The CSV text of a leaderboard."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(LEADERBOARD_COLUMNS)
+    writer.writerow(column_names())
     for record in typed(frame).to_dict("records"):
-        writer.writerow([_field(str(column), record[column]) for column in LEADERBOARD_COLUMNS])
+        writer.writerow([_field(column.kind, record[column.name]) for column in columns.COLUMNS])
     return text.getvalue()
 
 
-def _field(column: str, value: Any) -> str:
-    if column in _FLOATS:
+def _field(kind: Kind, value: Any) -> str:
+    if kind == "number":
         return "" if math.isnan(value) else f"{value:.6g}"
-    if column in _BOOLEANS:
+    if kind == "flag":
         return "true" if value else "false"
     return str(value)
 
@@ -69,30 +69,24 @@ def write_leaderboard(frame: pd.DataFrame, path: Path | str) -> None:
     Raises:
         SepbenchError: the file cannot be written.
     """
-    path = Path(path)
-    text = format_leaderboard(frame)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    path, text = Path(path), format_leaderboard(frame)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("w", encoding="utf-8", newline="") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
+        write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8", newline=""))
     except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
         raise SepbenchError(f"cannot write the leaderboard {path}: {error.strerror or error}; choose another folder") from error
 
 
 def read_leaderboard(path: Path | str) -> pd.DataFrame:
-    """Read and check a leaderboard, also one of an earlier version, without ``ADDED_COLUMNS``.
+    """Read and check a leaderboard of this version or any earlier one, its columns in any order.
+
+    Columns that were added since get their defaults; ``columns.RETIRED`` are read over.
 
     Returns:
-        The columns of ``LEADERBOARD_COLUMNS``: int64, float64 (NaN where empty), bool and str.
+        The columns of ``columns.COLUMNS``: int64, float64 (NaN where empty), bool and str.
 
     Raises:
-        SepbenchError: not readable, other columns, a value of the wrong kind, or two rows with the same key; names file and line.
+        SepbenchError: not readable, a column missing that every version has, a column of a later version, a value of the wrong kind, or two
+            rows with the same key; names file and line.
     """
     path = Path(path)
     try:
@@ -106,42 +100,42 @@ def read_leaderboard(path: Path | str) -> pd.DataFrame:
     except (csv.Error, UnicodeDecodeError) as error:
         raise SepbenchError(f"{path} is not a CSV file: {error}") from error
     frame = typed(pd.DataFrame(records))
-    repeated = frame.duplicated(list(KEY))
+    key = list(key_names())
+    repeated = frame.duplicated(key)
     if repeated.any():
-        raise SepbenchError(f"{path} has two rows for {', '.join(frame.loc[repeated, list(KEY)].iloc[0])}; keep one")
+        raise SepbenchError(f"{path} has two rows for {', '.join(frame.loc[repeated, key].iloc[0])}; keep one")
     return frame
 
 
 def _check_header(header: list[str], path: Path) -> None:
-    if header in (list(LEADERBOARD_COLUMNS), [column for column in LEADERBOARD_COLUMNS if column not in ADDED_COLUMNS]):
-        return
-    missing = [column for column in LEADERBOARD_COLUMNS if column not in header]
-    unknown = [column for column in header if column not in LEADERBOARD_COLUMNS]
-    wrong = [f"lacks {', '.join(missing)}"] * bool(missing) + [f"has unknown columns {', '.join(unknown)[:80]}"] * bool(unknown)
-    raise SepbenchError(f"{path} is not a leaderboard: it {' and '.join(wrong) or 'has its columns in another order'}")
+    known = {*column_names(), *columns.RETIRED}
+    missing = [column.name for column in columns.COLUMNS if column.default is None and column.name not in header]
+    unknown = [name for name in header if name not in known]
+    if missing:
+        also = f" and has unknown columns {', '.join(unknown)[:80]}" if unknown else ""
+        raise SepbenchError(f"{path} is not a leaderboard: it lacks {', '.join(missing)}{also}")
+    if unknown:
+        raise SepbenchError(f"{path} has columns that sepbench {__version__} does not know ({', '.join(unknown)[:80]}); upgrade sepbench to read it")
+    repeated = [name for name in dict.fromkeys(header) if header.count(name) > 1]
+    if repeated:
+        raise SepbenchError(f"{path} is not a leaderboard: it has two columns {repeated[0]}")
 
 
 def _record(header: list[str], fields: list[str], where: str) -> dict[str, Any]:
     if len(fields) != len(header):
         raise SepbenchError(f"{where}: {len(fields)} fields instead of {len(header)}")
-    return dict.fromkeys(ADDED_COLUMNS, "") | {column: _parsed(column, text, where) for column, text in zip(header, fields, strict=True)}
+    texts = dict(zip(header, fields, strict=True))
+    return {column.name: _parsed(column, texts[column.name], where) if column.name in texts else column.default for column in columns.COLUMNS}
 
 
-def _parsed(column: str, text: str, where: str) -> Any:
-    parse: Callable[[str], Any] = str
-    kind = "text"
-    if column in _INTEGERS:
-        parse, kind = int, "a whole number"
-    elif column in _FLOATS:
-        parse, kind = (lambda t: float(t) if t else np.nan), "a number"
-    elif column in _BOOLEANS:
-        parse, kind = {"true": True, "false": False}.__getitem__, "true or false"
+def _parsed(column: Column, text: str, where: str) -> Any:
+    read, kind = _READERS[column.kind]
     try:
-        value = parse(text)
+        value = read(text)
     except (ValueError, KeyError) as error:
-        raise SepbenchError(f"{where}: {column} must be {kind}, got {text!r}") from error
-    if column in _NEVER_EMPTY and not text:
-        raise SepbenchError(f"{where}: {column} is empty")
+        raise SepbenchError(f"{where}: {column.name} must be {kind}, got {text!r}") from error
+    if not text and not column.empty:
+        raise SepbenchError(f"{where}: {column.name} is empty")
     return value
 
 
@@ -152,25 +146,35 @@ def merge_leaderboards(old: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
     task, or the table. Rows of ``old`` keep their order where they are grouped by task and method, as this project writes them.
 
     Raises:
-        SepbenchError: another suite, another suite version, or a task with another digest: such rows must not share a table.
+        SepbenchError: another suite, another suite version, or a task with another digest (``Column.one_per``): such rows must not share a table.
     """
     if not len(old) or not len(new):
         return typed(new if len(new) else old)
-    for column in ("suite", "suite_version"):
-        a, b = sorted(set(old[column])), sorted(set(new[column]))
-        if a != b or len(a) != 1:
-            raise SepbenchError(f"cannot merge leaderboards of different {column}: {', '.join(map(str, a))} and {', '.join(map(str, b))}; start a new file")
-    digests = dict(zip(old["task"], old["task_digest"], strict=True))
-    for task, digest in zip(new["task"], new["task_digest"], strict=True):
-        if digests.get(task, digest) != digest:
-            raise SepbenchError(f"cannot merge: task {task} has digest {digest[:12]} in the new rows and {digests[task][:12]} in the old; start a new file")
-    both = pd.concat([typed(old), typed(new)], ignore_index=True)
-    order = {name: _appearance(both, list(KEY[:depth])) for name, depth in (("task", 2), ("method", 3), ("metric", 4))}
-    latest = both[~both.duplicated(list(KEY), keep="last")].index.to_numpy()
+    for column in columns.COLUMNS:
+        if column.one_per == "file":
+            a, b = sorted(set(old[column.name])), sorted(set(new[column.name]))
+            if a != b or len(a) != 1:
+                both = f"{', '.join(map(str, a))} and {', '.join(map(str, b))}"
+                raise SepbenchError(f"cannot merge leaderboards of different {column.name}: {both}; start a new file")
+        elif column.one_per == "task":
+            _check_tasks(column, old, new)
+    merged = pd.concat([typed(old), typed(new)], ignore_index=True)
+    key = list(key_names())
+    order = {name: _appearance(merged, key[:depth]) for name, depth in (("task", 2), ("method", 3), ("metric", 4))}
+    latest = merged[~merged.duplicated(key, keep="last")].index.to_numpy()
     ranks = tuple(order[name][latest] for name in ("metric", "method", "task"))  # lexsort's last key is its first
-    return typed(both.loc[latest[np.lexsort(ranks)]])
+    return typed(merged.loc[latest[np.lexsort(ranks)]])
 
 
-def _appearance(frame: pd.DataFrame, columns: list[str]) -> np.ndarray[Any, np.dtype[np.int64]]:
+def _check_tasks(column: Column, old: pd.DataFrame, new: pd.DataFrame) -> None:
+    there, word = dict(zip(old["task"], old[column.name], strict=True)), (column.word or column.name).removeprefix("task ")
+    for task, value in zip(new["task"], new[column.name], strict=True):
+        if there.get(task, value) != value:
+            raise SepbenchError(
+                f"cannot merge: task {task} has {word} {str(value)[:12]} in the new rows and {str(there[task])[:12]} in the old; start a new file"
+            )
+
+
+def _appearance(frame: pd.DataFrame, names: list[str]) -> np.ndarray[Any, np.dtype[np.int64]]:
     """Per row, the number of its group in order of first appearance."""
-    return np.asarray(frame.groupby(columns, sort=False).ngroup(), dtype=np.int64)
+    return np.asarray(frame.groupby(names, sort=False).ngroup(), dtype=np.int64)

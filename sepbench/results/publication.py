@@ -8,7 +8,8 @@ from pathlib import Path
 import pandas as pd
 
 from sepbench.errors import SepbenchError
-from sepbench.results.leaderboard_file import KEY, merge_leaderboards, read_leaderboard, write_leaderboard
+from sepbench.results.columns import key_names
+from sepbench.results.leaderboard_file import merge_leaderboards, read_leaderboard, write_leaderboard
 from sepbench.results.target import open_run
 
 
@@ -63,7 +64,8 @@ def _cells(frame: pd.DataFrame) -> list[tuple[str, str]]:
 
 def _without_weaker(frame: pd.DataFrame, old: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     """Rows that do not replace better-founded ones, and why the others stay out."""
-    there = frame[list(KEY)].merge(old[[*KEY, "n_expected", "budget"]], on=list(KEY), how="left")
+    key = list(key_names())
+    there = frame[key].merge(old[[*key, "n_expected", "budget"]], on=key, how="left")
     shorter = (there["n_expected"] > frame["n_expected"].to_numpy()).to_numpy()
     quicker = ((there["budget"] == "paper").to_numpy()) & (frame["budget"] == "quick").to_numpy()
     reasons = [f"{task}, {method}: the row that is there is of more mixtures; --force replaces it" for task, method in _cells(frame[shorter])]

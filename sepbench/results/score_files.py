@@ -1,8 +1,9 @@
-"""Per-example scores as Parquet: one shard to a table, many files to one data frame."""
+"""Per-example scores as Parquet: one shard to a table, and files to arrays, file by file, or to one data frame."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from sepbench.errors import SepbenchError
@@ -42,6 +44,78 @@ def score_table(suite: str, shard: Shard, scores: ShardScores) -> pa.Table:
     return pa.table({name: columns[name] for name in SCORE_COLUMNS})
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Rows:
+    """Score rows of one cell as columns of equal length.
+
+    Attributes:
+        example, source: int64.
+        metric: index into ``metrics``.
+        value: float64.
+        failed: where the row has an error.
+        metrics: the texts.
+    """
+
+    example: npt.NDArray[np.int64]
+    source: npt.NDArray[np.int64]
+    metric: npt.NDArray[np.int32]
+    value: npt.NDArray[np.float64]
+    failed: npt.NDArray[np.bool_]
+    metrics: Sequence[str]
+
+    @classmethod
+    def of(cls, table: pa.Table) -> Rows:
+        """The rows of a table with (at least) ``ROW_COLUMNS``, its texts dictionary-encoded or not."""
+        example, source, value = (table.column(name).to_numpy() for name in ("example", "source", "value"))
+        metric, error = (_encoded(table.column(name)) for name in ("metric", "error"))
+        told = np.array([bool(text) for text in error.dictionary.to_pylist()] + [False])  # a null is no error either
+        failed = told[pc.fill_null(error.indices, -1).to_numpy(zero_copy_only=False)]
+        return cls(example, source, metric.indices.to_numpy(zero_copy_only=False), value, failed, metric.dictionary.to_pylist())
+
+
+ROW_COLUMNS = ("example", "source", "metric", "value", "error")
+
+
+def read_rows(files: Sequence[Path]) -> Iterator[Rows]:
+    """The rows of one cell, file by file.
+
+    Raises:
+        StoreError: a file cannot be read.
+    """
+    for path in files:
+        try:
+            rows = Rows.of(pq.ParquetFile(path, read_dictionary=["metric", "error"]).read(columns=list(ROW_COLUMNS), use_threads=False))
+        except (pa.ArrowException, OSError, KeyError) as error:
+            raise _unreadable(error) from error
+        yield rows
+
+
+def read_values(files: Sequence[Path], metric: str, examples: Sequence[int]) -> dict[tuple[int, int], float]:
+    """(example, source) -> value of one metric as it was scored; no entry for sources that are not, for failures and for whole mixtures.
+
+    Raises:
+        StoreError: a file cannot be read.
+    """
+    if not files or not len(examples):
+        return {}
+    wanted = (pc.field("metric") == metric) & pc.field("example").isin(list(examples)) & (pc.field("source") >= 0)
+    try:
+        table = pq.read_table(list(files), columns=["example", "source", "value"], filters=wanted)
+    except (pa.ArrowException, OSError, KeyError) as error:
+        raise _unreadable(error) from error
+    example, source, value = (column.to_pylist() for column in table.columns)
+    return dict(zip(zip(example, source, strict=True), value, strict=True))
+
+
+def _encoded(column: pa.ChunkedArray) -> pa.DictionaryArray:
+    column = column.combine_chunks()
+    return column if isinstance(column, pa.DictionaryArray) else column.dictionary_encode()
+
+
+def _unreadable(error: Exception) -> StoreError:
+    return StoreError(f"scores cannot be read ({error}); run the run's own command again to make damaged files anew")
+
+
 def read_parts(files: Sequence[Path], columns: Sequence[str]) -> pd.DataFrame:
     """The rows of all files, in their order.
 
@@ -63,7 +137,7 @@ def read_parts(files: Sequence[Path], columns: Sequence[str]) -> pd.DataFrame:
                 filled[name][start : start + len(column)] = _codes(column, known[name]) if name in known else column.to_numpy(zero_copy_only=False)
             start += len(table)
     except (pa.ArrowException, OSError, KeyError) as error:
-        raise StoreError(f"scores cannot be read ({error}); run the run's own command again to make damaged files anew") from error
+        raise _unreadable(error) from error
     # Without copy=False pandas would make the second copy that was avoided above.
     return pd.DataFrame({name: _categories(filled[name], known[name]) if name in known else filled[name] for name in columns}, copy=False)
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from sepbench.errors import SepbenchError
 from sepbench.registry import nearest, suite_names
 from sepbench.resources import resource_root
-from sepbench.results.leaderboard import build_leaderboard, example_values
+from sepbench.results.leaderboard import build_leaderboard, outline
 from sepbench.results.leaderboard_file import read_leaderboard
 from sepbench.results.store import RunStore
+from sepbench.results.values import Values
+from sepbench.run.records import CellRecord
 from sepbench.suites.loader import load_suite
 from sepbench.suites.model import Suite
 
@@ -25,9 +26,9 @@ class Results:
 
     Attributes:
         label: what the user called them.
-        frame: leaderboard rows, columns of ``LEADERBOARD_COLUMNS``.
+        frame: leaderboard rows, see ``columns.COLUMNS``.
         suite: the suite, where this installation has the version that the results are of.
-        values: per-example values (``VALUE_COLUMNS``) where the results are a run with scores, else None.
+        values: per-example values, read when asked for, where the results are a run with scores, else None.
         cells: ``(task, method)`` -> state of that part of the run; empty for a CSV.
         bounds: method -> ``lower``, ``upper`` or empty; None where only the registry could say (a CSV).
     """
@@ -35,8 +36,8 @@ class Results:
     label: str
     frame: pd.DataFrame
     suite: Suite | None
-    values: pd.DataFrame | None = None
-    cells: Mapping[tuple[str, str], Mapping[str, Any]] = field(default_factory=dict)
+    values: Values | None = None
+    cells: Mapping[tuple[str, str], CellRecord] = field(default_factory=dict)
     bounds: Mapping[str, str] | None = None
 
     @property
@@ -47,15 +48,20 @@ class Results:
         return str(self.frame["metric"].iloc[0]) if len(self.frame) else ""
 
 
-def open_results(target: str, *, suites: bool = False) -> Results:
+def open_results(target: str, *, suites: bool = False, statistics: bool = True) -> Results:
     """Open a run's folder or a leaderboard CSV, or with ``suites`` the committed leaderboard of a suite.
+
+    Args:
+        target: what the user named.
+        suites: whether it may be a suite.
+        statistics: see ``open_run``.
 
     Raises:
         SepbenchError: there is no such thing, or it cannot be read.
     """
     path = Path(target)
     if path.is_dir() and not (suites and target in suite_names() and not (path / "run.json").is_file()):
-        return open_run(path, target)
+        return open_run(path, target, statistics=statistics)
     if path.is_file():
         return open_csv(path, target)
     if not suites:
@@ -80,8 +86,11 @@ def open_csv(path: Path, label: str) -> Results:
     return Results(label, frame, _same_suite(frame))
 
 
-def open_run(path: Path, label: str) -> Results:
+def open_run(path: Path, label: str, *, statistics: bool = True) -> Results:
     """A run's folder: its leaderboard is built from the scores that are there, so that an unfinished run can be looked at.
+
+    Args:
+        statistics: False leaves the statistics of the rows empty, for those who only want the values: then no scores are read here.
 
     Raises:
         SepbenchError: not a run's folder, damaged, or of a suite version that is not installed and without ``leaderboard.csv``.
@@ -91,15 +100,15 @@ def open_run(path: Path, label: str) -> Results:
             return open_csv(path / "leaderboard.csv", label)
         raise SepbenchError(f"{label} is not the folder of a run (it holds no run.json)")
     store = RunStore(path)
-    run, scores = store.read_run().mapping(), store.read_scores()
-    cells = {key: record.mapping() for key, record in store.read_cells().items()}
-    bounds = {name: str(entry.get("bound", "")) for name, entry in run["methods"].items()}
-    name, version = run["suite"]["name"], run["suite"]["version"]
+    run, cells, values = store.read_run(), store.read_cells(), Values.of_run(store)
+    bounds = {name: entry.bound for name, entry in run.methods.items()}
+    name, version = run.suite.name, run.suite.version
     suite = load_suite(name) if name in suite_names() else None
     if suite is not None and suite.version == version:
-        return Results(label, build_leaderboard(scores, run, cells, suite), suite, example_values(scores), cells, bounds)
+        frame = build_leaderboard(values, run, cells, suite) if statistics else outline(run, cells, suite)
+        return Results(label, frame, suite, values, cells, bounds)
     if (path / "leaderboard.csv").is_file():  # written when the suite was at that version
-        return Results(label, read_leaderboard(path / "leaderboard.csv"), None, example_values(scores), cells, bounds)
+        return Results(label, read_leaderboard(path / "leaderboard.csv"), None, values, cells, bounds)
     installed = f"version {suite.version} is" if suite is not None else "it is not"
     raise SepbenchError(f"{label} is a run of suite {name} version {version}, {installed} installed, and it has no leaderboard.csv; run it again")
 

@@ -10,9 +10,9 @@ CellState = Literal["done", "failed", "unsupported", "partial"]
 
 
 class _Record(BaseModel):
-    """JSON in and out; entries of later versions are left out, entries that an earlier version lacked have their defaults."""
+    """JSON in and out; entries of later versions are kept as they are, entries that an earlier version lacked have their defaults."""
 
-    model_config = ConfigDict(extra="ignore", ser_json_inf_nan="constants")
+    model_config = ConfigDict(extra="allow", ser_json_inf_nan="constants")
 
     def mapping(self) -> dict[str, Any]:
         """The record as JSON would give it back."""

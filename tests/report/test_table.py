@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -14,8 +15,8 @@ from synthetic_run import SyntheticRun
 from sepbench.report.rows import TaskTable, number_format, task_tables
 from sepbench.report.table import markdown_leaderboard, render_gate, render_leaderboard
 from sepbench.results.gate import check_results
-from sepbench.results.leaderboard import example_values
-from sepbench.results.target import Results
+from sepbench.results.leaderboard_file import write_leaderboard
+from sepbench.results.target import Results, open_csv
 from sepbench.suites.model import Suite
 
 METHODS = {"average": 14.0, "nmf": 16.0, "ica": 13.0, "ideal-mask": 25.0}
@@ -135,12 +136,45 @@ def test_papers_of_other_metrics_name_them_and_share_footnotes() -> None:
 def test_seconds_of_other_machines_carry_a_letter() -> None:
     frame = SyntheticRun({"nmf": 16.0, "ica": 13.0}, n=5).frame()
     (alike,) = task_tables(frame, None)
-    assert [line.seconds for line in alike.lines] == ["0.25", "0.25"]
+    assert [line.extras[-1] for line in alike.lines] == ["0.25", "0.25"]
     assert "seconds on cpu:Test CPU:2threads:float32" in alike.footnotes
     frame.loc[frame["method"] == "ica", "timing_group"] = "cuda:H200:float32"
     (mixed,) = task_tables(frame, None)
-    assert {line.method: line.seconds for line in mixed.lines} == {"nmf": "0.25 a", "ica": "0.25 b"}
+    assert {line.method: line.extras[-1] for line in mixed.lines} == {"nmf": "0.25 a", "ica": "0.25 b"}
     assert "b: seconds on cuda:H200:float32, compare only with the same letter" in mixed.footnotes
+
+
+def test_seconds_of_the_fit_are_those_of_the_machine_that_fitted() -> None:
+    run = SyntheticRun({"nmf": 16.0, "ica": 13.0, "rpca": 12.0}, n=5)
+    run.cells["class-split", "nmf"] |= {"fit_seconds": 3600.0, "fit_cached": True, "fit_timing_group": "cuda:H100:float32"}
+    run.cells["class-split", "rpca"] |= {"fit_seconds": None}
+    shown = table(run)
+    assert shown.extra_heads == ("s/fit", "s/mixture")
+    here, there = ("a", "b") if "a: seconds on cpu:Test CPU:2threads:float32, compare only with the same letter" in shown.footnotes else ("b", "a")
+    assert f"{there}: seconds on cuda:H100:float32, compare only with the same letter" in shown.footnotes
+    extras = {line.method: line.extras for line in shown.lines}
+    assert extras == {"nmf": (f"3,600* {there}", f"0.25 {here}"), "ica": (f"0.5 {here}", f"0.25 {here}"), "rpca": ("", f"0.25 {here}")}
+    assert [note for note in shown.footnotes if note.startswith("* s/fit: ")]
+    assert not [note for note in table(SyntheticRun(n=2)).footnotes if note.startswith("*")]
+
+
+def test_where_nobody_says_how_long_fitting_took_there_is_no_column() -> None:
+    run = SyntheticRun({"nmf": 16.0}, n=5)
+    run.cells["class-split", "nmf"]["fit_seconds"] = None
+    assert table(run).extra_heads == ("s/mixture",)
+
+
+def test_papers_stand_beside_rows_of_any_file(tmp_path: Path) -> None:
+    """Their numbers come from the suite; a file of an earlier version may say something else and is not asked."""
+    frame = SyntheticRun({"average": 14.8}, n=3, suite="mnist-pairs").frame()
+    write_leaderboard(frame, tmp_path / "board.csv")
+    head, *rows = (tmp_path / "board.csv").read_text().splitlines()
+    (tmp_path / "older.csv").write_text("\n".join([f"{head},published,published_source", *(f"{row},99,Hearsay" for row in rows)]) + "\n")
+    for name in ("board.csv", "older.csv"):
+        results = open_csv(tmp_path / name, name)
+        (shown,) = task_tables(results.frame, results.suite)
+        assert shown.lines[0].published == "14.8 BASIS Table 2"
+        assert not [line for line in shown.lines[1:] if "14.8 BASIS" in line.published]
 
 
 def test_quick_budgets_are_stated() -> None:
@@ -218,7 +252,7 @@ def test_rows_without_an_interval() -> None:
 @pytest.mark.parametrize("width", [80, 120])
 def test_a_gate_report_is_whole_at_any_width(width: int) -> None:
     old, new = SyntheticRun(METHODS, n=10), SyntheticRun(METHODS, n=10).shift("nmf", "psnr", -1.0).drop_method("ica")
-    report = check_results(*(Results(name, run.frame(), run.suite, example_values(run.scores)) for name, run in (("new", new), ("old", old))))
+    report = check_results(*(Results(name, run.frame(), run.suite, run.values()) for name, run in (("new", new), ("old", old))))
     out = io.StringIO()
     render_gate(report, "new", "old", Console(file=out, width=width))
     *table, verdict = out.getvalue().splitlines()

@@ -22,17 +22,18 @@ from sepbench.results.compare import (
     Pairs,
     Side,
     compare_sides,
-    difference_of_each,
+    differences,
     open_side,
     pair_up,
     write_comparison,
 )
-from sepbench.results.leaderboard import example_values, write_leaderboard
+from sepbench.results.leaderboard import write_leaderboard
 from sepbench.results.target import Results
+from sepbench.results.values import MetricValues, Values
 
 
 def side(run: SyntheticRun, method: str | None = None, label: str = "run") -> Side:
-    return Side(Results(label, run.frame(), run.suite, example_values(run.scores)), method)
+    return Side(Results(label, run.frame(), run.suite, run.values()), method)
 
 
 def test_a_clear_difference_and_its_size() -> None:
@@ -72,22 +73,26 @@ def test_the_same_numbers_show_no_difference(shift: float) -> None:
 def test_noise_alone_shows_a_difference_about_as_often_as_it_may() -> None:
     generator = np.random.Generator(np.random.Philox(5))
     run, shown = SyntheticRun({"nmf": 16.0}, n=50, metrics=("psnr",)), 0
-    base = Results("a", run.frame(), run.suite, example_values(run.scores))
+    base, exact = Results("a", run.frame(), run.suite, run.values()), run.values().of("class-split", "nmf", "psnr")
     for _ in range(100):
-        assert base.values is not None
-        noisy = base.values.assign(value=base.values["value"] + generator.normal(size=len(base.values)))
-        (row,) = compare_sides(Side(base), Side(Results("b", base.frame, base.suite, noisy))).to_dict("records")
+        noisy = {"psnr": MetricValues(exact.examples, exact.values + generator.normal(size=len(exact)))}
+        (row,) = compare_sides(Side(base), Side(Results("b", base.frame, base.suite, Values(lambda task, method, cell=noisy: cell)))).to_dict("records")
         shown += row["verdict"] != NO_DIFFERENCE
     assert shown <= 15  # expected: 5 to 6; more than 15 in 100 has probability below 0.001
 
 
-@given(st.permutations(range(8)), st.permutations(range(8)), st.sets(st.integers(0, 7)), st.sets(st.integers(0, 7)))
-@settings(max_examples=40, deadline=None)
-def test_pairs_are_made_by_example_whatever_the_order(order_a: list[int], order_b: list[int], lost_a: set[int], lost_b: set[int]) -> None:
-    a = pd.DataFrame({"example": order_a, "value": [np.nan if i in lost_a else float(i) for i in order_a]})
-    b = pd.DataFrame({"example": order_b, "value": [np.nan if i in lost_b else 10.0 * i for i in order_b]})
-    pairs = pair_up(a, b)
-    kept = [i for i in range(8) if i not in lost_a | lost_b]
+examples = st.sets(st.integers(0, 7))
+
+
+@given(examples, examples, examples, examples)
+@settings(max_examples=60, deadline=None)
+def test_pairs_are_made_by_example_whichever_each_side_has(there_a: set[int], there_b: set[int], lost_a: set[int], lost_b: set[int]) -> None:
+    def some(there: set[int], lost: set[int], factor: float) -> MetricValues:
+        ids = np.array(sorted(there), dtype=np.int64)
+        return MetricValues(ids, np.array([np.nan if i in lost else factor * i for i in ids]))
+
+    pairs = pair_up(some(there_a, lost_a, 1.0), some(there_b, lost_b, 10.0))
+    kept = sorted((there_a & there_b) - lost_a - lost_b)
     assert pairs.examples.tolist() == kept
     assert pairs.a.tolist() == [float(i) for i in kept]
     assert pairs.b.tolist() == [10.0 * i for i in kept]
@@ -175,8 +180,8 @@ def test_rows_as_csv(tmp_path: Path) -> None:
 def test_bundled_differences_are_those_of_each_alone() -> None:
     generator = np.random.Generator(np.random.Philox(6))
     pairs = [Pairs(np.arange(n), generator.normal(size=n), generator.normal(size=n)) for n in (5, 9, 5, 0, 1, 9)]
-    for alone, together in zip(pairs, difference_of_each(pairs), strict=True):
-        (single,) = difference_of_each([alone])
+    for alone, together in zip(pairs, differences(pairs), strict=True):
+        (single,) = differences([alone])
         assert [getattr(single, name) for name in ("n", "mean", "ci_low", "ci_high", "share_a_higher")] == pytest.approx(
             [getattr(together, name) for name in ("n", "mean", "ci_low", "ci_high", "share_a_higher")], nan_ok=True
         )

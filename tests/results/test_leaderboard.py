@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from synthetic_run import METRICS, SyntheticRun
 
 from sepbench.errors import SepbenchError
-from sepbench.results.columns import LEADERBOARD_COLUMNS
-from sepbench.results.leaderboard import build_leaderboard, example_values, merge_leaderboards, read_leaderboard, write_leaderboard
+from sepbench.results.columns import column_names
+from sepbench.results.leaderboard import build_leaderboard, merge_leaderboards, read_leaderboard, write_leaderboard
 from sepbench.results.leaderboard_file import format_leaderboard
-from sepbench.suites.loader import load_suite
+from sepbench.results.values import Values
 
 
 def row(frame: pd.DataFrame, method: str, metric: str = "psnr", task: str = "class-split") -> pd.Series:
@@ -28,7 +28,7 @@ def row(frame: pd.DataFrame, method: str, metric: str = "psnr", task: str = "cla
 def test_columns_and_order() -> None:
     run = SyntheticRun({"nmf": 16.0, "average": 14.0}, tasks=("class-agnostic", "class-split"), n=5)
     frame = run.frame()
-    assert tuple(frame.columns) == LEADERBOARD_COLUMNS
+    assert tuple(frame.columns) == column_names()
     suite_order = [task for task in run.suite.tasks if task in ("class-split", "class-agnostic")]
     metrics = [metric for metric in run.suite.metrics if metric in METRICS]
     wanted = [(task, method, metric) for task in suite_order for method in ("nmf", "average") for metric in metrics]
@@ -77,7 +77,7 @@ def test_scores_from_disk_give_the_same_rows(tmp_path: Path) -> None:
 
     run = SyntheticRun(n=6).fail("nmf", 2)
     store = RunStore.open(Path(run.save(tmp_path / "run")))
-    frame = build_leaderboard(store.read_scores(), store.read_run().mapping(), {key: cell.mapping() for key, cell in store.read_cells().items()}, run.suite)
+    frame = build_leaderboard(Values.of_run(store), store.read_run(), store.read_cells(), run.suite)
     assert format_leaderboard(frame) == format_leaderboard(run.frame())
 
 
@@ -85,8 +85,8 @@ def test_a_failed_example_is_counted_and_the_others_stay() -> None:
     whole, holed = SyntheticRun(n=20), SyntheticRun(n=20).fail("nmf", 7)
     got = row(holed.frame(), "nmf")
     assert (got["n_expected"], got["n_scored"], got["n_failed"]) == (20, 19, 1)
-    values = example_values(whole.scores)
-    rest = values[(values["method"] == "nmf") & (values["metric"] == "psnr") & (values["example"] != 7)]["value"]
+    values = whole.values().of("class-split", "nmf", "psnr")
+    rest = values.values[values.examples != 7]
     assert got["mean"] == pytest.approx(rest.mean(), abs=1e-12)
     pd.testing.assert_series_equal(row(holed.frame(), "average"), row(whole.frame(), "average"), check_names=False)
 
@@ -153,15 +153,6 @@ def test_a_run_without_any_scores() -> None:
     frame = run.frame()
     assert len(frame) == 2 * len(METRICS)
     assert frame["mean"].isna().all()
-
-
-def test_published_numbers_stand_beside_their_method_and_metric() -> None:
-    run = SyntheticRun({"average": 14.8, "nmf": 16.0}, n=3, suite="mnist-pairs")
-    frame = run.frame()
-    paper = next(p for p in load_suite("mnist-pairs").published if (p.task, p.method, p.metric) == ("class-split", "average", "psnr"))
-    assert (row(frame, "average")["published"], row(frame, "average")["published_source"]) == (paper.value, paper.source)
-    assert np.isnan(row(frame, "average", "ssim")["published"])
-    assert row(frame, "average", "ssim")["published_source"] == ""
 
 
 def test_a_score_that_stands_there_twice_is_an_error() -> None:
@@ -239,12 +230,14 @@ def damage(old: str, new: str) -> Callable[[str], str]:
     [
         (damage("n_scored,", ""), "lacks n_scored"),
         (damage("n_scored,", "n_score,"), "lacks n_scored and has unknown columns n_score"),
-        (damage("suite,suite_version", "suite_version,suite"), "another order"),
+        (damage("suite,suite_version", "suite,suite"), "it lacks suite_version"),
+        (damage("fit_cached,", "seed,"), "two columns seed"),
+        (damage("command\n", "command,colour,shape\n"), "has columns that sepbench 0.1.0 does not know (colour, shape); upgrade sepbench to read it"),
         (damage(",dB,true,", ",dB,yes,"), "line 2: higher_is_better must be true or false, got 'yes'"),
         (damage(",dB,true,", ",dB,true,fine"), "line 2: mean must be a number, got 'fine"),
         (damage("digits-pairs,1,", "digits-pairs,1.5,"), "line 2: suite_version must be a whole number, got '1.5'"),
         (damage(",psnr,", ",,"), "line 2: metric is empty"),
-        (lambda text: text + "one,two\n", "line 8: 2 fields instead of 31"),
+        (lambda text: text + "one,two\n", "line 8: 2 fields instead of 32"),
         (lambda text: text + text.splitlines()[1] + "\n", "two rows for digits-pairs, class-split, average, psnr"),
         (lambda text: "", "not a leaderboard"),
         (lambda text: text + '"', "not a CSV file"),

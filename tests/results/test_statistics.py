@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import weakref
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from sepbench.results.statistics import RESAMPLES, PairedDifference, bootstrap_means, mean_intervals, paired_differences, summarise
+from sepbench.results.statistics import (
+    BOOTSTRAP_MAX,
+    RESAMPLES,
+    PairedDifference,
+    bootstrap_means,
+    mean_intervals,
+    paired_differences,
+    reduce_together,
+    summarise,
+)
 
 
 def paired_difference(a: np.ndarray, b: np.ndarray) -> PairedDifference:
@@ -36,6 +48,17 @@ def test_interval_ends_agree_with_theory_for_large_n() -> None:
     # A quantile of 2,000 resamples is known to about 3 % of the half-width.
     assert high - values.mean() == pytest.approx(half, rel=0.1)
     assert values.mean() - low == pytest.approx(half, rel=0.1)
+
+
+def test_above_the_limit_the_interval_is_the_normal_one_and_hardly_another() -> None:
+    values = np.random.Generator(np.random.Philox(12)).exponential(size=(BOOTSTRAP_MAX + 1, 1))
+    low, high = mean_intervals(values)[:, 0]
+    half = 1.959964 * values.std(ddof=1) / np.sqrt(len(values))
+    assert (values.mean() - low, high - values.mean()) == pytest.approx((half, half), rel=1e-6)
+    low, high = mean_intervals(values[:-1])[:, 0]  # one example fewer: resampled; its ends are known to about 3 % of the half-width
+    assert values.mean() - low == pytest.approx(half, rel=0.15)
+    assert high - values.mean() == pytest.approx(half, rel=0.15)
+    assert (values.mean() - low, high - values.mean()) != pytest.approx((half, half), rel=1e-6)
 
 
 def test_a_lower_level_is_narrower() -> None:
@@ -141,3 +164,26 @@ def test_pairs_of_none_and_one() -> None:
     assert (nothing.n, one.n) == (0, 1)
     assert np.isnan([nothing.mean, nothing.ci_low, nothing.share_a_higher, one.ci_low, one.ci_high]).all()
     assert (one.mean, one.share_a_higher, one.share_b_higher) == (0.5, 1.0, 0.0)
+
+
+def test_columns_reduced_together_are_those_reduced_alone() -> None:
+    values = normal(BOOTSTRAP_MAX + 1, 4)
+    columns = [(values[:40, 0],), (values[:, 1],), (values[:40, 2],), (values[:41, 3],), (values[:0, 0],)]
+    together = reduce_together(iter(columns), summarise)
+    for (column,), found in zip(columns, together, strict=True):
+        (alone,) = summarise(column[:, None])
+        assert [getattr(found, name) for name in found.__slots__] == pytest.approx([getattr(alone, name) for name in alone.__slots__], nan_ok=True)
+
+
+def test_long_columns_are_not_held() -> None:
+    alive: list[int] = []
+
+    def columns() -> Iterator[tuple[np.ndarray]]:
+        for number in range(3):
+            values = normal(BOOTSTRAP_MAX + 1, 1, key=number)[:, 0]
+            weakref.finalize(values, alive.remove, number)
+            alive.append(number)
+            assert alive[:-2] == []  # at most the last one and this one
+            yield (values,)
+
+    assert len(reduce_together(columns(), summarise)) == 3

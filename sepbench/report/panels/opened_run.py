@@ -8,21 +8,19 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import pandas as pd
 import torch
 
 from sepbench.errors import SepbenchError
 from sepbench.metrics.catalogue import get_metric
 from sepbench.metrics.kinds import Metric
 from sepbench.registry import nearest
-from sepbench.results.leaderboard import example_values
+from sepbench.results.score_files import read_values
 from sepbench.results.store import RunStore
+from sepbench.results.values import Values
 from sepbench.run.plan import Shard
 from sepbench.run.records import CellRecord, RunRecord
 from sepbench.suites.loader import load_suite
 from sepbench.suites.model import Suite, Task
-
-_COLUMNS = ("task", "method", "example", "source", "metric", "value", "error")
 
 
 @dataclass
@@ -65,26 +63,17 @@ class OpenedRun:
         return get_metric(self.suite.ranking_metric if self.suite.ranking_metric in names else names[0])
 
     @cached_property
-    def scores(self) -> pd.DataFrame:
-        """Rows of the ranking metric: task, method, example, source, value and error, as in ``results/schema.py``."""
-        frame = self.store.read_scores(_COLUMNS)
-        return frame[frame["metric"] == self.metric.info.name]
-
-    @cached_property
-    def _values(self) -> dict[tuple[str, str], dict[int, float]]:
-        frame = example_values(self.scores)
-        groups = frame.groupby(["task", "method"], observed=True)
-        return {(str(task), str(method)): dict(zip(rows["example"].tolist(), rows["value"].tolist(), strict=True)) for (task, method), rows in groups}
+    def _values(self) -> Values:
+        return Values.of_run(self.store)
 
     def values(self, task: str, method: str) -> dict[int, float]:
         """Example -> mean of the ranking metric over its scored sources, NaN where the example failed."""
-        return self._values.get((task, method), {})
+        found = self._values.of(task, method, self.metric.info.name)
+        return dict(zip(found.examples.tolist(), found.values.tolist(), strict=True))
 
     def source_values(self, task: str, method: str, examples: Sequence[int]) -> dict[tuple[int, int], float]:
         """(example, source) -> value as it was scored; no entry for sources that are not."""
-        of_cell = (self.scores["task"] == task) & (self.scores["method"] == method) & self.scores["example"].isin(list(examples))
-        rows = self.scores[of_cell & (self.scores["source"] >= 0)]
-        return dict(zip(zip(rows["example"].tolist(), rows["source"].tolist(), strict=True), rows["value"].tolist(), strict=True))
+        return read_values(self.store.score_files(task, method), self.metric.info.name, examples)
 
     def n_planned(self, task: str) -> int:
         return self.record.tasks[task].n_planned

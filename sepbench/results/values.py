@@ -1,0 +1,188 @@
+"""One value per example: the scores of a cell (a task under a method) reduced over their sources, read when they are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from sepbench.errors import SepbenchError
+from sepbench.results.score_files import Rows, read_rows
+
+if TYPE_CHECKING:
+    from sepbench.results.store import RunStore
+
+Floats = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.int64]
+
+_CELLS_KEPT = 2
+"""Cells whose values are held: the two that are compared. A cell of a million mixtures and two metrics takes 32 MB."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MetricValues:
+    """Values of one metric in one cell.
+
+    Attributes:
+        examples: ``(n,)`` ids in ascending order, each once: the examples that were scored or failed.
+        values: ``(n,)`` the mean over the example's scored sources; NaN where the example failed, where any of its sources has no finite value,
+            or where it has fewer sources than others.
+        n_sources: sources of a complete example.
+    """
+
+    examples: Integers
+    values: Floats
+    n_sources: int = 1
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    @property
+    def scored(self) -> npt.NDArray[np.bool_]:
+        """``(n,)`` where there is a value."""
+        return np.isfinite(self.values)
+
+
+CellValues = Mapping[str, MetricValues]
+"""A cell's values by metric."""
+
+NO_VALUES = MetricValues(np.empty(0, np.int64), np.empty(0))
+
+
+class Values:
+    """Per-example values of a run. Holds those of the last few cells only, so that a run of any size can be walked through.
+
+    Args:
+        read: the values of a (task, method); empty where there are no scores.
+    """
+
+    def __init__(self, read: Callable[[str, str], CellValues]) -> None:
+        self.cell = lru_cache(_CELLS_KEPT)(read)
+
+    @classmethod
+    def of_run(cls, store: RunStore) -> Values:
+        """The values of a run's folder. A damaged file is a ``StoreError`` when its cell is asked for."""
+        return cls(lambda task, method: read_cell(store.score_files(task, method), f"{task}, {method}"))
+
+    def of(self, task: str, method: str, metric: str) -> MetricValues:
+        """The values of one metric in one cell."""
+        return self.cell(task, method).get(metric, NO_VALUES)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Sums:
+    """Examples in ascending order, each once: sum of their values, number of their rows, whether one of them is bad."""
+
+    examples: Integers
+    totals: Floats
+    counts: Integers
+    bad: npt.NDArray[np.bool_]
+
+
+def read_cell(files: Sequence[Path], where: str) -> CellValues:
+    """The values of the cell whose scores are these files, see ``reduce_cell``.
+
+    Raises:
+        StoreError: a file cannot be read.
+        SepbenchError: an example's source is scored twice.
+    """
+    return reduce_cell(lambda: read_rows(files), where)
+
+
+def reduce_cell(parts: Callable[[], Iterable[Rows]], where: str) -> CellValues:
+    """Reduce the scores of one cell over their sources.
+
+    Every part is reduced by itself, so that only one value per example and metric is held. Should an example lie in several parts, the parts are
+    asked for again and reduced as one.
+
+    Args:
+        parts: yields the cell's rows, in any order; may be called twice.
+        where: the cell in words, for errors.
+
+    Raises:
+        SepbenchError: an example's source is scored twice.
+    """
+    found: dict[str, list[_Sums]] = {}
+    for part in parts():
+        for metric, sums in _reduced(part, where):
+            found.setdefault(metric, []).append(sums)
+    cell: dict[str, MetricValues] = {}
+    shared = NO_VALUES.examples
+    for metric in list(found):
+        joined = _joined(found.pop(metric)) or _sums(*_rows_of(metric, parts()), f"{where} hold {metric}")
+        wanted = int(joined.counts.max())
+        examples = shared if np.array_equal(shared, joined.examples) else joined.examples  # metrics have their examples in common
+        cell[metric] = MetricValues(examples, np.where(joined.bad | (joined.counts != wanted), np.nan, joined.totals / joined.counts), wanted)
+        shared = examples
+    return cell
+
+
+def _joined(parts: list[_Sums]) -> _Sums | None:
+    """All parts as one in ascending order of examples; None if an example lies in several."""
+    parts = sorted(parts, key=lambda part: int(part.examples[0]))
+    examples = np.concatenate([part.examples for part in parts])
+    rest = (np.concatenate([getattr(part, name) for part in parts]) for name in ("totals", "counts", "bad"))
+    if (np.diff(examples) > 0).all():
+        return _Sums(examples, *rest)
+    order = np.argsort(examples, kind="stable")
+    examples = examples[order]
+    return _Sums(examples, *(column[order] for column in rest)) if (np.diff(examples) > 0).all() else None
+
+
+def _rows_of(metric: str, parts: Iterable[Rows]) -> tuple[Integers, Integers, Floats, npt.NDArray[np.bool_]]:
+    """Example, source, value and failed of one metric's rows in all parts."""
+    picked = [
+        tuple(column[rows.metric == rows.metrics.index(metric)] for column in (rows.example, rows.source, rows.value, rows.failed))
+        for rows in parts
+        if metric in rows.metrics
+    ]
+    return tuple(np.concatenate(column) for column in zip(*picked, strict=True))  # type: ignore[return-value]
+
+
+def _reduced(rows: Rows, where: str) -> Iterator[tuple[str, _Sums]]:
+    """The sums of every metric that has rows."""
+    for code, metric in enumerate(rows.metrics):
+        chosen = rows.metric == code
+        if chosen.any():
+            yield metric, _sums(rows.example[chosen], rows.source[chosen], rows.value[chosen], rows.failed[chosen], f"{where} hold {metric}")
+
+
+def _sums(example: Integers, source: Integers, value: Floats, failed: npt.NDArray[np.bool_], where: str) -> _Sums:
+    order = np.lexsort((source, example)) if (np.diff(example) < 0).any() else None
+    if order is not None:
+        example, source, value, failed = example[order], source[order], value[order], failed[order]
+    starts = np.flatnonzero(np.r_[True, np.diff(example) != 0])
+    counts = np.diff(np.r_[starts, len(example)])
+    bad = failed | ~np.isfinite(value)
+    _refuse_repetitions(example, source, bad, where)
+    totals, lost = np.zeros(len(starts)), np.zeros(len(starts))
+    spoilt = np.zeros(len(starts), np.bool_)
+    for number in range(int(counts.max())):
+        (here,) = np.nonzero(counts > number)
+        rows = starts[here] + number
+        # Compensated summation (Kahan 1965): the sum of an example's values does not depend on the order of its sources by more than a rounding.
+        with np.errstate(invalid="ignore"):
+            term = value[rows] - lost[here]
+            total = totals[here] + term
+            lost[here] = total - totals[here] - term
+        totals[here] = total
+        spoilt[here] |= bad[rows]
+    return _Sums(example[starts], totals, counts, spoilt)
+
+
+def _refuse_repetitions(example: Integers, source: Integers, bad: npt.NDArray[np.bool_], where: str) -> None:
+    """Rows with a value must differ in example or source."""
+    ahead = (np.diff(example) > 0) | (np.diff(source) > 0)
+    if ahead.all():  # the order that scoring writes
+        return
+    example, source = example[~bad], source[~bad]
+    order = np.lexsort((source, example))
+    example, source = example[order], source[order]
+    (repeated,) = np.nonzero((np.diff(example) == 0) & (np.diff(source) == 0))
+    if len(repeated):
+        raise SepbenchError(f"the scores of {where} of example {example[repeated[0]]} twice; run `sepbench score` again")
