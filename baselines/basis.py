@@ -116,7 +116,7 @@ class Basis(ScoreSeparator):
     final_denoise: bool = Field(False, description="replace the last state by its posterior mean at the lowest level, one evaluation more")
 
     info: ClassVar[MethodInfo] = MethodInfo(
-        "basis-ncsn", "BASIS (NCSN)", "1", frozenset({"image", "vector"}), "prior", f"{_PAPER}, Algorithm 1", deterministic=False, max_batch=64
+        "basis-ncsn", "BASIS (NCSN)", "1", frozenset({"image", "vector"}), "prior", f"{_PAPER}, Algorithm 1", deterministic=False, max_batch=64, max_batch_cpu=8
     )
 
     def __post_init__(self) -> None:
@@ -192,12 +192,14 @@ PRESETS: Mapping[str, type[Basis]] = presets(
             "ends in is decided at noise levels of about 0.6 to 0.2, so nearly half the steps are taken there; two levels "
             "below 0.01 take off the noise that Algorithm 1 leaves in its last state.",
             TUNED,
+            max_batch_cpu=4,
         ),
         "basis-ncsn-tuned-denoised": Preset(
             "BASIS (NCSN), tuned, final denoising",
             f"{_PAPER}, Algorithm 1, tuned, and one denoising step",
             "The tuned settings with one denoising step at the end, so that what the step hides or gives is seen in a row of its own.",
             {**TUNED, "final_denoise": True},
+            max_batch_cpu=4,
         ),
         "basis-ncsn-no-noise": Preset(
             "BASIS (NCSN) without noise",
@@ -216,6 +218,7 @@ PRESETS: Mapping[str, type[Basis]] = presets(
             f"{_PAPER}, Algorithm 1, best of ten by denoising loss",
             'Best of ten draws by the denoising loss: the selection that the paper has for Glow only (its row "10x").',
             {"best_of": 10},
+            max_batch_cpu=1,
         ),
         "basis-ncsn-per-class": Preset(
             "BASIS (NCSN), class-wise priors",

@@ -90,6 +90,7 @@ class SingleChannelICA:
             images = values[chunk.to(values.device)].double()
             parts = self._parts(images, mixtures.n_sources)
             estimates[chunk.to(values.device)] = estimates_from_parts(parts, images, mixtures.operator.select(chunk)).float()
+            ctx.progress((int(chunk[-1:].sum()) + 1) / max(1, batch), "images")
         return estimates
 
     def _parts(self, images: torch.Tensor, sources: int) -> torch.Tensor:

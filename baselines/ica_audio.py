@@ -62,6 +62,7 @@ class SingleChannelAudioICA:
         supervision="blind",
         paper="Davies and James 2007; Hyvarinen 1999, symmetric FastICA with log cosh",
         deterministic=True,
+        max_batch_cpu=100,
     )
 
     def supports(self, task: TaskSpec) -> Support:
@@ -96,6 +97,7 @@ class SingleChannelAudioICA:
             signals = heard[chunk.to(values.device)].double()
             parts = self._parts(signals[:, 0], mixtures.n_sources, reach).unsqueeze(2)
             estimates[chunk.to(values.device)] = estimates_from_parts(parts, signals, mixtures.operator.select(chunk)).float()
+            ctx.progress((int(chunk[-1:].sum()) + 1) / max(1, len(values)), "recordings")
         return torch.where(finite.unsqueeze(1), estimates, torch.nan)
 
     def _parts(self, signals: torch.Tensor, sources: int, reach: int) -> torch.Tensor:

@@ -147,19 +147,21 @@ PRESETS: Mapping[str, type[Projected]] = presets(
     Projected,
     {
         "projected-4x": Preset(
-            "Projected diffusion, mean of 4", _PAPER, "Four draws, the mean of the best one's mode: 200 evaluations per source.", FOUR_TIMES
+            "Projected diffusion, mean of 4", _PAPER, "Four draws, the mean of the best one's mode: 200 evaluations per source.", FOUR_TIMES, max_batch_cpu=32
         ),
         "projected-8x": Preset(
             "Projected diffusion, mean of 8",
             _PAPER,
             "Eight draws, the mean of the best one's mode: 400 evaluations per source.",
             {**FOUR_TIMES, "best_of": 8},
+            max_batch_cpu=16,
         ),
         "projected-16x": Preset(
             "Projected diffusion, mean of 16",
             _PAPER,
             "Sixteen draws, the mean of the best one's mode: 992 evaluations per source, BASIS' own number.",
             {**FOUR_TIMES, "steps": 57, "best_of": 16},
+            max_batch_cpu=8,
         ),
         "projected-4x-per-class": Preset(
             "Projected diffusion, mean of 4, class-wise priors",
@@ -167,6 +169,7 @@ PRESETS: Mapping[str, type[Projected]] = presets(
             "projected-4x with one prior per source class.",
             FOUR_TIMES,
             supervision="sources",
+            max_batch_cpu=32,
         ),
     },
 )

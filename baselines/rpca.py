@@ -69,6 +69,7 @@ class RobustPCA:
             matrices = images.transpose(1, 2).reshape(-1, height, channels * width)
             parts = self._parts(matrices).reshape(-1, 2, height, channels, width).transpose(2, 3)
             estimates[chunk.to(values.device)] = estimates_from_parts(parts, images, mixtures.operator.select(chunk)).float()
+            ctx.progress((int(chunk[-1:].sum()) + 1) / max(1, batch), "images")
         return estimates
 
     def _parts(self, matrices: torch.Tensor) -> torch.Tensor:

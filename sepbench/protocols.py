@@ -54,7 +54,8 @@ class MethodInfo:
         paper: author, year and equation or algorithm number.
         deterministic: True if the estimates do not depend on the seed.
         bound: ``lower`` or ``upper`` for reference rows that are not methods of separation; never ranked.
-        max_batch: the most mixtures that one call of ``separate`` is given.
+        max_batch: the most mixtures that one call of ``separate`` is given; ``max_batch_cpu``: the same on a CPU, where a call should be over in a
+            minute, for a kill loses it; None: the same.
     """
 
     name: str
@@ -66,6 +67,7 @@ class MethodInfo:
     deterministic: bool
     bound: Literal["", "lower", "upper"] = ""
     max_batch: int = 500
+    max_batch_cpu: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

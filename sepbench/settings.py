@@ -295,7 +295,7 @@ class Preset:
         title, paper: as in ``MethodInfo``.
         reason: why the row is there.
         settings: the defaults that differ from the class's own.
-        supervision: the level, where it differs.
+        supervision, max_batch_cpu: of ``MethodInfo``, where they differ.
     """
 
     title: str
@@ -303,6 +303,7 @@ class Preset:
     reason: str
     settings: Mapping[str, Any] = field(default_factory=dict)
     supervision: Supervision | None = None
+    max_batch_cpu: int | None = None
 
 
 M = TypeVar("M")
@@ -325,7 +326,8 @@ def presets(cls: type[M], rows: Mapping[str, Preset]) -> Mapping[str, type[M]]:
         declared: Mapping[str, FieldInfo] = cls.__pydantic_fields__  # type: ignore[attr-defined]
         cls(**row.settings)  # defaults are not checked when they are declared
         info: MethodInfo = cls.info  # type: ignore[attr-defined]
-        own = replace(info, name=name, title=row.title, paper=row.paper, supervision=row.supervision or info.supervision)
+        level, batch = row.supervision or info.supervision, row.max_batch_cpu or info.max_batch_cpu
+        own = replace(info, name=name, title=row.title, paper=row.paper, supervision=level, max_batch_cpu=batch)
         body: dict[str, Any] = {"__module__": cls.__module__, "__qualname__": f"{cls.__qualname__}[{name}]", "__doc__": row.reason, "info": own}
         body["__annotations__"] = {key: declared[key].annotation for key in row.settings}
         for key, value in row.settings.items():

@@ -113,6 +113,7 @@ def separate_by_masks(
         chunk = select_rows(mixtures, rows)
         stft, spectra = mixture_spectra(chunk, ctx)
         estimates[rows.to(estimates.device)] = estimates_from_masks(masks_of(magnitudes_of(spectra).contiguous(), rate), spectra, chunk, stft, part, slot)
+        ctx.progress((int(rows[-1:].sum()) + 1) / max(1, batch), "spectra")
     return estimates
 
 

@@ -6,7 +6,7 @@ and pseudo-inverse, the prior through ``score`` and ``denoise``, and draw noise 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -21,6 +21,27 @@ SMALL_ELEMENTS = 1 << 17
 
 
 @dataclass(slots=True)
+class Meter:
+    """Counts what goes through the priors, and tells how much of a batch that is.
+
+    Attributes:
+        tell: ``ctx.progress``.
+        expected: sources that will have gone through a prior when the batch is over; 0 where that is not known.
+        seen: sources that have gone through so far.
+    """
+
+    tell: Callable[[float, str], None] = lambda fraction, text: None
+    expected: float = 0.0
+    seen: int = 0
+
+    def count(self, sources: int) -> None:
+        """So many sources more have been evaluated."""
+        self.seen += sources
+        if self.expected:
+            self.tell(min(1.0, self.seen / self.expected), f"{self.seen:,} of {self.expected:,.0f} evaluations")
+
+
+@dataclass(slots=True)
 class Problem:
     """One batch of mixtures to be separated under a prior.
 
@@ -31,6 +52,7 @@ class Problem:
         source_shape: shape of one source, without batch axes.
         max_rows: sources per call of the prior.
         draws: ``(B,)`` number of the draw that each row makes; rows of one mixture with different numbers draw independently. None is draw 0.
+        meter: told of every call of a prior; shared by all problems that are made of this one.
         evaluations: calls of the prior per source and row so far, the cost that papers count.
         operator: the mixtures' operator on their device. What a step needs lies there: a copy from the host would wait for the queue.
     """
@@ -41,6 +63,7 @@ class Problem:
     source_shape: tuple[int, ...]
     max_rows: int = DEFAULT_MAX_ROWS
     draws: torch.Tensor | None = None
+    meter: Meter = field(default_factory=Meter)
     evaluations: int = field(default=0, init=False)
     operator: MixingOperator = field(init=False)
     _ids: torch.Tensor = field(init=False, repr=False)
@@ -114,6 +137,8 @@ class Problem:
 
     def _rows(self, prior: ScorePrior, x: torch.Tensor, sigma: float) -> torch.Tensor:
         rows = max(self.max_rows, SMALL_ELEMENTS // max(1, x[0].numel())) if len(x) else self.max_rows
-        if x.shape[0] <= rows:
-            return prior.denoise(x, sigma)
-        return torch.cat([prior.denoise(part, sigma) for part in x.split(rows)])
+        parts = []
+        for part in x.split(rows) if len(x) else (x,):
+            parts.append(prior.denoise(part, sigma))
+            self.meter.count(len(part))
+        return parts[0] if len(parts) == 1 else torch.cat(parts)

@@ -10,7 +10,7 @@ import torch
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from baselines.sampling.problem import Problem
+from baselines.sampling.problem import Meter, Problem
 from sepbench.errors import MethodError, UnsupportedTaskError
 from sepbench.protocols import HasDensity, MethodInfo, Mixtures, RunContext, ScorePrior, Support, TaskSpec, TrainingView
 from sepbench.selection import by_denoising_loss, by_log_prior, by_mixture_error, select, weighted_mean
@@ -72,6 +72,7 @@ class ScoreSeparator:
     info: ClassVar[MethodInfo]
     weights_sha256: str = field(default="", init=False)
     _priors: list[ScorePrior] = field(default_factory=list, init=False, repr=False)
+    _evaluated: dict[int, float] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         highest, lowest = getattr(self, "highest", 1.0), getattr(self, "lowest", 0.01)
@@ -153,11 +154,17 @@ class ScoreSeparator:
 
     def separate(self, mixtures: Mixtures, ctx: RunContext) -> torch.Tensor:
         """``(B, K, ...)``, not clamped: one draw, or the best of several."""
-        return self.estimate(self.problem(mixtures, ctx), ctx)
+        problem = self.problem(mixtures, ctx)
+        estimates = self.estimate(problem, ctx)
+        self._evaluated[1] = problem.meter.seen / len(mixtures)
+        return estimates
 
     def sample(self, mixtures: Mixtures, n: int, ctx: RunContext) -> torch.Tensor:
         """``(B, n, K, ...)`` independent draws; the first is what ``separate`` returns."""
-        return self.draws(self.problem(mixtures, ctx), n, ctx, self.estimate)
+        problem = self.problem(mixtures, ctx, n)
+        drawn = self.draws(problem, n, ctx, self.estimate)
+        self._evaluated[n] = problem.meter.seen / len(mixtures)
+        return drawn
 
     def estimate(self, problem: Problem, ctx: RunContext) -> torch.Tensor:
         """``(B, K, ...)``: a draw per row, or what is made of ``best_of``."""
@@ -198,8 +205,9 @@ class ScoreSeparator:
             raise MethodError(f"{self.info.name}: score_prior() was called before fit()")
         return self._priors[slot if len(self._priors) > 1 else 0]
 
-    def problem(self, mixtures: Mixtures, ctx: RunContext) -> Problem:
-        """The batch as samplers see it."""
+    def problem(self, mixtures: Mixtures, ctx: RunContext, draws: int = 1) -> Problem:
+        """The batch as samplers see it. What a mixture costs is known from the batch before, the first of which is the warm-up."""
         if not self._priors:
             raise MethodError(f"{self.info.name}: separate() was called before fit()")
-        return Problem(mixtures, self._priors, ctx.noise, ctx.task.source_shape)
+        meter = Meter(ctx.progress, self._evaluated.get(draws, 0.0) * len(mixtures))
+        return Problem(mixtures, self._priors, ctx.noise, ctx.task.source_shape, meter=meter)

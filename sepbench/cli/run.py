@@ -91,9 +91,8 @@ def run(
     if save_audio:
         _check_audio(loaded, keep_estimates)
     plan = make_plan(request, loaded)
-    team = make_backend(backend, workers, plan.device)
-    record = run_record(plan, shlex.join(["sepbench", *sys.argv[1:]]), backend, team.workers)
-    folder = out or Path("runs") / f"{plan.suite.name}-{short_hash(record)}"
+    command = shlex.join(["sepbench", *sys.argv[1:]])
+    folder = out or Path("runs") / f"{plan.suite.name}-{short_hash(run_record(plan, command))}"
     console = Console()
     if dry_run:
         console.print(_plan_table(plan))
@@ -102,7 +101,8 @@ def run(
     check_runnable(plan)
     _fetch_data(plan)
     check_data(plan)
-    outcome = _execute(plan, record, folder, team)
+    team = make_backend(backend, workers, plan.device)
+    outcome = _execute(plan, run_record(plan, command, backend, team.workers), folder, team)
     if save_audio:
         _save_audio(folder, save_audio, console)
     if any(record.n_failed for _, record in outcome.cells):

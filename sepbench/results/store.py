@@ -53,6 +53,10 @@ class RunStore:
         """See ``Sink``; warnings of the other process are not told."""
         return partial(RunStore, self.path.resolve())
 
+    def check(self) -> None:
+        """See ``Sink``."""
+        self.read_run()
+
     @classmethod
     def open(cls, path: Path, warn: Callable[[str], None] = lambda text: None) -> RunStore:
         """An existing run.

@@ -48,6 +48,7 @@ class Cell:
         supervision: the level it is granted: ``prior`` instead of ``sources`` where the task has one class only.
         support: whether it takes the task, and why not.
         n_planned: the first so many mixtures of the task.
+        batch: the most mixtures that one call is given on the plan's device.
         unit: shards begin at multiples of it. Batches are cut from there, so the bits of a result do not depend on how the work was shared out.
         fixed: shards are just as long as ``unit`` (``--shard-size``) instead of as long as their cost allows.
     """
@@ -59,6 +60,7 @@ class Cell:
     supervision: Supervision
     support: Support
     n_planned: int
+    batch: int
     unit: int
     fixed: bool = False
 
@@ -227,6 +229,8 @@ def _check_info(name: str, info: MethodInfo) -> None:
     """What the plan itself builds on; ``sepbench validate`` holds the rest against the contract."""
     if not isinstance(info.max_batch, int) or info.max_batch < 1:
         raise MethodError(f"method {name!r} declares max_batch {info.max_batch!r}; it must be a whole number of at least 1")
+    if info.max_batch_cpu is not None and (not isinstance(info.max_batch_cpu, int) or info.max_batch_cpu < 1):
+        raise MethodError(f"method {name!r} declares max_batch_cpu {info.max_batch_cpu!r}; it must be a whole number of at least 1, or None")
     if info.supervision not in get_args(Supervision):
         raise MethodError(f"method {name!r} declares supervision {info.supervision!r}; it must be one of {', '.join(get_args(Supervision))}")
     domains: object = info.domains
@@ -254,8 +258,9 @@ def _cell(task: Task, method: str, separator: Separator, request: RunRequest) ->
     # One class only: clean samples "per class" carry no class knowledge, so the level granted and recorded is "prior".
     supervision: Supervision = "prior" if info.supervision == "sources" and spec.class_agnostic else info.supervision
     n_planned, fixed = planned_examples(task.n_examples, request.limit), request.shard_size is not None
-    unit = request.shard_size or info.max_batch
-    return Cell(task, method, info, request.settings.get(method, {}), supervision, _support(method, separator, task), n_planned, unit, fixed)
+    batch = (info.max_batch_cpu or info.max_batch) if request.device == "cpu" else info.max_batch
+    unit = request.shard_size or batch
+    return Cell(task, method, info, request.settings.get(method, {}), supervision, _support(method, separator, task), n_planned, batch, unit, fixed)
 
 
 def _support(method: str, separator: Separator, task: Task) -> Support:

@@ -22,7 +22,7 @@ _MAX_LINE = 300
 
 
 def separate_shard(session: Session, shard: Shard) -> ShardEstimates:
-    """Estimates of one shard, or its posterior draws where the task asks for them, in batches of at most ``info.max_batch``.
+    """Estimates of one shard, or its posterior draws where the task asks for them, in batches of at most ``cell.batch``.
 
     A batch whose separation raises is taken apart and tried example by example, so that only the bad ones fail. Estimates that break the
     contract (shape, dtype, device, inputs changed) fail with their whole batch, and non-finite ones alone.
@@ -57,7 +57,7 @@ def _batches(ids: torch.Tensor, cell: Cell) -> Iterator[torch.Tensor]:
     start, last = 0, len(ids)
     while start < last:
         offset = int(ids[start]) % cell.unit
-        room = min(cell.info.max_batch - offset % cell.info.max_batch, cell.unit - offset)
+        room = min(cell.batch - offset % cell.batch, cell.unit - offset)
         yield ids[start : start + room]
         start += room
 

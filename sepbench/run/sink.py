@@ -120,6 +120,14 @@ class Sink(Protocol):
 
     def write_cell(self, task: str, method: str, record: CellRecord) -> None: ...
 
+    def check(self) -> None:
+        """Look whether the run is there.
+
+        Raises:
+            SepbenchError: it is not, or cannot be read.
+        """
+        ...
+
     def opener(self) -> Callable[[], Sink]:
         """Opens the same folder in another process; can be pickled."""
         ...

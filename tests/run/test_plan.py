@@ -23,7 +23,7 @@ Planned = Callable[..., Plan]
 @given(start=st.integers(0, 300), length=st.integers(1, 2000), unit=st.integers(1, 70), mixtures=st.integers(1, 700), fixed=st.booleans())
 def test_pieces_hold_every_mixture_of_a_gap_once_and_end_at_whole_units(digits: Suite, start: int, length: int, unit: int, mixtures: int, fixed: bool) -> None:
     task, info = digits.tasks["class-split"], MethodInfo("m", "M", "1", frozenset({"image"}), "blind", "", True)
-    cell = Cell(task, "m", info, {}, "blind", Support(True), start + length, unit, fixed)
+    cell = Cell(task, "m", info, {}, "blind", Support(True), start + length, 500, unit, fixed)
     pieces = list(cell.pieces(Shard("t", "m", start, start + length), mixtures))
     assert [e for s in pieces for e in range(s.start, s.stop)] == list(range(start, start + length))
     assert all(s.stop % unit == 0 for s in pieces[:-1])
