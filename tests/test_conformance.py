@@ -88,7 +88,7 @@ def test_an_honest_method_passes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_every_rule_that_takes_time_is_told_before_it_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(conformance, "create_separator", lambda name, settings=None: Honest())
+    monkeypatch.setattr(conformance, "create_separator", lambda name, settings=None, domain=None: Honest())
     told: list[str] = []
     checks = validate_method("subject", load_suite("digits-pairs").tasks["class-split"], begin=told.append)
     order = [check.rule for check in checks]

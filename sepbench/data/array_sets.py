@@ -8,7 +8,7 @@ from functools import lru_cache
 
 import torch
 
-from sepbench.data.files.fetch import Found
+from sepbench.data.files.fetch import FoundData
 from sepbench.data.files.manifests import load_manifest
 from sepbench.data.readers import cifar10
 from sepbench.data.readers.fsdd import read_fsdd
@@ -36,14 +36,14 @@ class ArraySet:
     """
 
     manifest: str
-    read: Callable[[Found, str], _Arrays]
+    read: Callable[[FoundData, str], _Arrays]
     domain: Domain
 
     @property
     def splits(self) -> tuple[str, ...]:
         return ("train", "test")
 
-    def open(self, name: str, split: str, found: Found | None) -> ArraySignals:
+    def open(self, name: str, split: str, found: FoundData | None) -> ArraySignals:
         """One split; the last few are kept and shared between callers."""
         if found is None:
             raise ValueError(f"data set {name!r} is read from the files of {self.manifest!r}, and was handed none")
@@ -51,16 +51,16 @@ class ArraySet:
 
 
 @lru_cache(maxsize=_CACHED_SPLITS)
-def _read(opened: ArraySet, name: str, split: str, found: Found) -> ArraySignals:
+def _read(opened: ArraySet, name: str, split: str, found: FoundData) -> ArraySignals:
     signals, labels = opened.read(found, split)
     return ArraySignals(name, split, opened.domain, signals, labels)
 
 
-def _mnist(found: Found, split: str) -> _Arrays:
+def _mnist(found: FoundData, split: str) -> _Arrays:
     return read_mnist(found.folder, split)
 
 
-def _cifar10(found: Found, split: str) -> _Arrays:
+def _cifar10(found: FoundData, split: str) -> _Arrays:
     if found.form == "binary":
         return cifar10.read_binary_archive(found.folder / "cifar-10-binary.tar.gz", split)
     if found.form == "python":
@@ -70,18 +70,18 @@ def _cifar10(found: Found, split: str) -> _Arrays:
     return cifar10.read_python_folder(found.folder / "cifar-10-batches-py", split)
 
 
-def _cifar10_mini(found: Found, split: str) -> _Arrays:
+def _cifar10_mini(found: FoundData, split: str) -> _Arrays:
     return cifar10.read_binary_folder(found.folder, split, cifar10.MINI_RECORDS)
 
 
-def _digits(found: Found, split: str) -> _Arrays:
+def _digits(found: FoundData, split: str) -> _Arrays:
     from sepbench.data.readers.digits import read_digits  # scikit-learn takes a second to import
 
     return read_digits(split, load_manifest("digits").array_sha256)
 
 
-def _nes(kind: str) -> Callable[[Found, str], _Arrays]:
-    def read(found: Found, split: str) -> _Arrays:
+def _nes(kind: str) -> Callable[[FoundData, str], _Arrays]:
+    def read(found: FoundData, split: str) -> _Arrays:
         if split != "test":
             raise DataError(f"bags-shoes-mini has the test arrays of {kind} only, no {split} split; use split 'test'")
         # The authors' code works on 1 - v/255 (protocols.md 1.4): the white background becomes 0.
@@ -91,15 +91,15 @@ def _nes(kind: str) -> Callable[[Found, str], _Arrays]:
     return read
 
 
-def _fsdd(found: Found, split: str) -> _Arrays:
+def _fsdd(found: FoundData, split: str) -> _Arrays:
     return read_fsdd(found.folder, split)
 
 
-def _fsdd_noises(found: Found, split: str) -> _Arrays:
+def _fsdd_noises(found: FoundData, split: str) -> _Arrays:
     return make_noises(FSDD.open("fsdd", split, found).signals, split)
 
 
-def _synthesised(stem: Stem) -> Callable[[Found, str], _Arrays]:
+def _synthesised(stem: Stem) -> Callable[[FoundData, str], _Arrays]:
     return lambda found, split: read_synthesised(found.folder, split, stem)
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 
-from sepbench.data.files.fetch import Found
+from sepbench.data.files.fetch import FoundData
 from sepbench.data.readers.chunks import ChunkedAudio, Recording
 from sepbench.data.readers.esc50 import read_esc50
 from sepbench.data.readers.musdb import read_musdb
@@ -40,7 +40,7 @@ class ChunkedSet:
     def splits(self) -> tuple[str, ...]:
         return ("train", "validation", "test")
 
-    def open(self, name: str, split: str, found: Found | None) -> ChunkedAudio:
+    def open(self, name: str, split: str, found: FoundData | None) -> ChunkedAudio:
         """One split; the last few lists of files are kept and shared between callers."""
         if found is None:
             raise ValueError(f"data set {name!r} is read from the files of {self.manifest!r}, and was handed none")

@@ -14,7 +14,7 @@ from typing import Protocol, runtime_checkable
 
 import torch
 
-from sepbench.data.files.fetch import Found, obtain
+from sepbench.data.files.fetch import FoundData, obtain
 from sepbench.data.files.manifests import load_manifest
 from sepbench.data.readers.image_folder import list_images, read_image_folder
 from sepbench.data.readers.npy import read_npy_images
@@ -44,7 +44,7 @@ class DataSet(Protocol):
     def splits(self) -> tuple[str, ...]:
         """Names of the splits: ``train`` and ``test``, and ``validation`` where there is one."""
 
-    def open(self, name: str, split: str, found: Found | None) -> SignalSet:
+    def open(self, name: str, split: str, found: FoundData | None) -> SignalSet:
         """One split, the same signals in the same order at every call.
 
         Args:

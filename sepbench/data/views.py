@@ -64,7 +64,7 @@ class Pool:
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
+class PooledRows:
     """``TrainingRows``: a length, and what loads the signals of given positions."""
 
     count: int
@@ -166,7 +166,7 @@ class PooledView:
         self._check_slot(slot)
         return self._material.transform(self._material.sources[slot].load(limit))
 
-    def rows(self, what: Literal["mixtures", "observed", "clean", "sources"], slot: int = 0) -> Rows:
+    def rows(self, what: Literal["mixtures", "observed", "clean", "sources"], slot: int = 0) -> PooledRows:
         """Training signals by index, see ``TrainingView``."""
         self._allow(what, None)
         material = self._material
@@ -174,13 +174,13 @@ class PooledView:
             if material.mixtures is None:
                 raise SupervisionError(f"task {self._where} has no training mixtures")
             mixed, numbers = material.mixtures, material.mixture_rows
-            return Rows(len(numbers), lambda indices: mixed.mixtures(numbers[indices]).values)
+            return PooledRows(len(numbers), lambda indices: mixed.mixtures(numbers[indices]).values)
         if what == "sources":
             self._check_slot(slot)
         pool = {"observed": material.observed, "clean": material.clean, "sources": material.sources[slot if what == "sources" else 0]}[what]
         if pool is None:
             raise SupervisionError(f"task {self._where} has no observed samples")
-        return Rows(len(pool), lambda indices: material.transform(pool.load_rows(indices)))
+        return PooledRows(len(pool), lambda indices: material.transform(pool.load_rows(indices)))
 
     def prior(self, slot: int) -> ScorePrior:
         """The true distribution of one slot's sources in closed form, see ``TrainingView``; opens no data."""

@@ -56,7 +56,7 @@ def test_the_default_folder_is_another_one_and_so_are_the_scores(monkeypatch: py
     assert len({float(board[board.metric == "psnr"]["mean"].iloc[0]) for board in boards}) == 2
 
 
-def test_a_run_without_files_says_nothing_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_without_files_says_that_there_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(WAYS, "halves", "halves.gain=0.5")
     assert _run(monkeypatch, "halves", "--out", "here") == 0
-    assert "files" not in json.loads(Path("here/run.json").read_text())["methods"]["halves"]
+    assert json.loads(Path("here/run.json").read_text())["methods"]["halves"]["files"] == {}

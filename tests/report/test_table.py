@@ -27,7 +27,7 @@ def bounds(run: SyntheticRun) -> dict[str, str]:
 
 
 def table(run: SyntheticRun, **options: object) -> TaskTable:
-    (only,) = task_tables(run.frame(), run.suite, cells=run.cells, bounds=bounds(run), **options)  # type: ignore[arg-type]
+    (only,) = task_tables(run.frame(), run.suite, cells=run.cell_records(), bounds=bounds(run), **options)  # type: ignore[arg-type]
     return only
 
 
@@ -190,7 +190,7 @@ def test_quick_budgets_are_stated() -> None:
 def test_readable_at_any_width(width: int) -> None:
     run = SyntheticRun(METHODS, n=10, suite="mnist-pairs").fail("ica", 1)
     run.scores = pd.concat([run.scores, *(run.scores[run.scores["metric"] == "psnr"].assign(metric=name) for name in ("psnr_unclamped", "psnr_pad32"))])
-    text = drawn(run.frame(), run.suite, width, cells=run.cells, bounds=bounds(run))
+    text = drawn(run.frame(), run.suite, width, cells=run.cell_records(), bounds=bounds(run))
     assert max(map(len, text.splitlines())) <= width
     frame = run.frame()
     for record in frame.to_dict("records"):
@@ -208,7 +208,7 @@ def test_no_column_is_cut_between_one_table_and_two(width: int) -> None:
     """Intervals hold spaces, so their longest word says too little of the width a table needs."""
     run = SyntheticRun(METHODS, n=1000, suite="digits-pairs")
     run.scores = pd.concat([run.scores, *(run.scores[run.scores["metric"] == "psnr"].assign(metric=name) for name in ("psnr_unclamped", "psnr_sum_mse"))])
-    text = drawn(run.frame(), run.suite, width, cells=run.cells, bounds=bounds(run))
+    text = drawn(run.frame(), run.suite, width, cells=run.cell_records(), bounds=bounds(run))
     heads = [line for line in text.splitlines() if "s/mixture" in line]
     assert len(heads) == 1
     assert heads[0].split()[-2:] == ["s/mixture", "n"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from sepbench.errors import SepbenchError
 from sepbench.results.columns import column_names
 from sepbench.results.leaderboard import build_leaderboard, merge_leaderboards, read_leaderboard, write_leaderboard
 from sepbench.results.leaderboard_file import format_leaderboard
+from sepbench.results.target import open_results
 from sepbench.results.values import Values
 
 
@@ -177,11 +180,20 @@ def test_a_method_that_sets_its_own_precision_has_a_timing_group_of_its_own() ->
     assert set(frame.loc[frame["method"] != "nmf", "timing_group"]) == {"cpu:Test CPU:2threads:float32"}
 
 
-def test_an_incomplete_record_is_named() -> None:
-    run = SyntheticRun(n=4)
-    del run.record["timing_group"]
-    with pytest.raises(SepbenchError, match="timing_group"):
-        run.frame()
+@pytest.mark.parametrize("lost", ["timing_group", "seed", "suite.version", "tasks.class-split.n_planned", "methods.nmf.version"])
+def test_what_a_record_lacks_is_named(tmp_path: Path, lost: str) -> None:
+    """A leaderboard is never built from a record that lacks what every row must have."""
+    name = SyntheticRun(n=4).save(tmp_path / "run")
+    content = json.loads((tmp_path / "run" / "run.json").read_text())
+    *where, entry = lost.split(".")
+    record = content
+    for key in where:
+        record = record[key]
+    del record[entry]
+    (tmp_path / "run" / "run.json").write_text(json.dumps(content))
+    with pytest.raises(SepbenchError, match=rf"run\.json is damaged \({re.escape(lost)}: .*; the run must be made again") as refused:
+        open_results(name)
+    assert "\n" not in str(refused.value)
 
 
 # -- the file

@@ -18,7 +18,7 @@ from sepbench.results.compare import compare_sides, open_side
 from sepbench.results.score_files import Rows, StoreError, read_values
 from sepbench.results.store import RunStore
 from sepbench.results.values import NO_VALUES, CellValues, Values, reduce_cell
-from sepbench.run.plan import cut
+from sepbench.run.plan import Shard
 
 METRICS = ("psnr", "ssim")
 Row = tuple[int, int, str, float, bool]
@@ -126,7 +126,8 @@ def test_many_files_in_the_order_of_their_examples(tmp_path: Path) -> None:
     (whole,) = store.score_files("class-split", "nmf")
     whole.unlink()
     rows = run.scores[run.where("nmf")]
-    for shard in cut("class-split", "nmf", 12, 5):
+    for start in (10, 5, 0):
+        shard = Shard("class-split", "nmf", start, min(start + 5, 12))
         store.write_scores(shard, run.as_shard(rows[rows["example"].between(shard.start, shard.stop - 1)]))
     assert len(store.score_files("class-split", "nmf")) == 3
     split = Values.of_run(store).of("class-split", "nmf", "psnr")

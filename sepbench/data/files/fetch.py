@@ -35,7 +35,7 @@ Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FoundData:
     """A complete data set: its folder and which of the manifest's forms lies there (``""`` where there is only one)."""
 
     folder: Path
@@ -98,25 +98,25 @@ def _lacking(manifest: Manifest, folder: Path, form: str) -> list[str]:
     return files + [name for name in manifest.layout if next(folder.glob(name), None) is None]
 
 
-def _find(manifest: Manifest) -> Found | None:
+def _find(manifest: Manifest) -> FoundData | None:
     """The first folder and form of which every required file exists, whatever its content."""
     for folder in _search_folders(manifest):
         for form in manifest.forms:
             if not _lacking(manifest, folder, form):
-                return Found(folder, form)
+                return FoundData(folder, form)
     return None
 
 
-def _nearest_to_complete(manifest: Manifest) -> tuple[Found, list[str]]:
+def _nearest_to_complete(manifest: Manifest) -> tuple[FoundData, list[str]]:
     """The folder and form with the most of its required files, and those that lack; the download form where nothing is anywhere."""
     forms = sorted(manifest.forms, key=lambda form: form != manifest.download_form)
-    best: tuple[float, Found, list[str]] | None = None
+    best: tuple[float, FoundData, list[str]] | None = None
     for folder in _search_folders(manifest):
         for form in forms:
             lacking = _lacking(manifest, folder, form)
             share = 1 - len(lacking) / _needed(manifest, form)
             if best is None or share > best[0]:
-                best = (share, Found(folder, form), lacking)
+                best = (share, FoundData(folder, form), lacking)
     if best is None:
         raise ValueError("a manifest with files has at least one form and there is always a cache folder")
     return best[1], best[2]
@@ -139,7 +139,7 @@ def _missing(manifest: Manifest) -> DataError:
     return DataError(f"{problem}; run 'sepbench data fetch {manifest.name}' or put the files there yourself")
 
 
-def _damaged(manifest: Manifest, found: Found, check: FileCheck) -> DataError:
+def _damaged(manifest: Manifest, found: FoundData, check: FileCheck) -> DataError:
     if found.folder == cache_folder() / manifest.name and (manifest.made_by or manifest.download_form == found.form):
         return DataError(f"{check.describe()}; run 'sepbench data fetch {manifest.name}' to {'make' if manifest.made_by else 'download'} it again")
     return DataError(f"{check.describe()}; replace the file, or remove it to have the data looked up elsewhere")
@@ -152,7 +152,7 @@ def _package_folder(manifest: Manifest) -> Path:
     return Path(spec.origin).parent
 
 
-def find(manifest: Manifest) -> Found:
+def find(manifest: Manifest) -> FoundData:
     """Folder and form of a complete and intact data set, without touching the network.
 
     Every file's size is compared each time, its digest when it was not verified before at this size and modification time.
@@ -161,14 +161,14 @@ def find(manifest: Manifest) -> Found:
         DataError: files are missing or damaged, or ``SEPBENCH_DATA`` names no folder.
     """
     if manifest.shipped_with:
-        return Found(_package_folder(manifest), "")
+        return FoundData(_package_folder(manifest), "")
     found = _find(manifest)
     if found is None:
         raise _missing(manifest)
     return _intact(manifest, found)
 
 
-def _intact(manifest: Manifest, found: Found) -> Found:
+def _intact(manifest: Manifest, found: FoundData) -> FoundData:
     faults = check_files(manifest.required(found.form), found.folder, _stamps())
     if faults:
         raise _damaged(manifest, found, faults[0])
@@ -185,7 +185,7 @@ def fetch(manifest: Manifest, progress: Progress | None = None) -> Path:
     return obtain(manifest, progress).folder
 
 
-def obtain(manifest: Manifest, progress: Progress | None = None, part: str = "") -> Found:
+def obtain(manifest: Manifest, progress: Progress | None = None, part: str = "") -> FoundData:
     """Folder and form of the data set, after downloading, or making, what is missing into the user's cache.
 
     Files that are there and intact are kept; a damaged file in the cache is removed and downloaded again, a damaged file in
@@ -215,16 +215,16 @@ def obtain(manifest: Manifest, progress: Progress | None = None, part: str = "")
         check = check_file(file, cache, _stamps())
         if not check.ok:
             _download(file, cache, progress)
-    return Found(cache, form)
+    return FoundData(cache, form)
 
 
-def _made(manifest: Manifest, part: str, progress: Progress | None) -> Found:
+def _made(manifest: Manifest, part: str, progress: Progress | None) -> FoundData:
     """A data set that the package makes itself: in the cache, unless the user has put all of it elsewhere."""
     found, cache = _find(manifest), cache_folder() / manifest.name
     if found is not None and found.folder != cache:
         return find(manifest)
     make_missing(manifest, part, cache, _stamps(), progress)
-    return Found(cache, "")
+    return FoundData(cache, "")
 
 
 class _PoochBar:
