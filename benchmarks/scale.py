@@ -2,13 +2,14 @@
 
     SEPBENCH_DATA=... python benchmarks/scale.py [--sizes 10000 100000 300000 1000000] [--shard-size 2000] [--folder /tmp]
 
-For each N writes a temporary run of N mixtures, one task, two metrics (one per source, one per mixture) and ten methods with simulated scores, by
-the store's own functions, and no estimates; every method fails on other mixtures. Intervals are resampled up to ``statistics.BOOTSTRAP_MAX``
-mixtures and normal above, which shows in the leaderboard's time. Each step runs in a process of its own, which reports its seconds (of the clock
-and of the processor, imports apart) and its peak resident memory. Writes ``benchmarks/results/scale.csv`` and ``scale.png``. The run of a million
-takes 0.4 GB of disk and is deleted.
+For each N writes a temporary run of N mixtures, one task, two metrics (one per source, one per mixture) and ten methods with simulated scores and
+estimates of two numbers each, by the store's own functions; every method fails on other mixtures. Intervals are resampled up to
+``statistics.BOOTSTRAP_MAX`` mixtures and normal above, which shows in the leaderboard's time. Each step runs in a process of its own, which reports
+its seconds (of the clock and of the processor, imports apart) and its peak resident memory. Writes ``benchmarks/results/scale.csv`` and
+``scale.png``; ``most_files`` is the number of entries of the fullest folder. The run of a million takes 0.7 GB of disk and is deleted.
 
-``plan`` takes a suite of N random pairs of ``digits`` in the temporary folder; its pair list is checked, its mixtures are not made.
+``plan`` takes a suite of N random pairs of ``digits`` in the temporary folder, whose pair list is checked and whose mixtures are not made, and cuts
+its cells into shards. ``scan`` is what a run that is resumed does: which shards have estimates, and which of them scores of these metrics?
 """
 
 from __future__ import annotations
@@ -23,9 +24,12 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from sepbench.run.records import RunRecord
 
 RESULTS = Path(__file__).resolve().parent / "results"
 METRICS = ("psnr", "mixture_error")
@@ -36,44 +40,49 @@ STEPS = ("plan", "scan", "leaderboard", "compare")
 LIMITS = {"seconds": 30.0, "peak_mb": 1500.0}
 
 
-def make_record(n: int, shard_size: int) -> dict[str, Any]:
+def make_record(n: int) -> RunRecord:
     """``run.json`` of a run on the suite digits-pairs, as if it had so many mixtures."""
+    from sepbench.run.provenance import FORMAT
+    from sepbench.run.records import EnvironmentRecord, MethodRecord, RunRecord, SuiteRecord, TaskRecord
     from sepbench.suites.loader import load_suite
 
     suite = load_suite("digits-pairs")
-    method = {"version": "1", "supervision": "blind", "bound": "", "settings": {}, "source_sha256": "", "source": "", "title": "", "deterministic": True}
-    task = {"digest": "simulated", "pairs_sha256": "", "mixtures_sha256": "", "n_examples": n, "n_planned": n}
-    return {
-        "format": 1,
-        "sepbench_version": "0",
-        "command": "benchmarks/scale.py",
-        "created": "",
-        "suite": {"name": suite.name, "version": suite.version},
-        "tasks": {TASK: task},
-        "methods": dict.fromkeys(METHODS, method),
-        "metrics": list(METRICS),
-        "seed": 0,
-        "budget": "paper",
-        "device": "cpu",
-        "limit": n,
-        "shard_size": shard_size,
-        "timing_group": "simulated",
-        "environment": {},
-    }
+    return RunRecord(
+        format=FORMAT,
+        sepbench_version="0",
+        command="benchmarks/scale.py",
+        suite=SuiteRecord(name=suite.name, version=suite.version),
+        tasks={TASK: TaskRecord(digest="simulated", pairs_sha256="", mixtures_sha256="", n_examples=n, n_planned=n)},
+        methods={name: MethodRecord(version="1", supervision="blind", deterministic=True) for name in METHODS},
+        metrics=list(METRICS),
+        seed=0,
+        budget="paper",
+        device="cpu",
+        limit=n,
+        shard_size=None,
+        timing_group="simulated",
+        environment=EnvironmentRecord(),
+    )
 
 
 def write_run(folder: Path, n: int, shard_size: int) -> None:
     """A run of ``n`` mixtures: difficulty shared by the methods, one mixture in 10,000 failed."""
-    from sepbench.results.store import RunStore
-    from sepbench.run.plan import cut
+    import torch
 
-    record = make_record(n, shard_size)
+    from sepbench.results.store import RunStore
+    from sepbench.run.plan import Shard
+    from sepbench.run.records import CellRecord
+    from sepbench.run.sink import ShardEstimates
+
+    record = make_record(n)
     store = RunStore.create(folder, record)
     with store.session(record):
         for number, method in enumerate(METHODS):
-            for shard in cut(TASK, method, n, shard_size):
+            for start in range(0, n, shard_size):
+                shard = Shard(TASK, method, start, min(start + shard_size, n))
+                store.write_estimates(shard, ShardEstimates(torch.zeros(len(shard), 2, 1), torch.full((len(shard),), 0.25, dtype=torch.float64)))
                 store.write_scores(shard, _simulated(shard.start, shard.stop, number))
-            store.write_cell(TASK, method, {"state": "done", "n_planned": n, "n_separated": n, "separate_seconds": 1.0, "fit_seconds": 1.0})
+            store.write_cell(TASK, method, CellRecord(state="done", n_planned=n, n_separated=n, separate_seconds=1.0, fit_seconds=1.0))
 
 
 def _simulated(start: int, stop: int, level: int) -> Any:
@@ -120,40 +129,38 @@ def write_suite(folder: Path, n: int) -> Path:
     return path
 
 
-def plan(folder: Path, n: int) -> int:
-    from sepbench.run.plan import make_plan
+def plan(folder: Path, n: int, shard_size: int) -> int:
+    from sepbench.run.plan import Shard, make_plan
     from sepbench.run.request import RunRequest
     from sepbench.suites.loader import load_suite
 
     path = str(folder / "suite" / "suite.toml")
-    return sum(len(cell.shards) for cell in make_plan(RunRequest(path, PLANNED, device="cpu"), load_suite(path)).cells)
+    cells = make_plan(RunRequest(path, PLANNED, device="cpu"), load_suite(path)).cells
+    return sum(1 for cell in cells for _ in cell.pieces(Shard(TASK, cell.method, 0, cell.n_planned), shard_size))
 
 
-def scan(folder: Path, n: int) -> int:
-    """As a run that is resumed does: which shards have scores?"""
+def scan(folder: Path, n: int, shard_size: int) -> int:
     from sepbench.results.store import RunStore
-    from sepbench.run.plan import cut
 
     store = RunStore.open(folder / "run")
-    size = store.read_run()["shard_size"]
-    return sum(store.has_scores(shard, METRICS) for method in METHODS for shard in cut(TASK, method, n, size))
+    return sum(found.estimates and found.scored for method in METHODS for found in store.find(TASK, method, METRICS))
 
 
-def leaderboard(folder: Path, n: int) -> int:
+def leaderboard(folder: Path, n: int, shard_size: int) -> int:
     from sepbench.results.target import open_run
 
     frame = open_run(folder / "run", "run").frame
     return int((frame["n_scored"] + frame["n_failed"] == n).sum())
 
 
-def compare(folder: Path, n: int) -> int:
+def compare(folder: Path, n: int, shard_size: int) -> int:
     from sepbench.results.compare import compare_sides, open_side
 
     (row,) = compare_sides(open_side(f"{folder / 'run'}:{METHODS[0]}"), open_side(f"{folder / 'run'}:{METHODS[1]}")).to_dict("records")
     return int(row["n"])
 
 
-def child(step: str, folder: Path, n: int) -> None:
+def child(step: str, folder: Path, n: int, shard_size: int) -> None:
     """One step in this process; its numbers as JSON."""
     import torch  # noqa: F401  imports are not what is measured
 
@@ -161,9 +168,9 @@ def child(step: str, folder: Path, n: int) -> None:
     from sepbench.run import plan as _plan  # noqa: F401
     from sepbench.run.timing import resident_peak
 
-    steps: dict[str, Callable[[Path, int], int]] = {"plan": plan, "scan": scan, "leaderboard": leaderboard, "compare": compare}
+    steps: dict[str, Callable[[Path, int, int], int]] = {"plan": plan, "scan": scan, "leaderboard": leaderboard, "compare": compare}
     clock, processor = time.perf_counter(), time.process_time()
-    found = steps[step](folder, n)
+    found = steps[step](folder, n, shard_size)
     seconds, cpu_seconds = time.perf_counter() - clock, time.process_time() - processor
     print(json.dumps({"seconds": seconds, "cpu_seconds": cpu_seconds, "peak_mb": resident_peak() / 1e6, "found": found}))
 
@@ -178,11 +185,13 @@ def measure(n: int, shard_size: int, folder: Path) -> list[dict[str, Any]]:
         write_suite(place / "suite", n)
         files = sorted(path for path in (place / "run").rglob("*") if path.is_file())
         size = sum(path.stat().st_size for path in files)
+        fullest = max(sum(1 for _ in folder.iterdir()) for folder in (place / "run").rglob("*") if folder.is_dir())
         print(f"{n:,} mixtures: {len(files):,} files, {size / 1e6:,.0f} MB, written in {time.perf_counter() - start:.0f} s", flush=True)
         for step in STEPS:
-            command = [sys.executable, __file__, "--child", step, name, str(n)]
+            command = [sys.executable, __file__, "--child", step, name, str(n), str(shard_size)]
             done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-            rows.append({"step": step, "mixtures": n, "methods": len(METHODS), "files": len(files), **json.loads(done.stdout.splitlines()[-1])})
+            counts = {"step": step, "mixtures": n, "methods": len(METHODS), "files": len(files), "most_files": fullest}
+            rows.append({**counts, **json.loads(done.stdout.splitlines()[-1])})
             print(f"  {step:12} {rows[-1]['seconds']:8.2f} s {rows[-1]['peak_mb']:8.0f} MB, found {rows[-1]['found']:,}", flush=True)
     return rows
 
@@ -218,10 +227,10 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 100_000, 300_000, 1_000_000])
     parser.add_argument("--shard-size", type=int, default=2_000)
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()))
-    parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--child", nargs=4, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
-        child(options.child[0], Path(options.child[1]), int(options.child[2]))
+        child(options.child[0], Path(options.child[1]), int(options.child[2]), int(options.child[3]))
         return
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     rows = [row for n in options.sizes for row in measure(n, options.shard_size, options.folder)]
