@@ -9,7 +9,6 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
@@ -89,8 +88,7 @@ def file_server() -> Iterator[FileServer]:
 @pytest.fixture
 def fake_methods(monkeypatch: pytest.MonkeyPatch) -> None:
     """The methods of ``run_fakes`` registered beside the real ones."""
-    points = {name: EntryPoint(name, f"run_fakes:{cls}", registry.SEPARATOR_GROUP) for name, cls in run_fakes.FAKES.items()}
-    found = registry._separators
+    points, found = run_fakes.entry_points(), registry._separators
     monkeypatch.setattr(registry, "_separators", lambda: found() | points)
     run_fakes.Fake.batches.clear()
     run_fakes.Fake.fits.clear()

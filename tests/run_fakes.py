@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -11,6 +12,7 @@ import numpy as np
 import torch
 
 from sepbench.protocols import MethodInfo, Mixtures, RunContext, Supervision, Support, TaskSpec, TrainingView
+from sepbench.registry import SEPARATOR_GROUP
 
 
 def info(name: str, supervision: Supervision = "blind", **changes: Any) -> MethodInfo:
@@ -180,3 +182,9 @@ FAKES = {
     "scaled-by-file": "ScaledByFile",
     "scaled-by-list": "ScaledByList",
 }
+
+
+def entry_points() -> dict[str, EntryPoint]:
+    """All fake methods as they would be registered by a package."""
+    named = {name: f"run_fakes:{cls}" for name, cls in FAKES.items()} | {"learner": "training_fake:Learner"}
+    return {name: EntryPoint(name, target, SEPARATOR_GROUP) for name, target in named.items()}

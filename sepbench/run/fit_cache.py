@@ -19,6 +19,7 @@ import hashlib
 import json
 import os
 import shutil
+import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -29,9 +30,11 @@ from typing import Any
 
 from sepbench.data.files.fetch import cache_folder
 from sepbench.errors import SepbenchError
-from sepbench.files import file_sha256, write_atomically
+from sepbench.files import TEMPORARY, file_sha256, write_atomically
 
-_WORK, _FITTED, _FACTS, _KEY = "work", "fitted", "fit.json", "key.json"
+_WORK, _FITTED, _FACTS, _KEY, _SECONDS = "work", "fitted", "fit.json", "key.json", ".seconds"
+_NOTE_EVERY = 10.0
+"""Seconds."""
 
 
 class CacheError(SepbenchError):
@@ -62,7 +65,13 @@ def fits_root() -> Path:
 
 def digest(key: Mapping[str, Any]) -> str:
     """SHA-256 of a key's canonical JSON."""
-    return hashlib.sha256(json.dumps(key, sort_keys=True, default=str).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(_as_read(key), sort_keys=True).encode()).hexdigest()
+
+
+def _as_read(key: Mapping[str, Any]) -> dict[str, Any]:
+    """A key as ``key.json`` gives it back: entries of a setting may be named by numbers, which sort otherwise, or not at all among words."""
+    read: dict[str, Any] = json.loads(json.dumps(key, default=str))
+    return read
 
 
 class KeptFit:
@@ -74,7 +83,8 @@ class KeptFit:
     """
 
     def __init__(self, method: str, key: Mapping[str, Any]) -> None:
-        self.key = dict(key)
+        self.key = _as_read(key)
+        self._alone = False
         self.folder = fits_root() / method / digest(key)[:32]
 
     @contextmanager
@@ -85,24 +95,29 @@ class KeptFit:
             CacheError: the cache folder cannot be written.
         """
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            if not (self.folder / _KEY).is_file():
-                text = json.dumps(self.key, indent=1, default=str)
-                write_atomically(self.folder / _KEY, lambda path: path.write_text(text + "\n", encoding="utf-8"))
+            self._write_key()
             handle = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT, 0o666)
         except OSError as error:
             raise _unusable(self.folder, error) from error
         try:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self._alone = True
             except BlockingIOError:
                 waiting()
                 fcntl.flock(handle, fcntl.LOCK_EX)
+                self._alone = True
             except OSError:  # file systems without locks: both may train, and both write the same
                 pass
             yield
         finally:
+            self._alone = False
             os.close(handle)
+
+    def _write_key(self) -> None:
+        if not (self.folder / _KEY).is_file():
+            text = json.dumps(self.key, indent=1)
+            write_atomically(self.folder / _KEY, lambda path: path.write_text(text + "\n", encoding="utf-8"))
 
     def work(self) -> Path:
         """``ctx.cache``, made if it is not there."""
@@ -127,17 +142,23 @@ class KeptFit:
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
+    @property
+    def damaged(self) -> bool:
+        """A fit was finished here, and its files are not those that were written."""
+        return (self.folder / _FACTS).is_file() and self.facts() is None
+
     def spent(self) -> float:
-        """Seconds that earlier sessions of an unfinished fit took, as far as they were noted."""
+        """Seconds that earlier sessions of an unfinished fit took, as far as they were noted; 0 where they left no checkpoint to go on from."""
         try:
-            return float((self.folder / _WORK / ".seconds").read_text(encoding="utf-8"))
+            seconds = float((self.folder / _WORK / _SECONDS).read_text(encoding="utf-8"))
+            return seconds if any(entry.name != _SECONDS for entry in (self.folder / _WORK).iterdir()) else 0.0
         except (OSError, ValueError):
             return 0.0
 
     def note_seconds(self, seconds: float) -> None:
         """Note how long an unfinished fit has taken; a fit that is killed loses no more than the time since."""
         with contextlib.suppress(OSError):
-            write_atomically(self.work() / ".seconds", lambda path: path.write_text(f"{seconds:.3f}", encoding="utf-8"))
+            write_atomically(self.work() / _SECONDS, lambda path: path.write_text(f"{seconds:.3f}", encoding="utf-8"))
 
     def keep(self, save: Callable[[Path], None], facts: FitFacts) -> None:
         """Store a finished fit and drop its checkpoints.
@@ -146,9 +167,12 @@ class KeptFit:
             CacheError: the cache folder cannot be written.
             Exception: whatever ``save`` raises.
         """
-        fresh = self.folder / f"{_FITTED}.{os.getpid()}.tmp"
+        fresh = self.folder / f"{_FITTED}.{socket.gethostname()}-{os.getpid()}{TEMPORARY}"
         try:
             self.forget()
+            self._write_key()  # somebody may have cleared the cache meanwhile
+            for left in self.folder.glob(f"{_FITTED}.*{TEMPORARY}") if self._alone else [fresh]:
+                shutil.rmtree(left, ignore_errors=True)  # of a process that was killed here
             fresh.mkdir()
             save(fresh)
             fresh.rename(self.fitted)
@@ -168,15 +192,22 @@ class KeptFit:
             shutil.rmtree(fresh, ignore_errors=True)
 
     def forget(self, *, checkpoints: bool = False) -> None:
-        """Drop the finished fit, and with ``checkpoints`` the unfinished one."""
-        (self.folder / _FACTS).unlink(missing_ok=True)
+        """Drop the finished fit, and with ``checkpoints`` the unfinished one.
+
+        Raises:
+            CacheError: the cache folder cannot be written.
+        """
+        try:
+            (self.folder / _FACTS).unlink(missing_ok=True)
+        except OSError as error:
+            raise _unusable(self.folder, error) from error
         shutil.rmtree(self.fitted, ignore_errors=True)
         if checkpoints:
             shutil.rmtree(self.folder / _WORK, ignore_errors=True)
 
 
 class Stopwatch:
-    """Notes the seconds of an unfinished fit at most once in ten seconds, whenever the method tells of its progress."""
+    """Notes the seconds of an unfinished fit every ten seconds, whenever the method tells of its progress."""
 
     def __init__(self, kept: KeptFit) -> None:
         self._kept = kept
@@ -189,10 +220,13 @@ class Stopwatch:
         return self._before
 
     def tick(self) -> None:
-        now = time.monotonic()
-        if now - self._noted > 10.0:
-            self._noted = now
-            self._kept.note_seconds(self._before + now - self._started)
+        if time.monotonic() - self._noted > _NOTE_EVERY:
+            self.note()
+
+    def note(self) -> None:
+        """Note them now: the fit has failed or is interrupted."""
+        self._noted = time.monotonic()
+        self._kept.note_seconds(self._before + self._noted - self._started)
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +243,7 @@ class Entry:
 def entries(method: str = "") -> list[Entry]:
     """All fits of the cache, or those of one method, by method and age."""
     found = []
-    for folder in sorted(fits_root().glob(f"{method or '*'}/*"), key=lambda path: (path.parent.name, path.stat().st_mtime)):
+    for folder in _folders(method):
         try:
             key = json.loads((folder / _KEY).read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -225,13 +259,19 @@ def clear(method: str = "") -> int:
     Raises:
         CacheError: something cannot be removed.
     """
-    found = entries(method)
-    for entry in found:
+    folders = _folders(method)
+    for folder in folders:
         try:
-            shutil.rmtree(entry.folder)
+            shutil.rmtree(folder)
         except OSError as error:
-            raise _unusable(entry.folder, error) from error
-    return len(found)
+            raise _unusable(folder, error) from error
+    return len(folders)
+
+
+def _folders(method: str) -> list[Path]:
+    """Folders of fits, by method and age."""
+    kept = [folder for one in fits_root().glob("*") if method in ("", one.name) for folder in one.glob("*") if folder.is_dir()]
+    return sorted(kept, key=lambda path: (path.parent.name, path.stat().st_mtime))
 
 
 def _digests(folder: Path) -> dict[str, str]:

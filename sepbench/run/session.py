@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,7 +13,7 @@ import sepbench
 from sepbench.noise import NoiseSource
 from sepbench.protocols import Fitted, RunContext, Separator, TrainingView
 from sepbench.registry import create_separator, flat
-from sepbench.run.fit_cache import FitFacts, KeptFit, Stopwatch
+from sepbench.run.fit_cache import CacheError, FitFacts, KeptFit, Stopwatch
 from sepbench.run.handouts import References, TimedView
 from sepbench.run.plan import Cell, Plan
 from sepbench.run.provenance import arithmetic, timing_group
@@ -110,7 +111,7 @@ class Session:
 
 
 def open_session(cell: Cell, plan: Plan, mixture_set: MixtureSet, tell: Callable[[Tell], None], session: str = "") -> Session:
-    """Create the method and fit it, or read its fit from the cache. Whatever its constructor or ``fit`` raises comes through.
+    """Create the method and fit it, or read its fit from the cache. Whatever its constructor or ``fit`` raises comes through, and ``CacheError``.
 
     Args:
         session: name of the run's session, the same for all its workers; see ``FitFacts``.
@@ -127,12 +128,13 @@ def open_session(cell: Cell, plan: Plan, mixture_set: MixtureSet, tell: Callable
         progress=teller,
         **context,
     )
-    separator = create_separator(cell.method, cell.settings, cell.task.spec.domain)
+    make = partial(create_separator, cell.method, cell.settings, cell.task.spec.domain)
+    separator = make()
     teller.enter("fit")
     view = cell.task.view(cell.info.supervision)
     if isinstance(separator, Fitted):
         kept = KeptFit(cell.method, fit_key(cell, plan, view.digest))
-        fit, cached, ctx = keep_fit(separator, view, ctx, kept, teller, session if request.refit else None)
+        separator, fit, cached = keep_fit(make, view, ctx, kept, teller, session if request.refit else None)
     else:
         fit, cached = _fit(separator, view, ctx), False
     return Session(cell, separator, mixture_set, ctx, teller, references, fit, cached)
@@ -166,35 +168,58 @@ def fit_key(cell: Cell, plan: Plan, training: str) -> dict[str, Any]:
     }
 
 
-def keep_fit(separator: Separator, view: TrainingView, ctx: RunContext, kept: KeptFit, teller: Teller, refit: str | None) -> tuple[FitFacts, bool, RunContext]:
+def keep_fit(
+    make: Callable[[], Separator], view: TrainingView, ctx: RunContext, kept: KeptFit, teller: Teller, refit: str | None = None
+) -> tuple[Separator, FitFacts, bool]:
     """Load a fit from the cache, or make it and put it there.
 
     Args:
+        make: creates the method, which is ``Fitted``.
         refit: name of the session that asked for a new fit; None takes any.
 
     Returns:
-        Facts of the fit, whether it was loaded, and the context with its ``cache``.
+        The fitted method, facts of the fit, and whether it was loaded.
+
+    Raises:
+        CacheError: the cache folder cannot be written.
+        Exception: whatever ``fit`` or ``save`` raises.
     """
-    assert isinstance(separator, Fitted)
     with kept.locked(lambda: teller.enter("wait for another process that fits the same")):
         facts = kept.facts()
         if facts is not None and (refit is None or facts.session == refit):
             teller.enter("load the fit")
+            loaded = make()
             try:
-                separator.load(kept.fitted, ctx)
-            except Exception as error:  # written by a version that kept other things, say: training again is always right
+                _as_fitted(loaded).load(kept.fitted, ctx)
+            except (Exception, SystemExit) as error:  # written by a version that kept other things, say: training again is always right
                 teller.warn(f"the kept fit in {kept.folder} cannot be loaded ({type(error).__name__}: {flat(error)}) and is made again")
             else:
-                return facts, True, ctx
+                return loaded, facts, True
+        elif kept.damaged and refit is None:
+            teller.warn(f"the kept fit in {kept.folder} is damaged and is made again")
         if refit is not None:
             kept.forget(checkpoints=True)
-        teller.enter("fit")
-        ctx = replace(ctx, cache=kept.work())
-        watch = Stopwatch(kept)
-        teller.ticks.append(watch.tick)
-        try:
-            facts = _fit(separator, view, ctx, watch.before, refit or "")
-        finally:
-            teller.ticks.clear()
-        kept.keep(separator.save, facts)
-    return facts, False, replace(ctx, cache=None)
+        return *_fit_and_keep(make(), view, ctx, kept, teller, refit or ""), False
+
+
+def _fit_and_keep(separator: Separator, view: TrainingView, ctx: RunContext, kept: KeptFit, teller: Teller, session: str) -> tuple[Separator, FitFacts]:
+    teller.enter("fit")
+    watch = Stopwatch(kept)
+    teller.ticks.append(watch.tick)
+    try:
+        facts = _fit(separator, view, replace(ctx, cache=kept.work()), watch.before, session)
+    except BaseException:
+        watch.note()
+        raise
+    finally:
+        teller.ticks.clear()
+    try:
+        kept.keep(_as_fitted(separator).save, facts)
+    except CacheError as error:  # the disk is full, say: what was learnt is at hand, and the next run goes on from the last checkpoint
+        teller.warn(f"the fit of {kept.folder.parent.name} is not kept: {error}")
+    return separator, facts
+
+
+def _as_fitted(separator: Separator) -> Fitted:
+    assert isinstance(separator, Fitted)
+    return separator

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from sepbench.run.fit_cache import FitFacts
+from sepbench.run.fit_cache import CacheError, FitFacts
 from sepbench.run.plan import Cell, Plan, Shard
 from sepbench.run.provenance import timing_group
 from sepbench.run.scoring import score_shard
@@ -98,7 +98,7 @@ class Worker:
         """Do a job. What a method raises is in the report.
 
         Raises:
-            SepbenchError: data cannot be read, or results cannot be written.
+            SepbenchError: data cannot be read, or results and fits cannot be written.
         """
         cell = self._cells[job.shard.task, job.shard.method]
         if job.kind == "score":
@@ -106,6 +106,8 @@ class Worker:
         mixture_set = self._mixture_set(cell)  # not in the try block: data that cannot be read are no fault of the method
         try:
             session = self._open(cell, mixture_set)
+        except CacheError:  # no fault of the method either, and the same for all that keep their fits
+            raise
         except (Exception, SystemExit) as error:  # MemoryError included: the other methods go on
             self._session = None
             return Report(job, fit_error=one_line(error), traceback=traceback.format_exc(limit=-6), timing_group=self._group)
@@ -153,7 +155,7 @@ class Worker:
         return Report(job, time.perf_counter() - started, totals=self._sink.read_totals(job.shard), timing_group=self._group)
 
     def _latency(self, job: Job, session: Session) -> Report:
-        self._tell(Tell(stage="latency"))
+        session.teller.enter("latency")
         try:
             seconds: float | None = measure_latency(session, session.cell.n_planned)
             warning = ""

@@ -13,7 +13,6 @@ import signal
 import sys
 import time
 import traceback
-from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
@@ -64,10 +63,14 @@ def finished_within(child: int, seconds: float) -> bool:
     return False
 
 
-def main(folder: Path, options: dict[str, Any], longest: float, seed: int) -> None:
-    points = {name: EntryPoint(name, f"run_fakes:{cls}", registry.SEPARATOR_GROUP) for name, cls in run_fakes.FAKES.items()}
-    found = registry._separators
+def register() -> None:
+    """The fake methods beside the real ones, for this process and those that it forks."""
+    points, found = run_fakes.entry_points(), registry._separators
     registry._separators = lambda: found() | points
+
+
+def main(folder: Path, options: dict[str, Any], longest: float, seed: int) -> None:
+    register()
     request = RunRequest(device="cpu", **options)
     check_data(make_plan(request, load_suite(request.suite)))  # the data set is read once, by the parent
     chance, kills = random.Random(seed), 0
