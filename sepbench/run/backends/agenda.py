@@ -189,17 +189,20 @@ class Agenda:
         self._latency = False
         for shard in (*own, *self._pieces, *left):
             self._fail(shard, error, fit_failed=True)
+            self.progress.advance(self.cell, len(shard))
         self._pieces.clear()
 
     def _fail(self, shard: Shard, error: str, *, fit_failed: bool) -> None:
         if shard not in self._safe:
             self.sink.write_scores(shard, failed_scores(shard, error, self.plan.metrics, fit_failed=fit_failed))
-        self.progress.advance(self.cell, len(shard))
 
     def died(self, job: Job, how: str) -> None:
-        """The worker died at a job: it is done again, batch by batch, and given up if another worker dies at it."""
+        """The worker died at a job: it is done again, batch by batch, and given up if another worker dies at it.
+
+        What the worker had told of its mixtures is taken back already.
+        """
         self._running -= 1
-        shard = job.shard
+        shard, uncounted = job.shard, len(job.shard) if job.kind == "separate" else 0
         self._deaths[shard] += 1
         again = self._deaths[shard] < _DEATHS
         self.progress.warn(f"a worker died ({how}) at {shard}; {'it is done again' if again else 'its mixtures count as failed'}")
@@ -209,8 +212,10 @@ class Agenda:
             self._give_up(f"the worker process died {_DEATHS} times ({how})", job)
         elif not again:
             self._fail(shard, f"the worker process died {_DEATHS} times ({how})", fit_failed=False)
+            self.progress.advance(self.cell, uncounted)
         elif any(item.shard == shard and item.estimates for item in self.sink.find(shard.task, shard.method, self.plan.metrics)) and shard not in self._safe:
             self._unscored.append(shard)  # it died between separating and scoring
+            self.progress.advance(self.cell, uncounted)
         elif shard in self._safe or self.cell.fixed:
             self._pieces.append(shard)
         else:

@@ -16,8 +16,8 @@ def make_backend(name: str, workers: str, device: str) -> Backend:
 
     Args:
         name: registered name.
-        workers: a number; ``auto`` for one per GPU, or one per core that this process may use divided by torch's threads; empty for the backend's own
-            default, which is one process here and all that a cluster has there.
+        workers: a number; ``auto`` for one per GPU (one for a GPU that is named), or one per core that this process may use divided by torch's
+            threads; empty for the backend's own default, which is one process here and all that a cluster has there.
         device: where methods compute.
 
     Raises:
@@ -36,6 +36,6 @@ def make_backend(name: str, workers: str, device: str) -> Backend:
 
 def _usable(device: str) -> int:
     if device.startswith("cuda"):
-        return max(1, torch.cuda.device_count())
+        return 1 if ":" in device else max(1, torch.cuda.device_count())
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, cores // torch.get_num_threads())

@@ -29,11 +29,15 @@ class Event:
     death: str = ""
 
 
-class Pool(Protocol):
+class WorkerPool(Protocol):
     """Workers that take one job each. A worker that dies is replaced by the pool."""
 
     @property
     def size(self) -> int: ...
+
+    def ready(self, worker: int) -> bool:
+        """Whether a worker that has no job could begin one now; on a cluster it may have to wait for room."""
+        ...
 
     def start(self, worker: int, job: Job) -> None:
         """Give an idle worker its next job."""
@@ -48,7 +52,7 @@ class Pool(Protocol):
         ...
 
 
-def run_plan(plan: Plan, sink: Sink, progress: Progress, pool: Pool, command: str, git_sha: str) -> list[tuple[Cell, CellRecord]]:
+def run_plan(plan: Plan, sink: Sink, progress: Progress, pool: WorkerPool, command: str, git_sha: str) -> list[tuple[Cell, CellRecord]]:
     """Bring every cell of a plan to its end.
 
     Args:
@@ -67,30 +71,30 @@ def run_plan(plan: Plan, sink: Sink, progress: Progress, pool: Pool, command: st
 class Dispatch:
     """The state of ``run_plan``: open cells, and who is at which job. Cells are opened in the plan's order, when a worker is free for them."""
 
-    def __init__(self, plan: Plan, sink: Sink, progress: Progress, pool: Pool, team: Team) -> None:
+    def __init__(self, plan: Plan, sink: Sink, progress: Progress, pool: WorkerPool, team: Team) -> None:
         self._plan, self._sink, self._progress, self._pool, self._team = plan, sink, progress, pool, team
         self._unopened = list(plan.cells)
         self._open: list[Agenda] = []
         self._records: dict[tuple[str, str], CellRecord] = {}
         self._busy: dict[int, tuple[Agenda, Job]] = {}
         self._resident: dict[int, Agenda] = {}
+        self._told: dict[int, float] = {}  # mixtures of the present job that the progress was told of
         self._idle_deaths = 0
 
     def run(self) -> list[tuple[Cell, CellRecord]]:
         while True:
             self._hand_out()
             self._close_what_is_over()
-            if not self._busy:
-                if not (self._unopened or self._open):
-                    break
-                continue
-            for event in self._pool.wait():
-                self._take_in(event)
+            if not (self._busy or self._unopened or self._open):
+                break
+            if self._busy or not any(map(self._pool.ready, range(self._pool.size))):
+                for event in self._pool.wait():
+                    self._take_in(event)
         return [(cell, self._records[cell.task.spec.name, cell.method]) for cell in self._plan.cells]
 
     def _hand_out(self) -> None:
         for worker in range(self._pool.size):
-            if worker not in self._busy:
+            if worker not in self._busy and self._pool.ready(worker):
                 job = self._next_job(worker)
                 if job is None:
                     continue
@@ -129,13 +133,16 @@ class Dispatch:
             return
         agenda, job = self._busy[event.worker]
         if event.tell is not None:
+            self._told[event.worker] = self._told.get(event.worker, 0.0) + event.tell.mixtures
             self._pass_on(agenda.cell, event.tell)
         if event.report is not None:
             del self._busy[event.worker]
+            self._told.pop(event.worker, None)
             agenda.take_in(event.report)
         elif event.death:
             del self._busy[event.worker]
             self._resident.pop(event.worker, None)
+            self._progress.advance(agenda.cell, -self._told.pop(event.worker, 0.0))  # all of it is done again, or given up and told then
             agenda.died(job, event.death)
 
     def _from_idle(self, event: Event) -> None:

@@ -13,6 +13,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
@@ -78,6 +79,9 @@ class Inline:
         if tell.mixtures:
             self._progress.advance(self._cell, tell.mixtures)
 
+    def ready(self, worker: int) -> bool:
+        return True
+
     def start(self, worker: int, job: Job) -> None:
         self._cell = self._cells[job.shard.task, job.shard.method]
         self._report = self._worker.run(job)
@@ -96,21 +100,22 @@ class _Child:
 class Processes:
     """A pool of worker processes; a context manager. A process that dies is replaced.
 
-    On a machine with GPUs each process sees one of them, in turn.
+    On a machine with GPUs each process sees one of them, in turn, unless the plan names one for all.
     """
 
     def __init__(self, size: int, plan: Plan, sink: Sink, session: str) -> None:
         self.size = size
         self._setting_up = (plan.request, sink.opener(), session)
-        self._gpus = torch.cuda.device_count() if plan.device.startswith("cuda") else 0
+        self._gpus = visible_gpus() if plan.device == "cuda" else ()
         self._children: list[_Child] = []
 
     def __enter__(self) -> Processes:
         try:
-            self._children = [self._spawn(number) for number in range(self.size)]
-        except OSError as error:
+            for number in range(self.size):
+                self._children.append(self._spawn(number))
+        except SepbenchError:
             self.__exit__(None, None, None)
-            raise SepbenchError(f"cannot start {self.size} workers: {error.strerror or error}; ask for fewer with --workers") from error
+            raise
         return self
 
     def __exit__(self, *ended: object) -> None:
@@ -121,13 +126,19 @@ class Processes:
             child.process.join()
 
     def _spawn(self, number: int) -> _Child:
-        here, there = _SPAWN.Pipe()
-        gpu = number % self._gpus if self._gpus else None
-        process = _SPAWN.Process(target=serve, args=(there, *self._setting_up, gpu, os.getpid()), daemon=True, name=f"sepbench-worker-{number}")
-        with _threads(torch.get_num_threads()):
-            process.start()
+        gpu = self._gpus[number % len(self._gpus)] if self._gpus else None
+        try:
+            here, there = _SPAWN.Pipe()
+            process = _SPAWN.Process(target=serve, args=(there, *self._setting_up, gpu, os.getpid()), daemon=True, name=f"sepbench-worker-{number}")
+            with _threads(torch.get_num_threads()), _deaf_to_interrupts():
+                process.start()
+        except OSError as error:
+            raise SepbenchError(f"cannot start {self.size} workers: {error.strerror or error}; ask for fewer with --workers") from error
         there.close()
         return _Child(process, here)
+
+    def ready(self, worker: int) -> bool:
+        return True
 
     def start(self, worker: int, job: Job) -> None:
         with contextlib.suppress(OSError):  # it has died: ``wait`` says so
@@ -166,6 +177,23 @@ def _threads(count: int) -> Iterator[None]:
             os.environ["OMP_NUM_THREADS"] = before
 
 
+@contextlib.contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """Processes that are started meanwhile never see Ctrl-C, which reaches the whole group: their parent ends them. Its own waits until after this."""
+    resource_tracker.ensure_running()  # it opens the mask again when it starts
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def visible_gpus() -> tuple[str, ...]:
+    """Names of the GPUs that this process sees, as CUDA_VISIBLE_DEVICES takes them."""
+    named = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    return tuple(named[number] if number < len(named) else str(number) for number in range(torch.cuda.device_count()))
+
+
 def _how(exitcode: int | None) -> str:
     """How a process ended, in words."""
     if exitcode is not None and exitcode < 0:
@@ -196,12 +224,11 @@ class _Pipe:
             self._mixtures = 0.0
 
 
-def serve(connection: Connection, request: RunRequest, opener: Callable[[], Sink], session: str, gpu: int | None, parent: int) -> None:
+def serve(connection: Connection, request: RunRequest, opener: Callable[[], Sink], session: str, gpu: str | None, parent: int) -> None:
     """The life of a worker process: jobs in, reports out, until the other end closes."""
     _die_with(parent)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends its workers itself
     if gpu is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = str(gpu)
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     keep_freed_memory()
     told = _Pipe(connection)
     try:

@@ -34,6 +34,8 @@ _CARRIED = ("SEPBENCH_DATA", "SEPBENCH_CACHE", "SEPBENCH_OFFLINE", "OMP_NUM_THRE
 """Variables of this process that workers get too: data are found, and threads counted, in the same way everywhere."""
 _PEEK_EVERY = 0.5
 """Seconds between two questions after a worker's progress."""
+_PATIENCE = 60.0
+"""Seconds without any worker after which the user is told."""
 
 
 def _ray() -> Any:
@@ -54,6 +56,9 @@ class RayBackend:
         self._threads = torch.get_num_threads()
         address = os.environ.get("RAY_ADDRESS", "")
         options: dict[str, Any] = {"address": address} if address else {"address": "local", "include_dashboard": False}
+        if not address:  # of our own: it reports to nobody, and nobody without its token may give it work; said here, Ray prints nothing about it
+            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+            os.environ.setdefault("RAY_AUTH_MODE", "token")
         if not address and workers is not None:
             options["num_cpus"] = workers * self._threads
         try:
@@ -81,7 +86,9 @@ class RayBackend:
             self._ray.shutdown()
 
     def _check_room(self, plan: Plan) -> None:
-        wanted = {"CPU": self._workers * self._threads} | ({"GPU": self._workers} if plan.device.startswith("cuda") else {})
+        if ":" in plan.device:
+            raise RequestError(f"Ray gives each worker a GPU of its own: use --device cuda instead of {plan.device}")
+        wanted = {"CPU": self._workers * self._threads} | ({"GPU": self._workers} if plan.device == "cuda" else {})
         for kind, number in wanted.items():
             if number > self._resources.get(kind, 0):
                 have = int(self._resources.get(kind, 0))
@@ -90,16 +97,17 @@ class RayBackend:
 
 @dataclass(slots=True)
 class _Handle:
-    """An actor, the job it is at, and the question after its progress that is on its way."""
+    """An actor, whether it has ever answered, the job it is at, and the question after its progress that is on its way."""
 
     actor: Any
+    peek: Any
+    alive: bool = False
     job: Any = None
-    peek: Any = None
     asked: float = field(default_factory=time.monotonic)
 
 
 class Actors:
-    """A pool of Ray actors. One that dies, with its machine or alone, is made again wherever there is room."""
+    """A pool of Ray actors. One that dies, with its machine or alone, is made again wherever there is room, now or later."""
 
     def __init__(self, ray: Any, size: int, threads: int, plan: Plan, sink: Sink) -> None:
         self.size = size
@@ -107,15 +115,20 @@ class Actors:
         variables = {name: os.environ[name] for name in _CARRIED if name in os.environ} | {"OMP_NUM_THREADS": str(threads)}
         self._options = {
             "num_cpus": threads,
-            "num_gpus": 1 if plan.device.startswith("cuda") else 0,
+            "num_gpus": 1 if plan.device == "cuda" else 0,
             "max_concurrency": 2,  # one job, and one question after its progress
             "runtime_env": {"env_vars": variables},
         }
         self._arguments = (plan.request, sink.opener(), uuid.uuid4().hex, str(Path.cwd()), [entry for entry in sys.path if entry])
         self._handles = [self._make() for _ in range(size)]
+        self._alone_since: float | None = time.monotonic()
 
     def _make(self) -> _Handle:
-        return _Handle(self._ray.remote(RayWorker).options(**self._options).remote(*self._arguments))
+        actor = self._ray.remote(RayWorker).options(**self._options).remote(*self._arguments)
+        return _Handle(actor, actor.peek.remote())
+
+    def ready(self, worker: int) -> bool:
+        return self._handles[worker].alive
 
     def start(self, worker: int, job: Job) -> None:
         handle = self._handles[worker]
@@ -126,9 +139,19 @@ class Actors:
             self._ask()
             waiting = {ref: number for number, handle in enumerate(self._handles) for ref in (handle.job, handle.peek) if ref is not None}
             ready, _ = self._ray.wait(list(waiting), num_returns=1, timeout=_PEEK_EVERY)
-            events = [event for ref in ready for event in self._take(waiting[ref], ref)]
+            events = [event for ref in ready for event in self._take(waiting[ref], ref)] or self._alone()
             if events:
                 return events
+
+    def _alone(self) -> Sequence[Event]:
+        """A word to the user, once, if no actor has come to life for a minute."""
+        now = time.monotonic()
+        if any(handle.alive for handle in self._handles):
+            self._alone_since = now
+        elif self._alone_since is not None and now - self._alone_since > _PATIENCE:
+            self._alone_since = None
+            return [Event(0, tell=Tell(warning="the cluster has no room for any worker yet ('ray status' shows who holds it); the run waits"))]
+        return ()
 
     def _ask(self) -> None:
         now = time.monotonic()
@@ -137,18 +160,20 @@ class Actors:
                 handle.peek, handle.asked = handle.actor.peek.remote(), now
 
     def _take(self, worker: int, ref: Any) -> Sequence[Event]:
-        handle = self._handles[worker]
+        handle, kinds = self._handles[worker], self._ray.exceptions
         try:
             value = self._ray.get(ref)
-        except self._ray.exceptions.RayActorError as error:
-            self._handles[worker] = self._make()
-            return [Event(worker, death=_how(error))]
-        except self._ray.exceptions.RayTaskError as error:
+        except kinds.RayTaskError as error:
             cause = error.cause if isinstance(error.cause, SepbenchError) else SepbenchError(f"a worker failed: {one_line(error.cause)}")
             raise cause from error
-        if ref is handle.peek:
-            handle.peek = None
-            return [Event(worker, tell=tell) for tell in value]
+        except (kinds.RuntimeEnvSetupError, kinds.ActorUnschedulableError) as error:
+            raise SepbenchError(f"Ray cannot start a worker: {one_line(error)}") from error
+        except kinds.RayError as error:  # it died, its machine died, or what it answered is lost
+            self._handles[worker] = self._make()
+            return [Event(worker, death=_how(error))]
+        if ref == handle.peek:
+            handle.peek, handle.alive = None, True
+            return [Event(worker, tell=tell) for tell in value] or [Event(worker)]
         handle.job = None
         report, tells = value
         return [*(Event(worker, tell=tell) for tell in tells), Event(worker, report=report)]
@@ -159,23 +184,27 @@ def _how(error: Exception) -> str:
 
 
 class RayWorker:
-    """The actor: a ``Worker`` that can be asked how far it is."""
+    """The actor: a ``Worker`` that can be asked how far it is. It is opened by its first job, so that what is wrong with it is an answer and no death."""
 
     def __init__(self, request: RunRequest, opener: Callable[[], Sink], session: str, folder: str, path: list[str]) -> None:
-        from sepbench.suites.loader import load_suite
-
         with contextlib.suppress(OSError):
             os.chdir(folder)  # settings may name files by relative paths
         sys.path += [entry for entry in path if entry not in sys.path]
-        keep_freed_memory()
+        self._request, self._opener, self._session = request, opener, session
+        self._worker: Worker | None = None
         self._lock = threading.Lock()
         self._told: list[Tell] = []
-        sink = opener()
+
+    def _open(self) -> Worker:
+        from sepbench.suites.loader import load_suite
+
+        keep_freed_memory()
+        sink = self._opener()
         try:
             sink.check()
         except SepbenchError as error:
             raise SepbenchError(f"the worker on {host()} does not see the run's folder ({error}); use an --out that all machines share") from error
-        self._worker = Worker(make_plan(request, load_suite(request.suite)), sink, self._tell, session)
+        return Worker(make_plan(self._request, load_suite(self._request.suite)), sink, self._tell, self._session)
 
     def _tell(self, tell: Tell) -> None:
         with self._lock:
@@ -194,5 +223,6 @@ class RayWorker:
 
     def run(self, job: Job) -> tuple[Report, list[Tell]]:
         """Do a job; returns its report and what was told meanwhile and not asked for."""
-        report = self._worker.run(job)
-        return report, self.peek()
+        if self._worker is None:
+            self._worker = self._open()
+        return self._worker.run(job), self.peek()
