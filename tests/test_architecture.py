@@ -6,6 +6,7 @@ import ast
 import re
 import tomllib
 from collections import defaultdict
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,29 @@ def test_imports_point_one_way(path: Path) -> None:
                 assert LAYERS.index(other) <= LAYERS.index(mine), f"{module} imports {imported}: later rooms import earlier ones, never back"
         elif imported.startswith("sepbench"):
             assert any(imported == allowed or imported.startswith(allowed + ".") for allowed in BASELINES_MAY_IMPORT), f"{module} imports {imported}"
+
+
+def test_imports_have_no_circle() -> None:
+    """Those inside functions count too: a circle that is opened by importing late is a circle."""
+    named = {".".join((path.parent if path.stem == "__init__" else path.with_suffix("")).relative_to(ROOT).parts): path for path in SOURCES}
+    graph = {}
+    for module, path in named.items():
+        imported = {name if name in named else name.rpartition(".")[0] for name in _runtime_imports(path)}
+        graph[module] = (imported & named.keys()) - {module}
+    assert sum(map(len, graph.values())) > len(named)
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as circle:
+        pytest.fail(" is imported by ".join(circle.args[1]))
+
+
+def test_files_that_are_named_are_there() -> None:
+    """Docstrings and comments name files of the project by the end of their path; a file that moves takes its name along."""
+    readers = [path for folder in ("sepbench", "baselines", "benchmarks", "scripts", "tests") for path in sorted((ROOT / folder).rglob("*.py"))]
+    there = [f"/{path.relative_to(ROOT).as_posix()}" for path in readers]
+    named = [(path.name, found) for path in readers for found in re.findall(r"``([\w/]+\.py)``", path.read_text(encoding="utf-8"))]
+    assert named
+    assert not [(reader, found) for reader, found in named if not any(path.endswith(f"/{found}") for path in there)]
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))

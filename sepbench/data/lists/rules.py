@@ -1,7 +1,7 @@
 """Pair lists that are derived from the data on the user's machine, for data sets whose bytes nobody could look at when the suite was written.
 
 A rule names a builder and its numbers; the list is a function of the rule and the data alone, so that two machines with the same files get the same
-list, whose digest stands in the results. Randomness is that of ``pair_builders.Draws``, keyed by the suite and the rule's ``order``.
+list, whose digest stands in the results. Randomness is that of ``builders.Draws``, keyed by the suite and the rule's ``order``.
 """
 
 from __future__ import annotations
