@@ -29,8 +29,9 @@ def pulse(letter: str) -> None:
             handle.write(letter)
 
 
-def counted(path: Path, letter: str) -> int:
-    return path.read_text(encoding="utf-8").count(letter) if path.exists() else 0
+def counted(path: Path, letters: str) -> int:
+    """How often any of these letters stands there."""
+    return sum(letter in letters for letter in path.read_text(encoding="utf-8")) if path.exists() else 0
 
 
 def nap() -> None:

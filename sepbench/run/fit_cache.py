@@ -84,40 +84,55 @@ class KeptFit:
 
     def __init__(self, method: str, key: Mapping[str, Any]) -> None:
         self.key = _as_read(key)
-        self._alone = False
         self.folder = fits_root() / method / digest(key)[:32]
 
     @contextmanager
     def locked(self, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
         """Hold the folder against other processes that want the same fit; ``waiting`` is called if one of them is at it.
 
+        What a killed process left there half done is removed.
+
         Raises:
             CacheError: the cache folder cannot be written.
         """
         try:
-            self._write_key()
+            self.folder.mkdir(parents=True, exist_ok=True)
             handle = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT, 0o666)
         except OSError as error:
             raise _unusable(self.folder, error) from error
         try:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                self._alone = True
+                alone = True
             except BlockingIOError:
                 waiting()
                 fcntl.flock(handle, fcntl.LOCK_EX)
-                self._alone = True
+                alone = True
             except OSError:  # file systems without locks: both may train, and both write the same
-                pass
+                alone = False
+            self._write_key()
+            if alone:
+                self._tidy()
             yield
         finally:
-            self._alone = False
             os.close(handle)
 
     def _write_key(self) -> None:
         if not (self.folder / _KEY).is_file():
             text = json.dumps(self.key, indent=1)
-            write_atomically(self.folder / _KEY, lambda path: path.write_text(text + "\n", encoding="utf-8"))
+            try:
+                write_atomically(self.folder / _KEY, lambda path: path.write_text(text + "\n", encoding="utf-8"))
+            except OSError as error:
+                raise _unusable(self.folder, error) from error
+
+    def _tidy(self) -> None:
+        for left in self.folder.glob(f"*{TEMPORARY}"):
+            if left.is_dir():
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                left.unlink(missing_ok=True)
+        if self.facts() is not None:
+            shutil.rmtree(self.folder / _WORK, ignore_errors=True)
 
     def work(self) -> Path:
         """``ctx.cache``, made if it is not there."""
@@ -151,7 +166,7 @@ class KeptFit:
         """Seconds that earlier sessions of an unfinished fit took, as far as they were noted; 0 where they left no checkpoint to go on from."""
         try:
             seconds = float((self.folder / _WORK / _SECONDS).read_text(encoding="utf-8"))
-            return seconds if any(entry.name != _SECONDS for entry in (self.folder / _WORK).iterdir()) else 0.0
+            return seconds if any(not entry.name.startswith(_SECONDS) for entry in (self.folder / _WORK).iterdir()) else 0.0
         except (OSError, ValueError):
             return 0.0
 
@@ -171,8 +186,7 @@ class KeptFit:
         try:
             self.forget()
             self._write_key()  # somebody may have cleared the cache meanwhile
-            for left in self.folder.glob(f"{_FITTED}.*{TEMPORARY}") if self._alone else [fresh]:
-                shutil.rmtree(left, ignore_errors=True)  # of a process that was killed here
+            shutil.rmtree(fresh, ignore_errors=True)  # of a process of the same number, where nothing can be locked and tidied
             fresh.mkdir()
             save(fresh)
             fresh.rename(self.fitted)

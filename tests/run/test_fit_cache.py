@@ -326,30 +326,32 @@ def test_seconds_of_a_failed_attempt_do_not_count_where_it_left_nothing_to_go_on
     assert kept.spent() == Stopwatch(kept).before == 40.0
 
 
-def test_a_killed_save_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
     kept = KeptFit("learner", {"seed": 0})
-
-    class Killed(BaseException):
-        pass
-
-    def killed(folder: Path) -> None:
-        (folder / "half").write_text("x")
-        os.rename(folder, left)  # noqa: PTH104  as if this process had ended here: ``keep`` finds nothing to tidy up
-        raise Killed
 
     def save(folder: Path) -> None:
         assert list(folder.iterdir()) == []
         (folder / "whole").write_text("x")
 
-    left = kept.folder / "fitted.elsewhere-1.tmp"
     with kept.locked():
-        with pytest.raises(Killed):
-            kept.keep(killed, FitFacts(1.0, 0.0, "cpu"))
-        assert kept.facts() is None
-        assert not kept.damaged
         kept.keep(save, FitFacts(1.0, 0.0, "cpu"))
-    assert kept.facts() == FitFacts(1.0, 0.0, "cpu")
-    assert not left.exists()
+    names = sorted(path.name for path in kept.folder.iterdir())
+    half = kept.folder / "fitted.elsewhere-1.tmp"
+    half.mkdir()
+    (half / "half").write_text("x")
+    (kept.folder / "fit.json.elsewhere-1.tmp").write_text("{")
+    (kept.work() / "checkpoint.pt").write_text("it was killed before it could drop this")
+    with kept.locked():
+        assert kept.facts() == FitFacts(1.0, 0.0, "cpu")
+    assert sorted(path.name for path in kept.folder.iterdir()) == names
+
+
+def test_checkpoints_of_an_unfinished_fit_stay(tmp_path: Path) -> None:
+    kept = KeptFit("learner", {"seed": 0})
+    (kept.work() / "checkpoint.pt").write_text("step 3")
+    with kept.locked():
+        pass
+    assert (kept.work() / "checkpoint.pt").read_text() == "step 3"
 
 
 # -- the cache folder
