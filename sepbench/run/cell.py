@@ -65,6 +65,15 @@ def _between(cell: Cell, kept: Iterable[Shard]) -> Iterator[Shard]:
         yield Shard(task, method, start, cell.n_planned)
 
 
+def announce(plan: Plan, sink: Sink) -> None:
+    """Note in the records of cells that grow how many mixtures they have now: before any of the new ones is there, and before the first cell runs."""
+    for cell in plan.cells:
+        old = sink.read_cell(cell.task.spec.name, cell.method)
+        if old is not None and old.n_planned < cell.n_planned:
+            state = "partial" if old.state == "done" else old.state
+            sink.write_cell(cell.task.spec.name, cell.method, old.model_copy(update={"n_planned": cell.n_planned, "state": state}))
+
+
 def begun(cell: Cell, old: CellRecord | None) -> CellRecord:
     """The record that a cell starts with; what an earlier session measured and this one will not is kept."""
     fresh = {"state": "partial", "supervision": cell.supervision, "note": cell.support.note, "error": ""}

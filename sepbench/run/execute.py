@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from sepbench.errors import SepbenchError
 from sepbench.run.backends import Backend
 from sepbench.run.backends.local import LocalBackend
-from sepbench.run.cell import finished
+from sepbench.run.cell import announce, finished
 from sepbench.run.plan import Cell, Plan, Shard, checked_metrics
 from sepbench.run.records import CellRecord, RunRecord
 from sepbench.run.scoring import failed_scores, score_shard
@@ -63,6 +63,7 @@ def execute(plan: Plan, sink: Sink, progress: Progress | None = None, backend: B
         SepbenchError: data cannot be read or results cannot be written. Whatever a method raises is recorded in its cell instead.
     """
     progress, backend = progress or Silent(), backend or LocalBackend()
+    announce(plan, sink)
     progress.start(plan, backend.workers)
     return Outcome(tuple(backend.run(plan, sink, progress, command, git_sha)))
 
@@ -87,9 +88,9 @@ def rescore(run: RunRecord, suite: Suite, metrics: Sequence[str], sink: Sink, ad
     _check_suite(run, suite)
     tasks = {name: suite.tasks[name] for name in run.tasks}
     chosen = checked_metrics(metrics or suite.metrics, [task.spec for task in tasks.values()])
-    work = {(task, method): _scorable(task, method, run, sink) for task in tasks for method in run.methods}
+    work = {(task, method): _scorable(task, method, run, sink) for task in tasks for method in run.methods_on(task)}
     for (task, method), (record, shards) in work.items():
-        if record is None or not shards:
+        if not shards:
             continue
         mixture_set = tasks[task].mixture_set()
         for item in shards:
@@ -117,19 +118,14 @@ def _check_suite(run: RunRecord, suite: Suite) -> None:
                 raise RescoreError(f"the mixtures of task {task!r} have changed since the run ({key} differs); run the suite again")
 
 
-def _scorable(task: str, method: str, run: RunRecord, sink: Sink) -> tuple[CellRecord | None, list[Found]]:
-    """A cell's record and what is there of it, all with estimates unless the method could not be fitted.
-
-    A method that a later session of the run added may lack a task that an earlier one had.
-    """
+def _scorable(task: str, method: str, run: RunRecord, sink: Sink) -> tuple[CellRecord, list[Found]]:
+    """A cell's record and what is there of it, all with estimates unless the method could not be fitted."""
     record = sink.read_cell(task, method)
     if record is not None and record.state == "unsupported":
         return record, []
     found = sink.find(task, method, run.metrics)
     kept = sum(len(item.shard) for item in found if item.estimates)
     planned = record.n_planned if record is not None else run.tasks[task].n_planned
-    if record is None and not found and len(run.sessions) > 1:
-        return None, []
     if record is None or (kept < planned and record.state != "failed"):
         raise RescoreError(
             f"{planned - kept:,} of {planned:,} mixtures of {method} on {task} have no estimates: finish the run with its own command first, "
