@@ -11,7 +11,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from baselines.sampling.problem import Meter, Problem
-from sepbench.errors import MethodError, UnsupportedTaskError
+from sepbench.errors import MethodError
 from sepbench.protocols import HasDensity, MethodInfo, Mixtures, RunContext, ScorePrior, Support, TaskSpec, TrainingView
 from sepbench.selection import by_denoising_loss, by_log_prior, by_mixture_error, select, weighted_mean
 from sepbench.settings import STRICT
@@ -79,9 +79,9 @@ class ScoreSeparator:
         if lowest >= highest:
             raise ValueError(f"noise levels fall: give lowest below highest, got {lowest} and {highest}")
         if self.weights:
-            from baselines.priors import user_prior
+            from baselines.priors.for_task import digests
 
-            self.weights_sha256 = user_prior.digests(self.weights)  # known before the fit: other weights under the same path are another run
+            self.weights_sha256 = digests(self.weights)  # known before the fit: other weights under the same path are another run
 
     @property
     def per_class(self) -> bool:
@@ -94,29 +94,11 @@ class ScoreSeparator:
         Raises:
             DataError: weights that are not there, are not those of their card, or do not fit the task or the settings.
         """
-        if self.weights:
-            from baselines.priors import user_prior
+        from baselines.priors.for_task import prior_support
 
-            ten_levels_do = not self.needs_any_level() and self.precision == "float32"
-            user_prior.check(self.weights, task, self.info.name, task.n_sources if self.per_class else 1, ten_levels_do)
-            return self.supports_operator(task)
-        if task.analytic_prior:
-            if self.per_class:
-                return Support(False, "the true prior of every source is known here and every sampler gets it; there are no classes to learn")
-            return self.supports_operator(task)
-        from baselines.priors.shipped import find_weights
-        from baselines.priors.weights_io import check_weights
-
-        found = [find_weights(task, k, self.per_class) for k in range(task.n_sources)]
-        for path, sha256 in {entry.path: entry.sha256 for entry in found if entry is not None}.items():
-            check_weights(path, sha256)
-        missing = [k for k, entry in enumerate(found) if entry is None]
-        if missing:
-            where = task.datasets[missing[0]] if task.datasets else task.suite
-            which = f" of class {task.source_classes[missing[0]]}" if self.per_class else ""
-            wanted = "x".join(map(str, task.source_shape))
-            return Support(False, f"no prior ships for {where}{which} at {wanted}; train one and give it with --set {self.info.name}.weights=FILE")
-        return self.supports_operator(task)
+        ten_levels_do = not self.needs_any_level() and self.precision == "float32"
+        support = prior_support(task, self.weights, method=self.info.name, per_class=self.per_class, ten_levels_do=ten_levels_do)
+        return self.supports_operator(task) if support.ok else support
 
     def needs_any_level(self) -> bool:
         """Whether the prior is asked for other noise levels than the ten of NCSN; overridden where it is not."""
@@ -133,24 +115,10 @@ class ScoreSeparator:
 
     def fit(self, view: TrainingView, ctx: RunContext) -> None:
         """Load the prior; no training data are touched."""
-        from baselines.priors import user_prior
-        from baselines.priors.shipped import find_weights
-        from baselines.priors.weights_io import load_prior
+        from baselines.priors.for_task import priors_for
 
-        if self.weights:
-            self._priors = list(user_prior.load(self.weights, ctx.task.source_shape, self.precision, ctx.device))
-            self.weights_sha256 = user_prior.digests(self.weights)
-            return
-        if ctx.task.analytic_prior:
-            self._priors = [view.prior(slot) for slot in range(ctx.task.n_sources)]
-            return
-        slots = range(ctx.task.n_sources) if self.per_class else range(1)
-        entries = [find_weights(ctx.task, k, self.per_class) for k in slots]
-        if None in entries:
-            raise UnsupportedTaskError(self.supports(ctx.task).note)
-        found = [entry for entry in entries if entry is not None]
-        self._priors = [load_prior(entry.path, entry.sha256, self.precision, ctx.device) for entry in found]
-        self.weights_sha256 = ",".join(entry.sha256 for entry in found)
+        priors, self.weights_sha256 = priors_for(ctx.task, view, self.weights, per_class=self.per_class, precision=self.precision, device=ctx.device)
+        self._priors = list(priors)
 
     def separate(self, mixtures: Mixtures, ctx: RunContext) -> torch.Tensor:
         """``(B, K, ...)``, not clamped: one draw, or the best of several."""

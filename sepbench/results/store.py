@@ -26,7 +26,7 @@ from sepbench.results.score_files import StoreError, read_parts, score_table
 from sepbench.run.plan import Shard
 from sepbench.run.provenance import FORMAT, conflict, grown
 from sepbench.run.records import CellRecord, RunRecord
-from sepbench.run.sink import Found, ShardEstimates, ShardScores, ShardTotals
+from sepbench.run.sink import FoundShard, ShardEstimates, ShardScores, ShardTotals
 
 __all__ = ["RunStore", "StoreError"]
 
@@ -182,7 +182,7 @@ class RunStore:
 
     # -- shards
 
-    def find(self, task: str, method: str, metrics: Sequence[str]) -> list[Found]:
+    def find(self, task: str, method: str, metrics: Sequence[str]) -> list[FoundShard]:
         """See ``Sink``. Reads headers of estimates and footers of scores only, which also shows files that are cut off."""
         estimates, scores = self._layout.shards("estimates", task, method), self._layout.shards("scores", task, method)
         found = []
@@ -191,7 +191,7 @@ class RunStore:
             facts = self._facts(shard, scores[shard]) if shard in scores else None
             known = facts is not None and facts["metrics"] == list(metrics)
             totals = _totals(facts) if facts is not None and known else None
-            found.append(Found(shard, shard in estimates and not damaged, damaged, totals, bool(facts and facts["fit_failed"])))
+            found.append(FoundShard(shard, shard in estimates and not damaged, damaged, totals, bool(facts and facts["fit_failed"])))
         return found
 
     def _damaged(self, shard: Shard, path: Path) -> bool:

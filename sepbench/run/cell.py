@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from sepbench.run.plan import Cell, Plan, Shard
 from sepbench.run.records import CellRecord
-from sepbench.run.sink import Found, ShardTotals, Sink
+from sepbench.run.sink import FoundShard, ShardTotals, Sink
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Missing:
         return sum(len(shard) for shard in (*self.gaps, *self.again))
 
 
-def missing(cell: Cell, found: Sequence[Found], retry_failed: bool) -> Missing:
+def missing(cell: Cell, found: Sequence[FoundShard], retry_failed: bool) -> Missing:
     """Hold what a run's folder has of a cell against what was asked for; what lies beyond the cell's mixtures is left alone."""
     again, unscored, void, kept = [], [], [], []
     for item in found:

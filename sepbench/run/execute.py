@@ -13,7 +13,7 @@ from sepbench.run.cell import announce, finished
 from sepbench.run.plan import Cell, Plan, Shard, checked_metrics
 from sepbench.run.records import CellRecord, RunRecord
 from sepbench.run.scoring import failed_scores, score_shard
-from sepbench.run.sink import Found, Progress, Silent, Sink
+from sepbench.run.sink import FoundShard, Progress, Silent, Sink
 
 if TYPE_CHECKING:
     from sepbench.suites.model import Suite
@@ -118,7 +118,7 @@ def _check_suite(run: RunRecord, suite: Suite) -> None:
                 raise RescoreError(f"the mixtures of task {task!r} have changed since the run ({key} differs); run the suite again")
 
 
-def _scorable(task: str, method: str, run: RunRecord, sink: Sink) -> tuple[CellRecord, list[Found]]:
+def _scorable(task: str, method: str, run: RunRecord, sink: Sink) -> tuple[CellRecord, list[FoundShard]]:
     """A cell's record and what is there of it, all with estimates unless the method could not be fitted."""
     record = sink.read_cell(task, method)
     if record is not None and record.state == "unsupported":

@@ -70,7 +70,7 @@ class ShardTotals:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FoundShard:
     """A shard that a run's folder holds something of.
 
     Attributes:
@@ -96,7 +96,7 @@ class Found:
 class Sink(Protocol):
     """A run's folder. Every write is atomic: after a crash a file is either whole or not there."""
 
-    def find(self, task: str, method: str, metrics: Sequence[str]) -> list[Found]:
+    def find(self, task: str, method: str, metrics: Sequence[str]) -> list[FoundShard]:
         """What is there of a cell, in the order of its mixtures; no two shards overlap."""
         ...
 

@@ -99,15 +99,21 @@ class Dispatch:
                 if job is None:
                     continue
                 agenda, work = job
-                self._busy[worker], self._resident[worker] = job, agenda
+                self._busy[worker] = job
+                if work.kind != "score":  # scoring leaves the worker the method that it has
+                    self._resident[worker] = agenda
                 self._pool.start(worker, work)
 
     def _next_job(self, worker: int) -> tuple[Agenda, Job] | None:
+        if any(job.kind == "latency" for _, job in self._busy.values()):
+            return None  # single mixtures are being timed, for which the machine is kept quiet
         resident = self._resident.get(worker)
         for agenda in sorted(self._open, key=lambda agenda: agenda is not resident):
             job = agenda.take(agenda is resident)
             if job is not None:
                 return agenda, job
+        if not self._busy and resident is not None and resident.wants_latency:  # before the worker lets go of the method
+            return resident, resident.latency_job()
         while self._unopened:
             agenda = Agenda(self._unopened.pop(0), self._plan, self._sink, self._progress, self._team)
             self._open.append(agenda)

@@ -1,0 +1,69 @@
+"""The priors of a task, for the separators that sample under them: the user's own, the true ones where they are known, or those that ship."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from baselines.priors import user_prior
+from baselines.priors.shipped import find_weights
+from baselines.priors.weights_io import check_weights, load_prior
+from sepbench.errors import UnsupportedTaskError
+from sepbench.protocols import ScorePrior, Support, TaskSpec, TrainingView
+
+
+def digests(weights: str) -> str:
+    """SHA-256 of the weights that a user names, with commas between; empty if he names none, or none that is there."""
+    return user_prior.digests(weights) if weights else ""
+
+
+def prior_support(task: TaskSpec, weights: str, *, method: str, per_class: bool, ten_levels_do: bool) -> Support:
+    """Whether there is a prior for every source of a task, at the task's own shape.
+
+    Args:
+        task: the task.
+        weights: the method's setting; empty for what is known or ships.
+        method: its name, for messages.
+        per_class: it wants one prior per source class.
+        ten_levels_do: it asks for no other noise levels than the ten of NCSN, in float32.
+
+    Raises:
+        DataError: weights that are not there, are not those of their card, or do not fit the task or the settings.
+    """
+    if weights:
+        user_prior.check(weights, task, method, task.n_sources if per_class else 1, ten_levels_do)
+        return Support(True)
+    if task.analytic_prior:
+        if per_class:
+            return Support(False, "the true prior of every source is known here and every sampler gets it; there are no classes to learn")
+        return Support(True)
+    found = [find_weights(task, k, per_class) for k in range(task.n_sources)]
+    for path, sha256 in {entry.path: entry.sha256 for entry in found if entry is not None}.items():
+        check_weights(path, sha256)
+    missing = [k for k, entry in enumerate(found) if entry is None]
+    if not missing:
+        return Support(True)
+    where = task.datasets[missing[0]] if task.datasets else task.suite
+    which = f" of class {task.source_classes[missing[0]]}" if per_class else ""
+    wanted = "x".join(map(str, task.source_shape))
+    return Support(False, f"no prior ships for {where}{which} at {wanted}; train one and give it with --set {method}.weights=FILE")
+
+
+def priors_for(
+    task: TaskSpec, view: TrainingView, weights: str, *, per_class: bool, precision: Literal["float32", "bfloat16"], device: str
+) -> tuple[Sequence[ScorePrior], str]:
+    """One prior for all sources of a task, or one per source, and the digest of their weights, empty where they are known in closed form.
+
+    Raises:
+        DataError: see ``prior_support``.
+        UnsupportedTaskError: no prior ships for the task.
+    """
+    if weights:
+        return user_prior.load(weights, task.source_shape, precision, device), digests(weights)
+    if task.analytic_prior:
+        return [view.prior(slot) for slot in range(task.n_sources)], ""
+    entries = [find_weights(task, k, per_class) for k in (range(task.n_sources) if per_class else range(1))]
+    found = [entry for entry in entries if entry is not None]
+    if len(found) < len(entries):
+        raise UnsupportedTaskError(f"no prior ships for task {task.suite}/{task.name}; train one with `sepbench train`")
+    return [load_prior(entry.path, entry.sha256, precision, device) for entry in found], ",".join(entry.sha256 for entry in found)
