@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from sepbench.protocols import Fitted
 from sepbench.run.fit_cache import CacheError, FitFacts
 from sepbench.run.plan import Cell, Plan, Shard
 from sepbench.run.provenance import timing_group
@@ -34,10 +35,19 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class FitReport:
-    """What a worker knows of a method once it is fitted."""
+    """What a worker knows of a method once it is fitted.
+
+    Attributes:
+        facts: seconds, and where they were spent.
+        cached: it was read and not made.
+        kept: another worker can read it instead of making it.
+        samples: draws behind one estimate, or the number of draws that the suite scores.
+        weights_sha256: digest of trained weights, "" if there are none.
+    """
 
     facts: FitFacts
     cached: bool
+    kept: bool
     samples: int
     weights_sha256: str
 
@@ -176,7 +186,7 @@ def _fit_report(session: Session) -> FitReport:
     separator, spec = session.separator, session.cell.task.spec
     samples = getattr(separator, "posterior_samples", 1)
     drawn = spec.posterior_draws or (samples if isinstance(samples, int) else 1)
-    return FitReport(session.fit, session.cached, drawn, str(getattr(separator, "weights_sha256", "")))
+    return FitReport(session.fit, session.cached, isinstance(separator, Fitted), drawn, str(getattr(separator, "weights_sha256", "")))
 
 
 def host() -> str:

@@ -38,7 +38,7 @@ class Team:
     timing_group: str
 
 
-@dataclass
+@dataclass(eq=False)
 class Agenda:
     """One cell's way from what is there to its end."""
 
@@ -149,7 +149,9 @@ class Agenda:
             self.progress.warn(report.warning)
         if report.traceback:
             self.record.traceback = report.traceback
-        if report.fit_error:
+        if report.fit_error and report.job.kind == "latency":  # the mixtures themselves are done
+            self.progress.warn(f"{self.cell.method} on {self.cell.task.spec.name}: no latency, {report.fit_error}")
+        elif report.fit_error:
             self._give_up(report.fit_error, report.job)
             return
         if report.fit is not None:
@@ -174,7 +176,7 @@ class Agenda:
             record.timing_group = report.timing_group if first else "mixed"
         if not first:
             return
-        self._fit_seconds = 0.0 if fit.cached else fit.facts.seconds
+        self._fit_seconds = 0.0 if fit.kept else fit.facts.seconds + fit.facts.load_seconds
         record.fit_seconds, record.load_seconds, record.fit_cached = fit.facts.seconds, fit.facts.load_seconds, fit.cached
         record.fit_timing_group, record.warm_up_seconds = fit.facts.timing_group, report.warm_up_seconds
         # Written at once: a resumed run may find every estimate there and never fit again.
@@ -208,15 +210,20 @@ class Agenda:
         self.progress.warn(f"a worker died ({how}) at {shard}; {'it is done again' if again else 'its mixtures count as failed'}")
         if job.kind == "latency":
             self._latency = self._latency and again
-        elif not again and self._cost is None and not self._kept_any:
+        elif not again and job.kind == "separate" and self._cost is None and not self._kept_any:
             self._give_up(f"the worker process died {_DEATHS} times ({how})", job)
         elif not again:
             self._fail(shard, f"the worker process died {_DEATHS} times ({how})", fit_failed=False)
             self.progress.advance(self.cell, uncounted)
-        elif any(item.shard == shard and item.estimates for item in self.sink.find(shard.task, shard.method, self.plan.metrics)) and shard not in self._safe:
+        else:
+            self._again(shard, uncounted)
+
+    def _again(self, shard: Shard, uncounted: int) -> None:
+        found = next((item for item in self.sink.find(shard.task, shard.method, self.plan.metrics) if item.shard == shard), None)
+        if found is not None and found.estimates and shard not in self._safe:
             self._unscored.append(shard)  # it died between separating and scoring
             self.progress.advance(self.cell, uncounted)
-        elif shard in self._safe or self.cell.fixed:
+        elif found is not None or self.cell.fixed:  # smaller shards would overlap with what is there
             self._pieces.append(shard)
         else:
             self._pieces.extend(self.cell.pieces(shard, 1))
