@@ -65,7 +65,7 @@ class RunProgress:
         self._bar.stop()
 
     def start(self, plan: Plan, workers: int) -> None:
-        self.time_left.start({_key(cell): (cell.method, cell.n_planned) for cell in plan.cells})
+        self.time_left.start({_key(cell): (cell.method, cell.n_planned if cell.support.ok else 0) for cell in plan.cells})
         self._bar.update(self._row, total=sum(cell.n_planned for cell in plan.cells))
 
     def begin(self, cell: Cell, done: int) -> None:
@@ -103,8 +103,12 @@ def _remark(record: CellRecord) -> str:
         return f": {record.note}"
     if record.state == "failed":
         return f": {record.error}"
-    seconds = record.separate_seconds / max(1, record.n_separated)
-    text = f": {record.n_separated:,} mixtures, {seconds:.2g} s each"
+    text = f": {record.n_separated:,} mixtures, {_seconds(record.separate_seconds / max(1, record.n_separated))} each"
     if record.fit_seconds is not None and record.fit_seconds >= 0.05:
-        text += f", fitted in {record.fit_seconds:.2g} s" + (" (cached)" if record.fit_cached else "")
+        text += f", fitted in {_seconds(record.fit_seconds)}" + (" (cached)" if record.fit_cached else "")
     return text + (f"; {record.n_failed:,} failed, the first with {record.error}" if record.n_failed else "")
+
+
+def _seconds(seconds: float) -> str:
+    """Two digits, or all before the point."""
+    return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:,.0f} s"

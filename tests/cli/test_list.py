@@ -12,9 +12,9 @@ from sepbench.cli.main import main
 from sepbench.registry import separator_names
 
 
-def _list(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
+def _list(monkeypatch: pytest.MonkeyPatch, *words: str, columns: str = "250") -> int:
     monkeypatch.setattr(sys, "argv", ["sepbench", "list", *words])
-    monkeypatch.setenv("COLUMNS", "250")
+    monkeypatch.setenv("COLUMNS", columns)
     with pytest.raises(SystemExit) as stopped:
         main()
     return int(stopped.value.code or 0)
@@ -97,3 +97,20 @@ def test_words_win_over_methods(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     assert "metrics" in separator_names()
     assert _list(monkeypatch, "metrics") == 0
     assert "caveat" not in capsys.readouterr().out
+
+
+def test_a_method_with_an_algorithm_of_its_own_for_sounds_shows_both(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _list(monkeypatch, "nmf") == 0
+    images, sounds = capsys.readouterr().out.split("nmf on audio signals: NMF")
+    assert images.startswith("nmf on image signals: NMF")
+    assert "divergence" in sounds
+    assert "divergence" not in images
+    assert _cells(images, "atoms")[2] == "16"
+    assert _cells(sounds, "atoms")[2] == "32"
+
+
+def test_in_a_narrow_terminal_the_explanation_gets_the_room(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _list(monkeypatch, "nmf", columns="80") == 0
+    out = capsys.readouterr().out
+    assert re.search(r"atoms per class, at most one per training sample +│\n.*int, from 1, default 16", out)
+    assert all(len(line) <= 80 for line in out.splitlines() if "│" in line)

@@ -1,0 +1,101 @@
+"""``sepbench list METHOD``: what a method says of itself, and every setting with type, default, range and one line of explanation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from sepbench.protocols import Separator
+
+_WIDE = 110
+"""Columns of a terminal from which on the explanation has a column of its own."""
+
+
+def show_method(name: str, lists: Sequence[str], console: Console) -> None:
+    """Print the page of a method; one section for each kind of signal that it has another algorithm for.
+
+    Raises:
+        UnknownNameError: no such method, and none of ``lists``.
+        MethodError: it cannot be loaded or created.
+    """
+    from rich.text import Text
+
+    from sepbench.errors import nearest
+    from sepbench.registry import create_separator, separator_class, separator_domains, separator_names
+
+    if name not in separator_names():
+        raise nearest(name, [*lists, *separator_names()], "list or method")
+    domains = separator_domains(name)
+    for number, domain in enumerate(domains):
+        separator = create_separator(name, domain=domain)
+        signals = ", ".join(sorted(separator.info.domains))
+        # Text and not str, here and below: rich would take square brackets in a method's words for styles.
+        console.print(Text(f"{name}{f' on {signals} signals' if len(domains) > 1 else ''}: {separator.info.title}", style="bold"), soft_wrap=True)
+        for label, text in _facts(name, separator):
+            console.print(Text(f"{label}: {text}"))
+        console.print(_settings(name, separator_class(name, domain), wide=console.width >= _WIDE))
+        if number + 1 < len(domains):
+            console.print()
+
+
+def _facts(name: str, separator: Separator) -> list[tuple[str, str]]:
+    """What a method says of itself, and what is to be kept in mind of its rows: labels with texts."""
+    from sepbench.protocols import SUPERVISION_LEVELS
+
+    info, about = separator.info, (type(separator).__doc__ or "").partition("\n\n")[0]
+    facts = [
+        ("about", "" if about.startswith(f"{type(separator).__name__}(") else " ".join(about.split())),  # a dataclass without words gets its signature
+        ("paper", info.paper),
+        ("version", info.version),
+        ("learns from", f"{info.supervision}, {SUPERVISION_LEVELS.get(info.supervision, 'which is no level that sepbench knows')}"),
+        ("signals", ", ".join(sorted(info.domains))),
+        ("caveat", f"a row for comparison ({info.bound} bound), never ranked" if info.bound else ""),
+        ("caveat", "" if info.deterministic else "the estimates depend on the seed"),
+        *(("caveat", f"{note} ({', '.join(suites)})") for note, suites in _notes(name, separator).items()),
+    ]
+    return [(label, text) for label, text in facts if text]
+
+
+def _notes(name: str, separator: Separator) -> dict[str, list[str]]:
+    """What a method says of tasks that it takes, with the suites where it says so."""
+    from sepbench.errors import SepbenchError
+    from sepbench.registry import flat, suite_names
+    from sepbench.run.plan import ask_support
+    from sepbench.suites.loader import load_suite
+
+    found: dict[str, list[str]] = {}
+    for suite in suite_names():
+        try:
+            specs = [task.spec for task in load_suite(suite).tasks.values() if task.split == "test" and task.spec.domain in separator.info.domains]
+            answers = [ask_support(name, separator, spec) for spec in specs]
+        except SepbenchError:  # a suite or a task that cannot be asked about is no caveat of the method
+            continue
+        for note in dict.fromkeys(flat(answer.note) for answer in answers if answer.ok and answer.note):
+            found.setdefault(note, []).append(suite)
+    return found
+
+
+def _settings(name: str, cls: type, *, wide: bool) -> Table | str:
+    from rich.table import Table
+    from rich.text import Text
+
+    from sepbench.kinds import shown
+    from sepbench.registry import method_code
+    from sepbench.settings import REQUIRED, describe
+
+    with method_code(name, "has a setting that cannot be shown"):
+        rows = [(one.name, one.kind, "" if one.default is REQUIRED else shown(one.default), one.range, one.description) for one in describe(cls)]
+    if not rows:
+        return "settings: none"
+    table = Table(title=f"Settings (sepbench run ... --set {name}.SETTING=VALUE)", title_justify="left")
+    for column in ("setting", "type", "default", "range", "what it does") if wide else ("setting", "what it does"):
+        table.add_column(column, overflow="fold", no_wrap=column == "setting")
+    for row in rows:
+        setting, kind, default, bounds, description = row
+        facts = ", ".join(part for part in (kind, bounds, f"default {default}" if default else "required") if part)
+        table.add_row(*(Text(cell) for cell in (row if wide else (setting, f"{description}\n{facts}"))))
+    return table
