@@ -86,7 +86,7 @@ def read_rows(files: Sequence[Path]) -> Iterator[Rows]:
         try:
             rows = Rows.of(pq.ParquetFile(path, read_dictionary=["metric", "error"]).read(columns=list(ROW_COLUMNS), use_threads=False))
         except (pa.ArrowException, OSError, KeyError) as error:
-            raise _unreadable(error) from error
+            raise _unreadable(error, path) from error
         yield rows
 
 
@@ -112,8 +112,9 @@ def _encoded(column: pa.ChunkedArray) -> pa.DictionaryArray:
     return column if isinstance(column, pa.DictionaryArray) else column.dictionary_encode()
 
 
-def _unreadable(error: Exception) -> StoreError:
-    return StoreError(f"scores cannot be read ({error}); run the run's own command again to make damaged files anew")
+def _unreadable(error: Exception, path: Path | None = None) -> StoreError:
+    which = f"{path}: " if path is not None else ""
+    return StoreError(f"scores cannot be read ({which}{error}); run the run's own command again to make damaged files anew")
 
 
 def read_parts(files: Sequence[Path], columns: Sequence[str]) -> pd.DataFrame:

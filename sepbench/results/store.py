@@ -25,7 +25,7 @@ from sepbench.results.layout import Layout
 from sepbench.results.score_files import StoreError, read_parts, score_table
 from sepbench.run.plan import Shard
 from sepbench.run.provenance import FORMAT, conflict, grown
-from sepbench.run.records import CellRecord, RunRecord
+from sepbench.run.records import CellRecord, FitRecord, RunRecord
 from sepbench.run.sink import FoundShard, ShardEstimates, ShardScores, ShardTotals
 
 __all__ = ["RunStore", "StoreError"]
@@ -145,11 +145,16 @@ class RunStore:
     def write_run(self, record: RunRecord) -> None:
         self._write(self._run_file, lambda path: path.write_bytes(_json(record)))
 
-    def set_metrics(self, metrics: Sequence[str]) -> None:
-        """Record which metrics the scores hold now."""
+    def end_session(self, metrics: Sequence[str]) -> None:
+        """Record in ``run.json`` which metrics the scores hold now, and how the fits went."""
         record = self.read_run()
-        if record.metrics != list(metrics):
-            self.write_run(record.model_copy(update={"metrics": list(metrics)}))
+        fits: dict[str, dict[str, FitRecord]] = {}
+        for (task, method), cell in self.read_cells().items():
+            if cell.fit_seconds is not None:
+                fits.setdefault(task, {})[method] = FitRecord(seconds=cell.fit_seconds, cached=cell.fit_cached, timing_group=cell.fit_timing_group)
+        ended = record.model_copy(update={"metrics": list(metrics), "fits": fits})
+        if ended != record:
+            self.write_run(ended)
 
     def _check_same(self, record: RunRecord) -> None:
         there = self.read_run()
@@ -161,12 +166,18 @@ class RunStore:
             raise StoreError(f"{self.path} holds another run: {key} is {_brief(old)} there and {_brief(new)} here; choose another --out")
 
     def read_cell(self, task: str, method: str) -> CellRecord | None:
-        """The record of a cell; None if there is none or it is damaged."""
+        """The record of a cell; None if there is none or it is damaged.
+
+        Raises:
+            StoreError: it is there and cannot be read.
+        """
         path = self._layout.cell(task, method)
         try:
             return CellRecord.model_validate_json(path.read_bytes())
         except FileNotFoundError:
             return None
+        except OSError as error:
+            raise StoreError(f"{path} cannot be read: {error.strerror}; ask its owner, or choose another --out") from error
         except ValueError:
             self._warn(f"{path} is damaged and is made again")
             return None

@@ -21,7 +21,7 @@ from sepbench.results.columns import SCORE_COLUMNS
 from sepbench.results.store import RunStore, StoreError
 from sepbench.run.plan import Shard
 from sepbench.run.provenance import FORMAT
-from sepbench.run.records import CellRecord, RunRecord
+from sepbench.run.records import CellRecord, FitRecord, RunRecord
 from sepbench.run.sink import ShardEstimates, ShardScores
 
 METRICS = ("psnr", "ssim")
@@ -168,11 +168,18 @@ def test_cells(store: RunStore) -> None:
     assert store.read_cells() == {("t", "m"): CellRecord(state="done", note="é")}
     (store.path / "cells" / "t--m.json").write_text('{"state": "do')
     assert store.read_cells() == {}
+    (store.path / "cells" / "t--m.json").unlink()
+    (store.path / "cells" / "t--m.json").mkdir()
+    with pytest.raises(StoreError, match=r"t--m\.json cannot be read: Is a directory"):
+        store.read_cells()
 
 
-def test_metrics_can_be_set(store: RunStore) -> None:
-    store.set_metrics(["ssim"])
+def test_a_session_ends_with_its_metrics_and_its_fits(store: RunStore) -> None:
+    store.end_session(["ssim"])
     assert store.read_run() == record(metrics=["ssim"])
+    store.write_cell("t", "m", CellRecord(fit_seconds=2.5, fit_cached=True, fit_timing_group="cpu"))
+    store.end_session(["ssim"])
+    assert store.read_run().fits == {"t": {"m": FitRecord(seconds=2.5, cached=True, timing_group="cpu")}}
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
