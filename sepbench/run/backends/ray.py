@@ -7,7 +7,9 @@ on this machine for the run alone. Results are files in the run's folder, which 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
+import socket
 import sys
 import threading
 import time
@@ -34,6 +36,7 @@ _CARRIED = ("SEPBENCH_DATA", "SEPBENCH_CACHE", "SEPBENCH_OFFLINE", "OMP_NUM_THRE
 """Variables of this process that workers get too: data are found, and threads counted, in the same way everywhere."""
 _PEEK_EVERY = 0.5
 """Seconds between two questions after a worker's progress."""
+_KNOCK_SECONDS = 10.0
 _PATIENCE = 60.0
 """Seconds without any worker after which the user is told."""
 
@@ -46,6 +49,21 @@ def _ray() -> Any:
     return ray
 
 
+def _knock(address: str) -> None:
+    """Ray tries for minutes to reach a cluster that is not there.
+
+    Raises:
+        SepbenchError: nobody listens at ``host:port``; other forms of address are left to Ray.
+    """
+    host, _, port = address.rpartition(":")
+    if not host or "/" in host or not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=_KNOCK_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise SepbenchError(f"no Ray cluster answers at RAY_ADDRESS={address} ({one_line(error)}); is the head started? ('ray start --head')") from error
+
+
 class RayBackend:
     """Actors that keep the fitted method; each has one GPU for itself where the plan computes on GPUs, and torch's number of threads as CPUs."""
 
@@ -56,11 +74,12 @@ class RayBackend:
         self._threads = torch.get_num_threads()
         address = os.environ.get("RAY_ADDRESS", "")
         options: dict[str, Any] = {"address": address} if address else {"address": "local", "include_dashboard": False}
-        if not address:  # of our own: it reports to nobody, and nobody without its token may give it work; said here, Ray prints nothing about it
-            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-            os.environ.setdefault("RAY_AUTH_MODE", "token")
+        if not address:
+            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a Ray of our own reports to nobody
         if not address and workers is not None:
             options["num_cpus"] = workers * self._threads
+        logging.getLogger("ray").setLevel(logging.ERROR)  # of what it prints on every start the user needs nothing
+        _knock(address)
         try:
             self._ray.init(logging_level="ERROR", log_to_driver=False, configure_logging=False, **options)
         except Exception as error:  # of Ray's many kinds

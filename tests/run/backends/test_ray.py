@@ -1,0 +1,168 @@
+"""Ray actors: the same bits, whoever dies on the way. Ray is started for each test, in a folder of its own, and ends with it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from backend_runs import Watched, separate, sepbench
+from run_harness import bits
+
+from sepbench.errors import SepbenchError
+from sepbench.results.store import RunStore
+from sepbench.run.backends.local import LocalBackend
+from sepbench.run.backends.ray import Actors, RayBackend
+from sepbench.run.plan import make_plan
+from sepbench.run.request import RequestError, RunRequest
+from sepbench.suites.loader import load_suite
+
+pytestmark = pytest.mark.usefixtures("site")
+needs_ray = pytest.mark.skipif(shutil.which("ray", path=Path(sys.executable).parent) is None, reason="Ray is not installed")
+
+CLASS_SPLIT = {"tasks": ("class-split",)}
+
+
+@pytest.fixture(autouse=True)
+def ray_folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Where Ray writes: a short path, for it makes sockets there; gone afterwards. No cluster of anybody else is joined."""
+    folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))
+    monkeypatch.setenv("RAY_TMPDIR", str(folder))
+    (folder / "token").write_text("of-this-test-and-not-of-the-user's-home", encoding="utf-8")
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(folder / "token"))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@needs_ray
+def test_the_command_with_two_actors_gives_the_bits_of_one_process(tmp_path: Path) -> None:
+    arguments = ("run", "--suite", "digits-pairs", "--methods", "average,nmf", "--limit", "100", "--device", "cpu")
+    run = sepbench(*arguments, "--backend", "ray", "--workers", "2", "--out", "shared", cwd=tmp_path)
+    _, errors = run.communicate(timeout=120)
+    assert run.returncode == 0, errors
+    assert [line for line in errors.splitlines() if not line.startswith("done ")] == [], "Ray says nothing itself"
+    _, alone, _ = separate(tmp_path / "alone", LocalBackend(), "average", "nmf", limit=100)
+    shared = RunStore.open(tmp_path / "shared")
+    assert bits(shared.read_scores()) == bits(alone.read_scores())
+    assert {(cell.state, cell.workers) for cell in shared.read_cells().values()} == {("done", 2)}
+    assert shared.read_run().sessions[-1].backend == "ray"
+
+
+@needs_ray
+@pytest.mark.slow
+def test_an_actor_that_dies_in_a_batch_is_replaced_and_the_batch_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DEADLY_MARKER", str(tmp_path / "died"))
+    outcome, killed, watched = separate(tmp_path / "killed", RayBackend(2), "mortal", limit=60, shard_size=20, **CLASS_SPLIT)
+    assert (tmp_path / "died").exists()
+    _, undisturbed, _ = separate(tmp_path / "undisturbed", LocalBackend(), "mortal", limit=60, shard_size=20, **CLASS_SPLIT)
+    assert bits(killed.read_scores()) == bits(undisturbed.read_scores())
+    assert outcome.exit_code == 0
+    (warning,) = watched.warnings
+    assert "mixtures 20 to 39; it is done again" in warning
+    assert watched.mixtures == pytest.approx(60)
+
+
+@needs_ray
+@pytest.mark.slow
+def test_all_actors_killed_from_outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "pids").mkdir()
+    monkeypatch.setenv("DEADLY_PIDS", str(tmp_path / "pids"))
+    monkeypatch.setenv("DEADLY_NAP", "0.1")
+    kills: list[int] = []
+
+    def kill_them() -> None:
+        working = [int(path.name) for path in (tmp_path / "pids").iterdir()]
+        if not kills and len(working) == 2:
+            kills.extend(working)
+            for pid in kills:
+                os.kill(pid, signal.SIGKILL)
+
+    _, killed, watched = separate(tmp_path / "killed", RayBackend(2), "sleepy", progress=Watched(kill_them), limit=200, **CLASS_SPLIT)
+    assert len(kills) == 2
+    monkeypatch.setenv("DEADLY_NAP", "0")
+    _, undisturbed, _ = separate(tmp_path / "undisturbed", LocalBackend(), "sleepy", limit=200, **CLASS_SPLIT)
+    assert bits(killed.read_scores()) == bits(undisturbed.read_scores())
+    assert watched.mixtures == pytest.approx(200)
+
+
+@needs_ray
+@pytest.mark.slow
+def test_a_machine_that_does_not_see_the_run_s_folder_ends_the_run_with_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(RunStore, "opener", lambda self: partial(RunStore, Path("/not/on/this/machine")))
+    with pytest.raises(SepbenchError, match=r"does not see the run's folder.*use an --out that all machines share"):
+        separate(tmp_path / "run", RayBackend(2), "plain", limit=20, **CLASS_SPLIT)
+
+
+def test_without_ray_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(SepbenchError, match=r"pip install 'sepbench\[ray\]'"):
+        RayBackend()
+
+
+def test_no_workers_are_refused() -> None:
+    with pytest.raises(RequestError, match="at least 1, got 0"):
+        RayBackend(0)
+
+
+@needs_ray
+def test_a_cluster_that_is_not_there_is_an_error_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as taken:  # bound, and nobody listens
+        taken.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{taken.getsockname()[1]}")
+        with pytest.raises(SepbenchError, match=r"no Ray cluster answers at RAY_ADDRESS=127.*ray start --head"):
+            RayBackend(2)
+
+
+class _FullCluster:
+    """Stands for Ray with a cluster that never has room: no actor ever answers."""
+
+    exceptions = None
+
+    def __init__(self, tick: Callable[[], None]) -> None:
+        self._tick = tick
+
+    def remote(self, *arguments: Any, **options: Any) -> Any:
+        return self
+
+    options = remote
+
+    @property
+    def peek(self) -> Any:
+        return self
+
+    def wait(self, refs: list[Any], **options: Any) -> tuple[list[Any], list[Any]]:
+        self._tick()
+        return [], refs
+
+
+def test_a_cluster_without_room_is_told_of_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+
+    class _Enough(Exception):
+        pass
+
+    def tick() -> None:
+        clock[0] += 1.0
+        if clock[0] > 1000.0:
+            raise _Enough
+
+    monkeypatch.setattr("sepbench.run.backends.ray.time.monotonic", lambda: clock[0])
+    plan = make_plan(RunRequest("digits-pairs", ("plain",), device="cpu"), load_suite("digits-pairs"))
+    pool = Actors(_FullCluster(tick), 2, 1, plan, RunStore(tmp_path))
+    assert not pool.ready(0)
+    (event,) = pool.wait()
+    assert event.tell is not None
+    assert "no room" in event.tell.warning
+    assert not event.death
+    with pytest.raises(_Enough):
+        pool.wait()
