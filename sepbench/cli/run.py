@@ -169,7 +169,7 @@ def _execute(plan: Plan, record: RunRecord, folder: Path, team: Backend) -> Outc
             total = sum(cell.n_planned for cell in plan.cells)
             progress.console.print(f"interrupted after {progress.finished:,} of {total:,} mixtures; run the same command again to resume")
             raise typer.Exit(130) from None
-        store.set_metrics(plan.metrics)
+        store.end_session(plan.metrics)
         finish(store, plan.suite, Console())
     return outcome
 

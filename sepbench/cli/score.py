@@ -28,5 +28,5 @@ def score(
     with store.session():
         with notes.status("scoring") as status:
             chosen = rescore(record, suite, names(metrics), store, lambda shard: status.update(f"scoring: {shard}"))
-        store.set_metrics(chosen)
+        store.end_session(chosen)
         finish(store, suite, console)

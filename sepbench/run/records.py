@@ -122,6 +122,14 @@ class EnvironmentRecord(_Record):
     gpu: str = ""
 
 
+class FitRecord(_Record):
+    """What a method's fit on a task took, and whether it was read from the cache in the last session that needed it."""
+
+    seconds: float
+    cached: bool
+    timing_group: str = ""
+
+
 class SessionRecord(_Record):
     """One command that worked in the folder."""
 
@@ -138,6 +146,7 @@ class RunRecord(_Record):
     Attributes:
         command, created: of the first session; all sessions stand in ``sessions``.
         grid: task -> methods that were asked for on it; empty for every method on every task.
+        fits: task -> method -> how its fit went; written when a session ends.
         limit: the largest that was asked for; None for every mixture.
         shard_size: None where shards are cut by measured cost.
     """
@@ -159,6 +168,7 @@ class RunRecord(_Record):
     timing_group: str
     environment: EnvironmentRecord
     sessions: list[SessionRecord] = Field(default_factory=list)
+    fits: dict[str, dict[str, FitRecord]] = Field(default_factory=dict)
 
     def methods_on(self, task: str) -> list[str]:
         """The methods that were asked for on a task, in the order in which they joined the run."""
