@@ -129,6 +129,27 @@ def test_draws_do_not_depend_on_the_batch(name: str) -> None:
     torch.testing.assert_close(separator.sample(alone, 2, ctx), draws[3:4], atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize(("name", "more"), [*((name, {}) for name in QUICK), ("basis-ncsn", {"best_of": 3}), ("projected", {"candidates": 4})])
+@pytest.mark.parametrize("draws", [0, 2])
+def test_after_the_warm_up_the_bar_moves_inside_a_batch_and_ends_where_the_batch_does(name: str, more: dict[str, Any], draws: int) -> None:
+    told: list[float] = []
+    separator = _fitted(name, **more)
+    ctx = context(TASK, progress=lambda fraction, text: told.append(fraction))
+
+    def call(mixtures: Mixtures) -> None:
+        told.clear()
+        separator.sample(mixtures, draws, ctx) if draws else separator.separate(mixtures, ctx)
+
+    call(_mixtures(1))
+    assert told == []  # what a mixture costs is not known yet
+    for count in (5, 2):
+        call(_mixtures(count))
+        assert told == sorted(told)
+        assert len(set(told)) >= 4
+        assert told[0] <= 0.5
+        assert told[-1] == pytest.approx(1.0)
+
+
 def test_prior_of_a_source_is_known_after_fit_only() -> None:
     separator = _fitted("projected")
     assert float(separator.score_prior(1).denoise(torch.zeros(1, DIMENSION), 100.0).mean()) == pytest.approx(0.6, abs=0.01)
