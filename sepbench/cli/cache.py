@@ -16,6 +16,7 @@ def list_fits(method: Annotated[str, typer.Argument(help="Only the fits of this 
     from rich.table import Table
     from rich.text import Text
 
+    from sepbench.cli.progress import in_seconds
     from sepbench.run.fit_cache import entries, fits_root
 
     console = Console()
@@ -26,7 +27,7 @@ def list_fits(method: Annotated[str, typer.Argument(help="Only the fits of this 
     for entry in found:
         task = entry.key.get("task", {})
         classes = ", ".join(dict.fromkeys(map(str, task.get("source_classes", ()))))
-        state = "not finished" if entry.facts is None else f"{entry.facts.seconds:.3g} s"
+        state = "not finished" if entry.facts is None else in_seconds(entry.facts.seconds)
         cells = (entry.method, classes, entry.key.get("budget", ""), entry.key.get("seed", ""), state, f"{entry.megabytes:.1f}", entry.folder.name)
         table.add_row(*(Text(str(cell)) for cell in cells))
     console.print(table if found else f"no fits are kept in {fits_root()}")

@@ -103,12 +103,12 @@ def _remark(record: CellRecord) -> str:
         return f": {record.note}"
     if record.state == "failed":
         return f": {record.error}"
-    text = f": {record.n_separated:,} mixtures, {_seconds(record.separate_seconds / max(1, record.n_separated))} each"
+    text = f": {record.n_separated:,} mixtures, {in_seconds(record.separate_seconds / max(1, record.n_separated))} each"
     if record.fit_seconds is not None and record.fit_seconds >= 0.05:
-        text += f", fitted in {_seconds(record.fit_seconds)}" + (" (cached)" if record.fit_cached else "")
+        text += f", fitted in {in_seconds(record.fit_seconds)}" + (" (cached)" if record.fit_cached else "")
     return text + (f"; {record.n_failed:,} failed, the first with {record.error}" if record.n_failed else "")
 
 
-def _seconds(seconds: float) -> str:
+def in_seconds(seconds: float) -> str:
     """Two digits, or all before the point."""
     return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:,.0f} s"
