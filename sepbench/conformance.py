@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, get_args
 
 import numpy as np
@@ -15,7 +17,7 @@ import torch
 
 from sepbench.errors import SepbenchError, SupervisionError
 from sepbench.noise import NoiseSource
-from sepbench.protocols import Budget, Domain, HasLogProb, MethodInfo, Mixtures, PosteriorSampler, RunContext, Separator, Supervision
+from sepbench.protocols import Budget, Domain, Fitted, HasLogProb, MethodInfo, Mixtures, PosteriorSampler, RunContext, Separator, Supervision
 from sepbench.registry import create_separator, flat
 from sepbench.run.plan import SupportError, ask_support
 from sepbench.run.separate import ContractError, one_line
@@ -32,6 +34,7 @@ BATCHES = "batch-invariant: one by one as all at once"
 ORDERS = "order-invariant: reversed batch"
 SHARDS = "shard-invariant: a fresh process that starts in the middle"
 SAMPLES, LOG_PROBS = "sample() gives (B, N, K, ...) with different draws", "log_prob() gives finite (B, K)"
+KEEPS = "save() into an empty folder and load() into a fresh instance give the same bits"
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,6 +241,25 @@ def _check_options(subject: _Subject, separator: Separator, ctx: RunContext, mix
         yield Check(LOG_PROBS, good, f"{tuple(log_prob.shape)}")
     else:
         yield Check(LOG_PROBS, None, "not offered")
+    if isinstance(separator, Fitted):
+        subject.begin(KEEPS)
+        yield _check_kept(subject, separator, ctx, mixtures, estimates)
+    else:
+        yield Check(KEEPS, None, "not offered")
+
+
+def _check_kept(subject: _Subject, separator: Fitted, ctx: RunContext, mixtures: Mixtures, estimates: torch.Tensor) -> Check:
+    """What a method needs of the folder it has read when ``load`` returns: the cache may be cleared at any time."""
+    fresh = create_separator(subject.name, subject.settings, subject.task.spec.domain)
+    if not isinstance(fresh, Fitted):
+        return Check(KEEPS, False, "another instance does not offer them")
+    try:
+        with TemporaryDirectory() as folder:
+            separator.save(Path(folder))
+            fresh.load(Path(folder), ctx)
+        return _same(KEEPS, estimates, subject.separate(fresh, ctx, mixtures.example_ids), tolerance=0.0)
+    except (Exception, SystemExit) as error:
+        return Check(KEEPS, False, one_line(error))
 
 
 @dataclass(frozen=True, slots=True)

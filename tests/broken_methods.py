@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from importlib.metadata import EntryPoint
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
@@ -178,6 +179,48 @@ class WrongAtTwo(Toy):
     def separate(self, mixtures: Mixtures, ctx: RunContext) -> Any:
         estimates = super().separate(mixtures, ctx)
         return estimates.double() if self.frames == 2 else estimates
+
+
+class Keeps(Toy):
+    """No fault: learns a number, and keeps it."""
+
+    def fit(self, view: TrainingView, ctx: RunContext) -> None:
+        self.shift = 0.25
+
+    def separate(self, mixtures: Mixtures, ctx: RunContext) -> Any:
+        return super().separate(mixtures, ctx) + self.shift
+
+    def save(self, folder: Path) -> None:
+        assert not list(folder.iterdir())
+        (folder / "shift").write_text(str(self.shift))
+
+    def load(self, folder: Path, ctx: RunContext) -> None:
+        self.shift = float((folder / "shift").read_text())
+
+
+class KeepsTooFewDigits(Keeps):
+    def save(self, folder: Path) -> None:
+        (folder / "shift").write_text(f"{self.shift:.1f}")
+
+
+class KeepsNothing(Keeps):
+    def save(self, folder: Path) -> None:
+        pass
+
+
+class LoadsLater(Keeps):
+    def load(self, folder: Path, ctx: RunContext) -> None:
+        self.folder = folder
+
+    def separate(self, mixtures: Mixtures, ctx: RunContext) -> Any:
+        if not hasattr(self, "shift"):
+            super().load(self.folder, ctx)
+        return super().separate(mixtures, ctx)
+
+
+class ExitsInLoad(Keeps):
+    def load(self, folder: Path, ctx: RunContext) -> None:
+        raise SystemExit(4)
 
 
 class ExitsInFit(Toy):

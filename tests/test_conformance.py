@@ -138,6 +138,25 @@ def test_what_is_wrong_is_the_last_row(monkeypatch: pytest.MonkeyPatch, what: st
     assert [check.rule for check in checks if check.passed is False] == ["info is complete", rule]  # registered under another name
 
 
+KEEPERS = {
+    "Keeps": (True, "largest difference 0"),
+    "KeepsTooFewDigits": (False, "largest difference 0.05"),
+    "KeepsNothing": (False, "FileNotFoundError: [Errno 2] No such file or directory"),
+    "LoadsLater": (False, "FileNotFoundError: [Errno 2] No such file or directory"),
+    "ExitsInLoad": (False, "SystemExit: 4"),
+    "Toy": (None, "not offered"),
+}
+
+
+@pytest.mark.parametrize(("what", "passed", "seen"), [(what, *found) for what, found in KEEPERS.items()], ids=KEEPERS.keys())
+def test_what_is_kept_must_give_the_bits_of_the_fit(monkeypatch: pytest.MonkeyPatch, what: str, passed: bool | None, seen: str) -> None:
+    checks = _validate(monkeypatch, getattr(broken_methods, what))
+    (found,) = [check for check in checks if check.rule == conformance.KEEPS]
+    assert found.passed is passed
+    assert found.detail.startswith(seen)
+    assert [check.rule for check in checks if check.passed is False] == ["info is complete", *([conformance.KEEPS] if passed is False else [])]
+
+
 def test_info_of_the_wrong_kinds_is_one_row(monkeypatch: pytest.MonkeyPatch) -> None:
     wrong = replace(INFO, name=7, domains=["image"], max_batch="many")  # type: ignore[arg-type]
     found = _validate(monkeypatch, lambda: Honest(wrong))[0]
