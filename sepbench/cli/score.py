@@ -24,6 +24,7 @@ def score(
     console, notes = Console(), Console(stderr=True)
     store = RunStore.open(run, lambda text: notes.print(Text.assemble(("warning:", "yellow"), f" {text}"), soft_wrap=True))
     record = store.read_run()
+    store.refuse_older(record)
     suite = load_suite(record.suite.path or record.suite.name)
     with store.session():
         with notes.status("scoring") as status:

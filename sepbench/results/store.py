@@ -156,10 +156,21 @@ class RunStore:
         if ended != record:
             self.write_run(ended)
 
+    def refuse_older(self, record: RunRecord) -> None:
+        """For what reads or writes estimates, which runs of format 1 laid down in another way.
+
+        Raises:
+            StoreError: ``record`` is that of such a run.
+        """
+        if record.format != FORMAT:
+            raise StoreError(
+                f"{self.path} holds a run of an earlier sepbench: its scores can be shown and compared, its estimates are read no more; "
+                "run the suite again with another --out"
+            )
+
     def _check_same(self, record: RunRecord) -> None:
         there = self.read_run()
-        if there.format != FORMAT:
-            raise StoreError(f"{self.path} holds a run of an earlier sepbench, which can be read but not gone on with; choose another --out")
+        self.refuse_older(there)
         difference = conflict(there, record)
         if difference is not None:
             key, old, new = difference

@@ -136,8 +136,9 @@ class OpenedRun:
         """Kept estimates ``(n, K, ...)`` float32 of these examples, in the method's own order of sources; NaN where an example failed.
 
         Raises:
-            SepbenchError: they were not kept.
+            SepbenchError: they were not kept, or an earlier version kept them.
         """
+        self.store.refuse_older(self.record)
         shards = self.store.estimates_of(task.spec.name, method)
         read: dict[Shard, torch.Tensor] = {}
         rows = []
