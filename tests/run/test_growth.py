@@ -220,7 +220,7 @@ def test_a_run_with_fewer_metrics_grows_with_the_suite_s(planned: Planned, runne
     _, store = runner(planned("noisy", limit=10))
     before = bits(store.read_scores())
     rescore(store.read_run(), digits, ("psnr",), store)
-    store.set_metrics(("psnr",))
+    store.end_session(("psnr",))
     _separated()
     _, store = runner(planned("noisy", limit=10))
     assert _separated() == 0  # estimates are there

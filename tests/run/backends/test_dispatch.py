@@ -113,6 +113,21 @@ def test_single_mixtures_are_timed_when_nobody_else_works(digits: Suite, workers
     pool = FakePool(workers, MemorySink(), choose=choose)
     ended = _run(_plan(digits, 20, 4, latency=True), pool)
     assert [record.latency_seconds for _, record in ended] == [0.5] * 4
+    _timed_alone(pool)
+
+
+def test_a_worker_that_comes_to_life_waits_for_the_timing_of_single_mixtures(digits: Suite) -> None:
+    class Late(FakePool):
+        def ready(self, worker: int) -> bool:
+            return worker == 0 or any(job.kind == "latency" for _, job, _ in self.jobs)
+
+    pool = Late(2, MemorySink(), choose=max)
+    assert {record.latency_seconds for _, record in _run(_plan(digits, 20, 4, latency=True), pool)} == {0.5}
+    assert {worker for worker, _, _ in pool.jobs} == {0, 1}
+    _timed_alone(pool)
+
+
+def _timed_alone(pool: FakePool) -> None:
     timing: set[int] = set()
     for worker, job, busy in pool.jobs:
         assert not busy or job.kind != "latency", "the machine is not quiet"
