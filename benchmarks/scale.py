@@ -6,10 +6,11 @@ For each N writes a temporary run of N mixtures, one task, two metrics (one per 
 estimates of two numbers each, by the store's own functions; every method fails on other mixtures. Intervals are resampled up to
 ``statistics.BOOTSTRAP_MAX`` mixtures and normal above, which shows in the leaderboard's time. Each step runs in a process of its own, which reports
 its seconds (of the clock and of the processor, imports apart) and its peak resident memory. Writes ``benchmarks/results/scale.csv`` and
-``scale.png``; ``most_files`` is the number of entries of the fullest folder. The run of a million takes 0.7 GB of disk and is deleted.
+``scale.png``; ``most_files`` is the number of entries of the fullest folder. The run of a million takes 0.6 GB of disk and is deleted.
 
-``plan`` takes a suite of N random pairs of ``digits`` in the temporary folder, whose pair list is checked and whose mixtures are not made, and cuts
-its cells into shards. ``scan`` is what a run that is resumed does: which shards have estimates, and which of them scores of these metrics?
+``plan`` is what a run does before it makes its folder, on a suite of N random pairs of ``digits`` in the temporary folder: it checks and reads the
+pair list, and no mixture is made; its cells are cut into shards, too. ``scan`` is what a run that is resumed does: which shards have estimates, and
+which of them scores of these metrics?
 """
 
 from __future__ import annotations
@@ -130,13 +131,15 @@ def write_suite(folder: Path, n: int) -> Path:
 
 
 def plan(folder: Path, n: int, shard_size: int) -> int:
+    from sepbench.run.execute import check_data
     from sepbench.run.plan import Shard, make_plan
     from sepbench.run.request import RunRequest
     from sepbench.suites.loader import load_suite
 
     path = str(folder / "suite" / "suite.toml")
-    cells = make_plan(RunRequest(path, PLANNED, device="cpu"), load_suite(path)).cells
-    return sum(1 for cell in cells for _ in cell.pieces(Shard(TASK, cell.method, 0, cell.n_planned), shard_size))
+    planned = make_plan(RunRequest(path, PLANNED, device="cpu"), load_suite(path))
+    check_data(planned)
+    return sum(1 for cell in planned.cells for _ in cell.pieces(Shard(TASK, cell.method, 0, cell.n_planned), shard_size))
 
 
 def scan(folder: Path, n: int, shard_size: int) -> int:
@@ -165,7 +168,7 @@ def child(step: str, folder: Path, n: int, shard_size: int) -> None:
     import torch  # noqa: F401  imports are not what is measured
 
     from sepbench.results import compare as _compare  # noqa: F401
-    from sepbench.run import plan as _plan  # noqa: F401
+    from sepbench.run import execute as _execute  # noqa: F401
     from sepbench.run.timing import resident_peak
 
     steps: dict[str, Callable[[Path, int, int], int]] = {"plan": plan, "scan": scan, "leaderboard": leaderboard, "compare": compare}

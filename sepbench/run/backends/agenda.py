@@ -16,8 +16,8 @@ from sepbench.run.worker import FitReport, Job, Report
 
 SHARD_SECONDS = 30.0
 """Shards are cut to take about so long, scoring included: what a kill loses, and what workers wait for each other at the end."""
-MAX_SHARD, MAX_SHARD_BYTES = 5_000, 1 << 26
-"""The most mixtures, and bytes of float32 estimates, of one shard."""
+MAX_SHARD, MAX_SHARD_BYTES = 1_000, 1 << 25
+"""The most mixtures, and bytes of float32 estimates, of one shard. A worker's memory grows by about eight times its shard while it scores."""
 _DEATHS = 2
 """So many workers may die at one job before its mixtures count as failed."""
 
