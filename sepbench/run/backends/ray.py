@@ -34,6 +34,7 @@ from sepbench.run.worker import Job, Report, Worker, host
 
 _CARRIED = ("SEPBENCH_DATA", "SEPBENCH_CACHE", "SEPBENCH_OFFLINE", "OMP_NUM_THREADS", "GOMP_SPINCOUNT", "PYTHONPATH")
 """Variables of this process that workers get too: data are found, and threads counted, in the same way everywhere."""
+_QUESTIONS = "questions"
 _PEEK_EVERY = 0.5
 """Seconds between two questions after a worker's progress."""
 _KNOCK_SECONDS = 10.0
@@ -135,7 +136,7 @@ class Actors:
         self._options = {
             "num_cpus": threads,
             "num_gpus": 1 if plan.device == "cuda" else 0,
-            "max_concurrency": 2,  # one job, and one question after its progress
+            "concurrency_groups": {_QUESTIONS: 1},  # beside the one job; jobs keep to one thread, for each thread's freed memory is kept for itself
             "runtime_env": {"env_vars": variables},
         }
         self._arguments = (plan.request, sink.opener(), uuid.uuid4().hex, str(Path.cwd()), [entry for entry in sys.path if entry])
@@ -143,8 +144,12 @@ class Actors:
         self._alone_since: float | None = time.monotonic()
 
     def _make(self) -> _Handle:
-        actor = self._ray.remote(RayWorker).options(**self._options).remote(*self._arguments)
-        return _Handle(actor, actor.peek.remote())
+        actor = self._ray.remote(**self._options)(RayWorker).remote(*self._arguments)
+        return _Handle(actor, self._question(actor))
+
+    @staticmethod
+    def _question(actor: Any) -> Any:
+        return actor.peek.options(concurrency_group=_QUESTIONS).remote()
 
     def ready(self, worker: int) -> bool:
         return self._handles[worker].alive
@@ -176,7 +181,7 @@ class Actors:
         now = time.monotonic()
         for handle in self._handles:
             if handle.job is not None and handle.peek is None and now - handle.asked >= _PEEK_EVERY:
-                handle.peek, handle.asked = handle.actor.peek.remote(), now
+                handle.peek, handle.asked = self._question(handle.actor), now
 
     def _take(self, worker: int, ref: Any) -> Sequence[Event]:
         handle, kinds = self._handles[worker], self._ray.exceptions

@@ -134,7 +134,7 @@ class _FullCluster:
     def remote(self, *arguments: Any, **options: Any) -> Any:
         return self
 
-    options = remote
+    __call__ = options = remote
 
     @property
     def peek(self) -> Any:
