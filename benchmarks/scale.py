@@ -1,12 +1,12 @@
 """A million mixtures x ten methods: time and memory of planning, looking for what exists, the leaderboard and a comparison.
 
-    SEPBENCH_DATA=... python benchmarks/scale.py [--sizes 10000 100000 300000 1000000] [--shard-size 2000] [--folder /tmp]
+    SEPBENCH_DATA=... python benchmarks/scale.py [--sizes 10000 100000 300000 1000000] [--shard-size 1000] [--folder /tmp]
 
 For each N writes a temporary run of N mixtures, one task, two metrics (one per source, one per mixture) and ten methods with simulated scores and
 estimates of two numbers each, by the store's own functions; every method fails on other mixtures. Intervals are resampled up to
 ``statistics.BOOTSTRAP_MAX`` mixtures and normal above, which shows in the leaderboard's time. Each step runs in a process of its own, which reports
 its seconds (of the clock and of the processor, imports apart) and its peak resident memory. Writes ``benchmarks/results/scale.csv`` and
-``scale.png``; ``most_files`` is the number of entries of the fullest folder. The run of a million takes 0.6 GB of disk and is deleted.
+``scale.png``; ``most_files`` is the number of entries of the fullest folder. The run of a million takes 0.7 GB of disk and is deleted.
 
 ``plan`` is what a run does before it makes its folder, on a suite of N random pairs of ``digits`` in the temporary folder: it checks and reads the
 pair list, and no mixture is made; its cells are cut into shards, too. ``scan`` is what a run that is resumed does: which shards have estimates, and
@@ -228,7 +228,7 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 100_000, 300_000, 1_000_000])
-    parser.add_argument("--shard-size", type=int, default=2_000)
+    parser.add_argument("--shard-size", type=int, default=1_000)
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()))
     parser.add_argument("--child", nargs=4, help=argparse.SUPPRESS)
     options = parser.parse_args()
