@@ -27,24 +27,24 @@ export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} # cores are for workers, each with 
 export RAY_AUTH_MODE=token RAY_AUTH_TOKEN
 RAY_AUTH_TOKEN=$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n')
 
-# On every node. Workers wait until the head listens: they give up after a few seconds otherwise.
+# Ray gives up, or tries for minutes, where nobody listens yet.
+export WAIT_FOR_HEAD='for _ in $(seq 300); do (exec 3<>"/dev/tcp/$SEPBENCH_HEAD/$SEPBENCH_PORT") 2>/dev/null && break; sleep 1; done'
+# On every node.
 node='
 trap "rm -rf $RAY_TMPDIR" EXIT
 if [ "$SLURM_NODEID" -eq 0 ]; then
     ray start --head --port="$SEPBENCH_PORT" --num-cpus="$SEPBENCH_CPUS" --include-dashboard=false --block
 else
-    for _ in $(seq 300); do
-        (exec 3<>"/dev/tcp/$SEPBENCH_HEAD/$SEPBENCH_PORT") 2>/dev/null && break
-        sleep 1
-    done
+    eval "$WAIT_FOR_HEAD"
     ray start --address="$SEPBENCH_HEAD:$SEPBENCH_PORT" --num-cpus="$SEPBENCH_CPUS" --block
 fi'
 srun --nodes="$SLURM_JOB_NUM_NODES" --ntasks="$SLURM_JOB_NUM_NODES" --cpus-per-task="$SEPBENCH_CPUS" --overlap bash -c "$node" &
 cluster=$!
 trap 'kill "$cluster" 2>/dev/null; wait "$cluster" || true' EXIT
 
-# The command begins when every node has come, or after five minutes with those that have.
-export RAY_ADDRESS=auto
+# The command begins when every node has come, or after five minutes with those that have. Not "auto": that may find another job's Ray on this node.
+export RAY_ADDRESS=$SEPBENCH_HEAD:$SEPBENCH_PORT
+eval "$WAIT_FOR_HEAD"
 python - "$SLURM_JOB_NUM_NODES" <<'PY'
 import sys
 import time

@@ -6,7 +6,6 @@ import contextlib
 import fcntl
 import os
 import re
-import shlex
 import shutil
 import signal
 import socket
@@ -69,9 +68,20 @@ class Machines:
         return started
 
     def run(self, command: str) -> str:
-        done = subprocess.run(["bash", "-c", self._as_here(command)], capture_output=True, text=True, cwd=self.shared, check=False, timeout=LONGEST)
-        assert done.returncode == 0, f"$ {command}\n{done.stdout}\n{done.stderr}\n{self.told()}"
-        return done.stdout
+        """What a command says; it must succeed."""
+        code, said, errors = self.ended(self._as_here(command))
+        assert code == 0, f"$ {command}\n{said}\n{errors}\n{self.told()}"
+        return said
+
+    def ended(self, command: str) -> tuple[int, str, str]:
+        """Exit code, stdout and stderr of a command. One that takes too long is ended as a terminal would, so that it can end what it has started."""
+        run = subprocess.Popen(["bash", "-c", command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=self.shared, start_new_session=True)
+        try:
+            said, errors = run.communicate(timeout=LONGEST)
+        except subprocess.TimeoutExpired:
+            os.killpg(run.pid, signal.SIGTERM)
+            said, errors = run.communicate(timeout=60.0)
+        return run.returncode, said, errors
 
     def told(self) -> str:
         return "\n".join(path.read_text(encoding="utf-8", errors="replace") for path in sorted(self.logs.glob("*.log")))
@@ -89,14 +99,32 @@ class Machines:
         for group in self._running:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 group.wait(timeout=20.0)
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(group.pid, signal.SIGKILL)
+        _end(self.logs)
+        for group in self._running:
             group.wait()
+
+
+def _with_ray_in(folder: Path) -> list[int]:
+    """Processes of this test whose Ray writes into that folder."""
+    found, wanted = [], f"RAY_TMPDIR={folder}".encode()
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError):
+            if wanted in path.read_bytes().split(b"\0") and int(path.parent.name) != os.getpid():
+                found.append(int(path.parent.name))
+    return found
+
+
+def _end(folder: Path) -> None:
+    """Nothing of a test that went wrong stays behind."""
+    for pid in _with_ray_in(folder):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture
 def alone() -> Iterator[None]:
-    """Clusters on this machine follow one another, also where pytest has several workers: two at once wait for each other's start for minutes."""
+    """Clusters on this machine follow one another, also where pytest has several workers: two at once start for minutes on two cores."""
     with Path(tempfile.gettempdir(), "sepbench-cluster-tests.lock").open("w", encoding="utf-8") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
@@ -116,25 +144,28 @@ def machines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, alone: None) -> It
     started = Machines(shared, folder)
     yield started
     started.stop()
-    shutil.rmtree(folder, ignore_errors=True)
 
 
-def _cpus(folder: Path) -> int:
-    """CPUs of the cluster, asked by a process of its own."""
-    question = "import ray; ray.init('auto', logging_level='ERROR', log_to_driver=False); print(int(ray.cluster_resources().get('CPU', 0)))"
-    environment = {**os.environ, "RAY_AUTH_MODE": "token"}
-    asked = subprocess.run([sys.executable, "-c", question], capture_output=True, text=True, cwd=folder, check=False, env=environment)
-    return int(asked.stdout) if asked.returncode == 0 else 0
+def _cpus(machines: Machines) -> int:
+    """CPUs of the cluster, asked by a process of its own; 0 while nobody listens."""
+    with contextlib.suppress(OSError):
+        socket.create_connection(("127.0.0.1", machines.port), timeout=1.0).close()
+        address = f"127.0.0.1:{machines.port}"
+        question = f"import ray; ray.init('{address}', logging_level='ERROR', log_to_driver=False); print(int(ray.cluster_resources().get('CPU', 0)))"
+        environment = {**os.environ, "RAY_AUTH_MODE": "token"}
+        asked = subprocess.run([sys.executable, "-c", question], capture_output=True, text=True, cwd=machines.shared, check=False, env=environment)
+        return int(asked.stdout) if asked.returncode == 0 else 0
+    return 0
 
 
-def _cluster(machines: Machines, folder: Path) -> subprocess.Popen[str]:
+def _cluster(machines: Machines) -> subprocess.Popen[str]:
     """Start the head and the second machine, which is returned."""
     (_, token), (_, head), (_, worker), _ = _commands("Several machines")
     assert machines.run(token).strip() == TOKEN
     machines.start(head)
-    machines.until(lambda: _cpus(folder) == 1, "the head")
+    machines.until(lambda: _cpus(machines) == 1, "the head")
     second = machines.start(worker)
-    machines.until(lambda: _cpus(folder) == 2, "the second machine")
+    machines.until(lambda: _cpus(machines) == 2, "the second machine")
     return second
 
 
@@ -146,7 +177,7 @@ def _same_as_alone(folder: Path, alone: Path, workers: int) -> None:
 
 
 def test_several_machines(machines: Machines, tmp_path: Path) -> None:
-    _cluster(machines, tmp_path)
+    _cluster(machines)
     machines.run(_commands("Several machines")[-1][1])
     _same_as_alone(machines.shared / "runs" / "digits", tmp_path / "alone", workers=2)
 
@@ -156,7 +187,7 @@ def test_a_machine_is_lost_and_the_other_does_its_work(machines: Machines, tmp_p
     pids.mkdir()
     monkeypatch.setenv("DEADLY_PIDS", str(pids))
     monkeypatch.setenv("DEADLY_NAP", "0.2")
-    second = _cluster(machines, tmp_path)
+    second = _cluster(machines)
     command = _commands("Several machines")[-1][1].replace("average,nmf", "sleepy --tasks class-split --limit 400")
     run = machines.start(command)
     machines.until(lambda: len(list(pids.iterdir())) == 2, "work on both machines")
@@ -202,8 +233,8 @@ FAKES = {
 
 
 @pytest.fixture
-def slurm(tmp_path: Path, machines: Machines, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with the commands of SLURM, in front of all others; returns where the job's Ray writes."""
+def slurm(tmp_path: Path, machines: Machines, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder with the commands of SLURM, in front of all others; yields where the job's Ray writes."""
     for name, text in FAKES.items():
         path = tmp_path / "slurm" / name
         path.parent.mkdir(exist_ok=True)
@@ -213,15 +244,8 @@ def slurm(tmp_path: Path, machines: Machines, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("FAKE_JOB", str(job))
     monkeypatch.setenv("PATH", f"{tmp_path / 'slurm'}{os.pathsep}{os.environ['PATH']}")
     (machines.shared / "scripts").symlink_to(ROOT / "scripts")
-    return Path(f"/tmp/ray-{job}")
-
-
-def _processes_with(text: str) -> list[str]:
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        with contextlib.suppress(OSError):
-            found.append(path.read_text(encoding="utf-8", errors="replace").replace("\0", " "))
-    return [line for line in found if text in line]
+    yield Path(f"/tmp/ray-{job}")
+    _end(Path(f"/tmp/ray-{job}"))
 
 
 def test_slurm(slurm: Path, machines: Machines, tmp_path: Path) -> None:
@@ -229,18 +253,18 @@ def test_slurm(slurm: Path, machines: Machines, tmp_path: Path) -> None:
     said = machines.run(command)
     assert "Ray: 2 of 2 nodes, 2 CPUs, 0 GPUs" in said
     _same_as_alone(machines.shared / "runs" / "slurm", tmp_path / "alone", workers=2)
-    machines.until(lambda: not _processes_with(f"{slurm}/"), "the end of the job's Ray")
+    machines.until(lambda: not _with_ray_in(slurm), "the end of the job's Ray")
     assert not slurm.exists(), "the job tidies up"
 
 
 def test_slurm_ends_with_the_exit_code_of_the_command(slurm: Path, machines: Machines) -> None:
     ((_, command),) = _commands("SLURM")
     batch = command.split(" sepbench ")[0].replace("--nodes=2", "--nodes=1")
-    done = subprocess.run(shlex.split(f"{batch} sh -c 'exit 7'"), capture_output=True, text=True, cwd=machines.shared, check=False, timeout=LONGEST)
-    assert done.returncode == 7, done.stderr
-    nothing = subprocess.run(shlex.split(batch), capture_output=True, text=True, cwd=machines.shared, check=False, timeout=LONGEST)
-    assert nothing.returncode == 2
-    assert "usage: sbatch" in nothing.stderr
+    code, _, errors = machines.ended(f"{batch} sh -c 'exit 7'")
+    assert code == 7, errors
+    code, _, errors = machines.ended(batch)
+    assert code == 2
+    assert "usage: sbatch" in errors
 
 
 def test_one_machine(machines: Machines, tmp_path: Path) -> None:
