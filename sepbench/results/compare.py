@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import pandas as pd
 from sepbench.errors import SepbenchError
 from sepbench.registry import nearest
 from sepbench.results import columns
-from sepbench.results.statistics import PairedDifference, paired_differences, reduce_together
+from sepbench.results.statistics import MIN_CLUSTERS, Designs, PairedDifference, paired_difference
 from sepbench.results.target import Results, open_results
 from sepbench.results.values import MetricValues
 
@@ -30,6 +30,9 @@ COMPARE_COLUMNS = (
     "difference",
     "ci_low",
     "ci_high",
+    "interval",
+    "cluster",
+    "n_clusters",
     "share_a_better",
     "share_b_better",
     "verdict",
@@ -38,6 +41,7 @@ COMPARE_COLUMNS = (
 )
 A_BETTER, B_BETTER, NO_DIFFERENCE = "A better", "B better", "no difference shown"
 NOT_COMPARED = "nothing to compare"
+TOO_FEW = f"no verdict below {MIN_CLUSTERS} clusters"
 
 FLOAT_NOISE = 1e-6
 """A difference below this, times the values' size where that is above 1, is float32 rounding (another processor, another batch), however
@@ -100,9 +104,9 @@ def pair_up(a: MetricValues, b: MetricValues) -> Pairs:
     return Pairs(examples[both], values_a[both], values_b[both])
 
 
-def differences(pairs: Iterable[Pairs]) -> list[PairedDifference]:
-    """The paired difference a - b of each. They are taken one at a time, so that they may be made as they are wanted."""
-    return reduce_together(((pair.a, pair.b) for pair in pairs), paired_differences)
+def difference(pairs: Pairs, designs: Designs) -> PairedDifference:
+    """The paired difference a - b, with an interval that knows which examples share clusters."""
+    return paired_difference(pairs.a, pairs.b, pairs.examples, designs)
 
 
 def check_comparable(a: pd.DataFrame, b: pd.DataFrame, label_a: str, label_b: str) -> list[str]:
@@ -151,7 +155,7 @@ def compare_sides(a: Side, b: Side, metrics: Sequence[str] = ()) -> pd.DataFrame
     Returns:
         ``COMPARE_COLUMNS``; means and differences in the metric's unit over the ``n`` examples that both scored; shares in [0, 1], ties in
         neither; ``failed_a`` and ``failed_b`` count the examples of each side that have no value and so stand for nothing here. The verdict
-        holds where the 95 % paired-bootstrap interval of the difference excludes zero by more than float rounding.
+        holds where the 95 % interval of the difference excludes zero by more than float rounding; below ``MIN_CLUSTERS`` clusters there is none.
 
     Raises:
         SepbenchError: not comparable, or nothing in common.
@@ -170,21 +174,17 @@ def compare_sides(a: Side, b: Side, metrics: Sequence[str] = ()) -> pd.DataFrame
     for metric in metrics:
         if metric not in infos:
             raise nearest(metric, list(infos), "metric (of both sides)")
-    heads: list[_Head] = []
-
-    def pairs() -> Iterator[Pairs]:
-        for task in tasks:
-            for method_a, method_b in method_pairs(a, b):
-                for metric in metrics or [a.results.ranking_metric]:
-                    side_a, side_b = values_a.of(task, method_a, metric), values_b.of(task, method_b, metric)
-                    if len(side_a) and len(side_b):  # else one of the methods does not take this task
-                        pair = pair_up(side_a, side_b)
-                        means = (float(pair.a.mean()), float(pair.b.mean())) if len(pair.examples) else (np.nan, np.nan)
-                        failed = (int((~side_a.scored).sum()), int((~side_b.scored).sum()))
-                        heads.append(_Head(task, metric, *infos[metric], method_a, method_b, *means, *failed))
-                        yield pair
-
-    rows = [head.row(paired) for paired, head in zip(differences(pairs()), heads, strict=True)]  # made in this order: differences first
+    rows, of_task = [], a.results.designs.task
+    for task in tasks:
+        designs = of_task(task)
+        for method_a, method_b in method_pairs(a, b):
+            for metric in metrics or [a.results.ranking_metric]:
+                side_a, side_b = values_a.of(task, method_a, metric), values_b.of(task, method_b, metric)
+                if len(side_a) and len(side_b):  # else one of the methods does not take this task
+                    pair = pair_up(side_a, side_b)
+                    means = (float(pair.a.mean()), float(pair.b.mean())) if len(pair.examples) else (np.nan, np.nan)
+                    failed = (int((~side_a.scored).sum()), int((~side_b.scored).sum()))
+                    rows.append(_Head(task, metric, *infos[metric], method_a, method_b, *means, *failed).row(difference(pair, designs)))
     if not rows:
         raise SepbenchError(f"{a.label} and {b.label} have no scores in common")
     return pd.DataFrame(rows, columns=list(COMPARE_COLUMNS))
@@ -210,7 +210,7 @@ class _Head:
         judged = verdict(paired, self.higher_is_better, max(abs(self.mean_a), abs(self.mean_b)))
         return (
             *(self.task, self.metric, self.unit, self.higher_is_better, self.method_a, self.method_b),
-            *(paired.n, self.mean_a, self.mean_b, paired.mean, paired.ci_low, paired.ci_high),
+            *(paired.n, self.mean_a, self.mean_b, paired.mean, paired.ci_low, paired.ci_high, paired.interval, paired.unit, paired.n_clusters),
             *(shares if self.higher_is_better else shares[::-1]),
             *(judged, self.failed_a, self.failed_b),
         )
@@ -220,6 +220,8 @@ def verdict(paired: PairedDifference, higher_is_better: bool, scale: float) -> s
     """Which side is better, if the interval shows it. ``scale``: size of the values, against which rounding is measured."""
     if not paired.n:
         return NOT_COMPARED
+    if not paired.decidable:
+        return TOO_FEW
     floor = FLOAT_NOISE * max(1.0, scale)
     if paired.ci_low > floor:
         return A_BETTER if higher_is_better else B_BETTER

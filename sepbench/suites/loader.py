@@ -76,6 +76,7 @@ class _Reader:
             raise SuiteError(f"{data.where}: give either held_out or validation")
         self.transform = Transform(data.integer("pad", 0))
         self.sample_rate = data.optional_integer("sample_rate")
+        self.cluster = data.text("cluster", "signal")
         self.posterior_draws = root.integer("posterior_draws", 0)
         if self.posterior_draws < 0 or self.posterior_draws == 1:
             raise SuiteError(f"{path}: posterior_draws must be at least 2, or left out; found {self.posterior_draws}")
@@ -176,6 +177,8 @@ class _Reader:
             train_sources=self._list(rules, "train_sources", trained_as),
             observed_slot=spec.observed_source,
             untrainable=rules.text("untrainable", ""),
+            cluster=self.cluster,
+            cluster_file=self._beside(file, resource_root("data_manifests") / "clusters") if (file := own.text("clusters", "")) else None,
             usable=self.usable,
             derived=self.derived,
         )
@@ -272,6 +275,8 @@ def _length(pairs: Listing, frozen: Table | None) -> int:
 
 def _source_class(name: str, table: Table) -> SourceClass:
     labels = table.integers("labels") if "labels" in table else None
-    found = SourceClass(name, table.text("dataset"), labels)
+    found = SourceClass(name, table.text("dataset"), labels, table.integer("rows_per_cluster", 1))
+    if found.rows_per_cluster < 1:
+        raise SuiteError(f"{table.where}: rows_per_cluster must be at least 1, found {found.rows_per_cluster}")
     table.close()
     return found
