@@ -63,7 +63,7 @@ def effects(generator: np.random.Generator, kind: str, shape: tuple[int, int]) -
 
 def values(generator: np.random.Generator, clusters: Clusters, kind: str, share: float, worlds: int) -> Floats:
     """``(n, worlds)`` values of variance 1."""
-    n, slots = clusters.keys.shape
+    n = len(clusters)
     one = bool((clusters.keys == clusters.keys[:, :1]).all())  # a song for all slots
     of_clusters = effects(generator, kind, (int(clusters.keys.max()) + 1, worlds))
     columns = clusters.keys.T[:1] if one else clusters.keys.T

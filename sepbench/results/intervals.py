@@ -26,6 +26,7 @@ from scipy import special
 from sepbench.data.lists.clusters import Clusters
 
 LEVEL = 0.95
+_ROUNDING = 1e-9
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
@@ -83,7 +84,7 @@ class Design:
             total += shared.square_sums(deviations)
         # Sums over several slots can come out negative by chance (Cameron, Gelbach and Miller 2011, sec. 2.3); the mixtures' own squares always count.
         own = np.square(deviations).sum(axis=0)
-        total = np.where(total > 0, total, own)
+        total = np.where(total > _ROUNDING * own, total, own)
         return np.asarray(np.sqrt(total * self.effective / self.degrees)) / self.n
 
     def intervals(self, values: Floats, level: float = LEVEL) -> Floats:

@@ -37,7 +37,7 @@ def build_leaderboard(values: Values, run: RunRecord, cells: Cells, suite: Suite
     Rows stand for every planned (task, method, metric), in the suite's order of tasks, the run's order of methods and the suite's order of
     metrics; a method that could not run has an empty mean and ``n_scored`` 0. Methods that do not support a task have no row there.
     An example's value is the mean over its scored sources; ``mean``, ``std`` (ddof = 1), ``median`` and the 95 % interval of the mean
-    (``statistics.summarise``, which knows the examples' clusters) are over examples. ``n_failed`` counts examples that ended with an error or without a finite value;
+    (``statistics.summarise``, which knows the clusters) are over examples. ``n_failed`` counts examples that ended with an error or without a finite value;
     ``n_expected - n_scored - n_failed`` examples were not reached. The other columns say themselves where they come from (``columns.COLUMNS``).
 
     Args:

@@ -207,12 +207,13 @@ class TaskData:
         groups = self._groups() if isinstance(self.pairs, DerivedList) else ()
         if groups:
             return of_names([[group[row] for group, row in zip(groups, rows, strict=True)] for rows in indices.tolist()], self.cluster)
-        per_cluster = [c.rows_per_cluster for c in self.slots]
-        # Stems of one corpus lie in the same rows: a song is the same cluster in every slot. Ranks within a class count another thing in every class.
-        pools = [
-            (c.dataset.partition("/")[0], c.rows_per_cluster) if c.rows_per_cluster > 1 else (c.dataset, c.labels if self.by_rank else ()) for c in self.slots
-        ]
-        return of_signals(indices // per_cluster, pools, self.cluster)
+        return of_signals(indices // [c.rows_per_cluster for c in self.slots], [self._pool(c) for c in self.slots], self.cluster)
+
+    def _pool(self, slot: SourceClass) -> tuple[object, ...]:
+        """What the cluster numbers of a slot count; equal for slots that can share a cluster."""
+        if slot.rows_per_cluster > 1:  # stems of one corpus lie in the same rows: a song is the same in every slot
+            return (slot.dataset.partition("/")[0], slot.rows_per_cluster)
+        return (slot.dataset, slot.labels if self.by_rank else ())  # ranks within a class count another thing in every class
 
     def _groups(self) -> tuple[tuple[str, ...], ...]:
         """Of every slot the recording that each row was cut from; empty unless all data sets know it."""
