@@ -179,14 +179,17 @@ def finish(store: RunStore, suite: Suite, console: Console) -> None:
     from rich.text import Text
 
     from sepbench.report.table import render_leaderboard
-    from sepbench.results.leaderboard import build_leaderboard, write_leaderboard
+    from sepbench.results.leaderboard import build_leaderboard, clusters_of, write_leaderboard
+    from sepbench.results.ranking import Evidence
+    from sepbench.results.statistics import TaskDesigns
     from sepbench.results.values import Values
 
-    run, cells = store.read_run(), store.read_cells()
-    frame = build_leaderboard(Values.of_run(store), run, cells, suite)
+    run, cells, values = store.read_run(), store.read_cells(), Values.of_run(store)
+    frame = build_leaderboard(values, run, cells, suite)
     path = store.path / "leaderboard.csv"
     write_leaderboard(frame, path)
-    render_leaderboard(frame, suite, console, cells=cells, bounds={name: method.bound for name, method in run.methods.items()})
+    evidence = Evidence(values, TaskDesigns(lambda task: clusters_of(suite, task)))
+    render_leaderboard(frame, suite, console, cells=cells, bounds={name: method.bound for name, method in run.methods.items()}, evidence=evidence)
     console.print(Text(f"leaderboard: {path}"), soft_wrap=True)
 
 

@@ -47,6 +47,6 @@ def show(
     if form is Format.csv:
         typer.echo(format_leaderboard(frame), nl=False)
     elif form is Format.markdown:
-        typer.echo(markdown_leaderboard(frame, results.suite, metrics=metrics, cells=results.cells, bounds=results.bounds), nl=False)
+        typer.echo(markdown_leaderboard(frame, results.suite, metrics=metrics, cells=results.cells, bounds=results.bounds, evidence=results.evidence), nl=False)
     else:
-        render_leaderboard(frame, results.suite, Console(), metrics=metrics, cells=results.cells, bounds=results.bounds)
+        render_leaderboard(frame, results.suite, Console(), metrics=metrics, cells=results.cells, bounds=results.bounds, evidence=results.evidence)

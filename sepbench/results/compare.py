@@ -7,15 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from sepbench.errors import SepbenchError
 from sepbench.registry import nearest
 from sepbench.results import columns
-from sepbench.results.statistics import MIN_CLUSTERS, Designs, PairedDifference, paired_difference
+from sepbench.results.pairing import difference, pair_up
+from sepbench.results.statistics import MIN_CLUSTERS, PairedDifference
 from sepbench.results.target import Results, open_results
-from sepbench.results.values import MetricValues
 
 COMPARE_COLUMNS = (
     "task",
@@ -47,8 +46,6 @@ FLOAT_NOISE = 1e-6
 """A difference below this, times the values' size where that is above 1, is float32 rounding (another processor, another batch), however
 consistent it is."""
 
-Floats = npt.NDArray[np.float64]
-
 
 @dataclass(frozen=True, slots=True)
 class Side:
@@ -75,38 +72,13 @@ def open_side(target: str) -> Side:
     run, method = target, ""
     if not Path(target).exists() and ":" in target:
         run, _, method = target.rpartition(":")
-    results = open_results(run, statistics=False)
+    results = open_results(run, suites=True, statistics=False)
     if results.values is None:
-        raise SepbenchError(f"{run} has no per-example scores to pair; name the folder of a run")
+        raise SepbenchError(f"{run} has no per-example scores to pair; name the folder of a run, or a leaderboard with scores beside it")
     known = list(dict.fromkeys(results.frame["method"]))
     if method and method not in known:
         raise nearest(method, known, f"method of {run}")
     return Side(results, method or None)
-
-
-@dataclass(frozen=True, slots=True)
-class Pairs:
-    """Values ``a, b`` ``(n,)`` of the ``examples`` ``(n,)`` that both sides scored, in the order of their ids."""
-
-    examples: npt.NDArray[np.int64]
-    a: Floats
-    b: Floats
-
-
-def pair_up(a: MetricValues, b: MetricValues) -> Pairs:
-    """Match two sides by example; examples that either side lacks or failed on are left out."""
-    if np.array_equal(a.examples, b.examples):
-        examples, values_a, values_b = a.examples, a.values, b.values
-    else:
-        examples, rows_a, rows_b = np.intersect1d(a.examples, b.examples, assume_unique=True, return_indices=True)
-        values_a, values_b = a.values[rows_a], b.values[rows_b]
-    both = np.isfinite(values_a) & np.isfinite(values_b)
-    return Pairs(examples[both], values_a[both], values_b[both])
-
-
-def difference(pairs: Pairs, designs: Designs) -> PairedDifference:
-    """The paired difference a - b, with an interval that knows which examples share clusters."""
-    return paired_difference(pairs.a, pairs.b, pairs.examples, designs)
 
 
 def check_comparable(a: pd.DataFrame, b: pd.DataFrame, label_a: str, label_b: str) -> list[str]:

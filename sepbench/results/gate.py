@@ -28,12 +28,12 @@ from sepbench.errors import SepbenchError
 from sepbench.registry import nearest
 from sepbench.results import columns
 from sepbench.results.columns import key_names
-from sepbench.results.compare import difference, pair_up
+from sepbench.results.pairing import difference, pair_up
 from sepbench.results.statistics import MIN_CLUSTERS, PairedDifference, holm
 from sepbench.results.target import Results
 
 Status = Literal["holds", "improvement", "new", "regression", "not comparable"]
-Basis = Literal["paired", "means", ""]
+Basis = Literal["paired test", "means", ""]
 
 TOLERANCES: Mapping[str, float] = {"dB": 0.01, "1": 0.001}
 """Default tolerance per unit."""
@@ -49,8 +49,8 @@ class GateRow:
 
     Attributes:
         old, new: means, in the metric's unit.
-        difference: new - old, not oriented; ``ci_low, ci_high``: its own paired 95 % interval where ``basis`` is ``paired``, else NaN.
-        p_worse: p-value of a change for the worse, adjusted for all rows of the check; NaN where ``basis`` is not ``paired``.
+        difference: new - old, not oriented; ``ci_low, ci_high``: its own paired 95 % interval where ``basis`` is ``paired test``, else NaN.
+        p_worse: p-value of a change for the worse, adjusted for all rows of the check; NaN where ``basis`` is not ``paired test``.
         tolerance: by how much the row may be worse.
         reason: why it is not comparable, or new.
     """
@@ -254,7 +254,7 @@ def _judged(key: _Key, new: _Record, old: _Record, paired: PairedDifference, evi
     elif (status == "regression" and evidence.p_worse >= ALARM) or (status == "improvement" and not evidence.p_better < ALARM):
         status = "holds"
     numbers = {"difference": paired.mean, "ci_low": paired.ci_low, "ci_high": paired.ci_high, "p_worse": evidence.p_worse, "tolerance": evidence.tolerance}
-    return _row(key, status, new, old, basis="paired", reason=reason, **numbers)
+    return _row(key, status, new, old, basis="paired test", reason=reason, **numbers)
 
 
 def _status(gain: float, tolerance: float) -> Status:

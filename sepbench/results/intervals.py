@@ -47,7 +47,7 @@ class Shared:
     def square_sums(self, deviations: Floats) -> Floats:
         """``(n, m)`` -> ``(m,)``: the signed sum over the sets of the squared sum of their mixtures' deviations."""
         if self.n_codes == len(self.examples):  # no set occurs twice
-            return self.sign * np.square(deviations[self.examples]).sum(axis=0)
+            return np.asarray(self.sign * np.square(deviations[self.examples]).sum(axis=0))
         sums = (np.bincount(self.codes, weights=column[self.examples], minlength=self.n_codes) for column in deviations.T)
         return self.sign * np.array([float(np.square(of_column).sum()) for of_column in sums])
 

@@ -13,6 +13,8 @@ from sepbench.registry import nearest, suite_names
 from sepbench.resources import resource_root
 from sepbench.results.leaderboard import build_leaderboard, clusters_of, outline
 from sepbench.results.leaderboard_file import read_leaderboard
+from sepbench.results.published_scores import read_scores
+from sepbench.results.ranking import Evidence
 from sepbench.results.statistics import TaskDesigns
 from sepbench.results.store import RunStore
 from sepbench.results.values import Values
@@ -29,7 +31,7 @@ class Results:
         label: what the user called them.
         frame: leaderboard rows, see ``columns.COLUMNS``.
         suite: the suite, where this installation has the version that the results are of.
-        values: per-example values, read when asked for, where the results are a run with scores, else None.
+        values: per-example values, read when asked for, where the results are a run, or a leaderboard with scores beside it; else None.
         cells: ``(task, method)`` -> state of that part of the run; empty for a CSV.
         bounds: method -> ``lower``, ``upper`` or empty; None where only the registry could say (a CSV).
     """
@@ -45,6 +47,11 @@ class Results:
     def designs(self) -> TaskDesigns:
         """Which examples of each task share clusters."""
         return TaskDesigns(lambda task: clusters_of(self.suite, task))
+
+    @property
+    def evidence(self) -> Evidence | None:
+        """What tells which methods the best one beats; None without per-example values."""
+        return None if self.values is None else Evidence(self.values, self.designs)
 
     @property
     def ranking_metric(self) -> str:
@@ -89,7 +96,7 @@ def open_csv(path: Path, label: str) -> Results:
         SepbenchError: not readable as one.
     """
     frame = read_leaderboard(path)
-    return Results(label, frame, _same_suite(frame))
+    return Results(label, frame, _same_suite(frame), read_scores(path))
 
 
 def open_run(path: Path, label: str, *, statistics: bool = True) -> Results:

@@ -86,7 +86,7 @@ def test_run_against_run_pairs(tmp_path: Path) -> None:
     result = invoke(b, "--against", a)
     assert result.exit_code == 0
     assert "improvement" in result.output
-    assert "paired bootstrap" in result.output
+    assert "paired test" in result.output
 
 
 def test_what_cannot_be_read(old: str, tmp_path: Path) -> None:

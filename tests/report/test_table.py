@@ -261,4 +261,4 @@ def test_a_gate_report_is_whole_at_any_width(width: int) -> None:
     assert "regression class-split, nmf, psnr" in words
     assert "-1.00 [-1.00," in words
     assert "class-split, ica, psnr, ssim, mixture_error" in words.replace("missing in NEW ", "")
-    assert verdict == "not comparable: new against old: 8 hold, 1 regressed, 3 not comparable (by paired bootstrap)"
+    assert verdict == "not comparable: new against old: 8 hold, 1 regressed, 3 not comparable (by paired test)"

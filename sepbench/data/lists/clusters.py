@@ -75,7 +75,8 @@ def of_names(names: Sequence[Sequence[str]], unit: str) -> Clusters:
 
 
 def _numbered(keys: npt.NDArray[np.generic]) -> Integers:
-    return np.unique(keys, return_inverse=True)[1].reshape(keys.shape).astype(np.int64)
+    numbered: Integers = np.unique(keys, return_inverse=True)[1].reshape(keys.shape).astype(np.int64)
+    return numbered
 
 
 def clusters_csv(names: Iterable[Sequence[str]], unit: str, n_sources: int) -> bytes:
