@@ -95,7 +95,7 @@ def test_what_cannot_be_read(old: str, tmp_path: Path) -> None:
         ((str(tmp_path / "nothing"), "--against", old), "there is no"),
         ((old, "--against", str(tmp_path / "text.csv")), "not a leaderboard"),
         ((old, "--against", old, "--tolerance", "psnr"), "METRIC=VALUE"),
-        ((old, "--against", "digits-pairs"), "there is no digits-pairs"),
+        ((old, "--against", "digits-pears"), "digits-pears"),
     ):
         result = invoke(*arguments)
         assert isinstance(result.exception, SepbenchError), result.output
