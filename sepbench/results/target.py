@@ -15,6 +15,7 @@ from sepbench.results.leaderboard import build_leaderboard, clusters_of, outline
 from sepbench.results.leaderboard_file import read_leaderboard
 from sepbench.results.published_scores import read_scores
 from sepbench.results.ranking import Evidence
+from sepbench.results.repeats import with_repetitions
 from sepbench.results.statistics import TaskDesigns
 from sepbench.results.store import RunStore
 from sepbench.results.values import Values
@@ -119,6 +120,8 @@ def open_run(path: Path, label: str, *, statistics: bool = True) -> Results:
     suite = _installed(run.suite)
     if suite is not None and suite.version == version:
         frame = build_leaderboard(values, run, cells, suite) if statistics else outline(run, cells, suite)
+        if statistics:
+            frame = with_repetitions(frame, store, TaskDesigns(lambda task: clusters_of(suite, task)))
         return Results(label, frame, suite, values, cells, bounds)
     if (path / "leaderboard.csv").is_file():  # written when the suite was at that version
         return Results(label, read_leaderboard(path / "leaderboard.csv"), None, values, cells, bounds)

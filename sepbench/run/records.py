@@ -147,6 +147,7 @@ class RunRecord(_Record):
         command, created: of the first session; all sessions stand in ``sessions``.
         grid: task -> methods that were asked for on it; empty for every method on every task.
         fits: task -> method -> how its fit went; written when a session ends.
+        seed, fit_seed: keys of all noise and of the noise of fits, None for the same.
         limit: the largest that was asked for; None for every mixture.
         shard_size: None where shards are cut by measured cost.
     """
@@ -161,6 +162,7 @@ class RunRecord(_Record):
     grid: dict[str, list[str]] = Field(default_factory=dict)
     metrics: list[str]
     seed: int
+    fit_seed: int | None = None
     budget: str
     device: str
     limit: int | None
