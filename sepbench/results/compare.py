@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -86,27 +86,29 @@ def open_side(target: str) -> Side:
 
 @dataclass(frozen=True, slots=True)
 class Pairs:
-    """Values ``a, b`` ``(n,)`` of the ``examples`` ``(n,)`` that both sides scored, in the order of their ids."""
+    """Values ``a, b`` ``(n,)`` of the ``examples`` ``(n,)`` that both sides scored, in the order of their ids; ``pooled``: of a pooled metric."""
 
     examples: npt.NDArray[np.int64]
     a: Floats
     b: Floats
+    pooled: bool = False
 
 
 def pair_up(a: MetricValues, b: MetricValues) -> Pairs:
     """Match two sides by example; examples that either side lacks or failed on are left out."""
     if np.array_equal(a.examples, b.examples):
-        examples, values_a, values_b = a.examples, a.values, b.values
+        examples, rows_a = a.examples, np.arange(len(a))
+        rows_b = rows_a
     else:
         examples, rows_a, rows_b = np.intersect1d(a.examples, b.examples, assume_unique=True, return_indices=True)
-        values_a, values_b = a.values[rows_a], b.values[rows_b]
-    both = np.isfinite(values_a) & np.isfinite(values_b)
-    return Pairs(examples[both], values_a[both], values_b[both])
+    both = a.scored[rows_a] & b.scored[rows_b]
+    return Pairs(examples[both], a.among(rows_a, both), b.among(rows_b, both), pooled=a.parts is not None)
 
 
 def difference(pairs: Pairs, designs: Designs) -> PairedDifference:
     """The paired difference a - b, with an interval that knows which examples share clusters."""
-    return paired_difference(pairs.a, pairs.b, pairs.examples, designs)
+    found = paired_difference(pairs.a, pairs.b, pairs.examples, designs)
+    return replace(found, share_a_higher=np.nan, share_b_higher=np.nan) if pairs.pooled else found  # no single example is better or worse
 
 
 def check_comparable(a: pd.DataFrame, b: pd.DataFrame, label_a: str, label_b: str) -> list[str]:
