@@ -95,15 +95,16 @@ class CorpusSdr:
     def pool(self, parts: Mapping[str, Array], examples: Integers) -> Array:
         """Energies ``(n,)`` of the examples ``(n,)`` -> ``(n,)`` dB whose mean is the median over windows.
 
-        A window's deviation is the influence function of the median, ``sign(x - median) / (2 f)`` with f the density there (``density``), shared out to its
-        examples by their samples.
+        A window's deviation is the influence function of the median, ``sign(x - median) / (2 f)`` with f the density there (``sparsity``). It is shared
+        out to the window's examples by the square root of their samples, so that the squares of the shares add up to the window's own square.
+        ``benchmarks/coverage_pooled.py`` shows how often intervals of these values hold the median.
         """
         windows = corpus_windows(parts, examples)
         scored = np.isfinite(parts[SAMPLES]) & np.isfinite(parts[f"{SIGNAL}_0"])
         if windows is None:
             return np.full(len(examples), np.nan)
         value, influence = median_and_influence(windows.decibels)
-        shares = windows.shares * influence[windows.numbers] * (scored.sum() / len(influence))
+        shares = np.sqrt(windows.shares) * influence[windows.numbers] * (scored.sum() / len(influence))
         found = np.where(scored, value + np.bincount(windows.rows, weights=shares, minlength=len(examples)), np.nan)
         return np.asarray(found + (value - np.nanmean(found)))
 
@@ -167,10 +168,10 @@ def median_and_influence(values: Array) -> tuple[float, Array]:
 
 
 def sparsity(values: Array) -> float:
-    """One over the density at the median, by the distance of two quantiles (Siddiqui 1960) with the bandwidth of Hall and Sheather (1988)."""
-    width = min(0.971 * len(values) ** (-1 / 3), 0.25)  # z^(2/3) (1.5 phi(0)^2)^(1/3) with z = 1.96
-    low, high = np.quantile(values, [0.5 - width, 0.5 + width])
-    return float((high - low) / (2 * width))
+    """One over the density at the median, by the distance of two quantiles (Siddiqui 1960): with the bandwidth of Bofinger (1975), or of the
+    quartiles if that is more. The first alone is right for independent windows and too small for those of a few songs."""
+    widths = np.array([min(0.648 * len(values) ** -0.2, 0.25), 0.25])  # (4.5 phi(0)^4)^(1/5)
+    return float(np.max((np.quantile(values, 0.5 + widths) - np.quantile(values, 0.5 - widths)) / (2 * widths)))
 
 
 SDR_CORPUS_MEDIAN = CorpusSdr(
