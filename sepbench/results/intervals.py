@@ -2,15 +2,18 @@
 
 Two mixtures are dependent if they have a cluster in common in any slot. With deviations ``e_i = y_i - mean(y)`` the variance of the mean is::
 
-    V = c / n^2 * sum over all (i, j) that share a cluster of e_i e_j,     c = G / (G - 1)
+    V = 1 / (1 - f) / n^2 * sum over all (i, j) that share a cluster of e_i e_j
 
 One slot (or one song for all slots): the cluster-robust variance of Liang and Zeger (1986). Two slots with pools of their own: two-way clustering
 (Cameron, Gelbach and Miller 2011). Two slots with one pool: the dyadic variance (Fafchamps and Gubert 2007). No cluster in common: ``s^2 / n``.
-The sum is made by inclusion and exclusion over the sets of keys that mixtures have in common, so its cost is linear in n.
+``f`` is the share of all pairs (i, j) that have a cluster in common: deviations from the sample's own mean are too small by so much. For one slot of equal
+clusters ``1 / (1 - f)`` is the usual ``G / (G - 1)``, for independent mixtures ``n / (n - 1)``.
+The sum is made by inclusion and exclusion over the sets of keys that mixtures have in common, so its cost is linear in n. With few clusters the sum
+of several slots comes out too small by chance, even negative; it is never taken below that of any slot alone (MacKinnon, Nielsen and Webb 2021).
 
-``G`` is Kish's effective number of clusters, ``(sum n_g)^2 / sum n_g^2`` with n_g mixtures in cluster g, in the slot where it is least: the plain number
-where all clusters are equally large. Intervals are ``mean +- t sqrt(V)`` with ``G - 1`` degrees of freedom. ``benchmarks/coverage.py`` chose this one
-among percentile bootstraps, one-way and multi-way variances and normal or t quantiles, by simulation with the project's own lists.
+Intervals are ``mean +- t sqrt(V)`` with ``G - 1`` degrees of freedom. ``G`` is Kish's effective number of clusters, ``(sum n_g)^2 / sum n_g^2`` with n_g
+mixtures in cluster g, in the slot where it is least: the plain number where all clusters are equally large. ``benchmarks/coverage.py`` chose this interval
+among percentile bootstraps, one-way and multi-way variances, and normal or t quantiles, by simulation with the project's own lists.
 """
 
 from __future__ import annotations
@@ -59,6 +62,7 @@ class Design:
         n: mixtures.
         n_clusters: distinct clusters in the slot that has fewest.
         effective: ``G``, see the top of this file; 0 without mixtures.
+        apart: ``1 - f``, the share of pairs of mixtures without a common cluster.
     """
 
     def __init__(self, clusters: Clusters) -> None:
@@ -68,6 +72,8 @@ class Design:
         self.n_clusters = min((len(counts) for counts in sizes), default=0)
         self.effective = min((self.n**2 / float(np.square(counts.astype(np.float64)).sum()) for counts in sizes), default=0.0)
         self.shared = tuple(_shared(clusters.keys)) if self.n else ()
+        self.apart = 1.0 - sum(float(shared.square_sums(np.ones((self.n, 1)))[0]) for shared in self.shared) / max(self.n, 1) ** 2
+        self.slots = tuple(next(_shared(column[:, None])) for column in clusters.keys.T) if self.n and clusters.keys.shape[1] > 1 else self.shared
 
     @property
     def degrees(self) -> float:
@@ -76,16 +82,17 @@ class Design:
 
     def standard_errors(self, values: Floats) -> Floats:
         """Of the means of the columns of ``values`` ``(n, m)``; NaN where fewer than two clusters leave them unknown."""
-        if self.n < 2 or self.degrees < 1e-9:
+        if self.n < 2 or self.degrees < _ROUNDING or self.apart < _ROUNDING:
             return np.full(values.shape[1], np.nan)
         deviations = values - values.mean(axis=0)
         total = np.zeros(values.shape[1])
         for shared in self.shared:
             total += shared.square_sums(deviations)
-        # Sums over several slots can come out negative by chance (Cameron, Gelbach and Miller 2011, sec. 2.3); the mixtures' own squares always count.
+        for slot in self.slots:
+            total = np.maximum(total, slot.square_sums(deviations))
         own = np.square(deviations).sum(axis=0)
-        total = np.where(total > _ROUNDING * own, total, own)
-        return np.asarray(np.sqrt(total * self.effective / self.degrees)) / self.n
+        total = np.where(total > _ROUNDING * own, total, own)  # what cancels but for rounding says nothing: the mixtures' own squares count
+        return np.asarray(np.sqrt(total / self.apart)) / self.n
 
     def intervals(self, values: Floats, level: float = LEVEL) -> Floats:
         """Intervals of the means of the columns: ``(2, m)``, lower and upper ends; NaN where nothing can be said.
@@ -101,11 +108,11 @@ class Design:
 
     def quantile(self, probability: float) -> float:
         """Of the t distribution with ``degrees``; NaN if there are none."""
-        return float(special.stdtrit(self.degrees, probability)) if self.degrees > 1e-9 else float("nan")
+        return float(special.stdtrit(self.degrees, probability)) if self.degrees > _ROUNDING else float("nan")
 
     def tail(self, statistic: Floats) -> Floats:
         """P(T <= statistic) of the t distribution with ``degrees``: the one-sided p-value of a decrease. NaN stays NaN."""
-        return np.asarray(special.stdtr(max(self.degrees, 1e-9), statistic))
+        return np.asarray(special.stdtr(max(self.degrees, _ROUNDING), statistic))
 
 
 def _shared(keys: Integers) -> Iterator[Shared]:

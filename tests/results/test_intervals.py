@@ -92,7 +92,8 @@ def test_a_negative_sum_falls_back_to_the_mixtures_own_squares() -> None:
     values = np.array([[1.0], [-1.0], [-1.0], [1.0]])
     design = Design(Clusters("image", keys))
     assert sum(shared.square_sums(values) for shared in design.shared)[0] < 0
-    assert design.standard_errors(values)[0] == pytest.approx(np.sqrt(4 * 2 / 1) / 4)
+    assert design.apart == pytest.approx(1 - 12 / 16)
+    assert design.standard_errors(values)[0] == pytest.approx(np.sqrt(4 / (1 / 4)) / 4)
 
 
 def test_levels_that_are_no_probabilities_are_refused() -> None:
