@@ -51,6 +51,8 @@ class Parts:
             UnknownNameError: no such metric here.
             SepbenchError: it is no pooled metric, or cannot pool these parts.
         """
+        if not self.values:  # every example failed
+            return np.full(len(self.examples), np.nan)
         total = np.zeros(len(self.examples))
         for source in range(self.n_sources):
             parts = {part: np.where(among, values[source], np.nan) for part, values in self.values.items()}
@@ -108,7 +110,7 @@ def parts_of(rows: Rows, metric: str, codes: Mapping[str, int], where: str) -> P
     if not len(every):
         return None
     examples = np.unique(rows.example[every])
-    named = {part: places for part, places in chosen.items() if part}
+    named = {part: places for part, places in chosen.items() if part and len(places)}
     sources = np.unique(rows.source[np.concatenate(list(named.values()))]) if named else np.empty(0, np.int64)
     values = {}
     for part, places in named.items():
