@@ -36,7 +36,7 @@ from coverage import counts, pigeonhole, values
 
 from sepbench.data.lists.clusters import Clusters, independent
 from sepbench.metrics.psnr_pooled import BATCH, PSNR_POOLED32
-from sepbench.metrics.sdr_corpus import ERROR, RATE, SAMPLES, SDR_CORPUS_MEDIAN, SIGNAL, Windows, corpus_windows, n_pieces, sparsity
+from sepbench.metrics.sdr_corpus import ERROR, RATE, SAMPLES, SDR_CORPUS_MEDIAN, SIGNAL, CorpusWindows, corpus_windows, n_pieces, sparsity
 from sepbench.metrics.squared_error import decibels
 from sepbench.results.intervals import LEVEL, Design
 from sepbench.suites.loader import load_suite
@@ -110,7 +110,7 @@ def energies(generator: np.random.Generator, effects: Floats, samples: int, wind
     return found
 
 
-def weighted_medians(windows: Windows, drawn: Floats) -> Floats:
+def weighted_medians(windows: CorpusWindows, drawn: Floats) -> Floats:
     """``(R, n)`` weights -> ``(R,)`` medians over windows that weigh as much as their mixtures."""
     order = np.argsort(windows.decibels)
     of_windows = np.zeros((len(drawn), len(order)))

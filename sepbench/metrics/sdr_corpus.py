@@ -110,7 +110,7 @@ class CorpusSdr:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Windows:
+class CorpusWindows:
     """The windows of a set that count, W of them, and the pieces that they are made of.
 
     Attributes:
@@ -124,7 +124,7 @@ class Windows:
     shares: Array
 
 
-def corpus_windows(parts: Mapping[str, Array], examples: Integers) -> Windows | None:
+def corpus_windows(parts: Mapping[str, Array], examples: Integers) -> CorpusWindows | None:
     """The windows of one source; None if no example is scored.
 
     Raises:
@@ -151,7 +151,7 @@ def corpus_windows(parts: Mapping[str, Array], examples: Integers) -> Windows | 
     owner, size, signal, error, code = owner[whole], size[whole], signal[whole], error[whole], code[whole]
     code = np.unique(code, return_inverse=True)[1].reshape(-1)
     energies = np.stack([np.bincount(code, weights=signal), np.bincount(code, weights=error)]).astype(np.float64)
-    return Windows(np.where(energies[0] > 0, energy_ratio_db(*energies), 0.0), owner, code, size / np.bincount(code, weights=size)[code])
+    return CorpusWindows(np.where(energies[0] > 0, energy_ratio_db(*energies), 0.0), owner, code, size / np.bincount(code, weights=size)[code])
 
 
 def _only(values: Array, name: str) -> int:
