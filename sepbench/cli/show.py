@@ -66,9 +66,13 @@ def _show_stats(results: Results, frame: pd.DataFrame, metrics: Sequence[str]) -
     from rich.console import Console
 
     from sepbench.errors import SepbenchError
+    from sepbench.metrics.catalogue import get_metric
     from sepbench.report.robust_table import render_robust
     from sepbench.results.robust import robust_rows
 
+    for name in metrics:
+        if get_metric(name).info.per == "group":
+            raise SepbenchError(f"{name} is a value of the whole set: it has no median or interquartile mean over mixtures; leave it out of --metric")
     evidence, console = results.evidence, Console()
     if evidence is None:
         raise SepbenchError(f"{results.label} has no per-example scores, which --stats needs; name the folder of a run, or a leaderboard with scores beside it")

@@ -180,8 +180,8 @@ def _difference(row: Mapping[Hashable, Any]) -> tuple[str, str, str]:
     ends = [row[name] for name in ("difference", "ci_low", "ci_high") if math.isfinite(row[name])]
     write = number_format(row["unit"], max(map(abs, ends)))
     interval = f" [{write(row['ci_low'])}, {write(row['ci_high'])}]" if len(ends) == 3 else ""
-    unit = "" if row["unit"] in ("", "1") else f" {row['unit']}"
-    return f"{write(row['difference'])}{interval}{unit}", f"{row['n']:,}", f"{row['share_a_better']:.0%}"
+    unit, share = "" if row["unit"] in ("", "1") else f" {row['unit']}", row["share_a_better"]
+    return f"{write(row['difference'])}{interval}{unit}", f"{row['n']:,}", f"{share:.0%}" if math.isfinite(share) else ""
 
 
 def render_gate(report: GateReport, label_new: str, label_old: str, console: Console) -> None:

@@ -135,6 +135,8 @@ def _statistics(values: Values, run: RunRecord, cells: Cells, task: str, designs
                 raise SepbenchError(f"the scores of task {task} do not fit the plan in run.json; run again into a new folder")
             scored = of_metric.scored
             summary = summarise(of_metric.values[scored], of_metric.examples[scored], designs)
+            if of_metric.spread:  # values of a set: their mean and its interval mean something, they themselves do not
+                summary = replace(summary, std=np.nan, median=np.nan, interval=f"{summary.interval}, {of_metric.spread}")
             seen[method, metric] = _Seen(len(scored), int((~scored).sum()), of_metric.n_sources, summary)
     most = {metric: max(cell.n_sources for (_, other), cell in seen.items() if other == metric) for _, metric in seen}
     found = {}
