@@ -8,12 +8,14 @@ import runpy
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from suite_toys import NumberedSignals
 
 from sepbench.data.lists.pairs import list_sha256, read_pairs
 from sepbench.errors import DataError, SupervisionError, UnsupportedTaskError
+from sepbench.metrics.psnr_pooled import PSNR_POOLED32
 from sepbench.protocols import Supervision
 from sepbench.registry import suite_names
 from sepbench.resources import suites_root
@@ -263,6 +265,21 @@ def test_half_the_mixture_scores_what_basis_printed(
 def test_the_mixture_itself_scores_what_nes_printed(suites: dict[str, Suite], with_data: WithData, task: str, expected: float) -> None:
     """protocols.md 1.4: per-image means 10.80 and 10.98 (pooled over batches 10.6, as printed)."""
     assert mean_psnr(with_data(suites["mnist-nes"].tasks[task]), lambda m: m) == pytest.approx(expected, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("suite", "task", "expected"),
+    [("mnist-nes", "x-0-4", 10.58), ("mnist-nes", "x-5-9", 10.61), ("bags-shoes-mini", "x-bags", 7.52), ("bags-shoes-mini", "x-shoes", 6.84)],
+)
+def test_the_mixture_itself_scores_what_protocols_measured_of_nes_pooled(
+    suites: dict[str, Suite], with_data: WithData, suite: str, task: str, expected: float
+) -> None:
+    """protocols.md 1.4 and flag 9, counted by other code: 156 and 6 full batches of 32."""
+    mixtures = with_data(suites[suite].tasks[task]).mixture_set()
+    ids = range(len(mixtures))
+    parts = PSNR_POOLED32.parts(mixtures.mixtures(ids).values.unsqueeze(1), mixtures.sources(ids)[:, :1], torch.arange(len(mixtures)))
+    values = PSNR_POOLED32.pool({name: part.numpy()[:, 0] for name, part in parts.items()}, np.arange(len(mixtures)))
+    assert float(values.mean()) == pytest.approx(expected, abs=0.015)
 
 
 # --- CIFAR-10 in full, whose labels are not here: ranks within a class ---------------------------------------------------------------
