@@ -52,7 +52,8 @@ def _fsdd_esc10() -> Iterator[Recipe]:
 
     def loud(labels: Labels, split: str, part: slice) -> np.ndarray:
         sounding = labels("esc10", split) != 0
-        return np.arange(len(sounding))[part][sounding[part]]
+        rows: np.ndarray = np.arange(len(sounding))[part][sounding[part]]
+        return rows
 
     def once(key: str, speech: np.ndarray, noise: np.ndarray) -> np.ndarray:
         spoken = speech[Draws(key).permutation(len(speech), slot=0)][: len(noise)]
