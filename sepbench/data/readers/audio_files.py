@@ -107,7 +107,7 @@ def read_pcm(path: Path, sample_rate: int) -> torch.Tensor:
 
 
 def read_vorbis(path: Path, sample_rate: int) -> torch.Tensor:
-    """A whole Ogg Vorbis file, ``(channels, T)`` float32, whose last bits depend on the decoder.
+    """A whole Ogg Vorbis file, ``(channels, T)`` float32; its last bits are the decoder's.
 
     Raises:
         DataError: missing, not Ogg, damaged, empty, another rate, samples that are not finite.
