@@ -28,6 +28,8 @@ from sepbench.suites.tables import Table, read_table
 
 FORMAT = 1
 RULE_PREFIX = "rule:"
+NEVER_RANKING = frozenset({"isr", "sir", "sar"})
+"""Metrics whose single windows depend on the last bit of the samples, see ``sepbench/metrics/bss_eval_images.py``."""
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")  # no "--": it separates task and method in file names
 
 
@@ -93,7 +95,7 @@ class _Reader:
             description=root.text("description"),
             domain=self.domain,
             metrics=metrics,
-            ranking_metric=root.choice("ranking_metric", metrics),
+            ranking_metric=_ranking_metric(root, metrics),
             methods=root.texts("methods"),
             tasks=tasks,
             published=list(self._published(tasks)),
@@ -247,6 +249,13 @@ class _Reader:
             entry.close()
             # Other data than the suite's: said wherever the number's source is, leaderboards included.
             yield replace(row, source=f"{row.source} on {measured_on}") if measured_on else row
+
+
+def _ranking_metric(root: Table, metrics: tuple[str, ...]) -> str:
+    metric = root.choice("ranking_metric", metrics)
+    if metric in NEVER_RANKING:
+        raise SuiteError(f"{root.where}: ranking_metric must not be {metric!r}, whose windows move by tens of dB with the samples' last bit; rank by 'sdr'")
+    return metric
 
 
 def _name(name: str, where: str) -> str:
