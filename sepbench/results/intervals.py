@@ -30,6 +30,8 @@ from sepbench.data.lists.clusters import Clusters
 
 LEVEL = 0.95
 _ROUNDING = 1e-9
+_FEWEST = 1.0
+"""Degrees of freedom below which nothing is printed: the quantile of t grows beyond all use."""
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
@@ -81,8 +83,8 @@ class Design:
         return self.effective - 1.0
 
     def standard_errors(self, values: Floats) -> Floats:
-        """Of the means of the columns of ``values`` ``(n, m)``; NaN where fewer than two clusters leave them unknown."""
-        if self.n < 2 or self.degrees < _ROUNDING or self.apart < _ROUNDING:
+        """Of the means of the columns of ``values`` ``(n, m)``; NaN where fewer than two effective clusters leave them unknown."""
+        if self.n < 2 or self.degrees < _FEWEST - _ROUNDING or self.apart < _ROUNDING:
             return np.full(values.shape[1], np.nan)
         deviations = values - values.mean(axis=0)
         total = np.zeros(values.shape[1])

@@ -98,7 +98,7 @@ def spread(first: Values, others: Sequence[Values], key: tuple[str, str, str], d
 
 def _half_width(a: float, degrees_a: float, b: float, degrees_b: float) -> float:
     """Of the interval of a mean whose variance is a + b, estimated with so many degrees of freedom each (Satterthwaite 1946)."""
-    if not math.isfinite(a) or degrees_a <= 0:
+    if not math.isfinite(a):
         return math.nan
     if a + b == 0:
         return 0.0
