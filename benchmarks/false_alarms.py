@@ -1,6 +1,6 @@
 """False alarms and power of ``sepbench check``: a check is one decision over all its rows.
 
-    python benchmarks/false_alarms.py [--pairs 200]
+    python benchmarks/false_alarms.py [--pairs 400]
 
 Pairs of runs are simulated that differ in nothing but chance: every row's difference new - old per mixture has mean zero, a standard deviation of 0.5 dB,
 and a part (``share``) that mixtures with an image in common have in common, on the first 500 mixtures of ``mnist-pairs`` (class-split). Rows are alike to
@@ -90,7 +90,7 @@ def alarms(generator: np.random.Generator, suite: Suite, design: Design, d: Floa
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pairs", type=int, default=200)
+    parser.add_argument("--pairs", type=int, default=400)
     chosen = parser.parse_args()
     suite = load_suite(SUITE)
     clusters = suite.tasks[TASK].clusters().of(np.arange(N))
