@@ -288,8 +288,8 @@ class TrainingView(Protocol):
 class Separator(Protocol):
     """A method. Settings are keyword arguments of its constructor (a dataclass is the natural form).
 
-    Two optional attributes stand in the results: ``posterior_samples`` (int, draws behind one estimate, 1 if absent) and
-    ``weights_sha256`` (str, digest of trained weights, known after ``fit``).
+    Three optional attributes stand in the results: ``posterior_samples`` (int, draws behind one estimate, 1 if absent),
+    ``weights_sha256`` (str, digest of trained weights, known after ``fit``) and ``prior_label`` (str, what the prior is: kind, parameters, digest).
     """
 
     @property
