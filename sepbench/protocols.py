@@ -246,7 +246,8 @@ class TrainingView(Protocol):
     """Training data, cut to what the method's supervision level allows.
 
     All from the training split, float32 on the CPU in the range of the suite's sources, in a fixed order; ``limit`` returns the first so many.
-    Each accessor raises ``SupervisionError`` at a level that does not include it, and ``prior`` on tasks without ``TaskSpec.analytic_prior``.
+    Each accessor raises ``SupervisionError`` at a level that does not include it, and ``prior`` on tasks without ``TaskSpec.analytic_prior``. That is
+    a check at the interface, no more: a method could open the data by itself.
 
     =============  ========================================
     level          accessors

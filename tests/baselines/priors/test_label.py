@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import runpy
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from method_toys import ToyView, context, toy_task
@@ -61,6 +63,16 @@ def test_where_the_density_is_known_the_prior_is_exact() -> None:
     method = Basis()
     method.fit(task.view("prior"), context(task.spec))
     assert method.prior_label == "exact"
+
+
+def test_rows_made_before_the_column_are_named_by_their_weights() -> None:
+    script = runpy.run_path(str(Path(__file__).parents[3] / "scripts" / "name_priors.py"))
+    (entry,) = [one for one in shipped_weights() if one.name == "digits-all"]
+    weights = {"old": entry.sha256, "none": "", "other": "f" * 64, "said": entry.sha256}
+    frame = pd.DataFrame({"weights_sha256": list(weights.values()), "prior": ["", "", "", "mine"]}, index=list(weights))
+    named, unknown = script["name_priors"](frame, {entry.sha256: entry.path})
+    assert dict(named["prior"]) == {"old": f"EDM U-Net, 118 k, {entry.sha256[:8]}", "none": "", "other": "", "said": "mine"}
+    assert unknown == {"f" * 64}
 
 
 def test_no_title_claims_the_published_network() -> None:
