@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from baselines.priors.label import prior_label
+from baselines.priors.for_task import prior_label
 from baselines.priors.shipped import FOLDER
 from baselines.priors.weights_io import load_prior, read_card
 from sepbench.results.leaderboard_file import read_leaderboard, write_leaderboard

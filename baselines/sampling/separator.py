@@ -116,8 +116,7 @@ class ScoreSeparator:
 
     def fit(self, view: TrainingView, ctx: RunContext) -> None:
         """Load the prior; no training data are touched."""
-        from baselines.priors.for_task import priors_for
-        from baselines.priors.label import prior_label
+        from baselines.priors.for_task import prior_label, priors_for
 
         priors, self.weights_sha256 = priors_for(ctx.task, view, self.weights, per_class=self.per_class, precision=self.precision, device=ctx.device)
         self._priors, self.prior_label = list(priors), prior_label(priors, self.weights_sha256)

@@ -62,7 +62,8 @@ class NCSNConfig:
 def ncsn_losses(network: CondRefineNetDilated, clean: torch.Tensor, noise: torch.Tensor, level: torch.Tensor) -> torch.Tensor:
     """``(B,)``: the loss above for images and standard normals ``(B, C, H, W)`` at levels ``(B,)`` int64, 0 for sigma = 1 and 9 for 0.01."""
     sigma = ncsn_sigmas().to(device=clean.device, dtype=clean.dtype)[level][:, None, None, None]
-    return 0.5 * (sigma * network(clean + sigma * noise, level) + noise).square().flatten(1).sum(1)
+    losses: torch.Tensor = 0.5 * (sigma * network(clean + sigma * noise, level) + noise).square().flatten(1).sum(1)
+    return losses
 
 
 class NCSNTraining:

@@ -12,7 +12,7 @@ from method_toys import ToyView, context, toy_task
 
 from baselines.basis import PRESETS, Basis
 from baselines.networks.ncsn_refinenet import CondRefineNetDilated
-from baselines.priors.label import prior_label
+from baselines.priors.for_task import prior_label
 from baselines.priors.score_prior import NCSNPrior
 from baselines.priors.shipped import shipped_weights
 from baselines.priors.user_prior import UserPrior
