@@ -71,6 +71,7 @@ class ScoreSeparator:
 
     info: ClassVar[MethodInfo]
     weights_sha256: str = field(default="", init=False)
+    prior_label: str = field(default="", init=False)
     _priors: list[ScorePrior] = field(default_factory=list, init=False, repr=False)
     _evaluated: dict[int, float] = field(default_factory=dict, init=False, repr=False)
 
@@ -115,10 +116,10 @@ class ScoreSeparator:
 
     def fit(self, view: TrainingView, ctx: RunContext) -> None:
         """Load the prior; no training data are touched."""
-        from baselines.priors.for_task import priors_for
+        from baselines.priors.for_task import prior_label, priors_for
 
         priors, self.weights_sha256 = priors_for(ctx.task, view, self.weights, per_class=self.per_class, precision=self.precision, device=ctx.device)
-        self._priors = list(priors)
+        self._priors, self.prior_label = list(priors), prior_label(priors, self.weights_sha256)
 
     def separate(self, mixtures: Mixtures, ctx: RunContext) -> torch.Tensor:
         """``(B, K, ...)``, not clamped: one draw, or the best of several."""

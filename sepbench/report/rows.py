@@ -273,6 +273,8 @@ class _Layout:
         for group, letter in self.timing.items() if len(self.timing) > 1 else ():
             yield f"{letter}: seconds on {group}, compare only with the same letter"
         yield from self.stars
+        for prior in dict.fromkeys(record["prior"] for record in self.first.values() if record["prior"]):
+            yield f"prior {prior}: {', '.join(method for method, record in self.first.items() if record['prior'] == prior)}"
         for method, record in self.first.items():
             yield from self._method_notes(method, record)
         for (task, method), cell in self.cells.items():

@@ -134,6 +134,7 @@ COLUMNS: tuple[Column, ...] = (
     Column("method", "text", "row.method", key=True),
     Column("method_version", "text", "method.version", empty=True, gate="note", word="version"),
     Column("weights_sha256", "text", "cell.weights_sha256", default="", empty=True, gate="note", word="weights"),
+    Column("prior", "text", "cell.prior", default="", empty=True),
     Column("supervision", "text", ("cell.supervision", "method.supervision"), empty=True, gate="agree", word="supervision"),
     Column("metric", "text", "row.metric", key=True),
     Column("unit", "text", "row.unit", empty=True, gate="agree", word="unit"),

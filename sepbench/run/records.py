@@ -38,6 +38,7 @@ class CellRecord(_Record):
         peak_mb: peak memory in 10**6 bytes.
         samples: draws behind one estimate, or the number of draws that the suite scores.
         weights_sha256: digest of trained weights, "" if there are none.
+        prior: what the method's prior is, "" if it has none: kind, parameters, digest.
         workers: the most processes that separated side by side; what timings are comparable with depends on it.
         timing_group: the workers' own, where it is not the run's.
         command, git_sha: of the last session that separated for this cell.
@@ -61,6 +62,7 @@ class CellRecord(_Record):
     peak_mb: float | None = None
     samples: int = 1
     weights_sha256: str = ""
+    prior: str = ""
     workers: int = 1
     timing_group: str = ""
     command: str = ""

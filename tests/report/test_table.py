@@ -203,6 +203,14 @@ def test_papers_stand_beside_rows_of_any_file(tmp_path: Path) -> None:
         assert not [line for line in shown.lines[1:] if "14.8 BASIS" in line.published]
 
 
+def test_priors_stand_below_the_table_with_the_rows_that_share_them() -> None:
+    run = SyntheticRun({"nmf": 16.0, "ica": 14.0, "rpca": 13.0}, n=5)
+    assert not [note for note in table(run).footnotes if note.startswith("prior")]
+    for method in ("nmf", "ica"):
+        run.cells["class-split", method]["prior"] = "EDM U-Net, 2.1 M, 770f3f6b"
+    assert [note for note in table(run).footnotes if note.startswith("prior")] == ["prior EDM U-Net, 2.1 M, 770f3f6b: nmf, ica"]
+
+
 def test_quick_budgets_are_stated() -> None:
     frame = SyntheticRun({"nmf": 16.0, "ica": 13.0}, n=5).frame()
     (shown,) = task_tables(frame.assign(budget="quick"), None)
