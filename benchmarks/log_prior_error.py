@@ -8,9 +8,10 @@ Images are of ``mnist-pairs`` class-split-val under the prior that ships: the tr
 ``difference`` columns hold what decides a selection: the error of (sum over sources of draw 0) minus (the same of draw 1). All in nats.
 
 - ``known``: Gaussian mixtures of ``gaussian-exact`` and ``gmm-exact``, against ``log p`` in closed form.
-- ``solver``: error of the integral for fixed probes, which are no source of error here, against 96 nodes.
+- ``solver``: error of the integral for fixed probes, which are no source of error here, against 48 nodes.
 - ``probes``: whole Jacobians at 14 nodes give every estimator's variance in closed form, and the exact trace.
 - ``seeds``: scatter of the estimate as it ships over seeds; with probes that draws share, and with probes of their own.
+- ``base``: what the Gaussian at the highest level costs, against the noisy training images there.
 
 Rows go to ``benchmarks/results/log_prior_error.csv`` (those of other parts are kept) and a plot.
 """
@@ -29,6 +30,7 @@ import pandas as pd
 import torch
 
 from baselines.priors.probability_flow import drift_and_trace, flow_log_prob, lattice_signs, lattices, quadrature
+from baselines.priors.score_prior import FLOW_STEPS
 from baselines.sampling.noise_levels import karras_levels
 from baselines.sampling.separator import ScoreSeparator
 from sepbench.gmm import GaussianMixture
@@ -120,7 +122,7 @@ def solver(args: argparse.Namespace) -> Iterator[Row]:
     images = Images(args.mixtures)
     for name, values in images.sets():
         x = values.flatten(0, 2)
-        signs = lattice_signs(torch.zeros(len(x), dtype=torch.int64), NoiseSource(0), tuple(x.shape[1:]), 2, x.device)(0)
+        signs = lattice_signs(torch.zeros(len(x), dtype=torch.int64), NoiseSource(0), tuple(x.shape[1:]), 1, x.device)(0)
 
         def gauss(steps: int, x: torch.Tensor = x, signs: torch.Tensor = signs) -> torch.Tensor:
             return flow_log_prob(images.prior, x, lowest=LOWEST, highest=HIGHEST, **images.base, steps=steps, probes=lambda node: signs)
@@ -130,11 +132,11 @@ def solver(args: argparse.Namespace) -> Iterator[Row]:
             return trapezoid(images.prior, x, levels, signs, **images.base)
 
         solvers: dict[str, tuple[Callable[[int], torch.Tensor], tuple[int, ...]]] = {
-            "Gauss": (gauss, (8, 12, 16, 24, 32, 48)),
+            "Gauss": (gauss, (8, 12, 16, 24, 32)),
             "Heun, log sigma": (lambda steps: heun(steps, 0.0), (8, 16, 32, 64, 128)),
             "Heun, rho 7": (lambda steps: heun(steps, 7.0), (8, 16, 32)),
         }
-        reference = gauss(96).unflatten(0, values.shape[:3])
+        reference = gauss(48).unflatten(0, values.shape[:3])
         for label, (solve, counts) in solvers.items():
             for steps in counts:
                 forward = 4 * steps + 4 if label == "Gauss" else 2 * steps
@@ -205,9 +207,7 @@ def _variances(symmetric: torch.Tensor, shape: tuple[int, ...]) -> dict[tuple[st
         found["random signs", count] = (squares[2] / count, squares[3][:, 0] / count)
     for spacing in SPACINGS[1:]:
         masks = lattices(shape, spacing).flatten(1)
-        parts = [
-            sum(2 * matrix[..., mask, :][..., :, mask].square().sum((-2, -1)) for mask in masks) for matrix in (off, off_between)
-        ]
+        parts = [sum(2 * matrix[..., mask, :][..., :, mask].square().sum((-2, -1)) for mask in masks) for matrix in (off, off_between)]
         found[f"signs on lattices of {spacing}", len(masks)] = (torch.as_tensor(parts[0]), torch.as_tensor(parts[1])[:, 0])
     generator = torch.Generator().manual_seed(0)
     for rank in (5, 11, 21):
@@ -226,18 +226,96 @@ def _hutch(matrix: torch.Tensor, rank: int, generator: torch.Generator) -> torch
 
 
 def seeds(args: argparse.Namespace) -> Iterator[Row]:
-    """The estimate as it ships: scatter over seeds, whose mean is the reference (so n / (n - 1) is put right)."""
+    """The estimate as it ships: standard deviation over seeds, beside how far apart draws lie."""
     images = Images(args.mixtures)
     for name, values in images.sets():
         x = values.flatten(0, 2)
-        shared = images.ids.repeat_interleave(x.shape[0] // len(images.ids))
+        shared = images.ids.repeat_interleave(len(x) // len(images.ids))
         for kind, ids in [("as shipped", shared), ("as shipped, every image its own", torch.arange(len(x)))]:
             found = torch.stack([images.prior.estimated_log_prob(x, ids, NoiseSource(seed)) for seed in range(args.seeds)]).unflatten(1, values.shape[:3])
-            row = errors(mean := found.mean(0) + (found - found.mean(0)) * (args.seeds / (args.seeds - 1)) ** 0.5, found.mean(0))
-            summed = found.mean(0).sum(-1)
-            spread = float((summed[:, 0] - summed[:, 1]).square().mean().sqrt()) if summed.shape[1] > 1 else math.nan
-            del mean
-            yield {"images": name, "solver": "Gauss", "probes": kind, **row, "spread_difference": float(f"{spread:.4g}")}
+            mean = found.mean(0)
+            row = errors(mean + (found - mean) * (args.seeds / (args.seeds - 1)) ** 0.5, mean)
+            summed = mean.sum(-1)
+            spread = _rms(summed[:, 0] - summed[:, 1]) if summed.shape[1] > 1 else math.nan
+            yield {"images": name, "solver": "Gauss", "steps": FLOW_STEPS, "probes": kind, **row, "spread_difference": float(f"{spread:.4g}")}
 
 
-PARTS: dict[str, Callable[[argparse.Namespace], Iterator[Row]]] = {"known": known, "solver": solver, "probes": probes, "seeds": seeds}
+def base(args: argparse.Namespace) -> Iterator[Row]:
+    """What the Gaussian at the highest level costs: against the density of the training images there, each with the noise of that level.
+
+    ``norm`` is the squared norm of the flow's states there over that of a noisy image: 1 for samples of ``p_lowest``.
+    """
+    images = Images(args.mixtures)
+    clean = load_suite("mnist-pairs").tasks["class-split-val"].view("prior").clean().flatten(1).double()
+    variance = images.base["base_variance"] + HIGHEST**2
+    for name, values in images.sets():
+        x = values.flatten(0, 2)
+        for time, end in pairwise(np.linspace(math.log(LOWEST), math.log(HIGHEST), 65).tolist()):
+            drift, _ = drift_and_trace(images.prior, x, math.exp(time), x[:0].unsqueeze(1))
+            middle, _ = drift_and_trace(images.prior, x + 0.5 * (end - time) * drift, math.exp(0.5 * (time + end)), x[:0].unsqueeze(1))
+            x = x + (end - time) * middle
+        state = x.flatten(1).double()
+        kernels = torch.cat([-0.5 * (state.square().sum(1)[:, None] - 2 * state @ part.T + part.square().sum(1)) / HIGHEST**2 for part in clean.split(4096)], 1)
+        dimension = state.shape[1]
+        by_images = kernels.logsumexp(1) - math.log(len(clean)) - 0.5 * dimension * math.log(2 * math.pi * HIGHEST**2)
+        centred = (state - images.base["base_mean"]).square().sum(1)
+        gaussian = -0.5 * (centred / variance + dimension * math.log(2 * math.pi * variance))
+        row = errors(gaussian.unflatten(0, values.shape[:3]), by_images.unflatten(0, values.shape[:3]))
+        yield {"images": name, "solver": "Gaussian base", **row, "norm": round(float(centred.mean() / dimension / variance), 3)}
+
+
+PARTS: dict[str, Callable[[argparse.Namespace], Iterator[Row]]] = {"known": known, "solver": solver, "probes": probes, "seeds": seeds, "base": base}
+
+
+def plot(table: pd.DataFrame, path: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(12, 4.8), layout="constrained")
+    for (images, name), rows in table[table.part == "solver"].groupby(["images", "solver"], sort=False):
+        style = "-" if images == "draws of projected" else ":"
+        (line,) = left.loglog(rows.steps, rows.rms, marker="o", markersize=4, linestyle=style, label=f"{name}, {images}")
+        if style == "-":
+            left.loglog(
+                rows.steps, rows.rms_difference, marker="x", markersize=5, linestyle="--", color=line.get_color(), label=f"{name}, difference of two draws"
+            )
+    left.set_title("Solver: error of the integral, fixed probes", fontsize=10)
+    left.set_xlabel("steps (Gauss: 4 passes forward each, 1 trace; Heun: 2 passes, 2 traces)")
+    table_of_probes = table[table.part == "probes"]
+    kinds = table_of_probes.assign(kind=table_of_probes.probes.str.replace(r" of \d+", "", regex=True))
+    for place, (kind, rows) in enumerate(kinds.groupby("kind", sort=False)):
+        right.loglog(rows.backward / rows.steps, rows.rms, marker="o", markersize=4, color=f"C{place}", label=f"{kind}")
+        right.loglog(rows.backward / rows.steps, rows.rms_difference, marker="x", markersize=5, linestyle="--", color=f"C{place}")
+    right.set_title(f"Probes: standard error at {NODES} nodes\n(dashed, crosses: difference of two draws that share probes)", fontsize=10)
+    right.set_xlabel("passes backward per node")
+    for panel in (left, right):
+        panel.axhline(1, color="grey", linewidth=0.8)
+        panel.set_ylabel("rms error [nats]")
+        panel.spines[["top", "right"]].set_visible(False)
+        panel.legend(fontsize=7, frameon=False)
+    figure.savefig(path, dpi=130)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--part", nargs="+", choices=list(PARTS), default=["known", "solver", "seeds", "base"])
+    parser.add_argument("--mixtures", type=int, default=6)
+    parser.add_argument("--seeds", type=int, default=4)
+    parser.add_argument(
+        "--jacobians", type=Path, default=Path("jacobians"), help="folder for the Jacobians of the part probes, 4 bytes * 784^2 * 12 images a node"
+    )
+    parser.add_argument("--plot-only", action="store_true")
+    args = parser.parse_args()
+    table = pd.read_csv(CSV) if CSV.exists() else pd.DataFrame()
+    for part in [] if args.plot_only else args.part:
+        rows = pd.DataFrame([{"part": part, "mixtures": 3 if part == "probes" else args.mixtures, **row} for row in PARTS[part](args)])
+        table = pd.concat([table[table.part != part] if len(table) else table, rows], ignore_index=True)
+        table.to_csv(CSV, index=False)
+        print(rows.drop(columns="part").to_string())
+    plot(table, CSV.with_suffix(".png"))
+
+
+if __name__ == "__main__":
+    main()
