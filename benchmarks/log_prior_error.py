@@ -9,7 +9,7 @@ Images are of ``mnist-pairs`` class-split-val under the prior that ships: the tr
 
 - ``known``: Gaussian mixtures of ``gaussian-exact`` and ``gmm-exact``, against ``log p`` in closed form.
 - ``solver``: error of the integral for fixed probes, which are no source of error here, against 48 nodes.
-- ``probes``: whole Jacobians at 14 nodes give every estimator's variance in closed form, and the exact trace.
+- ``probes``: whole Jacobians at 14 nodes give every estimator's variance in closed form, and the exact trace; the rows ``drawn`` check the closed form.
 - ``seeds``: scatter of the estimate as it ships over seeds; with probes that draws share, and with probes of their own.
 - ``base``: what the Gaussian at the highest level costs, against the noisy training images there.
 
@@ -30,7 +30,7 @@ import pandas as pd
 import torch
 
 from baselines.priors.probability_flow import drift_and_trace, flow_log_prob, lattice_signs, lattices, quadrature
-from baselines.priors.score_prior import FLOW_STEPS
+from baselines.priors.score_prior import FLOW_SPACING, FLOW_STEPS
 from baselines.sampling.noise_levels import karras_levels
 from baselines.sampling.separator import ScoreSeparator
 from sepbench.gmm import GaussianMixture
@@ -176,19 +176,25 @@ def probes(args: argparse.Namespace) -> Iterator[Row]:
     """Standard errors of the integral for probes that are independent from node to node, and of differences of draws that share them or do not."""
     images = Images(3)
     variances: dict[tuple[str, int], list[torch.Tensor]] = {}
-    for weight, jacobian in jacobians(images, args.jacobians):
+    drawn = torch.zeros(args.seeds, *images.draws.shape[:3], dtype=torch.float64)
+    for node, (weight, jacobian) in enumerate(jacobians(images, args.jacobians)):
         symmetric = 0.5 * (jacobian + jacobian.mT)
+        for seed in range(args.seeds):
+            signs = lattice_signs(images.ids, NoiseSource(seed), tuple(images.draws.shape[3:]), FLOW_SPACING, torch.device("cpu"))(node).flatten(2)
+            trace = torch.einsum("pbi,bdkij,pbj->bdk", signs, jacobian, signs)
+            drawn[seed] += weight * (trace - jacobian.diagonal(dim1=-2, dim2=-1).sum(-1)).double()
         for key, (own, shared) in _variances(symmetric, tuple(images.draws.shape[3:])).items():
             total = variances.setdefault(key, [torch.zeros(()), torch.zeros(()), torch.zeros(())])
             for place, value in enumerate((own, own.sum((1, 2)), shared)):
                 total[place] = total[place] + weight**2 * value
+    common = {"images": "draws of projected", "solver": "Gauss", "steps": NODES}
+    label = f"signs on lattices of {FLOW_SPACING}, drawn, shared by draws"
+    yield {**common, "probes": label, "backward": NODES * FLOW_SPACING**2, **errors(drawn, torch.zeros(()))}
     for (label, passes), (own, apart, shared) in variances.items():
         row = {"rms": float(own.mean().sqrt()), "largest": float(own.max().sqrt()), "rms_difference": float(shared.mean().sqrt())}
         row["rms_difference_apart"] = float(apart.mean().sqrt())
         yield {
-            "images": "draws of projected",
-            "solver": "Gauss",
-            "steps": NODES,
+            **common,
             "probes": label,
             "backward": NODES * passes,
             **{key: float(f"{value:.4g}") for key, value in row.items()},
@@ -283,7 +289,7 @@ def plot(table: pd.DataFrame, path: Path) -> None:
             )
     left.set_title("Solver: error of the integral, fixed probes", fontsize=10)
     left.set_xlabel("steps (Gauss: 4 passes forward each, 1 trace; Heun: 2 passes, 2 traces)")
-    table_of_probes = table[table.part == "probes"]
+    table_of_probes = table[(table.part == "probes") & ~table.probes.str.contains("drawn", na=False)]
     kinds = table_of_probes.assign(kind=table_of_probes.probes.str.replace(r" of \d+", "", regex=True))
     for place, (kind, rows) in enumerate(kinds.groupby("kind", sort=False)):
         right.loglog(rows.backward / rows.steps, rows.rms, marker="o", markersize=4, color=f"C{place}", label=f"{kind}")

@@ -38,7 +38,7 @@ def flow_log_prob(
     highest: float,
     base_mean: torch.Tensor,
     base_variance: float,
-    steps: int = 12,
+    steps: int = 24,
     probes: Probes | None = None,
 ) -> torch.Tensor:
     """``log p_lowest(x)``, with ``p_highest`` taken as a Gaussian.

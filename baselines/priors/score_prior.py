@@ -17,7 +17,7 @@ from sepbench.noise import NoiseSource, noise_levels
 
 Precision = Literal["float32", "bfloat16"]
 CPU_CHUNK = 64  # images per forward pass on the CPU: beyond, the allocator hands memory back between layers and each image gets slower
-FLOW_STEPS, FLOW_SPACING = 12, 4
+FLOW_STEPS, FLOW_SPACING = 24, 3
 """Nodes of the flow's quadrature and distance of the pixels that share a probe; chosen by ``benchmarks/log_prior_error.py``."""
 _LOWEST_DENSITY = 0.01
 """Clean images are taken as samples at this noise level, where the density is as sharp as the samplers' last level."""

@@ -72,9 +72,9 @@ class ScoreSeparator:
     loss_sigmas: tuple[Annotated[float, Field(gt=0)], ...] = Field(
         LOSS_SIGMAS, min_length=1, description="noise levels of the denoising loss, one evaluation per source and draw each"
     )
-    flow_steps: int = Field(12, ge=2, le=256, description="log-prior of a network: nodes of the flow, four passes forward each per source and draw")
+    flow_steps: int = Field(24, ge=2, le=256, description="log-prior of a network: nodes of the flow, four passes forward each per source and draw")
     flow_spacing: int = Field(
-        4, ge=1, description="log-prior of a network: pixels that share a probe are so far apart; its square is the passes backward per node and channel"
+        3, ge=1, description="log-prior of a network: pixels that share a probe are so far apart; its square is the passes backward per node and channel"
     )
     combine: Literal["best", "mean"] = Field("best", description="best keeps the best draw, mean averages its mode with weights exp(criterion / temperature)")
     temperature: float = Field(10.0, gt=0, description="of those weights, in units of the criterion")
