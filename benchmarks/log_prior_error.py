@@ -280,14 +280,13 @@ def plot(table: pd.DataFrame, path: Path) -> None:
     from matplotlib import pyplot
 
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(12, 4.8), layout="constrained")
-    for (images, name), rows in table[table.part == "solver"].groupby(["images", "solver"], sort=False):
-        style = "-" if images == "draws of projected" else ":"
-        (line,) = left.loglog(rows.steps, rows.rms, marker="o", markersize=4, linestyle=style, label=f"{name}, {images}")
-        if style == "-":
-            left.loglog(
-                rows.steps, rows.rms_difference, marker="x", markersize=5, linestyle="--", color=line.get_color(), label=f"{name}, difference of two draws"
-            )
-    left.set_title("Solver: error of the integral, fixed probes", fontsize=10)
+    solvers = table[table.part == "solver"]
+    for place, (name, rows) in enumerate(solvers.groupby("solver", sort=False)):
+        draws, truth = rows[rows.rms_difference.notna()], rows[rows.rms_difference.isna()]
+        left.loglog(draws.steps, draws.rms, marker="o", markersize=4, color=f"C{place}", label=name)
+        left.loglog(draws.steps, draws.rms_difference, marker="x", markersize=5, linestyle="--", color=f"C{place}")
+        left.loglog(truth.steps, truth.rms, marker=".", markersize=4, linestyle=":", color=f"C{place}")
+    left.set_title("Solver: error of the integral, fixed probes\n(dashed, crosses: difference of two draws; dotted: true sources)", fontsize=10)
     left.set_xlabel("steps (Gauss: 4 passes forward each, 1 trace; Heun: 2 passes, 2 traces)")
     table_of_probes = table[(table.part == "probes") & ~table.probes.str.contains("drawn", na=False)]
     kinds = table_of_probes.assign(kind=table_of_probes.probes.str.replace(r" of \d+", "", regex=True))
