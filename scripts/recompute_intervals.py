@@ -36,10 +36,12 @@ def recomputed(board: pd.DataFrame, run: pd.DataFrame, label: str) -> pd.DataFra
     there = {tuple(record[name] for name in key): record for record in board.to_dict("records")}
     cells = {(record["task"], record["method"]): record for record in board.to_dict("records")}
     rows = []
+    for named in dict.fromkeys(zip(run["task"], run["method"], strict=True)):
+        if named not in cells:
+            print(f"{label}: {', '.join(named)} is not in the leaderboard; publish it")
     for record in run.to_dict("records"):
         cell = cells.get((record["task"], record["method"]))
         if cell is None:
-            print(f"{label}: {record['task']}, {record['method']} is not in the leaderboard; publish it")
             continue
         old = there.get(tuple(record[name] for name in key))
         if cell["task_digest"] != record["task_digest"] or cell["n_expected"] != record["n_expected"]:
@@ -57,7 +59,8 @@ def main() -> None:
     chosen = parser.parse_args()
     for name in chosen.runs:
         results = open_run(Path(name), name)
-        assert results.values is not None and results.suite is not None
+        if results.values is None or results.suite is None:
+            raise SystemExit(f"{name} is no run of an installed suite")
         path = chosen.to / f"{results.suite.name}.csv"
         board = read_leaderboard(path)
         rows = recomputed(board, results.frame[results.frame["n_scored"] + results.frame["n_failed"] == results.frame["n_expected"]], name)
