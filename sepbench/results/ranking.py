@@ -25,17 +25,19 @@ class Evidence:
         """The methods that the best one does not beat.
 
         Each is compared with the best on the examples that both have, by the one-sided paired test of ``intervals``; p-values are adjusted by Holm
-        over all methods of the ranking, and a method is beaten below ``LEVEL``. Too few clusters beat nobody.
+        over all methods of the ranking, and a method is beaten below ``LEVEL``. Too few clusters beat nobody. Of methods without values per mixture
+        nothing is said; if the best has none, of no method.
 
         Args:
             ranked: methods from best to worst.
         """
-        if len(ranked) < 2:
+        known = [method for method in ranked if len(self.values.of(task, method, metric))]
+        if len(known) < 2 or known[0] != ranked[0]:
             return frozenset()
-        best, designs = self.values.of(task, ranked[0], metric), self.designs.task(task)
+        best, designs = self.values.of(task, known[0], metric), self.designs.task(task)
         p_values = []
-        for method in ranked[1:]:
+        for method in known[1:]:
             paired = difference(pair_up(best, self.values.of(task, method, metric)), designs)
             p_values.append((paired.p_higher if higher_is_better else paired.p_lower) if paired.decidable else 1.0)
         adjusted = holm(np.array(p_values))
-        return frozenset(method for method, p in zip(ranked[1:], adjusted, strict=True) if p >= LEVEL)
+        return frozenset(method for method, p in zip(known[1:], adjusted, strict=True) if p >= LEVEL)

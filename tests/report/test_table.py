@@ -118,6 +118,15 @@ def test_methods_that_the_best_does_not_beat_are_marked_where_scores_say_it() ->
     assert "=" not in "".join(rank for _, rank in ranks(table(run)))
 
 
+def test_of_methods_without_values_no_equality_is_claimed() -> None:
+    run = SyntheticRun({"nmf": 16.0, "ica": 15.99, "rpca": 15.98}, n=60)
+    frame, designs = run.frame(), TaskDesigns(lambda task: None)
+    best, *_ = ranks(next(iter(task_tables(frame, run.suite))))
+    run.scores = run.scores[~run.where(best[0])]
+    (shown,) = task_tables(frame, run.suite, evidence=Evidence(run.values(), designs))
+    assert "=" not in "".join(rank for _, rank in ranks(shown))
+
+
 def test_rows_of_fewer_mixtures_carry_a_mark() -> None:
     long, short = SyntheticRun({"nmf": 16.0}, n=80).frame(), SyntheticRun({"ica": 13.0}, n=50).frame()
     (shown,) = task_tables(pd.concat([long, short]), SyntheticRun(n=1).suite)
