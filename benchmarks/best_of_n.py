@@ -157,6 +157,7 @@ def plot(table: pd.DataFrame, path: Path) -> None:
         first = rows.iloc[0]
         panel.set_title(f"{method}, {first.evaluations_per_draw} evaluations per draw\n{first.task}, {first.mixtures} mixtures", fontsize=10)
         panel.set_xlabel("draws N" + (" (bars: 95 % interval at the largest N)" if rows.ci_low.notna().any() else ""))
+        panel.set_xticks(sorted(rows.n.unique()))
         panel.spines[["top", "right"]].set_visible(False)
     axes[0][0].set_ylabel("mean PSNR [dB]")
     figure.legend(handles.values(), handles.keys(), loc="outside right upper", frameon=False, fontsize=8)

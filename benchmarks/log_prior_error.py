@@ -315,7 +315,8 @@ def main() -> None:
     args = parser.parse_args()
     table = pd.read_csv(CSV) if CSV.exists() else pd.DataFrame()
     for part in [] if args.plot_only else args.part:
-        rows = pd.DataFrame([{"part": part, "mixtures": 3 if part == "probes" else args.mixtures, **row} for row in PARTS[part](args)])
+        mixtures = {"known": None, "probes": 3}.get(part, args.mixtures)  # the part known has none, the part probes always the first three
+        rows = pd.DataFrame([{"part": part, "mixtures": mixtures, **row} for row in PARTS[part](args)])
         table = pd.concat([table[table.part != part] if len(table) else table, rows], ignore_index=True)
         table.to_csv(CSV, index=False)
         print(rows.drop(columns="part").to_string())
