@@ -153,9 +153,9 @@ def check_results(new: Results, old: Results, tolerances: Mapping[str, float] | 
         rows_old = {key: row for key, row in rows_old.items() if key in rows_new}
     if not rows_old:
         raise SepbenchError(f"{new.label} and {old.label} have no row in common; check what --tasks and --methods name")
-    paired = new.values is not None and old.values is not None
-    obstacles = {key: _obstacle(rows_new.get(key), row, paired, scope.subset and paired) for key, row in rows_old.items()}
-    pairs = _pairs([key for key, obstacle in obstacles.items() if not obstacle], new, old)
+    paired = {key: _has_values(new, key) and _has_values(old, key) for key in sorted(rows_old)}
+    obstacles = {key: _obstacle(rows_new.get(key), row, paired[key], scope.subset and paired[key]) for key, row in rows_old.items()}
+    pairs = _pairs([key for key, obstacle in obstacles.items() if paired[key] and not obstacle], new, old)
     adjusted = _adjusted(pairs, rows_old)
     findings = []
     for key, row in rows_old.items():
@@ -190,8 +190,13 @@ def _row(key: _Key, status: Status, new: _Record | None, old: _Record | None, **
     return GateRow(*key, status, unit, old["mean"] if old else math.nan, new["mean"] if new else math.nan, **more)
 
 
+def _has_values(results: Results, key: _Key) -> bool:
+    """Whether a row has per-example scores; those beside a leaderboard may be of some rows only."""
+    return results.values is not None and len(results.values.of(*key[1:])) > 0
+
+
 def _pairs(keys: Sequence[_Key], new: Results, old: Results) -> dict[_Key, PairedDifference]:
-    """Paired differences new - old where both sides have per-example scores."""
+    """Paired differences new - old of rows that have per-example scores on both sides."""
     if new.values is None or old.values is None:
         return {}
     found, designs = {}, (new if new.suite is not None else old).designs.task

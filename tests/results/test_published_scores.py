@@ -12,8 +12,9 @@ from sepbench.errors import SepbenchError, UnknownNameError
 from sepbench.results.compare import A_BETTER, compare_sides, open_side
 from sepbench.results.gate import Scope, check_results
 from sepbench.results.publication import publish_run
-from sepbench.results.published_scores import scores_path
+from sepbench.results.published_scores import merge_scores, scores_path
 from sepbench.results.target import open_results
+from sepbench.results.values import Values
 
 
 def published(tmp_path: Path, run: SyntheticRun, name: str = "run", **options: object) -> Path:
@@ -49,6 +50,15 @@ def test_a_check_against_a_leaderboard_is_paired(tmp_path: Path) -> None:
     assert {row.basis for row in report.rows} == {"paired test"}
     worse = open_results(SyntheticRun(n=60).shift("nmf", "psnr", -1.0).save(tmp_path / "worse"))
     assert check_results(worse, board, scope=Scope(methods=("nmf",))).exit_code == 1
+
+
+def test_rows_without_values_are_checked_by_their_means(tmp_path: Path) -> None:
+    path = published(tmp_path, SyntheticRun(n=60))
+    run = SyntheticRun(n=60)
+    merge_scores(path, Values(lambda task, method: {}), [("class-split", "average")])
+    report = check_results(open_results(run.save(tmp_path / "new")), open_results(str(path)))
+    assert report.exit_code == 0
+    assert {(row.method, row.basis) for row in report.rows} == {("average", "means"), ("nmf", "paired test")}
 
 
 def test_cells_are_replaced_and_others_kept(tmp_path: Path) -> None:
