@@ -10,6 +10,9 @@ Annealed Langevin dynamics on ``p(x | m) ~ prod_k p_sigma(x_k) N(m; g(x), gamma^
 The residual is taken at the old x, as Algorithm 1 does (Jacobi). Two errata of the printed algorithm are put right: the correction is
 ADDED (the print subtracts it), and the noise uses the level's own eta_i. ``delta`` and ``c`` are 2e-5 and 1 in the paper; the authors'
 MNIST runner uses 3e-5 and 2.
+
+The registered names end in ``ncsn`` for the paper's noise levels and steps; which network the prior is depends on the weights (the ones that ship are a
+2.1 M EDM U-Net, not the paper's ten-level NCSN) and stands in the leaderboards' column ``prior``.
 """
 
 from __future__ import annotations
@@ -111,12 +114,12 @@ class Basis(ScoreSeparator):
         (), description="steps at each level as a multiple of steps_per_level, one per level; empty: equally many"
     )
     start: Start = Field("uniform", description="law of the first state: uniform on [0, 1], or normal as in the Glow runner")
-    noise: bool = Field(True, description="false is the ablation of Fig. 3 without Langevin noise")
+    noise: bool = Field(True, description="false is the ablation of Fig. 3 without Langevin noise; with annealing false too, its first column")
     annealing: bool = Field(True, description="false is the ablation of Fig. 3: all steps at the lowest level")
     final_denoise: bool = Field(False, description="replace the last state by its posterior mean at the lowest level, one evaluation more")
 
     info: ClassVar[MethodInfo] = MethodInfo(
-        "basis-ncsn", "BASIS (NCSN)", "1", frozenset({"image", "vector"}), "prior", f"{_PAPER}, Algorithm 1", deterministic=False, max_batch=64, max_batch_cpu=8
+        "basis-ncsn", "BASIS", "1", frozenset({"image", "vector"}), "prior", f"{_PAPER}, Algorithm 1", deterministic=False, max_batch=64, max_batch_cpu=8
     )
 
     def __post_init__(self) -> None:
@@ -173,19 +176,19 @@ PRESETS: Mapping[str, type[Basis]] = presets(
     Basis,
     {
         "basis-ncsn-denoised": Preset(
-            "BASIS (NCSN), final denoising",
+            "BASIS, final denoising",
             f"{_PAPER}, Algorithm 1 and one denoising step",
             "One denoising step at the end, which the paper does not have: the last state still carries Langevin noise.",
             {"final_denoise": True},
         ),
         "basis-ncsn-code": Preset(
-            "BASIS (NCSN), released settings",
+            "BASIS, released settings",
             f"{_PAPER}, released code",
             "The settings of the authors' MNIST runner: delta 3e-5, twice the likelihood's gradient.",
             RELEASED,
         ),
         "basis-ncsn-tuned": Preset(
-            "BASIS (NCSN), tuned",
+            "BASIS, tuned",
             f"{_PAPER}, Algorithm 1; steps by level and levels are ours",
             "Steps and levels of ours, chosen on validation mixtures (benchmarks/basis_settings.py): 1,920 evaluations. "
             "The step size relative to sigma and the likelihood's weight are the released ones. Which mode an estimate "
@@ -195,33 +198,39 @@ PRESETS: Mapping[str, type[Basis]] = presets(
             max_batch_cpu=4,
         ),
         "basis-ncsn-tuned-denoised": Preset(
-            "BASIS (NCSN), tuned, final denoising",
+            "BASIS, tuned, final denoising",
             f"{_PAPER}, Algorithm 1, tuned, and one denoising step",
             "The tuned settings with one denoising step at the end, so that what the step hides or gives is seen in a row of its own.",
             {**TUNED, "final_denoise": True},
             max_batch_cpu=4,
         ),
         "basis-ncsn-no-noise": Preset(
-            "BASIS (NCSN) without noise",
+            "BASIS without noise",
             f"{_PAPER}, Fig. 3",
             "Ablation: gradient ascent, no Langevin noise.",
             {"noise": False},
         ),
         "basis-ncsn-no-annealing": Preset(
-            "BASIS (NCSN) without annealing",
+            "BASIS without annealing",
             f"{_PAPER}, Fig. 3",
             "Ablation: the same number of steps, all at the lowest noise level.",
             {"annealing": False},
         ),
+        "basis-ncsn-no-noise-no-annealing": Preset(
+            "BASIS without noise and annealing",
+            f"{_PAPER}, Fig. 3, first column",
+            "Ablation: gradient ascent at the lowest noise level, neither Langevin noise nor annealing; the same number of steps.",
+            {"noise": False, "annealing": False},
+        ),
         "basis-ncsn-10x": Preset(
-            "BASIS (NCSN, 10x)",
+            "BASIS (10x)",
             f"{_PAPER}, Algorithm 1, best of ten by denoising loss",
             'Best of ten draws by the denoising loss: the selection that the paper has for Glow only (its row "10x").',
             {"best_of": 10},
             max_batch_cpu=1,
         ),
         "basis-ncsn-per-class": Preset(
-            "BASIS (NCSN), class-wise priors",
+            "BASIS, class-wise priors",
             f"{_PAPER}, released code, one prior per class",
             "The released settings with one prior per source class: an improvement that the paper leaves open.",
             RELEASED,

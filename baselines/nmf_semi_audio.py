@@ -1,8 +1,9 @@
-"""Semi-supervised sparse NMF of audio: clean recordings of one source, mixtures for the other (Halperin, Ephrat and Hoshen, 2018, appendix B).
+"""Semi-supervised sparse NMF of audio, our variant of Halperin, Ephrat and Hoshen (2018), appendix B: the L1 penalty is on the codes.
 
 Supervision: ``mixtures+one``.
 
-The paper's method for images, with the frames of magnitude spectrograms as signals. With l = 50 atoms per source and L1 weight alpha = 1 on all codes Z >= 0:
+The paper puts a squared L1 norm on the bases instead (``nmf-semi-printed``, for images). Signals are the frames of
+magnitude spectrograms. With l = 50 atoms per source and L1 weight alpha = 1 on all codes Z >= 0:
 
 1. W_B: sparse NMF of the clean samples, ``1/2 ||B - Z W_B||^2 + alpha sum(Z)``, l atoms;
 2. W_X: sparse NMF of the training mixtures with 2 l atoms, the first l fixed to W_B;
@@ -55,7 +56,7 @@ class SemiSupervisedAudioNMF:
         version="1",
         domains=frozenset({"audio"}),
         supervision="mixtures+one",
-        paper="Halperin, Ephrat and Hoshen 2018, appendix B",
+        paper="after Halperin, Ephrat and Hoshen 2018, appendix B; L1 on the codes is ours",
         deterministic=False,
     )
     _observed: torch.Tensor | None = field(default=None, init=False, repr=False)

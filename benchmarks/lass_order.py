@@ -1,12 +1,16 @@
-"""Why blind methods stand in another order than in LASS Table 5: their SDR when the roles of their parts are fixed, instead of the best assignment.
+"""Blind methods' SDR under every way to say which of their two parts is which, and how far each way lies from LASS Table 5.
 
-    python benchmarks/lass_order.py [--examples 450] [--task best-assignment]
+    python benchmarks/lass_order.py [--suite drums-bass-synth] [--examples 450] [--task best-assignment]
+    python benchmarks/lass_order.py --distances
 
-Each method separates the mixtures of ``drums-bass-synth`` once. Its two parts are then scored in three ways: under the best assignment, as the leaderboard
+Each method separates the suite's mixtures once. Its two parts are then scored in three ways: under the best assignment, as the leaderboard
 does; ``nussl's order``, the first part as drums and the second as bass (nussl gives repeating background or low rank or harmonic part first); and
 ``reversed``. Every way at two levels: ``sources`` (estimates sum to twice the mixture, which is the mean of both sources) and ``mixture`` (they sum to the
 mixture, as nussl's do; LASS does not say whether it doubled them). ``ica-nussl`` is what nussl 1.1.9 makes of one channel: the mixture, with either sign;
-the mean over both signs is given. Nothing is chosen by these figures. Rows go to ``benchmarks/results/lass_order.csv`` beside the published ones.
+the mean over both signs is given. Nothing is chosen by these figures. Rows go to ``benchmarks/results/lass_order[_SUITE].csv`` beside the published ones.
+
+``--distances`` separates nothing: from these files it works out the RMS difference to LASS over methods and both classes
+(``benchmarks/results/lass_order_distances.csv``). The songs are not LASS', so a small distance is no evidence of how LASS scored.
 """
 
 from __future__ import annotations
@@ -27,7 +31,9 @@ from sepbench.suites.loader import load_suite
 
 HERE = Path(__file__).parent
 PUBLISHED = HERE.parent / "leaderboards" / "published.csv"
-CSV = HERE / "results" / "lass_order.csv"
+RESULTS = HERE / "results"
+FILES = {"drums-bass-synth": RESULTS / "lass_order.csv", "stems-drums-bass": RESULTS / "lass_order_stems-drums-bass.csv"}
+DISTANCES = RESULTS / "lass_order_distances.csv"
 DRUMS, BASS = 0, 1
 METHODS = ("repet", "ft2d", "repet-sim", "rpca", "hpss", "ica", "average")
 IN_ROLES = frozenset({"hpss"})
@@ -35,6 +41,8 @@ IN_ROLES = frozenset({"hpss"})
 LEVELS = {"sources": 1.0, "mixture": 0.5}
 NAMES = {"rPCA": "rpca", "ICA": "ica-nussl", "HPSS": "hpss", "REPET": "repet", "FT2D": "ft2d"}
 """LASS' names and ours."""
+GROUPS = (("repet", "ft2d", "rpca"), ("hpss",), ("repet", "ft2d", "rpca", "hpss"))
+"""Methods over which a distance is taken; ICA of nussl has one part, so no order."""
 
 
 def separated(method: str, task: Any, examples: int) -> torch.Tensor:
@@ -90,23 +98,46 @@ def published() -> list[dict[str, Any]]:
     ]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--examples", type=int, default=450)
-    parser.add_argument("--task", default="best-assignment")
-    args = parser.parse_args()
-    task = load_suite("drums-bass-synth").tasks[args.task]
-    ids = torch.arange(args.examples)
+def distances() -> pd.DataFrame:
+    """RMS difference to LASS in dB, per suite, level, way and group of methods, over methods and both classes."""
+    rows = []
+    for suite, path in FILES.items():
+        table = pd.read_csv(path).set_index("method")[["level", "roles", "sdr_drums", "sdr_bass"]]
+        printed = table[table["roles"] == "LASS Table 5"][["sdr_drums", "sdr_bass"]]
+        ours = table[table["roles"] != "LASS Table 5"]
+        for (level, roles), found in ours.groupby(["level", "roles"]):
+            for group in GROUPS:
+                gaps = (found.loc[list(group), ["sdr_drums", "sdr_bass"]] - printed.loc[list(group)]).to_numpy()
+                rms = round(float((gaps**2).mean() ** 0.5), 2)
+                rows.append({"suite": suite, "level": level, "roles": roles, "methods": " ".join(group), "rms_to_lass_db": rms})
+    return pd.DataFrame(rows)
+
+
+def measured(suite: str, task_name: str, examples: int | None) -> pd.DataFrame:
+    """All methods in all ways on a suite, beside the published rows."""
+    task = load_suite(suite).tasks[task_name]
+    count = task.n_examples if examples is None else examples
+    ids = torch.arange(count)
     references, mixtures = task.mixture_set().sources(ids), task.mixture_set().mixtures(ids, "cpu").values
     rows = published()
     for method in METHODS:
-        estimates = separated(method, task, args.examples)
+        estimates = separated(method, task, count)
         for level, gain in LEVELS.items():
             rows += rows_of(method, scores(gain * estimates, references, task), level)
     both_signs = [scores(sign * torch.stack([mixtures, mixtures], 1), references, task)["nussl's order"] for sign in (1.0, -1.0)]
     rows += rows_of("ica-nussl", {"nussl's order": torch.stack(both_signs).mean(0)}, "mixture")
-    table = pd.DataFrame(rows).sort_values(["roles", "level", "sdr"], ascending=[True, True, False])
-    table.to_csv(CSV, index=False, lineterminator="\n")
+    return pd.DataFrame(rows).sort_values(["roles", "level", "sdr"], ascending=[True, True, False])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--suite", default="drums-bass-synth", choices=sorted(FILES))
+    parser.add_argument("--examples", type=int)
+    parser.add_argument("--task", default="best-assignment")
+    parser.add_argument("--distances", action="store_true")
+    args = parser.parse_args()
+    table, path = (distances(), DISTANCES) if args.distances else (measured(args.suite, args.task, args.examples), FILES[args.suite])
+    table.to_csv(path, index=False, lineterminator="\n")
     print(table.to_string(index=False))
 
 

@@ -1,4 +1,4 @@
-"""Write the frozen pair lists and their digests: ``SEPBENCH_DATA=... python scripts/build_pairs.py [--check] [NAME ...]``.
+"""Write the frozen pair lists, their files of cluster keys and their digests: ``SEPBENCH_DATA=... python scripts/build_pairs.py [--check] [NAME ...]``.
 
 Lists whose labels are not on this machine are left as they are. Without data there is nothing to do: the committed files are the frozen ones.
 """
@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import argparse
 import os
+from pathlib import Path
 
 import numpy as np
 
 from sepbench.data.datasets import open_dataset
 from sepbench.data.lists.recipes import RECIPES
+from sepbench.data.lists.recorded import CLUSTERS
 from sepbench.errors import DataError
 from sepbench.resources import resource_root, suites_root
 from sepbench.suites.freeze import write_digests
@@ -20,6 +22,15 @@ from sepbench.suites.freeze import write_digests
 def labels(dataset: str, split: str) -> np.ndarray:
     """Class numbers of a split."""
     return open_dataset(dataset, split).labels.numpy()
+
+
+def compared(what: str, path: Path, made: bytes, write: bool) -> bool:
+    """Whether a file differs from what was made; it is written if asked for."""
+    same = path.is_file() and path.read_bytes() == made
+    if write:
+        path.write_bytes(made)
+    print(f"{'same' if same else 'written' if write else 'differs':10s} {what} ({len(made):,} bytes)")
+    return not same
 
 
 def main() -> int:
@@ -31,17 +42,14 @@ def main() -> int:
     folder = resource_root("data_manifests") / "pairs"
     differing = 0
     for name in args.names or RECIPES:
-        path = folder / f"{name}.csv"
         try:
             made = RECIPES[name].csv(labels, open_dataset)
         except DataError as error:
             print(f"skipped    {name}: {error}")
             continue
-        same = path.is_file() and path.read_bytes() == made
-        differing += not same
-        if not args.check:
-            path.write_bytes(made)
-        print(f"{'same' if same else 'differs' if args.check else 'written':10s} {name} ({len(made):,} bytes)")
+        differing += compared(name, folder / f"{name}.csv", made, write=not args.check)
+        if name in CLUSTERS:  # made from the list that was just written
+            differing += compared(f"clusters of {name}", folder.parent / "clusters" / f"{name}.csv", CLUSTERS[name](), write=not args.check)
     if not args.check:
         write_digests(sorted(suites_root().glob("*.toml")), resource_root("data_manifests") / "tasks.toml")
         print("digests written to data_manifests/tasks.toml")

@@ -246,7 +246,8 @@ class TrainingView(Protocol):
     """Training data, cut to what the method's supervision level allows.
 
     All from the training split, float32 on the CPU in the range of the suite's sources, in a fixed order; ``limit`` returns the first so many.
-    Each accessor raises ``SupervisionError`` at a level that does not include it, and ``prior`` on tasks without ``TaskSpec.analytic_prior``.
+    Each accessor raises ``SupervisionError`` at a level that does not include it, and ``prior`` on tasks without ``TaskSpec.analytic_prior``. That is
+    a check at the interface, no more: a method could open the data by itself.
 
     =============  ========================================
     level          accessors
@@ -288,8 +289,8 @@ class TrainingView(Protocol):
 class Separator(Protocol):
     """A method. Settings are keyword arguments of its constructor (a dataclass is the natural form).
 
-    Two optional attributes stand in the results: ``posterior_samples`` (int, draws behind one estimate, 1 if absent) and
-    ``weights_sha256`` (str, digest of trained weights, known after ``fit``).
+    Three optional attributes stand in the results: ``posterior_samples`` (int, draws behind one estimate, 1 if absent),
+    ``weights_sha256`` (str, digest of trained weights, known after ``fit``) and ``prior_label`` (str, what the prior is: kind, parameters, digest).
     """
 
     @property

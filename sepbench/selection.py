@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Protocol, runtime_checkable
 
 import torch
 
@@ -21,6 +22,14 @@ from sepbench.protocols import Mixtures, ScorePrior, TaskSpec
 
 SELECTION_STREAM = 7001
 """Stream of the fixed noises and probes, apart from every sampler's own."""
+
+
+@runtime_checkable
+class EstimatesDensity(Protocol):
+    """Optional, for priors whose log density is an estimate that uses random probes (``HasDensity`` where it is exact)."""
+
+    def estimated_log_prob(self, x: torch.Tensor, example_ids: torch.Tensor, noise: NoiseSource, *, steps: int, spacing: int) -> torch.Tensor:
+        """``log p(x)`` in nats of clean sources ``(M, ...)``, ``(M,)`` float64; rows with one of the ids ``(M,)`` share their probes."""
 
 
 def select(draws: torch.Tensor, criterion: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Small data sets in the official layouts of Slakh2100, MUSDB18-HQ, LRW and ESC-50: made-up sound, written when a test asks for it.
+"""Small data sets in the official layouts of Slakh2100, MUSDB18-HQ, LRW, ESC-50, ESC-10 and the music stems: made-up sound, written when a test asks for it.
 
 Every recording is a chord whose pitches follow from its path, so that no two are alike and a chunk tells which recording it came from.
 """
@@ -21,6 +21,10 @@ MUSDB_CHUNK = 132_300
 SLAKH_TRACKS = {"train": ("Track00001", "Track00002"), "validation": ("Track01501",), "test": ("Track01876", "Track01877")}
 MUSDB_SONGS = {"train": ("Band - First", "Band - Second", "Leaf - Summerghost"), "test": ("Al James - Schoolboy Facination", "Band - Third")}
 WORDS = ("ABOUT", "YOUNG")
+SONGS = ("lithium", "potassium", "rubidium", "sodium")
+STEMS = ("drums", "bass", "vocals", "other")
+STEM_RATE = 22_050
+STEM_CHUNK = 65_536
 
 
 def chord(name: str, length: int, rate: int, channels: int = 1, silent: Sequence[slice] = ()) -> npt.NDArray[np.float32]:
@@ -95,4 +99,25 @@ def make_esc50(root: Path, clips: int = 2) -> Path:
             write(folder / "audio" / name, chord(name, 5 * MUSIC_RATE, MUSIC_RATE, silent=pad), MUSIC_RATE)
     (folder / "meta").mkdir()
     (folder / "meta" / "esc50.csv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def make_music_stems(root: Path, chunks: int = 2, rests: Mapping[str, Sequence[slice]] | None = None) -> Path:
+    """Four songs of four stems; ``rests``: song/stem -> silent samples."""
+    folder = root / "music-stems"
+    for song in SONGS:
+        for stem in STEMS:
+            name = f"{song}/{stem}"
+            write(folder / f"{name}.flac", chord(name, chunks * STEM_CHUNK + 77, STEM_RATE, silent=(rests or {}).get(name, ())), STEM_RATE)
+    return folder
+
+
+def make_esc10(root: Path, silent: Sequence[str] = ()) -> Path:
+    """Two classes in both folds, Ogg Vorbis: of ``dog`` two recordings, one of them in two clips; the clips named in ``silent`` are zeros after 2.05 s."""
+    folder = root / "esc10"
+    for name in ("dog/1-20-A", "dog/1-20-B", "dog/1-3-A", "rain/1-7-A", "dog/2-40-A", "rain/2-50-A"):
+        values = chord(name, 5 * MUSIC_RATE, MUSIC_RATE, silent=[slice(90_405, None)] if name in silent else [])
+        path = folder / "audio" / f"{name}.ogg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, values, MUSIC_RATE, format="OGG", subtype="VORBIS")
     return folder

@@ -1,6 +1,7 @@
 """Sparse dictionaries of an observed source and of the other one; for ``nmf-semi`` on images and on audio.
 
-Halperin, Ephrat and Hoshen, "Neural separation of observed and unobserved distributions" (2018), appendix B, stages 1 and 2.
+The two stages of Halperin, Ephrat and Hoshen, "Neural separation of observed and unobserved distributions" (2018), appendix B, with the L1 penalty on the
+codes, which is ours; ``baselines/nmf_semi_printed.py`` has the penalty of the print.
 """
 
 from __future__ import annotations

@@ -1,15 +1,21 @@
-"""The priors of a task, for the separators that sample under them: the user's own, the true ones where they are known, or those that ship."""
+"""The priors of a task, for the separators that sample under them: the user's own, the true ones where they are known, or those that ship;
+and what results say of them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Literal
 
+from torch import nn
+
 from baselines.priors import user_prior
+from baselines.priors.score_prior import EDMPrior, NCSNPrior
 from baselines.priors.shipped import find_weights
 from baselines.priors.weights_io import check_weights, load_prior
 from sepbench.errors import UnsupportedTaskError
 from sepbench.protocols import ScorePrior, Support, TaskSpec, TrainingView
+
+_DIGITS = 8
 
 
 def digests(weights: str) -> str:
@@ -67,3 +73,30 @@ def priors_for(
     if len(found) < len(entries):
         raise UnsupportedTaskError(f"no prior ships for task {task.suite}/{task.name}; train one with `sepbench train`")
     return [load_prior(entry.path, entry.sha256, precision, device) for entry in found], ",".join(entry.sha256 for entry in found)
+
+
+def prior_label(priors: Sequence[ScorePrior], weights_sha256: str) -> str:
+    """``EDM U-Net, 2.1 M, 770f3f6b``; class-wise priors of one kind: ``EDM U-Net, 2.1 M, 74acb72f + 3840ba05``; ``exact`` where the density is known.
+
+    Args:
+        priors: one for all sources, or one per source.
+        weights_sha256: digests of their weights with commas between; empty where there are none.
+    """
+    digests = [digest[:_DIGITS] for digest in weights_sha256.split(",") if digest]
+    kinds = list(dict.fromkeys(_kind(prior) for prior in priors))
+    return ", ".join([" + ".join(kinds), *([" + ".join(dict.fromkeys(digests))] if digests else [])])
+
+
+def _kind(prior: ScorePrior) -> str:
+    """Kind and size."""
+    if isinstance(prior, EDMPrior):
+        return f"EDM U-Net, {_size(prior.denoiser.network)}"
+    if isinstance(prior, NCSNPrior):
+        return f"NCSN RefineNet, {_size(prior.network)}"
+    return prior.name if isinstance(prior, user_prior.UserPrior) else "exact"
+
+
+def _size(network: nn.Module) -> str:
+    """``2.1 M``, ``118 k``."""
+    count = sum(parameter.numel() for parameter in network.parameters())
+    return f"{count / 1e6:.1f} M" if count >= 1e6 else f"{count / 1e3:.0f} k"

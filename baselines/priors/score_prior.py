@@ -11,15 +11,14 @@ import torch
 
 from baselines.networks.ncsn_refinenet import CondRefineNetDilated, ncsn_sigmas
 from baselines.priors.edm import EDMDenoiser
-from baselines.priors.probability_flow import flow_log_prob
+from baselines.priors.probability_flow import flow_log_prob, lattice_signs
 from sepbench.errors import MethodError, UnsupportedTaskError
 from sepbench.noise import NoiseSource, noise_levels
-from sepbench.selection import SELECTION_STREAM
 
 Precision = Literal["float32", "bfloat16"]
 CPU_CHUNK = 64  # images per forward pass on the CPU: beyond, the allocator hands memory back between layers and each image gets slower
-_EXACT_TRACE = 64
-"""Largest dimension at which the trace of the flow is computed exactly, one backward pass each."""
+FLOW_STEPS, FLOW_SPACING = 24, 3
+"""Nodes of the flow's quadrature and distance of the pixels that share a probe; chosen by ``benchmarks/log_prior_error.py``."""
 _LOWEST_DENSITY = 0.01
 """Clean images are taken as samples at this noise level, where the density is as sharp as the samplers' last level."""
 
@@ -89,30 +88,35 @@ class EDMPrior:
         """``grad_x log p_sigma(x) = (D(x; sigma) - x) / sigma^2`` for images ``(..., C, H, W)``; float32, same shape."""
         return self._evaluate(self.denoiser.score, x, sigma)
 
-    def log_prob(self, x: torch.Tensor, steps: int = 8, probes: int = 2) -> torch.Tensor:
-        """``log p(x)`` in nats by the probability-flow ODE (``flow_log_prob``), for telling candidates apart.
+    def log_prob(self, x: torch.Tensor) -> torch.Tensor:
+        """``log p(x)`` in nats of clean images ``(M, C, H, W)``, ``(M,)`` float64: ``estimated_log_prob`` at its defaults, with one set of signs for all."""
+        return self.estimated_log_prob(x, torch.zeros(len(x), dtype=torch.int64), NoiseSource(0))
 
-        The trace is exact up to 64 dimensions, and Hutchinson's estimate with the same random signs for all images beyond. The defaults are coarse:
-        values are off by a constant, mostly; ``benchmarks/best_of_n.py`` shows how they rank.
+    def estimated_log_prob(
+        self, x: torch.Tensor, example_ids: torch.Tensor, noise: NoiseSource, *, steps: int = FLOW_STEPS, spacing: int = FLOW_SPACING
+    ) -> torch.Tensor:
+        """``log p(x)`` in nats by the probability-flow ODE (``flow_log_prob``), computed in float32 whatever the precision.
+
+        Defaults are chosen by ``benchmarks/log_prior_error.py``. An image costs ``4 * steps + 4`` passes forward and ``steps * channels * spacing^2``
+        backward. A spacing of the image's size computes the trace exactly.
 
         Args:
             x: clean images ``(M, C, H, W)``.
-            steps: Heun steps, two evaluations of the network each, with a backward pass per probe.
-            probes: vectors of random signs.
+            example_ids: ``(M,)``; rows with one id share their random signs.
+            noise: the run's noise source.
+            steps: nodes of the quadrature.
+            spacing: distance of the pixels that share a pass backward.
 
         Returns:
             ``(M,)`` float64.
         """
-        signs = None
-        if x[0].numel() > _EXACT_TRACE:
-            uniform = NoiseSource(0, SELECTION_STREAM).uniform(torch.arange(probes), 1, 0, self.shape)
-            signs = torch.where(uniform < 0.5, -1.0, 1.0).to(x.device)
-        mean, deviation = torch.tensor(self.denoiser.mean, device=x.device), self.denoiser.sigma_data
-        lowest, highest = max(_LOWEST_DENSITY, self.sigma_range[0]), self.sigma_range[1]
-        parts = [
-            flow_log_prob(self, part, lowest=lowest, highest=highest, base_mean=mean, base_variance=deviation**2, steps=steps, probes=signs)
-            for part in x.split(CPU_CHUNK)
-        ]
+        exact = self.with_precision("float32")
+        mean = torch.tensor(self.denoiser.mean, device=x.device)
+        levels = {"lowest": max(_LOWEST_DENSITY, self.sigma_range[0]), "highest": self.sigma_range[1]}
+        parts = []
+        for part, ids in zip(x.split(CPU_CHUNK), example_ids.split(CPU_CHUNK), strict=True):
+            signs = lattice_signs(ids, noise, self.shape, spacing, x.device)
+            parts.append(flow_log_prob(exact, part, **levels, base_mean=mean, base_variance=self.denoiser.sigma_data**2, steps=steps, probes=signs))
         return torch.cat(parts)
 
     def _evaluate(self, function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], x: torch.Tensor, sigma: float | torch.Tensor) -> torch.Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import field
 from typing import Annotated, ClassVar, Literal
 
@@ -13,7 +13,7 @@ from pydantic.dataclasses import dataclass
 from baselines.sampling.problem import Meter, Problem
 from sepbench.errors import MethodError
 from sepbench.protocols import HasDensity, MethodInfo, Mixtures, RunContext, ScorePrior, Support, TaskSpec, TrainingView
-from sepbench.selection import by_denoising_loss, by_log_prior, by_mixture_error, select, weighted_mean
+from sepbench.selection import EstimatesDensity, by_denoising_loss, by_log_prior, by_mixture_error, select, weighted_mean
 from sepbench.settings import STRICT
 
 Criterion = Literal["denoising-loss", "log-prior", "mixture-error"]
@@ -35,18 +35,24 @@ def source_gram(task: TaskSpec) -> float | None:
     return {"sum": float(task.n_sources), "mean": 1 / task.n_sources, "channel-mean": 1 / task.source_shape[0]}.get(task.operator)
 
 
-def _log_probs(sources: torch.Tensor, priors: Sequence[ScorePrior]) -> torch.Tensor:
-    """Log densities ``(M, K)`` of sources ``(M, K, ...)`` under one prior, or one per source.
+def _log_probs(sources: torch.Tensor, problem: Problem, steps: int, spacing: int) -> torch.Tensor:
+    """Log densities ``(B * N, K)`` of the sources ``(B * N, K, ...)`` of N draws per mixture, under one prior, or one per source.
+
+    Where the density is an estimate, all draws and sources of one mixture share its probes: the errors of their values partly cancel in the differences.
 
     Raises:
         MethodError: a prior without ``log_prob``.
     """
+    ids = problem.mixtures.example_ids.repeat_interleave(len(sources) // len(problem.mixtures))
     columns = []
     for k in range(sources.shape[1]):
-        prior = priors[k if len(priors) > 1 else 0]
-        if not isinstance(prior, HasDensity):
+        prior = problem.priors[k if len(problem.priors) > 1 else 0]
+        if isinstance(prior, EstimatesDensity):
+            columns.append(prior.estimated_log_prob(sources[:, k], ids, problem.noise, steps=steps, spacing=spacing))
+        elif isinstance(prior, HasDensity):
+            columns.append(prior.log_prob(sources[:, k]))
+        else:
             raise MethodError(f"criterion log-prior needs a prior with log_prob(x), {type(prior).__name__} has none; use denoising-loss")
-        columns.append(prior.log_prob(sources[:, k]))
     return torch.stack(columns, 1)
 
 
@@ -55,8 +61,8 @@ class ScoreSeparator:
     """A separator that samples the posterior under a score prior.
 
     ``weights`` names as many priors as there are sources, in their order, for a method of one prior per class. The criterion
-    ``log-prior`` goes through the probability flow where the prior is a network: dozens of passes per draw, which no count of
-    evaluations holds. No criterion sees the truth.
+    ``log-prior`` goes through the probability flow where the prior is a network: ``4 * flow_steps + 4`` passes forward and ``flow_steps * channels *
+    flow_spacing^2`` backward per source and draw, which no count of evaluations holds. No criterion sees the truth.
     """
 
     weights: str = Field("", description="prior: a .safetensors file with its card, or package.module:NAME; several with commas; empty: the one that ships")
@@ -66,11 +72,16 @@ class ScoreSeparator:
     loss_sigmas: tuple[Annotated[float, Field(gt=0)], ...] = Field(
         LOSS_SIGMAS, min_length=1, description="noise levels of the denoising loss, one evaluation per source and draw each"
     )
+    flow_steps: int = Field(24, ge=2, le=256, description="log-prior of a network: nodes of the flow, four passes forward each per source and draw")
+    flow_spacing: int = Field(
+        3, ge=1, description="log-prior of a network: pixels that share a probe are so far apart; its square is the passes backward per node and channel"
+    )
     combine: Literal["best", "mean"] = Field("best", description="best keeps the best draw, mean averages its mode with weights exp(criterion / temperature)")
     temperature: float = Field(10.0, gt=0, description="of those weights, in units of the criterion")
 
     info: ClassVar[MethodInfo]
     weights_sha256: str = field(default="", init=False)
+    prior_label: str = field(default="", init=False)
     _priors: list[ScorePrior] = field(default_factory=list, init=False, repr=False)
     _evaluated: dict[int, float] = field(default_factory=dict, init=False, repr=False)
 
@@ -115,10 +126,10 @@ class ScoreSeparator:
 
     def fit(self, view: TrainingView, ctx: RunContext) -> None:
         """Load the prior; no training data are touched."""
-        from baselines.priors.for_task import priors_for
+        from baselines.priors.for_task import prior_label, priors_for
 
         priors, self.weights_sha256 = priors_for(ctx.task, view, self.weights, per_class=self.per_class, precision=self.precision, device=ctx.device)
-        self._priors = list(priors)
+        self._priors, self.prior_label = list(priors), prior_label(priors, self.weights_sha256)
 
     def separate(self, mixtures: Mixtures, ctx: RunContext) -> torch.Tensor:
         """``(B, K, ...)``, not clamped: one draw, or the best of several."""
@@ -149,7 +160,7 @@ class ScoreSeparator:
         if self.criterion == "mixture-error":
             return draws, by_mixture_error(draws, problem.mixtures)
         if self.criterion == "log-prior":
-            return draws, by_log_prior(draws, lambda sources: _log_probs(sources, problem.priors))
+            return draws, by_log_prior(draws, lambda sources: _log_probs(sources, problem, self.flow_steps, self.flow_spacing))
         problem.evaluations += n * len(self.loss_sigmas)
         return draws, by_denoising_loss(draws, problem.priors, problem.mixtures, problem.noise, self.loss_sigmas)
 

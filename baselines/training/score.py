@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 
 from baselines.networks.ncsn_refinenet import ncsn_sigmas
 from baselines.networks.unet import ScoreUNet, UNetConfig
@@ -196,9 +197,9 @@ def check_writable(path: Path, option: str) -> None:
         raise SepbenchError(f"cannot write {path}: {reason}; choose another place with {option}") from error
 
 
-def _digest(prior: EDMPrior) -> str:
+def weights_digest(network: nn.Module) -> str:
     """Of the weights alone: not of their file, which may be renamed or written anew."""
-    tensors = prior.denoiser.network.state_dict()
+    tensors = network.state_dict()
     return hashlib.sha256("".join(f"{name} {images_sha256(value)}\n" for name, value in tensors.items()).encode()).hexdigest()
 
 
@@ -236,7 +237,7 @@ def train_score(
     model = build_model(layout, images, config.seed, init).to(device)
     if not export_only:
         check_writable(folder / CHECKPOINT, "--folder")
-    training = ScoreTraining(model, images, held_out, config, folder, init=None if init is None else _digest(init))
+    training = ScoreTraining(model, images, held_out, config, folder, init=None if init is None else weights_digest(init.denoiser.network))
     if not export_only:
         training.run(deadline_minutes=deadline_minutes, progress=progress)
     elif training.step == 0:

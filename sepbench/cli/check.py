@@ -17,24 +17,30 @@ class Format(StrEnum):
 
 def check(
     new: Annotated[str, typer.Argument(help="A run's folder or a leaderboard CSV.", metavar="NEW")],
-    against: Annotated[str, typer.Option(help="OLD: a run's folder or a leaderboard CSV.", metavar="OLD")],
+    against: Annotated[str, typer.Option(help="OLD: a run's folder, a leaderboard CSV or a suite (its committed leaderboard).", metavar="OLD")],
     tolerance: Annotated[list[str] | None, typer.Option(help="METRIC=VALUE, in the metric's unit; may be repeated. Default: 0.01 dB, 0.001 otherwise.")] = None,
+    methods: Annotated[str, typer.Option(help="Only these methods, separated by commas.")] = "",
+    tasks: Annotated[str, typer.Option(help="Only these tasks, separated by commas.")] = "",
+    subset: Annotated[bool, typer.Option("--subset", help="Only what both have: rows that NEW lacks and mixtures that one lacks do not count.")] = False,
     form: Annotated[Format, typer.Option("--format", help="table for people, json for CI.")] = Format.table,
 ) -> None:
     """Exit code 0 if NEW holds against OLD, 1 on a regression, 2 if the two are not comparable (another digest, a missing row, NaN ...).
 
-    With per-example scores on both sides a regression is a paired difference whose whole 95 % interval is worse than the tolerance; with a
-    CSV on either side it is a mean that is worse by more than the tolerance. Other processors (AVX2, AVX-512), thread counts and devices
-    change the last digits of the same method; the tolerance covers that. Rows that only NEW has are reported and do not fail.
+    With per-example scores on both sides a regression is a mean that is worse by more than the tolerance and by more than chance explains: a paired
+    test that knows which mixtures share a song, an image or a recording, adjusted so that a check without any true change gives an alarm in at most 5 %,
+    however many rows it has. With a CSV without scores on either side it is a mean that is worse by more than the tolerance. Other processors (AVX2,
+    AVX-512), thread counts and devices change the last digits of the same method; the tolerance covers that. Rows that only NEW has are reported and do
+    not fail.
     """
     from rich.console import Console
 
+    from sepbench.cli.run import names
     from sepbench.report.table import gate_json, render_gate
-    from sepbench.results.gate import check_results, parse_tolerances
+    from sepbench.results.gate import Scope, check_results, parse_tolerances
     from sepbench.results.target import open_results
 
     tolerances = parse_tolerances(tolerance or [])
-    report = check_results(open_results(new), open_results(against), tolerances)
+    report = check_results(open_results(new), open_results(against, suites=True), tolerances, Scope(names(tasks), names(methods), subset))
     if form is Format.json:
         typer.echo(gate_json(report, new, against))
     else:

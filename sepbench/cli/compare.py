@@ -17,7 +17,7 @@ def compare(
 ) -> None:
     """Paired difference per task: both must have separated the same mixtures (same digest). Two plain runs: every method in common.
 
-    The verdict is "no difference shown" unless the 95 % paired-bootstrap interval excludes zero. Exit code 2 if the two cannot be compared.
+    The verdict is "no difference shown" unless the 95 % interval excludes zero. Exit code 2 if the two cannot be compared.
     """
     from rich.console import Console
 

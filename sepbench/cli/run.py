@@ -34,6 +34,8 @@ def run(
     limit: Annotated[int | None, typer.Option(help="Only the first so many mixtures of each task.")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:N or auto.")] = "auto",
     seed: Annotated[int, typer.Option(help="Key of all noise.")] = 0,
+    seeds: Annotated[int, typer.Option(min=1, help="Run random methods with so many seeds on the same fit: --seed and those after it.")] = 1,
+    fits: Annotated[int, typer.Option(min=1, help="Fit random methods that learn so many times, with --seed and those after it.")] = 1,
     out: Annotated[Path | None, typer.Option(help="The run's folder. Default: runs/SUITE-HASH, the same for the same command.")] = None,
     budget: Annotated[BudgetChoice, typer.Option(help="The methods' settings: the paper's, or quick ones.")] = BudgetChoice.paper,
     settings: Annotated[list[str] | None, typer.Option("--set", help="METHOD.SETTING=VALUE; may be repeated.")] = None,
@@ -64,9 +66,11 @@ def run(
 
     use_threads(threads)
 
+    from sepbench.results.repeats import folder_of
+    from sepbench.results.store import RunStore
     from sepbench.run.backends.chosen import make_backend
     from sepbench.run.execute import check_data
-    from sepbench.run.plan import check_runnable, make_plan
+    from sepbench.run.plan import check_runnable, make_plan, repeated_plans
     from sepbench.run.provenance import run_record, short_hash
     from sepbench.run.request import RunRequest
     from sepbench.settings import parse_settings
@@ -102,7 +106,15 @@ def run(
     _fetch_data(plan)
     check_data(plan)
     team = make_backend(backend, workers, plan.device)
-    outcome = _execute(plan, run_record(plan, command, backend, team.workers), folder, team)
+    repeats = list(repeated_plans(plan, loaded, seeds, fits))
+    outcome = _execute(plan, run_record(plan, command, backend, team.workers), folder, team, last=not repeats)
+    for kind, repeated in repeats:
+        place = folder_of(folder, kind, repeated.request.seed if kind == "seeds" else repeated.request.fit_seed or 0)
+        _execute(repeated, run_record(repeated, command, backend, team.workers), place, team, last=False)
+    if repeats:
+        store = RunStore.open(folder)
+        with store.session():
+            finish(store, plan.suite, console)
     if save_audio:
         _save_audio(folder, save_audio, console)
     if any(record.n_failed for _, record in outcome.cells):
@@ -149,7 +161,8 @@ def names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
-def _execute(plan: Plan, record: RunRecord, folder: Path, team: Backend) -> Outcome:
+def _execute(plan: Plan, record: RunRecord, folder: Path, team: Backend, last: bool) -> Outcome:
+    """Run a plan in its folder; ``last``: print its table, for nothing follows that changes it."""
     from rich.console import Console
 
     from sepbench.cli.progress import RunProgress
@@ -170,7 +183,8 @@ def _execute(plan: Plan, record: RunRecord, folder: Path, team: Backend) -> Outc
             progress.console.print(f"interrupted after {progress.finished:,} of {total:,} mixtures; run the same command again to resume")
             raise typer.Exit(130) from None
         store.end_session(plan.metrics)
-        finish(store, plan.suite, Console())
+        if last:
+            finish(store, plan.suite, Console())
     return outcome
 
 
@@ -179,14 +193,19 @@ def finish(store: RunStore, suite: Suite, console: Console) -> None:
     from rich.text import Text
 
     from sepbench.report.table import render_leaderboard
-    from sepbench.results.leaderboard import build_leaderboard, write_leaderboard
+    from sepbench.results.leaderboard import build_leaderboard, clusters_of, write_leaderboard
+    from sepbench.results.ranking import Evidence
+    from sepbench.results.repeats import with_repetitions
+    from sepbench.results.statistics import TaskDesigns
     from sepbench.results.values import Values
 
-    run, cells = store.read_run(), store.read_cells()
-    frame = build_leaderboard(Values.of_run(store), run, cells, suite)
+    run, cells, values = store.read_run(), store.read_cells(), Values.of_run(store)
+    designs = TaskDesigns(lambda task: clusters_of(suite, task))
+    frame = with_repetitions(build_leaderboard(values, run, cells, suite), store, designs)
     path = store.path / "leaderboard.csv"
     write_leaderboard(frame, path)
-    render_leaderboard(frame, suite, console, cells=cells, bounds={name: method.bound for name, method in run.methods.items()})
+    evidence = Evidence(values, designs)
+    render_leaderboard(frame, suite, console, cells=cells, bounds={name: method.bound for name, method in run.methods.items()}, evidence=evidence)
     console.print(Text(f"leaderboard: {path}"), soft_wrap=True)
 
 

@@ -11,7 +11,10 @@ from sepbench.errors import SepbenchError
 
 
 def train(
-    kind: Annotated[str, typer.Argument(help="What to train: 'score' for a denoiser over a continuous range of noise.")],
+    kind: Annotated[
+        str,
+        typer.Argument(help="What to train: 'score': a denoiser over a continuous range of noise; 'ncsn': the ten-level network of BASIS, which wants a GPU."),
+    ],
     dataset: Annotated[str, typer.Option(help="Data set; 'sepbench data list' shows them.")],
     labels: Annotated[str, typer.Option(help="Only images of these classes, as in 0,1,2,3,4.")] = "",
     out: Annotated[Path | None, typer.Option(help="Weights to write (.safetensors); the card goes beside it. Default: DATASET-KIND.safetensors.")] = None,

@@ -11,8 +11,10 @@ import torch
 from sepbench.data.files.fetch import FoundData
 from sepbench.data.files.manifests import load_manifest
 from sepbench.data.readers import cifar10
+from sepbench.data.readers.esc10 import read_esc10
 from sepbench.data.readers.fsdd import read_fsdd
 from sepbench.data.readers.idx import read_mnist
+from sepbench.data.readers.music_stems import read_music_stems
 from sepbench.data.readers.npy import read_npy_images
 from sepbench.data.signals import ArraySignals
 from sepbench.data.synthesis.layout import Stem
@@ -99,6 +101,19 @@ def _fsdd_noises(found: FoundData, split: str) -> _Arrays:
     return make_noises(FSDD.open("fsdd", split, found).signals, split)
 
 
+def _esc10(found: FoundData, split: str) -> _Arrays:
+    return read_esc10(found.folder, split)
+
+
+def _music_stems(source: str) -> Callable[[FoundData, str], _Arrays]:
+    def read(found: FoundData, split: str) -> _Arrays:
+        if split != "test":
+            raise DataError(f"music-stems has four songs in one split, no {split} split; use split 'test' and divide it by rows")
+        return read_music_stems(found.folder, source)
+
+    return read
+
+
 def _synthesised(stem: Stem) -> Callable[[FoundData, str], _Arrays]:
     return lambda found, split: read_synthesised(found.folder, split, stem)
 
@@ -113,3 +128,8 @@ FSDD = ArraySet("fsdd", _fsdd, "audio")
 FSDD_NOISES = ArraySet("fsdd", _fsdd_noises, "audio")
 SYNTH_DRUMS = ArraySet("drums-bass-synth", _synthesised("drums"), "audio")
 SYNTH_BASS = ArraySet("drums-bass-synth", _synthesised("bass"), "audio")
+ESC10 = ArraySet("esc10", _esc10, "audio")
+STEMS_DRUMS = ArraySet("music-stems", _music_stems("drums"), "audio")
+STEMS_BASS = ArraySet("music-stems", _music_stems("bass"), "audio")
+STEMS_VOCALS = ArraySet("music-stems", _music_stems("vocals"), "audio")
+STEMS_ACCOMPANIMENT = ArraySet("music-stems", _music_stems("accompaniment"), "audio")

@@ -22,6 +22,16 @@ class KnowsContent(Protocol):
         ...
 
 
+@runtime_checkable
+class KnowsGroups(Protocol):
+    """Optional: a signal set that knows which of its signals were cut from one recording."""
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """One name per row, equal where the recording is, in every set of the same corpus."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class ArraySignals:
     """A split held in memory, ``(N, *shape)``: uint8 (loaded as v / 255), int16 (PCM, loaded as v / 32768) or float32."""

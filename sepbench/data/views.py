@@ -1,4 +1,8 @@
-"""Training views: clean samples and training mixtures, cut to what a method's supervision level hands out."""
+"""Training views: clean samples and training mixtures, cut to what a method's supervision level hands out.
+
+The level is checked at this interface and not enforced: a method runs in the same process as everything else and could open a suite by itself. Whoever
+publishes a method's rows stands for it.
+"""
 
 from __future__ import annotations
 

@@ -4,6 +4,11 @@ Spatial or filtering distortion, interference by the example's other sources, an
 whole signals (museval's mode ``v4``). Windows, silence and aggregation as in ``sdr.py``: one second, the median of the windows in which nothing
 is silent; within +-200 dB. Slow: about as long as museval takes, 0.1 s per 3-second pair at 22,050 Hz. All three come out of one call.
 
+**Take medians over mixtures, and never rank by them.** Where a source rests, the last bit of the samples decides. On four real songs from start to end
+noise within half a 16-bit step, as much as a 16-bit file differs from a decoder to floating point, moves the SIR of a window by up to 33 dB and its
+mean over all windows by 3, the median by 0.13 (``benchmarks/bss_eval_rounding.py``). SDR moves as far in such windows, so chunks that are scored should
+sound: in those of ``stems-drums-bass`` the same noise moves one of 224 windows by more than 1 dB. Suites refuse the three as ``ranking_metric``.
+
 Defined where museval raises: an example with a source or an estimate that is silent throughout is NaN. An estimate with NaN or infinity is
 NaN itself; a reference with one makes the example NaN.
 """

@@ -26,12 +26,12 @@ from sepbench.registry import METRIC_GROUP, flat, load_entry, points
 
 # What comes first in lists, most used first; all others follow by name.
 _FIRST: tuple[str, ...] = (
-    *("psnr", "psnr_unclamped", "psnr_sum_mse", "psnr_pad32", "ssim"),
-    *("sdr", "sdr_mean", "si_sdr", "si_sdr_improvement", "sdr_v3", "isr", "sir", "sar"),
+    *("psnr", "psnr_unclamped", "psnr_sum_mse", "psnr_pad32", "psnr_pooled32", "psnr_pooled32_pad", "ssim"),
+    *("sdr", "sdr_mean", "sdr_corpus_median", "si_sdr", "si_sdr_improvement", "sdr_v3", "isr", "sir", "sar"),
     *("mixture_error", "posterior_mean_error", "posterior_cov_error", "energy_distance", "c2st", "pit_error"),
 )
 
-_NOT_SCORED_YET = {"group": "pools groups of examples", "set": "compares whole sets of estimates"}
+_NOT_SCORED_YET = {"set": "compares whole sets of estimates"}
 
 
 def get_metric(name: str, task: TaskSpec | None = None) -> Metric:

@@ -1,11 +1,11 @@
-"""What a metric is: one object of one of five kinds. A kind is a protocol of one method; a metric has the methods it needs and no others.
+"""What a metric is: one object of one of five kinds. A kind is a protocol of one method or two; a metric has the methods it needs and no others.
 
 =========  ===================  ===============================================================  ============================
 kind       method               looks at                                                         for example
 =========  ===================  ===============================================================  ============================
 pair       ``pairwise``         one estimate and one true source                                 ``psnr``, ``ssim``, ``si_sdr``
 mixture    ``mixture_scores``   all of one mixture: its estimates, true sources and mixture      ``mixture_error``, ``sir``
-pooled     ``pool``             a group of examples: errors are pooled before the logarithm      (none yet)
+pooled     ``parts``, ``pool``  a set of examples: one value of all, not a mean of values         ``psnr_pooled32``
 posterior  ``posterior_score``  all posterior draws of one mixture, and its exact posterior      ``c2st``
 set        ``features``         all estimates of a run together, by their features               (none yet)
 =========  ===================  ===============================================================  ============================
@@ -28,7 +28,7 @@ from sepbench.protocols import Domain, Support, TaskSpec
 if TYPE_CHECKING:
     import torch
 
-    from sepbench.metrics.squared_error import Array
+    from sepbench.metrics.squared_error import Array, Integers
     from sepbench.protocols import Mixtures
 
 Per = Literal["source", "mixture", "group", "posterior", "set"]
@@ -43,12 +43,11 @@ class MetricInfo:
         unit: ``dB``, ``1`` for pure numbers.
         higher_is_better: direction of improvement.
         domains: signals it is defined for.
-        per: what one value belongs to: a ``source`` of an example, a ``mixture`` (an example), a ``group`` of examples, a ``posterior`` (all
-            draws of an example) or the whole ``set`` of estimates.
+        per: what one value belongs to: a ``source`` of an example, a ``mixture`` (an example), a ``group`` of examples that are pooled, a
+            ``posterior`` (all draws of an example) or the whole ``set`` of estimates.
         source: where the formula comes from.
         assigned_by: the metric of pairs whose best assignment puts the estimates in order on permutation tasks, its own name if it assigns
-            itself; of a pooled metric also the one whose values it pools. Empty if no order is needed.
-        group: how many examples a pooled metric pools into one value; 0 for all other metrics.
+            itself. Empty if no order is needed.
     """
 
     name: str
@@ -58,7 +57,6 @@ class MetricInfo:
     per: Per
     source: str
     assigned_by: str = ""
-    group: int = 0
 
 
 @runtime_checkable
@@ -94,18 +92,49 @@ class MixtureMetric(Protocol):
         """
 
 
+PART = "/"
+"""Between a pooled metric's name and that of a part, in the rows of scores."""
+
+
 @runtime_checkable
 class PooledMetric(Protocol):
-    """One value per group of ``info.group`` examples, in the order of their numbers: NES pools squared errors over batches of 32.
+    """One value per source over a whole set of examples that is no mean over examples: NES pools squared errors over batches of 32.
 
-    It is made of the values of the pair metric ``info.assigned_by``, which are kept per example, and so depends on no batch of a run.
+    Scores hold its parts, one number per example, source and part, as a run makes them shard by shard; the value is made of all parts of a cell
+    when results are read. What is pooled with what (batches, windows) follows from the examples' numbers alone, so the value does not depend on
+    shards, on the order of work or on where a run was interrupted.
     """
 
     @property
     def info(self) -> MetricInfo: ...
 
-    def pool(self, values: Array) -> Array:
-        """``(n, S)`` values of a group's examples and scored sources -> ``(S,)``."""
+    @property
+    def spread(self) -> str:
+        """How ``pool`` makes the values of single examples: ``jackknife`` or another short name; leaderboards print it beside the interval."""
+
+    def parts(self, estimates: torch.Tensor, references: torch.Tensor, examples: torch.Tensor) -> Mapping[str, torch.Tensor]:
+        """What an example contributes, the same names for all examples of a task.
+
+        Args:
+            estimates, references: ``(B, K, ...)``; estimate k answers to reference k.
+            examples: ``(B,)`` int64, the examples' numbers in the frozen list.
+
+        Returns:
+            ``(B, K)`` float64 by name of part; NaN in any part of an estimate that cannot be scored. Names without ``PART``.
+        """
+
+    def pool(self, parts: Mapping[str, Array], examples: Integers) -> Array:
+        """The value of one source, as a value per example.
+
+        Args:
+            parts: ``(n,)`` by name; NaN where an example failed or does not count here.
+            examples: ``(n,)`` int64, ascending, each once.
+
+        Returns:
+            ``(n,)`` values, of which the mean over the examples without NaN is the value of the set (up to rounding), and whose deviations from
+            it are the influence of each example, so that the variance of their mean over clusters is that of the value (jackknife, influence
+            function). NaN stays NaN; all NaN if the set has no value.
+        """
 
 
 @dataclass(frozen=True, slots=True)

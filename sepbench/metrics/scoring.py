@@ -7,7 +7,7 @@ estimates, scores are computed on the CPU, so that scoring a finished run again 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,7 +17,7 @@ import torch
 from sepbench.errors import MetricError
 from sepbench.metrics.assignment import best_assignment, matched
 from sepbench.metrics.catalogue import check_metrics, get_metric, pair_metric
-from sepbench.metrics.kinds import Combines, FromSquaredError, Metric, MixtureMetric, PairMetric
+from sepbench.metrics.kinds import PART, Combines, FromSquaredError, Metric, MixtureMetric, PairMetric, PooledMetric
 from sepbench.metrics.squared_error import Array, as_float64, pairwise_mse
 from sepbench.protocols import Mixtures, TaskSpec
 
@@ -32,7 +32,7 @@ class ScoreTable:
     Attributes:
         example: int64, the example's number in the frozen list.
         source: int64, the reference's slot; -1 for metrics of a whole mixture.
-        metric: str.
+        metric: str; rows of a pooled metric hold its parts, and are named ``metric/part``.
         value: float64; NaN where an estimate that enters the score holds NaN or infinity.
     """
 
@@ -120,6 +120,22 @@ class _Block:
             values = _checked(metric.info.name, metric.pairwise(*pairs), (len(assignment) * len(slots), 1, 1)).reshape(-1, len(slots))
         return torch.where(defined.unsqueeze(1), values, torch.nan)
 
+    def columns(self, metric: Metric) -> Mapping[str, Array]:
+        """Values by the name of their rows: of the metric, or of the parts of a pooled one."""
+        return self.parts(metric) if isinstance(metric, PooledMetric) else {metric.info.name: self.score(metric)}
+
+    def parts(self, metric: PooledMetric) -> Mapping[str, Array]:
+        """``(b, S)`` by part."""
+        name, by = metric.info.name, metric.info.assigned_by
+        _, defined = self.assignment(by)
+        found = metric.parts(self.in_order(by), self.references, self.mixtures.example_ids)
+        wrong = [part for part in found if not part or PART in part]
+        if wrong or not found:
+            raise MetricError(f"metric {name!r} must name its parts, without {PART!r}, got {', '.join(map(repr, wrong)) or 'none'}")
+        slots = list(self.task.scored_sources)
+        checked = {part: _checked(name, values, self._shape(1))[:, slots] for part, values in found.items()}
+        return {f"{name}{PART}{part}": torch.where(defined.unsqueeze(1), values, torch.nan).numpy() for part, values in checked.items()}
+
     def score(self, metric: Metric) -> Array:
         """``(b, S)`` for metrics per source, ``(b, 1)`` for metrics per mixture."""
         name, per = metric.info.name, metric.info.per
@@ -184,25 +200,29 @@ def score_batch(
         spec: the task.
 
     Returns:
-        A ``ScoreTable`` of B x S rows per metric of sources and B rows per metric of mixtures.
+        A ``ScoreTable`` of B x S rows per metric of sources and per part of a pooled one, and B rows per metric of mixtures.
 
     Raises:
         UnknownNameError: no such metric.
         SuiteError: a metric that the task cannot be scored by.
+        MetricError: a metric that does not return what its kind returns.
         ValueError: shapes that do not fit the task.
     """
     check_metrics(metric_names, spec)
     _check_shapes(estimates, references, mixtures, spec)
     metrics = [get_metric(name, spec) for name in metric_names]
-    values: dict[str, list[Array]] = {name: [] for name in metric_names}
+    found: dict[str, dict[str, list[Array]]] = {name: {} for name in metric_names}
     for block in _blocks(estimates, references, mixtures, spec):
         for metric in metrics:
-            values[metric.info.name].append(block.score(metric))
-    slots = {m.info.name: np.array(spec.scored_sources if m.info.per == "source" else (-1,), dtype=np.int64) for m in metrics}
+            for name, values in block.columns(metric).items():
+                found[metric.info.name].setdefault(name, []).append(values)
+    columns = {name: parts for of_metric in found.values() for name, parts in of_metric.items()}
+    whole = {name for metric in metrics if metric.info.per == "mixture" for name in found[metric.info.name]}
+    slots = {name: np.array((-1,) if name in whole else spec.scored_sources, dtype=np.int64) for name in columns}
     ids = mixtures.example_ids.cpu().numpy().astype(np.int64)
     return ScoreTable(
-        example=np.concatenate([np.zeros(0, np.int64), *(np.repeat(ids, len(slots[name])) for name in metric_names)]),
-        source=np.concatenate([np.zeros(0, np.int64), *(np.tile(slots[name], len(ids)) for name in metric_names)]),
-        metric=np.repeat(np.array(metric_names, dtype=np.str_), [len(ids) * len(slots[name]) for name in metric_names]),
-        value=np.concatenate([np.zeros(0), *(part.reshape(-1) for name in metric_names for part in values[name])]),
+        example=np.concatenate([np.zeros(0, np.int64), *(np.repeat(ids, len(slots[name])) for name in columns)]),
+        source=np.concatenate([np.zeros(0, np.int64), *(np.tile(slots[name], len(ids)) for name in columns)]),
+        metric=np.repeat(np.array(list(columns), dtype=np.str_), [len(ids) * len(slots[name]) for name in columns]),
+        value=np.concatenate([np.zeros(0), *(part.reshape(-1) for parts in columns.values() for part in parts)]),
     )

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 
 Array = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.int64]
 
 PSNR_CAP_DB = 100.0
 """The most decibels a PSNR can have: an estimate without error scores this instead of +inf, so that means stay finite (MSE floor 1e-10)."""

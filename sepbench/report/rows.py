@@ -12,11 +12,13 @@ import pandas as pd
 from sepbench.errors import SepbenchError
 from sepbench.registry import create_separator
 from sepbench.results import columns
-from sepbench.results.columns import Column, Shown
+from sepbench.results.columns import OLD_INTERVAL, Column, Shown
+from sepbench.results.statistics import MIN_CLUSTERS
 from sepbench.run.records import CellRecord
 from sepbench.suites import NOT_FROZEN
 
 if TYPE_CHECKING:
+    from sepbench.results.ranking import Evidence
     from sepbench.suites.model import Suite
     from sepbench.suites.published import PublishedRow
 
@@ -29,7 +31,8 @@ class Line:
     """One row of a table.
 
     Attributes:
-        rank: ``1``, ``2``, ...; or why the row has none: ``bound``, ``part`` (not all mixtures scored), ``failed``; empty for a paper's row.
+        rank: ``1``, ``2``, ...; or why the row has none: ``bound``, ``part`` (not all mixtures scored), ``few`` (too few clusters), ``failed``; empty for
+            a paper's row. ``=`` after it: the best method does not beat this one; ``+``: on fewer mixtures than others.
         value: mean of the ranking metric with its interval; ``others``: means of the other metrics.
         published: the papers' numbers with their sources.
         extras: what columns say that are shown by themselves (``columns.Shown``), such as the seconds.
@@ -61,7 +64,13 @@ class TaskTable:
 
 
 def task_tables(
-    frame: pd.DataFrame, suite: Suite | None, *, metrics: Sequence[str] = (), cells: Cells | None = None, bounds: Mapping[str, str] | None = None
+    frame: pd.DataFrame,
+    suite: Suite | None,
+    *,
+    metrics: Sequence[str] = (),
+    cells: Cells | None = None,
+    bounds: Mapping[str, str] | None = None,
+    evidence: Evidence | None = None,
 ) -> Iterator[TaskTable]:
     """Lay out a leaderboard.
 
@@ -71,6 +80,7 @@ def task_tables(
         metrics: show these only; the first one ranks. Default: all, ranked by the suite's ranking metric (without a suite: the first of the frame).
         cells: states of a run, for the notes on failed and unsupported methods.
         bounds: method -> ``lower``, ``upper`` or empty. Default: what the registered methods say of themselves.
+        evidence: per-example values, which tell the methods that the best one does not beat.
     """
     if bounds is None:
         bounds = {method: _bound(method) for method in frame["method"].unique()}
@@ -79,7 +89,7 @@ def task_tables(
         present = list(dict.fromkeys(record["metric"] for record in records))
         chosen = [metric for metric in metrics if metric in present] or present
         ranking = suite.ranking_metric if suite is not None and not metrics and suite.ranking_metric in chosen else chosen[0]
-        layout = _Layout(str(task), {(record["method"], record["metric"]): record for record in records}, chosen, ranking, suite, cells or {}, bounds)
+        layout = _Layout(str(task), {(record["method"], record["metric"]): record for record in records}, chosen, ranking, suite, cells or {}, bounds, evidence)
         yield layout.table()
 
 
@@ -102,8 +112,9 @@ class _Layout:
         suite: Suite | None,
         cells: Cells,
         bounds: Mapping[str, str],
+        evidence: Evidence | None,
     ) -> None:
-        self.task, self.records, self.suite, self.cells, self.bounds = task, records, suite, cells, bounds
+        self.task, self.records, self.suite, self.cells, self.bounds, self.evidence = task, records, suite, cells, bounds, evidence
         self.ranking = ranking
         self.others = [metric for metric in metrics if metric != ranking]
         self.methods = list(dict.fromkeys(method for method, _ in records))
@@ -154,14 +165,28 @@ class _Layout:
     def _lines(self) -> Iterator[Line]:
         marks = {method: self._mark(method) for method in self.methods}
         order = sorted(
-            self.methods, key=lambda method: (("", "bound", "part", "failed").index(marks[method]) > 1, marks[method] == "failed", self._loss(method))
+            self.methods, key=lambda method: (("", "bound", "few", "part", "failed").index(marks[method]) > 2, marks[method] == "failed", self._loss(method))
         )
-        losses = [self._loss(method) for method in order if not marks[method]]
+        ranked = [method for method in order if not marks[method]]
+        losses = [self._loss(method) for method in ranked]
+        self.equal, self.shorter = self._equals(ranked), self._shorter(ranked)
         for method in order:
             # Equal values share a rank, and the next one counts them all.
-            rank = marks[method] or str(1 + sum(loss < self._loss(method) for loss in losses))
+            rank = marks[method] or str(1 + sum(loss < self._loss(method) for loss in losses)) + "=" * (method in self.equal) + "+" * (method in self.shorter)
             yield self._line(method, rank)
+        self.few = [method for method in order if marks[method] == "few"]
         yield from self._paper_lines()
+
+    def _equals(self, ranked: Sequence[str]) -> frozenset[str]:
+        if self.evidence is None or not ranked:
+            return frozenset()
+        higher = bool(self.records[ranked[0], self.ranking]["higher_is_better"])
+        return self.evidence.equals(self.task, self.ranking, ranked, higher)
+
+    def _shorter(self, ranked: Sequence[str]) -> frozenset[str]:
+        """Ranked methods with fewer mixtures than others."""
+        counts = {method: self.records[method, self.ranking]["n_scored"] for method in ranked}
+        return frozenset(method for method, count in counts.items() if count < max(counts.values()))
 
     def _mark(self, method: str) -> str:
         """Why a method is not ranked; empty if it is."""
@@ -170,7 +195,9 @@ class _Layout:
             return "failed"
         if record["n_scored"] < record["n_expected"]:
             return "part"
-        return "bound" if self.bounds.get(method) or record["supervision"] == "bound" else ""
+        if self.bounds.get(method) or record["supervision"] == "bound":
+            return "bound"
+        return "few" if 0 < record["n_clusters"] < MIN_CLUSTERS else ""
 
     def _loss(self, method: str) -> float:
         record = self.records.get((method, self.ranking))
@@ -240,11 +267,14 @@ class _Layout:
         return "; ".join(texts)
 
     def _footnotes(self) -> Iterator[str]:
+        yield from self._interval_notes()
         if len(self.timing) == 1:
             yield f"seconds on {next(iter(self.timing))}"
         for group, letter in self.timing.items() if len(self.timing) > 1 else ():
             yield f"{letter}: seconds on {group}, compare only with the same letter"
         yield from self.stars
+        for prior in dict.fromkeys(record["prior"] for record in self.first.values() if record["prior"]):
+            yield f"prior {prior}: {', '.join(method for method, record in self.first.items() if record['prior'] == prior)}"
         for method, record in self.first.items():
             yield from self._method_notes(method, record)
         for (task, method), cell in self.cells.items():
@@ -253,6 +283,24 @@ class _Layout:
                 yield f"{method}{' does not take this task' if cell.state == 'unsupported' else ''}: {note}"
         for note, number in self.paper_notes.items():
             yield f"({number}) {note}"
+
+    def _interval_notes(self) -> Iterator[str]:
+        """How the intervals were made, and what the signs behind ranks mean."""
+        made: dict[tuple[str, str], list[str]] = {}
+        for method, record in ((method, self.records.get((method, self.ranking))) for method in self.methods):
+            if record is not None and math.isfinite(record["ci_low"]):
+                made.setdefault((record["interval"], record["cluster"]), []).append(method)
+        for (interval, unit), methods in made.items():
+            counts = [self.records[method, self.ranking]["n_clusters"] for method in methods]
+            whose = "intervals" if len(made) == 1 else f"intervals of {', '.join(methods)}"
+            unaware = ", as if no two shared a signal" if interval == OLD_INTERVAL else ""
+            yield f"{whose}: {interval}{clusters_text(min(counts), max(counts), unit)}{unaware}"
+        if self.equal:
+            yield "=: the best method does not beat it (paired one-sided test, 5 % for all rows together)"
+        if self.shorter:
+            yield "+: ranked on fewer mixtures than others"
+        if self.few:
+            yield f"few: not ranked below {MIN_CLUSTERS} {self.records[self.few[0], self.ranking]['cluster']}s"
 
     def _method_notes(self, method: str, record: Record) -> Iterator[str]:
         main = self.records.get((method, self.ranking), record)
@@ -267,6 +315,14 @@ class _Layout:
             yield f"{method}: {record['samples']} samples per mixture"
         if record["budget"] == "quick" and any(other["budget"] != "quick" for other in self.first.values()):
             yield f"{method}: quick budget"
+
+
+def clusters_text(least: int, most: int, unit: str) -> str:
+    """`` over 52 songs``, `` over 25 to 3,456 images``; empty where clusters are not known."""
+    if not most:
+        return ""
+    count = f"{most:,}" if least == most else f"{least:,} to {most:,}"
+    return f" over {count} {unit}{'' if most == 1 else 's'}"
 
 
 def _said(value: Any) -> bool:

@@ -16,10 +16,11 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from sepbench.report.rows import Cells, Line, TaskTable, number_format, task_tables
+from sepbench.report.rows import Cells, Line, TaskTable, clusters_text, number_format, task_tables
 from sepbench.results.gate import GateReport, GateRow
 
 if TYPE_CHECKING:
+    from sepbench.results.ranking import Evidence
     from sepbench.suites.model import Suite
 
 _STATUS_STYLES = {"regression": "red", "not comparable": "yellow", "improvement": "green", "new": "cyan", "holds": ""}
@@ -37,6 +38,7 @@ def render_leaderboard(
     metrics: Sequence[str] = (),
     cells: Cells | None = None,
     bounds: Mapping[str, str] | None = None,
+    evidence: Evidence | None = None,
 ) -> None:
     """Print one table per task: what there is of ours from best to worst, below a rule the papers' methods that have no row of ours.
 
@@ -46,7 +48,7 @@ def render_leaderboard(
     Args:
         frame, suite, metrics, cells, bounds: see ``sepbench.report.rows.task_tables``.
     """
-    for table in task_tables(frame, suite, metrics=metrics, cells=cells, bounds=bounds):
+    for table in task_tables(frame, suite, metrics=metrics, cells=cells, bounds=bounds, evidence=evidence):
         console.print(Text(table.title, style="bold"))
         console.print(Text(table.subtitle, style="dim"))
         for number, part in enumerate(_parts(table, console)):
@@ -115,11 +117,17 @@ def _cell(line: Line, key: str) -> str:
 
 
 def markdown_leaderboard(
-    frame: pd.DataFrame, suite: Suite | None, *, metrics: Sequence[str] = (), cells: Cells | None = None, bounds: Mapping[str, str] | None = None
+    frame: pd.DataFrame,
+    suite: Suite | None,
+    *,
+    metrics: Sequence[str] = (),
+    cells: Cells | None = None,
+    bounds: Mapping[str, str] | None = None,
+    evidence: Evidence | None = None,
 ) -> str:
     """The same tables as GitHub Markdown."""
     parts = []
-    for table in task_tables(frame, suite, metrics=metrics, cells=cells, bounds=bounds):
+    for table in task_tables(frame, suite, metrics=metrics, cells=cells, bounds=bounds, evidence=evidence):
         heads = ["rank", "method", "supervision", table.value_head, *table.other_heads, "published", *table.extra_heads, "n"]
         rows = [[line.rank, line.method, line.supervision, line.value, *line.others, line.published, *line.extras, line.n] for line in table.lines]
         aligned = ["---:", "---", "---", "---", *["---:"] * len(table.other_heads), "---", *["---:"] * len(table.extra_heads), "---:"]
@@ -134,9 +142,11 @@ def render_comparison(rows: pd.DataFrame, label_a: str, label_b: str, console: C
     """Print the rows of ``compare_sides``: one table per task."""
     console.print(Text(f"A = {label_a}", style="bold"), soft_wrap=True)
     console.print(Text(f"B = {label_b}", style="bold"), soft_wrap=True)
-    console.print(
-        Text("difference A - B on the same mixtures, in brackets its 95 % paired-bootstrap interval; share of mixtures where A is better", style="dim")
-    )
+    console.print(Text("difference A - B on the same mixtures, in brackets its 95 % interval; share of mixtures where A is better", style="dim"))
+    compared = rows[rows["n"] > 0]
+    for interval, unit in dict.fromkeys(zip(compared["interval"], compared["cluster"], strict=True)):
+        counts = compared.loc[(compared["interval"] == interval) & (compared["cluster"] == unit), "n_clusters"]
+        console.print(Text(f"intervals: {interval}{clusters_text(counts.min(), counts.max(), unit)}", style="dim"))
     alike = bool((rows["method_a"] == rows["method_b"]).all())  # else there is one pair of methods, named above
     heads = [("method", "left", 10)] * alike + [
         ("metric", "left", 0),
@@ -170,8 +180,8 @@ def _difference(row: Mapping[Hashable, Any]) -> tuple[str, str, str]:
     ends = [row[name] for name in ("difference", "ci_low", "ci_high") if math.isfinite(row[name])]
     write = number_format(row["unit"], max(map(abs, ends)))
     interval = f" [{write(row['ci_low'])}, {write(row['ci_high'])}]" if len(ends) == 3 else ""
-    unit = "" if row["unit"] in ("", "1") else f" {row['unit']}"
-    return f"{write(row['difference'])}{interval}{unit}", f"{row['n']:,}", f"{row['share_a_better']:.0%}"
+    unit, share = "" if row["unit"] in ("", "1") else f" {row['unit']}", row["share_a_better"]
+    return f"{write(row['difference'])}{interval}{unit}", f"{row['n']:,}", f"{share:.0%}" if math.isfinite(share) else ""
 
 
 def render_gate(report: GateReport, label_new: str, label_old: str, console: Console) -> None:
@@ -218,4 +228,5 @@ def _why(row: GateRow) -> str:
     write = number_format(row.unit, max(abs(value) for value in (row.difference, row.ci_low, row.ci_high) if math.isfinite(value)))
     interval = f" [{write(row.ci_low)}, {write(row.ci_high)}]" if math.isfinite(row.ci_low) else ""
     means = (number_format(row.unit, abs(value))(value) for value in (row.old, row.new))
-    return f"{' -> '.join(means)}: {write(row.difference)}{interval}, tolerance {row.tolerance:g}"
+    chance = f", adjusted p {row.p_worse:.2g}" if row.status == "regression" and math.isfinite(row.p_worse) else ""
+    return f"{' -> '.join(means)}: {write(row.difference)}{interval}, tolerance {row.tolerance:g}{chance}"

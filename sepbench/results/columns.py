@@ -20,6 +20,10 @@ SCORE_COLUMNS = ("suite", "task", "method", "example", "source", "metric", "valu
 """``source`` is -1 for metrics of a whole mixture and for failed examples; ``value`` is NaN and ``error`` one line where an example failed."""
 
 
+OLD_INTERVAL = "bootstrap of mixtures"
+"""How the intervals of files without this column were made: percentile bootstrap of mixtures, as if none shared a song, an image or a recording."""
+
+
 @dataclass(frozen=True, slots=True)
 class Facts:
     """What a row is made of.
@@ -130,6 +134,7 @@ COLUMNS: tuple[Column, ...] = (
     Column("method", "text", "row.method", key=True),
     Column("method_version", "text", "method.version", empty=True, gate="note", word="version"),
     Column("weights_sha256", "text", "cell.weights_sha256", default="", empty=True, gate="note", word="weights"),
+    Column("prior", "text", "cell.prior", default="", empty=True),
     Column("supervision", "text", ("cell.supervision", "method.supervision"), empty=True, gate="agree", word="supervision"),
     Column("metric", "text", "row.metric", key=True),
     Column("unit", "text", "row.unit", empty=True, gate="agree", word="unit"),
@@ -139,6 +144,13 @@ COLUMNS: tuple[Column, ...] = (
     Column("median", "number", "row.median", empty=True),
     Column("ci_low", "number", "row.ci_low", empty=True),
     Column("ci_high", "number", "row.ci_high", empty=True),
+    Column("interval", "text", lambda facts: facts.row["interval"], default=OLD_INTERVAL, empty=True),
+    Column("cluster", "text", lambda facts: facts.row["cluster"], default="", empty=True),
+    Column("n_clusters", "integer", "row.n_clusters", default=0),
+    Column("seeds", "integer", lambda facts: 1, default=1),
+    Column("std_seeds", "number", lambda facts: math.nan, default=math.nan, empty=True, shown=Shown("sd of seeds")),
+    Column("fits", "integer", lambda facts: 1, default=1),
+    Column("std_fits", "number", lambda facts: math.nan, default=math.nan, empty=True, shown=Shown("sd of fits")),
     Column("n_expected", "integer", lambda facts: facts.cell.n_planned or facts.task.n_planned, gate="agree", word="planned examples"),
     Column("n_scored", "integer", "row.n_scored"),
     Column("n_failed", "integer", "row.n_failed"),
@@ -158,7 +170,7 @@ COLUMNS: tuple[Column, ...] = (
     Column("peak_mb", "number", "cell.peak_mb", empty=True),
     Column("device", "text", "run.device", empty=True, gate="note", word="device"),
     Column("budget", "text", "run.budget", empty=True, gate="agree", word="budget"),
-    Column("seed", "integer", "run.seed", gate="agree", word="seed"),
+    Column("seed", "integer", "run.seed", gate="note", word="seed"),
     Column("sepbench_version", "text", "run.sepbench_version", empty=True),
     Column("git_sha", "text", _git_sha, empty=True),
     Column("command", "text", ("cell.command", "run.command"), empty=True),

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from sepbench.errors import SepbenchError
 from sepbench.registry import nearest
 from sepbench.results import columns
-from sepbench.results.statistics import PairedDifference, paired_differences, reduce_together
+from sepbench.results.pairing import difference, pair_up
+from sepbench.results.statistics import MIN_CLUSTERS, PairedDifference
 from sepbench.results.target import Results, open_results
-from sepbench.results.values import MetricValues
 
 COMPARE_COLUMNS = (
     "task",
@@ -30,6 +29,9 @@ COMPARE_COLUMNS = (
     "difference",
     "ci_low",
     "ci_high",
+    "interval",
+    "cluster",
+    "n_clusters",
     "share_a_better",
     "share_b_better",
     "verdict",
@@ -38,12 +40,11 @@ COMPARE_COLUMNS = (
 )
 A_BETTER, B_BETTER, NO_DIFFERENCE = "A better", "B better", "no difference shown"
 NOT_COMPARED = "nothing to compare"
+TOO_FEW = f"no verdict below {MIN_CLUSTERS} clusters"
 
 FLOAT_NOISE = 1e-6
 """A difference below this, times the values' size where that is above 1, is float32 rounding (another processor, another batch), however
 consistent it is."""
-
-Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,38 +72,13 @@ def open_side(target: str) -> Side:
     run, method = target, ""
     if not Path(target).exists() and ":" in target:
         run, _, method = target.rpartition(":")
-    results = open_results(run, statistics=False)
+    results = open_results(run, suites=True, statistics=False)
     if results.values is None:
-        raise SepbenchError(f"{run} has no per-example scores to pair; name the folder of a run")
+        raise SepbenchError(f"{run} has no per-example scores to pair; name the folder of a run, or a leaderboard with scores beside it")
     known = list(dict.fromkeys(results.frame["method"]))
     if method and method not in known:
         raise nearest(method, known, f"method of {run}")
     return Side(results, method or None)
-
-
-@dataclass(frozen=True, slots=True)
-class Pairs:
-    """Values ``a, b`` ``(n,)`` of the ``examples`` ``(n,)`` that both sides scored, in the order of their ids."""
-
-    examples: npt.NDArray[np.int64]
-    a: Floats
-    b: Floats
-
-
-def pair_up(a: MetricValues, b: MetricValues) -> Pairs:
-    """Match two sides by example; examples that either side lacks or failed on are left out."""
-    if np.array_equal(a.examples, b.examples):
-        examples, values_a, values_b = a.examples, a.values, b.values
-    else:
-        examples, rows_a, rows_b = np.intersect1d(a.examples, b.examples, assume_unique=True, return_indices=True)
-        values_a, values_b = a.values[rows_a], b.values[rows_b]
-    both = np.isfinite(values_a) & np.isfinite(values_b)
-    return Pairs(examples[both], values_a[both], values_b[both])
-
-
-def differences(pairs: Iterable[Pairs]) -> list[PairedDifference]:
-    """The paired difference a - b of each. They are taken one at a time, so that they may be made as they are wanted."""
-    return reduce_together(((pair.a, pair.b) for pair in pairs), paired_differences)
 
 
 def check_comparable(a: pd.DataFrame, b: pd.DataFrame, label_a: str, label_b: str) -> list[str]:
@@ -151,7 +127,7 @@ def compare_sides(a: Side, b: Side, metrics: Sequence[str] = ()) -> pd.DataFrame
     Returns:
         ``COMPARE_COLUMNS``; means and differences in the metric's unit over the ``n`` examples that both scored; shares in [0, 1], ties in
         neither; ``failed_a`` and ``failed_b`` count the examples of each side that have no value and so stand for nothing here. The verdict
-        holds where the 95 % paired-bootstrap interval of the difference excludes zero by more than float rounding.
+        holds where the 95 % interval of the difference excludes zero by more than float rounding; below ``MIN_CLUSTERS`` clusters there is none.
 
     Raises:
         SepbenchError: not comparable, or nothing in common.
@@ -170,21 +146,17 @@ def compare_sides(a: Side, b: Side, metrics: Sequence[str] = ()) -> pd.DataFrame
     for metric in metrics:
         if metric not in infos:
             raise nearest(metric, list(infos), "metric (of both sides)")
-    heads: list[_Head] = []
-
-    def pairs() -> Iterator[Pairs]:
-        for task in tasks:
-            for method_a, method_b in method_pairs(a, b):
-                for metric in metrics or [a.results.ranking_metric]:
-                    side_a, side_b = values_a.of(task, method_a, metric), values_b.of(task, method_b, metric)
-                    if len(side_a) and len(side_b):  # else one of the methods does not take this task
-                        pair = pair_up(side_a, side_b)
-                        means = (float(pair.a.mean()), float(pair.b.mean())) if len(pair.examples) else (np.nan, np.nan)
-                        failed = (int((~side_a.scored).sum()), int((~side_b.scored).sum()))
-                        heads.append(_Head(task, metric, *infos[metric], method_a, method_b, *means, *failed))
-                        yield pair
-
-    rows = [head.row(paired) for paired, head in zip(differences(pairs()), heads, strict=True)]  # made in this order: differences first
+    rows, of_task = [], a.results.designs.task
+    for task in tasks:
+        designs = of_task(task)
+        for method_a, method_b in method_pairs(a, b):
+            for metric in metrics or [a.results.ranking_metric]:
+                side_a, side_b = values_a.of(task, method_a, metric), values_b.of(task, method_b, metric)
+                if len(side_a) and len(side_b):  # else one of the methods does not take this task
+                    pair = pair_up(side_a, side_b)
+                    means = (float(pair.a.mean()), float(pair.b.mean())) if len(pair.examples) else (np.nan, np.nan)
+                    failed = (int((~side_a.scored).sum()), int((~side_b.scored).sum()))
+                    rows.append(_Head(task, metric, *infos[metric], method_a, method_b, *means, *failed).row(difference(pair, designs)))
     if not rows:
         raise SepbenchError(f"{a.label} and {b.label} have no scores in common")
     return pd.DataFrame(rows, columns=list(COMPARE_COLUMNS))
@@ -210,7 +182,7 @@ class _Head:
         judged = verdict(paired, self.higher_is_better, max(abs(self.mean_a), abs(self.mean_b)))
         return (
             *(self.task, self.metric, self.unit, self.higher_is_better, self.method_a, self.method_b),
-            *(paired.n, self.mean_a, self.mean_b, paired.mean, paired.ci_low, paired.ci_high),
+            *(paired.n, self.mean_a, self.mean_b, paired.mean, paired.ci_low, paired.ci_high, paired.interval, paired.unit, paired.n_clusters),
             *(shares if self.higher_is_better else shares[::-1]),
             *(judged, self.failed_a, self.failed_b),
         )
@@ -220,6 +192,8 @@ def verdict(paired: PairedDifference, higher_is_better: bool, scale: float) -> s
     """Which side is better, if the interval shows it. ``scale``: size of the values, against which rounding is measured."""
     if not paired.n:
         return NOT_COMPARED
+    if not paired.decidable:
+        return TOO_FEW
     floor = FLOAT_NOISE * max(1.0, scale)
     if paired.ci_low > floor:
         return A_BETTER if higher_is_better else B_BETTER

@@ -1,37 +1,44 @@
 """The regression gate: do new results hold against old ones?
 
 Every row of OLD must be found in NEW with the same value in the columns that must agree (``columns.COLUMNS``: suite version, task digest, unit,
-supervision, seed, budget, number of planned examples ...), with a mean, and with no fewer examples scored. Then, with differences oriented so
+supervision, budget, number of planned examples ...), with a mean, and with no fewer examples scored. Then, with differences oriented so
 that higher is better:
 
-* where both sides have per-example scores (two run folders), a row is a regression if the upper end of the 95 % paired-bootstrap interval
-  of new - old lies below ``-tolerance``;
-* otherwise (a CSV on either side), if the mean is worse by more than ``tolerance``.
+* where both sides have per-example scores, a row is a regression if its mean is worse by more than ``tolerance`` **and** chance does not explain it.
+  A check is one decision over all its rows: each has the one-sided p-value of a paired t test that knows the clusters (``intervals``), and Holm's
+  adjusted p-value must lie below ``ALARM``. Without any true change an alarm is then at most that likely, however many rows there are
+  (``benchmarks/results/false_alarms.csv``);
+* otherwise (a CSV without scores on either side), if the mean is worse by more than ``tolerance``.
 
 The tolerance is there because the same code gives other last digits with AVX2 than with AVX-512, with other numbers of threads, or on
-another device; it must be larger than that and smaller than anything worth knowing.
+another device; it must be larger than that and smaller than anything worth knowing. Rows of fewer than ``MIN_CLUSTERS`` clusters hold if their mean
+does, and are not comparable if it is worse: so few cannot tell a change from chance.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
+
+import numpy as np
 
 from sepbench.errors import SepbenchError
 from sepbench.registry import nearest
 from sepbench.results import columns
 from sepbench.results.columns import key_names
-from sepbench.results.compare import differences, pair_up
-from sepbench.results.statistics import PairedDifference
+from sepbench.results.pairing import difference, pair_up
+from sepbench.results.statistics import MIN_CLUSTERS, PairedDifference, holm
 from sepbench.results.target import Results
 
 Status = Literal["holds", "improvement", "new", "regression", "not comparable"]
-Basis = Literal["paired bootstrap", "means", ""]
+Basis = Literal["paired test", "means", ""]
 
 TOLERANCES: Mapping[str, float] = {"dB": 0.01, "1": 0.001}
 """Default tolerance per unit."""
+ALARM = 0.05
+"""Probability of any false regression in one check."""
 OTHER_TOLERANCE = 0.001
 """Default tolerance for any other unit."""
 
@@ -42,7 +49,8 @@ class GateRow:
 
     Attributes:
         old, new: means, in the metric's unit.
-        difference: new - old, not oriented; ``ci_low, ci_high``: its paired 95 % interval where ``basis`` is ``paired bootstrap``, else NaN.
+        difference: new - old, not oriented; ``ci_low, ci_high``: its own paired 95 % interval where ``basis`` is ``paired test``, else NaN.
+        p_worse: p-value of a change for the worse, adjusted for all rows of the check; NaN where ``basis`` is not ``paired test``.
         tolerance: by how much the row may be worse.
         reason: why it is not comparable, or new.
     """
@@ -58,6 +66,7 @@ class GateRow:
     difference: float = math.nan
     ci_low: float = math.nan
     ci_high: float = math.nan
+    p_worse: float = math.nan
     tolerance: float = math.nan
     basis: Basis = ""
     reason: str = ""
@@ -105,43 +114,75 @@ def parse_tolerances(assignments: Sequence[str]) -> dict[str, float]:
     return tolerances
 
 
-def check_results(new: Results, old: Results, tolerances: Mapping[str, float] | None = None) -> GateReport:
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What is held against OLD.
+
+    Attributes:
+        tasks, methods: only these; empty for all.
+        subset: only rows that both sides have, on the examples that both have, instead of everything that OLD has.
+    """
+
+    tasks: Sequence[str] = ()
+    methods: Sequence[str] = ()
+    subset: bool = False
+
+
+def check_results(new: Results, old: Results, tolerances: Mapping[str, float] | None = None, scope: Scope | None = None) -> GateReport:
     """Hold NEW against OLD.
 
     Args:
         tolerances: by metric, instead of the default of its unit.
+        scope: default: everything that OLD has.
 
     Raises:
-        SepbenchError: OLD has no rows, or NEW is of another suite.
-        UnknownNameError: a tolerance for a metric that OLD does not have.
+        SepbenchError: OLD has no rows (of the scope), NEW is of another suite, or a subset has nothing in common.
+        UnknownNameError: a tolerance for a metric, a task or a method that OLD does not have.
     """
-    tolerances = tolerances or {}
+    tolerances, scope = tolerances or {}, scope or Scope()
     if not len(old.frame):
         raise SepbenchError(f"{old.label} has no rows: there is nothing to check against")
     suites_old, suites_new = (", ".join(sorted(set(frame["suite"]))) for frame in (old.frame, new.frame))
     if suites_old != suites_new:
         raise SepbenchError(f"not comparable: {new.label} is of suite {suites_new or 'none'}, {old.label} of {suites_old}")
-    known = list(dict.fromkeys(old.frame["metric"]))
-    for metric in tolerances:
-        if metric not in known:
-            raise nearest(metric, known, f"metric (--tolerance; metrics of {old.label})")
-    rows_old, rows_new = _by_key(old), _by_key(new)
-    obstacles = {key: _obstacle(rows_new.get(key), row) for key, row in rows_old.items()}
-    pairs = _pairs([key for key, obstacle in obstacles.items() if not obstacle], new, old)
+    _check_known(tolerances, old, "metric", "--tolerance; ")
+    _check_known(scope.tasks, old, "task", "--tasks; ")
+    _check_known(scope.methods, old, "method", "--methods; ")
+    rows_old, rows_new = _by_key(old, scope), _by_key(new, scope)
+    if scope.subset:
+        rows_old = {key: row for key, row in rows_old.items() if key in rows_new}
+    if not rows_old:
+        raise SepbenchError(f"{new.label} and {old.label} have no row in common; check what --tasks and --methods name")
+    paired = {key: _has_values(new, key) and _has_values(old, key) for key in sorted(rows_old)}
+    obstacles = {key: _obstacle(rows_new.get(key), row, paired[key], scope.subset and paired[key]) for key, row in rows_old.items()}
+    pairs = _pairs([key for key, obstacle in obstacles.items() if paired[key] and not obstacle], new, old)
+    adjusted = _adjusted(pairs, rows_old)
     findings = []
     for key, row in rows_old.items():
         tolerance = tolerances.get(row["metric"], TOLERANCES.get(row["unit"], OTHER_TOLERANCE))
-        findings.append(_finding(key, rows_new.get(key), row, obstacles[key], pairs.get(key), tolerance))
+        evidence = _Evidence(pairs.get(key), *adjusted.get(key, (1.0, 1.0)), tolerance, scope.subset)
+        findings.append(_finding(key, rows_new.get(key), row, obstacles[key], evidence))
     findings += [_row(key, "new", row, None, reason="not in OLD") for key, row in rows_new.items() if key not in rows_old]
     return GateReport(findings, list(dict.fromkeys(_notes(rows_new, rows_old))))
+
+
+def _check_known(names: Iterable[str], old: Results, column: str, where: str) -> None:
+    known = list(dict.fromkeys(old.frame[column]))
+    for name in names:
+        if name not in known:
+            raise nearest(name, known, f"{column} ({where}{column}s of {old.label})")
 
 
 _Key = tuple[str, str, str, str]
 _Record = Mapping[str, Any]
 
 
-def _by_key(results: Results) -> dict[_Key, _Record]:
-    return {tuple(record[name] for name in key_names()): record for record in results.frame.to_dict("records")}  # type: ignore[misc]
+def _by_key(results: Results, scope: Scope) -> dict[_Key, _Record]:
+    """The rows of the scope."""
+    frame = results.frame
+    for column, wanted in (("task", scope.tasks), ("method", scope.methods)):
+        frame = frame[frame[column].isin(wanted)] if wanted else frame
+    return {tuple(record[name] for name in key_names()): record for record in frame.to_dict("records")}  # type: ignore[misc]
 
 
 def _row(key: _Key, status: Status, new: _Record | None, old: _Record | None, **more: Any) -> GateRow:
@@ -149,48 +190,100 @@ def _row(key: _Key, status: Status, new: _Record | None, old: _Record | None, **
     return GateRow(*key, status, unit, old["mean"] if old else math.nan, new["mean"] if new else math.nan, **more)
 
 
+def _has_values(results: Results, key: _Key) -> bool:
+    """Whether a row has per-example scores; those beside a leaderboard may be of some rows only."""
+    return results.values is not None and len(results.values.of(*key[1:])) > 0
+
+
 def _pairs(keys: Sequence[_Key], new: Results, old: Results) -> dict[_Key, PairedDifference]:
-    """Paired differences new - old where both sides have per-example scores."""
+    """Paired differences new - old of rows that have per-example scores on both sides."""
     if new.values is None or old.values is None:
         return {}
-    values_new, values_old = new.values, old.values
-    keys = sorted(keys)  # the metrics of a cell one after another: it is read once
-    return dict(zip(keys, differences(pair_up(values_new.of(*key[1:]), values_old.of(*key[1:])) for key in keys), strict=True))
+    found, designs = {}, (new if new.suite is not None else old).designs.task
+    for key in sorted(keys):  # the metrics of a cell one after another: it is read once
+        found[key] = difference(pair_up(new.values.of(*key[1:]), old.values.of(*key[1:])), designs(key[1]))
+    return found
 
 
-def _finding(key: _Key, new: _Record | None, old: _Record, obstacle: str, paired: PairedDifference | None, tolerance: float) -> GateRow:
+def _adjusted(pairs: Mapping[_Key, PairedDifference], rows: Mapping[_Key, _Record]) -> dict[_Key, tuple[float, float]]:
+    """Holm's p-values of a change for the worse and for the better, over all rows that can be judged: each is a family of its own."""
+    judged = {key: paired for key, paired in pairs.items() if paired.n >= 2 and paired.decidable}
+    lower, higher = ([getattr(paired, name) for paired in judged.values()] for name in ("p_lower", "p_higher"))
+    up = [bool(rows[key]["higher_is_better"]) for key in judged]
+    worse = holm(np.array([low if good else high for low, high, good in zip(lower, higher, up, strict=True)]))
+    better = holm(np.array([high if good else low for low, high, good in zip(lower, higher, up, strict=True)]))
+    return {key: (float(worse[place]), float(better[place])) for place, key in enumerate(judged)}
+
+
+@dataclass(frozen=True, slots=True)
+class _Evidence:
+    """What decides a row that can be compared.
+
+    Attributes:
+        paired: the paired difference new - old, None without per-example scores.
+        p_worse, p_better: adjusted over the check.
+        tolerance: by how much the mean may be worse.
+        subset: fewer examples than OLD has are no obstacle.
+    """
+
+    paired: PairedDifference | None
+    p_worse: float
+    p_better: float
+    tolerance: float
+    subset: bool
+
+
+def _finding(key: _Key, new: _Record | None, old: _Record, obstacle: str, evidence: _Evidence) -> GateRow:
     if new is None or obstacle:
         return _row(key, "not comparable", new, old, reason=obstacle)
     if not math.isfinite(old["mean"]):
         return _row(key, "new", new, old, reason="no value in OLD")
-    if paired is not None and paired.n < old["n_scored"]:
+    paired, tolerance = evidence.paired, evidence.tolerance
+    if paired is not None and not evidence.subset and paired.n < old["n_scored"]:
         return _row(key, "not comparable", new, old, reason=f"{old['n_scored'] - paired.n} examples scored in OLD have no value in NEW")
+    if evidence.subset and paired is not None and not paired.n:
+        return _row(key, "not comparable", new, old, reason="no example that both have scored")
     sign = 1.0 if old["higher_is_better"] else -1.0
     if paired is not None and paired.n >= 2:
-        worst, best = sorted((sign * paired.ci_low, sign * paired.ci_high))
-        ends = {"ci_low": paired.ci_low, "ci_high": paired.ci_high}
-        return _row(key, _status(worst, best, tolerance), new, old, difference=paired.mean, tolerance=tolerance, basis="paired bootstrap", **ends)
+        return _judged(key, new, old, paired, evidence, sign * paired.mean)
     # A CSV has six significant digits: both sides are rounded to them, so that a run equals the CSV that was written from it.
     difference = float(f"{new['mean']:.6g}") - float(f"{old['mean']:.6g}")
-    gain = sign * difference
-    return _row(key, _status(gain, gain, tolerance), new, old, difference=difference, tolerance=tolerance, basis="means")
+    return _row(key, _status(sign * difference, tolerance), new, old, difference=difference, tolerance=tolerance, basis="means")
 
 
-def _status(worst: float, best: float, tolerance: float) -> Status:
-    """What gains between ``worst`` and ``best`` (positive is better) amount to."""
-    return "regression" if best < -tolerance else "improvement" if worst > tolerance else "holds"
+def _judged(key: _Key, new: _Record, old: _Record, paired: PairedDifference, evidence: _Evidence, gain: float) -> GateRow:
+    """A row of paired scores: a change must be larger than the tolerance and more than chance."""
+    status, reason = _status(gain, evidence.tolerance), ""
+    if not paired.decidable and status == "regression":
+        status, reason = "not comparable", f"{paired.n_clusters} {paired.unit}s are too few to tell a change from chance, {MIN_CLUSTERS} are needed"
+    elif (status == "regression" and evidence.p_worse >= ALARM) or (status == "improvement" and not evidence.p_better < ALARM):
+        status = "holds"
+    numbers = {"difference": paired.mean, "ci_low": paired.ci_low, "ci_high": paired.ci_high, "p_worse": evidence.p_worse, "tolerance": evidence.tolerance}
+    return _row(key, status, new, old, basis="paired test", reason=reason, **numbers)
 
 
-def _obstacle(new: _Record | None, old: _Record) -> str:
-    """Why two rows cannot be compared; empty if they can."""
+def _status(gain: float, tolerance: float) -> Status:
+    """What a gain (positive is better) amounts to by its size."""
+    return "regression" if gain < -tolerance else "improvement" if gain > tolerance else "holds"
+
+
+def _obstacle(new: _Record | None, old: _Record, paired: bool, other_lengths: bool) -> str:
+    """Why two rows cannot be compared; empty if they can.
+
+    Args:
+        paired: both sides have per-example scores.
+        other_lengths: they are compared on the examples that both have.
+    """
     if new is None:
         return "missing in NEW"
-    other = next(_differences(new, old, "agree"), "")
+    other = next(_differences(new, old, "agree", "n_expected" if other_lengths else ""), "")
     if other:
         return other
+    if not paired and new["seed"] != old["seed"]:
+        return f"seed {old['seed']} in OLD, {new['seed']} in NEW, and no per-example scores to tell chance from change"
     if not math.isfinite(new["mean"]):
         return "no value (NaN) in NEW"
-    if new["n_scored"] < old["n_scored"]:
+    if new["n_scored"] < old["n_scored"] and not other_lengths:
         return f"{old['n_scored']} examples scored in OLD, {new['n_scored']} in NEW"
     return ""
 
@@ -200,12 +293,12 @@ def _brief(value: object) -> str:
     return (text if len(text) <= 16 else text[:12] + "...") or "none"
 
 
-def _differences(new: _Record, old: _Record, gate: Literal["agree", "note"]) -> Iterator[str]:
+def _differences(new: _Record, old: _Record, gate: Literal["agree", "note"], but: str = "") -> Iterator[str]:
     """Columns that must agree and do not, or that have two values of which the difference is worth a note."""
     for column in columns.COLUMNS:
         a, b = old[column.name], new[column.name]
         empty = _is_empty(a) + _is_empty(b)
-        if column.gate == gate and a != b and empty < (2 if gate == "agree" else 1):
+        if column.gate == gate and column.name != but and a != b and empty < (2 if gate == "agree" else 1):
             yield f"{column.word} {_brief(a)} in OLD, {_brief(b)} in NEW"
 
 

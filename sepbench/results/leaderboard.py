@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
-from sepbench.errors import SepbenchError
+from sepbench.data.lists.clusters import Clusters
+from sepbench.errors import DataError, SepbenchError
 from sepbench.metrics.catalogue import get_metric
 from sepbench.results import columns
 from sepbench.results.columns import Facts
 from sepbench.results.leaderboard_file import merge_leaderboards, read_leaderboard, typed, write_leaderboard
-from sepbench.results.statistics import Summary, reduce_together, summarise
+from sepbench.results.statistics import Designs, Summary, summarise
 from sepbench.results.values import Values
 from sepbench.run.records import CellRecord, RunRecord
 
@@ -37,7 +37,7 @@ def build_leaderboard(values: Values, run: RunRecord, cells: Cells, suite: Suite
     Rows stand for every planned (task, method, metric), in the suite's order of tasks, the run's order of methods and the suite's order of
     metrics; a method that could not run has an empty mean and ``n_scored`` 0. Methods that do not support a task have no row there.
     An example's value is the mean over its scored sources; ``mean``, ``std`` (ddof = 1), ``median`` and the 95 % interval of the mean
-    (``statistics.mean_intervals``) are over examples. ``n_failed`` counts examples that ended with an error or without a finite value;
+    (``statistics.summarise``, which knows the clusters) are over examples. ``n_failed`` counts examples that ended with an error or without a finite value;
     ``n_expected - n_scored - n_failed`` examples were not reached. The other columns say themselves where they come from (``columns.COLUMNS``).
 
     Args:
@@ -67,7 +67,7 @@ def outline(run: RunRecord, cells: Cells, suite: Suite) -> pd.DataFrame:
 
 def _build(values: Values | None, run: RunRecord, cells: Cells, suite: Suite) -> pd.DataFrame:
     tasks = [*(task for task in suite.tasks if task in run.tasks), *(task for task in run.tasks if task not in suite.tasks)]
-    found = {task: _statistics(values, run, cells, task) if values is not None else {} for task in tasks}
+    found = {task: _statistics(values, run, cells, task, Designs(clusters_of(suite, task))) if values is not None else {} for task in tasks}
     metrics = _metric_order(suite.metrics, {*run.metrics, *(metric for of_task in found.values() for _, metric in of_task)})
     rows = []
     for task in tasks:
@@ -76,6 +76,16 @@ def _build(values: Values | None, run: RunRecord, cells: Cells, suite: Suite) ->
             if cell.state != "unsupported":
                 rows += [_row(_facts(run, cell, task, method), metric, *found[task].get((method, metric), (_NO_EXAMPLES, 0))) for metric in metrics]
     return typed(pd.DataFrame(rows))
+
+
+def clusters_of(suite: Suite | None, task: str) -> Clusters | None:
+    """The clusters of a task; None where they are not known: the suite is not here, or they follow from data that are not here."""
+    if suite is None or task not in suite.tasks:
+        return None
+    try:
+        return suite.tasks[task].clusters()
+    except DataError:
+        return None
 
 
 def _metric_order(suite_metrics: Sequence[str], present: set[str]) -> list[str]:
@@ -100,6 +110,9 @@ def _row(facts: Facts, metric: str, summary: Summary, n_failed: int) -> dict[str
         "median": summary.median,
         "ci_low": summary.ci_low,
         "ci_high": summary.ci_high,
+        "interval": summary.interval if summary.n else "",
+        "cluster": summary.unit if summary.n else "",
+        "n_clusters": summary.n_clusters,
         "n_scored": summary.n,
         "n_failed": n_failed,
     }
@@ -112,32 +125,31 @@ def _n_expected(facts: Facts) -> int:
     return int(column.value(facts))
 
 
-def _statistics(values: Values, run: RunRecord, cells: Cells, task: str) -> _Found:
+def _statistics(values: Values, run: RunRecord, cells: Cells, task: str, designs: Designs) -> _Found:
     """Statistics and number of failed examples of every (method, metric) of a task that has any example."""
     seen: dict[tuple[str, str], _Seen] = {}
-
-    def columns_of_values() -> Iterator[tuple[npt.NDArray[np.float64]]]:
-        for method in run.methods_on(task):
-            n_expected = _n_expected(_facts(run, cells.get((task, method), CellRecord()), task, method))
-            for metric, of_metric in values.cell(task, method).items():
-                if of_metric.examples[0] < 0 or of_metric.examples[-1] >= n_expected:
-                    raise SepbenchError(f"the scores of task {task} do not fit the plan in run.json; run again into a new folder")
-                scored = of_metric.scored
-                seen[method, metric] = _Seen(len(scored), int((~scored).sum()), of_metric.n_sources)
-                yield (of_metric.values[scored],)
-
-    summaries = reduce_together(columns_of_values(), summarise)
+    for method in run.methods_on(task):
+        n_expected = _n_expected(_facts(run, cells.get((task, method), CellRecord()), task, method))
+        for metric, of_metric in values.cell(task, method).items():
+            if of_metric.examples[0] < 0 or of_metric.examples[-1] >= n_expected:
+                raise SepbenchError(f"the scores of task {task} do not fit the plan in run.json; run again into a new folder")
+            scored = of_metric.scored
+            summary = summarise(of_metric.values[scored], of_metric.examples[scored], designs)
+            if of_metric.spread:  # values of a set: their mean and its interval mean something, they themselves do not
+                summary = replace(summary, std=np.nan, median=np.nan, interval=f"{summary.interval}, {of_metric.spread}")
+            seen[method, metric] = _Seen(len(scored), int((~scored).sum()), of_metric.n_sources, summary)
     most = {metric: max(cell.n_sources for (_, other), cell in seen.items() if other == metric) for _, metric in seen}
     found = {}
-    for ((method, metric), cell), summary in zip(seen.items(), summaries, strict=True):
+    for (method, metric), cell in seen.items():
         incomplete = cell.n_sources < most[metric]  # every example lacks a source that another method's examples have
-        found[method, metric] = (_NO_EXAMPLES, cell.n_examples) if incomplete else (summary, cell.n_failed)
+        found[method, metric] = (_NO_EXAMPLES, cell.n_examples) if incomplete else (cell.summary, cell.n_failed)
     return found
 
 
 class _Seen(NamedTuple):
-    """What is kept of a cell's values of one metric beside their statistics."""
+    """A cell's values of one metric."""
 
     n_examples: int
     n_failed: int
     n_sources: int
+    summary: Summary

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
 from sepbench.errors import SepbenchError
+from sepbench.registry import nearest
 from sepbench.results.columns import key_names
 from sepbench.results.leaderboard_file import merge_leaderboards, read_leaderboard, write_leaderboard
+from sepbench.results.published_scores import merge_scores
 from sepbench.results.target import open_run
 
 
@@ -29,19 +32,32 @@ class Publication:
     left_out: tuple[str, ...]
 
 
-def publish_run(run: str, folder: Path, *, force: bool = False) -> Publication:
-    """Merge a run into ``folder/<suite>.csv``.
+def publish_run(run: str, folder: Path, *, force: bool = False, tasks: Sequence[str] = (), methods: Sequence[str] = ()) -> Publication:
+    """Merge a run into ``folder/<suite>.csv``, and its per-example values into ``folder/scores/<suite>.parquet``.
 
     A row goes in if every planned example was scored or failed. Unless ``force``, a row does not replace one of more examples, and a quick
     one does not replace one of the paper's budget.
 
+    Args:
+        run: its folder.
+        folder: of the leaderboards.
+        force: see above.
+        tasks, methods: only these; empty for all.
+
     Raises:
+        UnknownNameError: a task or method that the run does not have.
         SepbenchError: not a run, nothing to publish, a leaderboard of another suite version or other mixtures, or not writable.
     """
     results = open_run(Path(run), run)
     if results.suite is None or results.values is None:
         raise SepbenchError(f"{run} cannot be published: its suite in its version is not installed, or it has no run.json")
     frame = results.frame
+    for column, wanted in (("task", tasks), ("method", methods)):
+        known = list(dict.fromkeys(frame[column]))
+        for name in wanted:
+            if name not in known:
+                raise nearest(name, known, f"{column} of {run}")
+        frame = frame[frame[column].isin(wanted)] if wanted else frame
     path = folder / f"{results.suite.name}.csv"
     finished = frame["n_scored"] + frame["n_failed"] == frame["n_expected"]
     left_out = [f"{task}, {method}: not finished" for task, method in _cells(frame[~finished])]
@@ -53,6 +69,7 @@ def publish_run(run: str, folder: Path, *, force: bool = False) -> Publication:
     if not len(frame):
         raise SepbenchError(f"nothing of {run} can be published: {'; '.join(left_out) or 'it has no rows'}")
     merged = merge_leaderboards(old, frame)
+    merge_scores(path, results.values, _cells(frame))
     write_leaderboard(merged, path)
     added = len(merged) - len(old)
     return Publication(path, len(frame) - added, added, tuple(left_out))

@@ -36,7 +36,7 @@ def score_table(suite: str, shard: Shard, scores: ShardScores) -> pa.Table:
         "method": _texts(constant, [shard.method]),
         "example": pa.array(scores.example),
         "source": pa.array(scores.source),
-        "metric": _texts(scores.metric, scores.metrics),
+        "metric": _texts(scores.metric, [*scores.metrics, *scores.parts]),
         "value": pa.array(scores.value),
         "seconds": pa.array(scores.seconds),
         "error": _texts(scores.error, scores.errors),

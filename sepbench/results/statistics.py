@@ -1,28 +1,29 @@
-"""Reduction of per-example values: mean, spread and percentile-bootstrap intervals (Efron & Tibshirani 1993, ch. 13), alone and paired."""
+"""Reduction of per-example values: mean, spread and cluster-robust intervals of one method, and of the difference of two on the same examples."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
-from statistics import NormalDist
-from typing import TypeVar
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
 
-LEVEL = 0.95
-RESAMPLES = 2_000
-# The resamples are part of the protocol: this key fixes them for every run, so equal scores always give equal intervals.
-PHILOX_KEY = 20_200_219
-BOOTSTRAP_MAX = 100_000
-"""Above so many examples intervals are normal ones, see ``mean_intervals``."""
-# Resamples are drawn in pieces that fit the processor's cache and multiplied in blocks of bounded memory (16 MB): few large products, because many
-# small ones wait for each other where BLAS shares the processor with other work.
-_CELLS_PER_DRAW = 2**18
-_CELLS_PER_BLOCK = 2**21
+from sepbench.data.lists.clusters import INDEPENDENT, Clusters
+from sepbench.results.intervals import Design
+
+MIN_CLUSTERS = 10
+"""Below so many clusters nothing is ranked and no verdict given: ``benchmarks/results/coverage.csv`` shows intervals of skewed values that hold the mean
+in less than 93 % of worlds there."""
+
+CLUSTER_T = "cluster t"
+T_OF_MIXTURES = "t"
+UNKNOWN = "t, clusters unknown"
+"""How an interval was made: see ``intervals``; by the same formula over independent mixtures; or over mixtures for want of their keys."""
 
 Floats = npt.NDArray[np.float64]
-T = TypeVar("T")
+Integers = npt.NDArray[np.int64]
+_DESIGNS_KEPT = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,9 @@ class Summary:
         n: number of examples.
         mean, median: NaN if n = 0.
         std: sample standard deviation (``ddof=1``) over examples; NaN if n < 2.
-        ci_low, ci_high: 95 % interval of the mean; NaN if n < 2, for one example says nothing about the spread.
+        ci_low, ci_high: 95 % interval of the mean; NaN if fewer than two clusters say nothing about the spread.
+        interval: how it was made.
+        unit, n_clusters: what a cluster is, and how many there are in the slot that has fewest.
     """
 
     n: int
@@ -42,6 +45,9 @@ class Summary:
     median: float
     ci_low: float
     ci_high: float
+    interval: str = T_OF_MIXTURES
+    unit: str = INDEPENDENT
+    n_clusters: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,154 +57,138 @@ class PairedDifference:
     Attributes:
         n: number of pairs.
         mean: NaN if n = 0.
-        ci_low, ci_high: 95 % paired-bootstrap interval; NaN if n < 2.
+        ci_low, ci_high: 95 % interval; NaN where fewer than two clusters say nothing about the spread.
+        p_lower, p_higher: one-sided p-values of a mean below and above zero (t test with the interval's variance and degrees of freedom); 1 if unknown.
         share_a_higher, share_b_higher: shares of pairs in [0, 1]; ties belong to neither; NaN if n = 0.
+        interval, unit, n_clusters: see ``Summary``.
     """
 
     n: int
     mean: float
     ci_low: float
     ci_high: float
+    p_lower: float
+    p_higher: float
     share_a_higher: float
     share_b_higher: float
+    interval: str = T_OF_MIXTURES
+    unit: str = INDEPENDENT
+    n_clusters: int = 0
+
+    @property
+    def decidable(self) -> bool:
+        """Whether there are clusters enough for a verdict."""
+        return self.n_clusters >= MIN_CLUSTERS
 
 
-def _finite_columns(values: Floats) -> Floats:
+class Designs:
+    """The designs of a task's examples; those of the last few sets of examples are kept, for most columns of a task have the same.
+
+    Args:
+        clusters: of all mixtures of the task; None where they are not known: mixtures then stand for themselves.
+    """
+
+    def __init__(self, clusters: Clusters | None) -> None:
+        self._clusters = clusters
+        self.interval = UNKNOWN if clusters is None else T_OF_MIXTURES if clusters.unit == INDEPENDENT else CLUSTER_T
+        self._design = lru_cache(_DESIGNS_KEPT)(self._made)
+
+    def of(self, examples: Integers) -> Design:
+        """The design of some examples ``(n,)``, by their ids.
+
+        Raises:
+            IndexError: an id that the task's list does not have.
+        """
+        return self._design(examples.tobytes())
+
+    def _made(self, examples: bytes) -> Design:
+        ids = np.frombuffer(examples, np.int64)
+        return Design(Clusters(INDEPENDENT, ids[:, None]) if self._clusters is None else self._clusters.of(ids))
+
+
+FindClusters = Callable[[str], Clusters | None]
+"""The clusters of a task; None where they are not known."""
+
+
+class TaskDesigns:
+    """The designs of every task of a run or leaderboard."""
+
+    def __init__(self, clusters: FindClusters) -> None:
+        self.task = lru_cache(_DESIGNS_KEPT)(lambda task: Designs(clusters(task)))
+
+
+def _finite(values: Floats) -> Floats:
     values = np.asarray(values, dtype=np.float64)
-    if values.ndim != 2:
-        raise ValueError(f"values must be (n, m), got shape {values.shape}")
+    if values.ndim != 1:
+        raise ValueError(f"values must be (n,), got shape {values.shape}")
     if not np.isfinite(values).all():
         raise ValueError("values must be finite; leave failed examples out first")
     return values
 
 
-def bootstrap_means(values: Floats, resamples: int = RESAMPLES, key: int = PHILOX_KEY) -> Floats:
-    """Means of resamples drawn with replacement.
-
-    Args:
-        values: ``(n, m)`` finite values, m columns over the same n examples. All columns share the resamples.
-        resamples: number of resamples R.
-        key: key of the counter-based generator (Philox 4x64); equal keys give equal resamples.
-
-    Returns:
-        ``(R, m)`` float64.
+def summarise(values: Floats, examples: Integers, designs: Designs) -> Summary:
+    """Statistics of the values ``(n,)`` of some examples ``(n,)``.
 
     Raises:
-        ValueError: not two-dimensional, no examples, or a value that is not finite.
+        ValueError: not one-dimensional, a value that is not finite, or as many examples as values are not there.
     """
-    values = _finite_columns(values)
-    n, m = values.shape
-    if n == 0:
-        raise ValueError("there is nothing to resample: n = 0")
-    generator = np.random.Generator(np.random.Philox(key))
-    centre = values.mean(axis=0)
-    # Centred values keep the sums accurate where the mean is large against the spread.
-    centred = values - centre
-    means = np.empty((resamples, m))
-    piece = max(1, _CELLS_PER_DRAW // n)
-    offsets = (np.arange(piece) * n)[:, None]
-    # How often each example was drawn: one matrix product then serves all columns.
-    counts = np.empty((min(resamples, max(1, _CELLS_PER_BLOCK // n)), n))
-    for start in range(0, resamples, len(counts)):
-        block = counts[: resamples - start]
-        for first in range(0, len(block), piece):
-            rows = block[first : first + piece]
-            drawn = generator.integers(0, n, size=rows.shape) + offsets[: len(rows)]
-            rows[:] = np.bincount(drawn.ravel(), minlength=rows.size).reshape(rows.shape)
-        means[start : start + len(block)] = block @ centred
-    uncentred: Floats = means / n + centre
-    return uncentred
+    values = _finite(values)
+    if values.shape != examples.shape:
+        raise ValueError(f"values and examples must be alike, got {values.shape} and {examples.shape}")
+    n = len(values)
+    if not n:
+        return Summary(0, np.nan, np.nan, np.nan, np.nan, np.nan, designs.interval)
+    design = designs.of(examples)
+    low, high = design.intervals(values[:, None])[:, 0]
+    std = float(values.std(ddof=1)) if n > 1 else np.nan
+    mean, median = float(values.mean()), float(np.median(values))
+    return Summary(n, mean, std, median, float(low), float(high), designs.interval, design.unit, design.n_clusters)
 
 
-def mean_intervals(values: Floats, level: float = LEVEL, resamples: int = RESAMPLES, key: int = PHILOX_KEY) -> Floats:
-    """Percentile-bootstrap intervals of the means of the columns of ``values`` ``(n, m)``; normal ones above ``BOOTSTRAP_MAX`` examples.
-
-    There the interval is ``mean +- z s / sqrt(n)``, ``z`` = 1.959964 for 95 % and ``s`` with ddof = 1. Resampling takes too long there and says
-    no more. Measured at n = 100,000 on normal, exponential, log-normal (skewness 5) and Student t (3 degrees) values with 30 keys each: an end
-    of the percentile interval moves from key to key by 2.4 to 3.6 % of the interval's half-width (standard deviation), for 2,000 resamples
-    know a quantile no better; the mean over the keys lies within 1.0 % of the half-width of the normal end.
-
-    Returns:
-        ``(2, m)``: lower and upper ends; NaN if n < 2. For few examples (n < 20) percentile intervals are somewhat too narrow.
-
-    Raises:
-        ValueError: see ``bootstrap_means``; or a level outside (0, 1).
-    """
-    values = _finite_columns(values)
-    if not 0 < level < 1:
-        raise ValueError(f"level must lie in (0, 1), got {level}")
-    if len(values) < 2:
-        return np.full((2, values.shape[1]), np.nan)
-    tail = (1 - level) / 2
-    if len(values) > BOOTSTRAP_MAX:
-        mean = values.mean(axis=0)
-        half = NormalDist().inv_cdf(1 - tail) * values.std(axis=0, ddof=1) / np.sqrt(len(values))
-        return np.stack([mean - half, mean + half])
-    ends: Floats = np.quantile(bootstrap_means(values, resamples, key), [tail, 1 - tail], axis=0)
-    return ends
-
-
-def summarise(values: Floats) -> list[Summary]:
-    """Statistics of every column of ``values`` ``(n, m)``; the columns share one set of resamples, which makes many columns cheap.
-
-    Raises:
-        ValueError: not two-dimensional or a value that is not finite.
-    """
-    values = _finite_columns(values)
-    n, m = values.shape
-    if n == 0:
-        return [Summary(0, np.nan, np.nan, np.nan, np.nan, np.nan)] * m
-    low, high = mean_intervals(values)
-    mean, median = values.mean(axis=0), np.median(values, axis=0)
-    std = values.std(axis=0, ddof=1) if n > 1 else np.full(m, np.nan)
-    return [Summary(n, *(float(column[i]) for column in (mean, std, median, low, high))) for i in range(m)]
-
-
-def paired_differences(a: Floats, b: Floats) -> list[PairedDifference]:
+def paired_difference(a: Floats, b: Floats, examples: Integers, designs: Designs) -> PairedDifference:
     """Compare two methods, or two runs, on the same examples.
 
     Args:
-        a, b: ``(n, m)`` finite values: m comparisons over the same n examples in the same order. They share one set of resamples.
-
-    Returns:
-        One difference a - b per column.
+        a, b: ``(n,)`` finite values of the ``examples`` ``(n,)``.
 
     Raises:
-        ValueError: shapes differ, are not ``(n, m)``, or a value is not finite.
+        ValueError: shapes differ, are not ``(n,)``, or a value is not finite.
     """
-    a, b = _finite_columns(a), _finite_columns(b)
-    if a.shape != b.shape:
-        raise ValueError(f"a and b must be (n, m) alike, got {a.shape} and {b.shape}")
-    n, m = a.shape
-    if n == 0:
-        return [PairedDifference(0, np.nan, np.nan, np.nan, np.nan, np.nan)] * m
-    differences = a - b
-    low, high = mean_intervals(differences)
-    mean, above, below = differences.mean(axis=0), (differences > 0).mean(axis=0), (differences < 0).mean(axis=0)
-    return [PairedDifference(n, *(float(column[i]) for column in (mean, low, high, above, below))) for i in range(m)]
+    a, b = _finite(a), _finite(b)
+    if not a.shape == b.shape == examples.shape:
+        raise ValueError(f"a, b and examples must be (n,) alike, got {a.shape}, {b.shape} and {examples.shape}")
+    n = len(a)
+    if not n:
+        return PairedDifference(0, np.nan, np.nan, np.nan, 1.0, 1.0, np.nan, np.nan, designs.interval)
+    differences, design = a - b, designs.of(examples)
+    low, high = design.intervals(differences[:, None])[:, 0]
+    mean = float(differences.mean())
+    p_lower, p_higher = _p_values(mean, float(design.standard_errors(differences[:, None])[0]), design)
+    shares = (float((differences > 0).mean()), float((differences < 0).mean()))
+    return PairedDifference(n, mean, float(low), float(high), p_lower, p_higher, *shares, designs.interval, design.unit, design.n_clusters)
 
 
-def reduce_together(columns: Iterable[tuple[Floats, ...]], reduce: Callable[..., list[T]]) -> list[T]:
-    """Reduce many columns, those of equal length together: the resamples depend on the length alone, and their drawing is the expensive part.
+def _p_values(mean: float, standard_error: float, design: Design) -> tuple[float, float]:
+    """One-sided: of a true mean below zero, and of one above."""
+    if not np.isfinite(standard_error):
+        return 1.0, 1.0
+    if standard_error == 0:  # every pair differs by the same
+        return (1.0, 1.0) if mean == 0 else (0.0, 1.0) if mean < 0 else (1.0, 0.0)
+    statistic = np.array([mean, -mean]) / standard_error
+    lower, higher = design.tail(statistic)
+    return float(lower), float(higher)
 
-    Columns too long to be resampled are reduced one by one as they come, so that no more than one of them is held.
 
-    Args:
-        columns: of each what ``reduce`` takes: finite values ``(n,)`` for ``summarise``, two of them for ``paired_differences``.
-        reduce: takes ``(n, m)`` arrays and returns m results.
+def holm(p_values: Floats) -> Floats:
+    """Adjusted p-values ``(m,)`` of Holm (1979): rejecting those below a level makes any false rejection at most that likely, however they depend.
 
-    Returns:
-        One result per column, in their order.
+    Raises:
+        ValueError: a p-value outside [0, 1].
     """
-    found: dict[int, T] = {}
-    alike: dict[int, list[tuple[int, tuple[Floats, ...]]]] = {}
-    for number, sides in enumerate(columns):
-        n = len(sides[0])
-        if n > BOOTSTRAP_MAX:
-            (found[number],) = reduce(*(side[:, None] for side in sides))
-        else:
-            alike.setdefault(n, []).append((number, sides))
-    for bundle in alike.values():
-        stacked = (np.stack(side, axis=1) for side in zip(*(sides for _, sides in bundle), strict=True))
-        found |= dict(zip((number for number, _ in bundle), reduce(*stacked), strict=True))
-    return [found[number] for number in range(len(found))]
+    p = np.asarray(p_values, dtype=np.float64)
+    if p.size and not ((p >= 0) & (p <= 1)).all():
+        raise ValueError("p-values must lie in [0, 1]")
+    order = np.argsort(p, kind="stable")
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)), 1.0)
+    return adjusted

@@ -11,11 +11,15 @@ import pandas as pd
 from sepbench.errors import SepbenchError
 from sepbench.registry import nearest, suite_names
 from sepbench.resources import resource_root
-from sepbench.results.leaderboard import build_leaderboard, outline
+from sepbench.results.leaderboard import build_leaderboard, clusters_of, outline
 from sepbench.results.leaderboard_file import read_leaderboard
+from sepbench.results.published_scores import read_scores
+from sepbench.results.ranking import Evidence
+from sepbench.results.repeats import with_repetitions
+from sepbench.results.statistics import TaskDesigns
 from sepbench.results.store import RunStore
 from sepbench.results.values import Values
-from sepbench.run.records import CellRecord
+from sepbench.run.records import CellRecord, SuiteRecord
 from sepbench.suites.loader import load_suite
 from sepbench.suites.model import Suite
 
@@ -28,7 +32,7 @@ class Results:
         label: what the user called them.
         frame: leaderboard rows, see ``columns.COLUMNS``.
         suite: the suite, where this installation has the version that the results are of.
-        values: per-example values, read when asked for, where the results are a run with scores, else None.
+        values: per-example values, read when asked for, where the results are a run, or a leaderboard with scores beside it; else None.
         cells: ``(task, method)`` -> state of that part of the run; empty for a CSV.
         bounds: method -> ``lower``, ``upper`` or empty; None where only the registry could say (a CSV).
     """
@@ -39,6 +43,16 @@ class Results:
     values: Values | None = None
     cells: Mapping[tuple[str, str], CellRecord] = field(default_factory=dict)
     bounds: Mapping[str, str] | None = None
+
+    @property
+    def designs(self) -> TaskDesigns:
+        """Which examples of each task share clusters."""
+        return TaskDesigns(lambda task: clusters_of(self.suite, task))
+
+    @property
+    def evidence(self) -> Evidence | None:
+        """What tells which methods the best one beats; None without per-example values."""
+        return None if self.values is None else Evidence(self.values, self.designs)
 
     @property
     def ranking_metric(self) -> str:
@@ -83,7 +97,7 @@ def open_csv(path: Path, label: str) -> Results:
         SepbenchError: not readable as one.
     """
     frame = read_leaderboard(path)
-    return Results(label, frame, _same_suite(frame))
+    return Results(label, frame, _same_suite(frame), read_scores(path))
 
 
 def open_run(path: Path, label: str, *, statistics: bool = True) -> Results:
@@ -103,14 +117,23 @@ def open_run(path: Path, label: str, *, statistics: bool = True) -> Results:
     run, cells, values = store.read_run(), store.read_cells(), Values.of_run(store)
     bounds = {name: entry.bound for name, entry in run.methods.items()}
     name, version = run.suite.name, run.suite.version
-    suite = load_suite(name) if name in suite_names() else None
+    suite = _installed(run.suite)
     if suite is not None and suite.version == version:
         frame = build_leaderboard(values, run, cells, suite) if statistics else outline(run, cells, suite)
+        if statistics:
+            frame = with_repetitions(frame, store, TaskDesigns(lambda task: clusters_of(suite, task)))
         return Results(label, frame, suite, values, cells, bounds)
     if (path / "leaderboard.csv").is_file():  # written when the suite was at that version
         return Results(label, read_leaderboard(path / "leaderboard.csv"), None, values, cells, bounds)
     installed = f"version {suite.version} is" if suite is not None else "it is not"
     raise SepbenchError(f"{label} is a run of suite {name} version {version}, {installed} installed, and it has no leaderboard.csv; run it again")
+
+
+def _installed(record: SuiteRecord) -> Suite | None:
+    """The suite that a run was made of: the registered one of its name, or the file that it was asked for by."""
+    if record.path and Path(record.path).is_file():
+        return load_suite(record.path)
+    return load_suite(record.name) if record.name in suite_names() else None
 
 
 def _same_suite(frame: pd.DataFrame) -> Suite | None:

@@ -1,4 +1,8 @@
-"""One value per example: the scores of a cell (a task under a method) reduced over their sources, read when they are asked for."""
+"""One value per example: the scores of a cell (a task under a method) reduced over their sources, read when they are asked for.
+
+A pooled metric has no value of an example. Here it has one nevertheless, whose mean over the examples is the metric's value and whose deviations are
+the examples' influence on it (``kinds.PooledMetric.pool``), so that whatever reduces, compares or checks means does the right thing with it.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sepbench.errors import SepbenchError
+from sepbench.results.pooled import Parts, joined, parts_of, pooled_metric, split_rows
 from sepbench.results.score_files import Rows, read_rows
 
 if TYPE_CHECKING:
@@ -31,13 +36,15 @@ class MetricValues:
     Attributes:
         examples: ``(n,)`` ids in ascending order, each once: the examples that were scored or failed.
         values: ``(n,)`` the mean over the example's scored sources; NaN where the example failed, where any of its sources has no finite value,
-            or where it has fewer sources than others.
+            or where it has fewer sources than others. Of a pooled metric, see the top of this file.
         n_sources: sources of a complete example.
+        parts: what a pooled metric's values are made of; None for other metrics.
     """
 
     examples: Integers
     values: Floats
     n_sources: int = 1
+    parts: Parts | None = None
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -46,6 +53,17 @@ class MetricValues:
     def scored(self) -> npt.NDArray[np.bool_]:
         """``(n,)`` where there is a value."""
         return np.isfinite(self.values)
+
+    @property
+    def spread(self) -> str:
+        """How a pooled metric's values were made; empty for other metrics."""
+        return pooled_metric(self.parts.metric).spread if self.parts is not None else ""
+
+    def among(self, rows: Integers, chosen: npt.NDArray[np.bool_]) -> Floats:
+        """The values at ``rows[chosen]`` as if there were no other examples than ``rows``, of which those not chosen failed: a pooled metric pools anew."""
+        if self.parts is None or (len(rows) == len(self) and np.array_equal(chosen, self.scored)):
+            return self.values[rows[chosen]]
+        return self.parts.of(rows).pooled(chosen)[chosen]
 
 
 CellValues = Mapping[str, MetricValues]
@@ -108,17 +126,29 @@ def reduce_cell(parts: Callable[[], Iterable[Rows]], where: str) -> CellValues:
         SepbenchError: an example's source is scored twice.
     """
     found: dict[str, list[_Sums]] = {}
+    pooled: dict[str, list[Parts]] = {}
     for part in parts():
-        for metric, sums in _reduced(part, where):
+        plain, of_pooled = split_rows(part)
+        for metric, sums in _reduced(part, plain, where):
             found.setdefault(metric, []).append(sums)
+        for metric, codes in of_pooled.items():
+            of_part = parts_of(part, metric, codes, where)
+            if of_part is not None:
+                pooled.setdefault(metric, []).append(of_part)
     cell: dict[str, MetricValues] = {}
     shared = NO_VALUES.examples
     for metric in list(found):
-        joined = _joined(found.pop(metric)) or _sums(*_rows_of(metric, parts()), f"{where} hold {metric}")
-        wanted = int(joined.counts.max())
-        examples = shared if np.array_equal(shared, joined.examples) else joined.examples  # metrics have their examples in common
-        cell[metric] = MetricValues(examples, np.where(joined.bad | (joined.counts != wanted), np.nan, joined.totals / joined.counts), wanted)
+        if metric in pooled:  # files in which every example failed have no parts
+            pooled[metric] += [Parts(metric, sums.examples, {}) for sums in found.pop(metric)]
+            continue
+        sums = _joined(found.pop(metric)) or _sums(*_rows_of(metric, parts()), f"{where} hold {metric}")
+        wanted = int(sums.counts.max())
+        examples = shared if np.array_equal(shared, sums.examples) else sums.examples  # metrics have their examples in common
+        cell[metric] = MetricValues(examples, np.where(sums.bad | (sums.counts != wanted), np.nan, sums.totals / sums.counts), wanted)
         shared = examples
+    for metric, files in pooled.items():
+        whole = joined(files, where)
+        cell[metric] = MetricValues(whole.examples, whole.pooled(whole.scored), whole.n_sources, whole)
     return cell
 
 
@@ -144,10 +174,10 @@ def _rows_of(metric: str, parts: Iterable[Rows]) -> tuple[Integers, Integers, Fl
     return tuple(np.concatenate(column) for column in zip(*picked, strict=True))  # type: ignore[return-value]
 
 
-def _reduced(rows: Rows, where: str) -> Iterator[tuple[str, _Sums]]:
-    """The sums of every metric that has rows."""
-    for code, metric in enumerate(rows.metrics):
-        chosen = rows.metric == code
+def _reduced(rows: Rows, codes: Sequence[int], where: str) -> Iterator[tuple[str, _Sums]]:
+    """The sums of every one of these metrics that has rows."""
+    for code in codes:
+        metric, chosen = rows.metrics[code], rows.metric == code
         if chosen.any():
             yield metric, _sums(rows.example[chosen], rows.source[chosen], rows.value[chosen], rows.failed[chosen], f"{where} hold {metric}")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 
@@ -136,6 +136,23 @@ def make_plan(request: RunRequest, suite: Suite) -> Plan:
     entries = {name: _entry(name, separator, request.settings.get(name, {})) for name, separator in separators.items()}
     cells = tuple(_cell(task, name, separators[name], request) for task in tasks.values() for name in names)
     return Plan(request, suite, checked_metrics(suite.metrics, [task.spec for task in tasks.values()]), entries, tasks, cells)
+
+
+def repeated_plans(plan: Plan, suite: Suite, seeds: int, fits: int) -> Iterator[tuple[Literal["seeds", "fits"], Plan]]:
+    """What ``--seeds`` and ``--fits`` add to a plan: the random methods with the seeds after its own, and those of them that learn with other fits.
+
+    A repetition of ``seeds`` keeps the plan's fit, one of ``fits`` its seed of separation.
+    """
+    request, own = plan.request, plan.request.seed
+    fit_seed = own if request.fit_seed is None else request.fit_seed
+    random = tuple(name for name, entry in plan.methods.items() if not entry.info.deterministic)
+    learning = tuple(name for name in random if plan.methods[name].info.supervision not in ("blind", "bound"))
+    kinds: tuple[tuple[Literal["seeds", "fits"], tuple[str, ...], int], ...] = (("seeds", random, seeds), ("fits", learning, fits))
+    for kind, names, count in kinds:
+        settings = {name: values for name, values in request.settings.items() if name in names}
+        for other in range(own + 1, own + count) if names else ():
+            seed, fit = (other, fit_seed) if kind == "seeds" else (own, other)
+            yield kind, make_plan(replace(request, methods=names, settings=settings, seed=seed, fit_seed=fit), suite)
 
 
 def check_runnable(plan: Plan) -> None:

@@ -63,6 +63,7 @@ def run_record(plan: Plan, command: str, backend: str = "local", workers: int = 
         grid={name: list(plan.methods) for name in plan.tasks},
         metrics=list(plan.metrics),
         seed=request.seed,
+        fit_seed=request.fit_seed,
         budget=request.budget,
         device=plan.device,
         limit=request.limit,
@@ -113,7 +114,7 @@ def identity(record: RunRecord) -> dict[str, Any]:
     for name, method in record.methods.items():
         for key in ("version", "settings", "files", "source", "source_sha256", "weights_sha256"):
             flat[f"{key} of method {name}"] = getattr(method, key)
-    flat |= {key: getattr(record, key) for key in ("seed", "budget", "device", "shard_size", "timing_group", "sepbench_version")}
+    flat |= {key: getattr(record, key) for key in ("seed", "fit_seed", "budget", "device", "shard_size", "timing_group", "sepbench_version")}
     flat["torch version"] = record.environment.packages.get("torch", "")
     return flat
 

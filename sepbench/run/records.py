@@ -38,6 +38,7 @@ class CellRecord(_Record):
         peak_mb: peak memory in 10**6 bytes.
         samples: draws behind one estimate, or the number of draws that the suite scores.
         weights_sha256: digest of trained weights, "" if there are none.
+        prior: what the method's prior is, "" if it has none: kind, parameters, digest.
         workers: the most processes that separated side by side; what timings are comparable with depends on it.
         timing_group: the workers' own, where it is not the run's.
         command, git_sha: of the last session that separated for this cell.
@@ -61,6 +62,7 @@ class CellRecord(_Record):
     peak_mb: float | None = None
     samples: int = 1
     weights_sha256: str = ""
+    prior: str = ""
     workers: int = 1
     timing_group: str = ""
     command: str = ""
@@ -147,6 +149,7 @@ class RunRecord(_Record):
         command, created: of the first session; all sessions stand in ``sessions``.
         grid: task -> methods that were asked for on it; empty for every method on every task.
         fits: task -> method -> how its fit went; written when a session ends.
+        seed, fit_seed: keys of all noise and of the noise of fits, None for the same.
         limit: the largest that was asked for; None for every mixture.
         shard_size: None where shards are cut by measured cost.
     """
@@ -161,6 +164,7 @@ class RunRecord(_Record):
     grid: dict[str, list[str]] = Field(default_factory=dict)
     metrics: list[str]
     seed: int
+    fit_seed: int | None = None
     budget: str
     device: str
     limit: int | None

@@ -27,6 +27,7 @@ class RunRequest:
         limit: only the first so many mixtures of each task.
         device: ``cpu``, ``cuda``, ``cuda:N``, or ``auto`` for the GPU where there is one.
         seed: key of all noise, >= 0.
+        fit_seed: key of the noise of fits, where it is another; None: ``seed``.
         budget: ``paper`` or ``quick``, handed to the methods.
         settings: constructor settings per method.
         shard_size: mixtures per shard, which the batches start anew with; None cuts whole batches by their measured cost.
@@ -42,6 +43,7 @@ class RunRequest:
     limit: int | None = None
     device: str = "auto"
     seed: int = 0
+    fit_seed: int | None = None
     budget: Budget = "paper"
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     shard_size: int | None = None

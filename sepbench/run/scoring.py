@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 
 from sepbench.metrics.draws import score_draws
+from sepbench.metrics.kinds import PART
 from sepbench.metrics.scoring import score_batch
 from sepbench.run.plan import Shard
 from sepbench.run.separate import one_line
@@ -24,7 +25,8 @@ WHOLE_MIXTURE = -1
 
 
 def score_shard(shard: Shard, data: ShardEstimates, mixture_set: MixtureSet, task: Task, metrics: Sequence[str]) -> ShardScores:
-    """Scores of one shard: one row per example, scored source and metric; one row per metric, with the error, for examples that failed.
+    """Scores of one shard: one row per example, scored source and metric (and part, of a pooled one); one row per metric, with the error, for
+    examples that failed.
 
     Where the task has ``posterior_draws`` the shard holds draws instead of estimates, and they are scored against the exact posterior.
 
@@ -34,6 +36,7 @@ def score_shard(shard: Shard, data: ShardEstimates, mixture_set: MixtureSet, tas
     errors = dict(data.errors)
     good = torch.tensor([example for example in range(shard.start, shard.stop) if example not in errors], dtype=torch.int64)
     columns = _no_rows()
+    parts: tuple[str, ...] = ()
     if len(good):
         mixtures, rows = mixture_set.mixtures(good), data.estimates[good - shard.start]
         references = None if task.spec.posterior_draws else mixture_set.sources(good)
@@ -45,19 +48,20 @@ def score_shard(shard: Shard, data: ShardEstimates, mixture_set: MixtureSet, tas
         except Exception as error:
             errors |= dict.fromkeys(good.tolist(), f"scoring failed: {one_line(error)}")
         else:
+            parts = _parts(table.metric, metrics)
             columns = (
                 np.asarray(table.example, dtype=np.int64),
                 np.asarray(table.source, dtype=np.int64),
-                _codes(table.metric, metrics),
+                _codes(table.metric, (*metrics, *parts)),
                 np.asarray(table.value, dtype=np.float64),
             )
-    return _assemble(shard, columns, data.seconds.numpy(), errors, metrics, fit_failed=False)
+    return _assemble(shard, columns, data.seconds.numpy(), errors, metrics, parts, fit_failed=False)
 
 
 def failed_scores(shard: Shard, error: str, metrics: Sequence[str], *, fit_failed: bool = True) -> ShardScores:
     """Rows of a shard that failed as a whole: one per example and metric. ``fit_failed``: because its method could not be fitted."""
     seconds = np.full(len(shard), np.nan)
-    return _assemble(shard, _no_rows(), seconds, dict.fromkeys(range(shard.start, shard.stop), error), metrics, fit_failed=fit_failed)
+    return _assemble(shard, _no_rows(), seconds, dict.fromkeys(range(shard.start, shard.stop), error), metrics, (), fit_failed=fit_failed)
 
 
 _Columns = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int32], npt.NDArray[np.float64]]
@@ -65,6 +69,12 @@ _Columns = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.in
 
 def _no_rows() -> _Columns:
     return np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.int32), np.empty(0, np.float64)
+
+
+def _parts(names: object, metrics: Sequence[str]) -> tuple[str, ...]:
+    """Names of rows that hold parts of pooled metrics."""
+    found = dict.fromkeys(np.unique(np.asarray(names)).tolist())
+    return tuple(name for name in found if name.partition(PART)[0] in metrics and PART in name)
 
 
 def _codes(names: object, metrics: Sequence[str]) -> npt.NDArray[np.int32]:
@@ -79,7 +89,14 @@ def _codes(names: object, metrics: Sequence[str]) -> npt.NDArray[np.int32]:
 
 
 def _assemble(
-    shard: Shard, scored: _Columns, seconds: npt.NDArray[np.float64], errors: Mapping[int, str], metrics: Sequence[str], *, fit_failed: bool
+    shard: Shard,
+    scored: _Columns,
+    seconds: npt.NDArray[np.float64],
+    errors: Mapping[int, str],
+    metrics: Sequence[str],
+    parts: Sequence[str],
+    *,
+    fit_failed: bool,
 ) -> ShardScores:
     """Scored rows first, then one row per failed example and metric."""
     texts = ["", *dict.fromkeys(errors.values())]
@@ -100,4 +117,5 @@ def _assemble(
         n_separated=int(separated.sum()),
         n_failed=len(errors),
         separate_seconds=float(seconds[separated].sum()),
+        parts=parts,
     )

@@ -130,13 +130,15 @@ def open_session(cell: Cell, plan: Plan, mixture_set: MixtureSet, tell: Callable
     )
     make = partial(create_separator, cell.method, cell.settings, cell.task.spec.domain)
     separator = make()
+    fit_seed = request.seed if request.fit_seed is None else request.fit_seed
+    fit_ctx = replace(ctx, seed=fit_seed, noise=NoiseSource(fit_seed))
     teller.enter("fit")
     view = cell.task.view(cell.info.supervision)
     if isinstance(separator, Fitted):
         kept = KeptFit(cell.method, fit_key(cell, plan, view.digest))
-        separator, fit, cached = keep_fit(make, view, ctx, kept, teller, session if request.refit else None)
+        separator, fit, cached = keep_fit(make, view, fit_ctx, kept, teller, session if request.refit else None)
     else:
-        fit, cached = _fit(separator, view, ctx), False
+        fit, cached = _fit(separator, view, fit_ctx), False
     return Session(cell, separator, mixture_set, ctx, teller, references, fit, cached)
 
 
@@ -160,7 +162,7 @@ def fit_key(cell: Cell, plan: Plan, training: str) -> dict[str, Any]:
         "files": {key: sorted(paths.values()) for key, paths in entry.files.items()},
         "weights": entry.weights_sha256,
         "supervision": cell.supervision,
-        "seed": plan.request.seed,
+        "seed": plan.request.seed if plan.request.fit_seed is None else plan.request.fit_seed,
         "budget": plan.request.budget,
         "arithmetic": arithmetic(plan.device),
         "sepbench": sepbench.__version__,

@@ -35,7 +35,7 @@ class ShardScores:
 
     Attributes:
         example, source: int64; source -1 for metrics of a whole mixture and for failed examples.
-        metric: index into ``metrics``, int32.
+        metric: index into ``metrics`` and, behind these, ``parts``; int32.
         value: float64, NaN where the example failed.
         seconds: float64 seconds of separation of the row's example.
         error: index into ``errors``, int32; 0 is "no error".
@@ -43,6 +43,7 @@ class ShardScores:
         fit_failed: the rows stand for a method that could not be fitted; another attempt replaces them.
         n_separated, n_failed: examples with and without an estimate and its scores.
         separate_seconds: sum over the separated examples.
+        parts: texts of rows that hold parts of pooled metrics, ``metric/part``.
     """
 
     example: npt.NDArray[np.int64]
@@ -57,6 +58,7 @@ class ShardScores:
     n_separated: int
     n_failed: int
     separate_seconds: float
+    parts: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,6 +43,7 @@ class FitReport:
         kept: another worker can read it instead of making it.
         samples: draws behind one estimate, or the number of draws that the suite scores.
         weights_sha256: digest of trained weights, "" if there are none.
+        prior: what the prior is, "" if there is none.
     """
 
     facts: FitFacts
@@ -50,6 +51,7 @@ class FitReport:
     kept: bool
     samples: int
     weights_sha256: str
+    prior: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +188,8 @@ def _fit_report(session: Session) -> FitReport:
     separator, spec = session.separator, session.cell.task.spec
     samples = getattr(separator, "posterior_samples", 1)
     drawn = spec.posterior_draws or (samples if isinstance(samples, int) else 1)
-    return FitReport(session.fit, session.cached, isinstance(separator, Fitted), drawn, str(getattr(separator, "weights_sha256", "")))
+    weights, prior = (str(getattr(separator, name, "")) for name in ("weights_sha256", "prior_label"))
+    return FitReport(session.fit, session.cached, isinstance(separator, Fitted), drawn, weights, prior)
 
 
 def host() -> str:

@@ -9,9 +9,11 @@ from pathlib import Path
 import torch
 
 from sepbench.data.datasets import analytic_prior
+from sepbench.data.lists.clusters import INDEPENDENT, Clusters, independent, of_names, of_signals, read_clusters
 from sepbench.data.lists.pairs import PairList, read_pairs
 from sepbench.data.lists.rules import PairRule, derive
 from sepbench.data.mixtures import MixtureSet, Transform
+from sepbench.data.signals import KnowsGroups
 from sepbench.data.views import Pool, TrainingMaterial, content_hashes, without_duplicates
 from sepbench.errors import SuiteError, UnsupportedTaskError
 from sepbench.gmm import GaussianMixture
@@ -26,11 +28,15 @@ UsableRows = dict[tuple[object, ...], dict[str, torch.Tensor]]
 
 @dataclass(frozen=True, slots=True)
 class SourceClass:
-    """What a source slot is drawn from: a data set, or those of its signals whose label is in ``labels``."""
+    """What a source slot is drawn from: a data set, or those of its signals whose label is in ``labels``.
+
+    ``rows_per_cluster``: so many consecutive rows are of one song or one set of recordings; 1: every signal stands for itself.
+    """
 
     name: str
     dataset: str
     labels: tuple[int, ...] | None
+    rows_per_cluster: int = 1
 
     def rows(self, signals: SignalSet) -> torch.Tensor:
         """Rows of this class, ascending ``(n,)`` int64."""
@@ -117,6 +123,8 @@ class TaskData:
         train_mixtures, train_observed: training lists for level ``mixtures+one``; ``observed_slot`` is the class of the second.
         train_sources: the only training signals, one column per slot, together with those of the two lists above; None: all of the split.
         untrainable: why no training data exist; empty where they do.
+        cluster: what a cluster of this task is, see ``sepbench.data.lists.clusters``.
+        cluster_file: frozen cluster keys; None where they follow from the list.
         usable, derived: caches of rows that survive the hygiene and of lists made by rules, shared by the tasks of one suite.
     """
 
@@ -139,6 +147,8 @@ class TaskData:
     train_sources: Listing | None
     observed_slot: int | None
     untrainable: str
+    cluster: str = INDEPENDENT
+    cluster_file: Path | None = None
     usable: UsableRows = field(default_factory=dict)
     derived: DerivedLists = field(default_factory=dict)
 
@@ -178,6 +188,38 @@ class TaskData:
     def pair_list(self) -> PairList:
         """The mixtures to separate, as numbers of the list; opens data only where the list is made by a rule."""
         return self._read(self.pairs, "validation" if self.validation else "test")
+
+    def clusters(self) -> Clusters:
+        """Which mixtures to separate share a song, an image, a recording. Opens data only where the list is made by a rule.
+
+        Raises:
+            DataError: the list is made by a rule and the data are missing.
+            SuiteError: a file of keys that is malformed or of another length than the list.
+        """
+        indices = self.pair_list().indices.numpy()
+        if self.cluster_file is not None:
+            found = read_clusters(self.cluster_file)
+            if found.keys.shape != indices.shape:
+                raise SuiteError(f"clusters {self.cluster_file} are of {found.keys.shape} mixtures and sources, the list {self.pairs} of {indices.shape}")
+            return found
+        if self.cluster == INDEPENDENT:
+            return independent(len(indices))
+        groups = self._groups() if isinstance(self.pairs, DerivedList) else ()
+        if groups:
+            return of_names([[group[row] for group, row in zip(groups, rows, strict=True)] for rows in indices.tolist()], self.cluster)
+        return of_signals(indices // [c.rows_per_cluster for c in self.slots], [self._pool(c) for c in self.slots], self.cluster)
+
+    def _pool(self, slot: SourceClass) -> tuple[object, ...]:
+        """What the cluster numbers of a slot count; equal for slots that can share a cluster."""
+        if slot.rows_per_cluster > 1:  # stems of one corpus lie in the same rows: a song is the same in every slot
+            return (slot.dataset.partition("/")[0], slot.rows_per_cluster)
+        return (slot.dataset, slot.labels if self.by_rank else ())  # ranks within a class count another thing in every class
+
+    def _groups(self) -> tuple[tuple[str, ...], ...]:
+        """Of every slot the recording that each row was cut from; empty unless all data sets know it."""
+        role = "validation" if self.validation else "test"
+        found = [self._open(c.dataset, self._split(role)) for c in self.slots]
+        return tuple(signals.groups for signals in found if isinstance(signals, KnowsGroups)) if all(isinstance(s, KnowsGroups) for s in found) else ()
 
     def _locate(self, listing: Listing, classes: tuple[SourceClass, ...], role: str) -> tuple[list[SignalSet], PairList]:
         """Open the signal sets of a list and turn its numbers into rows, each checked for its class and its part of the split."""

@@ -28,6 +28,8 @@ from sepbench.suites.tables import Table, read_table
 
 FORMAT = 1
 RULE_PREFIX = "rule:"
+NEVER_RANKING = frozenset({"isr", "sir", "sar"})
+"""Metrics whose single windows depend on the last bit of the samples, see ``sepbench/metrics/bss_eval_images.py``."""
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")  # no "--": it separates task and method in file names
 
 
@@ -76,6 +78,7 @@ class _Reader:
             raise SuiteError(f"{data.where}: give either held_out or validation")
         self.transform = Transform(data.integer("pad", 0))
         self.sample_rate = data.optional_integer("sample_rate")
+        self.cluster = data.text("cluster", "signal")
         self.posterior_draws = root.integer("posterior_draws", 0)
         if self.posterior_draws < 0 or self.posterior_draws == 1:
             raise SuiteError(f"{path}: posterior_draws must be at least 2, or left out; found {self.posterior_draws}")
@@ -92,7 +95,7 @@ class _Reader:
             description=root.text("description"),
             domain=self.domain,
             metrics=metrics,
-            ranking_metric=root.choice("ranking_metric", metrics),
+            ranking_metric=_ranking_metric(root, metrics),
             methods=root.texts("methods"),
             tasks=tasks,
             published=list(self._published(tasks)),
@@ -176,6 +179,8 @@ class _Reader:
             train_sources=self._list(rules, "train_sources", trained_as),
             observed_slot=spec.observed_source,
             untrainable=rules.text("untrainable", ""),
+            cluster=self.cluster,
+            cluster_file=self._beside(file, resource_root("data_manifests") / "clusters") if (file := own.text("clusters", "")) else None,
             usable=self.usable,
             derived=self.derived,
         )
@@ -246,6 +251,13 @@ class _Reader:
             yield replace(row, source=f"{row.source} on {measured_on}") if measured_on else row
 
 
+def _ranking_metric(root: Table, metrics: tuple[str, ...]) -> str:
+    metric = root.choice("ranking_metric", metrics)
+    if metric in NEVER_RANKING:
+        raise SuiteError(f"{root.where}: ranking_metric must not be {metric!r}, whose windows move by tens of dB with the samples' last bit; rank by 'sdr'")
+    return metric
+
+
 def _name(name: str, where: str) -> str:
     if not _NAME.fullmatch(name):
         raise SuiteError(f"{where}: name {name!r} must be lower-case letters and digits in groups joined by single hyphens")
@@ -272,6 +284,8 @@ def _length(pairs: Listing, frozen: Table | None) -> int:
 
 def _source_class(name: str, table: Table) -> SourceClass:
     labels = table.integers("labels") if "labels" in table else None
-    found = SourceClass(name, table.text("dataset"), labels)
+    found = SourceClass(name, table.text("dataset"), labels, table.integer("rows_per_cluster", 1))
+    if found.rows_per_cluster < 1:
+        raise SuiteError(f"{table.where}: rows_per_cluster must be at least 1, found {found.rows_per_cluster}")
     table.close()
     return found

@@ -6,6 +6,7 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import Literal
 
+from sepbench.data.lists.clusters import Clusters
 from sepbench.data.mixtures import MixtureSet
 from sepbench.data.views import PooledView, make_view
 from sepbench.errors import SuiteError, UnsupportedTaskError
@@ -71,6 +72,15 @@ class Task:
             SuiteError: the pair list is not the frozen one, or does not fit the data.
         """
         return self.data.mixture_set()
+
+    def clusters(self) -> Clusters:
+        """Which mixtures share a song, an image or a recording, and so are not independent; one row of keys per mixture.
+
+        Raises:
+            DataError: the list is made by a rule from data that are not here.
+            SuiteError: see ``TaskData.clusters``.
+        """
+        return self.data.clusters()
 
     def support(self, supervision: Supervision) -> Support:
         """Whether this task has training data for a level, and if not why; opens no data."""

@@ -86,7 +86,7 @@ def test_run_against_run_pairs(tmp_path: Path) -> None:
     result = invoke(b, "--against", a)
     assert result.exit_code == 0
     assert "improvement" in result.output
-    assert "paired bootstrap" in result.output
+    assert "paired test" in result.output
 
 
 def test_what_cannot_be_read(old: str, tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ def test_what_cannot_be_read(old: str, tmp_path: Path) -> None:
         ((str(tmp_path / "nothing"), "--against", old), "there is no"),
         ((old, "--against", str(tmp_path / "text.csv")), "not a leaderboard"),
         ((old, "--against", old, "--tolerance", "psnr"), "METRIC=VALUE"),
-        ((old, "--against", "digits-pairs"), "there is no digits-pairs"),
+        ((old, "--against", "digits-pears"), "digits-pears"),
     ):
         result = invoke(*arguments)
         assert isinstance(result.exception, SepbenchError), result.output

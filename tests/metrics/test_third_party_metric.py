@@ -39,8 +39,11 @@ class Whole:
         return {self.info.name: worst if self.info.per == "source" else worst.amax(-1)}
 
 class Pooled:
-    info = info("pooled", "group", "psnr_unclamped", group=32)
-    def pool(self, values): return values.mean(0)
+    info = info("pooled", "group", "psnr_unclamped")
+    spread = "half"
+    def parts(self, estimates, references, examples):
+        return {"worst": (estimates - references).abs().flatten(2).amax(-1)}
+    def pool(self, parts, examples): return parts["worst"] / 2
 
 class Set:
     info = info("distance", "set", "")
@@ -92,12 +95,33 @@ def test_a_mixture_metric_under_an_undefined_assignment_is_nan(registered, per: 
     assert np.isfinite(table.value[table.example != 101]).all()
 
 
-@pytest.mark.parametrize(("name", "code", "says"), [("pooled", "IT = Pooled()", "pools groups of examples"), ("distance", "IT = Set()", "compares whole sets")])
-def test_kinds_that_have_only_a_seat_are_refused_in_one_line(registered, name: str, code: str, says: str) -> None:
-    registered(name, code)
-    assert get_metric(name).info.per in ("group", "set")
-    with pytest.raises(SuiteError, match=rf"^metric '{name}' {says}[^\n]*, which cannot be scored yet; remove it from task toy/task$"):
-        score_batch(["psnr", name], *random_batch(2, 2), image_task(2))
+def test_kinds_that_have_only_a_seat_are_refused_in_one_line(registered) -> None:
+    registered("distance", "IT = Set()")
+    assert get_metric("distance").info.per == "set"
+    with pytest.raises(SuiteError, match=r"^metric 'distance' compares whole sets[^\n]*, which cannot be scored yet; remove it from task toy/task$"):
+        score_batch(["psnr", "distance"], *random_batch(2, 2), image_task(2))
+
+
+def test_a_pooled_metric_is_scored_by_its_parts_in_the_order_of_another_metric(registered) -> None:
+    registered("pooled", "IT = Pooled()")
+    _, references, mixtures = random_batch(5, 3)
+    table = score_batch(["pooled"], (references[:, [2, 0, 1]] + 0.25).double(), references.double(), mixtures, image_task(3))
+    assert set(table.metric) == {"pooled/worst"}
+    np.testing.assert_allclose(table.value, 0.25, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("parts", "says"),
+    [
+        ("{}", "must name its parts, without '/', got none"),
+        ('{"a/b": 0}', "must name its parts, without '/', got 'a/b'"),
+        ('{"a": estimates.double()}', r"must return float64 values \(5, 2\)"),
+    ],
+)
+def test_a_pooled_metric_that_gives_no_parts_is_one_line(registered, parts: str, says: str) -> None:
+    registered("pooled", f"class Odd(Pooled):\n    def parts(self, estimates, references, examples): return {parts}\nIT = Odd()")
+    with pytest.raises(MetricError, match=f"^metric 'pooled' {says}"):
+        score_batch(["pooled"], *random_batch(5, 2), image_task(2))
 
 
 FAULTS = {
@@ -125,7 +149,7 @@ def test_what_is_no_metric_is_one_line_and_harms_no_other(registered, code: str,
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
     assert "toy" in metric_names()
-    assert metric_names("image") == ["psnr", "psnr_unclamped", "psnr_sum_mse", "psnr_pad32", "ssim", "mixture_error"]
+    assert metric_names("image") == ["psnr", "psnr_unclamped", "psnr_sum_mse", "psnr_pad32", "psnr_pooled32", "psnr_pooled32_pad", "ssim", "mixture_error"]
 
 
 @pytest.mark.parametrize(

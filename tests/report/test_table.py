@@ -16,6 +16,8 @@ from sepbench.report.rows import TaskTable, number_format, task_tables
 from sepbench.report.table import markdown_leaderboard, render_gate, render_leaderboard
 from sepbench.results.gate import check_results
 from sepbench.results.leaderboard_file import write_leaderboard
+from sepbench.results.ranking import Evidence
+from sepbench.results.statistics import MIN_CLUSTERS, TaskDesigns
 from sepbench.results.target import Results, open_csv
 from sepbench.suites.model import Suite
 
@@ -46,7 +48,7 @@ def test_best_first_and_bounds_without_a_rank() -> None:
 
 
 def test_the_registry_knows_the_bounds_of_a_bare_csv() -> None:
-    run = SyntheticRun({"nmf": 14.0, "nobody-has-this": 12.0}, n=5)
+    run = SyntheticRun({"nmf": 14.0, "nobody-has-this": 12.0}, n=12)
     frame = run.frame()
     frame.loc[frame["method"] == "nobody-has-this", "supervision"] = "bound"
     (shown,) = task_tables(frame, None)
@@ -54,15 +56,15 @@ def test_the_registry_knows_the_bounds_of_a_bare_csv() -> None:
 
 
 def test_incomplete_rows_are_last_marked_and_explained() -> None:
-    run = SyntheticRun({"nmf": 16.0, "ica": 20.0, "rpca": 30.0}, n=6).fail("ica", 2, "ValueError: singular")
-    for example in range(6):
+    run = SyntheticRun({"nmf": 16.0, "ica": 20.0, "rpca": 30.0}, n=12).fail("ica", 2, "ValueError: singular")
+    for example in range(12):
         run.fail("rpca", example, "MemoryError: too much")
     run.cells["class-split", "rpca"]["state"] = "failed"
     shown = table(run)
     assert ranks(shown) == [("nmf", "1"), ("ica", "part"), ("rpca", "failed")]
-    assert [line.n for line in shown.lines] == ["6", "5/6", "0/6"]
-    assert "ica: 5 of 6 mixtures scored, 1 failed (ValueError: singular)" in shown.footnotes
-    assert "rpca: 0 of 6 mixtures scored, 6 failed (MemoryError: too much)" in shown.footnotes
+    assert [line.n for line in shown.lines] == ["12", "11/12", "0/12"]
+    assert "ica: 11 of 12 mixtures scored, 1 failed (ValueError: singular)" in shown.footnotes
+    assert "rpca: 0 of 12 mixtures scored, 12 failed (MemoryError: too much)" in shown.footnotes
 
 
 def test_unfinished_rows_say_what_was_not_reached() -> None:
@@ -72,7 +74,7 @@ def test_unfinished_rows_say_what_was_not_reached() -> None:
 
 
 def test_equal_values_share_a_rank() -> None:
-    run = SyntheticRun({"nmf": 16.0, "ica": 0.0, "rpca": 0.0}, n=5)
+    run = SyntheticRun({"nmf": 16.0, "ica": 0.0, "rpca": 0.0}, n=12)
     run.scores.loc[run.where("ica"), "value"] = 9.0
     run.scores.loc[run.where("rpca"), "value"] = 9.0
     run.shift("nmf", "psnr", -10.0)
@@ -89,7 +91,7 @@ def test_where_lower_is_better_the_lowest_is_first() -> None:
 
 
 def test_unsupported_methods_and_caveats_are_notes() -> None:
-    run = SyntheticRun({"nmf": 16.0, "ica": 13.0}, n=5)
+    run = SyntheticRun({"nmf": 16.0, "ica": 13.0}, n=12)
     run.scores = run.scores[~run.where("ica")]
     run.cells["class-split", "ica"] = {"state": "unsupported", "note": "needs two channels"}
     run.cells["class-split", "nmf"]["note"] = "atoms are clustered"
@@ -97,6 +99,39 @@ def test_unsupported_methods_and_caveats_are_notes() -> None:
     assert ranks(shown) == [("nmf", "1")]
     assert "ica does not take this task: needs two channels" in shown.footnotes
     assert "nmf: atoms are clustered" in shown.footnotes
+
+
+def test_too_few_clusters_are_not_ranked() -> None:
+    shown = table(SyntheticRun({"nmf": 16.0, "ica": 13.0}, n=MIN_CLUSTERS - 1))
+    assert ranks(shown) == [("nmf", "few"), ("ica", "few")]
+    assert f"few: not ranked below {MIN_CLUSTERS} images" in shown.footnotes
+
+
+def test_methods_that_the_best_does_not_beat_are_marked_where_scores_say_it() -> None:
+    run = SyntheticRun({"nmf": 16.0, "ica": 15.99, "rpca": 13.0}, n=60)
+    designs = TaskDesigns(lambda task: run.suite.tasks[task].clusters())
+    (shown,) = task_tables(run.frame(), run.suite, evidence=Evidence(run.values(), designs))
+    assert sorted(ranks(shown)[:2]) in ([("ica", "1"), ("nmf", "2=")], [("ica", "2="), ("nmf", "1")])
+    assert ranks(shown)[2] == ("rpca", "3")
+    assert any(note.startswith("=: the best method does not beat it") for note in shown.footnotes)
+    assert any(note.startswith("intervals: cluster t over ") and note.endswith(" images") for note in shown.footnotes)
+    assert "=" not in "".join(rank for _, rank in ranks(table(run)))
+
+
+def test_of_methods_without_values_no_equality_is_claimed() -> None:
+    run = SyntheticRun({"nmf": 16.0, "ica": 15.99, "rpca": 15.98}, n=60)
+    frame, designs = run.frame(), TaskDesigns(lambda task: None)
+    best, *_ = ranks(next(iter(task_tables(frame, run.suite))))
+    run.scores = run.scores[~run.where(best[0])]
+    (shown,) = task_tables(frame, run.suite, evidence=Evidence(run.values(), designs))
+    assert "=" not in "".join(rank for _, rank in ranks(shown))
+
+
+def test_rows_of_fewer_mixtures_carry_a_mark() -> None:
+    long, short = SyntheticRun({"nmf": 16.0}, n=80).frame(), SyntheticRun({"ica": 13.0}, n=50).frame()
+    (shown,) = task_tables(pd.concat([long, short]), SyntheticRun(n=1).suite)
+    assert ranks(shown) == [("nmf", "1"), ("ica", "2+")]
+    assert "+: ranked on fewer mixtures than others" in shown.footnotes
 
 
 def test_first_n_of_m() -> None:
@@ -175,6 +210,14 @@ def test_papers_stand_beside_rows_of_any_file(tmp_path: Path) -> None:
         (shown,) = task_tables(results.frame, results.suite)
         assert shown.lines[0].published == "14.8 BASIS Table 2"
         assert not [line for line in shown.lines[1:] if "14.8 BASIS" in line.published]
+
+
+def test_priors_stand_below_the_table_with_the_rows_that_share_them() -> None:
+    run = SyntheticRun({"nmf": 16.0, "ica": 14.0, "rpca": 13.0}, n=5)
+    assert not [note for note in table(run).footnotes if note.startswith("prior")]
+    for method in ("nmf", "ica"):
+        run.cells["class-split", method]["prior"] = "EDM U-Net, 2.1 M, 770f3f6b"
+    assert [note for note in table(run).footnotes if note.startswith("prior")] == ["prior EDM U-Net, 2.1 M, 770f3f6b: nmf, ica"]
 
 
 def test_quick_budgets_are_stated() -> None:
@@ -261,4 +304,4 @@ def test_a_gate_report_is_whole_at_any_width(width: int) -> None:
     assert "regression class-split, nmf, psnr" in words
     assert "-1.00 [-1.00," in words
     assert "class-split, ica, psnr, ssim, mixture_error" in words.replace("missing in NEW ", "")
-    assert verdict == "not comparable: new against old: 8 hold, 1 regressed, 3 not comparable (by paired bootstrap)"
+    assert verdict == "not comparable: new against old: 8 hold, 1 regressed, 3 not comparable (by paired test)"

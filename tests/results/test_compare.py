@@ -19,15 +19,15 @@ from sepbench.results.compare import (
     B_BETTER,
     COMPARE_COLUMNS,
     NO_DIFFERENCE,
-    Pairs,
+    TOO_FEW,
     Side,
     compare_sides,
-    differences,
     open_side,
-    pair_up,
     write_comparison,
 )
 from sepbench.results.leaderboard import write_leaderboard
+from sepbench.results.pairing import difference, pair_up
+from sepbench.results.statistics import MIN_CLUSTERS, Designs
 from sepbench.results.target import Results
 from sepbench.results.values import MetricValues, Values
 
@@ -177,11 +177,21 @@ def test_rows_as_csv(tmp_path: Path) -> None:
         write_comparison(rows, tmp_path / "file" / "rows.csv")
 
 
-def test_bundled_differences_are_those_of_each_alone() -> None:
-    generator = np.random.Generator(np.random.Philox(6))
-    pairs = [Pairs(np.arange(n), generator.normal(size=n), generator.normal(size=n)) for n in (5, 9, 5, 0, 1, 9)]
-    for alone, together in zip(pairs, differences(pairs), strict=True):
-        (single,) = differences([alone])
-        assert [getattr(single, name) for name in ("n", "mean", "ci_low", "ci_high", "share_a_higher")] == pytest.approx(
-            [getattr(together, name) for name in ("n", "mean", "ci_low", "ci_high", "share_a_higher")], nan_ok=True
-        )
+def test_few_clusters_have_no_verdict() -> None:
+    run = SyntheticRun({"average": 14.0, "nmf": 16.0}, n=MIN_CLUSTERS - 1)
+    (row,) = compare_sides(side(run, "nmf"), side(run, "average")).to_dict("records")
+    assert row["ci_low"] > 0
+    assert row["verdict"] == TOO_FEW
+
+
+def test_mixtures_that_share_images_make_the_interval_wider_than_independent_ones() -> None:
+    run = SyntheticRun({"average": 14.0, "nmf": 14.0}, n=1000)
+    effect = np.random.Generator(np.random.Philox(8)).normal(size=2000)
+    images = run.suite.tasks["class-split"].clusters().keys
+    chosen = run.where("nmf", "psnr")
+    run.scores.loc[chosen, "value"] += effect[images].sum(axis=1)[run.scores.loc[chosen, "example"]]
+    (known,) = compare_sides(side(run, "nmf"), side(run, "average")).to_dict("records")
+    assert (known["interval"], known["cluster"]) == ("cluster t", "image")
+    pair = pair_up(run.values().of("class-split", "nmf", "psnr"), run.values().of("class-split", "average", "psnr"))
+    unknown = difference(pair, Designs(None))
+    assert known["ci_high"] - known["ci_low"] > 1.3 * (unknown.ci_high - unknown.ci_low)

@@ -13,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from synthetic_run import SyntheticRun
 
-from sepbench.errors import SepbenchError
-from sepbench.results.gate import GateReport, check_results, parse_tolerances
+from sepbench.errors import SepbenchError, UnknownNameError
+from sepbench.results.gate import ALARM, GateReport, Scope, check_results, parse_tolerances
 from sepbench.results.leaderboard import read_leaderboard, write_leaderboard
+from sepbench.results.statistics import MIN_CLUSTERS
 from sepbench.results.target import Results, open_results
 
 Change = Callable[[SyntheticRun], object]
@@ -102,6 +103,12 @@ def fewer_planned(run: SyntheticRun) -> None:
     run.scores = run.scores[run.scores["example"] < N - 1]
 
 
+def fewer_planned_to(run: SyntheticRun, n: int) -> None:
+    run.record["tasks"]["class-split"]["n_planned"] = n
+    run.cells = {key: cell | {"n_planned": n} for key, cell in run.cells.items()}
+    run.scores = run.scores[run.scores["example"] < n]
+
+
 def spoil(run: SyntheticRun) -> None:
     run.scores.loc[run.where("nmf", "psnr"), "value"] = np.nan
 
@@ -118,11 +125,10 @@ def other_supervision(run: SyntheticRun) -> None:
         (spoil, "no value (NaN) in NEW"),
         (lambda run: run.fail("nmf", 3), f"{N} examples scored in OLD, {N - 1} in NEW"),
         (fewer_planned, f"planned examples {N} in OLD, {N - 1} in NEW"),
-        (set_record("seed", 5), "seed 0 in OLD, 5 in NEW"),
         (set_record("budget", "quick"), "budget paper in OLD, quick in NEW"),
         (other_supervision, "supervision blind in OLD, sources in NEW"),
     ],
-    ids=["row missing", "digest", "NaN", "fewer scored", "fewer planned", "seed", "budget", "supervision"],
+    ids=["row missing", "digest", "NaN", "fewer scored", "fewer planned", "budget", "supervision"],
 )
 def test_not_comparable(gate: Callable[..., GateReport], change: Change, reason: str) -> None:
     report = gate(change)
@@ -187,12 +193,86 @@ def test_noise_without_a_shift_is_no_regression_where_scores_pair(tmp_path: Path
 
     old = opened(SyntheticRun(n=200, metrics=("psnr",)), tmp_path / "old", False)
     (row,) = [row for row in check_results(noisy(1.0, 0.0), old).rows if row.method == "nmf"]
-    assert row.basis == "paired bootstrap"
+    assert row.basis == "paired test"
     assert row.status == "holds"
     assert row.ci_low < 0 < row.ci_high
     (row,) = [row for row in check_results(noisy(1.0, -0.5), old).rows if row.method == "nmf"]
     assert row.status == "regression"
     assert row.ci_high < -0.01
+
+
+def runs(tmp_path: Path, change: Change, csv: bool = False, **more: object) -> tuple[Results, Results]:
+    """NEW, changed, and OLD."""
+    new = SyntheticRun(**more)  # type: ignore[arg-type]
+    change(new)
+    return opened(new, tmp_path / "new", csv), opened(SyntheticRun(**more), tmp_path / "old", csv)  # type: ignore[arg-type]
+
+
+def noise(scale: float, shift: float = 0.0, key: int = 2, method: str = "nmf") -> Change:
+    """Other draws of a random method."""
+
+    def change(run: SyntheticRun) -> None:
+        chosen = run.where(method)
+        run.scores.loc[chosen, "value"] += shift + scale * np.random.Generator(np.random.Philox(key)).normal(size=int(chosen.sum()))
+
+    return change
+
+
+def test_another_seed_is_a_note_where_scores_pair_and_not_comparable_where_only_means_are_there(tmp_path: Path) -> None:
+    paired = check_results(*runs(tmp_path / "runs", set_record("seed", 5), n=12))
+    assert paired.exit_code == 0
+    assert any("seed 0 in OLD, 5 in NEW" in note for note in paired.notes)
+    means = check_results(*runs(tmp_path / "csv", set_record("seed", 5), csv=True, n=12))
+    assert means.exit_code == 2
+    assert all("seed 0 in OLD, 5 in NEW" in row.reason for row in means.rows)
+
+
+def test_a_check_is_one_decision_over_all_its_rows(tmp_path: Path) -> None:
+    """A change that one row alone would call a regression is none among many."""
+    many = {f"m{number}": 16.0 for number in range(40)}
+    change = noise(1.0, -0.12, method="m7")
+    alone = check_results(*runs(tmp_path / "alone", change, methods={"m7": 16.0}, n=200, metrics=("psnr",)))
+    family = check_results(*runs(tmp_path / "family", change, methods=many, n=200, metrics=("psnr",)))
+    (one,) = [row for row in alone.rows if row.method == "m7"]
+    (among,) = [row for row in family.rows if row.method == "m7"]
+    assert (one.status, among.status) == ("regression", "holds")
+    assert one.p_worse < ALARM <= among.p_worse
+    assert among.p_worse == pytest.approx(40 * one.p_worse, rel=0.1)
+
+
+def test_few_songs_tell_no_change_from_chance(tmp_path: Path) -> None:
+    report = check_results(*runs(tmp_path, noise(0.1, -1.0), n=MIN_CLUSTERS - 1, metrics=("psnr",)))
+    (row,) = [row for row in report.rows if row.method == "nmf"]
+    assert row.status == "not comparable"
+    assert f"are too few to tell a change from chance, {MIN_CLUSTERS} are needed" in row.reason
+    assert check_results(*runs(tmp_path / "same", lambda run: None, n=MIN_CLUSTERS - 1)).exit_code == 0
+
+
+def test_a_scope_is_all_that_counts(tmp_path: Path) -> None:
+    new, old = runs(tmp_path, lambda run: run.shift("nmf", "psnr", -1.0), n=20)
+    assert check_results(new, old).exit_code == 1
+    report = check_results(new, old, scope=Scope(methods=("average",)))
+    assert report.exit_code == 0
+    assert {row.method for row in report.rows} == {"average"}
+    with pytest.raises(UnknownNameError, match="--methods"):
+        check_results(new, old, scope=Scope(methods=("avrage",)))
+    with pytest.raises(UnknownNameError, match="--tasks"):
+        check_results(new, old, scope=Scope(tasks=("class-splt",)))
+
+
+def test_a_subset_is_compared_on_what_both_have(tmp_path: Path) -> None:
+    old = opened(SyntheticRun(n=60), tmp_path / "old", False)
+    fewer = SyntheticRun(n=60).drop_method("average")
+    fewer_planned_to(fewer, 30)
+    new = opened(fewer, tmp_path / "new", False)
+    assert check_results(new, old).exit_code == 2
+    report = check_results(new, old, scope=Scope(subset=True))
+    assert report.exit_code == 0
+    assert {row.method for row in report.rows} == {"nmf"}
+    assert all(row.difference == pytest.approx(0) for row in report.rows)
+    worse = SyntheticRun(n=60).shift("nmf", "psnr", -1.0)
+    fewer_planned_to(worse, 30)
+    assert check_results(opened(worse, tmp_path / "worse", False), old, scope=Scope(subset=True)).exit_code == 1
 
 
 def test_other_weights_are_noted_where_both_tables_name_theirs(tmp_path: Path) -> None:

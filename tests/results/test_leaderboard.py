@@ -53,10 +53,10 @@ def test_an_example_counts_once_whatever_its_sources() -> None:
 def test_where_the_other_columns_come_from() -> None:
     run = SyntheticRun({"nmf": 16.0}, n=4)
     run.cells["class-split", "nmf"] |= {"supervision": "sources", "samples": 3, "separate_seconds": 2.0, "n_separated": 4}
-    run.cells["class-split", "nmf"]["weights_sha256"] = "f00d"
+    run.cells["class-split", "nmf"] |= {"weights_sha256": "f00d", "prior": "EDM U-Net, 2.1 M, f00d"}
     run.record["environment"]["git_dirty"] = True
     got = row(run.frame(), "nmf")
-    assert got["weights_sha256"] == "f00d"
+    assert (got["weights_sha256"], got["prior"]) == ("f00d", "EDM U-Net, 2.1 M, f00d")
     task = run.suite.tasks["class-split"]
     assert (got["suite"], got["suite_version"], got["task_digest"]) == ("digits-pairs", run.suite.version, task.digest)
     assert (got["supervision"], got["samples"], got["seconds_per_mixture"], got["peak_mb"]) == ("sources", 3, 0.5, 300.5)
@@ -249,7 +249,7 @@ def damage(old: str, new: str) -> Callable[[str], str]:
         (damage(",dB,true,", ",dB,true,fine"), "line 2: mean must be a number, got 'fine"),
         (damage("digits-pairs,1,", "digits-pairs,1.5,"), "line 2: suite_version must be a whole number, got '1.5'"),
         (damage(",psnr,", ",,"), "line 2: metric is empty"),
-        (lambda text: text + "one,two\n", "line 8: 2 fields instead of 32"),
+        (lambda text: text + "one,two\n", "line 8: 2 fields instead of 40"),
         (lambda text: text + text.splitlines()[1] + "\n", "two rows for digits-pairs, class-split, average, psnr"),
         (lambda text: "", "not a leaderboard"),
         (lambda text: text + '"', "not a CSV file"),

@@ -233,9 +233,10 @@ def test_samples_and_weights_stand_in_the_cell(planned: Planned, runner: Runner,
     plan = planned("halves")
     monkeypatch.setattr(run_fakes.Halves, "posterior_samples", 8, raising=False)
     monkeypatch.setattr(run_fakes.Halves, "weights_sha256", "ab", raising=False)
+    monkeypatch.setattr(run_fakes.Halves, "prior_label", "oracle, 3 k, ab", raising=False)
     _, store = runner(plan)
     cell = store.read_cells()["class-split", "halves"]
-    assert (cell.samples, cell.weights_sha256) == (8, "ab")
+    assert (cell.samples, cell.weights_sha256, cell.prior) == (8, "ab", "oracle, 3 k, ab")
 
 
 def test_a_run_is_not_finished_with_other_weights(planned: Planned, runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:

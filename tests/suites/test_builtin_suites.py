@@ -8,12 +8,14 @@ import runpy
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from suite_toys import NumberedSignals
 
 from sepbench.data.lists.pairs import list_sha256, read_pairs
 from sepbench.errors import DataError, SupervisionError, UnsupportedTaskError
+from sepbench.metrics.psnr_pooled import PSNR_POOLED32
 from sepbench.protocols import Supervision
 from sepbench.registry import suite_names
 from sepbench.resources import suites_root
@@ -33,6 +35,7 @@ SIZES = {  # mixtures of the test tasks: the papers' figures, protocols.md sec. 
     "cifar10-pairs": {"class-split": 25_000, "class-agnostic": 25_000},
     "digits-pairs": {"class-split": 1000, "class-agnostic": 1000},
     "drums-bass-synth": {"best-assignment": 450, "by-role": 450},
+    "fsdd-esc10": {"speech": 147},
     "fsdd-noise": {"white": 125, "pink": 125, "brown": 125, "babble": 125},
     "fsdd-pairs": {"class-split": 500, "class-agnostic": 500},
     "gaussian-exact": {"d2": 100, "d8": 100, "d8-three": 100, "d64": 100},
@@ -45,6 +48,8 @@ SIZES = {  # mixtures of the test tasks: the papers' figures, protocols.md sec. 
     "musdb-vocals": {"vocals": 450},
     "slakh-drums-bass": {"best-assignment": 450, "by-role": 450},
     "speech-noise": {"speech": 1000},
+    "stems-drums-bass": {"best-assignment": 57, "by-role": 57, "best-assignment-half": 29, "by-role-half": 29},
+    "stems-vocals": {"vocals": 46, "vocals-half": 29},
 }
 # Lists made by rules, of data that nobody here has; see test_derived_lists.
 DERIVED = {"musdb-drums", "musdb-vocals", "slakh-drums-bass", "speech-noise"}
@@ -72,7 +77,8 @@ def test_a_suite_has_the_papers_sizes(suites: dict[str, Suite], name: str) -> No
 @pytest.mark.parametrize("name", NAMES)
 def test_what_can_be_tuned_has_a_validation_task(suites: dict[str, Suite], name: str) -> None:
     validated = {task.validates for task in suites[name].tasks.values() if task.split == "validation"}
-    assert validated == (set() if name == "bags-shoes-mini" else set(SIZES[name]))
+    too_small = name in ("bags-shoes-mini", "stems-drums-bass", "stems-vocals")
+    assert validated == (set() if too_small else set(SIZES[name]))
 
 
 @pytest.mark.parametrize(("suite", "task"), TASKS)
@@ -195,6 +201,9 @@ def test_no_training_signal_is_a_test_or_validation_signal(suites: dict[str, Sui
         ("bags-shoes-mini", 200, 0),
         ("fsdd-pairs", 2400, 0),
         ("fsdd-noise", 2625, 0),
+        ("fsdd-esc10", 2733, 3),  # excluded: digital silence, which test clips have too, in all three
+        ("stems-drums-bass", 84, 6),
+        ("stems-vocals", 77, 30),
         ("drums-bass-synth", 1135, 43),  # excluded: digital silence, which test songs have too; 22 more chunks are labelled silent
     ],
 )
@@ -234,6 +243,37 @@ def test_both_sources_of_a_speech_mixture_are_equally_loud(suites: dict[str, Sui
         torch.testing.assert_close(made, (gains[:, :, None, None] * sources).sum(1), rtol=0, atol=1e-7)
 
 
+def test_speech_and_real_noise_have_the_same_energy_in_the_mixture(suites: dict[str, Suite], with_data: WithData) -> None:
+    for name in ("speech", "speech-val"):
+        mixtures = with_data(suites["fsdd-esc10"].tasks[name]).mixture_set()
+        gains, sources = mixtures.operator_for(range(len(mixtures))).matrix()[:, 0], mixtures.sources(range(len(mixtures))).double()
+        levels = gains * sources.square().mean((2, 3)).sqrt()
+        assert (gains[:, 0] == 1).all()
+        torch.testing.assert_close(levels[:, 1], levels[:, 0], rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("suite", "task", "unit", "clusters"),
+    [
+        ("stems-drums-bass", "best-assignment", "song", [5, 24, 19, 9]),
+        ("stems-drums-bass", "by-role-half", "song", [5, 24]),
+        ("stems-vocals", "vocals", "song", [22, 7, 17]),
+    ],
+)
+def test_chunks_of_one_song_are_one_cluster(suites: dict[str, Suite], suite: str, task: str, unit: str, clusters: list[int]) -> None:
+    found = suites[suite].tasks[task].clusters()
+    assert found.unit == unit
+    assert (found.keys[:, 0] == found.keys[:, 1]).all()
+    assert [int((found.keys[:, 0] == key).sum()) for key in sorted(set(found.keys[:, 0]))] == clusters
+
+
+def test_the_songs_mixtures_hold_what_their_stems_do(suites: dict[str, Suite], with_data: WithData) -> None:
+    mixtures = with_data(suites["stems-drums-bass"].tasks["best-assignment"]).mixture_set()
+    assert torch.equal(mixtures.mixtures([3]).values[0], mixtures.sources([3])[0].mean(0))
+    voices = with_data(suites["stems-vocals"].tasks["vocals"]).mixture_set()
+    torch.testing.assert_close(voices.mixtures([3]).values[0], voices.sources([3])[0].sum(0), rtol=0, atol=1e-7)
+
+
 def test_speech_suites_order_what_is_known(suites: dict[str, Suite]) -> None:
     assert {task.spec.assignment for task in suites["fsdd-pairs"].tasks.values()} == {"permutation"}
     for name, task in suites["fsdd-noise"].tasks.items():
@@ -263,6 +303,21 @@ def test_half_the_mixture_scores_what_basis_printed(
 def test_the_mixture_itself_scores_what_nes_printed(suites: dict[str, Suite], with_data: WithData, task: str, expected: float) -> None:
     """protocols.md 1.4: per-image means 10.80 and 10.98 (pooled over batches 10.6, as printed)."""
     assert mean_psnr(with_data(suites["mnist-nes"].tasks[task]), lambda m: m) == pytest.approx(expected, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("suite", "task", "expected"),
+    [("mnist-nes", "x-0-4", 10.58), ("mnist-nes", "x-5-9", 10.61), ("bags-shoes-mini", "x-bags", 7.52), ("bags-shoes-mini", "x-shoes", 6.84)],
+)
+def test_the_mixture_itself_scores_what_protocols_measured_of_nes_pooled(
+    suites: dict[str, Suite], with_data: WithData, suite: str, task: str, expected: float
+) -> None:
+    """protocols.md 1.4 and flag 9, counted by other code: 156 and 6 full batches of 32."""
+    mixtures = with_data(suites[suite].tasks[task]).mixture_set()
+    ids = range(len(mixtures))
+    parts = PSNR_POOLED32.parts(mixtures.mixtures(ids).values.unsqueeze(1), mixtures.sources(ids)[:, :1], torch.arange(len(mixtures)))
+    values = PSNR_POOLED32.pool({name: part.numpy()[:, 0] for name, part in parts.items()}, np.arange(len(mixtures)))
+    assert float(values.mean()) == pytest.approx(expected, abs=0.015)
 
 
 # --- CIFAR-10 in full, whose labels are not here: ranks within a class ---------------------------------------------------------------

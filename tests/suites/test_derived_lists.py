@@ -237,7 +237,7 @@ def test_the_list_of_suites_marks_what_is_not_frozen(nothing: None, monkeypatch:
     monkeypatch.setenv("COLUMNS", "200")
     shown = CliRunner().invoke(app, ["list", "suites"]).stdout
     rows = {line.split("│")[2].strip(): line for line in shown.splitlines() if line.count("│") > 4}
-    assert "450 (not frozen)" in rows["best-assignment"]
+    assert "450 (not frozen)" in rows["drums"]
     assert "not frozen" not in rows["colorization"]
 
 

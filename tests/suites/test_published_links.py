@@ -76,10 +76,12 @@ def test_numbers_stand_beside_the_convention_they_were_measured_with() -> None:
     assert (nmf.value, nmf.source, nmf.title) == (9.4, "BASIS Table 2", "NMF")
     assert "sum" in nmf.notes
     assert row("mnist-pairs", "class-agnostic", "s-d", "psnr_sum_mse").value == 18.5
-    assert row("mnist-pairs", "class-split", "nes-supervised", "psnr_pad32").value == 24.3
-    assert row("mnist-pairs", "class-split", "nmf-semi", "psnr_pad32").value == 16.0
+    assert row("mnist-pairs", "class-split", "nes-supervised", "psnr_pooled32_pad").value == 24.3
+    assert row("mnist-pairs", "class-split", "nmf-semi-printed", "psnr_pooled32_pad").value == 16.0
+    assert row("mnist-nes", "x-0-4", "nmf-semi-printed", "psnr_pooled32").value == 16.5
     assert row("mnist-nes", "x-0-4", "mixture", "ssim").value == 0.65
-    assert row("mnist-nes", "x-5-9", "mixture", "psnr_unclamped").value == 10.8
+    assert row("mnist-nes", "x-5-9", "mixture", "psnr_pooled32").value == 10.8
+    assert row("musdb-vocals", "vocals", "mixture", "sdr_corpus_median").value == -3.5
     assert (row("mnist-lass", "permuted", "lass-greedy", "psnr").std, row("mnist-lass", "permuted", "lass-greedy", "psnr").n) == (5.9, 1000)
 
 

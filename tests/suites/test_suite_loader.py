@@ -123,6 +123,7 @@ def test_a_task_without_an_observed_class_supports_no_method_that_needs_one(toy:
         ("tasks.split]", "tasks.Split]", "joined by single hyphens"),
         ('domain = "image"', 'domain = "smell"', "'domain' must be one of"),
         ('ranking_metric = "psnr"', 'ranking_metric = "fid"', "'ranking_metric' must be one of psnr, ssim"),
+        ('metrics = ["psnr", "ssim"]\nranking_metric = "psnr"', 'metrics = ["sdr", "sir"]\nranking_metric = "sir"', "ranking_metric must not be 'sir'"),
         ('metrics = ["psnr", "ssim"]', 'metrics = ["psnr", 3]', "must be a list of text"),
         ('operator = "sum"', 'operator = "product"', "'operator' must be one of sum, mean"),
         ('assignment = "ordered"', 'assignment = "best"', "'assignment' must be one of"),

@@ -7,40 +7,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sepbench.data.lists.builders import Draws, Labels, Signals, apart, cover_second, distinct, equal_rms_gains, halves, independent, rows_with
-from sepbench.data.lists.pairs import pairs_csv
+from sepbench.data.lists.builders import Draws, Labels, apart, cover_second, distinct, halves, independent, rows_with
+from sepbench.data.lists.recipe import Recipe, Split
+from sepbench.data.lists.recorded import recorded
 from sepbench.data.readers.fsdd import ROWS_PER_TAKE, TAKES, take_of
 from sepbench.data.synthesis import noises
 from sepbench.data.synthesis.layout import CHUNKS_PER_SONG, HELD_OUT_SONGS, song_keys
 
-Split = tuple[str, str]
-
 LOW, HIGH = (0, 1, 2, 3, 4), (5, 6, 7, 8, 9)  # digits, BASIS sec. 5.1
 SPEAKERS_LOW, SPEAKERS_HIGH = (0, 1, 2), (3, 4, 5)  # FSDD: george, jackson, lucas; nicolas, theo, yweweler
 ANIMALS, VEHICLES = (2, 3, 4, 5, 6, 7), (0, 1, 8, 9)  # CIFAR-10, BASIS sec. 5.2
-
-
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """One frozen list.
-
-    Attributes:
-        name: stem of the CSV file, and key of its random numbers.
-        needs: the (data set, split) pairs whose labels it reads; empty if none, so that it can be rebuilt anywhere.
-        build: labels to ``(M, K)`` indices.
-        levels: for lists with gains, the (data set, split) of every slot: all sources of a mixture come at the RMS of its first. Else empty.
-    """
-
-    name: str
-    needs: tuple[Split, ...]
-    build: Callable[[Labels], np.ndarray]
-    levels: tuple[Split, ...] = ()
-
-    def csv(self, labels: Labels, signals: Signals) -> bytes:
-        """The list's file."""
-        indices = self.build(labels)
-        gains = equal_rms_gains([signals(*split) for split in self.levels], indices) if self.levels else None
-        return pairs_csv(indices, gains)
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,6 +288,7 @@ def _all() -> Iterator[Recipe]:
     for kind in range(len(noises.KINDS)):
         yield from _fsdd_noise(kind)
     yield from _drums_bass_synth()
+    yield from recorded()
     yield from _pair_suite(_Halved("digits-pairs", "digits", LOW, HIGH, held_out=200, n_test=1000, n_val=200))
 
 

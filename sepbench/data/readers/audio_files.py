@@ -1,4 +1,6 @@
-"""WAV and FLAC files, read whole or in spans, and polyphase resampling. Nothing here guesses: a file that is not what its header says is an error.
+"""WAV and FLAC files, read whole or in spans, Ogg Vorbis read whole, and polyphase resampling.
+
+Nothing here guesses: a file that is not what its header says is an error. Only of a cut Ogg file nothing tells its length: its manifest has to.
 
 Samples are float32 as stored (16-bit values / 32768), shape ``(channels, T)``. soundfile (libsndfile) decodes; scipy resamples.
 """
@@ -22,6 +24,8 @@ from sepbench.compat import import_soundfile
 from sepbench.errors import DataError
 
 _FORMATS = ("WAV", "WAVEX", "RF64", "FLAC")
+_OGG = ("OGG",)
+_PCM_SCALE = 32_768
 # libsndfile cuts a short WAV file without a word; only its log tells what the header announced. 2**32 - 1 stands for "unknown" in streamed files.
 _CUT_DATA = re.compile(r"^data : (\d+) \(should be (\d+)\)", re.MULTILINE)
 _UNKNOWN_SIZE = 2**32 - 1
@@ -86,6 +90,34 @@ def read_span(path: Path, start: int, length: int | None, sample_rate: int | Non
         return _samples(path, file, start, stop, mono)
 
 
+def read_pcm(path: Path, sample_rate: int) -> torch.Tensor:
+    """A whole mono file of 16 bits, ``(T,)`` int16.
+
+    Raises:
+        DataError: as ``read_audio``; more than one channel, samples that are no 16-bit numbers.
+    """
+    values = read_audio(path, sample_rate, mono=False)
+    if len(values) != 1:
+        raise DataError(f"{path} has {len(values)} channels, expected one; replace the file")
+    scaled = values[0] * _PCM_SCALE
+    samples = scaled.to(torch.int16)
+    if not torch.equal(samples.to(torch.float32), scaled):
+        raise DataError(f"{path} is not 16-bit audio; replace the file by the original")
+    return samples
+
+
+def read_vorbis(path: Path, sample_rate: int) -> torch.Tensor:
+    """A whole Ogg Vorbis file, ``(channels, T)`` float32; its last bits are the decoder's.
+
+    Raises:
+        DataError: missing, not Ogg, damaged, empty, another rate, samples that are not finite.
+    """
+    with _opened(path, _OGG) as file:
+        if file.samplerate != sample_rate:
+            raise DataError(f"{path} has {file.samplerate:,} Hz, expected {sample_rate:,} Hz; use the files as they were published")
+        return _samples(path, file, 0, int(file.frames), mono=False)
+
+
 def _samples(path: Path, file: Any, start: int, stop: int, mono: bool) -> torch.Tensor:
     try:
         if start:
@@ -104,17 +136,18 @@ def _samples(path: Path, file: Any, start: int, stop: int, mono: bool) -> torch.
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Any]:
+def _opened(path: Path, formats: Sequence[str] = _FORMATS) -> Iterator[Any]:
     """The open ``soundfile.SoundFile``, its header checked."""
+    wanted = "Ogg Vorbis" if formats == _OGG else "WAV or FLAC"
     if not path.is_file():
         raise DataError(f"{path} is missing; check that the data set is complete")
     try:
         file = import_soundfile().SoundFile(str(path))
     except (RuntimeError, OSError) as error:
-        raise DataError(f"{path} is no readable WAV or FLAC file: {_reason(error)}; replace the file") from error
+        raise DataError(f"{path} is no readable {wanted} file: {_reason(error)}; replace the file") from error
     with file:
-        if file.format not in _FORMATS:
-            raise DataError(f"{path} is {file.format} audio; convert it to WAV or FLAC, e.g. with ffmpeg")
+        if file.format not in formats:
+            raise DataError(f"{path} is {file.format} audio; convert it to {wanted}, e.g. with ffmpeg")
         cut = _CUT_DATA.search(file.extra_info)
         if cut is not None and int(cut[2]) < int(cut[1]) != _UNKNOWN_SIZE:
             raise DataError(f"{path} is cut off: {int(cut[2]):,} bytes of samples, its header announces {int(cut[1]):,}; replace the file")

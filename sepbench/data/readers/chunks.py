@@ -29,11 +29,13 @@ class Recording:
         label: class number.
         info: the length that counts and the files' rate, cut into consecutive chunks without overlap, the rest at the end left out. None: one
             chunk from the middle, the file's length being looked up when it is loaded (for sets of very many short files).
+        group: name of the song or the original recording that it comes from, the same in every set of the corpus; empty: the files' names.
     """
 
     files: tuple[Path, ...]
     label: int = 0
     info: AudioInfo | None = None
+    group: str = ""
 
 
 class ChunkedAudio:
@@ -68,6 +70,12 @@ class ChunkedAudio:
 
     def __len__(self) -> int:
         return len(self._recording)
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """Of every row the song or the original recording."""
+        names = [recording.group or "|".join(map(str, recording.files)) for recording in self._recordings]
+        return tuple(names[number] for number in self._recording.tolist())
 
     def load(self, indices: torch.Tensor | Sequence[int]) -> torch.Tensor:
         """Chunks ``(n, 1, length)`` float32 on the CPU.

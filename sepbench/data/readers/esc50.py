@@ -35,11 +35,14 @@ def read_esc50(folder: Path, split: str) -> list[Recording]:
     if not pd.api.types.is_integer_dtype(table["fold"]) or not pd.api.types.is_integer_dtype(table["target"]):
         raise DataError(f"{path}: fold and target must be whole numbers; replace the file by ESC-50's")
     chosen = table[table["fold"].isin(FOLDS[split])]
-    return [_recording(folder / "audio" / str(name), int(target)) for name, target in zip(chosen["filename"], chosen["target"], strict=True)]
+    # Several clips were cut from one Freesound recording, whose number is src_file.
+    origins = chosen["src_file"] if "src_file" in chosen.columns else chosen["filename"]
+    named = zip(chosen["filename"], chosen["target"], origins, strict=True)
+    return [_recording(folder / "audio" / str(name), int(target), str(origin)) for name, target, origin in named]
 
 
-def _recording(path: Path, label: int) -> Recording:
+def _recording(path: Path, label: int, group: str) -> Recording:
     info = audio_info(path)
     if info.sample_rate != SAMPLE_RATE:
         raise DataError(f"{path} has {info.sample_rate:,} Hz, ESC-50 has {SAMPLE_RATE:,} Hz; use the files as they were published")
-    return Recording((path,), label, info)
+    return Recording((path,), label, info, group)

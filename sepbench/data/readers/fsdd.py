@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from sepbench.data.readers.audio_files import read_audio
+from sepbench.data.readers.audio_files import read_pcm
 from sepbench.errors import DataError
 
 SPEAKERS = ("george", "jackson", "lucas", "nicolas", "theo", "yweweler")
@@ -35,8 +35,6 @@ LENGTH = 16_384
 RMS = 1024
 """Of every signal, in 16-bit steps. The highest peak is 21 times that."""
 
-_PCM_SCALE = 32768
-
 
 def recording_name(speaker: str, digit: int, take: int) -> str:
     """Path of a recording inside the data set's folder."""
@@ -46,6 +44,11 @@ def recording_name(speaker: str, digit: int, take: int) -> str:
 def row_of(split: str, speaker: int, digit: int, take: int) -> int:
     """The row of an utterance in its split."""
     return (take - TAKES[split].start) * ROWS_PER_TAKE + speaker * DIGITS + digit
+
+
+def speaker_and_take(split: str, row: int) -> str:
+    """``george-3``: rows of one speaker and one take share recordings, others do not."""
+    return f"{SPEAKERS[row % ROWS_PER_TAKE // DIGITS]}-{TAKES[split].start + row // ROWS_PER_TAKE}"
 
 
 def take_of(split: str, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
@@ -92,7 +95,7 @@ def read_fsdd(folder: Path, split: str) -> tuple[torch.Tensor, torch.Tensor]:
     signals = torch.empty((len(takes) * ROWS_PER_TAKE, 1, LENGTH), dtype=torch.int16)
     labels = torch.empty(len(signals), dtype=torch.int64)
     for number, speaker in enumerate(SPEAKERS):
-        recordings = {take: [_recording(folder / recording_name(speaker, digit, take)) for digit in range(DIGITS)] for take in takes}
+        recordings = {take: [read_pcm(folder / recording_name(speaker, digit, take), SAMPLE_RATE) for digit in range(DIGITS)] for take in takes}
         for take in takes:
             for digit in range(DIGITS):
                 row = row_of(split, number, digit, take)
@@ -102,15 +105,3 @@ def read_fsdd(folder: Path, split: str) -> tuple[torch.Tensor, torch.Tensor]:
                 signals[row, 0] = torch.from_numpy(at_level(spoken.double().numpy()))
                 labels[row] = number
     return signals, labels
-
-
-def _recording(path: Path) -> torch.Tensor:
-    """``(T,)`` int16."""
-    values = read_audio(path, SAMPLE_RATE, mono=False)
-    if len(values) != 1:
-        raise DataError(f"{path} has {len(values)} channels, expected one; replace the file")
-    scaled = values[0] * _PCM_SCALE
-    samples = scaled.to(torch.int16)
-    if not torch.equal(samples.to(torch.float32), scaled):
-        raise DataError(f"{path} is not 16-bit audio; replace the file by the original")
-    return samples

@@ -67,4 +67,4 @@ def _recording(song: Path, source: str, label: int) -> Recording:
         if info.sample_rate != SAMPLE_RATE:
             raise DataError(f"{path} has {info.sample_rate:,} Hz, MUSDB18-HQ has {SAMPLE_RATE:,} Hz; use the files as they were published")
         infos.append(info)
-    return Recording(tuple(song / f"{stem}.wav" for stem in SOURCES[source]), label, min(infos, key=lambda info: info.length))
+    return Recording(tuple(song / f"{stem}.wav" for stem in SOURCES[source]), label, min(infos, key=lambda info: info.length), song.name)

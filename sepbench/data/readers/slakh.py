@@ -43,7 +43,8 @@ def read_slakh(folder: Path, split: str, instrument: str) -> list[Recording]:
     Raises:
         DataError: no tracks; metadata or a stem is missing, unreadable or of another rate.
     """
-    return [Recording(track.stems[instrument], label=CLASSES.index(instrument), info=track.info) for track in read_tracks(folder / split)]
+    label = CLASSES.index(instrument)
+    return [Recording(track.stems[instrument], label, track.info, track.name) for track in read_tracks(folder / split)]
 
 
 def read_tracks(folder: Path) -> list[Track]:

@@ -11,14 +11,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from sepbench.data.lists.rules import SILENT_RMS
+from sepbench.data.readers.sounding import sounding_seconds
 from sepbench.data.synthesis.layout import CHUNK, SAMPLE_RATE, SONG_LENGTH, SPLITS, STEMS, Stem, file_name, song_keys
 from sepbench.files import replacing
 
 Pcm = npt.NDArray[np.int16]
 
 _HEADER = 44  # bytes before the first sample
-_SILENT_POWER = (SILENT_RMS * 32_768) ** 2
 
 
 def make(names: Collection[str], folder: Path, progress: Callable[[str, int, int], None] | None = None) -> None:
@@ -71,23 +70,5 @@ def read(folder: Path, split: str, stem: Stem) -> tuple[torch.Tensor, torch.Tens
 
 
 def labels_of(chunks: Pcm) -> npt.NDArray[np.int64]:
-    """Which whole seconds of each chunk sound: 0 silent, 1 the first, 2 the second, 3 both, (4 the third, ...).
-
-    A second sounds if its RMS is LASS' ``SILENT_RMS`` (protocols.md 1.6) or more. A chunk whose own RMS is below it is silent, as LASS has it. So is one
-    that sounds in no whole second: SDR is measured in those (``metrics/sdr.py``), and is undefined where a source is silent in all of them.
-
-    Args:
-        chunks: ``(rows, 1, length)`` int16. Sums of squares are whole numbers, so no rounding decides.
-
-    Returns:
-        Labels ``(rows,)`` int64.
-    """
-    length = chunks.shape[-1]
-    seconds = length // SAMPLE_RATE
-    labels = np.zeros(len(chunks), dtype=np.int64)
-    for row, chunk in enumerate(chunks[:, 0]):  # a chunk of squares at a time: those of a split take a third of a gigabyte
-        squares = np.square(chunk, dtype=np.int64)
-        heard = squares[: seconds * SAMPLE_RATE].reshape(seconds, -1).sum(axis=1) >= _SILENT_POWER * SAMPLE_RATE
-        if squares.sum() >= _SILENT_POWER * length:
-            labels[row] = int((heard << np.arange(seconds)).sum())
-    return labels
+    """Labels ``(rows,)`` of chunks ``(rows, 1, length)``: which whole seconds of each sound, see ``sounding_seconds``."""
+    return sounding_seconds(chunks, SAMPLE_RATE)

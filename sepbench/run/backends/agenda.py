@@ -169,7 +169,7 @@ class Agenda:
         record, first = self.record, self._cost is None
         if record.weights_sha256 not in ("", fit.weights_sha256) and self._kept_any:
             raise RequestError(f"the weights of {self.cell.method} have changed since this run began; restore them, or choose another --out")
-        record.samples, record.weights_sha256 = fit.samples, fit.weights_sha256
+        record.samples, record.weights_sha256, record.prior = fit.samples, fit.weights_sha256, fit.prior
         record.command, record.git_sha = self.team.command, self.team.git_sha
         record.workers = max(record.workers, self.team.workers)
         if report.timing_group != self.team.timing_group:

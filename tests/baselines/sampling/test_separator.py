@@ -187,6 +187,25 @@ def test_log_prior_needs_a_density() -> None:
         separator.separate(_mixtures(2), ctx)
 
 
+def test_estimated_densities_share_their_probes_within_a_mixture_and_take_the_settings() -> None:
+    asked = []
+
+    class Estimated:
+        def __init__(self, prior: GaussianMixture) -> None:
+            self.score, self.denoise, self.exact = prior.score, prior.denoise, prior.log_prob
+
+        def estimated_log_prob(self, x: torch.Tensor, example_ids: torch.Tensor, noise: NoiseSource, *, steps: int, spacing: int) -> torch.Tensor:
+            asked.append((example_ids.tolist(), steps, spacing, noise.seed))
+            return self.exact(x)
+
+    separator, mixtures, ctx = _fitted("projected", steps=4, best_of=3, criterion="log-prior", flow_steps=7, flow_spacing=2), _mixtures(2), context(TASK)
+    separator._priors = [Estimated(prior) for prior in _gaussians(2)]  # type: ignore[misc]
+    draws, criterion = separator.ranked(separator.problem(mixtures, ctx), 3, ctx)
+    assert asked == [([0, 0, 0, 1, 1, 1], 7, 2, ctx.noise.seed)] * 2
+    expected = sum(prior.log_prob(draws[:, :, k].flatten(0, 1)) for k, prior in enumerate(_gaussians(2))).unflatten(0, (2, 3))  # type: ignore[union-attr]
+    torch.testing.assert_close(criterion, expected)
+
+
 def test_the_mean_of_many_is_nearer_to_the_posterior_mean_than_a_draw() -> None:
     """Both sources have one spread, so each takes half of the residual."""
     mixtures, ctx = _mixtures(200), context(TASK)

@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sepbench.data.readers.audio_files import audio_info, read_audio, read_resampled, read_span, resample, resampled_length
+from sepbench.data.readers.audio_files import audio_info, read_audio, read_pcm, read_resampled, read_span, read_vorbis, resample, resampled_length
 from sepbench.errors import DataError
 
 RATE = 8000
@@ -58,6 +58,34 @@ def test_damage_inside_a_flac_file_is_an_error(tmp_path: Path) -> None:
     path.write_bytes(raw)
     with pytest.raises(DataError, match=r"a\.flac is damaged between samples 0 and 40,000"):
         read_audio(path)
+
+
+def test_ogg_vorbis_is_read_where_it_is_asked_for(tmp_path: Path) -> None:
+    tone = 0.3 * np.sin(2 * np.pi * 440 * np.arange(RATE) / RATE).astype(np.float32)
+    soundfile.write(tmp_path / "a.ogg", tone, RATE, format="OGG", subtype="VORBIS")
+    read = read_vorbis(tmp_path / "a.ogg", RATE)
+    assert read.shape == (1, RATE)
+    assert float((read[0] - torch.from_numpy(tone)).square().mean().sqrt()) < 0.02
+    with pytest.raises(DataError, match=r"a\.ogg has 8,000 Hz, expected 44,100 Hz"):
+        read_vorbis(tmp_path / "a.ogg", 44_100)
+    soundfile.write(tmp_path / "a.wav", tone, RATE)
+    with pytest.raises(DataError, match=r"a\.wav is WAV audio; convert it to Ogg Vorbis"):
+        read_vorbis(tmp_path / "a.wav", RATE)
+    (tmp_path / "text.ogg").write_text("no audio " * 50)
+    with pytest.raises(DataError, match=r"text\.ogg is no readable Ogg Vorbis file"):
+        read_vorbis(tmp_path / "text.ogg", RATE)
+
+
+def test_pcm_is_the_numbers_of_the_file(tmp_path: Path) -> None:
+    numbers = np.array([-32768, -1, 0, 1, 32767], dtype=np.int16)
+    soundfile.write(tmp_path / "a.flac", numbers, RATE, subtype="PCM_16")
+    assert read_pcm(tmp_path / "a.flac", RATE).tolist() == numbers.tolist()
+    soundfile.write(tmp_path / "fine.flac", _noise(50), RATE, subtype="PCM_24")
+    with pytest.raises(DataError, match=r"fine\.flac is not 16-bit audio"):
+        read_pcm(tmp_path / "fine.flac", RATE)
+    soundfile.write(tmp_path / "stereo.flac", _noise(50, 2), RATE)
+    with pytest.raises(DataError, match=r"stereo\.flac has 2 channels"):
+        read_pcm(tmp_path / "stereo.flac", RATE)
 
 
 def test_other_errors_name_the_file(tmp_path: Path) -> None:

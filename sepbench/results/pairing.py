@@ -1,0 +1,40 @@
+"""Two sides on the same examples: what is compared mixture by mixture."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from sepbench.results.statistics import Designs, PairedDifference, paired_difference
+from sepbench.results.values import MetricValues
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """Values ``a, b`` ``(n,)`` of the ``examples`` ``(n,)`` that both sides scored, in the order of their ids; ``pooled``: of a pooled metric."""
+
+    examples: npt.NDArray[np.int64]
+    a: Floats
+    b: Floats
+    pooled: bool = False
+
+
+def pair_up(a: MetricValues, b: MetricValues) -> Pairs:
+    """Match two sides by example; examples that either side lacks or failed on are left out."""
+    if np.array_equal(a.examples, b.examples):
+        examples, rows_a = a.examples, np.arange(len(a))
+        rows_b = rows_a
+    else:
+        examples, rows_a, rows_b = np.intersect1d(a.examples, b.examples, assume_unique=True, return_indices=True)
+    both = a.scored[rows_a] & b.scored[rows_b]
+    return Pairs(examples[both], a.among(rows_a, both), b.among(rows_b, both), pooled=a.parts is not None)
+
+
+def difference(pairs: Pairs, designs: Designs) -> PairedDifference:
+    """The paired difference a - b, with an interval that knows which examples share clusters."""
+    found = paired_difference(pairs.a, pairs.b, pairs.examples, designs)
+    return replace(found, share_a_higher=np.nan, share_b_higher=np.nan) if pairs.pooled else found  # no single example is better or worse

@@ -1,0 +1,100 @@
+"""Per-example values beside a committed leaderboard: ``leaderboards/scores/<suite>.parquet``.
+
+A leaderboard's means and intervals can be made again from them, and a user's run is compared with its rows mixture by mixture. One row per (task,
+method, metric, example): the mean over the example's scored sources, float32, NaN where it failed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from sepbench.errors import SepbenchError
+from sepbench.files import write_atomically
+from sepbench.results.values import CellValues, MetricValues, Values
+
+_SCHEMA = pa.schema(
+    [
+        *((name, pa.dictionary(pa.int32(), pa.string())) for name in ("task", "method", "metric")),
+        *(("example", pa.int32()), ("value", pa.float32())),
+    ]
+)
+_KEY = ("task", "method")
+
+
+def scores_path(leaderboard: Path) -> Path:
+    """Where the scores of a leaderboard lie."""
+    return leaderboard.parent / "scores" / f"{leaderboard.stem}.parquet"
+
+
+def read_scores(leaderboard: Path) -> Values | None:
+    """The per-example values of a leaderboard; None if there are none.
+
+    Raises:
+        SepbenchError: the file is damaged, when a cell of it is asked for.
+    """
+    path = scores_path(leaderboard)
+    return Values(lambda task, method: _cell(_read(path), task, method)) if path.is_file() else None
+
+
+def _read(path: Path) -> pa.Table:
+    try:
+        return pq.read_table(path, schema=_SCHEMA)
+    except (OSError, pa.ArrowException) as error:
+        raise SepbenchError(f"{path} cannot be read ({' '.join(str(error).split())[:120]}); restore the file, or publish the runs again") from error
+
+
+def _cell(table: pa.Table, task: str, method: str) -> CellValues:
+    chosen = table.filter(pc.and_(pc.equal(table["task"].cast(pa.string()), task), pc.equal(table["method"].cast(pa.string()), method)))
+    metrics = chosen["metric"].cast(pa.string()).to_numpy()
+    examples, values = chosen["example"].to_numpy().astype(np.int64), chosen["value"].to_numpy().astype(np.float64)
+    found = {}
+    for metric in dict.fromkeys(metrics.tolist()):
+        rows = np.flatnonzero(metrics == metric)
+        rows = rows[np.argsort(examples[rows], kind="stable")]
+        found[metric] = MetricValues(examples[rows], values[rows])
+    return found
+
+
+def merge_scores(leaderboard: Path, values: Values, cells: Iterable[tuple[str, str]]) -> None:
+    """Put the values of some cells (task, method) of a run beside a leaderboard; those that were there of the same cells are replaced.
+
+    Raises:
+        SepbenchError: what is there cannot be read, or the file cannot be written.
+    """
+    path, cells = scores_path(leaderboard), list(cells)
+    parts = [*_kept(path, cells), *(_table(task, method, values.cell(task, method)) for task, method in cells)]
+    merged = pa.concat_tables(part.cast(_SCHEMA) for part in parts) if parts else _SCHEMA.empty_table()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, lambda temporary: pq.write_table(merged, temporary, compression="zstd", compression_level=19))
+    except OSError as error:
+        raise SepbenchError(f"cannot write {path}: {error.strerror or error}; choose another folder with --to") from error
+
+
+def _kept(path: Path, cells: Iterable[tuple[str, str]]) -> Iterator[pa.Table]:
+    """What is there of other cells."""
+    if not path.is_file():
+        return
+    table = _read(path)
+    replaced = {f"{task}--{method}" for task, method in cells}
+    names = pc.binary_join_element_wise(*(table[name].cast(pa.string()) for name in _KEY), "--")
+    yield table.filter(pc.invert(pc.is_in(names, value_set=pa.array(sorted(replaced), pa.string()))))
+
+
+def _table(task: str, method: str, cell: CellValues) -> pa.Table:
+    lengths = [len(values) for values in cell.values()]
+    count = sum(lengths)
+    columns = [
+        *([name] * count for name in (task, method)),
+        np.repeat(np.array(list(cell), dtype=np.str_), lengths),
+        np.concatenate([np.empty(0, np.int32), *(values.examples.astype(np.int32) for values in cell.values())]),
+        np.concatenate([np.empty(0, np.float32), *(values.values.astype(np.float32) for values in cell.values())]),
+    ]
+    arrays = [pa.array(column, pa.string()).dictionary_encode() for column in columns[:3]]
+    return pa.table([*arrays, pa.array(columns[3], pa.int32()), pa.array(columns[4], pa.float32())], names=_SCHEMA.names)

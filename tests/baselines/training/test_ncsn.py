@@ -1,0 +1,141 @@
+"""Training of the published network: the loss of the paper, a run that resumes to the same bits, weights that BASIS takes, refusals in one line."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from train_until_done import tiny_images
+
+from baselines.basis import Basis
+from baselines.networks.ncsn_refinenet import CondRefineNetDilated, ncsn_sigmas
+from baselines.priors.score_prior import NCSNPrior
+from baselines.priors.weights_io import load_prior, read_card
+from baselines.training import loop, ncsn
+from baselines.training.loop import CHECKPOINT
+from baselines.training.ncsn import NCSNConfig, NCSNTraining, export, ncsn_losses
+from sepbench.data.datasets import open_dataset
+from sepbench.errors import SepbenchError
+from sepbench.suites.loader import load_suite
+
+SMALL = NCSNConfig(steps=6, batch=8, features=4)
+
+
+def training(folder: Path, config: NCSNConfig = SMALL, **options: object) -> NCSNTraining:
+    images = tiny_images()
+    return NCSNTraining(images[:50], images[50:], config, folder, **options)  # type: ignore[arg-type]
+
+
+def finished(folder: Path, config: NCSNConfig = SMALL, **options: object) -> NCSNTraining:
+    run = training(folder, config, **options)
+    loop.run(run, folder)
+    return run
+
+
+def same(one: NCSNTraining, other: NCSNTraining) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(one.network.state_dict().values(), other.network.state_dict().values(), strict=True))
+
+
+class TrueScore(torch.nn.Module):
+    """The score of noisy images of which every clean one is grey: ``-(x - 1/2) / sigma^2``, and so exactly minus the noise over sigma."""
+
+    def forward(self, x: torch.Tensor, level: torch.Tensor) -> torch.Tensor:
+        return -(x - 0.5) / ncsn_sigmas().float()[level][:, None, None, None] ** 2
+
+
+def test_the_loss_is_the_papers() -> None:
+    """Zero where the score is true; half the squared noise where the network says nothing, at every level."""
+    clean, level = torch.full((10, 1, 8, 8), 0.5), torch.arange(10)
+    noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
+    silent = lambda x, level: torch.zeros_like(x)  # noqa: E731
+    torch.testing.assert_close(ncsn_losses(TrueScore(), clean, noise, level), torch.zeros(10), atol=1e-3, rtol=0)  # type: ignore[arg-type]
+    torch.testing.assert_close(ncsn_losses(silent, clean, noise, level), 0.5 * noise.square().flatten(1).sum(1))  # type: ignore[arg-type]
+
+
+def test_the_defaults_are_the_papers() -> None:
+    config = NCSNConfig()
+    assert (config.steps, config.batch, config.lr, config.betas, config.features) == (200_000, 128, 1e-3, (0.9, 0.999), 64)
+    assert sum(p.numel() for p in CondRefineNetDilated(1, config.features).parameters()) == 7_638_657
+
+
+def test_the_loss_falls(tmp_path: Path) -> None:
+    run = training(tmp_path, replace(SMALL, steps=60))
+    before = sum(run.held_out_loss().values())
+    loop.run(run, None)
+    assert sum(run.held_out_loss().values()) < 0.8 * before
+
+
+def test_a_run_that_was_stopped_ends_with_the_same_bits(tmp_path: Path) -> None:
+    whole = finished(tmp_path / "whole")
+    finished(tmp_path / "parts", replace(SMALL, steps=2))
+    resumed = finished(tmp_path / "parts")
+    assert (resumed.step, whole.step) == (6, 6)
+    assert same(whole, resumed)
+    assert not same(whole, finished(tmp_path / "other", replace(SMALL, seed=1)))
+
+
+def test_parts_of_a_batch_add_up_to_the_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    once = finished(tmp_path / "once", replace(SMALL, steps=1))
+    monkeypatch.setattr(ncsn, "_CPU_CHUNK", 3)
+    parts = finished(tmp_path / "parts", replace(SMALL, steps=1))
+    torch.testing.assert_close(float(parts.loss), float(once.loss), rtol=1e-5, atol=0)
+
+
+def test_minutes_end_it(tmp_path: Path) -> None:
+    run = finished(tmp_path, replace(SMALL, steps=10_000), minutes=1e-9)
+    assert run.step == 1
+    assert run.fraction == 1.0
+
+
+def test_basis_takes_the_weights(tmp_path: Path) -> None:
+    """Trained at the width of a test, exported, loaded, and used at its own ten levels."""
+    path = export(finished(tmp_path / "run"), tmp_path / "ten.safetensors", "tiny", "sepbench train ncsn")
+    prior = load_prior(path)
+    assert isinstance(prior, NCSNPrior)
+    assert prior.shape == (1, 8, 8)
+    card = read_card(path)
+    assert card["training"]["steps"] == 6
+    assert card["training"]["images_seen"] == 48
+    assert list(card["held_out_loss"]) == [f"{sigma:.5f}" for sigma in ncsn_sigmas().tolist()]
+    assert Basis(weights=str(path)).supports(load_suite("digits-pairs").tasks["class-agnostic"].spec).ok
+
+
+def test_another_run_in_the_folder_is_refused_in_one_line(tmp_path: Path) -> None:
+    finished(tmp_path / "run", replace(SMALL, steps=1))
+    images = tiny_images()
+    start = NCSNPrior(CondRefineNetDilated(1, 4), (1, 8, 8))
+    for change in (
+        lambda: training(tmp_path / "run", replace(SMALL, seed=3)),
+        lambda: training(tmp_path / "run", init=start),
+        lambda: NCSNTraining(images[:40], images[50:], SMALL, tmp_path / "run"),
+    ):
+        with pytest.raises(SepbenchError, match=r"checkpoint.pt is of another run \((seed|--init|images)\)") as refused:
+            change()
+        assert "\n" not in str(refused.value)
+    assert (tmp_path / "run" / CHECKPOINT).exists()
+
+
+def test_weights_to_start_from(tmp_path: Path) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        start, wide = (NCSNPrior(CondRefineNetDilated(1, width), (1, 8, 8), name="start") for width in (4, 6))
+    begun = training(tmp_path / "a", init=start)
+    assert all(torch.equal(a, b) for a, b in zip(begun.network.state_dict().values(), start.network.state_dict().values(), strict=True))
+    with pytest.raises(SepbenchError, match="of another width"):
+        training(tmp_path / "b", init=wide)
+
+
+def test_the_trainer_from_a_data_set_to_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ncsn, "_HELD_OUT", 2)
+    monkeypatch.setattr(ncsn, "NCSNConfig", lambda **given: NCSNConfig(**{**given, "batch": 4, "features": 8}))
+    options = {"folder": tmp_path / "run", "steps": 1, "minutes": None, "init": None, "seed": 0, "device": "cpu", "command": "x"}
+    lines: list[str] = []
+    out = ncsn.train(open_dataset("digits", "train"), labels=(0, 1), out=tmp_path / "d.safetensors", progress=lambda done, text: lines.append(text), **options)  # type: ignore[arg-type]
+    assert read_card(out)["data"]["name"] == "digits train 0..799, classes 0, 1"
+    assert read_card(out)["kind"] == "ncsn-refinenet"
+    assert lines[-1].startswith("step 1, ")
+    edm = next(Path(ncsn.__file__).parents[1].joinpath("weights").glob("digits*.safetensors"))
+    with pytest.raises(SepbenchError, match="holds no ncsn-refinenet"):
+        ncsn.train(open_dataset("digits", "train"), labels=(), out=tmp_path / "e.safetensors", progress=lambda done, text: None, **{**options, "init": edm})  # type: ignore[arg-type]

@@ -1,0 +1,163 @@
+"""SDR over windows of a whole set laid end to end: against museval on the concatenated waveform, and its rules."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from audio_cases import RATE, audio_task, random_audio
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sepbench.compat import import_museval
+from sepbench.errors import SuiteError
+from sepbench.metrics.catalogue import check_metrics
+from sepbench.metrics.scoring import score_batch
+from sepbench.metrics.sdr_corpus import SDR_CORPUS_MEDIAN, CorpusSdr, corpus_windows, n_pieces, pieces, sparsity
+from sepbench.metrics.squared_error import Array
+
+METRIC = dataclasses.replace(SDR_CORPUS_MEDIAN, sample_rate=RATE)
+
+
+def parts_of(estimates: torch.Tensor, references: torch.Tensor, source: int = 0, metric: CorpusSdr = METRIC) -> dict[str, Array]:
+    found = metric.parts(estimates, references, torch.arange(len(estimates)))
+    return {name: values.numpy()[:, source].copy() for name, values in found.items()}
+
+
+def value(parts: dict[str, Array]) -> float:
+    return float(np.nanmean(METRIC.pool(parts, np.arange(len(parts["samples"])))))
+
+
+def by_museval(estimates: torch.Tensor, references: torch.Tensor, source: int = 0) -> Array:
+    """SDR per window of one source laid end to end, NaN of silent windows replaced by 0 as NES' code does."""
+    waves = (signals[:, source, 0].double().reshape(1, -1, 1).numpy() for signals in (references, estimates))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.nan_to_num(import_museval().metrics.bss_eval(*waves, window=RATE, hop=RATE)[0].ravel())
+
+
+@pytest.mark.parametrize("samples", [37, 64, 100, 205, 250])
+@pytest.mark.parametrize("source", [0, 1])
+def test_windows_are_those_of_museval_on_the_whole_waveform(samples: int, source: int) -> None:
+    estimates, references, _ = random_audio(13, 2, (1, samples), seed=samples)
+    windows = corpus_windows(parts_of(estimates, references, source), np.arange(13))
+    expected = by_museval(estimates, references, source)
+    assert windows is not None
+    assert len(windows.decibels) == 13 * samples // RATE
+    np.testing.assert_allclose(windows.decibels, expected, atol=1e-9)
+    assert value(parts_of(estimates, references, source)) == pytest.approx(float(np.median(expected)), abs=1e-9)
+
+
+@pytest.mark.parametrize("silent", ["reference", "estimate", "both"])
+def test_silent_windows_are_zero_as_in_the_released_code(silent: str) -> None:
+    estimates, references, _ = random_audio(6, 2, (1, 250), seed=4)
+    estimates[:, 0] += 2 * references[:, 0]  # no window of its own near 0 dB
+    for side, name in ((references, "reference"), (estimates, "estimate")):
+        if silent in (name, "both"):
+            side[1, 0, 0, 130:] = 0
+            side[2, 0, 0, :90] = 0
+    windows = corpus_windows(parts_of(estimates, references), np.arange(6))
+    assert windows is not None
+    np.testing.assert_allclose(windows.decibels, by_museval(estimates, references), atol=1e-9)
+    assert (windows.decibels == 0.0).sum() >= 1
+
+
+def test_a_silent_example_of_another_source_changes_nothing() -> None:
+    """Each source is scored alone, unlike ``sdr``, where one silent source silences all."""
+    estimates, references, _ = random_audio(5, 2, (1, 250), seed=5)
+    before = value(parts_of(estimates, references))
+    references[2, 1] = 0
+    assert value(parts_of(estimates, references)) == before
+
+
+def test_no_error_is_200_db() -> None:
+    _, references, _ = random_audio(3, 1)
+    assert value(parts_of(references.clone(), references)) == 200.0
+
+
+def test_a_window_counts_only_with_all_its_mixtures() -> None:
+    estimates, references, _ = random_audio(8, 1, (1, 250), seed=6)
+    parts = parts_of(estimates, references)
+    whole = corpus_windows(parts, np.arange(8))
+    failed = {name: np.where(np.arange(8) == 3, np.nan, values) for name, values in parts.items()}
+    rest = corpus_windows(failed, np.arange(8))
+    assert whole is not None
+    assert rest is not None
+    touched = np.arange(750 // RATE, -(-1000 // RATE))  # the windows that mixture 3 reaches into
+    np.testing.assert_array_equal(rest.decibels, np.delete(whole.decibels, touched))
+    found = METRIC.pool(failed, np.arange(8))
+    assert np.flatnonzero(np.isnan(found)).tolist() == [3]
+    assert np.nanmean(found) == pytest.approx(float(np.median(rest.decibels)), abs=1e-12)
+
+
+def test_less_than_a_window_is_one_window_and_nothing_is_no_value() -> None:
+    estimates, references, _ = random_audio(2, 1, (1, 30), seed=7)
+    ratio = (references.double().square().sum() / (references.double() - estimates.double()).square().sum()).log10() * 10
+    assert value(parts_of(estimates, references)) == pytest.approx(float(ratio), abs=1e-9)
+    nothing = {name: np.full(2, np.nan) for name in parts_of(estimates, references)}
+    assert np.isnan(METRIC.pool(nothing, np.arange(2))).all()
+
+
+@given(st.integers(0, 500), st.integers(1, 300), st.integers(1, 120))
+def test_pieces_lie_side_by_side_and_are_never_more_than_said(example: int, samples: int, window: int) -> None:
+    found = list(pieces(example, samples, window))
+    assert [start for _, start, _ in found] == [0, *(stop for _, _, stop in found[:-1])]
+    assert found[-1][2] == samples
+    assert len(found) <= n_pieces(samples, window)
+    for number, start, stop in found:
+        assert {(example * samples + t) // window for t in (start, stop - 1)} == {number}
+
+
+@settings(max_examples=30)
+@given(st.integers(3, 30), st.integers(20, 260), st.integers(0, 1000), st.sets(st.integers(0, 29), max_size=3))
+def test_the_mean_of_the_values_is_the_median_over_windows(n: int, samples: int, seed: int, failed: set[int]) -> None:
+    estimates, references, _ = random_audio(n, 1, (1, samples), seed=seed)
+    parts = parts_of(estimates, references)
+    gone = np.isin(np.arange(n), list(failed))
+    parts = {name: np.where(gone, np.nan, values) for name, values in parts.items()}
+    windows, found = corpus_windows(parts, np.arange(n)), METRIC.pool(parts, np.arange(n))
+    assert (np.isnan(found) == gone).all()
+    if windows is not None:
+        assert np.nanmean(found) == pytest.approx(float(np.median(windows.decibels)), abs=1e-9)
+
+
+def test_parts_do_not_depend_on_the_batch() -> None:
+    estimates, references, mixtures = random_audio(7, 2, (1, 250), shuffle=True)
+    whole = METRIC.parts(estimates, references, mixtures.example_ids)
+    for row in range(7):
+        alone = METRIC.parts(estimates[row : row + 1], references[row : row + 1], mixtures.example_ids[row : row + 1])
+        assert all((alone[name][0] == whole[name][row]).all() for name in whole)
+
+
+def test_scores_hold_the_parts_in_the_order_of_sdr() -> None:
+    estimates, references, mixtures = random_audio(4, 2, (1, 250), shuffle=True)
+    table = score_batch(["sdr", "sdr_corpus_median"], estimates, references, mixtures, audio_task(2))
+    assert {name for name in table.metric if name.startswith("sdr_corpus")} == {
+        *(f"sdr_corpus_median/{kind}_{place}" for kind in ("signal", "error") for place in range(n_pieces(250, RATE))),
+        "sdr_corpus_median/samples",
+        "sdr_corpus_median/rate",
+    }
+    errors = sum(table.value[table.metric == f"sdr_corpus_median/error_{place}"] for place in range(n_pieces(250, RATE)))
+    signals = sum(table.value[table.metric == f"sdr_corpus_median/signal_{place}"] for place in range(n_pieces(250, RATE)))
+    assert (10 * np.log10(signals / errors) > 5).all()  # in the shuffled order they would lie near 0 dB
+
+
+def test_density_at_the_median_of_normal_values() -> None:
+    values = np.random.Generator(np.random.Philox(3)).standard_normal(100_000)
+    assert np.sqrt(2 * np.pi) <= sparsity(values) <= 1.1 * np.sqrt(2 * np.pi)
+    assert sparsity(np.ones(10)) == 0.0
+
+
+def test_signals_that_it_is_not_defined_for() -> None:
+    with pytest.raises(SuiteError, match="'sdr_corpus_median' is defined for mono signals, the task has 2 channels; remove it"):
+        check_metrics(["sdr_corpus_median"], audio_task(2, (2, 250)))
+    with pytest.raises(SuiteError, match="declares no sample_rate"):
+        check_metrics(["sdr_corpus_median"], audio_task(2, rate=None))
+    estimates, references, _ = random_audio(2, 1)
+    with pytest.raises(ValueError, match="was not told the sample rate"):
+        SDR_CORPUS_MEDIAN.parts(estimates, references, torch.arange(2))
+    parts = parts_of(estimates, references)
+    parts["samples"][1] = 200
+    with pytest.raises(ValueError, match="must agree in samples"):
+        METRIC.pool(parts, np.arange(2))

@@ -1,0 +1,101 @@
+"""The cluster-robust variance against its definition, its classical special cases, and the laws that it must keep."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from sepbench.data.lists.clusters import Clusters, independent, of_signals
+from sepbench.results.intervals import Design
+
+LISTS = st.integers(2, 25).flatmap(lambda n: st.tuples(st.just(n), st.integers(1, 4), st.integers(2, 9), st.integers(0, 10**6)))
+
+
+def drawn(n: int, slots: int, clusters: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    generator = np.random.Generator(np.random.Philox(seed))
+    return generator.integers(0, clusters, (n, slots)), generator.normal(size=(n, 3))
+
+
+def by_definition(keys: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Sum of the products of the deviations of all pairs of mixtures with a key in common."""
+    deviations = values - values.mean(axis=0)
+    total = np.zeros(values.shape[1])
+    for i, own in enumerate(keys):
+        for j, other in enumerate(keys):
+            if set(own.tolist()) & set(other.tolist()):
+                total += deviations[i] * deviations[j]
+    return total
+
+
+@given(LISTS)
+@settings(max_examples=60, deadline=None)
+def test_the_variance_is_the_sum_over_all_pairs_that_share_a_cluster(case: tuple[int, int, int, int]) -> None:
+    keys, values = drawn(*case)
+    design = Design(Clusters("image", keys))
+    found = sum(shared.square_sums(values - values.mean(axis=0)) for shared in design.shared)
+    np.testing.assert_allclose(found, by_definition(keys, values), rtol=0, atol=1e-9)
+
+
+@given(LISTS)
+@settings(max_examples=40, deadline=None)
+def test_names_of_clusters_order_of_slots_and_order_of_mixtures_do_not_matter(case: tuple[int, int, int, int]) -> None:
+    keys, values = drawn(*case)
+    order = np.random.Generator(np.random.Philox(1)).permutation(len(keys))
+    expected = Design(Clusters("image", keys)).intervals(values)
+    renamed = Design(Clusters("image", 1000 - 3 * keys[order][:, ::-1])).intervals(values[order])
+    np.testing.assert_allclose(renamed, expected, rtol=1e-7, atol=1e-9)
+
+
+def test_independent_mixtures_have_the_interval_of_the_t_test() -> None:
+    values = np.random.Generator(np.random.Philox(2)).normal(3.0, 2.0, size=(12, 1))
+    low, high = Design(independent(12)).intervals(values)[:, 0]
+    expected = stats.ttest_1samp(values[:, 0], 0.0).confidence_interval(0.95)
+    assert (low, high) == pytest.approx((expected.low, expected.high), rel=1e-12)
+
+
+def test_copies_of_a_song_say_no_more_than_the_song() -> None:
+    songs = np.random.Generator(np.random.Philox(3)).normal(size=(9, 1))
+    copied, keys = np.repeat(songs, 7, axis=0), np.repeat(np.arange(9), 7)[:, None]
+    expected = Design(independent(9)).intervals(songs)
+    np.testing.assert_allclose(Design(Clusters("song", np.repeat(keys, 2, axis=1))).intervals(copied), expected, rtol=1e-12)
+
+
+def test_two_slots_of_one_pool_know_an_image_in_either_slot() -> None:
+    indices = np.array([[0, 1], [1, 2], [3, 4]])
+    one, two = (Design(of_signals(indices, pools, "image")) for pools in (("a", "a"), ("a", "b")))
+    values = np.array([[1.0], [1.0], [-2.0]])
+    assert one.standard_errors(values)[0] > two.standard_errors(values)[0]  # mixtures 0 and 1 share image 1
+    np.testing.assert_allclose(two.standard_errors(values), Design(independent(3)).standard_errors(values))
+
+
+@given(LISTS, st.floats(-50, 50), st.floats(0.1, 10))
+@settings(max_examples=30, deadline=None)
+def test_shift_and_scale(case: tuple[int, int, int, int], shift: float, scale: float) -> None:
+    keys, values = drawn(*case)
+    design = Design(Clusters("image", keys))
+    np.testing.assert_allclose(design.intervals(values * scale + shift), design.intervals(values) * scale + shift, rtol=0, atol=1e-6)
+
+
+def test_what_one_cluster_says_of_the_spread_is_nothing() -> None:
+    design = Design(Clusters("song", np.zeros((5, 2), np.int64)))
+    assert np.isnan(design.intervals(np.arange(5.0)[:, None])).all()
+    assert np.isnan(Design(independent(1)).intervals(np.ones((1, 1)))).all()
+    assert Design(independent(0)).n_clusters == 0
+
+
+def test_a_negative_sum_falls_back_to_the_mixtures_own_squares() -> None:
+    # Two-way sums can be negative: deviations cancel within every cluster of one slot and of the other.
+    keys = np.array([[0, 10], [0, 11], [1, 10], [1, 11]])
+    values = np.array([[1.0], [-1.0], [-1.0], [1.0]])
+    design = Design(Clusters("image", keys))
+    assert sum(shared.square_sums(values) for shared in design.shared)[0] < 0
+    assert design.apart == pytest.approx(1 - 12 / 16)
+    assert design.standard_errors(values)[0] == pytest.approx(np.sqrt(4 / (1 / 4)) / 4)
+
+
+def test_levels_that_are_no_probabilities_are_refused() -> None:
+    with pytest.raises(ValueError, match="level"):
+        Design(independent(3)).intervals(np.zeros((3, 1)), level=95)

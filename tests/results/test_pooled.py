@@ -1,0 +1,178 @@
+"""Pooled metrics from scores to tables: shards, failures, growth, intervals that know the clusters, comparison and gate."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pytest
+import typer
+from synthetic_run import SyntheticRun
+from typer.testing import CliRunner
+
+from sepbench.cli import check, compare, run, score, show
+from sepbench.errors import SepbenchError
+from sepbench.metrics.psnr_pooled import PSNR_POOLED32
+from sepbench.results.compare import pair_up
+from sepbench.results.intervals import Design
+from sepbench.results.score_files import Rows
+from sepbench.results.store import RunStore
+from sepbench.results.values import CellValues, reduce_cell
+from sepbench.suites.loader import load_suite
+
+METRICS = ("psnr_pooled32", "psnr_pooled32/mse", "psnr")
+Mse = npt.NDArray[np.float64]
+
+
+def errors(n: int, key: int = 1) -> Mse:
+    """``(n, 2)`` squared errors of two sources."""
+    return np.asarray(10.0 ** (-2 + 0.4 * np.random.Generator(np.random.Philox(key)).standard_normal((n, 2))))
+
+
+def cell(mse: Mse, cuts: tuple[int, ...] = (), failed: tuple[int, ...] = (), order: tuple[int, ...] = ()) -> CellValues:
+    """The values of a cell whose examples lie in files that end at ``cuts``, some of them failed, the files read in an order."""
+
+    def part(start: int, stop: int) -> Rows:
+        good = [example for example in range(start, stop) if example not in failed]
+        bad = [example for example in range(start, stop) if example in failed]
+        return Rows(
+            example=np.array([*np.repeat(good, 2), *bad, *np.repeat(good, 2), *bad], np.int64),
+            source=np.array([*([0, 1] * len(good)), *([-1] * len(bad)), *([0, 1] * len(good)), *([-1] * len(bad))], np.int64),
+            metric=np.repeat([1, 0, 2], [2 * len(good), len(bad), 2 * len(good) + len(bad)]).astype(np.int32),
+            value=np.concatenate([mse[good].ravel(), np.full(len(bad), np.nan), -10 * np.log10(mse[good].ravel()), np.full(len(bad), np.nan)]),
+            failed=np.array([*([False] * 2 * len(good)), *([True] * len(bad))] * 2, np.bool_),
+            metrics=METRICS,
+        )
+
+    spans = list(itertools.pairwise([0, *cuts, len(mse)]))
+    return reduce_cell(lambda: [part(*spans[place]) for place in order or range(len(spans))], "task, method")
+
+
+def test_the_value_is_that_of_the_whole_set_whatever_the_files() -> None:
+    mse = errors(100)
+    whole = cell(mse)["psnr_pooled32"]
+    expected = np.mean([-10 * np.log10(mse[start : start + 32, source].mean()) for start in (0, 32, 64) for source in (0, 1)])
+    assert whole.values.mean() == pytest.approx(expected, rel=1e-12)
+    assert whole.n_sources == 2
+    assert len(whole) == 100
+    for cuts, order in (((1, 50), (2, 0, 1)), (tuple(range(1, 100)), tuple(reversed(range(100))))):
+        assert (cell(mse, cuts, order=order)["psnr_pooled32"].values == whole.values).all()
+    assert (cell(mse, (7,))["psnr"].values == cell(mse)["psnr"].values).all()
+
+
+def test_failed_examples_have_no_value_and_leave_their_batch() -> None:
+    mse = errors(64)
+    for cuts in ((), (3,), (3, 5)):  # in the last case a whole file failed
+        found = cell(mse, cuts, failed=(3, 4, 40))["psnr_pooled32"]
+        assert np.flatnonzero(~found.scored).tolist() == [3, 4, 40]
+        rest = [np.delete(mse, (3, 4, 40), axis=0)[start:stop, source].mean() for start, stop in ((0, 30), (30, 61)) for source in (0, 1)]
+        assert np.nanmean(found.values) == pytest.approx(float(np.mean(-10 * np.log10(rest))), rel=1e-12)
+    assert not cell(mse, failed=tuple(range(64)))["psnr_pooled32"].scored.any()
+
+
+def test_an_example_twice_is_refused() -> None:
+    mse = errors(4)
+    rows = Rows(np.array([0, 1, 0]), np.zeros(3, np.int64), np.ones(3, np.int32), mse[:3, 0], np.zeros(3, np.bool_), METRICS)
+    with pytest.raises(SepbenchError, match="hold psnr_pooled32 of an example twice; run `sepbench score` again"):
+        reduce_cell(lambda: [rows], "task, method")
+    once = Rows(*(column[:2] for column in (rows.example, rows.source, rows.metric, rows.value, rows.failed)), METRICS)
+    with pytest.raises(SepbenchError, match="of an example twice"):
+        reduce_cell(lambda: [once, once], "task, method")
+
+
+def test_sides_with_other_examples_are_pooled_anew_on_those_they_share() -> None:
+    long, short = cell(errors(128))["psnr_pooled32"], cell(errors(64, 2), failed=(5,))["psnr_pooled32"]
+    pair = pair_up(long, short)
+    assert pair.pooled
+    assert pair.examples.tolist() == [example for example in range(64) if example != 5]
+    alone = cell(errors(128)[:64], failed=(5,))["psnr_pooled32"]
+    assert pair.a.mean() == pytest.approx(float(np.nanmean(alone.values)), rel=1e-12)
+    assert pair.b.mean() == pytest.approx(float(np.nanmean(short.values)), rel=1e-12)
+
+
+def made(better: float = 0.0, n: int = 200) -> SyntheticRun:
+    """Digits with squared errors as the parts of psnr_pooled32; ``better`` dB better than without."""
+    made = SyntheticRun(methods={"average": 14.0}, n=n, metrics=("psnr",))
+    parts = made.scores.copy()
+    parts["metric"] = "psnr_pooled32/mse"
+    parts["value"] = 10 ** (-(parts["value"] + better) / 10)
+    made.scores = pd.concat([made.scores, parts], ignore_index=True)
+    made.record["metrics"] = ["psnr", "psnr_pooled32"]
+    return made
+
+
+def test_the_leaderboard_row_says_how_its_interval_was_made() -> None:
+    frame = made().frame().set_index("metric")
+    row, mse = frame.loc["psnr_pooled32"], made().scores.query("metric == 'psnr_pooled32/mse'")["value"].to_numpy().reshape(-1, 2)
+    values = np.mean([PSNR_POOLED32.pool({"mse": column}, np.arange(200)) for column in mse.T], axis=0)
+    design = Design(load_suite("digits-pairs").tasks["class-split"].clusters().of(np.arange(200)))
+    np.testing.assert_allclose([row["ci_low"], row["ci_high"]], design.intervals(values[:, None])[:, 0], rtol=1e-12)
+    assert row["mean"] == pytest.approx(np.mean([-10 * np.log10(mse[s : s + 32, k].mean()) for s in range(0, 192, 32) for k in (0, 1)]), rel=1e-12)
+    assert row["interval"] == "cluster t, jackknife"
+    assert frame.loc["psnr", "interval"] == "cluster t"
+    assert np.isnan(row["std"])
+    assert np.isnan(row["median"])
+    assert (row["n_scored"], row["n_failed"], row["n_clusters"]) == (200, 0, frame.loc["psnr", "n_clusters"])
+
+
+def sepbench(*arguments: str, code: int = 0) -> str:
+    app = typer.Typer()
+    for command in (run.run, score.score, show.show, compare.compare, check.check):
+        app.command(command.__name__)(command)
+    done = CliRunner().invoke(app, list(arguments), env={"COLUMNS": "200"})
+    assert done.exit_code == code, f"{done.output} {done.exception}"
+    return done.stdout
+
+
+def test_compare_and_check_know_a_better_pooled_value(tmp_path: Path) -> None:
+    old, same, worse = made().save(tmp_path / "old"), made().save(tmp_path / "same"), made(better=-0.5).save(tmp_path / "worse")
+    shown = sepbench("compare", worse, old, "--metric", "psnr_pooled32", "--csv", str(tmp_path / "out.csv"))
+    assert "B better" in shown
+    row = pd.read_csv(tmp_path / "out.csv").iloc[0]
+    assert row["difference"] == pytest.approx(-0.5, abs=1e-6)
+    assert np.isnan(row["share_a_better"])
+    sepbench("check", same, "--against", old)
+    assert "psnr_pooled32" in sepbench("check", worse, "--against", old, code=1)
+
+
+RUN = ("run", "--suite", "digits-pairs", "--device", "cpu", "--tasks", "class-split", "--methods", "halves,noisy")
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fake_methods: None) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.usefixtures("here")
+def test_a_run_that_is_scored_again_or_grows_has_the_value_of_one_that_was_made_at_once() -> None:
+    for folder, shards, limits in (("once", "70", ("70",)), ("grown", "9", ("20", "33", "70"))):
+        for limit in limits:
+            sepbench(*RUN, "--limit", limit, "--shard-size", shards, "--out", folder)
+        sepbench("score", folder, "--metrics", "psnr_unclamped,psnr_pooled32")
+    once, grown = (pd.read_csv(f"{folder}/leaderboard.csv").set_index(["method", "metric"])["mean"] for folder in ("once", "grown"))
+    stores = [RunStore.open(Path(folder)) for folder in ("once", "grown")]
+    cells = [reduced(store, "noisy") for store in stores]
+    assert (cells[0]["psnr_pooled32"].values == cells[1]["psnr_pooled32"].values).all()
+    assert once["noisy", "psnr_pooled32"] == grown["noisy", "psnr_pooled32"]
+    assert once["noisy", "psnr_pooled32"] < once["noisy", "psnr_unclamped"]
+    frame = stores[0].read_scores(["method", "metric", "example", "source", "value"]).astype({"method": str, "metric": str})
+    mse = frame[(frame["method"] == "noisy") & (frame["metric"] == "psnr_pooled32/mse")].sort_values(["example", "source"])["value"].to_numpy().reshape(-1, 2)
+    expected = np.mean([-10 * np.log10(mse[start : start + 32, source].mean()) for start in (0, 32) for source in (0, 1)])
+    assert cells[0]["psnr_pooled32"].values.mean() == pytest.approx(expected, rel=1e-12)
+
+
+def reduced(store: RunStore, method: str) -> CellValues:
+    from sepbench.results.values import read_cell
+
+    return read_cell(store.score_files("class-split", method), "class-split")
+
+
+@pytest.mark.usefixtures("here")
+def test_a_run_without_the_metric_is_still_shown_and_gets_it_by_scoring() -> None:
+    sepbench(*RUN, "--limit", "40", "--out", "old")
+    assert "pooled" not in sepbench("show", "old")
+    sepbench("score", "old", "--metrics", "psnr,psnr_pooled32")
+    assert "pooled32" in sepbench("show", "old")

@@ -1,0 +1,87 @@
+"""Scores beside a leaderboard: the same statistics again, pairs with a user's run, and one file that grows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from synthetic_run import SyntheticRun
+
+from sepbench.errors import SepbenchError, UnknownNameError
+from sepbench.results.compare import A_BETTER, compare_sides, open_side
+from sepbench.results.gate import Scope, check_results
+from sepbench.results.publication import publish_run
+from sepbench.results.published_scores import merge_scores, scores_path
+from sepbench.results.target import open_results
+from sepbench.results.values import Values
+
+
+def published(tmp_path: Path, run: SyntheticRun, name: str = "run", **options: object) -> Path:
+    publish_run(run.save(tmp_path / name), tmp_path / "boards", **options)  # type: ignore[arg-type]
+    return tmp_path / "boards" / "digits-pairs.csv"
+
+
+def test_values_come_back_as_they_were_but_for_float32(tmp_path: Path) -> None:
+    run = SyntheticRun(n=20).fail("nmf", 3)
+    board = open_results(str(published(tmp_path, run)))
+    assert board.values is not None
+    for method in ("average", "nmf"):
+        for metric, there in run.values().cell("class-split", method).items():
+            found = board.values.of("class-split", method, metric)
+            assert np.array_equal(found.examples, there.examples)
+            np.testing.assert_allclose(found.values, there.values, rtol=1e-6)
+
+
+def test_a_run_is_compared_with_a_leaderboard_mixture_by_mixture(tmp_path: Path) -> None:
+    board = published(tmp_path, SyntheticRun(n=60))
+    mine = SyntheticRun({"nmf": 16.0}, n=30)  # the same draws for the first method and fewer mixtures
+    mine.shift("nmf", "psnr", 3.0)
+    rows = compare_sides(open_side(mine.save(tmp_path / "mine")), open_side(f"{board}:nmf"))
+    (row,) = rows.to_dict("records")
+    assert (row["n"], row["verdict"]) == (30, A_BETTER)
+
+
+def test_a_check_against_a_leaderboard_is_paired(tmp_path: Path) -> None:
+    board = open_results(str(published(tmp_path, SyntheticRun(n=60))))
+    same = open_results(SyntheticRun(n=60).save(tmp_path / "same"))
+    report = check_results(same, board)
+    assert report.exit_code == 0
+    assert {row.basis for row in report.rows} == {"paired test"}
+    worse = open_results(SyntheticRun(n=60).shift("nmf", "psnr", -1.0).save(tmp_path / "worse"))
+    assert check_results(worse, board, scope=Scope(methods=("nmf",))).exit_code == 1
+
+
+def test_rows_without_values_are_checked_by_their_means(tmp_path: Path) -> None:
+    path = published(tmp_path, SyntheticRun(n=60))
+    run = SyntheticRun(n=60)
+    merge_scores(path, Values(lambda task, method: {}), [("class-split", "average")])
+    report = check_results(open_results(run.save(tmp_path / "new")), open_results(str(path)))
+    assert report.exit_code == 0
+    assert {(row.method, row.basis) for row in report.rows} == {("average", "means"), ("nmf", "paired test")}
+
+
+def test_cells_are_replaced_and_others_kept(tmp_path: Path) -> None:
+    board = published(tmp_path, SyntheticRun(n=20))
+    published(tmp_path, SyntheticRun({"nmf": 10.0, "ica": 9.0}, n=25), "again")
+    values = open_results(str(board)).values
+    assert values is not None
+    assert [len(values.of("class-split", method, "psnr")) for method in ("average", "nmf", "ica")] == [20, 25, 25]
+
+
+def test_only_what_is_named_is_published(tmp_path: Path) -> None:
+    board = published(tmp_path, SyntheticRun(n=20), methods=("nmf",))
+    assert set(open_results(str(board)).frame["method"]) == {"nmf"}
+    with pytest.raises(UnknownNameError, match="method of"):
+        published(tmp_path, SyntheticRun(n=20), "more", methods=("nmff",))
+
+
+def test_leaderboards_without_scores_have_none_and_damaged_ones_are_named(tmp_path: Path) -> None:
+    board = published(tmp_path, SyntheticRun(n=20))
+    scores_path(board).write_bytes(b"hello")
+    values = open_results(str(board)).values
+    assert values is not None
+    with pytest.raises(SepbenchError, match=r"digits-pairs\.parquet cannot be read"):
+        values.of("class-split", "nmf", "psnr")
+    scores_path(board).unlink()
+    assert open_results(str(board)).values is None

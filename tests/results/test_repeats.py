@@ -1,0 +1,88 @@
+"""Several seeds and fits: their spread beside that of the mixtures, and intervals that know both."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from synthetic_run import SyntheticRun
+from typer.testing import CliRunner
+
+from sepbench.cli.main import app
+from sepbench.errors import SepbenchError
+from sepbench.results.leaderboard_file import read_leaderboard
+from sepbench.results.repeats import folder_of, with_repetitions
+from sepbench.results.statistics import TaskDesigns
+from sepbench.results.store import RunStore
+from sepbench.results.target import open_results
+
+DESIGNS = TaskDesigns(lambda task: None)
+
+
+def saved(tmp_path: Path, shifts: list[float], kind: str = "seeds", noise: float = 0.0, n: int = 40) -> Path:
+    """A run of ``nmf`` and ``average`` and repetitions of ``nmf`` whose values are shifted as a whole."""
+    SyntheticRun(n=n).save(tmp_path / "run")
+    for seed, shift in enumerate(shifts, start=1):
+        other = SyntheticRun(n=n).drop_method("average")
+        other.record["seed" if kind == "seeds" else "fit_seed"] = seed
+        drawn = np.random.Generator(np.random.Philox(seed)).normal(size=int(other.where("nmf").sum()))
+        other.scores.loc[other.where("nmf"), "value"] += shift + noise * drawn
+        other.save(folder_of(tmp_path / "run", kind, seed))
+    return tmp_path / "run"
+
+
+def rows(run: Path) -> dict[str, dict[str, float]]:
+    frame = open_results(str(run)).frame
+    return {row["method"]: row for row in frame[frame["metric"] == "psnr"].to_dict("records")}  # type: ignore[misc]
+
+
+def test_the_spread_of_seeds_stands_beside_that_of_mixtures(tmp_path: Path) -> None:
+    alone = rows(saved(tmp_path / "alone", []))["nmf"]
+    found = rows(saved(tmp_path / "three", [0.3, -0.3]))
+    assert (found["nmf"]["seeds"], found["average"]["seeds"], alone["seeds"]) == (3, 1, 1)
+    assert found["nmf"]["std_seeds"] == pytest.approx(0.3)
+    assert np.isnan(found["average"]["std_seeds"])
+    assert found["nmf"]["mean"] == pytest.approx(alone["mean"])
+    assert found["nmf"]["std"] == pytest.approx(alone["std"])
+    assert found["nmf"]["interval"] == "cluster t and seeds"
+
+
+def test_the_interval_knows_that_seeds_share_every_mixture(tmp_path: Path) -> None:
+    alone, wide = (rows(saved(tmp_path / name, shifts))["nmf"] for name, shifts in (("alone", []), ("shifted", [3.0, -3.0])))
+    half = (alone["ci_high"] - alone["ci_low"]) / 2
+    assert (wide["ci_high"] - wide["ci_low"]) / 2 > 3.0 / np.sqrt(3) * 1.96 > half
+    same = rows(saved(tmp_path / "same", [0.0, 0.0]))["nmf"]
+    assert (same["ci_low"], same["ci_high"]) == pytest.approx((alone["ci_low"], alone["ci_high"]))
+
+
+def test_fits_and_seeds_are_kept_apart(tmp_path: Path) -> None:
+    found = rows(saved(tmp_path, [1.0], kind="fits"))["nmf"]
+    assert (found["fits"], found["seeds"]) == (2, 1)
+    assert found["std_fits"] == pytest.approx(1 / np.sqrt(2))
+    assert np.isnan(found["std_seeds"])
+
+
+def test_repetitions_of_another_run_are_refused(tmp_path: Path) -> None:
+    run = saved(tmp_path, [])
+    other = SyntheticRun(n=40)
+    other.record["budget"] = "quick"
+    other.save(folder_of(run, "seeds", 1))
+    store = RunStore.open(run)
+    with pytest.raises(SepbenchError, match="repeats another run"):
+        with_repetitions(open_results(str(tmp_path / "run"), statistics=False).frame, store, DESIGNS)
+
+
+def test_the_command_repeats_random_methods_only(tmp_path: Path) -> None:
+    arguments = ["run", "--suite", "digits-pairs", "--tasks", "class-split", "--methods", "average,nmf", "--limit", "12", "--out", str(tmp_path / "r")]
+    first = CliRunner().invoke(app, [*arguments, "--seeds", "2", "--fits", "3"])
+    assert first.exit_code == 0, first.output
+    frame = read_leaderboard(tmp_path / "r" / "leaderboard.csv")
+    psnr = frame[frame["metric"] == "psnr"].set_index("method")
+    assert (psnr.loc["nmf", "seeds"], psnr.loc["nmf", "fits"]) == (2, 3)
+    assert (psnr.loc["average", "seeds"], psnr.loc["average", "fits"]) == (1, 1)
+    assert psnr.loc["nmf", "std_seeds"] == pytest.approx(0, abs=1e-12)  # its separation is not random, its fit is
+    assert psnr.loc["nmf", "std_fits"] > 0
+    assert sorted(path.name for path in (tmp_path / "r" / "fits").iterdir()) == ["1", "2"]
+    again = CliRunner().invoke(app, [*arguments, "--seeds", "2", "--fits", "3"])
+    assert again.exit_code == 0, again.output
