@@ -1,11 +1,14 @@
 """Put the statistics of a run into the committed leaderboard whose rows it repeats, and keep the seconds that were measured on an idle machine.
 
     python scripts/recompute_intervals.py RUN [RUN ...] [--to leaderboards]
+    python scripts/recompute_intervals.py --independent [--to leaderboards]
 
 For runs made again only because their values per mixture were not kept. Every row of the run that the leaderboard has must have the same mean to
 ``TOLERANCE``, relative; it then takes the run's statistics (columns ``STATISTICS``), and keeps its command, seconds and versions. Metrics that the
 leaderboard lacks for a (task, method) are added with the seconds of that cell's rows. Methods that it lacks are left to ``sepbench publish``.
 Values per mixture go to ``leaderboards/scores``.
+
+``--independent`` needs no run: where no two of a row's mixtures share a cluster, the interval is that of the t test and follows from mean, std and n.
 """
 
 from __future__ import annotations
@@ -14,12 +17,19 @@ import argparse
 import math
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
-from sepbench.results.columns import key_names
+from sepbench.registry import suite_names
+from sepbench.results.columns import OLD_INTERVAL, key_names
+from sepbench.results.intervals import LEVEL, Design
+from sepbench.results.leaderboard import clusters_of
 from sepbench.results.leaderboard_file import merge_leaderboards, read_leaderboard, write_leaderboard
 from sepbench.results.published_scores import merge_scores
+from sepbench.results.statistics import Designs
 from sepbench.results.target import open_run
+from sepbench.suites.loader import load_suite
+from sepbench.suites.model import Suite
 
 TOLERANCE = 2e-5
 STATISTICS = ("mean", "std", "median", "ci_low", "ci_high", "interval", "cluster", "n_clusters", "n_scored", "n_failed", "prior")
@@ -52,11 +62,35 @@ def recomputed(board: pd.DataFrame, run: pd.DataFrame, label: str) -> pd.DataFra
     return pd.DataFrame(rows, columns=board.columns).astype(board.dtypes)
 
 
+def independent(board: pd.DataFrame, suite: Suite) -> pd.DataFrame:
+    """The rows with intervals of the old kind whose mixtures share nothing, with new intervals."""
+    rows = []
+    for record in board[(board["interval"] == OLD_INTERVAL) & (board["n_scored"] == board["n_expected"])].to_dict("records"):
+        clusters = clusters_of(suite, record["task"])
+        if clusters is None or not math.isfinite(record["std"]):
+            continue
+        n = record["n_scored"]
+        design = Design(clusters.of(np.arange(n)))
+        if all(shared.n_codes == len(shared.examples) for shared in design.shared):
+            half = design.quantile((1 + LEVEL) / 2) * record["std"] / math.sqrt(n)
+            made = {"interval": Designs(clusters).interval, "cluster": design.unit, "n_clusters": design.n_clusters}
+            rows.append({**record, **made, "ci_low": record["mean"] - half, "ci_high": record["mean"] + half})
+    return pd.DataFrame(rows, columns=board.columns).astype(board.dtypes)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", nargs="+")
+    parser.add_argument("runs", nargs="*")
+    parser.add_argument("--independent", action="store_true")
     parser.add_argument("--to", type=Path, default=Path("leaderboards"))
     chosen = parser.parse_args()
+    for path in sorted(chosen.to.glob("*.csv")) if chosen.independent else ():
+        if path.stem in suite_names():
+            board = read_leaderboard(path)
+            rows = independent(board, load_suite(path.stem))
+            if len(rows):
+                write_leaderboard(merge_leaderboards(board, rows), path)
+            print(f"{path}: {len(rows)} rows of mixtures that share nothing")
     for name in chosen.runs:
         results = open_run(Path(name), name)
         if results.values is None or results.suite is None:
