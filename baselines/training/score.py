@@ -135,10 +135,9 @@ def train(
     data = material(signals, labels)
     check_writable(out, "--out")
     config = replace(data.recipe.config, seed=seed, steps=steps or data.recipe.config.steps)
-    start = None if init is None else load_start(init)
-    training = train_score(
-        data.images, data.held_out, data.recipe.layout, config, folder, deadline_minutes=minutes, init=start, device=device, progress=progress
-    )
+    start = None if init is None else load_start(init, signals.shape)
+    layout = data.recipe.layout if start is None else network_of(start).config
+    training = train_score(data.images, data.held_out, layout, config, folder, deadline_minutes=minutes, init=start, device=device, progress=progress)
     return export(training, out, data.name, command)
 
 
@@ -146,16 +145,27 @@ if TYPE_CHECKING:
     _: Trainer = train
 
 
-def load_start(path: Path) -> EDMPrior:
-    """The weights to start from.
+def load_start(path: Path, shape: tuple[int, ...]) -> EDMPrior:
+    """The weights to start from; their network is trained on, whatever layout the recipe would have.
 
     Raises:
-        SepbenchError: they are no U-Net's, or cannot be read.
+        SepbenchError: they are no U-Net's, are of images with other channels, or cannot be read.
     """
     prior = load_prior(path)
     if not isinstance(prior, EDMPrior):
         raise SepbenchError(f"{path} holds no edm-unet; only such a prior can be trained on")
+    channels = network_of(prior).config.channels
+    if channels != shape[0]:
+        raise SepbenchError(f"{path} is a prior of images with {channels} channels, these have {shape[0]}; start from another")
     return prior
+
+
+def network_of(prior: EDMPrior) -> ScoreUNet:
+    """The prior's U-Net; ``load_prior`` makes no other network for a prior of this kind."""
+    network = prior.denoiser.network
+    if not isinstance(network, ScoreUNet):
+        raise TypeError(f"prior {prior.name!r} has a {type(network).__name__} and no ScoreUNet")
+    return network
 
 
 def build_model(layout: UNetConfig, images: torch.Tensor, seed: int, init: EDMPrior | None = None) -> EDMDenoiser:

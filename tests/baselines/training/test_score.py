@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,11 +15,11 @@ from train_until_done import LAYOUT, tiny_images
 from baselines.networks.unet import UNetConfig
 from baselines.priors.edm import loss_weight
 from baselines.priors.score_prior import EDMPrior
-from baselines.priors.weights_io import load_prior
+from baselines.priors.weights_io import load_prior, save_prior
 from baselines.training.config import TrainConfig
 from baselines.training.edm_loss import as_float, loss_per_level
 from baselines.training.loop import CHECKPOINT
-from baselines.training.score import RECIPES, build_model, check_writable, export, material, train_score
+from baselines.training.score import RECIPES, build_model, check_writable, export, material, network_of, recipe_for, train, train_score
 from baselines.training.trainer import ScoreTraining
 from sepbench.data.datasets import open_dataset
 from sepbench.errors import SepbenchError
@@ -52,6 +53,21 @@ def test_weights_of_another_layout_are_refused() -> None:
     with pytest.raises(SepbenchError, match=r"the weights to start from \(small, [\d,]+ parameters\) are of another layout") as refused:
         build_model(UNetConfig(widths=(8, 16, 24), blocks=(1, 1, 1), heads=2, embedding=16), tiny_images(), 0, start)
     assert "\n" not in str(refused.value)
+
+
+def test_weights_to_start_from_bring_their_layout_and_their_kind_of_images(tmp_path: Path) -> None:
+    layout = UNetConfig(widths=(8, 16, 24), blocks=(1, 1, 1), heads=2, embedding=16)
+    assert layout != recipe_for("digits", (1, 8, 8)).layout
+    start, colour = tmp_path / "start.safetensors", tmp_path / "colour.safetensors"
+    save_prior(start, EDMPrior(build_model(layout, tiny_images(), 5), (1, 8, 8), (0.005, 2.0)), {})
+    save_prior(colour, EDMPrior(build_model(replace(layout, channels=3), tiny_images(), 5), (3, 8, 8), (0.005, 2.0)), {})
+    options: dict[str, Any] = {"labels": (), "steps": 1, "minutes": None, "seed": 0, "device": "cpu", "command": "x", "progress": lambda done, text: None}
+    signals = open_dataset("digits", "train")
+    made = load_prior(train(signals, folder=tmp_path / "run", out=tmp_path / "made.safetensors", init=start, **options))
+    assert isinstance(made, EDMPrior)
+    assert network_of(made).config == layout
+    with pytest.raises(SepbenchError, match="a prior of images with 3 channels, these have 1"):
+        train(signals, folder=tmp_path / "other", out=tmp_path / "made.safetensors", init=colour, **options)
 
 
 def test_a_run_is_resumed_with_the_weights_it_started_from(tmp_path: Path) -> None:
