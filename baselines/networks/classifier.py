@@ -35,7 +35,7 @@ class ClassifierConfig:
             raise ValueError(f"channels and widths must be positive and classes at least 2, got {self}")
 
 
-class Block(nn.Module):
+class PoolingBlock(nn.Module):
     """3x3 convolution, 2x2 max pooling, norm, GELU; 3x3 convolution, norm, GELU: ``(B, C, H, W)`` -> ``(B, width, H // 2, W // 2)``."""
 
     def __init__(self, width_in: int, width: int) -> None:
@@ -60,7 +60,7 @@ class SmallClassifier(nn.Module):
         self.whiten = nn.Conv2d(config.channels, 2 * patch_size, PATCH)
         self.whiten.weight.requires_grad_(False)
         first, second, third = config.widths
-        self.blocks = nn.Sequential(Block(2 * patch_size, first), Block(first, second), Block(second, third))
+        self.blocks = nn.Sequential(PoolingBlock(2 * patch_size, first), PoolingBlock(first, second), PoolingBlock(second, third))
         self.head = nn.Linear(third, config.classes)
 
     def whiten_by(self, images: torch.Tensor, floor: float = 5e-4) -> None:

@@ -12,7 +12,7 @@ from sepbench.run.backends.local import LocalBackend
 from sepbench.run.cell import announce, finished
 from sepbench.run.plan import Cell, Plan, Shard, checked_metrics
 from sepbench.run.records import CellRecord, RunRecord
-from sepbench.run.scoring import failed_scores, score_shard
+from sepbench.run.scoring import failed_scores, prepare_sets, score_shard
 from sepbench.run.sink import FoundShard, Progress, Silent, Sink
 
 if TYPE_CHECKING:
@@ -93,9 +93,10 @@ def rescore(run: RunRecord, suite: Suite, metrics: Sequence[str], sink: Sink, ad
         if not shards:
             continue
         mixture_set = tasks[task].mixture_set()
+        sets = prepare_sets(tasks[task], chosen, "cpu", sink)
         for item in shards:
             if item.estimates:
-                scores = score_shard(item.shard, sink.read_estimates(item.shard), mixture_set, tasks[task], chosen)
+                scores = score_shard(item.shard, sink.read_estimates(item.shard), mixture_set, tasks[task], chosen, sets)
             else:
                 scores = failed_scores(item.shard, record.error, chosen)
             sink.write_scores(item.shard, scores)
