@@ -92,6 +92,8 @@ def task_tables(
         chosen = [metric for metric in metrics if metric in present] or present
         ranking = suite.ranking_metric if suite is not None and not metrics and suite.ranking_metric in chosen else chosen[0]
         layout = _Layout(str(task), {(record["method"], record["metric"]): record for record in records}, chosen, ranking, suite, cells or {}, bounds, evidence)
+        if not metrics:
+            layout.add_papers_of_other_metrics()
         yield layout.table()
 
 
@@ -134,6 +136,12 @@ class _Layout:
         self.frozen = task_of_suite.n_examples if task_of_suite else max(record["n_expected"] for record in self.first.values())
         self.papers: Sequence[PublishedRow] = [row for row in suite.published if row.task == task and row.metric in metrics] if suite is not None else []
         self.paper_notes: dict[str, int] = {}
+
+    def add_papers_of_other_metrics(self) -> None:
+        """Published numbers of metrics that the suite does not score by itself (FIDs by InceptionV3, whose weights nobody ships): below, by their names."""
+        if self.suite is not None:
+            shown, own = {self.ranking, *self.others}, set(self.suite.metrics)
+            self.papers = [row for row in self.suite.published if row.task == self.task and (row.metric in shown or row.metric not in own)]
 
     def table(self) -> TaskTable:
         any_record = next(iter(self.first.values()))
@@ -255,14 +263,16 @@ class _Layout:
     def _paper_lines(self) -> Iterator[Line]:
         """Published methods without a row of ours, best first within each metric."""
         missing = [row for row in self.papers if (row.method, row.metric) not in self.records]
+        known = (self.ranking, *self.others)
+        place = {metric: number for number, metric in enumerate(dict.fromkeys((*known, *(row.metric for row in missing))))}
         grouped: dict[tuple[str, str], list[PublishedRow]] = {}
-        for row in sorted(missing, key=lambda row: (self.ranking, *self.others).index(row.metric)):
+        for row in sorted(missing, key=lambda row: place[row.metric]):
             grouped.setdefault((row.title, row.source), []).append(row)
         directions = {metric: record["higher_is_better"] for (_, metric), record in self.records.items()}
 
         def order(rows: list[PublishedRow]) -> tuple[int, float]:
             head = rows[0]
-            return (self.ranking, *self.others).index(head.metric), -head.value if directions.get(head.metric, True) else head.value
+            return place[head.metric], -head.value if directions.get(head.metric, True) else head.value
 
         for rows in sorted(grouped.values(), key=order):
             extras = ("",) * len(self.extras)
