@@ -192,6 +192,8 @@ def test_seconds_of_other_machines_carry_a_letter() -> None:
 
 def test_seconds_of_the_fit_are_those_of_the_machine_that_fitted() -> None:
     run = SyntheticRun({"nmf": 16.0, "ica": 13.0, "rpca": 12.0}, n=5)
+    for cell in run.cells.values():
+        cell["supervision"] = "sources"
     run.cells["class-split", "nmf"] |= {"fit_seconds": 3600.0, "fit_cached": True, "fit_timing_group": "cuda:H100:float32"}
     run.cells["class-split", "rpca"] |= {"fit_seconds": None}
     shown = table(run)
