@@ -4,7 +4,6 @@ and what results say of them."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 from torch import nn
 
@@ -13,6 +12,7 @@ from baselines.priors.score_prior import EDMPrior, NCSNPrior
 from baselines.priors.shipped import find_weights
 from baselines.priors.weights_io import check_weights, load_prior
 from sepbench.errors import UnsupportedTaskError
+from sepbench.precision import Precision
 from sepbench.protocols import ScorePrior, Support, TaskSpec, TrainingView
 
 _DIGITS = 8
@@ -55,9 +55,7 @@ def prior_support(task: TaskSpec, weights: str, *, method: str, per_class: bool,
     return Support(False, f"no prior ships for {where}{which} at {wanted}; train one and give it with --set {method}.weights=FILE")
 
 
-def priors_for(
-    task: TaskSpec, view: TrainingView, weights: str, *, per_class: bool, precision: Literal["float32", "bfloat16"], device: str
-) -> tuple[Sequence[ScorePrior], str]:
+def priors_for(task: TaskSpec, view: TrainingView, weights: str, *, per_class: bool, precision: Precision, device: str) -> tuple[Sequence[ScorePrior], str]:
     """One prior for all sources of a task, or one per source, and the digest of their weights, empty where they are known in closed form.
 
     Raises:

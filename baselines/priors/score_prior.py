@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import torch
 
@@ -14,8 +13,8 @@ from baselines.priors.edm import EDMDenoiser
 from baselines.priors.probability_flow import flow_log_prob, lattice_signs
 from sepbench.errors import MethodError, UnsupportedTaskError
 from sepbench.noise import NoiseSource, noise_levels
+from sepbench.precision import Precision, float32_products
 
-Precision = Literal["float32", "bfloat16"]
 CPU_CHUNK = 64  # images per forward pass on the CPU: beyond, the allocator hands memory back between layers and each image gets slower
 FLOW_STEPS, FLOW_SPACING = 24, 3
 """Nodes of the flow's quadrature and distance of the pixels that share a probe; chosen by ``benchmarks/log_prior_error.py``."""
@@ -63,7 +62,8 @@ class EDMPrior:
         denoiser: the network in EDM preconditioning, in eval mode.
         shape: ``(C, H, W)`` of one image, values in [0, 1].
         sigma_range: levels that it was trained on; beyond them it extrapolates.
-        precision: ``bfloat16`` computes the network under autocast (faster, relative error of the network's part about 1e-2).
+        precision: ``bfloat16`` computes the network under autocast (faster, relative error of the network's part about 1e-2); ``tf32`` rounds the
+            factors of products and convolutions on a GPU (about 1e-3); ``float32`` is float32 on every device.
         name: for messages and provenance.
     """
 
@@ -125,7 +125,7 @@ class EDMPrior:
         chunk = CPU_CHUNK if x.device.type == "cpu" else max(1, len(flat))
         with_graph = x.requires_grad and torch.is_grad_enabled()
         arithmetic = torch.autocast(x.device.type, torch.bfloat16) if self.precision == "bfloat16" else nullcontext()
-        with torch.set_grad_enabled(with_graph), arithmetic:
+        with torch.set_grad_enabled(with_graph), float32_products(x.device, self.precision == "tf32"), arithmetic:
             parts = [function(a, s) for a, s in zip(torch.split(flat, chunk), torch.split(level, chunk), strict=True)]
         return _finite(torch.cat(parts).reshape(x.shape), f"the output of {self.name}")
 
@@ -155,7 +155,8 @@ class NCSNPrior:
         flat, level = _flatten(x, sigma, self.shape)
         numbers = self._levels(level)
         chunk = CPU_CHUNK if x.device.type == "cpu" else len(flat)
-        parts = [self.network(a, n) for a, n in zip(torch.split(flat, chunk), torch.split(numbers, chunk), strict=True)]
+        with float32_products(x.device):
+            parts = [self.network(a, n) for a, n in zip(torch.split(flat, chunk), torch.split(numbers, chunk), strict=True)]
         return _finite(torch.cat(parts).reshape(x.shape), f"the output of {self.name}")
 
     def denoise(self, x: torch.Tensor, sigma: float | torch.Tensor) -> torch.Tensor:

@@ -12,6 +12,7 @@ from pydantic.dataclasses import dataclass
 
 from baselines.sampling.problem import Meter, Problem
 from sepbench.errors import MethodError
+from sepbench.precision import Precision
 from sepbench.protocols import HasDensity, MethodInfo, Mixtures, RunContext, ScorePrior, Support, TaskSpec, TrainingView
 from sepbench.selection import EstimatesDensity, by_denoising_loss, by_log_prior, by_mixture_error, select, weighted_mean
 from sepbench.settings import STRICT
@@ -66,7 +67,7 @@ class ScoreSeparator:
     """
 
     weights: str = Field("", description="prior: a .safetensors file with its card, or package.module:NAME; several with commas; empty: the one that ships")
-    precision: Literal["float32", "bfloat16"] = Field("float32", description="arithmetic of the network")
+    precision: Precision = Field("float32", description="arithmetic of the network; tf32 is a GPU's")
     best_of: int = Field(1, ge=1, description="draws of which the one with the best criterion is kept")
     criterion: Criterion = Field("denoising-loss", description="by what draws are told apart: loss at loss_sigmas, log density, or error of the mixture")
     loss_sigmas: tuple[Annotated[float, Field(gt=0)], ...] = Field(
@@ -110,6 +111,12 @@ class ScoreSeparator:
         ten_levels_do = not self.needs_any_level() and self.precision == "float32"
         support = prior_support(task, self.weights, method=self.info.name, per_class=self.per_class, ten_levels_do=ten_levels_do)
         return self.supports_operator(task) if support.ok else support
+
+    def supports_device(self, device: str) -> Support:
+        """TF32 is an arithmetic of GPUs: on the CPU it would be a name for float32."""
+        if self.precision == "tf32" and torch.device(device).type != "cuda":
+            return Support(False, f"precision tf32 is an arithmetic of CUDA GPUs, not of {device}; use --set {self.info.name}.precision=float32")
+        return Support(True)
 
     def needs_any_level(self) -> bool:
         """Whether the prior is asked for other noise levels than the ten of NCSN; overridden where it is not."""

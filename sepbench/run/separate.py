@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from sepbench.errors import MethodError
+from sepbench.precision import as_the_session_says
 from sepbench.protocols import Mixtures, PosteriorSampler, RunContext, Separator, TaskSpec
 from sepbench.run.plan import Cell, Shard
 from sepbench.run.session import Session
@@ -92,11 +93,12 @@ def separate_batch(session: Session, mixtures: Mixtures) -> tuple[torch.Tensor, 
 
 
 def _call(separator: Separator, mixtures: Mixtures, ctx: RunContext) -> object:
-    if not ctx.task.posterior_draws:
-        return separator.separate(mixtures, ctx)
-    if not isinstance(separator, PosteriorSampler):
-        raise ContractError("draws no posterior samples")
-    return separator.sample(mixtures, ctx.task.posterior_draws, ctx)
+    with as_the_session_says(ctx.device):
+        if not ctx.task.posterior_draws:
+            return separator.separate(mixtures, ctx)
+        if not isinstance(separator, PosteriorSampler):
+            raise ContractError("draws no posterior samples")
+        return separator.sample(mixtures, ctx.task.posterior_draws, ctx)
 
 
 def _called(session: Session) -> str:

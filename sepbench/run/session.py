@@ -11,6 +11,7 @@ import torch
 
 import sepbench
 from sepbench.noise import NoiseSource
+from sepbench.precision import as_the_session_says
 from sepbench.protocols import Fitted, RunContext, Separator, TrainingView
 from sepbench.registry import create_separator, flat
 from sepbench.run.fit_cache import CacheError, FitFacts, KeptFit, Stopwatch
@@ -144,7 +145,7 @@ def open_session(cell: Cell, plan: Plan, mixture_set: MixtureSet, tell: Callable
 
 def _fit(separator: Separator, view: TrainingView, ctx: RunContext, before: float = 0.0, session: str = "") -> FitFacts:
     timed = TimedView(view)
-    with Timer(ctx.device) as timer:
+    with Timer(ctx.device) as timer, as_the_session_says(ctx.device):
         separator.fit(timed, ctx)
     return FitFacts(before + timer.seconds - timed.seconds, timed.seconds, timing_group(ctx.device), session)
 
