@@ -12,7 +12,22 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-LAYERS = ["errors", "files", "protocols", "resources", "kinds", "settings", "registry", "precision", "noise", "operators", "gmm", "stft", "compat"]
+LAYERS = [
+    "errors",
+    "files",
+    "protocols",
+    "resources",
+    "kinds",
+    "settings",
+    "registry",
+    "precision",
+    "noise_kernel",
+    "noise",
+    "operators",
+    "gmm",
+    "stft",
+    "compat",
+]
 LAYERS += ["data", "suites", "metrics", "selection"]
 LAYERS += ["run", "results", "report", "conformance", "cli"]
 # protocols name types of later rooms for type checkers only; they are not imports at run time.

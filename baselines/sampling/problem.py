@@ -101,12 +101,11 @@ class Problem:
 
     def normals(self, step: int) -> torch.Tensor:
         """Standard normals for all sources, ``(B, K, ...)``."""
-        return torch.stack([self.normal(step, k) for k in range(self.n_sources)], dim=1)
+        return self.noise.normals(self._ids, step, self.n_sources, self.source_shape, self.device, self.draws)
 
     def uniforms(self, step: int) -> torch.Tensor:
         """Uniforms in [0, 1) for all sources, ``(B, K, ...)``."""
-        drawn = [self.noise.uniform(self._ids, step, k, self.source_shape, self.device, self.draws) for k in range(self.n_sources)]
-        return torch.stack(drawn, dim=1)
+        return self.noise.uniforms(self._ids, step, self.n_sources, self.source_shape, self.device, self.draws)
 
     def residual(self, sources: torch.Tensor) -> torch.Tensor:
         """``m - g(x)``, ``(B, ...)``."""
