@@ -241,7 +241,8 @@ class NoiseSource:
         streams: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Uniforms of sources 0 to ``sources - 1`` in one call, ``(B, sources, *shape)``: the bits of ``uniform`` for each."""
-        return self._numbers(example_ids, step, range(sources), shape, device, streams, normal=False).unflatten(0, (-1, sources))
+        drawn: torch.Tensor = self._numbers(example_ids, step, range(sources), shape, device, streams, normal=False).unflatten(0, (-1, sources))
+        return drawn
 
     def normals(
         self,
@@ -253,4 +254,5 @@ class NoiseSource:
         streams: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Standard normals of sources 0 to ``sources - 1`` in one call, ``(B, sources, *shape)``: the bits of ``normal`` for each."""
-        return self._numbers(example_ids, step, range(sources), shape, device, streams, normal=True).unflatten(0, (-1, sources))
+        drawn: torch.Tensor = self._numbers(example_ids, step, range(sources), shape, device, streams, normal=True).unflatten(0, (-1, sources))
+        return drawn

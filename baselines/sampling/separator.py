@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import field
 from typing import Annotated, ClassVar, Literal
@@ -10,8 +11,9 @@ import torch
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from baselines.sampling.problem import Meter, Problem
+from baselines.sampling.problem import GPU_ELEMENTS, Meter, Problem, RowLimit
 from sepbench.errors import MethodError
+from sepbench.memory import scaled
 from sepbench.precision import Precision
 from sepbench.protocols import HasDensity, MethodInfo, Mixtures, RunContext, ScorePrior, Support, TaskSpec, TrainingView
 from sepbench.selection import EstimatesDensity, by_denoising_loss, by_log_prior, by_mixture_error, select, weighted_mean
@@ -21,7 +23,8 @@ Criterion = Literal["denoising-loss", "log-prior", "mixture-error"]
 LOSS_SIGMAS = (0.05, 0.1, 0.2, 0.4, 0.8)
 """Noise levels at which candidates are told apart: below, all look alike; above, none is recognised."""
 _ROWS_AT_ONCE = 4096
-"""Rows (mixtures times draws) that ``sample`` works on at a time: bounds memory, the network takes far fewer at once anyway."""
+"""Rows (mixtures times draws) that ``sample`` works on at a time: bounds memory, the network takes far fewer at once anyway. On a GPU, more of vectors
+of a few dimensions: there a step costs what its launches cost."""
 
 
 def needs_weighted_sum(task: TaskSpec) -> Support:
@@ -85,6 +88,7 @@ class ScoreSeparator:
     prior_label: str = field(default="", init=False)
     _priors: list[ScorePrior] = field(default_factory=list, init=False, repr=False)
     _evaluated: dict[int, float] = field(default_factory=dict, init=False, repr=False)
+    _limit: RowLimit | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         highest, lowest = getattr(self, "highest", 1.0), getattr(self, "lowest", 0.01)
@@ -173,8 +177,11 @@ class ScoreSeparator:
 
     def draws(self, problem: Problem, n: int, ctx: RunContext, one: Callable[[Problem, RunContext], torch.Tensor]) -> torch.Tensor:
         """``one`` on ``n`` copies of every row, ``(B, n, K, ...)``."""
+        at_once = _ROWS_AT_ONCE
+        if problem.device.type == "cuda":
+            at_once = max(at_once, scaled(GPU_ELEMENTS, problem.device) // (problem.n_sources * math.prod(problem.source_shape)))
         parts = []
-        for rows in torch.arange(len(problem.mixtures)).split(max(1, _ROWS_AT_ONCE // n)):
+        for rows in torch.arange(len(problem.mixtures)).split(max(1, at_once // n)):
             part = problem.rows(rows).repeat(n)
             parts.append(one(part, ctx))
         problem.evaluations += n * part.evaluations
@@ -196,4 +203,6 @@ class ScoreSeparator:
         if not self._priors:
             raise MethodError(f"{self.info.name}: separate() was called before fit()")
         meter = Meter(ctx.progress, self._evaluated.get(draws, 0.0) * len(mixtures))
-        return Problem(mixtures, self._priors, ctx.noise, ctx.task.source_shape, meter=meter)
+        if self._limit is None:
+            self._limit = RowLimit.of(ctx.device)
+        return Problem(mixtures, self._priors, ctx.noise, ctx.task.source_shape, self._limit, meter=meter)

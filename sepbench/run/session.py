@@ -97,6 +97,7 @@ class Session:
         cached: the fit was read and not made.
         warm_up_seconds: of the first, untimed call; None before it.
         first_traceback: of the first call of ``separate`` that raised.
+        most: mixtures per call, where the plan's batch was too large for the memory.
     """
 
     cell: Cell
@@ -109,6 +110,7 @@ class Session:
     cached: bool = False
     warm_up_seconds: float | None = None
     first_traceback: str = ""
+    most: int | None = None
 
 
 def open_session(cell: Cell, plan: Plan, mixture_set: MixtureSet, tell: Callable[[Tell], None], session: str = "") -> Session:
