@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from baselines.priors import user_prior
+from baselines.priors.engine import EngineKind
 from baselines.priors.score_prior import EDMPrior, NCSNPrior
 from baselines.priors.shipped import find_weights
 from baselines.priors.weights_io import check_weights, load_prior
@@ -71,6 +72,11 @@ def priors_for(task: TaskSpec, view: TrainingView, weights: str, *, per_class: b
     if len(found) < len(entries):
         raise UnsupportedTaskError(f"no prior ships for task {task.suite}/{task.name}; train one with `sepbench train`")
     return [load_prior(entry.path, entry.sha256, precision, device) for entry in found], ",".join(entry.sha256 for entry in found)
+
+
+def run_by(priors: Sequence[ScorePrior], engine: EngineKind) -> list[ScorePrior]:
+    """The priors with their networks run by an engine; those without a network of ours as they are."""
+    return [prior.with_engine(engine) if isinstance(prior, EDMPrior) else prior for prior in priors]
 
 
 def prior_label(priors: Sequence[ScorePrior], weights_sha256: str) -> str:

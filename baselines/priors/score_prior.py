@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 
 from baselines.networks.ncsn_refinenet import CondRefineNetDilated, ncsn_sigmas
 from baselines.priors.edm import EDMDenoiser
+from baselines.priors.engine import Engine, EngineKind
 from baselines.priors.probability_flow import flow_log_prob, lattice_signs
 from sepbench.errors import MethodError, UnsupportedTaskError
 from sepbench.noise import NoiseSource, noise_levels
@@ -65,6 +67,7 @@ class EDMPrior:
         precision: ``bfloat16`` computes the network under autocast (faster, relative error of the network's part about 1e-2); ``tf32`` rounds the
             factors of products and convolutions on a GPU (about 1e-3); ``float32`` is float32 on every device.
         name: for messages and provenance.
+        engine: how a GPU runs the network; made anew with the precision.
     """
 
     denoiser: EDMDenoiser
@@ -72,13 +75,17 @@ class EDMPrior:
     sigma_range: tuple[float, float]
     precision: Precision = "float32"
     name: str = "score prior"
+    engine: Engine = field(default_factory=Engine, repr=False, compare=False)
 
     def to(self, device: str | torch.device) -> EDMPrior:
         """The same prior with its weights on ``device``."""
-        return replace(self, denoiser=self.denoiser.to(device))
+        return replace(self, denoiser=self.denoiser.to(device), engine=Engine(self.engine.kind))
 
     def with_precision(self, precision: Precision) -> EDMPrior:
-        return replace(self, precision=precision)
+        return replace(self, precision=precision, engine=Engine(self.engine.kind))
+
+    def with_engine(self, kind: EngineKind) -> EDMPrior:
+        return replace(self, engine=Engine(kind))
 
     def denoise(self, x: torch.Tensor, sigma: float | torch.Tensor) -> torch.Tensor:
         """``E[y | x]`` for noisy images ``(..., C, H, W)`` at level ``sigma`` (one number, or one per image with the leading shape); float32, same shape."""
@@ -126,7 +133,8 @@ class EDMPrior:
         with_graph = x.requires_grad and torch.is_grad_enabled()
         arithmetic = torch.autocast(x.device.type, torch.bfloat16) if self.precision == "bfloat16" else nullcontext()
         with torch.set_grad_enabled(with_graph), float32_products(x.device, self.precision == "tf32"), arithmetic:
-            parts = [function(a, s) for a, s in zip(torch.split(flat, chunk), torch.split(level, chunk), strict=True)]
+            run = function if with_graph else partial(self.engine, function, self.denoiser)
+            parts = [run(a, s) for a, s in zip(torch.split(flat, chunk), torch.split(level, chunk), strict=True)]
         return _finite(torch.cat(parts).reshape(x.shape), f"the output of {self.name}")
 
 

@@ -71,6 +71,7 @@ class ScoreSeparator:
 
     weights: str = Field("", description="prior: a .safetensors file with its card, or package.module:NAME; several with commas; empty: the one that ships")
     precision: Precision = Field("float32", description="arithmetic of the network; tf32 is a GPU's")
+    engine: Literal["eager", "graph", "compile"] = Field("eager", description="how a GPU runs the network: as written, as CUDA graphs, or by torch.compile")
     best_of: int = Field(1, ge=1, description="draws of which the one with the best criterion is kept")
     criterion: Criterion = Field("denoising-loss", description="by what draws are told apart: loss at loss_sigmas, log density, or error of the mixture")
     loss_sigmas: tuple[Annotated[float, Field(gt=0)], ...] = Field(
@@ -117,9 +118,13 @@ class ScoreSeparator:
         return self.supports_operator(task) if support.ok else support
 
     def supports_device(self, device: str) -> Support:
-        """TF32 is an arithmetic of GPUs: on the CPU it would be a name for float32."""
-        if self.precision == "tf32" and torch.device(device).type != "cuda":
+        """TF32 is an arithmetic of GPUs: on the CPU it would be a name for float32. Engines other than eager are for GPUs too."""
+        if torch.device(device).type == "cuda":
+            return Support(True)
+        if self.precision == "tf32":
             return Support(False, f"precision tf32 is an arithmetic of CUDA GPUs, not of {device}; use --set {self.info.name}.precision=float32")
+        if self.engine != "eager":
+            return Support(False, f"engine {self.engine} is for CUDA GPUs, not for {device}; use --set {self.info.name}.engine=eager")
         return Support(True)
 
     def needs_any_level(self) -> bool:
@@ -137,10 +142,10 @@ class ScoreSeparator:
 
     def fit(self, view: TrainingView, ctx: RunContext) -> None:
         """Load the prior; no training data are touched."""
-        from baselines.priors.for_task import prior_label, priors_for
+        from baselines.priors.for_task import prior_label, priors_for, run_by
 
         priors, self.weights_sha256 = priors_for(ctx.task, view, self.weights, per_class=self.per_class, precision=self.precision, device=ctx.device)
-        self._priors, self.prior_label = list(priors), prior_label(priors, self.weights_sha256)
+        self._priors, self.prior_label = run_by(priors, self.engine), prior_label(priors, self.weights_sha256)
 
     def separate(self, mixtures: Mixtures, ctx: RunContext) -> torch.Tensor:
         """``(B, K, ...)``, not clamped: one draw, or the best of several."""

@@ -42,7 +42,7 @@ class DeviceBatches:
         return (mirrored(clean, random) if config.mirror else clean), noise, sigma
 
 
-class Parts:
+class GradientParts:
     """One gradient of a batch in as many parts as its memory needs: one, and twice as many whenever that was too much. The sum stays the same.
 
     Args:

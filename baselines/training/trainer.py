@@ -29,7 +29,7 @@ from baselines.training import loop
 from baselines.training.config import TrainConfig, batch_indices, draw_sigmas, generator, mirrored, rate_share
 from baselines.training.edm_loss import BandMeans, as_float, edm_losses, fixed_noise, spread_sigmas
 from baselines.training.loop import CHECKPOINT, CHECKPOINT_SECONDS, Progress
-from baselines.training.on_device import Batch, DeviceBatches, Finite, Parts
+from baselines.training.on_device import Batch, DeviceBatches, Finite, GradientParts
 from baselines.training.optimiser import Mapper, Optimiser
 from sepbench.errors import SepbenchError
 from sepbench.memory import out_of_memory
@@ -90,7 +90,7 @@ class ScoreTraining:
         self.replicas = _replicas(model, self.workers)
         self._compiled: Any = torch.compile(model) if compiled and self.resident else None
         self._batches = DeviceBatches(images, config, self.device) if self.resident else None
-        self._parts = Parts(self._part_gradient, model.zero_grad)
+        self._parts = GradientParts(self._part_gradient, model.zero_grad)
         self._finite = Finite(self.device)
         self.optimiser = Optimiser(model, config)
         self.ema = {name: p.detach().clone() for name, p in model.named_parameters()}

@@ -293,6 +293,8 @@ def test_tf32_is_an_arithmetic_of_gpus() -> None:
         support = create_separator("projected", {"precision": precision}).supports_device(device)  # type: ignore[attr-defined]
         assert support.ok is ok
         assert ok or "use --set projected.precision=float32" in support.note
+    assert create_separator("projected", {"engine": "graph"}).supports_device("cuda").ok  # type: ignore[attr-defined]
+    assert "use --set projected.engine=eager" in create_separator("projected", {"engine": "graph"}).supports_device("cpu").note  # type: ignore[attr-defined]
     with pytest.raises(SepbenchError, match="precision tf32 is an arithmetic of CUDA GPUs, not of cpu"):
         validate_method("projected", load_suite("digits-pairs").tasks["class-agnostic"], settings={"precision": "tf32"}, examples=2)
 

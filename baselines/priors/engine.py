@@ -1,0 +1,107 @@
+"""How a GPU runs a network: as it is written, recorded as CUDA graphs, or compiled. Eager is the reference, and what is left where another fails.
+
+A graph replays the kernels that eager launches, so its numbers are eager's; it saves the launches, which is what small batches cost. ``compile`` is
+torch.compile with channels last: fewer passes over the memory, other roundings. Neither takes gradients: densities stay eager.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import nn
+
+from sepbench.memory import out_of_memory
+
+EngineKind = Literal["eager", "graph", "compile"]
+Pass = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+"""Images ``(N, C, H, W)`` and levels ``(N,)`` to images: ``EDMDenoiser.forward`` or ``.score``."""
+MAX_GRAPHS = 16
+"""Shapes that are recorded; every graph keeps its memory. What comes after runs eager."""
+_WARM_UP = 3
+
+
+@dataclass(slots=True)
+class Recorded:
+    """One recorded call: copy into ``x`` and ``sigma``, ``replay``, and read ``out`` before the next replay."""
+
+    x: torch.Tensor
+    sigma: torch.Tensor
+    out: torch.Tensor
+    replay: Callable[[], None]
+
+
+Recorder = Callable[[Pass, torch.Tensor, torch.Tensor], Recorded]
+
+
+def record_cuda_graph(function: Pass, x: torch.Tensor, sigma: torch.Tensor) -> Recorded:
+    """Record ``function`` on buffers of its own, after a few calls on a side stream, as torch's notes on CUDA graphs ask for."""
+    x, sigma = x.clone(), sigma.clone(memory_format=torch.contiguous_format)
+    side = torch.cuda.Stream(x.device)
+    side.wait_stream(torch.cuda.current_stream(x.device))
+    with torch.cuda.stream(side):
+        for _ in range(_WARM_UP):
+            function(x, sigma)
+    torch.cuda.current_stream(x.device).wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        out = function(x, sigma)
+    return Recorded(x, sigma, out, graph.replay)
+
+
+@dataclass(slots=True)
+class Engine:
+    """Runs the passes of one network.
+
+    Attributes:
+        kind: how.
+        record: makes the graphs.
+        failed: another engine than eager was tried and gave up.
+    """
+
+    kind: EngineKind = "eager"
+    record: Recorder = record_cuda_graph
+    failed: bool = False
+    _made: dict[tuple[object, ...], Recorded] = field(default_factory=dict, repr=False)
+    _compiled: dict[str, Pass] = field(default_factory=dict, repr=False)
+
+    def __call__(self, function: Pass, network: nn.Module, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        """``function(x, sigma)``, a bound method of ``network``; no gradient is wanted.
+
+        Raises:
+            RuntimeError: out of memory, as eager raises it.
+        """
+        if self.kind == "eager" or self.failed or not len(x):
+            return function(x, sigma)
+        try:
+            return self._replayed(function, x, sigma) if self.kind == "graph" else self._through_compiler(function, network, x, sigma)
+        except Exception as error:
+            if out_of_memory(error):
+                raise
+            reason = (str(error).strip().splitlines() or [""])[0]
+            warnings.warn(f"engine {self.kind} failed and eager goes on ({type(error).__name__}: {reason[:200]})", RuntimeWarning, stacklevel=2)
+            self.failed = True
+            self._made.clear()
+            self._compiled.clear()
+        return function(x, sigma)
+
+    def _replayed(self, function: Pass, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        key = (function.__name__, tuple(x.shape), torch.is_autocast_enabled(x.device.type))
+        if key not in self._made:
+            if len(self._made) >= MAX_GRAPHS:
+                return function(x, sigma)
+            self._made[key] = self.record(function, x, sigma)
+        recorded = self._made[key]
+        recorded.x.copy_(x)
+        recorded.sigma.copy_(sigma)
+        recorded.replay()
+        return recorded.out.clone()
+
+    def _through_compiler(self, function: Pass, network: nn.Module, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        if function.__name__ not in self._compiled:
+            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self._compiled[function.__name__] = torch.compile(function)
+        return self._compiled[function.__name__](x.contiguous(memory_format=torch.channels_last), sigma.contiguous())

@@ -1,0 +1,111 @@
+"""Engines give eager's numbers; where they fail, eager goes on. Graphs are recorded by a stand-in, for there is no GPU in these tests."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+import torch
+from torch import nn
+
+from baselines.networks.unet import ScoreUNet, UNetConfig
+from baselines.priors.edm import EDMDenoiser
+from baselines.priors.engine import MAX_GRAPHS, Engine, Pass, Recorded
+from baselines.priors.score_prior import EDMPrior
+from baselines.priors.weights_io import save_prior
+
+SHAPE = (3, 8, 8)
+
+
+def record_by_calling_again(function: Pass, x: torch.Tensor, sigma: torch.Tensor) -> Recorded:
+    """What a graph does, without one: it computes on its own buffers into its own output."""
+    x, sigma = x.clone(), sigma.clone(memory_format=torch.contiguous_format)
+    out = function(x, sigma).clone()
+
+    def replay() -> None:
+        out.copy_(function(x, sigma))
+
+    return Recorded(x, sigma, out, replay)
+
+
+@pytest.fixture
+def denoiser() -> EDMDenoiser:
+    with torch.random.fork_rng():
+        torch.default_generator.manual_seed(1)
+        network = ScoreUNet(UNetConfig(channels=3, widths=(8, 16, 16), blocks=(1, 1, 1), heads=2, embedding=16))
+        for p in network.parameters():
+            if not bool(p.any()):
+                nn.init.normal_(p, 0.0, 0.1)
+    return EDMDenoiser(network, 0.3, 0.4).eval().requires_grad_(False)
+
+
+def images(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    random = torch.Generator().manual_seed(seed)
+    return torch.rand(count, *SHAPE, generator=random), torch.full((), 0.1 * seed + 0.1).expand(count)
+
+
+def test_a_recorded_pass_gives_eagers_numbers_and_outputs_of_its_own(denoiser: EDMDenoiser) -> None:
+    engine, calls = Engine("graph", record_by_calling_again), []
+    for count, seed in ((4, 1), (4, 2), (2, 3), (4, 4)):
+        x, sigma = images(count, seed)
+        calls.append((engine(denoiser.forward, denoiser, x, sigma), denoiser(x, sigma)))
+    score = engine(denoiser.score, denoiser, *images(4, 1))
+    for found, wanted in (*calls, (score, denoiser.score(*images(4, 1)))):  # after all calls: none has overwritten another's output
+        assert torch.equal(found, wanted)
+    assert len(engine._made) == 3
+
+
+def test_shapes_beyond_the_limit_are_not_recorded(denoiser: EDMDenoiser) -> None:
+    engine = Engine("graph", record_by_calling_again)
+    for count in range(1, MAX_GRAPHS + 4):
+        x, sigma = images(count, 1)
+        assert torch.equal(engine(denoiser.forward, denoiser, x, sigma), denoiser(x, sigma))
+    assert len(engine._made) == MAX_GRAPHS
+    assert not engine.failed
+
+
+@pytest.mark.parametrize("kind", ["graph", "compile"])
+def test_where_an_engine_fails_eager_goes_on(denoiser: EDMDenoiser, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*args: object) -> Recorded:
+        raise RuntimeError("operation not permitted when stream is capturing\nand more")
+
+    monkeypatch.setattr(torch, "compile", lambda function: fails)
+    engine = Engine(kind, fails)  # type: ignore[arg-type]
+    x, sigma = images(3, 1)
+    with pytest.warns(RuntimeWarning, match=rf"engine {kind} failed and eager goes on \(RuntimeError: operation not permitted when stream is capturing\)"):
+        found = engine(denoiser.forward, denoiser, x, sigma)
+    torch.testing.assert_close(found, denoiser(x, sigma), rtol=1e-5, atol=1e-6)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        engine(denoiser.forward, denoiser, x, sigma)
+
+
+def test_out_of_memory_is_for_the_caller_who_halves(denoiser: EDMDenoiser) -> None:
+    def full(*args: object) -> Recorded:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+    engine = Engine("graph", full)
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        engine(denoiser.forward, denoiser, *images(3, 1))
+    assert not engine.failed
+
+
+def test_channels_last_and_a_compiler_change_roundings_only(denoiser: EDMDenoiser, monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:  # type: ignore[no-untyped-def]
+    """The compiler's part is left out; the memory format is real, also for what is stored."""
+    x, sigma = images(5, 2)
+    wanted, before = denoiser(x, sigma), {name: value.clone() for name, value in denoiser.state_dict().items()}
+    monkeypatch.setattr(torch, "compile", lambda function: function)
+    prior = EDMPrior(denoiser, SHAPE, (0.01, 2.0)).with_engine("compile")
+    torch.testing.assert_close(prior.denoise(x, sigma), wanted, rtol=1e-4, atol=1e-5)
+    assert all(torch.equal(value, before[name]) for name, value in denoiser.state_dict().items())
+    save_prior(tmp_path / "weights.safetensors", prior)
+
+
+def test_gradients_are_taken_of_the_eager_pass(denoiser: EDMDenoiser) -> None:
+    prior = EDMPrior(denoiser, SHAPE, (0.01, 2.0), engine=Engine("graph", record_by_calling_again))
+    x = images(2, 1)[0].requires_grad_(True)
+    prior.denoise(x, 0.3).sum().backward()
+    assert x.grad is not None
+    assert not prior.engine._made
+    prior.denoise(x.detach(), 0.3)
+    assert prior.engine._made
