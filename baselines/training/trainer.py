@@ -92,7 +92,7 @@ class ScoreTraining:
         self._batches = DeviceBatches(images, config, self.device) if self.resident else None
         self._parts = GradientParts(self._part_gradient, model.zero_grad)
         self._finite = Finite(self.device)
-        self.optimiser = Optimiser(model, config)
+        self.optimiser = Optimiser(model, config, batched=self.resident)
         self.ema = {name: p.detach().clone() for name, p in model.named_parameters()}
         self.window = self._empty_window()
         self.step = 0
