@@ -168,7 +168,8 @@ def _noise(sources_at_once: bool) -> Callable[[Setup], float]:
     def measure(setup: Setup) -> float:
         noise, ids = NoiseSource(0), torch.arange(setup.size(1024, 8), device=setup.device)
         if sources_at_once:
-            return 1e3 * setup.seconds(lambda: noise.normals(ids, 1, 2, (1, 28, 28), setup.device), repeats=20, warm_up=3)
+            rows = noise.counters(ids, range(2), setup.device)  # as samplers do: once for all steps
+            return 1e3 * setup.seconds(lambda: noise.draw(rows, 1, (1, 28, 28)), repeats=20, warm_up=3)
         return 1e3 * setup.seconds(lambda: [noise.normal(ids, 1, k, (1, 28, 28), setup.device) for k in range(2)], repeats=20, warm_up=3)
 
     return measure
@@ -177,10 +178,10 @@ def _noise(sources_at_once: bool) -> Callable[[Setup], float]:
 def _noise_eager(setup: Setup) -> float:
     """The same without the kernel."""
     noise, ids = NoiseSource(0), torch.arange(setup.size(1024, 8), device=setup.device)
-    rows, last = noise._counters(ids, range(2), setup.device, None)
+    rows = noise.counters(ids, range(2), setup.device)
     from sepbench.noise import _normals
 
-    return 1e3 * setup.seconds(lambda: _normals(noise._words(rows, last, 1, 784)), repeats=20, warm_up=3)
+    return 1e3 * setup.seconds(lambda: _normals(noise._words(rows.ids, rows.last_words, 1, 784)), repeats=20, warm_up=3)
 
 
 def _ica(setup: Setup) -> float:

@@ -118,6 +118,14 @@ def _uniforms(words: torch.Tensor) -> torch.Tensor:
 
 
 @dataclass(frozen=True, slots=True)
+class Counters:
+    """Rows of noise: third and fourth counter word of each, ``(rows,)`` int64 on the device that draws. The same for every step of a sampler."""
+
+    ids: torch.Tensor
+    last_words: torch.Tensor
+
+
+@dataclass(frozen=True, slots=True)
 class NoiseSource:
     """The only source of randomness a separator has.
 
@@ -152,49 +160,47 @@ class NoiseSource:
         Raises:
             ValueError: step, source or an example id outside its range.
         """
-        if not (0 <= step <= _MASK and 0 <= source < MAX_SOURCES):
-            raise ValueError(f"step must lie in [0, 2**32) and source in [0, 2**16), got step {step}, source {source}")
-        ids, last = self._counters(example_ids, range(source, source + 1), device, streams)
-        return self._words(ids, last, step, count)
+        if not 0 <= step <= _MASK:
+            raise ValueError(f"step must lie in [0, 2**32), got {step}")
+        rows = self.counters(example_ids, range(source, source + 1), device, streams)
+        return self._words(rows.ids, rows.last_words, step, count)
 
-    def _counters(
-        self, example_ids: torch.Tensor, sources: range, device: str | torch.device, streams: torch.Tensor | None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Third and fourth counter word ``(B * len(sources),)``: all sources of an example, then those of the next."""
+    def counters(self, example_ids: torch.Tensor, sources: range, device: str | torch.device = "cpu", streams: torch.Tensor | None = None) -> Counters:
+        """``B * len(sources)`` rows: all sources of an example, then those of the next. For ``draw``, which a sampler calls at every step.
+
+        Raises:
+            ValueError: a source or an example id outside its range.
+        """
+        if not (sources.start >= 0 and sources.stop <= MAX_SOURCES):
+            raise ValueError(f"source must lie in [0, 2**16), got {sources.start} to {sources.stop - 1}")
         ids = example_ids.to(device=device, dtype=torch.int64)
         if ids.device.type == "cpu" and ids.numel() and (int(ids.min()) < 0 or int(ids.max()) > _MASK):
             raise ValueError("example ids must lie in [0, 2**32)")
         last = (torch.full_like(ids, self.stream) if streams is None else streams.to(device=device, dtype=torch.int64)) * MAX_SOURCES
         if len(sources) == 1:
-            return ids, last + sources.start
+            return Counters(ids, last + sources.start)
         numbers = torch.arange(sources.start, sources.stop, dtype=torch.int64, device=ids.device)
-        return ids.repeat_interleave(len(sources)), (last[:, None] + numbers).flatten()
+        return Counters(ids.repeat_interleave(len(sources)), (last[:, None] + numbers).flatten())
+
+    def draw(self, rows: Counters, step: int, shape: Sequence[int], normal: bool = True) -> torch.Tensor:
+        """Standard normals, or uniforms, of every row: ``(rows, *shape)`` float32.
+
+        Raises:
+            ValueError: the step is outside [0, 2**32).
+        """
+        if not 0 <= step <= _MASK:
+            raise ValueError(f"step must lie in [0, 2**32), got {step}")
+        count = math.prod(shape)
+        kernel = _kernel(rows.ids.device)
+        if kernel is not None:
+            return kernel(rows.ids, rows.last_words, step, _key(self.seed), count, normal).reshape(-1, *shape)
+        words = self._words(rows.ids, rows.last_words, step, count)
+        return (_normals(words)[:, :count] if normal else _uniforms(words[:, :count])).reshape(-1, *shape)
 
     def _words(self, ids: torch.Tensor, last_words: torch.Tensor, step: int, count: int) -> torch.Tensor:
         out = torch.empty((ids.shape[0], -(-count // 4), 4), dtype=torch.int64, device=ids.device)
         self._fill(out, ids, step, last_words)
         return out.flatten(1)
-
-    def _numbers(
-        self,
-        example_ids: torch.Tensor,
-        step: int,
-        sources: range,
-        shape: Sequence[int],
-        device: str | torch.device,
-        streams: torch.Tensor | None,
-        normal: bool,
-    ) -> torch.Tensor:
-        """Normals or uniforms ``(B * len(sources), *shape)``, rows as in ``_counters``."""
-        if not (0 <= step <= _MASK and sources.start >= 0 and sources.stop <= MAX_SOURCES):
-            raise ValueError(f"step must lie in [0, 2**32) and source in [0, 2**16), got step {step}, sources {sources.start} to {sources.stop - 1}")
-        ids, last = self._counters(example_ids, sources, device, streams)
-        count = math.prod(shape)
-        kernel = _kernel(ids.device)
-        if kernel is not None:
-            return kernel(ids, last, step, _key(self.seed), count, normal).reshape(-1, *shape)
-        words = self._words(ids, last, step, count)
-        return (_normals(words)[:, :count] if normal else _uniforms(words[:, :count])).reshape(-1, *shape)
 
     def _fill(self, out: torch.Tensor, ids: torch.Tensor, step: int, last_words: torch.Tensor) -> None:
         batch, blocks, _ = out.shape
@@ -217,7 +223,7 @@ class NoiseSource:
         streams: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Uniforms ``(B, *shape)`` float32 in [0, 1): multiples of 2**-24, bit-identical on every device."""
-        return self._numbers(example_ids, step, range(source, source + 1), shape, device, streams, normal=False)
+        return self.draw(self.counters(example_ids, range(source, source + 1), device, streams), step, shape, normal=False)
 
     def normal(
         self,
@@ -229,7 +235,7 @@ class NoiseSource:
         streams: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Standard normals ``(B, *shape)`` float32 by Box and Muller (1958), eq. (1)."""
-        return self._numbers(example_ids, step, range(source, source + 1), shape, device, streams, normal=True)
+        return self.draw(self.counters(example_ids, range(source, source + 1), device, streams), step, shape, normal=True)
 
     def uniforms(
         self,
@@ -241,8 +247,8 @@ class NoiseSource:
         streams: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Uniforms of sources 0 to ``sources - 1`` in one call, ``(B, sources, *shape)``: the bits of ``uniform`` for each."""
-        drawn: torch.Tensor = self._numbers(example_ids, step, range(sources), shape, device, streams, normal=False).unflatten(0, (-1, sources))
-        return drawn
+        drawn: torch.Tensor = self.draw(self.counters(example_ids, range(sources), device, streams), step, shape, normal=False)
+        return drawn.unflatten(0, (-1, sources))  # type: ignore[no-any-return]
 
     def normals(
         self,
@@ -254,5 +260,5 @@ class NoiseSource:
         streams: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Standard normals of sources 0 to ``sources - 1`` in one call, ``(B, sources, *shape)``: the bits of ``normal`` for each."""
-        drawn: torch.Tensor = self._numbers(example_ids, step, range(sources), shape, device, streams, normal=True).unflatten(0, (-1, sources))
-        return drawn
+        drawn: torch.Tensor = self.draw(self.counters(example_ids, range(sources), device, streams), step, shape, normal=True)
+        return drawn.unflatten(0, (-1, sources))  # type: ignore[no-any-return]

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from sepbench.memory import out_of_memory, release, scaled
-from sepbench.noise import NoiseSource
+from sepbench.noise import Counters, NoiseSource
 from sepbench.protocols import MixingOperator, Mixtures, ScorePrior
 
 CPU_ROWS, GPU_ROWS = 128, 4096
@@ -101,6 +101,7 @@ class Problem:
     operator: MixingOperator = field(init=False)
     _ids: torch.Tensor = field(init=False, repr=False)
     _limit: RowLimit = field(init=False, repr=False)
+    _counters: Counters | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if len(self.priors) not in (1, self.n_sources):
@@ -136,11 +137,17 @@ class Problem:
 
     def normals(self, step: int) -> torch.Tensor:
         """Standard normals for all sources, ``(B, K, ...)``."""
-        return self.noise.normals(self._ids, step, self.n_sources, self.source_shape, self.device, self.draws)
+        return self._drawn(step, normal=True)
 
     def uniforms(self, step: int) -> torch.Tensor:
         """Uniforms in [0, 1) for all sources, ``(B, K, ...)``."""
-        return self.noise.uniforms(self._ids, step, self.n_sources, self.source_shape, self.device, self.draws)
+        return self._drawn(step, normal=False)
+
+    def _drawn(self, step: int, normal: bool) -> torch.Tensor:
+        if self._counters is None:
+            self._counters = self.noise.counters(self._ids, range(self.n_sources), self.device, self.draws)
+        drawn: torch.Tensor = self.noise.draw(self._counters, step, self.source_shape, normal).unflatten(0, (-1, self.n_sources))
+        return drawn
 
     def residual(self, sources: torch.Tensor) -> torch.Tensor:
         """``m - g(x)``, ``(B, ...)``."""

@@ -9,7 +9,8 @@ import run_fakes
 import torch
 from run_harness import Runner
 
-from sepbench.protocols import Mixtures, RunContext
+from sepbench.precision import as_the_session_says
+from sepbench.protocols import Mixtures, RunContext, TrainingView
 from sepbench.run.plan import Plan
 from sepbench.run.sink import Silent
 
@@ -50,3 +51,24 @@ def test_what_fits_in_no_size_fails_one_by_one(planned: Planned, runner: Runner,
     assert (cell.state, cell.n_failed) == ("failed", 10)
     assert cell.error.startswith("OutOfMemoryError")
     assert "OutOfMemoryError" in cell.traceback
+
+
+def test_fits_and_separations_compute_float32_as_the_session_says(planned: Planned, runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Convolutions of a method without a precision of its own are not TF32 behind the back of a row that says float32; the CPU stands in for the GPU."""
+    seen: list[bool] = []
+
+    def separate(self: run_fakes.Halves, mixtures: Mixtures, ctx: RunContext) -> torch.Tensor:
+        seen.append(torch.backends.cudnn.allow_tf32)
+        return run_fakes.Fake.separate(self, mixtures, ctx)
+
+    def fit(self: run_fakes.Halves, view: TrainingView, ctx: RunContext) -> None:
+        seen.append(torch.backends.cudnn.allow_tf32)
+
+    monkeypatch.setattr(run_fakes.Halves, "separate", separate)
+    monkeypatch.setattr(run_fakes.Halves, "fit", fit)
+    for module in ("separate", "session"):
+        monkeypatch.setattr(f"sepbench.run.{module}.as_the_session_says", lambda device: as_the_session_says("cuda"))
+    assert torch.backends.cudnn.allow_tf32
+    runner(planned("halves"))
+    assert set(seen) == {False}
+    assert torch.backends.cudnn.allow_tf32
