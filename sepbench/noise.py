@@ -194,8 +194,16 @@ class NoiseSource:
         kernel = _kernel(rows.ids.device)
         if kernel is not None:
             return kernel(rows.ids, rows.last_words, step, _key(self.seed), count, normal).reshape(-1, *shape)
-        words = self._words(rows.ids, rows.last_words, step, count)
-        return (_normals(words)[:, :count] if normal else _uniforms(words[:, :count])).reshape(-1, *shape)
+        parts = []
+        for ids, last in zip(*(words.split(self._rows_at_once(words, count)) for words in (rows.ids, rows.last_words)), strict=True):
+            words = self._words(ids, last, step, count)
+            parts.append(_normals(words)[:, :count] if normal else _uniforms(words[:, :count]))
+        return (parts[0] if len(parts) == 1 else torch.cat(parts)).reshape(-1, *shape)
+
+    @staticmethod
+    def _rows_at_once(words: torch.Tensor, count: int) -> int:
+        """Rows that are turned from counters into numbers while they are in the cache; all on a GPU."""
+        return max(1, len(words) if words.device.type != "cpu" else _CHUNK // max(1, -(-count // 4)))
 
     def _words(self, ids: torch.Tensor, last_words: torch.Tensor, step: int, count: int) -> torch.Tensor:
         out = torch.empty((ids.shape[0], -(-count // 4), 4), dtype=torch.int64, device=ids.device)
