@@ -20,9 +20,10 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from torch import nn
 
 from baselines.networks.unet import UNetConfig
-from baselines.priors.engine import record_cuda_graph
+from baselines.priors.engine import record_cuda_graph, rounded
 from baselines.training.config import TrainConfig
 from baselines.training.score import RECIPES, build_model
 from baselines.training.trainer import ScoreTraining
@@ -139,11 +140,12 @@ def _vector_draws(setup: Setup) -> float:
 
 
 def _network(rows: int, how: str) -> Callable[[Setup], float]:
-    """Images per second of the MNIST U-Net in bfloat16; ``how``: eager, channels-last, graph, compile."""
+    """Images per second of the MNIST U-Net in bfloat16; ``how``: eager, autocast (which rounds the weights at every call), channels-last, graph, compile."""
 
     def measure(setup: Setup) -> float:
         layout = UNetConfig(widths=(8, 16, 16), blocks=(1, 1, 1), heads=2, embedding=16) if setup.tiny else RECIPES["mnist"].layout
-        model = build_model(layout, torch.rand(4, 1, 28, 28), 0).to(setup.device).eval().requires_grad_(False)
+        model: nn.Module = build_model(layout, torch.rand(4, 1, 28, 28), 0).to(setup.device).eval().requires_grad_(False)
+        model = model if how == "autocast" else rounded(model)
         count = setup.size(rows, 2)
         x, sigma = torch.rand(count, 1, 28, 28, device=setup.device), torch.full((count,), 0.3, device=setup.device)
         call: Callable[[], object] = lambda: model(x, sigma)  # noqa: E731
@@ -244,6 +246,7 @@ FIGURES = (
         for how in ("eager", "graph", "channels-last")
         for rows in (128, 1024, 4096)
     ),
+    Figure("U-Net bf16, autocast, 1,024 rows", "images/s", "", _network(1024, "autocast")),
     Figure("normals of 2 sources, 1,024 rows, one call", "ms", "one launch (was 2.0 to 2.6)", _noise(sources_at_once=True)),
     Figure("normals of 2 sources, 1,024 rows, a call each", "ms", "", _noise(sources_at_once=False)),
     Figure("normals of 2 sources, 1,024 rows, without the kernel", "ms", "", _noise_eager),

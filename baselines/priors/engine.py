@@ -6,6 +6,7 @@ torch.compile with channels last: fewer passes over the memory, other roundings.
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -22,6 +23,15 @@ Pass = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 MAX_GRAPHS = 16
 """Shapes that are recorded; every graph keeps its memory. What comes after runs eager."""
 _WARM_UP = 3
+
+
+def rounded(network: nn.Module) -> nn.Module:
+    """A copy whose convolutions and linear layers hold bfloat16 weights: the numbers that autocast rounds them to, without rounding at every call."""
+    copied = copy.deepcopy(network)
+    for module in copied.modules():
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
+            module.to(torch.bfloat16)
+    return copied
 
 
 @dataclass(slots=True)
@@ -60,13 +70,24 @@ class Engine:
         kind: how.
         record: makes the graphs.
         failed: another engine than eager was tried and gave up.
+        round_once: on a GPU the weights of a network in bfloat16 are rounded once.
     """
 
     kind: EngineKind = "eager"
     record: Recorder = record_cuda_graph
     failed: bool = False
+    round_once: bool = True
+    _rounded: nn.Module | None = field(default=None, repr=False)
     _made: dict[tuple[object, ...], Recorded] = field(default_factory=dict, repr=False)
     _compiled: dict[str, Pass] = field(default_factory=dict, repr=False)
+
+    def network(self, network: nn.Module, bfloat16: bool, device: torch.device) -> nn.Module:
+        """The network that computes the passes: itself, or the copy that autocast has nothing to round in."""
+        if not (bfloat16 and self.round_once and device.type == "cuda"):
+            return network
+        if self._rounded is None:
+            self._rounded = rounded(network)
+        return self._rounded
 
     def __call__(self, function: Pass, network: nn.Module, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
         """``function(x, sigma)``, a bound method of ``network``; no gradient is wanted.

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Literal
 
 import torch
 
@@ -89,11 +89,11 @@ class EDMPrior:
 
     def denoise(self, x: torch.Tensor, sigma: float | torch.Tensor) -> torch.Tensor:
         """``E[y | x]`` for noisy images ``(..., C, H, W)`` at level ``sigma`` (one number, or one per image with the leading shape); float32, same shape."""
-        return self._evaluate(self.denoiser.forward, x, sigma)
+        return self._evaluate("forward", x, sigma)
 
     def score(self, x: torch.Tensor, sigma: float | torch.Tensor) -> torch.Tensor:
         """``grad_x log p_sigma(x) = (D(x; sigma) - x) / sigma^2`` for images ``(..., C, H, W)``; float32, same shape."""
-        return self._evaluate(self.denoiser.score, x, sigma)
+        return self._evaluate("score", x, sigma)
 
     def log_prob(self, x: torch.Tensor) -> torch.Tensor:
         """``log p(x)`` in nats of clean images ``(M, C, H, W)``, ``(M,)`` float64: ``estimated_log_prob`` at its defaults, with one set of signs for all."""
@@ -126,14 +126,16 @@ class EDMPrior:
             parts.append(flow_log_prob(exact, part, **levels, base_mean=mean, base_variance=self.denoiser.sigma_data**2, steps=steps, probes=signs))
         return torch.cat(parts)
 
-    def _evaluate(self, function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], x: torch.Tensor, sigma: float | torch.Tensor) -> torch.Tensor:
+    def _evaluate(self, which: Literal["forward", "score"], x: torch.Tensor, sigma: float | torch.Tensor) -> torch.Tensor:
         """Differentiable with respect to ``x`` where it asks for a gradient, as log densities do; samplers pay for no graph."""
         flat, level = _flatten(x, sigma, self.shape)
         chunk = CPU_CHUNK if x.device.type == "cpu" else max(1, len(flat))
         with_graph = x.requires_grad and torch.is_grad_enabled()
         arithmetic = torch.autocast(x.device.type, torch.bfloat16) if self.precision == "bfloat16" else nullcontext()
         with torch.set_grad_enabled(with_graph), float32_products(x.device, self.precision == "tf32"), arithmetic:
-            run = function if with_graph else partial(self.engine, function, self.denoiser)
+            network = self.denoiser if with_graph else self.engine.network(self.denoiser, self.precision == "bfloat16", x.device)
+            function = getattr(network, which)
+            run = function if with_graph else partial(self.engine, function, network)
             parts = [run(a, s) for a, s in zip(torch.split(flat, chunk), torch.split(level, chunk), strict=True)]
         return _finite(torch.cat(parts).reshape(x.shape), f"the output of {self.name}")
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from baselines.networks.unet import ScoreUNet, UNetConfig
 from baselines.priors.edm import EDMDenoiser
-from baselines.priors.engine import MAX_GRAPHS, Engine, Pass, Recorded
+from baselines.priors.engine import MAX_GRAPHS, Engine, Pass, Recorded, rounded
 from baselines.priors.score_prior import EDMPrior
 from baselines.priors.weights_io import save_prior
 
@@ -109,3 +109,22 @@ def test_gradients_are_taken_of_the_eager_pass(denoiser: EDMDenoiser) -> None:
     assert not prior.engine._made
     prior.denoise(x.detach(), 0.3)
     assert prior.engine._made
+
+
+def test_weights_rounded_once_are_those_that_autocast_rounds_at_every_call(denoiser: EDMDenoiser) -> None:
+    x, sigma = images(5, 2)
+    copied = rounded(denoiser)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(copied(x, sigma), denoiser(x, sigma))
+    kept = [p.dtype for p in denoiser.parameters()]
+    assert set(kept) == {torch.float32}
+    assert {p.dtype for p in copied.parameters()} == {torch.float32, torch.bfloat16}
+
+
+def test_weights_are_rounded_once_on_a_gpu_in_bfloat16_only(denoiser: EDMDenoiser) -> None:
+    gpu, cpu, engine = torch.device("cuda:0"), torch.device("cpu"), Engine()
+    assert engine.network(denoiser, True, cpu) is engine.network(denoiser, False, gpu) is denoiser
+    once = engine.network(denoiser, True, gpu)
+    assert once is not denoiser
+    assert engine.network(denoiser, True, gpu) is once
+    assert Engine(round_once=False).network(denoiser, True, gpu) is denoiser
