@@ -29,6 +29,8 @@ MOST_BYTES = 16_000_000
 PACK_EVERY = 30.0
 RESERVE = 10.0
 """Seconds kept for the last packing."""
+GPU_TESTS = ("test_precision", "test_noise", "baselines/sampling/test_problem", "baselines/priors/test_engine", "baselines/training/test_on_device")
+"""Files with tests that only a GPU can run."""
 CLASSICAL = ("average", "mixture", "ideal-mask", "nmf", "ica", "rpca")
 SAMPLERS = ("basis-ncsn", "basis-ncsn-tuned", "dirac", "gaussian", "diffusion-gibbs", "alpha-rgs", "projected", "projected-4x")
 AUDIO = ("average", "nmf", "nmf-blind", "ica", "rpca", "hpss", "repet", "repet-sim", "ft2d", "ideal-ratio-mask")
@@ -99,7 +101,7 @@ def _validate(name: str, session: Session, suite: str, task: str, methods: Seque
 
 def correctness(session: Session) -> list[Stage]:
     """Two minutes, side by side."""
-    tests = ("tests/test_precision.py",) if session.tiny else ("tests/test_precision.py", "tests/test_noise.py", "tests/test_out_of_memory.py")
+    tests = ["tests/test_precision.py"] if session.tiny else [f"tests/{name}.py" for name in GPU_TESTS]
     stages = [Stage("tests", (PYTHON, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests), 110, alone=False)]
     if session.tiny:
         return [*stages, _validate("validate-classical", session, "digits-pairs", "class-split", ("average",), 60)]

@@ -146,6 +146,23 @@ for seed, step, count in ((0, 0, 1), (7, 1, 3), (2**32 + 5, 16, 784), (2**63 + 1
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize("normal", [True, False])
+def test_the_kernel_compiles_for_a_gpu_that_is_not_there(normal: bool) -> None:
+    """Down to machine code of sm_90; the logarithm, sine and cosine are the accurate ones."""
+    triton = pytest.importorskip("triton", reason="Triton is not installed; it comes with torch for CUDA")
+    from triton.backends.compiler import GPUTarget
+
+    from sepbench.noise_kernel import _fill
+
+    words = dict.fromkeys(("step", "key_low", "key_high"), "i64")
+    signature = {"out": "*fp32", "ids": "*i64", "last_words": "*i64", **words, "count": "i32", "NORMAL": "constexpr", "BLOCK": "constexpr"}
+    source = triton.compiler.ASTSource(fn=_fill, signature=signature, constexprs={"NORMAL": normal, "BLOCK": 256})
+    compiled = triton.compile(source, target=GPUTarget("cuda", 90, 32))
+    assert "cubin" in compiled.asm
+    assert ("__nv_cosf" in compiled.asm["ptx"]) is normal
+    assert ".approx" not in compiled.asm["ptx"]
+
+
 def test_each_part_of_the_key_matters() -> None:
     ids = torch.arange(4)
     base = NoiseSource(0).uniform(ids, 0, 0, (64,))

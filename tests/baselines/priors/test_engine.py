@@ -10,9 +10,10 @@ from torch import nn
 
 from baselines.networks.unet import ScoreUNet, UNetConfig
 from baselines.priors.edm import EDMDenoiser
-from baselines.priors.engine import MAX_GRAPHS, Engine, Pass, Recorded, rounded
+from baselines.priors.engine import MAX_GRAPHS, Engine, EngineKind, Pass, Recorded, rounded
 from baselines.priors.score_prior import EDMPrior
 from baselines.priors.weights_io import save_prior
+from sepbench.precision import Precision
 
 SHAPE = (3, 8, 8)
 
@@ -128,3 +129,18 @@ def test_weights_are_rounded_once_on_a_gpu_in_bfloat16_only(denoiser: EDMDenoise
     assert once is not denoiser
     assert engine.network(denoiser, True, gpu) is once
     assert Engine(round_once=False).network(denoiser, True, gpu) is denoiser
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine; scripts/gpu_session.sh runs this where there is one")
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("kind", ["graph", "compile"])
+def test_engines_on_a_gpu(denoiser: EDMDenoiser, kind: EngineKind, precision: Precision) -> None:
+    eager = EDMPrior(denoiser, SHAPE, (0.01, 2.0), precision).to("cuda")
+    prior = eager.with_engine(kind)
+    for count, seed in ((6, 1), (6, 2), (3, 3)):
+        x = images(count, seed)[0].cuda()
+        wanted, found = eager.denoise(x, 0.3), prior.denoise(x, 0.3)
+        if kind == "graph":
+            assert torch.equal(found, wanted)
+        torch.testing.assert_close(found, wanted, rtol=0, atol=1e-4 if precision == "float32" else 3e-2)
+    assert not prior.engine.failed

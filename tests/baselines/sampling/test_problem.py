@@ -7,6 +7,7 @@ import warnings
 import pytest
 import torch
 
+from baselines.basis import basis
 from baselines.sampling.problem import CPU_ROWS, Problem, RowLimit
 from sepbench.noise import NoiseSource
 from sepbench.operators import make_operator
@@ -82,3 +83,17 @@ def test_the_cpu_begins_where_it_always_did() -> None:
 def test_nothing_is_separated_too() -> None:
     problem = _problem(Crowded(5), 0)
     assert problem.denoise(problem.normals(0), 0.1).shape == (0, 2, *SHAPE)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine; scripts/gpu_session.sh runs this where there is one")
+def test_no_step_of_a_sampler_on_a_gpu_waits_for_it() -> None:
+    ids = torch.arange(6)
+    values = NoiseSource(1).uniform(ids, 0, 0, SHAPE).to("cuda")
+    problem = Problem(Mixtures(values, ids, make_operator("sum", 2)), [Crowded(10**9)], NoiseSource(0), SHAPE)
+    basis(problem, [1.0, 0.1], steps_per_level=2)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        found = basis(problem, [1.0, 0.1], steps_per_level=2)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert bool(found.isfinite().all())

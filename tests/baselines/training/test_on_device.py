@@ -132,3 +132,22 @@ def test_the_cpu_takes_the_recipes_batch_and_a_gpu_what_its_memory_allows(monkey
     for scaled, batch in ((1024, 1024), (256, 256), (16, 64)):
         monkeypatch.setattr("baselines.training.score.scaled", lambda most, device, size=scaled: size)
         assert batch_on("cuda", config) == batch
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine; scripts/gpu_session.sh runs this where there is one")
+def test_no_step_on_a_gpu_waits_for_it(tmp_path: Path) -> None:
+    images = tiny_images()
+    config = TrainConfig(steps=40, batch=8, warmup=4, mirror=True)
+    model = build_model(LAYOUT, images[:50], 0).to("cuda")
+    trainer = ScoreTraining(model, images[:50], images[50:], config, tmp_path)
+    for _ in range(2):  # the first steps make what all others use
+        trainer.train_step()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for _ in range(3):  # within the first epoch, whose order is on the device by now
+            trainer.train_step()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    trainer.run(log_every=10)
+    assert trainer.finished
+    assert resident(tmp_path / "host").validate() != trainer.validate()
