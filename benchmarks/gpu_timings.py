@@ -22,8 +22,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from baselines.networks.unet import UNetConfig
-from baselines.priors.engine import record_cuda_graph, rounded
+from baselines.networks.unet import UNetConfig, fuse
+from baselines.priors.engine import fused_norm, record_cuda_graph, rounded
 from baselines.training.config import TrainConfig
 from baselines.training.score import RECIPES, build_model
 from baselines.training.trainer import ScoreTraining
@@ -140,7 +140,8 @@ def _vector_draws(setup: Setup) -> float:
 
 
 def _network(rows: int, how: str) -> Callable[[Setup], float]:
-    """Images per second of the MNIST U-Net in bfloat16; ``how``: eager, autocast (which rounds the weights at every call), channels-last, graph, compile."""
+    """Images per second of the MNIST U-Net in bfloat16; ``how``: eager, autocast (which rounds the weights at every call),
+    fused (norms in one kernel), channels-last, graph, compile."""
 
     def measure(setup: Setup) -> float:
         layout = UNetConfig(widths=(8, 16, 16), blocks=(1, 1, 1), heads=2, embedding=16) if setup.tiny else RECIPES["mnist"].layout
@@ -150,6 +151,8 @@ def _network(rows: int, how: str) -> Callable[[Setup], float]:
         x, sigma = torch.rand(count, 1, 28, 28, device=setup.device), torch.full((count,), 0.3, device=setup.device)
         call: Callable[[], object] = lambda: model(x, sigma)  # noqa: E731
         with torch.no_grad(), torch.autocast(torch.device(setup.device).type, torch.bfloat16, cache_enabled=False):
+            if how == "fused" and setup.device != "cpu":
+                fuse(model, fused_norm(torch.device(setup.device)))
             if how in ("channels-last", "compile"):
                 model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
                 x = x.contiguous(memory_format=torch.channels_last)
@@ -243,7 +246,7 @@ FIGURES = (
     Figure("projected-4x bf16, eager", "mixtures/s", ">= 250", _throughput("projected-4x", 512, **BF16)),
     *(
         Figure(f"U-Net bf16, {how}, {rows:,} rows", "images/s", ">= 150,000" if rows >= 1024 else "", _network(rows, how))
-        for how in ("eager", "graph", "channels-last")
+        for how in ("eager", "fused", "graph", "channels-last")
         for rows in (128, 1024, 4096)
     ),
     Figure("U-Net bf16, autocast, 1,024 rows", "images/s", "", _network(1024, "autocast")),
@@ -256,6 +259,8 @@ FIGURES = (
     Figure("trainer, CIFAR-10 U-Net, eager", "images/s", "", _training("cifar10", compiled=False)),
     Figure("U-Net bf16, compile, 1,024 rows", "images/s", ">= 150,000", _network(1024, "compile")),
     Figure("U-Net bf16, compile, 4,096 rows", "images/s", ">= 150,000", _network(4096, "compile")),
+    Figure("basis bf16, engine fused", "mixtures/s", ">= 60", _throughput("basis-ncsn", 1024, 0.1, **BF16, steps_per_level=10, engine="fused")),
+    Figure("projected-4x bf16, engine fused", "mixtures/s", ">= 250", _throughput("projected-4x", 512, **BF16, engine="fused")),
     Figure("basis bf16, engine graph", "mixtures/s", ">= 60", _throughput("basis-ncsn", 1024, 0.1, **BF16, steps_per_level=10, engine="graph")),
     Figure("basis bf16, engine compile", "mixtures/s", ">= 60", _throughput("basis-ncsn", 1024, 0.1, **BF16, steps_per_level=10, engine="compile")),
     Figure("projected-4x bf16, engine compile", "mixtures/s", ">= 250", _throughput("projected-4x", 512, **BF16, engine="compile")),

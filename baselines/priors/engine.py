@@ -1,7 +1,8 @@
 """How a GPU runs a network: as it is written, recorded as CUDA graphs, or compiled. Eager is the reference, and what is left where another fails.
 
-A graph replays the kernels that eager launches, so its numbers are eager's; it saves the launches, which is what small batches cost. ``compile`` is
-torch.compile with channels last: fewer passes over the memory, other roundings. Neither takes gradients: densities stay eager.
+A graph replays the kernels that eager launches, so its numbers are eager's; it saves the launches, which is what small batches cost. ``fused`` is a graph
+of a network whose norms are one kernel each, ``compile`` is torch.compile with channels last: fewer passes over the memory, other roundings. None takes
+gradients: densities stay eager.
 """
 
 from __future__ import annotations
@@ -14,15 +15,36 @@ from typing import Literal
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
+from baselines.networks.unet import NormSilu, fuse
 from sepbench.memory import out_of_memory
 
-EngineKind = Literal["eager", "graph", "compile"]
+EngineKind = Literal["eager", "graph", "fused", "compile"]
 Pass = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """Images ``(N, C, H, W)`` and levels ``(N,)`` to images: ``EDMDenoiser.forward`` or ``.score``."""
 MAX_GRAPHS = 16
 """Shapes that are recorded; every graph keeps its memory. What comes after runs eager."""
 _WARM_UP = 3
+
+
+def fused_norm(device: torch.device) -> NormSilu:
+    """The kernel, once it has given on the device what torch gives.
+
+    Raises:
+        RuntimeError: its numbers are not torch's.
+        Exception: whatever Triton raises where it cannot make it.
+    """
+    from baselines.networks.norm_kernel import norm_silu
+
+    norm = nn.GroupNorm(3, 24).to(device).requires_grad_(False)
+    ramp = torch.linspace(-2.0, 3.0, 2 * 24 * 7 * 5, device=device).reshape(2, 24, 7, 5)
+    x = (7 * ramp).cos() + ramp
+    scale, shift = (2 * ramp[:, :, :1, :1]).sin(), ramp[:, :, 1:2, 1:2]
+    pairs = ((norm_silu(x, norm), F.silu(norm(x))), (norm_silu(x, norm, scale, shift), F.silu(norm(x) * scale + shift)))
+    if max(float((ours - theirs).abs().max()) for ours, theirs in pairs) > 1e-4:
+        raise RuntimeError("the kernel's norms are not torch's")
+    return norm_silu
 
 
 def rounded(network: nn.Module) -> nn.Module:
@@ -77,17 +99,23 @@ class Engine:
     record: Recorder = record_cuda_graph
     failed: bool = False
     round_once: bool = True
-    _rounded: nn.Module | None = field(default=None, repr=False)
+    _own: nn.Module | None = field(default=None, repr=False)
     _made: dict[tuple[object, ...], Recorded] = field(default_factory=dict, repr=False)
     _compiled: dict[str, Pass] = field(default_factory=dict, repr=False)
 
     def network(self, network: nn.Module, bfloat16: bool, device: torch.device) -> nn.Module:
-        """The network that computes the passes: itself, or the copy that autocast has nothing to round in."""
-        if not (bfloat16 and self.round_once and device.type == "cuda"):
+        """The network that computes the passes: itself, or a copy for a GPU, in which autocast has nothing to round or norms are kernels."""
+        rounds, fuses = bfloat16 and self.round_once, self.kind == "fused"
+        if device.type != "cuda" or not (rounds or fuses):
             return network
-        if self._rounded is None:
-            self._rounded = rounded(network)
-        return self._rounded
+        if self._own is None:
+            self._own = rounded(network) if rounds else copy.deepcopy(network)
+            if fuses:
+                try:
+                    fuse(self._own, fused_norm(device))
+                except Exception as error:
+                    self._gives_up(error)
+        return self._own
 
     def __call__(self, function: Pass, network: nn.Module, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
         """``function(x, sigma)``, a bound method of ``network``; no gradient is wanted.
@@ -98,16 +126,19 @@ class Engine:
         if self.kind == "eager" or self.failed or not len(x):
             return function(x, sigma)
         try:
-            return self._replayed(function, x, sigma) if self.kind == "graph" else self._through_compiler(function, network, x, sigma)
+            return self._through_compiler(function, network, x, sigma) if self.kind == "compile" else self._replayed(function, x, sigma)
         except Exception as error:
             if out_of_memory(error):
                 raise
-            reason = (str(error).strip().splitlines() or [""])[0]
-            warnings.warn(f"engine {self.kind} failed and eager goes on ({type(error).__name__}: {reason[:200]})", RuntimeWarning, stacklevel=2)
-            self.failed = True
-            self._made.clear()
-            self._compiled.clear()
+            self._gives_up(error)
         return function(x, sigma)
+
+    def _gives_up(self, error: Exception) -> None:
+        reason = (str(error).strip().splitlines() or [""])[0]
+        warnings.warn(f"engine {self.kind} failed and eager goes on ({type(error).__name__}: {reason[:200]})", RuntimeWarning, stacklevel=3)
+        self.failed = True
+        self._made.clear()
+        self._compiled.clear()
 
     def _replayed(self, function: Pass, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
         key = (function.__name__, tuple(x.shape), torch.is_autocast_enabled(x.device.type))

@@ -71,7 +71,9 @@ class ScoreSeparator:
 
     weights: str = Field("", description="prior: a .safetensors file with its card, or package.module:NAME; several with commas; empty: the one that ships")
     precision: Precision = Field("float32", description="arithmetic of the network; tf32 is a GPU's")
-    engine: Literal["eager", "graph", "compile"] = Field("eager", description="how a GPU runs the network: as written, as CUDA graphs, or by torch.compile")
+    engine: Literal["eager", "graph", "fused", "compile"] = Field(
+        "eager", description="how a GPU runs the network: as written, as CUDA graphs, as those with norms in one kernel, or by torch.compile"
+    )
     best_of: int = Field(1, ge=1, description="draws of which the one with the best criterion is kept")
     criterion: Criterion = Field("denoising-loss", description="by what draws are told apart: loss at loss_sigmas, log density, or error of the mixture")
     loss_sigmas: tuple[Annotated[float, Field(gt=0)], ...] = Field(

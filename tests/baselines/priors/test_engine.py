@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import warnings
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +15,7 @@ from torch import nn
 
 from baselines.networks.unet import ScoreUNet, UNetConfig
 from baselines.priors.edm import EDMDenoiser
-from baselines.priors.engine import MAX_GRAPHS, Engine, EngineKind, Pass, Recorded, rounded
+from baselines.priors.engine import MAX_GRAPHS, Engine, EngineKind, Pass, Recorded, fused_norm, rounded
 from baselines.priors.score_prior import EDMPrior
 from baselines.priors.weights_io import save_prior
 from sepbench.precision import Precision
@@ -133,7 +138,7 @@ def test_weights_are_rounded_once_on_a_gpu_in_bfloat16_only(denoiser: EDMDenoise
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine; scripts/gpu_session.sh runs this where there is one")
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-@pytest.mark.parametrize("kind", ["graph", "compile"])
+@pytest.mark.parametrize("kind", ["graph", "fused", "compile"])
 def test_engines_on_a_gpu(denoiser: EDMDenoiser, kind: EngineKind, precision: Precision) -> None:
     eager = EDMPrior(denoiser, SHAPE, (0.01, 2.0), precision).to("cuda")
     prior = eager.with_engine(kind)
@@ -144,3 +149,87 @@ def test_engines_on_a_gpu(denoiser: EDMDenoiser, kind: EngineKind, precision: Pr
             assert torch.equal(found, wanted)
         torch.testing.assert_close(found, wanted, rtol=0, atol=1e-4 if precision == "float32" else 3e-2)
     assert not prior.engine.failed
+
+
+def _norm_silu(x: torch.Tensor, norm: nn.GroupNorm, scale: torch.Tensor | None = None, shift: torch.Tensor | None = None) -> torch.Tensor:
+    """What the kernel computes, in torch."""
+    y = norm(x.float()) if scale is None or shift is None else norm(x.float()) * scale.float() + shift.float()
+    return torch.nn.functional.silu(y).to(x.dtype)
+
+
+def _as_if_on_a_gpu(monkeypatch: pytest.MonkeyPatch, kernel: Any) -> Engine:
+    """An engine whose kernel is tried on the CPU."""
+    monkeypatch.setitem(sys.modules, "baselines.networks.norm_kernel", SimpleNamespace(norm_silu=kernel))
+    monkeypatch.setattr("baselines.priors.engine.fused_norm", lambda device, check=fused_norm: check(torch.device("cpu")))
+    return Engine("fused", record_by_calling_again)
+
+
+def test_fused_norms_change_roundings_only(denoiser: EDMDenoiser, monkeypatch: pytest.MonkeyPatch) -> None:
+    x, sigma = images(5, 2)
+    for bfloat16, tolerance in ((False, 1e-5), (True, 2e-2)):
+        engine = _as_if_on_a_gpu(monkeypatch, _norm_silu)
+        network = engine.network(denoiser, bfloat16, torch.device("cuda"))
+        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+            wanted, found = denoiser(x, sigma), engine(network.forward, network, x, sigma)
+        torch.testing.assert_close(found, wanted, rtol=0, atol=tolerance)
+        assert not engine.failed
+        assert len(engine._made) == 1
+    assert denoiser.network.fused is None  # what is trained, stored and differentiated is left alone
+
+
+def test_a_kernel_with_other_numbers_is_not_used(denoiser: EDMDenoiser, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = _as_if_on_a_gpu(monkeypatch, lambda x, norm, scale=None, shift=None: 1.001 * _norm_silu(x, norm, scale, shift))
+    with pytest.warns(RuntimeWarning, match="engine fused failed and eager goes on .*not torch's"):
+        network = engine.network(denoiser, False, torch.device("cuda"))
+    x, sigma = images(5, 2)
+    assert torch.equal(engine(network.forward, network, x, sigma), denoiser(x, sigma))
+
+
+KERNEL = """
+import torch
+from torch import nn
+from torch.nn import functional as F
+from baselines.networks.norm_kernel import norm_silu
+from baselines.priors.engine import fused_norm
+fused_norm(torch.device("cpu"))
+random = torch.Generator().manual_seed(0)
+for channels, side in ((16, 7), (16, 28), (24, 5)):
+    x = 2 * torch.randn(3, channels, side, side, generator=random) + 1
+    scale, shift = torch.randn(3, 2 * channels, generator=random)[:, :, None, None].chunk(2, 1)
+    for affine in (True, False):
+        norm = nn.GroupNorm(channels // 8, channels, affine=affine).requires_grad_(False)
+        if affine:
+            nn.init.normal_(norm.weight)
+            nn.init.normal_(norm.bias)
+        torch.testing.assert_close(norm_silu(x, norm), F.silu(norm(x)), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(norm_silu(x, norm, scale, shift), F.silu(norm(x) * scale + shift), rtol=1e-5, atol=1e-5)
+        half = norm_silu(x.bfloat16(), norm, scale.bfloat16(), shift.bfloat16())
+        assert half.dtype == torch.bfloat16
+        wanted = F.silu(norm(x.bfloat16().float()) * scale.bfloat16().float() + shift.bfloat16().float())
+        torch.testing.assert_close(half.float(), wanted, rtol=1e-2, atol=1e-2)
+large = torch.randn(1, 8, 64, 64, generator=random)  # more than a program holds
+norm = nn.GroupNorm(1, 8).requires_grad_(False)
+torch.testing.assert_close(norm_silu(large, norm), F.silu(norm(large)))
+"""
+
+
+def test_the_norms_kernel_is_torchs() -> None:
+    """In Triton's interpreter, in a process of its own."""
+    pytest.importorskip("triton", reason="Triton is not installed; it comes with torch for CUDA")
+    done = subprocess.run([sys.executable, "-c", KERNEL], env={**os.environ, "TRITON_INTERPRET": "1"}, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_the_norms_kernel_compiles_for_a_gpu_that_is_not_there(dtype: str) -> None:
+    triton = pytest.importorskip("triton", reason="Triton is not installed; it comes with torch for CUDA")
+    from triton.backends.compiler import GPUTarget
+
+    from baselines.networks.norm_kernel import _norm_silu as kernel
+
+    signature = dict.fromkeys(("x", "out", "weight", "bias", "scale", "shift"), f"*{dtype}")
+    signature |= {**dict.fromkeys(("channels", "size", "row_stride"), "i32"), "eps": "fp32"}
+    signature |= dict.fromkeys(("GROUP", "AFFINE", "MODULATED", "BLOCK"), "constexpr")
+    constants = {"GROUP": 8, "AFFINE": True, "MODULATED": True, "BLOCK": 8192}
+    source = triton.compiler.ASTSource(fn=kernel, signature=signature, constexprs=constants)
+    assert "cubin" in triton.compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": 8}).asm
