@@ -2,7 +2,7 @@
 
 Facts: museval imports musdb, which imports stempeg, which refuses to import without ``ffmpeg`` and ``ffprobe`` on the PATH, although no
 metric needs them. nussl 1.1.9 imports musdb too, and takes window functions from ``scipy.signal``, whence they moved to
-``scipy.signal.windows``.
+``scipy.signal.windows``. torch-fidelity imports torchvision, whose published wheel fails beside a torch for the CPU.
 """
 
 from __future__ import annotations
@@ -50,6 +50,41 @@ def import_soundfile() -> ModuleType:
     return _imported("soundfile", "audio")
 
 
+def import_torch_fidelity(module: str = "") -> ModuleType:
+    """torch-fidelity, or one of its modules: the extractor of published FIDs, and the reference of our own statistics in tests.
+
+    Raises:
+        SepbenchError: it is not installed.
+    """
+    with_torchvision()
+    return _imported(f"torch_fidelity.{module}" if module else "torch_fidelity", "")
+
+
+def with_torchvision() -> None:
+    """Make ``import torchvision`` succeed: its published wheel wants operators of CUDA that a torch for the CPU does not have, and nothing here calls."""
+    if "torchvision" in sys.modules:
+        return
+    try:
+        importlib.import_module("torchvision")
+    except RuntimeError as error:
+        if "torchvision::nms does not exist" not in str(error):
+            raise
+        import torch
+
+        for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
+            del sys.modules[name]
+        library = torch.library.Library("torchvision", "DEF")
+        library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        _KEPT.append(library)  # its definitions end with it
+        importlib.import_module("torchvision")
+    except ImportError:
+        return  # whoever needs it says so
+
+
+_KEPT: list[object] = []
+
+
 def with_musdb() -> None:
     """Make ``import musdb`` succeed: as it is where it can, by an empty stand-in where it cannot (no ffmpeg, or not installed)."""
     if "musdb" in sys.modules:
@@ -69,4 +104,5 @@ def _imported(name: str, extra: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except (ImportError, OSError) as error:  # OSError: soundfile without the libsndfile library
-        raise SepbenchError(f"{name} cannot be imported ({error}); install it with: pip install 'sepbench[{extra}]' torch==2.13.0") from error
+        what = f"sepbench[{extra}]" if extra else name.split(".")[0].replace("_", "-")
+        raise SepbenchError(f"{name} cannot be imported ({error}); install it with: pip install '{what}' torch==2.13.0") from error

@@ -53,6 +53,7 @@ METRIC_GROUP = "sepbench.metrics"
 DATASET_GROUP = "sepbench.datasets"
 TRAINER_GROUP = "sepbench.trainers"
 BACKEND_GROUP = "sepbench.backends"
+EXTRACTOR_GROUP = "sepbench.extractors"
 
 # Group -> (what its names are, in messages; the error of an entry that cannot be loaded).
 _GROUPS: Mapping[str, tuple[str, type[SepbenchError]]] = {
@@ -62,6 +63,7 @@ _GROUPS: Mapping[str, tuple[str, type[SepbenchError]]] = {
     DATASET_GROUP: ("data set", DataError),
     TRAINER_GROUP: ("trainer", MethodError),
     BACKEND_GROUP: ("backend", SepbenchError),
+    EXTRACTOR_GROUP: ("extractor", MetricError),
 }
 
 

@@ -38,7 +38,8 @@ def images_sha256(images: torch.Tensor) -> str:
     return hashlib.sha256(head + array.tobytes()).hexdigest()
 
 
-def _write(path: Path, tensors: Mapping[str, torch.Tensor], card: dict[str, Any], dtype: torch.dtype) -> Path:
+def write_weights(path: Path, tensors: Mapping[str, torch.Tensor], card: dict[str, Any], dtype: torch.dtype) -> Path:
+    """Write tensors as ``dtype`` and, beside them, the card, to which dtype, digest and size are added. Returns ``path``."""
     stored = {name: value.detach().cpu().to(dtype).contiguous() for name, value in tensors.items()}
     write_atomically(path, lambda temporary: save_file(stored, temporary))
     whole = {**card, "stored": str(dtype).removeprefix("torch."), "weights_sha256": file_sha256(path), "bytes": path.stat().st_size}
@@ -72,7 +73,7 @@ def save_prior(path: Path, prior: EDMPrior | NCSNPrior, facts: Mapping[str, Any]
     clash = sorted(set(card) & set(facts or {}))
     if clash:
         raise ValueError(f"facts may not replace the card's own entries {clash}")
-    return _write(path, network.state_dict(), {**card, **(facts or {})}, dtype)
+    return write_weights(path, network.state_dict(), {**card, **(facts or {})}, dtype)
 
 
 def read_card(path: Path) -> dict[str, Any]:

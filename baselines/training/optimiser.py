@@ -16,7 +16,8 @@ from torch import nn
 
 from baselines.training.config import TrainConfig
 
-_OUTER_LAYERS = ("network.stem", "network.head", "network.embedding")
+OUTER_LAYERS = ("network.stem", "network.head", "network.embedding")
+"""Of a ``ScoreUNet`` in an ``EDMDenoiser``."""
 
 
 class Mapper(Protocol):
@@ -87,11 +88,12 @@ class Optimiser:
     Args:
         model: its parameters are updated in place.
         config: rates, momenta, weight decay and number of workers.
+        outer: how the names of weights begin that are left to AdamW.
         batched: one ``BatchedMuon`` instead, for a GPU.
     """
 
-    def __init__(self, model: nn.Module, config: TrainConfig, batched: bool = False) -> None:
-        inner = [p for name, p in model.named_parameters() if config.matrix_lr > 0 and p.ndim >= 2 and not name.startswith(_OUTER_LAYERS)]
+    def __init__(self, model: nn.Module, config: TrainConfig, outer: tuple[str, ...] = OUTER_LAYERS, batched: bool = False) -> None:
+        inner = [p for name, p in model.named_parameters() if config.matrix_lr > 0 and p.ndim >= 2 and not name.startswith(outer)]
         chosen = {id(p) for p in inner}
         rest = [p for p in model.parameters() if id(p) not in chosen]
         # Views: Muon takes matrices only and writes through them to the weights.

@@ -11,6 +11,7 @@ import typer
 def score(
     run: Annotated[Path, typer.Argument(help="Folder of a run, with its estimates.", metavar="RUN")],
     metrics: Annotated[str, typer.Option(help="Metrics, separated by commas, instead of the suite's.")] = "",
+    device: Annotated[str, typer.Option(help="Where features for FID, KID and inception score are extracted: cpu, cuda, cuda:N or auto.")] = "cpu",
 ) -> None:
     """Score a run's saved estimates again, without separating; its scores and leaderboard are replaced."""
     from rich.console import Console
@@ -19,6 +20,7 @@ def score(
     from sepbench.cli.run import finish, names
     from sepbench.results.store import RunStore
     from sepbench.run.execute import rescore
+    from sepbench.run.plan import resolve_device
     from sepbench.suites.loader import load_suite
 
     console, notes = Console(), Console(stderr=True)
@@ -28,6 +30,6 @@ def score(
     suite = load_suite(record.suite.path or record.suite.name)
     with store.session():
         with notes.status("scoring") as status:
-            chosen = rescore(record, suite, names(metrics), store, lambda shard: status.update(f"scoring: {shard}"))
+            chosen = rescore(record, suite, names(metrics), store, lambda shard: status.update(f"scoring: {shard}"), resolve_device(device))
         store.end_session(chosen)
         finish(store, suite, console)

@@ -1,4 +1,4 @@
-"""``sepbench train KIND``: train a prior on a data set's training split. Trainers are entry points (``sepbench.trainers``), as methods are."""
+"""``sepbench train KIND``: train a network on a data set's training split. Trainers are entry points (``sepbench.trainers``), as methods are."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from sepbench.errors import SepbenchError
 def train(
     kind: Annotated[
         str,
-        typer.Argument(help="What to train: 'score': a denoiser over a continuous range of noise; 'ncsn': the ten-level network of BASIS, which wants a GPU."),
+        typer.Argument(
+            help="What to train: 'score': a denoiser over a continuous range of noise; 'ncsn': the ten-level network of BASIS, which wants a GPU; "
+            "'classifier': features for distances between sets of images."
+        ),
     ],
     dataset: Annotated[str, typer.Option(help="Data set; 'sepbench data list' shows them.")],
     labels: Annotated[str, typer.Option(help="Only images of these classes, as in 0,1,2,3,4.")] = "",
@@ -25,7 +28,7 @@ def train(
     seed: Annotated[int, typer.Option(help="Seed of weights, order and noise.")] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:N or auto.")] = "auto",
 ) -> None:
-    """Train a prior; stop it when you like, the same command resumes to the same bits."""
+    """Train a prior or a classifier; stop it when you like, the same command resumes to the same bits."""
     import math
     import os
     import shlex
@@ -70,7 +73,7 @@ def train(
             command=shlex.join(["sepbench", *sys.argv[1:]]),
             progress=lambda fraction, text: bars.update(task, completed=fraction, description=text),
         )
-    typer.echo(f"{written} and its card {written.with_suffix('.json')} written. Use it: sepbench run ... --set METHOD.weights={written}")
+    typer.echo(f"{written} and its card {written.with_suffix('.json')} written. A prior is used by: sepbench run ... --set METHOD.weights={written}")
 
 
 def _labels(text: str) -> tuple[int, ...]:

@@ -73,7 +73,11 @@ def _cifar10(found: FoundData, split: str) -> _Arrays:
 
 
 def _cifar10_mini(found: FoundData, split: str) -> _Arrays:
-    return cifar10.read_binary_folder(found.folder, split, cifar10.MINI_RECORDS)
+    if not found.form:  # files of its own
+        return cifar10.read_binary_folder(found.folder, split, cifar10.MINI_RECORDS)
+    images, labels = _cifar10(found, split)
+    first = torch.arange(len(labels)) % cifar10.BATCH_RECORDS < cifar10.MINI_RECORDS
+    return images[first], labels[first]
 
 
 def _digits(found: FoundData, split: str) -> _Arrays:

@@ -29,9 +29,8 @@ _FIRST: tuple[str, ...] = (
     *("psnr", "psnr_unclamped", "psnr_sum_mse", "psnr_pad32", "psnr_pooled32", "psnr_pooled32_pad", "ssim"),
     *("sdr", "sdr_mean", "sdr_corpus_median", "si_sdr", "si_sdr_improvement", "sdr_v3", "isr", "sir", "sar"),
     *("mixture_error", "posterior_mean_error", "posterior_cov_error", "energy_distance", "c2st", "pit_error"),
+    *(f"{statistic}_{extractor}" for extractor in ("inception", "cifarnet", "mnistnet") for statistic in ("fid", "fid_inf", "kid", "is")),
 )
-
-_NOT_SCORED_YET = {"set": "compares whole sets of estimates"}
 
 
 def get_metric(name: str, task: TaskSpec | None = None) -> Metric:
@@ -109,7 +108,7 @@ def _fault(name: str, metric: Any) -> str:
     if info.name != name:
         return f"calls itself {info.name!r}; its entry point must have that name"
     if not isinstance(metric, get_args(Metric)):
-        return f"({type(metric).__name__}) has none of pairwise, mixture_scores, pool, posterior_score and features"
+        return f"({type(metric).__name__}) has none of pairwise, mixture_scores, pool and posterior_score"
     if info.per not in get_args(Per) or not _is_kind_of(metric, info.per):
         return f"says per={info.per!r}, which its methods do not give"
     if not info.domains or not frozenset(info.domains) <= frozenset(get_args(Domain)):
@@ -133,8 +132,6 @@ def defined_for(metric: Metric, task: TaskSpec) -> Support:
         MetricError: ``supports`` of the metric fails.
     """
     info = metric.info
-    if info.per in _NOT_SCORED_YET:
-        return Support(False, f"{_NOT_SCORED_YET[info.per]}, which cannot be scored yet")
     if info.per == "posterior" and not task.posterior_draws:
         return Support(False, "scores posterior draws, the task has estimates")
     if info.assigned_by and task.assignment == "permutation":

@@ -7,7 +7,8 @@ pair       ``pairwise``         one estimate and one true source                
 mixture    ``mixture_scores``   all of one mixture: its estimates, true sources and mixture      ``mixture_error``, ``sir``
 pooled     ``parts``, ``pool``  a set of examples: one value of all, not a mean of values         ``psnr_pooled32``
 posterior  ``posterior_score``  all posterior draws of one mixture, and its exact posterior      ``c2st``
-set        ``features``         all estimates of a run together, by their features               (none yet)
+set        ``extractor``,       all estimates together, by their features, against a reference    ``fid_cifarnet``
+           ``pool``
 =========  ===================  ===============================================================  ============================
 
 All values are float64 on the CPU, unreduced: means and intervals are made in ``results/``. What belongs to one example must depend on that
@@ -28,6 +29,7 @@ from sepbench.protocols import Domain, Support, TaskSpec
 if TYPE_CHECKING:
     import torch
 
+    from sepbench.metrics.sets.features import SetFeatures, SetReference, SetValue
     from sepbench.metrics.squared_error import Array, Integers
     from sepbench.protocols import Mixtures
 
@@ -165,13 +167,26 @@ class PosteriorMetric(Protocol):
 
 @runtime_checkable
 class SetMetric(Protocol):
-    """Compares all estimates of a run with all true sources, as sets (FID, IS, KID): it gives the features, their statistics are shared."""
+    """One value of all estimates of a task together (FID, KID, inception score), all scored sources of all mixtures, from their features.
+
+    Features are extracted shard by shard, once for all metrics of an extractor, and kept beside the scores; the value is made of them when results
+    are read. ``sepbench.metrics.sets.catalogue`` holds those that are there.
+    """
 
     @property
     def info(self) -> MetricInfo: ...
 
-    def features(self, signals: torch.Tensor) -> torch.Tensor:
-        """``(B, ...)`` signals, estimates or true ones -> ``(B, F)``."""
+    @property
+    def extractor(self) -> str:
+        """Name of the extractor, see ``sepbench.metrics.sets.extractors``."""
+        ...
+
+    @property
+    def spread(self) -> str:
+        """How ``pool`` makes the values of single images; leaderboards print it beside the interval."""
+
+    def pool(self, features: SetFeatures, reference: SetReference) -> SetValue:
+        """The value of the set, as a value per image whose mean it is, see ``SetValue``."""
 
 
 Metric = PairMetric | MixtureMetric | PooledMetric | PosteriorMetric | SetMetric

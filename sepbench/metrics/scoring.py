@@ -17,12 +17,14 @@ import torch
 from sepbench.errors import MetricError
 from sepbench.metrics.assignment import best_assignment, matched
 from sepbench.metrics.catalogue import check_metrics, get_metric, pair_metric
-from sepbench.metrics.kinds import PART, Combines, FromSquaredError, Metric, MixtureMetric, PairMetric, PooledMetric
+from sepbench.metrics.kinds import PART, Combines, FromSquaredError, Metric, MixtureMetric, PairMetric, PooledMetric, SetMetric
 from sepbench.metrics.squared_error import Array, as_float64, pairwise_mse
 from sepbench.protocols import Mixtures, TaskSpec
 
 _ELEMENTS_PER_BLOCK = 200_000
 _EXAMPLES_PER_BLOCK = 128
+SEEN = "seen"
+"""Part of a set's metric: its rows say of which estimates the features are kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +34,7 @@ class ScoreTable:
     Attributes:
         example: int64, the example's number in the frozen list.
         source: int64, the reference's slot; -1 for metrics of a whole mixture.
-        metric: str; rows of a pooled metric hold its parts, and are named ``metric/part``.
+        metric: str; rows of a pooled metric hold its parts, and are named ``metric/part``; those of a set's metric are named ``metric/seen``.
         value: float64; NaN where an estimate that enters the score holds NaN or infinity.
     """
 
@@ -121,8 +123,15 @@ class _Block:
         return torch.where(defined.unsqueeze(1), values, torch.nan)
 
     def columns(self, metric: Metric) -> Mapping[str, Array]:
-        """Values by the name of their rows: of the metric, or of the parts of a pooled one."""
+        """Values by the name of their rows: of the metric, of the parts of a pooled one, or whether the features of a set's metric are there."""
+        if isinstance(metric, SetMetric):
+            return {f"{metric.info.name}{PART}{SEEN}": self.seen()}
         return self.parts(metric) if isinstance(metric, PooledMetric) else {metric.info.name: self.score(metric)}
+
+    def seen(self) -> Array:
+        """``(b, S)``: 1 for estimates that have features, NaN for those that hold what is not finite."""
+        scored = self.estimates.numpy()[:, list(self.task.scored_sources)]
+        return np.where(np.isfinite(scored.reshape(*scored.shape[:2], -1)).all(axis=-1), 1.0, np.nan)
 
     def parts(self, metric: PooledMetric) -> Mapping[str, Array]:
         """``(b, S)`` by part."""

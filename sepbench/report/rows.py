@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from sepbench.errors import SepbenchError
+from sepbench.metrics.catalogue import get_metric
 from sepbench.registry import create_separator
 from sepbench.results import columns
 from sepbench.results.columns import OLD_INTERVAL, Column, Shown
@@ -31,8 +32,9 @@ class Line:
     """One row of a table.
 
     Attributes:
-        rank: ``1``, ``2``, ...; or why the row has none: ``bound``, ``part`` (not all mixtures scored), ``few`` (too few clusters), ``failed``; empty for
-            a paper's row. ``=`` after it: the best method does not beat this one; ``+``: on fewer mixtures than others.
+        rank: ``1``, ``2``, ...; or why the row has none: ``bound``, ``part`` (not all mixtures scored), ``few`` (too few clusters), ``size`` (other
+            rows have more mixtures, and the metric depends on their number), ``failed``; empty for a paper's row. ``=`` after it: the best method
+            does not beat this one; ``+``: on fewer mixtures than others.
         value: mean of the ranking metric with its interval; ``others``: means of the other metrics.
         published: the papers' numbers with their sources.
         extras: what columns say that are shown by themselves (``columns.Shown``), such as the seconds.
@@ -90,6 +92,8 @@ def task_tables(
         chosen = [metric for metric in metrics if metric in present] or present
         ranking = suite.ranking_metric if suite is not None and not metrics and suite.ranking_metric in chosen else chosen[0]
         layout = _Layout(str(task), {(record["method"], record["metric"]): record for record in records}, chosen, ranking, suite, cells or {}, bounds, evidence)
+        if not metrics:
+            layout.add_papers_of_other_metrics()
         yield layout.table()
 
 
@@ -133,6 +137,12 @@ class _Layout:
         self.papers: Sequence[PublishedRow] = [row for row in suite.published if row.task == task and row.metric in metrics] if suite is not None else []
         self.paper_notes: dict[str, int] = {}
 
+    def add_papers_of_other_metrics(self) -> None:
+        """Published numbers of metrics that the suite does not score by itself (FIDs by InceptionV3, whose weights nobody ships): below, by their names."""
+        if self.suite is not None:
+            shown, own = {self.ranking, *self.others}, set(self.suite.metrics)
+            self.papers = [row for row in self.suite.published if row.task == self.task and (row.metric in shown or row.metric not in own)]
+
     def table(self) -> TaskTable:
         any_record = next(iter(self.first.values()))
         ranked = self.records.get((self.methods[0], self.ranking), any_record)
@@ -163,9 +173,11 @@ class _Layout:
         return f"up to {max(planned):,} of {self.frozen:,} mixtures"
 
     def _lines(self) -> Iterator[Line]:
+        self.most = self._most()
         marks = {method: self._mark(method) for method in self.methods}
         order = sorted(
-            self.methods, key=lambda method: (("", "bound", "few", "part", "failed").index(marks[method]) > 2, marks[method] == "failed", self._loss(method))
+            self.methods,
+            key=lambda method: (("", "bound", "few", "size", "part", "failed").index(marks[method]) > 3, marks[method] == "failed", self._loss(method)),
         )
         ranked = [method for method in order if not marks[method]]
         losses = [self._loss(method) for method in ranked]
@@ -175,6 +187,7 @@ class _Layout:
             rank = marks[method] or str(1 + sum(loss < self._loss(method) for loss in losses)) + "=" * (method in self.equal) + "+" * (method in self.shorter)
             yield self._line(method, rank)
         self.few = [method for method in order if marks[method] == "few"]
+        self.other_size = [method for method in order if marks[method] == "size"]
         yield from self._paper_lines()
 
     def _equals(self, ranked: Sequence[str]) -> frozenset[str]:
@@ -188,6 +201,15 @@ class _Layout:
         counts = {method: self.records[method, self.ranking]["n_scored"] for method in ranked}
         return frozenset(method for method, count in counts.items() if count < max(counts.values()))
 
+    def _most(self) -> int:
+        """The largest number of mixtures of a row, where the ranking metric depends on it (FID): rows of fewer are not ranked; else 0."""
+        try:
+            of_sets = get_metric(self.ranking).info.per == "set"
+        except SepbenchError:  # not installed here
+            of_sets = False
+        counts = (record["n_scored"] for (_, metric), record in self.records.items() if metric == self.ranking)
+        return max(counts, default=0) if of_sets else 0
+
     def _mark(self, method: str) -> str:
         """Why a method is not ranked; empty if it is."""
         record = self.records.get((method, self.ranking))
@@ -197,6 +219,8 @@ class _Layout:
             return "part"
         if self.bounds.get(method) or record["supervision"] == "bound":
             return "bound"
+        if self.most and record["n_scored"] < self.most:
+            return "size"
         return "few" if 0 < record["n_clusters"] < MIN_CLUSTERS else ""
 
     def _loss(self, method: str) -> float:
@@ -239,14 +263,16 @@ class _Layout:
     def _paper_lines(self) -> Iterator[Line]:
         """Published methods without a row of ours, best first within each metric."""
         missing = [row for row in self.papers if (row.method, row.metric) not in self.records]
+        known = (self.ranking, *self.others)
+        place = {metric: number for number, metric in enumerate(dict.fromkeys((*known, *(row.metric for row in missing))))}
         grouped: dict[tuple[str, str], list[PublishedRow]] = {}
-        for row in sorted(missing, key=lambda row: (self.ranking, *self.others).index(row.metric)):
+        for row in sorted(missing, key=lambda row: place[row.metric]):
             grouped.setdefault((row.title, row.source), []).append(row)
         directions = {metric: record["higher_is_better"] for (_, metric), record in self.records.items()}
 
         def order(rows: list[PublishedRow]) -> tuple[int, float]:
             head = rows[0]
-            return (self.ranking, *self.others).index(head.metric), -head.value if directions.get(head.metric, True) else head.value
+            return place[head.metric], -head.value if directions.get(head.metric, True) else head.value
 
         for rows in sorted(grouped.values(), key=order):
             extras = ("",) * len(self.extras)
@@ -299,6 +325,8 @@ class _Layout:
             yield "=: the best method does not beat it (paired one-sided test, 5 % for all rows together)"
         if self.shorter:
             yield "+: ranked on fewer mixtures than others"
+        if self.other_size:
+            yield f"size: {self.ranking} depends on the number of mixtures, and others have {self.most:,}: not ranked"
         if self.few:
             yield f"few: not ranked below {MIN_CLUSTERS} {self.records[self.few[0], self.ranking]['cluster']}s"
 

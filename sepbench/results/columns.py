@@ -115,6 +115,12 @@ def _seconds_per_mixture(facts: Facts) -> float:
     return cell.separate_seconds / cell.n_separated if cell.n_separated else math.nan
 
 
+def _fit_seconds(facts: Facts) -> float | None:
+    """Nothing for methods that learn nothing: their microseconds are those of an empty call."""
+    supervision = facts.cell.supervision or facts.method.supervision
+    return math.nan if facts.cell.fit_seconds is None or supervision in ("blind", "bound") else facts.cell.fit_seconds
+
+
 def _timing_group(facts: Facts) -> str:
     """The group of the run, or of the workers where theirs is another, with a method's own ``precision`` in place of the session's, and the workers."""
     group, own = facts.cell.timing_group or facts.run.timing_group, facts.method.settings.get("precision")
@@ -158,7 +164,7 @@ COLUMNS: tuple[Column, ...] = (
     Column(
         "fit_seconds",
         "number",
-        "cell.fit_seconds",
+        _fit_seconds,
         default=math.nan,
         empty=True,
         shown=Shown("s/fit", False, "fit_timing_group", "fit_cached", "not fitted again but loaded from the cache; the seconds are those of the fit"),

@@ -234,6 +234,8 @@ class _Evidence:
 
 
 def _finding(key: _Key, new: _Record | None, old: _Record, obstacle: str, evidence: _Evidence) -> GateRow:
+    if new is not None and _both_undefined(new, old):
+        return _row(key, "holds", new, old, reason="no value of so few mixtures on either side")
     if new is None or obstacle:
         return _row(key, "not comparable", new, old, reason=obstacle)
     if not math.isfinite(old["mean"]):
@@ -249,6 +251,11 @@ def _finding(key: _Key, new: _Record | None, old: _Record, obstacle: str, eviden
     # A CSV has six significant digits: both sides are rounded to them, so that a run equals the CSV that was written from it.
     difference = float(f"{new['mean']:.6g}") - float(f"{old['mean']:.6g}")
     return _row(key, _status(sign * difference, tolerance), new, old, difference=difference, tolerance=tolerance, basis="means")
+
+
+def _both_undefined(new: _Record, old: _Record) -> bool:
+    """Metrics of sets that need more mixtures than both sides have."""
+    return not math.isfinite(new["mean"]) and not math.isfinite(old["mean"]) and 0 < new["n_scored"] == old["n_scored"]
 
 
 def _judged(key: _Key, new: _Record, old: _Record, paired: PairedDifference, evidence: _Evidence, gain: float) -> GateRow:

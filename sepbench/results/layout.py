@@ -9,6 +9,10 @@
                                                                  ``estimates`` (n, K, ...) float32, ``example_ids`` (n,) int64, ``seconds`` (n,) float64
                                                                  (``estimates`` (n, N, K, ...) where the suite scores N posterior draws)
       scores/<task>--<method>/<bucket>/<start>-<stop>.parquet    one row per (example, source, metric)
+      features/<task>--<method>/<bucket>/<start>-<stop>.safetensors
+                                                                 of metrics of sets: ``examples`` (n,) int64, and by extractor ``NAME.features`` (n, S, F) and
+                                                                 ``NAME.logits`` (n, S, classes) float32
+      references/<extractor>-<key>.safetensors                   the features that they are held against: (r, F) float32, their mean and scatter
       leaderboard.csv                                            one row per (task, method, metric)
 
 A file holds mixtures ``start`` to ``stop - 1``. A bucket is for shards that begin in one stretch of 10,000 mixtures, so no folder holds more files.
@@ -26,10 +30,10 @@ from sepbench.run.plan import Shard
 
 BUCKET = 10_000
 """Mixtures whose shards share a folder: at the least one mixture each, so never more files than that."""
-_SUFFIX = {"estimates": ".safetensors", "scores": ".parquet"}
+_SUFFIX = {"estimates": ".safetensors", "scores": ".parquet", "features": ".safetensors"}
 _NAME = re.compile(r"(\d+)-(\d+)\.(?:safetensors|parquet)")
 
-Part = Literal["estimates", "scores"]
+Part = Literal["estimates", "scores", "features"]
 
 
 class Layout:
@@ -47,6 +51,12 @@ class Layout:
 
     def scores(self, shard: Shard) -> Path:
         return self._file("scores", shard)
+
+    def features(self, shard: Shard) -> Path:
+        return self._file("features", shard)
+
+    def reference(self, key: str) -> Path:
+        return self._root / "references" / f"{key}.safetensors"
 
     def _file(self, part: Part, shard: Shard) -> Path:
         folder = self._root / part / cell_key(shard.task, shard.method) / f"{shard.start // BUCKET:05d}"

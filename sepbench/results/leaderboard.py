@@ -135,9 +135,12 @@ def _statistics(values: Values, run: RunRecord, cells: Cells, task: str, designs
                 raise SepbenchError(f"the scores of task {task} do not fit the plan in run.json; run again into a new folder")
             scored = of_metric.scored
             summary = summarise(of_metric.values[scored], of_metric.examples[scored], designs)
-            if of_metric.spread:  # values of a set: their mean and its interval mean something, they themselves do not
-                summary = replace(summary, std=np.nan, median=np.nan, interval=f"{summary.interval}, {of_metric.spread}")
-            seen[method, metric] = _Seen(len(scored), int((~scored).sum()), of_metric.n_sources, summary)
+            failed = int((~scored).sum())
+            if of_metric.undefined:
+                summary, failed = replace(_NO_EXAMPLES, n=of_metric.undefined, interval=""), len(of_metric) - of_metric.undefined
+            elif of_metric.spread:  # values of a set: their mean and its interval mean something, they themselves do not
+                summary = replace(summary, std=of_metric.std, median=np.nan, interval=f"{summary.interval}, {of_metric.spread}")
+            seen[method, metric] = _Seen(len(scored), failed, of_metric.n_sources, summary)
     most = {metric: max(cell.n_sources for (_, other), cell in seen.items() if other == metric) for _, metric in seen}
     found = {}
     for (method, metric), cell in seen.items():

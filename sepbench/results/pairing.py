@@ -24,13 +24,18 @@ class Pairs:
 
 
 def pair_up(a: MetricValues, b: MetricValues) -> Pairs:
-    """Match two sides by example; examples that either side lacks or failed on are left out."""
+    """Match two sides by example; examples that either side lacks or failed on are left out.
+
+    No pair is left where a side has the value of a larger set only, and nothing to make that of these examples of.
+    """
     if np.array_equal(a.examples, b.examples):
         examples, rows_a = a.examples, np.arange(len(a))
         rows_b = rows_a
     else:
         examples, rows_a, rows_b = np.intersect1d(a.examples, b.examples, assume_unique=True, return_indices=True)
     both = a.scored[rows_a] & b.scored[rows_b]
+    if not (a.serves(rows_a, both) and b.serves(rows_b, both)):
+        both = np.zeros_like(both)
     return Pairs(examples[both], a.among(rows_a, both), b.among(rows_b, both), pooled=a.parts is not None)
 
 

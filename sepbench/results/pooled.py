@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -18,9 +19,35 @@ Integers = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
 
+class Pooling(Protocol):
+    """What a value of many examples is made of, so that it can be made anew of some of them."""
+
+    @property
+    def spread(self) -> str:
+        """How the values of single examples were made, for leaderboards."""
+        ...
+
+    @property
+    def scored(self) -> Bools:
+        """``(n,)`` where an example has all that it takes."""
+        ...
+
+    def pooled(self, among: Bools) -> Floats:
+        """``(n,)`` values of the examples ``among``, whose mean is the value of these examples; NaN elsewhere."""
+        ...
+
+    def std(self, among: Bools) -> float:
+        """The standard deviation that is published beside such a value, NaN if there is none."""
+        ...
+
+    def of(self, rows: Integers) -> Pooling:
+        """What the value of the examples in these places is made of."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Parts:
-    """The parts of one pooled metric, of some examples.
+    """The parts of one pooled metric, of some examples; a ``Pooling``.
 
     Attributes:
         metric: its name.
@@ -35,6 +62,14 @@ class Parts:
     @property
     def n_sources(self) -> int:
         return max((len(values) for values in self.values.values()), default=1)
+
+    @property
+    def spread(self) -> str:
+        return pooled_metric(self.metric).spread if self.values else ""
+
+    def std(self, among: Bools) -> float:
+        """See ``Pooling``: none is published."""
+        return float("nan")
 
     @property
     def scored(self) -> Bools:

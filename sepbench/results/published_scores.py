@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from sepbench.errors import SepbenchError
 from sepbench.files import write_atomically
+from sepbench.metrics.catalogue import get_metric
 from sepbench.results.values import CellValues, MetricValues, Values
 
 _SCHEMA = pa.schema(
@@ -57,8 +58,15 @@ def _cell(table: pa.Table, task: str, method: str) -> CellValues:
     for metric in dict.fromkeys(metrics.tolist()):
         rows = np.flatnonzero(metrics == metric)
         rows = rows[np.argsort(examples[rows], kind="stable")]
-        found[metric] = MetricValues(examples[rows], values[rows])
+        found[metric] = MetricValues(examples[rows], values[rows], whole_only=_of_a_set(metric))
     return found
+
+
+def _of_a_set(metric: str) -> bool:
+    try:
+        return get_metric(metric).info.per in ("group", "set")
+    except SepbenchError:  # a metric that is not installed here
+        return False
 
 
 def merge_scores(leaderboard: Path, values: Values, cells: Iterable[tuple[str, str]]) -> None:

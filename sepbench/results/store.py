@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -21,6 +22,7 @@ from safetensors.torch import save_file
 
 from sepbench.files import TEMPORARY, write_atomically
 from sepbench.results.columns import SCORE_COLUMNS
+from sepbench.results.feature_files import CellFeatures, save_features
 from sepbench.results.layout import Layout
 from sepbench.results.score_files import StoreError, read_parts, score_table
 from sepbench.run.plan import Shard
@@ -258,6 +260,7 @@ class RunStore:
 
     def remove_scores(self, shard: Shard) -> None:
         self._layout.scores(shard).unlink(missing_ok=True)
+        self._layout.features(shard).unlink(missing_ok=True)
 
     def _facts(self, shard: Shard, path: Path) -> dict[str, Any] | None:
         try:
@@ -278,6 +281,7 @@ class RunStore:
 
     def write_scores(self, shard: Shard, scores: ShardScores) -> None:
         self._suite = self._suite or self.read_run().suite.name
+        self._write_features(shard, scores)  # before the scores, whose file says that the shard is done
         facts = {
             "start": shard.start,
             "stop": shard.stop,
@@ -290,6 +294,24 @@ class RunStore:
         }
         table = score_table(self._suite, shard, scores).replace_schema_metadata({_FACTS: json.dumps(facts)})
         self._write(self._layout.scores(shard), lambda path: pq.write_table(table, path, compression="zstd"))
+
+    def _write_features(self, shard: Shard, scores: ShardScores) -> None:
+        path = self._layout.features(shard)
+        if scores.features:
+            self._write(path, lambda temporary: save_features(temporary, scores.feature_examples, scores.features))
+        else:
+            path.unlink(missing_ok=True)
+
+    def keep_reference(self, key: str, path: Path) -> None:
+        """See ``Sink``."""
+        mine = self._layout.reference(key)
+        if not mine.is_file():
+            self._write(mine, lambda temporary: shutil.copyfile(path, temporary))
+
+    def features(self, task: str, method: str) -> CellFeatures:
+        """The features of a cell for metrics of sets; they are read when they are asked for."""
+        found = self._layout.shards("features", task, method)
+        return CellFeatures([found[shard] for shard in sorted(found, key=lambda shard: shard.start)], self._layout.reference)
 
     def score_files(self, task: str, method: str) -> list[Path]:
         """Parquet files of a cell's scores, in the order of their mixtures."""

@@ -1,7 +1,8 @@
 """One value per example: the scores of a cell (a task under a method) reduced over their sources, read when they are asked for.
 
-A pooled metric has no value of an example. Here it has one nevertheless, whose mean over the examples is the metric's value and whose deviations are
-the examples' influence on it (``kinds.PooledMetric.pool``), so that whatever reduces, compares or checks means does the right thing with it.
+A pooled metric, or one of sets, has no value of an example. Here it has one nevertheless, whose mean over the examples is the metric's value and
+whose deviations are the examples' influence on it (``kinds.PooledMetric.pool``), so that whatever reduces, compares or checks means does the right
+thing with it.
 """
 
 from __future__ import annotations
@@ -16,8 +17,11 @@ import numpy as np
 import numpy.typing as npt
 
 from sepbench.errors import SepbenchError
-from sepbench.results.pooled import Parts, joined, parts_of, pooled_metric, split_rows
+from sepbench.metrics.scoring import SEEN
+from sepbench.results.feature_files import CellFeatures
+from sepbench.results.pooled import Parts, Pooling, joined, parts_of, split_rows
 from sepbench.results.score_files import Rows, read_rows
+from sepbench.results.sets import SetParts
 
 if TYPE_CHECKING:
     from sepbench.results.store import RunStore
@@ -38,13 +42,15 @@ class MetricValues:
         values: ``(n,)`` the mean over the example's scored sources; NaN where the example failed, where any of its sources has no finite value,
             or where it has fewer sources than others. Of a pooled metric, see the top of this file.
         n_sources: sources of a complete example.
-        parts: what a pooled metric's values are made of; None for other metrics.
+        parts: what the values of a pooled metric, or of one of sets, are made of; None for other metrics.
+        whole_only: the values are those of a set and were read without what they are made of: they mean nothing for some of its examples.
     """
 
     examples: Integers
     values: Floats
     n_sources: int = 1
-    parts: Parts | None = None
+    parts: Pooling | None = None
+    whole_only: bool = False
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -56,8 +62,22 @@ class MetricValues:
 
     @property
     def spread(self) -> str:
-        """How a pooled metric's values were made; empty for other metrics."""
-        return pooled_metric(self.parts.metric).spread if self.parts is not None else ""
+        """How the values of a pooled metric, or of one of sets, were made; empty for other metrics."""
+        return self.parts.spread if self.parts is not None else ""
+
+    @property
+    def undefined(self) -> int:
+        """Examples of a set that has no value although they have all that it takes, such as FID's limit of few images; 0 if it has one."""
+        return int(self.parts.scored.sum()) if self.parts is not None and not self.scored.any() else 0
+
+    def serves(self, rows: Integers, chosen: npt.NDArray[np.bool_]) -> bool:
+        """Whether there are values of ``rows[chosen]`` as if there were no other examples."""
+        return not self.whole_only or (int(chosen.sum()) == int(self.scored.sum()))
+
+    @property
+    def std(self) -> float:
+        """Standard deviation that is published beside the value of a set, NaN if there is none."""
+        return self.parts.std(self.scored) if self.parts is not None else float("nan")
 
     def among(self, rows: Integers, chosen: npt.NDArray[np.bool_]) -> Floats:
         """The values at ``rows[chosen]`` as if there were no other examples than ``rows``, of which those not chosen failed: a pooled metric pools anew."""
@@ -85,7 +105,7 @@ class Values:
     @classmethod
     def of_run(cls, store: RunStore) -> Values:
         """The values of a run's folder. A damaged file is a ``StoreError`` when its cell is asked for."""
-        return cls(lambda task, method: read_cell(store.score_files(task, method), f"{task}, {method}"))
+        return cls(lambda task, method: read_cell(store.score_files(task, method), f"{task}, {method}", store.features(task, method)))
 
     def of(self, task: str, method: str, metric: str) -> MetricValues:
         """The values of one metric in one cell."""
@@ -102,17 +122,17 @@ class _Sums:
     bad: npt.NDArray[np.bool_]
 
 
-def read_cell(files: Sequence[Path], where: str) -> CellValues:
+def read_cell(files: Sequence[Path], where: str, features: CellFeatures | None = None) -> CellValues:
     """The values of the cell whose scores are these files, see ``reduce_cell``.
 
     Raises:
         StoreError: a file cannot be read.
         SepbenchError: an example's source is scored twice.
     """
-    return reduce_cell(lambda: read_rows(files), where)
+    return reduce_cell(lambda: read_rows(files), where, features)
 
 
-def reduce_cell(parts: Callable[[], Iterable[Rows]], where: str) -> CellValues:
+def reduce_cell(parts: Callable[[], Iterable[Rows]], where: str, features: CellFeatures | None = None) -> CellValues:
     """Reduce the scores of one cell over their sources.
 
     Every part is reduced by itself, so that only one value per example and metric is held. Should an example lie in several parts, the parts are
@@ -121,9 +141,10 @@ def reduce_cell(parts: Callable[[], Iterable[Rows]], where: str) -> CellValues:
     Args:
         parts: yields the cell's rows, in any order; may be called twice.
         where: the cell in words, for errors.
+        features: of the cell, for metrics of sets.
 
     Raises:
-        SepbenchError: an example's source is scored twice.
+        SepbenchError: an example's source is scored twice, or the features of a metric of sets are not there.
     """
     found: dict[str, list[_Sums]] = {}
     pooled: dict[str, list[Parts]] = {}
@@ -147,9 +168,16 @@ def reduce_cell(parts: Callable[[], Iterable[Rows]], where: str) -> CellValues:
         cell[metric] = MetricValues(examples, np.where(sums.bad | (sums.counts != wanted), np.nan, sums.totals / sums.counts), wanted)
         shared = examples
     for metric, files in pooled.items():
-        whole = joined(files, where)
+        parts_there = joined(files, where)
+        whole = _set_parts(parts_there, features, where) if SEEN in parts_there.values else parts_there
         cell[metric] = MetricValues(whole.examples, whole.pooled(whole.scored), whole.n_sources, whole)
     return cell
+
+
+def _set_parts(seen: Parts, features: CellFeatures | None, where: str) -> SetParts:
+    if features is None:
+        raise SepbenchError(f"the scores of {where} hold {seen.metric} without features; run `sepbench score` again")
+    return SetParts(seen.metric, seen, features)
 
 
 def _joined(parts: list[_Sums]) -> _Sums | None:

@@ -12,7 +12,7 @@ from sepbench.run.backends.local import LocalBackend
 from sepbench.run.cell import announce, finished
 from sepbench.run.plan import Cell, Plan, Shard, checked_metrics
 from sepbench.run.records import CellRecord, RunRecord
-from sepbench.run.scoring import failed_scores, score_shard
+from sepbench.run.scoring import failed_scores, prepare_sets, score_shard
 from sepbench.run.sink import FoundShard, Progress, Silent, Sink
 
 if TYPE_CHECKING:
@@ -68,7 +68,9 @@ def execute(plan: Plan, sink: Sink, progress: Progress | None = None, backend: B
     return Outcome(tuple(backend.run(plan, sink, progress, command, git_sha)))
 
 
-def rescore(run: RunRecord, suite: Suite, metrics: Sequence[str], sink: Sink, advance: Callable[[Shard], None] = lambda shard: None) -> tuple[str, ...]:
+def rescore(
+    run: RunRecord, suite: Suite, metrics: Sequence[str], sink: Sink, advance: Callable[[Shard], None] = lambda shard: None, device: str = "cpu"
+) -> tuple[str, ...]:
     """Score all estimates of a run again, without separating; every shard of scores is replaced.
 
     Args:
@@ -77,6 +79,7 @@ def rescore(run: RunRecord, suite: Suite, metrics: Sequence[str], sink: Sink, ad
         metrics: names; empty for the suite's.
         sink: the run's folder.
         advance: called after each shard.
+        device: where features for metrics of sets are extracted; everything else is scored on the CPU.
 
     Returns:
         The metrics scored.
@@ -93,9 +96,10 @@ def rescore(run: RunRecord, suite: Suite, metrics: Sequence[str], sink: Sink, ad
         if not shards:
             continue
         mixture_set = tasks[task].mixture_set()
+        sets = prepare_sets(tasks[task], chosen, device, sink)
         for item in shards:
             if item.estimates:
-                scores = score_shard(item.shard, sink.read_estimates(item.shard), mixture_set, tasks[task], chosen)
+                scores = score_shard(item.shard, sink.read_estimates(item.shard), mixture_set, tasks[task], chosen, sets)
             else:
                 scores = failed_scores(item.shard, record.error, chosen)
             sink.write_scores(item.shard, scores)

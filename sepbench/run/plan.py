@@ -125,7 +125,7 @@ def make_plan(request: RunRequest, suite: Suite) -> Plan:
         RequestError: the device is not there.
         SettingError: a setting is of the wrong kind or out of bounds.
         MethodError: a method cannot be loaded, refuses its settings or breaks the contract before it is fitted.
-        SuiteError: a task's name cannot be a file name, or it has no mixtures.
+        SuiteError: a task's name cannot be a file name, it has no mixtures, or the suite ranks by a metric that is no mean over mixtures.
     """
     request = replace(request, device=resolve_device(request.device))
     tasks = _chosen_tasks(request, suite)
@@ -136,6 +136,8 @@ def make_plan(request: RunRequest, suite: Suite) -> Plan:
     separators = {name: _create(name, request.settings.get(name, {}), suite.domain) for name in names}
     entries = {name: _entry(name, separator, request.settings.get(name, {})) for name, separator in separators.items()}
     cells = tuple(_cell(task, name, separators[name], request) for task in tasks.values() for name in names)
+    if get_metric(suite.ranking_metric).info.per in ("group", "set"):
+        raise SuiteError(f"suite {suite.name!r} ranks by {suite.ranking_metric!r}, one value of many mixtures together; rank by a metric of each mixture")
     return Plan(request, suite, checked_metrics(suite.metrics, [task.spec for task in tasks.values()]), entries, tasks, cells)
 
 

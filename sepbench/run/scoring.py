@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,9 +13,12 @@ import torch
 from sepbench.metrics.draws import score_draws
 from sepbench.metrics.kinds import PART
 from sepbench.metrics.scoring import score_batch
+from sepbench.metrics.sets.extraction import ShardFeatures, extractors_of, features_of
+from sepbench.metrics.sets.extractors import get_extractor
+from sepbench.metrics.sets.references import keep_reference
 from sepbench.run.plan import Shard
 from sepbench.run.separate import one_line
-from sepbench.run.sink import ShardEstimates, ShardScores
+from sepbench.run.sink import ShardEstimates, ShardScores, Sink
 
 if TYPE_CHECKING:
     from sepbench.data.mixtures import MixtureSet
@@ -24,19 +28,48 @@ WHOLE_MIXTURE = -1
 """``source`` of rows that belong to no single source."""
 
 
-def score_shard(shard: Shard, data: ShardEstimates, mixture_set: MixtureSet, task: Task, metrics: Sequence[str]) -> ShardScores:
+@dataclass(frozen=True, slots=True)
+class SetScoring:
+    """How metrics of sets are scored.
+
+    Attributes:
+        device: where features are extracted.
+        references: key of the reference by extractor.
+    """
+
+    device: str = "cpu"
+    references: Mapping[str, str] = field(default_factory=dict)
+
+
+def prepare_sets(task: Task, metrics: Sequence[str], device: str, sink: Sink) -> SetScoring:
+    """See to it that the references of a task are there, in the run too.
+
+    Raises:
+        DataError: data or weights are missing, or a folder cannot be written.
+    """
+    kept = {name: keep_reference(task, get_extractor(name), device) for name in extractors_of(metrics)}
+    for reference in kept.values():
+        sink.keep_reference(reference.key, reference.path)
+    return SetScoring(device, {name: reference.key for name, reference in kept.items()})
+
+
+_NO_SETS = SetScoring()
+
+
+def score_shard(shard: Shard, data: ShardEstimates, mixture_set: MixtureSet, task: Task, metrics: Sequence[str], sets: SetScoring = _NO_SETS) -> ShardScores:
     """Scores of one shard: one row per example, scored source and metric (and part, of a pooled one); one row per metric, with the error, for
     examples that failed.
 
     Where the task has ``posterior_draws`` the shard holds draws instead of estimates, and they are scored against the exact posterior.
 
-    Runs on the CPU whatever device separated, so that scores of the same estimates are the same everywhere. A metric that raises fails the
-    shard's examples with its error.
+    Runs on the CPU whatever device separated, so that scores of the same estimates are the same everywhere; features of sets alone are extracted on
+    the device of ``sets``. A metric that raises fails the shard's examples with its error.
     """
     errors = dict(data.errors)
     good = torch.tensor([example for example in range(shard.start, shard.stop) if example not in errors], dtype=torch.int64)
     columns = _no_rows()
     parts: tuple[str, ...] = ()
+    features: dict[str, ShardFeatures] = {}
     if len(good):
         mixtures, rows = mixture_set.mixtures(good), data.estimates[good - shard.start]
         references = None if task.spec.posterior_draws else mixture_set.sources(good)
@@ -45,6 +78,7 @@ def score_shard(shard: Shard, data: ShardEstimates, mixture_set: MixtureSet, tas
                 table = score_draws(metrics, rows, mixtures, task.exact_posterior(), task.spec)
             else:
                 table = score_batch(metrics, rows, references, mixtures, task.spec)
+                features = {name: features_of(name, rows, task.spec, sets.device, key) for name, key in sets.references.items()}
         except Exception as error:
             errors |= dict.fromkeys(good.tolist(), f"scoring failed: {one_line(error)}")
         else:
@@ -55,7 +89,8 @@ def score_shard(shard: Shard, data: ShardEstimates, mixture_set: MixtureSet, tas
                 _codes(table.metric, (*metrics, *parts)),
                 np.asarray(table.value, dtype=np.float64),
             )
-    return _assemble(shard, columns, data.seconds.numpy(), errors, metrics, parts, fit_failed=False)
+    scores = _assemble(shard, columns, data.seconds.numpy(), errors, metrics, parts, fit_failed=False)
+    return replace(scores, features=features, feature_examples=good.numpy()) if features else scores
 
 
 def failed_scores(shard: Shard, error: str, metrics: Sequence[str], *, fit_failed: bool = True) -> ShardScores:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from sepbench.metrics.sets.extraction import ShardFeatures
 from sepbench.run.plan import Cell, Plan, Shard
 from sepbench.run.records import CellRecord
 
@@ -44,6 +46,8 @@ class ShardScores:
         n_separated, n_failed: examples with and without an estimate and its scores.
         separate_seconds: sum over the separated examples.
         parts: texts of rows that hold parts of pooled metrics, ``metric/part``.
+        features: of the examples with an estimate, by extractor, for metrics of sets; the examples are ``feature_examples``.
+        feature_examples: ``(n,)`` int64, ascending.
     """
 
     example: npt.NDArray[np.int64]
@@ -59,6 +63,8 @@ class ShardScores:
     n_failed: int
     separate_seconds: float
     parts: Sequence[str] = ()
+    features: Mapping[str, ShardFeatures] = field(default_factory=dict)
+    feature_examples: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +117,10 @@ class Sink(Protocol):
         ...
 
     def write_scores(self, shard: Shard, scores: ShardScores) -> None: ...
+
+    def keep_reference(self, key: str, path: Path) -> None:
+        """Take a reference of metrics of sets into the run, from a file that lies elsewhere; one that is there already is left alone."""
+        ...
 
     def remove_scores(self, shard: Shard) -> None:
         """Remove them if they are there."""

@@ -13,7 +13,7 @@ from sepbench.protocols import Fitted
 from sepbench.run.fit_cache import CacheError, FitFacts
 from sepbench.run.plan import Cell, Plan, Shard
 from sepbench.run.provenance import timing_group
-from sepbench.run.scoring import score_shard
+from sepbench.run.scoring import SetScoring, prepare_sets, score_shard
 from sepbench.run.separate import measure_latency, one_line, separate_shard
 from sepbench.run.session import Session, Tell, open_session
 from sepbench.run.sink import ShardTotals, Sink
@@ -103,6 +103,7 @@ class Worker:
         self._cells = {(cell.task.spec.name, cell.method): cell for cell in plan.cells}
         self._mixtures: tuple[str, MixtureSet] | None = None
         self._session: Session | None = None
+        self._sets: dict[str, SetScoring] = {}
         self._memory = PeakMemory(plan.device)
         self._group = timing_group(plan.device)
 
@@ -157,11 +158,18 @@ class Worker:
             self._mixtures = (name, cell.task.mixture_set())
         return self._mixtures[1]
 
+    def _set_scoring(self, cell: Cell) -> SetScoring:
+        name = cell.task.spec.name
+        if name not in self._sets:
+            self._sets[name] = prepare_sets(cell.task, self._plan.metrics, self._plan.device, self._sink)
+        return self._sets[name]
+
     def _score(self, job: Job, cell: Cell) -> Report:
         started = time.perf_counter()
         self._tell(Tell(stage="score"))
         estimates = self._sink.read_estimates(job.shard)
-        self._sink.write_scores(job.shard, score_shard(job.shard, estimates, self._mixture_set(cell), cell.task, self._plan.metrics))
+        scores = score_shard(job.shard, estimates, self._mixture_set(cell), cell.task, self._plan.metrics, self._set_scoring(cell))
+        self._sink.write_scores(job.shard, scores)
         if not self._plan.request.keep_estimates:
             self._sink.remove_estimates(job.shard)
         return Report(job, time.perf_counter() - started, totals=self._sink.read_totals(job.shard), timing_group=self._group)

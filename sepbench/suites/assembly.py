@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -298,6 +298,22 @@ class TaskData:
         observed = () if self.observed_slot is None else (self.slots[self.observed_slot],)
         listed = ((self.train_sources, self.slots), (self.train_mixtures, self.slots), (self.train_observed, observed))
         return [(listing, classes) for listing, classes in listed if listing is not None]
+
+    def reference(self, slots: Sequence[int]) -> list[tuple[SignalSet, torch.Tensor, Transform]]:
+        """The training signals of the classes of some slots, by data set: what a set of estimates is held against. The held-out part belongs to them.
+
+        Raises:
+            UnsupportedTaskError: the data set has no training part.
+        """
+        if self.untrainable:
+            raise UnsupportedTaskError(self.untrainable)
+        found = []
+        for dataset in dict.fromkeys(self.slots[slot].dataset for slot in slots):
+            signals = self._open(dataset, self.train_split)
+            rows = torch.arange(*(self.train_rows or (0, len(signals))))
+            masks = [self.slots[slot].member(signals) for slot in slots if self.slots[slot].dataset == dataset]
+            found.append((signals, _those(rows, torch.stack(masks).any(dim=0)), self.transform))
+        return found
 
     def training(self) -> TrainingMaterial:
         """Everything there is to learn from.

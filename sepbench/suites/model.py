@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from sepbench.data.lists.clusters import Clusters
-from sepbench.data.mixtures import MixtureSet
+from sepbench.data.mixtures import MixtureSet, Transform
 from sepbench.data.views import PooledView, make_view
 from sepbench.errors import SuiteError, UnsupportedTaskError
 from sepbench.gmm import ExactPosterior
-from sepbench.protocols import Domain, Supervision, Support, TaskSpec
+from sepbench.protocols import Domain, SignalSet, Supervision, Support, TaskSpec
 from sepbench.suites import NOT_FROZEN
 from sepbench.suites.assembly import TaskData
 from sepbench.suites.published import PublishedRow
+
+if TYPE_CHECKING:
+    import torch
 
 TaskSplit = Literal["test", "validation"]
 
@@ -81,6 +84,15 @@ class Task:
             SuiteError: see ``TaskData.clusters``.
         """
         return self.data.clusters()
+
+    def reference(self) -> list[tuple[SignalSet, torch.Tensor, Transform]]:
+        """What all estimates together are held against: data sets, rows ``(n,)`` of their training split, and what is done to each signal.
+
+        Raises:
+            UnsupportedTaskError: the task has no training split.
+            DataError: the data set is missing or corrupt.
+        """
+        return self.data.reference(self.spec.scored_sources)
 
     def support(self, supervision: Supervision) -> Support:
         """Whether this task has training data for a level, and if not why; opens no data."""

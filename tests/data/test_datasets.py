@@ -198,3 +198,19 @@ def test_the_real_cifar10_is_looked_up_but_not_downloaded_offline(real_data) -> 
     else:
         with pytest.raises(DataError, match="SEPBENCH_OFFLINE forbids downloading"):
             open_dataset("cifar10", "test")
+
+
+def test_the_mini_set_is_read_from_the_full_one_where_only_that_is_here(real_data, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    real_data("cifar10-mini")
+    own = [open_dataset("cifar10-mini", split) for split in ("train", "test")]
+    monkeypatch.delenv("SEPBENCH_CACHE")
+    if fetch.status(load_manifest("cifar10")).state != "present":
+        pytest.skip("the cache folder does not hold cifar10")
+    monkeypatch.setenv("SEPBENCH_DATA", str(tmp_path))
+    assert fetch.status(load_manifest("cifar10-mini")).state == "present"
+    for mini, split in zip(own, ("train", "test"), strict=True):
+        cut = open_dataset("cifar10-mini", split)
+        assert cut is not mini
+        rows = torch.arange(len(mini))
+        assert torch.equal(cut.load(rows), mini.load(rows))
+        assert torch.equal(cut.labels, mini.labels)

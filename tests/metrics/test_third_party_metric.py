@@ -47,7 +47,9 @@ class Pooled:
 
 class Set:
     info = info("distance", "set", "")
-    def features(self, signals): return signals.flatten(1)
+    extractor = "none"
+    spread = "none"
+    def pool(self, features, reference): raise NotImplementedError
 """
 
 _NUMBERS = count()
@@ -95,11 +97,14 @@ def test_a_mixture_metric_under_an_undefined_assignment_is_nan(registered, per: 
     assert np.isfinite(table.value[table.example != 101]).all()
 
 
-def test_kinds_that_have_only_a_seat_are_refused_in_one_line(registered) -> None:
+def test_a_metric_of_sets_says_of_which_estimates_there_are_features(registered) -> None:
     registered("distance", "IT = Set()")
     assert get_metric("distance").info.per == "set"
-    with pytest.raises(SuiteError, match=r"^metric 'distance' compares whole sets[^\n]*, which cannot be scored yet; remove it from task toy/task$"):
-        score_batch(["psnr", "distance"], *random_batch(2, 2), image_task(2))
+    estimates, references, mixtures = random_batch(3, 2)
+    estimates[1, 0, 0, 0, 0] = torch.nan
+    table = score_batch(["distance"], estimates, references, mixtures, image_task(2))
+    assert set(table.metric) == {"distance/seen"}
+    np.testing.assert_array_equal(table.value.reshape(3, 2), [[1, 1], [np.nan, 1], [1, 1]])
 
 
 def test_a_pooled_metric_is_scored_by_its_parts_in_the_order_of_another_metric(registered) -> None:
@@ -131,7 +136,7 @@ FAULTS = {
     "no info": ("IT = 3", "cannot say its info: AttributeError"),
     "info of another kind": ('class Odd:\n    info = {"name": "toy"}\nIT = Odd()', "info must be a MetricInfo, got dict"),
     "another name": ('IT = Pair(info("other"))', "calls itself 'other'"),
-    "no method": ('class Odd:\n    info = info("toy")\nIT = Odd()', "has none of pairwise, mixture_scores, pool, posterior_score and features"),
+    "no method": ('class Odd:\n    info = info("toy")\nIT = Odd()', "has none of pairwise, mixture_scores, pool and posterior_score"),
     "another kind than it says": ('IT = Pair(info("toy", "posterior"))', "says per='posterior', which its methods do not give"),
     "pairs are not combined": ('IT = Pair(info("toy", "mixture"))', "says per='mixture', which its methods do not give"),
     "no such kind": ('IT = Pair(info("toy", "pixel"))', "says per='pixel'"),
@@ -149,7 +154,9 @@ def test_what_is_no_metric_is_one_line_and_harms_no_other(registered, code: str,
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
     assert "toy" in metric_names()
-    assert metric_names("image") == ["psnr", "psnr_unclamped", "psnr_sum_mse", "psnr_pad32", "psnr_pooled32", "psnr_pooled32_pad", "ssim", "mixture_error"]
+    of_sets = [f"{statistic}_{extractor}" for extractor in ("inception", "cifarnet", "mnistnet") for statistic in ("fid", "fid_inf", "kid", "is")]
+    others = ["psnr", "psnr_unclamped", "psnr_sum_mse", "psnr_pad32", "psnr_pooled32", "psnr_pooled32_pad", "ssim", "mixture_error"]
+    assert metric_names("image") == others + of_sets
 
 
 @pytest.mark.parametrize(

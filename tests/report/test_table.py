@@ -168,6 +168,17 @@ def test_papers_of_other_metrics_name_them_and_share_footnotes() -> None:
     assert used == {note[1 : note.index(")")] for note in numbered}
 
 
+def test_published_fids_stand_below_under_the_name_of_their_extractor() -> None:
+    run = SyntheticRun({"average": 15.0}, n=5, suite="cifar10-pairs", tasks=("class-split",), metrics=("psnr",))
+    run.scores = pd.concat([run.scores, run.scores.assign(metric="fid_cifarnet")])
+    shown = table(run)
+    texts = [line.published for line in shown.lines if line.from_paper]
+    assert any("fid_inception" in text and "BASIS Table 3" in text for text in texts), texts
+    (own,) = [line for line in shown.lines if not line.from_paper]
+    assert own.published == ""  # a FID of another extractor has no published number beside it
+    assert not [line for line in table(run, metrics=["psnr"]).lines if line.from_paper]
+
+
 def test_seconds_of_other_machines_carry_a_letter() -> None:
     frame = SyntheticRun({"nmf": 16.0, "ica": 13.0}, n=5).frame()
     (alike,) = task_tables(frame, None)
@@ -181,6 +192,8 @@ def test_seconds_of_other_machines_carry_a_letter() -> None:
 
 def test_seconds_of_the_fit_are_those_of_the_machine_that_fitted() -> None:
     run = SyntheticRun({"nmf": 16.0, "ica": 13.0, "rpca": 12.0}, n=5)
+    for cell in run.cells.values():
+        cell["supervision"] = "sources"
     run.cells["class-split", "nmf"] |= {"fit_seconds": 3600.0, "fit_cached": True, "fit_timing_group": "cuda:H100:float32"}
     run.cells["class-split", "rpca"] |= {"fit_seconds": None}
     shown = table(run)

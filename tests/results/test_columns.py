@@ -153,7 +153,7 @@ def test_a_new_column_reaches_file_merge_gate_and_table(tmp_path: Path, capsys: 
 
 def test_the_fit_is_told_as_the_cell_tells_it() -> None:
     run = SyntheticRun(n=4)
-    run.cells["class-split", "nmf"] |= {"fit_seconds": 3600.0, "fit_cached": True, "fit_timing_group": "cuda:H100:float32"}
+    run.cells["class-split", "nmf"] |= {"fit_seconds": 3600.0, "fit_cached": True, "fit_timing_group": "cuda:H100:float32", "supervision": "sources"}
     row = only_row(run)
     assert (row["fit_seconds"], row["fit_cached"], row["fit_timing_group"]) == (3600.0, True, "cuda:H100:float32")
     run.cells["class-split", "nmf"]["fit_seconds"] = None
@@ -161,6 +161,13 @@ def test_the_fit_is_told_as_the_cell_tells_it() -> None:
     row = only_row(run)
     assert math.isnan(row["fit_seconds"])  # type: ignore[arg-type]
     assert (row["fit_cached"], row["fit_timing_group"]) == (False, "")
+
+
+@pytest.mark.parametrize("supervision", ["blind", "bound"])
+def test_methods_that_learn_nothing_have_no_seconds_of_a_fit(supervision: str) -> None:
+    run = SyntheticRun(n=4)
+    run.cells["class-split", "nmf"] |= {"fit_seconds": 2e-6, "supervision": supervision}
+    assert math.isnan(only_row(run)["fit_seconds"])  # type: ignore[arg-type]
 
 
 def test_workers_have_timing_groups_of_their_own() -> None:

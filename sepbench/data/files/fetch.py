@@ -20,7 +20,7 @@ import requests
 
 from sepbench.data.files.integrity import FileCheck, check_file, check_files, check_size, read_digest
 from sepbench.data.files.made import make_missing
-from sepbench.data.files.manifests import DataFile, Manifest
+from sepbench.data.files.manifests import DataFile, Manifest, load_manifest
 from sepbench.errors import DataError
 
 DATA_VARIABLE = "SEPBENCH_DATA"
@@ -164,8 +164,20 @@ def find(manifest: Manifest) -> FoundData:
         return FoundData(_package_folder(manifest), "")
     found = _find(manifest)
     if found is None:
-        raise _missing(manifest)
+        whole = _whole(manifest)
+        if whole is None:
+            raise _missing(manifest)
+        return whole
     return _intact(manifest, found)
+
+
+def _whole(manifest: Manifest) -> FoundData | None:
+    """Of a data set that is cut from another one and has no files of its own here: the other one, intact, if it is here."""
+    if not manifest.cut_from:
+        return None
+    other = load_manifest(manifest.cut_from)
+    found = _find(other)
+    return None if found is None else _intact(other, found)
 
 
 def _intact(manifest: Manifest, found: FoundData) -> FoundData:
@@ -210,6 +222,9 @@ def obtain(manifest: Manifest, progress: Progress | None = None, part: str = "")
         return _intact(manifest, found)
     form = manifest.download_form
     if form is None or not refetchable:
+        whole = _whole(manifest)
+        if whole is not None:
+            return whole
         raise _missing(manifest)
     for file in manifest.required(form):
         check = check_file(file, cache, _stamps())
@@ -341,6 +356,9 @@ def status(manifest: Manifest) -> DataStatus:
     if found is not None:
         intact = all(check_size(file, found.folder).ok for file in manifest.required(found.form))
         return DataStatus("present" if intact else "damaged", found.folder, found.form)
+    whole = _find(load_manifest(manifest.cut_from)) if manifest.cut_from else None
+    if whole is not None:
+        return DataStatus("present", whole.folder, whole.form)
     nearest, lacking = _nearest_to_complete(manifest)
     if manifest.made_by:
         return DataStatus("on demand", nearest.folder if len(lacking) < len(manifest.files) else None)

@@ -13,6 +13,7 @@ One TOML file per data set under ``data_manifests/``::
     layout = ["test", "*/meta"]    # optional: for data whose bytes nobody here has seen, then ``files`` is empty: paths that must be there (``*`` for any
     how = "..."                    # ... name), and how to get the data, the end of the sentence "data set ... is not complete; ..."
     made_by = "package.module"     # optional: the package makes the files itself, see ``sepbench.data.files.made``; no file has urls then
+    cut_from = "cifar10"           # optional: a data set that holds all of this one: it is read from there where only that one is here
     listing = "listings/x.csv"     # optional: many small files, named in a CSV beside the manifest (name,size,sha256) instead of here
 
     [[files]]
@@ -92,6 +93,7 @@ class Manifest:
     how: str = ""
     listing: str = ""
     made_by: str = ""
+    cut_from: str = ""
 
     @property
     def forms(self) -> tuple[str, ...]:

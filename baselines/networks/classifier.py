@@ -1,0 +1,86 @@
+"""A small convolutional classifier of images: what gives features and class probabilities to distances between sets.
+
+The layout follows Jordan, "94% on CIFAR-10 in 3.29 seconds on a single GPU" (2024), sec. 3: a frozen 2x2 whitening layer, then three blocks of
+two 3x3 convolutions with batch norm and GELU, the first of each followed by 2x2 max pooling. The features are the mean over the last map
+instead of its maximum; they go through one linear layer to the classes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+PATCH = 2
+
+
+@dataclass(frozen=True, slots=True)
+class ClassifierConfig:
+    """Layout of a ``SmallClassifier``.
+
+    Attributes:
+        channels: image channels C.
+        widths: feature channels of the three blocks; the last is the number F of features.
+        classes: number of classes.
+    """
+
+    channels: int = 3
+    widths: tuple[int, int, int] = (64, 256, 256)
+    classes: int = 10
+
+    def __post_init__(self) -> None:
+        if self.channels < 1 or self.classes < 2 or min(self.widths) < 1:
+            raise ValueError(f"channels and widths must be positive and classes at least 2, got {self}")
+
+
+class PoolingBlock(nn.Module):
+    """3x3 convolution, 2x2 max pooling, norm, GELU; 3x3 convolution, norm, GELU: ``(B, C, H, W)`` -> ``(B, width, H // 2, W // 2)``."""
+
+    def __init__(self, width_in: int, width: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(width_in, width, 3, padding=1, bias=False)
+        self.first_norm = nn.BatchNorm2d(width)
+        self.second = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.second_norm = nn.BatchNorm2d(width)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = F.gelu(self.first_norm(F.max_pool2d(self.first(x), 2)))
+        return F.gelu(self.second_norm(self.second(x)))
+
+
+class SmallClassifier(nn.Module):
+    """See the top of this file. Images ``(B, C, H, W)`` in [0, 1], sides of at least 18 pixels."""
+
+    def __init__(self, config: ClassifierConfig) -> None:
+        super().__init__()
+        self.config = config
+        patch_size = config.channels * PATCH**2
+        self.whiten = nn.Conv2d(config.channels, 2 * patch_size, PATCH)
+        self.whiten.weight.requires_grad_(False)
+        first, second, third = config.widths
+        self.blocks = nn.Sequential(PoolingBlock(2 * patch_size, first), PoolingBlock(first, second), PoolingBlock(second, third))
+        self.head = nn.Linear(third, config.classes)
+
+    def whiten_by(self, images: torch.Tensor, floor: float = 5e-4) -> None:
+        """Set the frozen first layer from images ``(N, C, H, W)`` in [0, 1]: each eigenvector of the patches' covariance, and its negative, over the
+        square root of its eigenvalue (plus ``floor``)."""
+        patches = F.unfold(images.to(torch.float64), PATCH).transpose(1, 2).flatten(0, 1)
+        values, vectors = torch.linalg.eigh(torch.cov(patches.T))
+        filters = (vectors / (values + floor).sqrt()).T.reshape(-1, self.config.channels, PATCH, PATCH)
+        with torch.no_grad():
+            self.whiten.weight.copy_(torch.cat([filters, -filters]))
+            bias = -(self.whiten.weight.double() * patches.mean(0).reshape(1, -1, PATCH, PATCH)).sum((1, 2, 3))
+            assert self.whiten.bias is not None
+            self.whiten.bias.copy_(bias)
+
+    def features(self, images: torch.Tensor) -> torch.Tensor:
+        """``(B, F)``: the mean over the last map."""
+        maps: torch.Tensor = self.blocks(self.whiten(images))
+        return maps.mean((2, 3))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """``(B, classes)`` logits."""
+        logits: torch.Tensor = self.head(self.features(images))
+        return logits

@@ -1,0 +1,145 @@
+"""The classifier's recipe: it learns, resumes to the same bits, sees what it says it sees, and refuses what it cannot train on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from baselines.extractors.classifier_io import load_classifier, read_classifier_card
+from baselines.networks.classifier import ClassifierConfig, SmallClassifier
+from baselines.training import loop
+from baselines.training.classifier import ClassifierRecipe, ClassifierTraining, accuracy, recipe_for, shifted, train
+from sepbench.data.signals import ArraySignals
+from sepbench.errors import SepbenchError
+
+RECIPE = ClassifierRecipe(widths=(8, 16, 16), epochs=4, batch=32, smoothing=0.1)
+
+
+def bars(count: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Noisy 18 x 18 images, class 0 with a horizontal bar, class 1 with a vertical one, uint8."""
+    draw = torch.Generator().manual_seed(seed)
+    images, labels = torch.rand(count, 1, 18, 18, generator=draw) * 0.5, torch.arange(count) % 2
+    for image, label in zip(images, labels, strict=True):
+        start = int(torch.randint(3, 14, (1,), generator=draw))
+        if label:
+            image[:, :, start : start + 2] += 0.5
+        else:
+            image[:, start : start + 2] += 0.5
+    return (images * 255).to(torch.uint8), labels
+
+
+def test_it_learns_what_can_be_learnt(tmp_path: Path) -> None:
+    training = ClassifierTraining(*bars(256), RECIPE, tmp_path)
+    assert accuracy(training.network.eval(), *bars(128, 1)) < 0.8
+    loop.run(training, tmp_path)
+    assert training.step == training.steps == 32
+    assert accuracy(training.network.eval(), *bars(128, 1)) > 0.95
+
+
+def test_a_run_that_is_resumed_has_the_bits_of_one_that_was_left_alone(tmp_path: Path) -> None:
+    whole = ClassifierTraining(*bars(64), RECIPE, tmp_path / "whole")
+    loop.run(whole, tmp_path / "whole")
+    first = ClassifierTraining(*bars(64), RECIPE, tmp_path / "parts")
+    for _ in range(3):
+        first.advance()
+    loop.save(first, tmp_path / "parts" / loop.CHECKPOINT)
+    rest = ClassifierTraining(*bars(64), RECIPE, tmp_path / "parts")
+    assert rest.step == 3
+    loop.run(rest, tmp_path / "parts")
+    for name, value in whole.network.state_dict().items():
+        assert torch.equal(value, rest.network.state_dict()[name]), name
+
+
+@pytest.mark.parametrize("change", ["recipe", "images", "steps"])
+def test_another_run_in_the_folder_is_refused(tmp_path: Path, change: str) -> None:
+    training = ClassifierTraining(*bars(64), RECIPE, tmp_path)
+    loop.save(training, tmp_path / loop.CHECKPOINT)
+    images, labels = bars(64, 5 if change == "images" else 0)
+    recipe, steps = (replace(RECIPE, lr=1e-3) if change == "recipe" else RECIPE), (3 if change == "steps" else None)
+    with pytest.raises(SepbenchError, match="is of another run") as refused:
+        ClassifierTraining(images, labels, recipe, tmp_path, steps=steps)
+    assert "\n" not in str(refused.value)
+
+
+def test_the_first_layer_whitens_patches_and_is_not_trained(tmp_path: Path) -> None:
+    images = bars(64)[0].float() / 255
+    network = SmallClassifier(ClassifierConfig(1, (8, 8, 8), 2))
+    network.whiten_by(images, floor=0.0)
+    responses = network.whiten(images).transpose(0, 1).flatten(1)[:4].double()
+    torch.testing.assert_close(torch.cov(responses), torch.eye(4, dtype=torch.float64), atol=1e-3, rtol=0)
+    torch.testing.assert_close(responses.mean(1), torch.zeros(4, dtype=torch.float64), atol=1e-4, rtol=0)
+    training = ClassifierTraining(*bars(64), RECIPE, tmp_path)
+    before = training.network.whiten.weight.clone()
+    training.advance()
+    assert torch.equal(training.network.whiten.weight, before)
+    assert not torch.equal(training.network.head.weight, ClassifierTraining(*bars(64), RECIPE, tmp_path / "other").network.head.weight)
+
+
+def test_shifts_move_every_image_by_its_own_whole_pixels_and_mirror_the_border() -> None:
+    images = torch.rand(40, 2, 6, 7, generator=torch.Generator().manual_seed(3))
+    found = shifted(images, 2, torch.Generator().manual_seed(4))
+    padded = F.pad(images, (2, 2, 2, 2), mode="reflect")
+    places = []
+    for image, wide in zip(found, padded, strict=True):
+        hits = [(down, right) for down in range(5) for right in range(5) if torch.equal(wide[:, down : down + 6, right : right + 7], image)]
+        assert len(hits) == 1
+        places += hits
+    assert len(set(places)) > 10
+
+
+def test_every_image_is_seen_both_ways_in_turn(tmp_path: Path) -> None:
+    recipe = replace(RECIPE, mirror=True, shift=0, batch=64)
+    training = ClassifierTraining(*bars(64), recipe, tmp_path)
+    seen = []
+    for _ in range(2):
+        images, _ = training._batch()
+        seen.append({image.numpy().tobytes() for image in images})
+        training.step += 1
+    own = training.images.float() / 255
+    for image in own:
+        ways = {image.numpy().tobytes(), image.flip(-1).contiguous().numpy().tobytes()}
+        assert len(ways & seen[0]) == 1
+        assert ways & seen[0] | ways & seen[1] == ways
+
+
+def signals(count: int, shape: tuple[int, ...] = (1, 18, 18)) -> ArraySignals:
+    images, labels = bars(count)
+    return ArraySignals("bars", "train", "image", images if shape == (1, 18, 18) else torch.zeros(count, *shape, dtype=torch.uint8), labels)
+
+
+def options(tmp_path: Path, **more: object) -> dict[str, Any]:
+    base = {"labels": (), "folder": tmp_path / "run", "out": tmp_path / "bars.safetensors", "steps": 2, "minutes": None, "init": None}
+    return {**base, "seed": 0, "device": "cpu", "command": "sepbench train", "progress": lambda done, text: None, **more}
+
+
+def test_the_card_has_the_accuracy_of_the_stored_weights_on_the_held_out_tenth(tmp_path: Path) -> None:
+    path = train(signals(200), **options(tmp_path))
+    card, network = read_classifier_card(path), load_classifier(path)
+    assert card["data"]["images"] == 180
+    assert card["accuracy"]["images"] == "bars train 180..199"
+    images, labels = bars(200)
+    assert card["accuracy"]["value"] == pytest.approx(accuracy(network, images[180:], labels[180:]), abs=1e-4)
+    assert network.features(images[:3].float() / 255).shape == (3, 128)
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [({"labels": (1,)}, "leave out --labels"), ({"minutes": 2.0}, "leave out --minutes"), ({"init": Path("x")}, "leave out --init")],
+)
+def test_options_that_mean_nothing_are_refused(tmp_path: Path, given: dict[str, object], says: str) -> None:
+    with pytest.raises(SepbenchError, match=says):
+        train(signals(40), **options(tmp_path, **given))
+
+
+def test_small_images_and_sounds_are_refused() -> None:
+    for shape in ((1, 8, 8), (1, 16384)):
+        with pytest.raises(SepbenchError, match="the classifier takes images of at least 18 x 18"):
+            recipe_for("digits", shape)
+    assert recipe_for("mine", (3, 64, 64)) == recipe_for("cifar10", (3, 32, 32))
+    with pytest.raises(ValueError, match="classes at least 2"):
+        ClassifierConfig(classes=1)
