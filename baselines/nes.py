@@ -80,7 +80,7 @@ class NeuralEggSeparation:
     lr: float = Field(0.01, gt=0, description="Adam's rate")
     samples: int = Field(12_000, ge=2, description="the first so many clean samples, and so many mixtures")
     batch: int = Field(32, ge=2, description="mixtures per step")
-    precision: Precision = Field("bfloat16", description="of the network while it learns; it estimates in float32")
+    fit_precision: Precision = Field("bfloat16", description="of the network while it learns; it estimates in float32")
     test_batch_statistics: bool = Field(False, description="batch norm looks at the batch at hand when it estimates; estimates then depend on the batch")
     kept: int = Field(64, ge=0, description="training mixtures whose estimates are kept of every outer iteration")
 
@@ -108,7 +108,7 @@ class NeuralEggSeparation:
         known, other = self._slots(ctx.task)
         weights = part_weights(ctx.task)
         mixed, clean = view.mixtures(self.samples), weights[known] * view.observed(self.samples)
-        recipe = MaskRecipe(self.lr, batch=self.batch, precision=self.precision, seed=ctx.seed)
+        recipe = MaskRecipe(self.lr, batch=self.batch, precision=self.fit_precision, seed=ctx.seed)
         network = new_network(self._layout(ctx.task), ctx.seed, ctx.device)
         eggs = self._first_eggs(mixed, weights[other], ctx.seed)
         training = EggTraining(network, recipe, clean, mixed, eggs, self.iterations, cut_epochs(self.epochs, ctx.budget), self.kept)

@@ -65,7 +65,7 @@ class SupervisedMask:
     lr: float = Field(1e-3, gt=0, description="Adam's rate")
     decay: float = Field(0.4, gt=0, le=1, description="the share of the steps, at the end, over which the rate falls to zero")
     batch: int = Field(32, ge=2, description="mixtures per step")
-    precision: Precision = Field("bfloat16", description="of the network while it learns; it separates in float32")
+    fit_precision: Precision = Field("bfloat16", description="of the network while it learns; it separates in float32")
 
     info: ClassVar[MethodInfo] = MethodInfo(
         name="supervised",
@@ -96,7 +96,7 @@ class SupervisedMask:
         """Learn the masks, or go on where ``ctx.cache`` stands."""
         weights = part_weights(ctx.task)
         parts = [weights[slot] * view.sources(slot, self.samples) for slot in self._order(ctx.task)]
-        recipe = MaskRecipe(self.lr, batch=self.batch, precision=self.precision, seed=ctx.seed)
+        recipe = MaskRecipe(self.lr, batch=self.batch, precision=self.fit_precision, seed=ctx.seed)
         network = new_network(self._layout(ctx.task), ctx.seed, ctx.device)
         training = SupervisedTraining(network, recipe, LOSSES[self.targets], parts, cut_epochs(self.epochs, ctx.budget), self.decay)
         resume(training, ctx.cache, ctx.device)

@@ -245,7 +245,7 @@ def test_what_it_takes() -> None:
         method.separate(mix(torch.rand(2, 2, 1, 8, 8)), context(toy_task(observed=0)))
 
 
-@pytest.mark.parametrize("wrong", [{"iterations": 0}, {"epochs": 0}, {"constant": -0.1}, {"lr": 0.0}, {"batch": 1}, {"precision": "float16"}])
+@pytest.mark.parametrize("wrong", [{"iterations": 0}, {"epochs": 0}, {"constant": -0.1}, {"lr": 0.0}, {"batch": 1}, {"fit_precision": "float16"}])
 def test_bad_settings_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError):
         NeuralEggSeparation(**wrong)
@@ -259,3 +259,11 @@ def test_keeps_the_contract(broken_rules: Callable[..., list[str]], name: str) -
 def test_statistics_of_the_test_batch_break_the_contract_and_validate_says_so(broken_rules: Callable[..., list[str]]) -> None:
     broken = broken_rules("nes-code-test-batch-statistics", "class-split", **SHORT)
     assert any(rule.startswith(BATCHES) for rule in broken)
+
+
+def test_the_precision_of_the_fit_is_used_and_does_not_move_the_group_of_separation_times() -> None:
+    """Tables group times of separation by a setting of the name ``precision``; masks are always computed in float32."""
+    world = Stripes.make()
+    rounded, exact = fitted(world, **SHORT), fitted(world, **SHORT, fit_precision="float32")
+    assert not torch.equal(separated(rounded, world), separated(exact, world))
+    assert "precision" not in {setting.name for setting in describe(NeuralEggSeparation)}
