@@ -36,6 +36,7 @@ from safetensors.torch import load_file, save_file
 from baselines.decomposition.mask_tasks import observed_and_other_support, part_weights
 from baselines.decomposition.parts import estimates_from_parts
 from baselines.networks.mask_autoencoder import MaskAutoencoder, MaskConfig
+from baselines.training.adversarial_mask import EPOCHS, RATE, AdversarialTraining
 from baselines.training.config import generator
 from baselines.training.loop import resume, run
 from baselines.training.mask import (
@@ -55,8 +56,9 @@ from sepbench.errors import MethodError
 from sepbench.protocols import MethodInfo, Mixtures, RunContext, Support, TaskSpec, TrainingView
 from sepbench.settings import STRICT, Preset, presets
 
-CONSTANT, RANDOM = "constant", "random"
+CONSTANT, RANDOM, ADVERSARIAL = "constant", "random", "am"
 _ITERATIONS, _EGGS = "iterations", "eggs.safetensors"
+_SHARE_OF_START = 0.3
 _PAPER = "Halperin, Ephrat and Hoshen 2018, algorithm 1"
 
 
@@ -110,10 +112,11 @@ class NeuralEggSeparation:
         mixed, clean = view.mixtures(self.samples), weights[known] * view.observed(self.samples)
         recipe = MaskRecipe(self.lr, batch=self.batch, precision=self.fit_precision, seed=ctx.seed)
         network = new_network(self._layout(ctx.task), ctx.seed, ctx.device)
-        eggs = self._first_eggs(mixed, weights[other], ctx.seed)
+        eggs = self._adversarial_eggs(clean, mixed, ctx) if self.init == ADVERSARIAL else self._first_eggs(mixed, weights[other], ctx.seed)
+        before = _SHARE_OF_START if self.init == ADVERSARIAL else 0.0
         training = EggTraining(network, recipe, clean, mixed, eggs, self.iterations, cut_epochs(self.epochs, ctx.budget), self.kept)
         resume(training, ctx.cache, ctx.device)
-        run(training, ctx.cache, progress=ctx.progress)
+        run(training, ctx.cache, progress=lambda done, text: ctx.progress(before + (1.0 - before) * done, text))
         self._networks = [_with_weights(network, weights) for weights in training.networks]
         self.eggs = torch.stack(training.kept_eggs) / weights[other]
 
@@ -127,16 +130,27 @@ class NeuralEggSeparation:
             found = load_file(Path(self.init)).get("x")
         except (OSError, SafetensorError) as error:
             told = str(error).splitlines()[0]
-            raise MethodError(f"init names neither {CONSTANT} nor {RANDOM} nor a safetensors file that can be read: {self.init} ({told})") from error
+            raise MethodError(f"init must be {CONSTANT}, {RANDOM}, {ADVERSARIAL} or a safetensors file, got {self.init} ({told})") from error
         if found is None or found.shape != mixed.shape:
             shape = "no tensor x" if found is None else f"x of shape {tuple(found.shape)}"
             raise MethodError(f"{self.init} holds {shape}; an estimate of the other source for each training mixture is {tuple(mixed.shape)}")
         return weight * found.float()
 
+    def _adversarial_eggs(self, clean: torch.Tensor, mixed: torch.Tensor, ctx: RunContext) -> torch.Tensor:
+        """X_0 as parts, from the masks of ``am`` at its defaults, learnt in a folder of their own."""
+        network = new_network(mask_config(ctx.task.source_shape), ctx.seed, ctx.device)
+        recipe = MaskRecipe(RATE, batch=self.batch, precision=self.fit_precision, seed=ctx.seed)
+        training = AdversarialTraining(network, recipe, clean, mixed, cut_epochs(EPOCHS, ctx.budget))
+        folder = None if ctx.cache is None else ctx.cache / ADVERSARIAL
+        resume(training, folder, ctx.device)
+        run(training, folder, progress=lambda done, text: ctx.progress(_SHARE_OF_START * done, f"adversarial masks: {text}"))
+        return torch.cat([training.estimate(batch)[:, 1] for batch in training.mixed.split(self.batch)])
+
     def separate(self, mixtures: Mixtures, ctx: RunContext) -> torch.Tensor:
         """Mixtures ``(B, C, H, W)`` to estimates ``(B, 2, C, H, W)`` that explain them exactly: T(y) and y - T(y), each over its weight."""
         values = mixtures.values.to(ctx.device)
-        parts = separated_parts(self._fitted()[-1], values)  # the observed source comes first
+        batches = values.split(self.batch) if self.test_batch_statistics else (values,)
+        parts = torch.cat([separated_parts(self._fitted()[-1], one) for one in batches])  # the observed source comes first
         known, _ = self._slots(ctx.task)
         return estimates_from_parts(parts if known == 0 else parts.flip(1), values, mixtures.operator)
 
@@ -287,6 +301,12 @@ PRESETS: Mapping[str, type[NeuralEggSeparation]] = presets(
             "nes-code with batch norm in training mode at all times, as in the released code: estimates depend on the other mixtures of a batch.",
             {"lr": 1e-3, "test_batch_statistics": True},
         ),
+        "nes-am": Preset(
+            "Neural Egg Separation from adversarial masks",
+            "Halperin, Ephrat and Hoshen 2018, sec. 4.1 (fine-tuning from AM)",
+            "nes whose first estimates of the other source are those of am.",
+            {"init": ADVERSARIAL},
+        ),
     },
 )
-"""The registered names of NES: the paper's rate, the code's, and the code's batch norm besides."""
+"""The registered names of NES: the paper's rate, the code's, the code's batch norm besides, and another start."""

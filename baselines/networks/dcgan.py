@@ -98,13 +98,9 @@ def egg_generator(latent: int, channels: int, side: int, filters: int = 64) -> D
     return DCGANGenerator(latent, _doublings(side, filters)[::-1], channels)
 
 
-def egg_discriminator(channels: int, side: int, filters: int = 64, *, spectral: bool = True) -> DCGANDiscriminator:
-    """Of AM: an image of 64 x 64 (or 32 x 32: one layer fewer) to a number.
-
-    Raises:
-        ValueError: a side that is no power of two from 8 on.
-    """
-    return DCGANDiscriminator(channels, _doublings(side, filters), (side, side), spectral=spectral)
+def egg_discriminator(channels: int, size: tuple[int, int], layers: int, filters: int = 64, *, spectral: bool = True) -> DCGANDiscriminator:
+    """Of AM: 4 layers for 64 x 64, 3 for 32 x 32 or 28 x 28; the linear layer at the end is DCGAN's 4x4 convolution of its last map."""
+    return DCGANDiscriminator(channels, tuple(filters << layer for layer in range(layers)), size, spectral=spectral)
 
 
 def _doublings(side: int, filters: int) -> tuple[int, ...]:

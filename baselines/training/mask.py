@@ -56,8 +56,8 @@ def new_network(config: MaskConfig, seed: int, device: str | torch.device = "cpu
         return MaskAutoencoder(config).to(device)
 
 
-def masked_parts(network: MaskAutoencoder, mixtures: torch.Tensor) -> torch.Tensor:
-    """Mixtures ``(B, C, H, W)`` to parts ``(B, K, C, H, W)`` float32 that add up to them: ``(y m, y - y m)`` of one mask, else ``y m_k``.
+def masks_of(network: MaskAutoencoder, mixtures: torch.Tensor) -> torch.Tensor:
+    """Mixtures ``(B, C, H, W)`` to masks float32: ``(B, C, H, W)`` of one source, else ``(B, K, C, H, W)``.
 
     Sizes that the network's layers do not divide are padded with zeros on all sides, evenly, and cut back afterwards: 28x28 to 32x32.
     """
@@ -65,8 +65,13 @@ def masked_parts(network: MaskAutoencoder, mixtures: torch.Tensor) -> torch.Tens
     unit = 1 << network.config.layers
     more_rows, more_columns = (-height % unit if height % unit > 1 or height < unit else 0), -width % unit
     top, left = more_rows // 2, more_columns // 2
-    padded = functional.pad(mixtures, (left, more_columns - left, top, more_rows - top))
-    masks: torch.Tensor = network(padded)[..., top : top + height, left : left + width].float()
+    masks: torch.Tensor = network(functional.pad(mixtures, (left, more_columns - left, top, more_rows - top)))
+    return masks[..., top : top + height, left : left + width].float()
+
+
+def masked_parts(network: MaskAutoencoder, mixtures: torch.Tensor) -> torch.Tensor:
+    """Mixtures ``(B, C, H, W)`` to parts ``(B, K, C, H, W)`` float32 that add up to them: ``(y m, y - y m)`` of one mask, else ``y m_k``."""
+    masks = masks_of(network, mixtures)
     if network.config.masks > 1:
         return mixtures.unsqueeze(1) * masks
     known = mixtures * masks
@@ -144,7 +149,7 @@ class MaskTraining:
         loss: of estimated and true parts.
     """
 
-    def __init__(self, network: MaskAutoencoder, recipe: MaskRecipe, loss: Loss) -> None:
+    def __init__(self, network: MaskAutoencoder, recipe: MaskRecipe, loss: Loss = observed_l1) -> None:
         self.network, self.recipe, self.loss = network, recipe, loss
         self.device = next(network.parameters()).device
         self.optimiser = self._adam()
@@ -168,10 +173,13 @@ class MaskTraining:
             share: of the recipe's rate.
         """
         self.network.train()
-        self.optimiser.zero_grad(set_to_none=True)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bfloat16"):
             parts = masked_parts(self.network, truth.sum(1))
-        loss = self.loss(parts, truth)
+        self.descend(self.loss(parts, truth), share)
+
+    def descend(self, loss: torch.Tensor, share: float = 1.0) -> None:
+        """One step of Adam down a loss, which counts for the log."""
+        self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         for group in self.optimiser.param_groups:
             group["lr"] = self.recipe.lr * share

@@ -82,7 +82,7 @@ def test_other_starts(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "told"), [({"y": torch.zeros(2)}, "no tensor x"), ({"x": torch.zeros(2, 1, 8, 8)}, r"\(128, 1, 8, 8\)"), (None, "neither")]
+    ("content", "told"), [({"y": torch.zeros(2)}, "no tensor x"), ({"x": torch.zeros(2, 1, 8, 8)}, r"\(128, 1, 8, 8\)"), (None, "init must be")]
 )
 def test_starts_that_cannot_be_used(tmp_path: Path, content: dict[str, torch.Tensor] | None, told: str) -> None:
     path = tmp_path / "eggs.safetensors"
@@ -94,7 +94,7 @@ def test_starts_that_cannot_be_used(tmp_path: Path, content: dict[str, torch.Ten
 
 def test_a_file_that_is_no_safetensors_file_is_told(tmp_path: Path) -> None:
     (tmp_path / "eggs").write_text("eggs")
-    with pytest.raises(MethodError, match="neither"):
+    with pytest.raises(MethodError, match="init must be"):
         fitted(Stripes.make(), **SHORT, init=str(tmp_path / "eggs"))
 
 

@@ -28,7 +28,7 @@ def test_the_networks_of_sd() -> None:
     """Protocol facts: 3.44 M and 2.63 M."""
     generator, discriminator = seeded(sd_generator), seeded(sd_discriminator)
     assert (parameters(generator), parameters(discriminator)) == (3_444_480, 2_629_632)
-    images = generator(torch.randn(3, 100))
+    images = generator(torch.randn(3, 100)).detach()
     assert images.shape == (3, 1, 28, 28)
     assert 0.0 <= float(images.min()) < float(images.max()) <= 1.0
     assert discriminator(images).shape == (3,)
@@ -37,7 +37,7 @@ def test_the_networks_of_sd() -> None:
 @pytest.mark.parametrize(("channels", "side", "layers"), [(3, 64, 5), (1, 32, 4), (1, 8, 2)])
 def test_the_networks_of_glom_and_am(channels: int, side: int, layers: int) -> None:
     """64 filters next to the image; 32x32 has one layer fewer than 64x64."""
-    generator, discriminator = seeded(lambda: egg_generator(20, channels, side)), seeded(lambda: egg_discriminator(channels, side))
+    generator, discriminator = seeded(lambda: egg_generator(20, channels, side)), seeded(lambda: egg_discriminator(channels, (side, side), layers - 1))
     convolutions = [m for m in generator.modules() if isinstance(m, nn.ConvTranspose2d)]
     assert len(convolutions) == layers
     assert convolutions[-1].in_channels == 64
@@ -47,7 +47,7 @@ def test_the_networks_of_glom_and_am(channels: int, side: int, layers: int) -> N
 
 
 def test_spectral_norm_bounds_every_layer_and_replaces_batch_norm() -> None:
-    network = seeded(lambda: egg_discriminator(1, 32, filters=8))
+    network = seeded(lambda: egg_discriminator(1, (32, 32), 3, filters=8))
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.mul_(7.0)
@@ -57,7 +57,7 @@ def test_spectral_norm_bounds_every_layer_and_replaces_batch_norm() -> None:
     norms = [float(torch.linalg.matrix_norm(m.weight.detach().flatten(1), 2)) for m in layers]
     assert norms == pytest.approx([1.0] * 4, abs=0.01)
     assert not any(isinstance(m, nn.BatchNorm2d) for m in network.modules())
-    plain = seeded(lambda: egg_discriminator(1, 32, filters=8, spectral=False))
+    plain = seeded(lambda: egg_discriminator(1, (32, 32), 3, filters=8, spectral=False))
     assert sum(isinstance(m, nn.BatchNorm2d) for m in plain.modules()) == 2
 
 
