@@ -24,8 +24,9 @@ from baselines.decomposition.mask_tasks import observed_and_other_support, part_
 from baselines.decomposition.parts import estimates_from_parts
 from baselines.networks.mask_autoencoder import MaskAutoencoder
 from baselines.training.adversarial_mask import EPOCHS, OPENNESS, RATE, AdversarialTraining
+from baselines.training.epochs import cut_epochs
 from baselines.training.loop import resume, run
-from baselines.training.mask import MaskRecipe, Precision, cut_epochs, load_network, mask_config, new_network, save_network, separated_parts
+from baselines.training.mask import MaskRecipe, Precision, load_network, mask_config, new_network, save_network, separated_parts
 from sepbench.protocols import MethodInfo, Mixtures, RunContext, Support, TaskSpec, TrainingView
 from sepbench.settings import STRICT
 

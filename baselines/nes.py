@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -38,13 +38,13 @@ from baselines.decomposition.parts import estimates_from_parts
 from baselines.networks.mask_autoencoder import MaskAutoencoder, MaskConfig
 from baselines.training.adversarial_mask import EPOCHS, RATE, AdversarialTraining
 from baselines.training.config import generator
-from baselines.training.loop import resume, run
+from baselines.training.epochs import cut_epochs, full_batches
+from baselines.training.latent import LatentRecipe, LatentTraining, new_generators, shared_out
+from baselines.training.loop import Training, resume, run
 from baselines.training.mask import (
     MaskRecipe,
     MaskTraining,
     Precision,
-    cut_epochs,
-    full_batches,
     load_network,
     mask_config,
     new_network,
@@ -56,7 +56,7 @@ from sepbench.errors import MethodError
 from sepbench.protocols import MethodInfo, Mixtures, RunContext, Support, TaskSpec, TrainingView
 from sepbench.settings import STRICT, Preset, presets
 
-CONSTANT, RANDOM, ADVERSARIAL = "constant", "random", "am"
+CONSTANT, RANDOM, ADVERSARIAL, LATENT = "constant", "random", "am", "glom"
 _ITERATIONS, _EGGS = "iterations", "eggs.safetensors"
 _SHARE_OF_START = 0.3
 _PAPER = "Halperin, Ephrat and Hoshen 2018, algorithm 1"
@@ -112,39 +112,55 @@ class NeuralEggSeparation:
         mixed, clean = view.mixtures(self.samples), weights[known] * view.observed(self.samples)
         recipe = MaskRecipe(self.lr, batch=self.batch, precision=self.fit_precision, seed=ctx.seed)
         network = new_network(self._layout(ctx.task), ctx.seed, ctx.device)
-        eggs = self._adversarial_eggs(clean, mixed, ctx) if self.init == ADVERSARIAL else self._first_eggs(mixed, weights[other], ctx.seed)
-        before = _SHARE_OF_START if self.init == ADVERSARIAL else 0.0
+        before = _SHARE_OF_START if self.init in (ADVERSARIAL, LATENT) else 0.0
+        eggs = self._first_eggs(clean, mixed, ctx)
         training = EggTraining(network, recipe, clean, mixed, eggs, self.iterations, cut_epochs(self.epochs, ctx.budget), self.kept)
         resume(training, ctx.cache, ctx.device)
         run(training, ctx.cache, progress=lambda done, text: ctx.progress(before + (1.0 - before) * done, text))
         self._networks = [_with_weights(network, weights) for weights in training.networks]
         self.eggs = torch.stack(training.kept_eggs) / weights[other]
 
-    def _first_eggs(self, mixed: torch.Tensor, weight: float, seed: int) -> torch.Tensor:
+    def _first_eggs(self, clean: torch.Tensor, mixed: torch.Tensor, ctx: RunContext) -> torch.Tensor:
         """X_0 as parts ``(N, C, H, W)``."""
         if self.init == CONSTANT:
             return self.constant * mixed
         if self.init == RANDOM:
-            return torch.rand(mixed.shape, generator=generator(seed, "eggs")) * mixed
+            return torch.rand(mixed.shape, generator=generator(ctx.seed, "eggs")) * mixed
+        if self.init in (ADVERSARIAL, LATENT):
+            return self._learnt_eggs(clean, mixed, ctx)
         try:
             found = load_file(Path(self.init)).get("x")
         except (OSError, SafetensorError) as error:
             told = str(error).splitlines()[0]
-            raise MethodError(f"init must be {CONSTANT}, {RANDOM}, {ADVERSARIAL} or a safetensors file, got {self.init} ({told})") from error
+            words = ", ".join((CONSTANT, RANDOM, ADVERSARIAL, LATENT))
+            raise MethodError(f"init must be {words} or a safetensors file, got {self.init} ({told})") from error
         if found is None or found.shape != mixed.shape:
             shape = "no tensor x" if found is None else f"x of shape {tuple(found.shape)}"
             raise MethodError(f"{self.init} holds {shape}; an estimate of the other source for each training mixture is {tuple(mixed.shape)}")
-        return weight * found.float()
+        return part_weights(ctx.task)[self._slots(ctx.task)[1]] * found.float()
 
-    def _adversarial_eggs(self, clean: torch.Tensor, mixed: torch.Tensor, ctx: RunContext) -> torch.Tensor:
-        """X_0 as parts, from the masks of ``am`` at its defaults, learnt in a folder of their own."""
-        network = new_network(mask_config(ctx.task.source_shape), ctx.seed, ctx.device)
-        recipe = MaskRecipe(RATE, batch=self.batch, precision=self.fit_precision, seed=ctx.seed)
-        training = AdversarialTraining(network, recipe, clean, mixed, cut_epochs(EPOCHS, ctx.budget))
-        folder = None if ctx.cache is None else ctx.cache / ADVERSARIAL
-        resume(training, folder, ctx.device)
-        run(training, folder, progress=lambda done, text: ctx.progress(_SHARE_OF_START * done, f"adversarial masks: {text}"))
-        return torch.cat([training.estimate(batch)[:, 1] for batch in training.mixed.split(self.batch)])
+    def _learnt_eggs(self, clean: torch.Tensor, mixed: torch.Tensor, ctx: RunContext) -> torch.Tensor:
+        """X_0 as parts: what ``am`` or ``glom`` at its defaults estimates in the training mixtures, learnt in a folder of its own."""
+        folder = None if ctx.cache is None else ctx.cache / self.init
+
+        def learn(training: Training) -> None:
+            resume(training, folder, ctx.device)
+            run(training, folder, progress=lambda done, text: ctx.progress(_SHARE_OF_START * done, f"{self.init}: {text}"))
+
+        if self.init == ADVERSARIAL:
+            recipe = MaskRecipe(RATE, batch=self.batch, precision=self.fit_precision, seed=ctx.seed)
+            network = new_network(mask_config(ctx.task.source_shape), ctx.seed, ctx.device)
+            masks = AdversarialTraining(network, recipe, clean, mixed, cut_epochs(EPOCHS, ctx.budget))
+            learn(masks)
+            return torch.cat([masks.estimate(batch)[:, 1] for batch in masks.mixed.split(self.batch)])
+        latent = LatentRecipe(batch=self.batch, precision=self.fit_precision, seed=ctx.seed)
+        latent = replace(latent, epochs=cut_epochs(latent.epochs, ctx.budget))
+        known, other = self._slots(ctx.task)
+        weights = part_weights(ctx.task)
+        generators = new_generators(latent.latent, ctx.task.source_shape, (weights[known], weights[other]), ctx.seed, ctx.device)
+        codes = LatentTraining(generators, latent, clean, mixed)
+        learn(codes)
+        return shared_out(codes.training_parts(), codes.mixed)[:, 1]
 
     def separate(self, mixtures: Mixtures, ctx: RunContext) -> torch.Tensor:
         """Mixtures ``(B, C, H, W)`` to estimates ``(B, 2, C, H, W)`` that explain them exactly: T(y) and y - T(y), each over its weight."""
@@ -307,6 +323,12 @@ PRESETS: Mapping[str, type[NeuralEggSeparation]] = presets(
             "nes whose first estimates of the other source are those of am.",
             {"init": ADVERSARIAL},
         ),
+        "nes-glom": Preset(
+            "Neural Egg Separation from latent optimisation",
+            "Halperin, Ephrat and Hoshen 2018, sec. 3 (FT)",
+            "nes whose first estimates of the other source are those of glom.",
+            {"init": LATENT},
+        ),
     },
 )
-"""The registered names of NES: the paper's rate, the code's, the code's batch norm besides, and another start."""
+"""The registered names of NES: the paper's rate, the code's, the code's batch norm besides, and other starts."""

@@ -25,6 +25,7 @@ from pydantic.dataclasses import dataclass
 from baselines.decomposition.mask_tasks import mask_support, part_weights
 from baselines.decomposition.parts import estimates_from_parts
 from baselines.networks.mask_autoencoder import MaskAutoencoder, MaskConfig
+from baselines.training.epochs import cut_epochs, full_batches
 from baselines.training.loop import resume, run
 from baselines.training.mask import (
     Loss,
@@ -32,8 +33,6 @@ from baselines.training.mask import (
     MaskTraining,
     Precision,
     all_l1,
-    cut_epochs,
-    full_batches,
     load_network,
     mask_config,
     new_network,

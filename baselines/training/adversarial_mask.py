@@ -19,7 +19,8 @@ import torch
 from baselines.networks.dcgan import DCGANDiscriminator, egg_discriminator
 from baselines.networks.mask_autoencoder import MaskAutoencoder
 from baselines.training.config import derived_seed
-from baselines.training.mask import MaskRecipe, MaskTraining, full_batches, masks_of
+from baselines.training.epochs import full_batches
+from baselines.training.mask import MaskRecipe, MaskTraining, masks_of
 
 EPOCHS, RATE, OPENNESS = 50, 2e-4, 1.0
 """Epochs and rate are not stated: the rate is DCGAN's, the epochs are ours. The weight of ``mean |m - 1|`` is the paper's."""

@@ -21,20 +21,13 @@ from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
 from baselines.networks.mask_autoencoder import MaskAutoencoder, MaskConfig
-from baselines.training.config import derived_seed, generator
-from sepbench.errors import SepbenchError
-from sepbench.protocols import Budget
+from baselines.training.config import derived_seed
+from baselines.training.epochs import MeanLoss, epoch_rows
 
 Precision = Literal["float32", "bfloat16"]
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """Estimated and true parts ``(B, K, C, H, W)`` to a number."""
-QUICK_SHARE = 10
 _INNERMOST = 4
-
-
-def cut_epochs(epochs: int, budget: Budget) -> int:
-    """Budget ``quick`` makes a tenth of the epochs, rounded up."""
-    return math.ceil(epochs / QUICK_SHARE) if budget == "quick" else epochs
 
 
 # ---- the network in use ---------------------------------------------------------------------------------------------------------------
@@ -155,8 +148,7 @@ class MaskTraining:
         self.optimiser = self._adam()
         self.step = 0
         self.seconds = 0.0
-        self._losses = torch.zeros((), device=self.device)  # of the updates since the last row; read there, since reading waits for the device
-        self._updates = 0
+        self.losses = MeanLoss(self.device)
 
     def _adam(self) -> torch.optim.Adam:
         return torch.optim.Adam(self.network.parameters(), lr=self.recipe.lr, betas=self.recipe.betas)
@@ -184,17 +176,15 @@ class MaskTraining:
         for group in self.optimiser.param_groups:
             group["lr"] = self.recipe.lr * share
         self.optimiser.step()
-        self._losses += loss.detach()
-        self._updates += 1
+        self.losses.add(loss)
 
     def estimate(self, mixtures: torch.Tensor) -> torch.Tensor:
         """Parts ``(B, K, C, H, W)`` of mixtures by the network as it stands, in float32."""
         return separated_parts(self.network, mixtures)
 
     def rows(self, name: str, epoch: int, batch: int, count: int) -> torch.Tensor:
-        """Row numbers of a batch: an epoch is a permutation of ``count`` rows that seed, name and epoch decide, cut into batches."""
-        order = torch.randperm(count, generator=generator(self.recipe.seed, name, epoch))
-        return order[batch * self.recipe.batch : (batch + 1) * self.recipe.batch].to(self.device)
+        """See ``epoch_rows``."""
+        return epoch_rows(self.recipe.seed, name, epoch, batch, self.recipe.batch, count).to(self.device)
 
     def row(self) -> Mapping[str, Any]:
         """The mean loss since the last row.
@@ -202,32 +192,14 @@ class MaskTraining:
         Raises:
             SepbenchError: it is not finite.
         """
-        if not self._updates:
-            return {}
-        loss = float(self._losses) / self._updates
-        if not math.isfinite(loss):
-            raise SepbenchError(f"training diverged before step {self.step}: the loss is not finite; choose a lower lr")
-        self._losses.zero_()
-        self._updates = 0
-        return {"loss": round(loss, 6)}
+        return self.losses.take(self.step)
 
     def state(self) -> Mapping[str, Any]:
         """See ``baselines.training.loop.Training``."""
-        return {"network": self.network.state_dict(), "optimiser": self.optimiser.state_dict(), "losses": self._losses, "updates": self._updates}
+        return {"network": self.network.state_dict(), "optimiser": self.optimiser.state_dict(), "losses": self.losses.state()}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """See ``baselines.training.loop.Training``."""
         self.network.load_state_dict(state["network"])
         self.optimiser.load_state_dict(state["optimiser"])
-        self._losses, self._updates = state["losses"].to(self.device), state["updates"]
-
-
-def full_batches(batch: int, *counts: int) -> int:
-    """Batches of an epoch: as many as the smaller set fills; the last, partial one is dropped.
-
-    Raises:
-        SepbenchError: there is not even one.
-    """
-    if min(counts) < batch:
-        raise SepbenchError(f"a batch of {batch} cannot be filled from {min(counts)} training samples; choose a smaller batch")
-    return min(counts) // batch
+        self.losses.restore(state["losses"])

@@ -17,8 +17,6 @@ from baselines.training.mask import (
     MaskRecipe,
     MaskTraining,
     all_l1,
-    cut_epochs,
-    full_batches,
     load_network,
     mask_config,
     masked_parts,
@@ -123,29 +121,6 @@ def test_parts_are_float32_and_rounding_is_small_under_autocast() -> None:
     exact = separated_parts(network, mixtures)
     assert rounded.dtype == torch.float32
     assert 0.0 < float((rounded - exact).abs().max()) < 0.02
-
-
-def test_an_epoch_sees_every_row_once_and_names_have_orders_of_their_own() -> None:
-    training = one_number(batch=4, seed=3)
-    epochs = {(name, epoch): torch.cat([training.rows(name, epoch, batch, 12) for batch in range(3)]) for name in "BX" for epoch in range(2)}
-    assert all(torch.equal(order.sort().values, torch.arange(12)) for order in epochs.values())
-    orders = {tuple(order.tolist()) for order in epochs.values()}
-    assert len(orders) == 4
-    again = one_number(batch=4, seed=3)
-    again.step = 99  # of nothing but seed, name, epoch and batch
-    assert torch.equal(again.rows("B", 1, 2, 12), epochs["B", 1][8:])
-    assert not torch.equal(one_number(batch=4, seed=4).rows("B", 1, 2, 12), epochs["B", 1][8:])
-
-
-def test_full_batches_drop_the_last_and_want_one() -> None:
-    assert full_batches(32, 12_000, 100) == 3
-    with pytest.raises(SepbenchError, match="batch of 32 cannot be filled from 31"):
-        full_batches(32, 12_000, 31)
-
-
-def test_quick_is_a_tenth_rounded_up() -> None:
-    assert [cut_epochs(epochs, "quick") for epochs in (1, 10, 25, 50)] == [1, 1, 3, 5]
-    assert cut_epochs(25, "paper") == 25
 
 
 def test_weights_depend_on_the_seed_and_on_no_global_state() -> None:
