@@ -91,7 +91,15 @@ class AlphaRGS(ScoreSeparator):
     final_rate: float = Field(0.02, gt=0, description="step size at the last iteration; a cosine leads there")
 
     info: ClassVar[MethodInfo] = MethodInfo(
-        "alpha-rgs", "alpha-RGS", "1", frozenset({"image", "vector"}), "prior", "Jayashankar et al. (2023), Algorithm 1", deterministic=False, max_batch=64
+        "alpha-rgs",
+        "alpha-RGS",
+        "1",
+        frozenset({"image", "vector"}),
+        "prior",
+        "Jayashankar et al. (2023), Algorithm 1",
+        deterministic=False,
+        max_batch=512,
+        max_batch_cpu=64,
     )
 
     def supports_operator(self, task: TaskSpec) -> Support:

@@ -119,7 +119,7 @@ class Basis(ScoreSeparator):
     final_denoise: bool = Field(False, description="replace the last state by its posterior mean at the lowest level, one evaluation more")
 
     info: ClassVar[MethodInfo] = MethodInfo(
-        "basis-ncsn", "BASIS", "1", frozenset({"image", "vector"}), "prior", f"{_PAPER}, Algorithm 1", deterministic=False, max_batch=64, max_batch_cpu=8
+        "basis-ncsn", "BASIS", "1", frozenset({"image", "vector"}), "prior", f"{_PAPER}, Algorithm 1", deterministic=False, max_batch=1024, max_batch_cpu=8
     )
 
     def __post_init__(self) -> None:

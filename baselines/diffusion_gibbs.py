@@ -97,7 +97,8 @@ class DiffusionGibbs(ScoreSeparator):
         "prior",
         "Zhang, Guo and Eldar (2025), arXiv 2509.12857",
         deterministic=False,
-        max_batch=64,
+        max_batch=512,
+        max_batch_cpu=64,
     )
 
     def supports_operator(self, task: TaskSpec) -> Support:

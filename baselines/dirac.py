@@ -84,7 +84,15 @@ class Dirac(ScoreSeparator):
     resamplings: int = Field(2, ge=1, description="how often each step is taken, with its noise added back in between")
 
     info: ClassVar[MethodInfo] = MethodInfo(
-        "dirac", "MSDM Dirac", "1", frozenset({"image", "vector"}), "prior", "Mariani et al. (2024), sec. 3.3", deterministic=False, max_batch=64
+        "dirac",
+        "MSDM Dirac",
+        "1",
+        frozenset({"image", "vector"}),
+        "prior",
+        "Mariani et al. (2024), sec. 3.3",
+        deterministic=False,
+        max_batch=512,
+        max_batch_cpu=64,
     )
 
     def supports_operator(self, task: TaskSpec) -> Support:

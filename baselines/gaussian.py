@@ -72,7 +72,15 @@ class Gaussian(ScoreSeparator):
     resamplings: int = Field(2, ge=1, description="how often each step is taken, with its noise added back in between")
 
     info: ClassVar[MethodInfo] = MethodInfo(
-        "gaussian", "MSDM Gaussian", "1", frozenset({"image", "vector"}), "prior", "Mariani et al. (2024), baseline", deterministic=False, max_batch=64
+        "gaussian",
+        "MSDM Gaussian",
+        "1",
+        frozenset({"image", "vector"}),
+        "prior",
+        "Mariani et al. (2024), baseline",
+        deterministic=False,
+        max_batch=512,
+        max_batch_cpu=64,
     )
 
     def supports_operator(self, task: TaskSpec) -> Support:

@@ -58,6 +58,8 @@ class SingleChannelICA:
         supervision="blind",
         paper="Davies and James 2007; Hyvarinen 1999, symmetric FastICA with log cosh",
         deterministic=True,
+        max_batch=2048,
+        max_batch_cpu=500,
     )
 
     def __post_init__(self) -> None:

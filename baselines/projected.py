@@ -118,7 +118,7 @@ class Projected(ScoreSeparator):
     survivors: tuple[Annotated[int, Field(ge=1)], ...] = Field((), description="how many are kept each time, one number for each of prune_after")
 
     info: ClassVar[MethodInfo] = MethodInfo(
-        "projected", "Projected diffusion", "1", frozenset({"image", "vector"}), "prior", _PAPER, deterministic=False, max_batch=64
+        "projected", "Projected diffusion", "1", frozenset({"image", "vector"}), "prior", _PAPER, deterministic=False, max_batch=512, max_batch_cpu=64
     )
 
     def __post_init__(self) -> None:

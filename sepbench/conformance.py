@@ -108,7 +108,7 @@ def validate_method(
     separator = create_separator(name, subject.settings, task.spec.domain)
     checks = [_check_info(name, separator.info)]
     try:
-        support = ask_support(name, separator, task.spec)
+        support = ask_support(name, separator, task.spec, device)
     except SupportError as error:
         return [*checks, Check("supports() answers with a Support", False, str(error))]
     checks.append(Check("supports() answers with a Support", True, support.note or "no caveat"))

@@ -4,12 +4,18 @@ The generator is Philox4x32-10 of Salmon, Moraes, Dror and Shaw, "Parallel rando
 written in torch integer arithmetic. The four 32-bit counter words are (block of four elements, step, example id, source + stream);
 the two key words are the seed. Uniforms are exact on every device; normals are their Box-Muller transform in float32, so between
 devices they agree to the accuracy of ``log``, ``sin`` and ``cos``.
+
+On a GPU that costs about a hundred launches a call. Where Triton is there, ``sepbench/noise_kernel.py`` does it in one, once its numbers have been
+held against these; ``SEPBENCH_NOISE=eager`` leaves it out.
 """
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Sequence
+import os
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -64,8 +70,59 @@ def _key(seed: int) -> tuple[int, int]:
     return seed & _MASK, (seed >> 32) & _MASK
 
 
-def _elements(shape: Sequence[int]) -> int:
-    return math.prod(shape)
+def _normals(words: torch.Tensor) -> torch.Tensor:
+    """Box and Muller (1958), eq. (1), of words ``(rows, n)``, n even: ``(rows, n)`` float32."""
+    words = words.unflatten(1, (-1, 2))
+    # (0, 1]: the logarithm's argument is never zero. 24 bits bound the radius by sqrt(48 ln 2) = 5.77.
+    radius = (words[..., 0] >> 8).to(torch.float32).add_(1.0).mul_(2.0**-24).log_().mul_(-2.0).sqrt_()
+    angle = (words[..., 1] >> 8).to(torch.float32).mul_(2.0 * math.pi * 2.0**-24)
+    return torch.stack([radius * angle.cos(), radius * angle.sin()], dim=-1).flatten(1)
+
+
+Kernel = Callable[[torch.Tensor, torch.Tensor, int, tuple[int, int], int, bool], torch.Tensor]
+
+
+@functools.cache
+def _kernel(device: torch.device) -> Kernel | None:
+    """The one-launch form of a GPU's noise, if it can be used there."""
+    if device.type != "cuda" or os.environ.get("SEPBENCH_NOISE", "") == "eager":
+        return None
+    return verified_kernel(device)
+
+
+def verified_kernel(device: torch.device) -> Kernel | None:
+    """The kernel of ``sepbench/noise_kernel.py`` if it gives our uniforms to the bit, and our normals to their accuracy; else None and a warning."""
+    try:
+        from sepbench.noise_kernel import fill
+
+        (ids, last), key = _check_rows(device), _key(2**63 + 11)
+        words = NoiseSource(2**63 + 11)._words(ids, last, 2**31 + 3, 1030)
+        uniforms, normals = fill(ids, last, 2**31 + 3, key, 1030, False), fill(ids, last, 2**31 + 3, key, 1030, True)
+        right = torch.equal(uniforms, _uniforms(words[:, :1030])) and float((normals - _normals(words)[:, :1030]).abs().max()) < 2e-6
+        reason = "its numbers are not ours"
+    except Exception as error:  # no Triton, no compiler for it, or a driver that it does not know
+        right, reason = False, f"{type(error).__name__}: {error}"
+    if right:
+        return fill
+    warnings.warn(f"noise on {device} goes without its kernel, which is slower and changes nothing else ({reason[:200]})", RuntimeWarning, stacklevel=2)
+    return None
+
+
+def _check_rows(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Third and fourth counter words that the kernel is tried with, the extremes among them."""
+    return torch.tensor([0, 1, 77, _MASK], device=device), torch.tensor([0, 5, _MASK, 1 << 17], device=device)
+
+
+def _uniforms(words: torch.Tensor) -> torch.Tensor:
+    return (words >> 8).to(torch.float32).mul_(2.0**-24)
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """Rows of noise: third and fourth counter word of each, ``(rows,)`` int64 on the device that draws. The same for every step of a sampler."""
+
+    ids: torch.Tensor
+    last_words: torch.Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,15 +160,54 @@ class NoiseSource:
         Raises:
             ValueError: step, source or an example id outside its range.
         """
-        if not (0 <= step <= _MASK and 0 <= source < MAX_SOURCES):
-            raise ValueError(f"step must lie in [0, 2**32) and source in [0, 2**16), got step {step}, source {source}")
+        if not 0 <= step <= _MASK:
+            raise ValueError(f"step must lie in [0, 2**32), got {step}")
+        rows = self.counters(example_ids, range(source, source + 1), device, streams)
+        return self._words(rows.ids, rows.last_words, step, count)
+
+    def counters(self, example_ids: torch.Tensor, sources: range, device: str | torch.device = "cpu", streams: torch.Tensor | None = None) -> Counters:
+        """``B * len(sources)`` rows: all sources of an example, then those of the next. For ``draw``, which a sampler calls at every step.
+
+        Raises:
+            ValueError: a source or an example id outside its range.
+        """
+        if not (sources.start >= 0 and sources.stop <= MAX_SOURCES):
+            raise ValueError(f"source must lie in [0, 2**16), got {sources.start} to {sources.stop - 1}")
         ids = example_ids.to(device=device, dtype=torch.int64)
         if ids.device.type == "cpu" and ids.numel() and (int(ids.min()) < 0 or int(ids.max()) > _MASK):
             raise ValueError("example ids must lie in [0, 2**32)")
-        blocks = -(-count // 4)
-        out = torch.empty((ids.shape[0], blocks, 4), dtype=torch.int64, device=ids.device)
-        last = torch.full_like(ids, self.stream) if streams is None else streams.to(device=device, dtype=torch.int64)
-        self._fill(out, ids, step, last * MAX_SOURCES + source)
+        last = (torch.full_like(ids, self.stream) if streams is None else streams.to(device=device, dtype=torch.int64)) * MAX_SOURCES
+        if len(sources) == 1:
+            return Counters(ids, last + sources.start)
+        numbers = torch.arange(sources.start, sources.stop, dtype=torch.int64, device=ids.device)
+        return Counters(ids.repeat_interleave(len(sources)), (last[:, None] + numbers).flatten())
+
+    def draw(self, rows: Counters, step: int, shape: Sequence[int], normal: bool = True) -> torch.Tensor:
+        """Standard normals, or uniforms, of every row: ``(rows, *shape)`` float32.
+
+        Raises:
+            ValueError: the step is outside [0, 2**32).
+        """
+        if not 0 <= step <= _MASK:
+            raise ValueError(f"step must lie in [0, 2**32), got {step}")
+        count = math.prod(shape)
+        kernel = _kernel(rows.ids.device)
+        if kernel is not None:
+            return kernel(rows.ids, rows.last_words, step, _key(self.seed), count, normal).reshape(-1, *shape)
+        parts = []
+        for ids, last in zip(*(words.split(self._rows_at_once(words, count)) for words in (rows.ids, rows.last_words)), strict=True):
+            words = self._words(ids, last, step, count)
+            parts.append(_normals(words)[:, :count] if normal else _uniforms(words[:, :count]))
+        return (parts[0] if len(parts) == 1 else torch.cat(parts)).reshape(-1, *shape)
+
+    @staticmethod
+    def _rows_at_once(words: torch.Tensor, count: int) -> int:
+        """Rows that are turned from counters into numbers while they are in the cache; all on a GPU."""
+        return max(1, len(words) if words.device.type != "cpu" else _CHUNK // max(1, -(-count // 4)))
+
+    def _words(self, ids: torch.Tensor, last_words: torch.Tensor, step: int, count: int) -> torch.Tensor:
+        out = torch.empty((ids.shape[0], -(-count // 4), 4), dtype=torch.int64, device=ids.device)
+        self._fill(out, ids, step, last_words)
         return out.flatten(1)
 
     def _fill(self, out: torch.Tensor, ids: torch.Tensor, step: int, last_words: torch.Tensor) -> None:
@@ -135,9 +231,7 @@ class NoiseSource:
         streams: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Uniforms ``(B, *shape)`` float32 in [0, 1): multiples of 2**-24, bit-identical on every device."""
-        count = _elements(shape)
-        words = self.words(example_ids, step, source, count, device, streams)[:, :count]
-        return (words >> 8).to(torch.float32).mul_(2.0**-24).reshape(-1, *shape)
+        return self.draw(self.counters(example_ids, range(source, source + 1), device, streams), step, shape, normal=False)
 
     def normal(
         self,
@@ -149,10 +243,30 @@ class NoiseSource:
         streams: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Standard normals ``(B, *shape)`` float32 by Box and Muller (1958), eq. (1)."""
-        count = _elements(shape)
-        words = self.words(example_ids, step, source, count, device, streams).unflatten(1, (-1, 2))
-        # (0, 1]: the logarithm's argument is never zero. 24 bits bound the radius by sqrt(48 ln 2) = 5.77.
-        radius = (words[..., 0] >> 8).to(torch.float32).add_(1.0).mul_(2.0**-24).log_().mul_(-2.0).sqrt_()
-        angle = (words[..., 1] >> 8).to(torch.float32).mul_(2.0 * math.pi * 2.0**-24)
-        pairs = torch.stack([radius * angle.cos(), radius * angle.sin()], dim=-1)
-        return pairs.flatten(1)[:, :count].reshape(-1, *shape)
+        return self.draw(self.counters(example_ids, range(source, source + 1), device, streams), step, shape, normal=True)
+
+    def uniforms(
+        self,
+        example_ids: torch.Tensor,
+        step: int,
+        sources: int,
+        shape: Sequence[int],
+        device: str | torch.device = "cpu",
+        streams: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Uniforms of sources 0 to ``sources - 1`` in one call, ``(B, sources, *shape)``: the bits of ``uniform`` for each."""
+        drawn: torch.Tensor = self.draw(self.counters(example_ids, range(sources), device, streams), step, shape, normal=False)
+        return drawn.unflatten(0, (-1, sources))  # type: ignore[no-any-return]
+
+    def normals(
+        self,
+        example_ids: torch.Tensor,
+        step: int,
+        sources: int,
+        shape: Sequence[int],
+        device: str | torch.device = "cpu",
+        streams: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Standard normals of sources 0 to ``sources - 1`` in one call, ``(B, sources, *shape)``: the bits of ``normal`` for each."""
+        drawn: torch.Tensor = self.draw(self.counters(example_ids, range(sources), device, streams), step, shape, normal=True)
+        return drawn.unflatten(0, (-1, sources))  # type: ignore[no-any-return]

@@ -16,6 +16,7 @@ from typing import Protocol, runtime_checkable
 
 import torch
 
+from sepbench.memory import scaled
 from sepbench.metrics.catalogue import pair_metric
 from sepbench.noise import NoiseSource
 from sepbench.protocols import Mixtures, ScorePrior, TaskSpec
@@ -144,12 +145,13 @@ def by_denoising_loss(
     batch, count, sources = draws.shape[:3]
     ids = mixtures.example_ids.repeat_interleave(count)
     total = torch.zeros(batch, count, dtype=torch.float64, device=draws.device)
+    rows = 128 if draws.device.type == "cpu" else scaled(4096, draws.device)
     for k in range(sources):
         prior = priors[k if len(priors) > 1 else 0]
         losses = torch.cat(
             [
                 denoising_losses(prior, part, part_ids, noise, sigmas, repeats)
-                for part, part_ids in zip(draws[:, :, k].flatten(0, 1).split(128), ids.split(128), strict=True)
+                for part, part_ids in zip(draws[:, :, k].flatten(0, 1).split(rows), ids.split(rows), strict=True)
             ]
         )
         total -= losses.unflatten(0, (batch, count))

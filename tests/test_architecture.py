@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-LAYERS = ["errors", "files", "protocols", "resources", "kinds", "settings", "registry", "noise", "operators", "gmm", "stft", "compat", "data", "suites"]
-LAYERS += ["metrics", "selection"]
+LAYERS = ["errors", "files", "protocols", "resources", "kinds", "settings", "registry"]
+LAYERS += ["precision", "memory", "noise_kernel", "noise", "operators", "gmm", "stft", "compat", "data", "suites", "metrics", "selection"]
 LAYERS += ["run", "results", "report", "conformance", "cli"]
 # protocols name types of later rooms for type checkers only; they are not imports at run time.
 BASELINES_MAY_IMPORT = {"sepbench.errors", "sepbench.resources", "sepbench.protocols", "sepbench.settings", "sepbench.noise", "sepbench.selection"}
-BASELINES_MAY_IMPORT |= {"sepbench.files"}
+BASELINES_MAY_IMPORT |= {"sepbench.files", "sepbench.precision", "sepbench.memory"}
 BASELINES_MAY_IMPORT |= {"sepbench.metrics.sets.extractors"}  # the contract of what gives features
 BASELINES_MAY_IMPORT |= {"sepbench.operators", "sepbench.gmm", "sepbench.stft"}  # mathematics that everybody may use
 

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
+import subprocess
+import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from sepbench.noise import NoiseSource, philox4x32
+from sepbench.noise import NoiseSource, philox4x32, verified_kernel
 
 # Known-answer vectors of the generator's authors (Random123, kat_vectors, philox4x32 10).
 KNOWN_ANSWERS = [
@@ -75,12 +79,88 @@ def test_same_bits_one_by_one_at_real_sizes(kind: str, shape: tuple[int, ...]) -
     assert torch.equal(whole, torch.cat([draw(ids[i : i + 1], 3, 1, shape) for i in range(100)]))
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine; scripts/gpu_checks.sh runs this where there is one")
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine; scripts/gpu_session.sh runs this where there is one")
 def test_uniforms_equal_on_cpu_and_gpu() -> None:
     ids = torch.randperm(500, generator=torch.Generator().manual_seed(1))
     noise = NoiseSource(2**63 + 11)
     assert torch.equal(noise.uniform(ids, 9, 2, (3, 32, 32)), noise.uniform(ids, 9, 2, (3, 32, 32), "cuda").cpu())
     torch.testing.assert_close(noise.normal(ids, 9, 2, (784,)), noise.normal(ids, 9, 2, (784,), "cuda").cpu(), atol=2e-6, rtol=2e-6)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    ids=st.lists(st.integers(0, 2**32 - 1), max_size=40),
+    seed=st.integers(0, 2**64 - 1),
+    step=word,
+    sources=st.integers(1, 5),
+    shape=st.lists(st.integers(1, 9), min_size=1, max_size=3),
+    streamed=st.booleans(),
+)
+@pytest.mark.parametrize("kind", ["uniform", "normal"])
+def test_all_sources_in_one_call_have_the_bits_of_each(kind: str, ids: list[int], seed: int, step: int, sources: int, shape: list[int], streamed: bool) -> None:
+    noise, numbers = NoiseSource(seed, 9), torch.tensor(ids, dtype=torch.int64)
+    streams = torch.arange(len(ids)) % 7 if streamed else None
+    single = torch.stack([getattr(noise, kind)(numbers, step, k, shape, streams=streams) for k in range(sources)], dim=1)
+    together = getattr(noise, f"{kind}s")(numbers, step, sources, shape, streams=streams)
+    assert together.shape == (len(ids), sources, *shape)
+    assert torch.equal(together, single)
+
+
+def _fake_kernel(monkeypatch: pytest.MonkeyPatch, wrong: float) -> None:
+    def fill(ids: torch.Tensor, last: torch.Tensor, step: int, key: tuple[int, int], count: int, normal: bool) -> torch.Tensor:
+        noise = NoiseSource(key[0] | key[1] << 32)
+        draw = noise.normal if normal else noise.uniform
+        return draw(ids, step, 0, (count,), streams=last >> 16) + wrong * (torch.arange(count) == count - 1)
+
+    monkeypatch.setitem(sys.modules, "sepbench.noise_kernel", SimpleNamespace(fill=fill))
+
+
+def test_a_kernel_is_used_if_its_numbers_are_ours_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The CPU stands in for the GPU, our own arithmetic for the kernel; its last words 5 and 2**32 - 1 are no multiples of 2**16."""
+    monkeypatch.setattr("sepbench.noise._check_rows", lambda device: (torch.tensor([3, 77], device=device), torch.tensor([1 << 16, 5 << 16], device=device)))
+    _fake_kernel(monkeypatch, wrong=0.0)
+    assert verified_kernel(torch.device("cpu")) is sys.modules["sepbench.noise_kernel"].fill
+    _fake_kernel(monkeypatch, wrong=2.0**-20)
+    with pytest.warns(RuntimeWarning, match="goes without its kernel.*not ours"):
+        assert verified_kernel(torch.device("cpu")) is None
+    monkeypatch.setitem(sys.modules, "sepbench.noise_kernel", None)
+    with pytest.warns(RuntimeWarning, match="goes without its kernel.*ModuleNotFoundError"):
+        assert verified_kernel(torch.device("cpu")) is None
+
+
+def test_the_kernel_has_our_bits() -> None:
+    """In Triton's interpreter, in a process of its own: that it is to interpret is decided when Triton is imported."""
+    pytest.importorskip("triton", reason="Triton is not installed; it comes with torch for CUDA")
+    code = """
+import torch
+from sepbench.noise import NoiseSource, _key, verified_kernel
+fill = verified_kernel(torch.device("cpu"))
+assert fill is not None
+ids = torch.tensor([0, 5, 2**32 - 1, 77])
+for seed, step, count in ((0, 0, 1), (7, 1, 3), (2**32 + 5, 16, 784), (2**63 + 11, 2**32 - 1, 1030)):
+    last = torch.full_like(ids, 3) * 2**16 + 2
+    assert torch.equal(fill(ids, last, step, _key(seed), count, False), NoiseSource(seed, 3).uniform(ids, step, 2, (count,)))
+    assert (fill(ids, last, step, _key(seed), count, True) - NoiseSource(seed, 3).normal(ids, step, 2, (count,))).abs().max() < 2e-6
+"""
+    done = subprocess.run([sys.executable, "-c", code], env={**os.environ, "TRITON_INTERPRET": "1"}, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("normal", [True, False])
+def test_the_kernel_compiles_for_a_gpu_that_is_not_there(normal: bool) -> None:
+    """Down to machine code of sm_90; the logarithm, sine and cosine are the accurate ones."""
+    triton = pytest.importorskip("triton", reason="Triton is not installed; it comes with torch for CUDA")
+    from triton.backends.compiler import GPUTarget
+
+    from sepbench.noise_kernel import _fill
+
+    words = dict.fromkeys(("step", "key_low", "key_high"), "i64")
+    signature = {"out": "*fp32", "ids": "*i64", "last_words": "*i64", **words, "count": "i32", "NORMAL": "constexpr", "BLOCK": "constexpr"}
+    source = triton.compiler.ASTSource(fn=_fill, signature=signature, constexprs={"NORMAL": normal, "BLOCK": 256})
+    compiled = triton.compile(source, target=GPUTarget("cuda", 90, 32))
+    assert "cubin" in compiled.asm
+    assert ("__nv_cosf" in compiled.asm["ptx"]) is normal
+    assert ".approx" not in compiled.asm["ptx"]
 
 
 def test_each_part_of_the_key_matters() -> None:

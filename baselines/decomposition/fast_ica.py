@@ -6,12 +6,18 @@ g = tanh: W <- E[g(W z) z^T] - diag(E[g'(W z)]) W,  W <- (W W^T)^-1/2 W; after f
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import torch
 
-CHUNK_ELEMENTS = {"cpu": 1 << 21, "cuda": 1 << 25}
-"""Elements of the observations worked on at a time: 16 MiB per float64 work array on the CPU; a GPU wants more at once."""
+CHUNK_ELEMENTS = {"cpu": 1 << 21, "cuda": 1 << 27}
+"""Elements of the observations worked on at a time: 16 MiB per float64 work array on the CPU; a GPU, which pays for launches, wants more at once."""
+LOOK_EVERY = {"cpu": 1, "cuda": 8}
+"""Steps after which finished examples are taken out: a GPU would wait for the answer at every step."""
+_SERIAL_EIGEN = 32
+"""Up to this size CUDA's libraries decompose a batch of symmetric matrices together; larger ones, in some versions, one after the other."""
 
 _DAMPING = 0.7
 _LEAST_CURVATURE = 0.2
@@ -48,12 +54,28 @@ def whiten(observations: torch.Tensor, components: int | None = None, ridge: flo
 
 def principal_directions(covariance: torch.Tensor, components: int | None = None, ridge: float = 1e-6) -> tuple[torch.Tensor, torch.Tensor]:
     """``matrix`` and ``inverse`` of ``Whitening`` from covariances ``(B, D, D)``; the rest as for ``whiten``."""
-    variances, vectors = torch.linalg.eigh(covariance)
+    variances, vectors = symmetric_eigen(covariance)
     kept = covariance.shape[1] if components is None else min(components, covariance.shape[1])
     variances, vectors = variances[:, -kept:].flip(-1).clamp(min=0.0), vectors[:, :, -kept:].flip(-1)
     floor = (ridge * variances[:, :1]).clamp(min=torch.finfo(variances.dtype).tiny)
     scale = (variances + floor).sqrt()
     return vectors.mT / scale.unsqueeze(-1), vectors * scale.unsqueeze(-2)
+
+
+def symmetric_eigen(matrices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """``torch.linalg.eigh`` of ``(B, D, D)``; those that a GPU may take one by one go to the CPU's cores."""
+    if matrices.device.type != "cuda" or matrices.shape[-1] <= _SERIAL_EIGEN:
+        values, vectors = torch.linalg.eigh(matrices)
+        return values, vectors
+    return eigen_on_host(matrices, os.cpu_count() or 1)
+
+
+def eigen_on_host(matrices: torch.Tensor, workers: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The same on the CPU, in so many threads."""
+    with ThreadPoolExecutor(workers) as pool:
+        found = list(pool.map(torch.linalg.eigh, matrices.cpu().chunk(workers)))
+    values, vectors = (torch.cat(parts).to(matrices.device) for parts in zip(*found, strict=True))
+    return values, vectors
 
 
 def decorrelate(unmixing: torch.Tensor) -> torch.Tensor:
@@ -72,7 +94,15 @@ class Unmixing:
     converged: torch.Tensor
 
 
-def fast_ica(white: torch.Tensor, start: torch.Tensor | None = None, *, plain_steps: int = 5, max_iterations: int = 200, tolerance: float = 1e-4) -> Unmixing:
+def fast_ica(
+    white: torch.Tensor,
+    start: torch.Tensor | None = None,
+    *,
+    plain_steps: int = 5,
+    max_iterations: int = 200,
+    tolerance: float = 1e-4,
+    look_every: int | None = None,
+) -> Unmixing:
     """Symmetric FastICA with the log cosh contrast on each example of a batch.
 
     The first steps are Hyvarinen's. On few samples, or where components are nearly Gaussian, these jump about for ever and a rounding error
@@ -89,6 +119,7 @@ def fast_ica(white: torch.Tensor, start: torch.Tensor | None = None, *, plain_st
         plain_steps: steps before stabilisation.
         max_iterations: an end for examples that do not converge.
         tolerance: of the stopping rule.
+        look_every: steps after which finished examples, which stay as they are, are taken out; None for what suits the device. Changes no number.
     """
     batch, size, _ = white.shape
     eye = torch.eye(size, dtype=white.dtype, device=white.device).expand(batch, size, size)
@@ -96,6 +127,8 @@ def fast_ica(white: torch.Tensor, start: torch.Tensor | None = None, *, plain_st
     iterations = torch.zeros(batch, dtype=torch.int64, device=white.device)
     converged = torch.zeros(batch, dtype=torch.bool, device=white.device)
     active, signs = torch.arange(batch, device=white.device), torch.ones(batch, size, dtype=white.dtype, device=white.device)
+    look_every = look_every or LOOK_EVERY.get(white.device.type, 1)
+    going = ~converged
     for step in range(max_iterations):
         if active.numel() == 0:
             break
@@ -109,12 +142,13 @@ def fast_ica(white: torch.Tensor, start: torch.Tensor | None = None, *, plain_st
             turn = _uphill(cross, slope, signs)
             new = decorrelate(old + _DAMPING * turn @ old)
             turned = turn.square().sum(-1).amax(-1) / 2
-        matrix[active] = new
-        iterations[active] += 1
-        done = turned < tolerance
-        if bool(done.any()):
-            converged[active[done]] = True
-            active, signs, white = active[~done], signs[~done], white[~done]
+        matrix[active] = torch.where(going[:, None, None], new, old)
+        iterations[active] += going.to(torch.int64)
+        going = going & ~(turned < tolerance)
+        if (step + 1) % look_every == 0 and not bool(going.all()):
+            converged[active[~going]] = True
+            active, signs, white, going = active[going], signs[going], white[going], going[going]
+    converged[active] = ~going
     return Unmixing(matrix, iterations, converged)
 
 

@@ -16,6 +16,7 @@ from baselines.networks.classifier import SmallClassifier
 from baselines.priors.shipped import FOLDER
 from sepbench.files import file_sha256
 from sepbench.metrics.sets.extractors import ExtractorInfo
+from sepbench.precision import float32_products
 
 _CODE_VERSION = "small-classifier, float32, 1"
 
@@ -46,7 +47,7 @@ class ClassifierFeatures:
         if device not in self._networks:
             self._networks[device] = load_classifier(self.path).to(device)
         network = self._networks[device]
-        with torch.no_grad():
+        with torch.no_grad(), float32_products(device):
             features = network.features(images.to(device, torch.float32) / 255.0)
             return features.cpu(), network.head(features).cpu()
 

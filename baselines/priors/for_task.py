@@ -4,15 +4,16 @@ and what results say of them."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 from torch import nn
 
 from baselines.priors import user_prior
+from baselines.priors.engine import EngineKind
 from baselines.priors.score_prior import EDMPrior, NCSNPrior
 from baselines.priors.shipped import find_weights
 from baselines.priors.weights_io import check_weights, load_prior
 from sepbench.errors import UnsupportedTaskError
+from sepbench.precision import Precision
 from sepbench.protocols import ScorePrior, Support, TaskSpec, TrainingView
 
 _DIGITS = 8
@@ -55,9 +56,7 @@ def prior_support(task: TaskSpec, weights: str, *, method: str, per_class: bool,
     return Support(False, f"no prior ships for {where}{which} at {wanted}; train one and give it with --set {method}.weights=FILE")
 
 
-def priors_for(
-    task: TaskSpec, view: TrainingView, weights: str, *, per_class: bool, precision: Literal["float32", "bfloat16"], device: str
-) -> tuple[Sequence[ScorePrior], str]:
+def priors_for(task: TaskSpec, view: TrainingView, weights: str, *, per_class: bool, precision: Precision, device: str) -> tuple[Sequence[ScorePrior], str]:
     """One prior for all sources of a task, or one per source, and the digest of their weights, empty where they are known in closed form.
 
     Raises:
@@ -73,6 +72,11 @@ def priors_for(
     if len(found) < len(entries):
         raise UnsupportedTaskError(f"no prior ships for task {task.suite}/{task.name}; train one with `sepbench train`")
     return [load_prior(entry.path, entry.sha256, precision, device) for entry in found], ",".join(entry.sha256 for entry in found)
+
+
+def run_by(priors: Sequence[ScorePrior], engine: EngineKind) -> list[ScorePrior]:
+    """The priors with their networks run by an engine; those without a network of ours as they are."""
+    return [prior.with_engine(engine) if isinstance(prior, EDMPrior) else prior for prior in priors]
 
 
 def prior_label(priors: Sequence[ScorePrior], weights_sha256: str) -> str:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Literal
 
 import torch
 
 from baselines.networks.ncsn_refinenet import CondRefineNetDilated, ncsn_sigmas
 from baselines.priors.edm import EDMDenoiser
+from baselines.priors.engine import Engine, EngineKind
 from baselines.priors.probability_flow import flow_log_prob, lattice_signs
 from sepbench.errors import MethodError, UnsupportedTaskError
 from sepbench.noise import NoiseSource, noise_levels
+from sepbench.precision import Precision, float32_products
 
-Precision = Literal["float32", "bfloat16"]
 CPU_CHUNK = 64  # images per forward pass on the CPU: beyond, the allocator hands memory back between layers and each image gets slower
 FLOW_STEPS, FLOW_SPACING = 24, 3
 """Nodes of the flow's quadrature and distance of the pixels that share a probe; chosen by ``benchmarks/log_prior_error.py``."""
@@ -63,8 +64,10 @@ class EDMPrior:
         denoiser: the network in EDM preconditioning, in eval mode.
         shape: ``(C, H, W)`` of one image, values in [0, 1].
         sigma_range: levels that it was trained on; beyond them it extrapolates.
-        precision: ``bfloat16`` computes the network under autocast (faster, relative error of the network's part about 1e-2).
+        precision: ``bfloat16`` computes the network under autocast (faster, relative error of the network's part about 1e-2); ``tf32`` rounds the
+            factors of products and convolutions on a GPU (about 1e-3); ``float32`` is float32 on every device.
         name: for messages and provenance.
+        engine: how a GPU runs the network; made anew with the precision.
     """
 
     denoiser: EDMDenoiser
@@ -72,21 +75,25 @@ class EDMPrior:
     sigma_range: tuple[float, float]
     precision: Precision = "float32"
     name: str = "score prior"
+    engine: Engine = field(default_factory=Engine, repr=False, compare=False)
 
     def to(self, device: str | torch.device) -> EDMPrior:
         """The same prior with its weights on ``device``."""
-        return replace(self, denoiser=self.denoiser.to(device))
+        return replace(self, denoiser=self.denoiser.to(device), engine=Engine(self.engine.kind))
 
     def with_precision(self, precision: Precision) -> EDMPrior:
-        return replace(self, precision=precision)
+        return replace(self, precision=precision, engine=Engine(self.engine.kind))
+
+    def with_engine(self, kind: EngineKind) -> EDMPrior:
+        return replace(self, engine=Engine(kind))
 
     def denoise(self, x: torch.Tensor, sigma: float | torch.Tensor) -> torch.Tensor:
         """``E[y | x]`` for noisy images ``(..., C, H, W)`` at level ``sigma`` (one number, or one per image with the leading shape); float32, same shape."""
-        return self._evaluate(self.denoiser.forward, x, sigma)
+        return self._evaluate("forward", x, sigma)
 
     def score(self, x: torch.Tensor, sigma: float | torch.Tensor) -> torch.Tensor:
         """``grad_x log p_sigma(x) = (D(x; sigma) - x) / sigma^2`` for images ``(..., C, H, W)``; float32, same shape."""
-        return self._evaluate(self.denoiser.score, x, sigma)
+        return self._evaluate("score", x, sigma)
 
     def log_prob(self, x: torch.Tensor) -> torch.Tensor:
         """``log p(x)`` in nats of clean images ``(M, C, H, W)``, ``(M,)`` float64: ``estimated_log_prob`` at its defaults, with one set of signs for all."""
@@ -119,14 +126,17 @@ class EDMPrior:
             parts.append(flow_log_prob(exact, part, **levels, base_mean=mean, base_variance=self.denoiser.sigma_data**2, steps=steps, probes=signs))
         return torch.cat(parts)
 
-    def _evaluate(self, function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], x: torch.Tensor, sigma: float | torch.Tensor) -> torch.Tensor:
+    def _evaluate(self, which: Literal["forward", "score"], x: torch.Tensor, sigma: float | torch.Tensor) -> torch.Tensor:
         """Differentiable with respect to ``x`` where it asks for a gradient, as log densities do; samplers pay for no graph."""
         flat, level = _flatten(x, sigma, self.shape)
         chunk = CPU_CHUNK if x.device.type == "cpu" else max(1, len(flat))
         with_graph = x.requires_grad and torch.is_grad_enabled()
         arithmetic = torch.autocast(x.device.type, torch.bfloat16) if self.precision == "bfloat16" else nullcontext()
-        with torch.set_grad_enabled(with_graph), arithmetic:
-            parts = [function(a, s) for a, s in zip(torch.split(flat, chunk), torch.split(level, chunk), strict=True)]
+        with torch.set_grad_enabled(with_graph), float32_products(x.device, self.precision == "tf32"), arithmetic:
+            network = self.denoiser if with_graph else self.engine.network(self.denoiser, self.precision == "bfloat16", x.device)
+            function = getattr(network, which)
+            run = function if with_graph else partial(self.engine, function, network)
+            parts = [run(a, s) for a, s in zip(torch.split(flat, chunk), torch.split(level, chunk), strict=True)]
         return _finite(torch.cat(parts).reshape(x.shape), f"the output of {self.name}")
 
 
@@ -155,7 +165,8 @@ class NCSNPrior:
         flat, level = _flatten(x, sigma, self.shape)
         numbers = self._levels(level)
         chunk = CPU_CHUNK if x.device.type == "cpu" else len(flat)
-        parts = [self.network(a, n) for a, n in zip(torch.split(flat, chunk), torch.split(numbers, chunk), strict=True)]
+        with float32_products(x.device):
+            parts = [self.network(a, n) for a, n in zip(torch.split(flat, chunk), torch.split(numbers, chunk), strict=True)]
         return _finite(torch.cat(parts).reshape(x.shape), f"the output of {self.name}")
 
     def denoise(self, x: torch.Tensor, sigma: float | torch.Tensor) -> torch.Tensor:

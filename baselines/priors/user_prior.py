@@ -14,10 +14,11 @@ from typing import Any
 
 import torch
 
-from baselines.priors.score_prior import Precision, tweedie
+from baselines.priors.score_prior import tweedie
 from baselines.priors.weights_io import check_weights, load_prior
 from sepbench.errors import DataError, MethodError
 from sepbench.files import file_sha256
+from sepbench.precision import Precision
 from sepbench.protocols import HasDensity, ScorePrior, TaskSpec
 
 _REFERENCE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")

@@ -20,9 +20,10 @@ from safetensors.torch import load_file, save_file
 from baselines.networks.ncsn_refinenet import CondRefineNetDilated, from_checkpoint
 from baselines.networks.unet import ScoreUNet, UNetConfig
 from baselines.priors.edm import EDMDenoiser
-from baselines.priors.score_prior import EDMPrior, NCSNPrior, Precision
+from baselines.priors.score_prior import EDMPrior, NCSNPrior
 from sepbench.errors import DataError
 from sepbench.files import file_sha256, write_atomically
+from sepbench.precision import Precision
 
 CARD_FORMAT = 1
 KINDS = ("edm-unet", "ncsn-refinenet")

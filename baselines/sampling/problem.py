@@ -6,18 +6,51 @@ and pseudo-inverse, the prior through ``score`` and ``denoise``, and draw noise 
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
 
-from sepbench.noise import NoiseSource
+from sepbench.memory import out_of_memory, release, scaled
+from sepbench.noise import Counters, NoiseSource
 from sepbench.protocols import MixingOperator, Mixtures, ScorePrior
 
-DEFAULT_MAX_ROWS = 128
-"""Sources that go through a network at once; larger batches are slower per image on the CPU."""
-SMALL_ELEMENTS = 1 << 17
+CPU_ROWS, GPU_ROWS = 128, 4096
+"""Sources that go through a network at once. Larger batches are slower per image on the CPU; a large GPU is full from about 1,000 on."""
+CPU_ELEMENTS, GPU_ELEMENTS = 1 << 17, 1 << 22
 """More rows go at once as long as they hold fewer numbers than this: vectors of a few dimensions cost nothing but the call."""
+
+
+@dataclass(slots=True)
+class RowLimit:
+    """How many rows go through a prior in one call: by device and memory, and halved for good where that was too many.
+
+    Attributes:
+        rows: rows of any size.
+        elements: more rows as long as they hold no more numbers.
+    """
+
+    rows: int = CPU_ROWS
+    elements: int = CPU_ELEMENTS
+
+    @classmethod
+    def of(cls, device: str | torch.device) -> RowLimit:
+        """Where a device begins."""
+        if torch.device(device).type != "cuda":
+            return cls()
+        return cls(scaled(GPU_ROWS, device), scaled(GPU_ELEMENTS, device))
+
+    def at_once(self, numbers: int) -> int:
+        """Rows of so many numbers each."""
+        return max(self.rows, self.elements // max(1, numbers))
+
+    def halve(self, rows: int, numbers: int) -> None:
+        """So many rows of so many numbers were too many."""
+        half = max(1, rows // 2)
+        self.rows, self.elements = min(self.rows, half), min(self.elements, half * numbers)
+        warnings.warn(f"out of memory with {rows:,} rows in one call of the prior; {half:,} from here on", RuntimeWarning, stacklevel=3)
 
 
 @dataclass(slots=True)
@@ -50,7 +83,7 @@ class Problem:
         priors: one prior for all sources, or one per source.
         noise: the noise source; ``fork`` it for another draw.
         source_shape: shape of one source, without batch axes.
-        max_rows: sources per call of the prior.
+        limit: sources per call of the prior; shared by all problems that are made of this one. None: what the device begins with.
         draws: ``(B,)`` number of the draw that each row makes; rows of one mixture with different numbers draw independently. None is draw 0.
         meter: told of every call of a prior; shared by all problems that are made of this one.
         evaluations: calls of the prior per source and row so far, the cost that papers count.
@@ -61,18 +94,21 @@ class Problem:
     priors: Sequence[ScorePrior]
     noise: NoiseSource
     source_shape: tuple[int, ...]
-    max_rows: int = DEFAULT_MAX_ROWS
+    limit: RowLimit | None = None
     draws: torch.Tensor | None = None
     meter: Meter = field(default_factory=Meter)
     evaluations: int = field(default=0, init=False)
     operator: MixingOperator = field(init=False)
     _ids: torch.Tensor = field(init=False, repr=False)
+    _limit: RowLimit = field(init=False, repr=False)
+    _counters: Counters | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if len(self.priors) not in (1, self.n_sources):
             raise ValueError(f"got {len(self.priors)} priors for {self.n_sources} sources; give one, or one per source")
         self.operator = self.mixtures.operator.to(self.device)
         self._ids = self.mixtures.example_ids.to(self.device)
+        self._limit = self.limit or RowLimit.of(self.device)
         self.draws = None if self.draws is None else self.draws.to(self.device)
 
     @property
@@ -101,12 +137,17 @@ class Problem:
 
     def normals(self, step: int) -> torch.Tensor:
         """Standard normals for all sources, ``(B, K, ...)``."""
-        return torch.stack([self.normal(step, k) for k in range(self.n_sources)], dim=1)
+        return self._drawn(step, normal=True)
 
     def uniforms(self, step: int) -> torch.Tensor:
         """Uniforms in [0, 1) for all sources, ``(B, K, ...)``."""
-        drawn = [self.noise.uniform(self._ids, step, k, self.source_shape, self.device, self.draws) for k in range(self.n_sources)]
-        return torch.stack(drawn, dim=1)
+        return self._drawn(step, normal=False)
+
+    def _drawn(self, step: int, normal: bool) -> torch.Tensor:
+        if self._counters is None:
+            self._counters = self.noise.counters(self._ids, range(self.n_sources), self.device, self.draws)
+        drawn: torch.Tensor = self.noise.draw(self._counters, step, self.source_shape, normal).unflatten(0, (-1, self.n_sources))
+        return drawn
 
     def residual(self, sources: torch.Tensor) -> torch.Tensor:
         """``m - g(x)``, ``(B, ...)``."""
@@ -136,9 +177,27 @@ class Problem:
         return (self.denoise(sources, sigma) - sources) / sigma**2
 
     def _rows(self, prior: ScorePrior, x: torch.Tensor, sigma: float) -> torch.Tensor:
-        rows = max(self.max_rows, SMALL_ELEMENTS // max(1, x[0].numel())) if len(x) else self.max_rows
-        parts = []
-        for part in x.split(rows) if len(x) else (x,):
-            parts.append(prior.denoise(part, sigma))
+        numbers = math.prod(x.shape[1:])
+        parts: list[torch.Tensor] = []
+        start = 0
+        while start < len(x) or not parts:
+            part = x[start : start + self._limit.at_once(numbers)]
+            denoised = _unless_out_of_memory(prior, part, sigma)
+            if denoised is None:
+                self._limit.halve(len(part), numbers)
+                release(x.device)
+                continue
+            parts.append(denoised)
+            start += len(part)
             self.meter.count(len(part))
         return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def _unless_out_of_memory(prior: ScorePrior, part: torch.Tensor, sigma: float) -> torch.Tensor | None:
+    """What the prior makes of some rows; None where memory was too short for them and they can be fewer. Its error, which holds tensors, is gone then."""
+    try:
+        return prior.denoise(part, sigma)
+    except Exception as error:
+        if len(part) < 2 or not out_of_memory(error):
+            raise
+        return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import field
 from typing import Annotated, ClassVar, Literal
@@ -10,8 +11,10 @@ import torch
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from baselines.sampling.problem import Meter, Problem
+from baselines.sampling.problem import GPU_ELEMENTS, Meter, Problem, RowLimit
 from sepbench.errors import MethodError
+from sepbench.memory import scaled
+from sepbench.precision import Precision
 from sepbench.protocols import HasDensity, MethodInfo, Mixtures, RunContext, ScorePrior, Support, TaskSpec, TrainingView
 from sepbench.selection import EstimatesDensity, by_denoising_loss, by_log_prior, by_mixture_error, select, weighted_mean
 from sepbench.settings import STRICT
@@ -20,7 +23,8 @@ Criterion = Literal["denoising-loss", "log-prior", "mixture-error"]
 LOSS_SIGMAS = (0.05, 0.1, 0.2, 0.4, 0.8)
 """Noise levels at which candidates are told apart: below, all look alike; above, none is recognised."""
 _ROWS_AT_ONCE = 4096
-"""Rows (mixtures times draws) that ``sample`` works on at a time: bounds memory, the network takes far fewer at once anyway."""
+"""Rows (mixtures times draws) that ``sample`` works on at a time: bounds memory, the network takes far fewer at once anyway. On a GPU, more of vectors
+of a few dimensions: there a step costs what its launches cost."""
 
 
 def needs_weighted_sum(task: TaskSpec) -> Support:
@@ -66,7 +70,10 @@ class ScoreSeparator:
     """
 
     weights: str = Field("", description="prior: a .safetensors file with its card, or package.module:NAME; several with commas; empty: the one that ships")
-    precision: Literal["float32", "bfloat16"] = Field("float32", description="arithmetic of the network")
+    precision: Precision = Field("float32", description="arithmetic of the network; tf32 is a GPU's")
+    engine: Literal["eager", "graph", "fused", "compile"] = Field(
+        "eager", description="how a GPU runs the network: as written, as CUDA graphs, as those with norms in one kernel, or by torch.compile"
+    )
     best_of: int = Field(1, ge=1, description="draws of which the one with the best criterion is kept")
     criterion: Criterion = Field("denoising-loss", description="by what draws are told apart: loss at loss_sigmas, log density, or error of the mixture")
     loss_sigmas: tuple[Annotated[float, Field(gt=0)], ...] = Field(
@@ -84,6 +91,7 @@ class ScoreSeparator:
     prior_label: str = field(default="", init=False)
     _priors: list[ScorePrior] = field(default_factory=list, init=False, repr=False)
     _evaluated: dict[int, float] = field(default_factory=dict, init=False, repr=False)
+    _limit: RowLimit | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         highest, lowest = getattr(self, "highest", 1.0), getattr(self, "lowest", 0.01)
@@ -111,6 +119,16 @@ class ScoreSeparator:
         support = prior_support(task, self.weights, method=self.info.name, per_class=self.per_class, ten_levels_do=ten_levels_do)
         return self.supports_operator(task) if support.ok else support
 
+    def supports_device(self, device: str) -> Support:
+        """TF32 is an arithmetic of GPUs: on the CPU it would be a name for float32. Engines other than eager are for GPUs too."""
+        if torch.device(device).type == "cuda":
+            return Support(True)
+        if self.precision == "tf32":
+            return Support(False, f"precision tf32 is an arithmetic of CUDA GPUs, not of {device}; use --set {self.info.name}.precision=float32")
+        if self.engine != "eager":
+            return Support(False, f"engine {self.engine} is for CUDA GPUs, not for {device}; use --set {self.info.name}.engine=eager")
+        return Support(True)
+
     def needs_any_level(self) -> bool:
         """Whether the prior is asked for other noise levels than the ten of NCSN; overridden where it is not."""
         return True
@@ -126,10 +144,10 @@ class ScoreSeparator:
 
     def fit(self, view: TrainingView, ctx: RunContext) -> None:
         """Load the prior; no training data are touched."""
-        from baselines.priors.for_task import prior_label, priors_for
+        from baselines.priors.for_task import prior_label, priors_for, run_by
 
         priors, self.weights_sha256 = priors_for(ctx.task, view, self.weights, per_class=self.per_class, precision=self.precision, device=ctx.device)
-        self._priors, self.prior_label = list(priors), prior_label(priors, self.weights_sha256)
+        self._priors, self.prior_label = run_by(priors, self.engine), prior_label(priors, self.weights_sha256)
 
     def separate(self, mixtures: Mixtures, ctx: RunContext) -> torch.Tensor:
         """``(B, K, ...)``, not clamped: one draw, or the best of several."""
@@ -166,8 +184,11 @@ class ScoreSeparator:
 
     def draws(self, problem: Problem, n: int, ctx: RunContext, one: Callable[[Problem, RunContext], torch.Tensor]) -> torch.Tensor:
         """``one`` on ``n`` copies of every row, ``(B, n, K, ...)``."""
+        at_once = _ROWS_AT_ONCE
+        if problem.device.type == "cuda":
+            at_once = max(at_once, scaled(GPU_ELEMENTS, problem.device) // (problem.n_sources * math.prod(problem.source_shape)))
         parts = []
-        for rows in torch.arange(len(problem.mixtures)).split(max(1, _ROWS_AT_ONCE // n)):
+        for rows in torch.arange(len(problem.mixtures)).split(max(1, at_once // n)):
             part = problem.rows(rows).repeat(n)
             parts.append(one(part, ctx))
         problem.evaluations += n * part.evaluations
@@ -189,4 +210,6 @@ class ScoreSeparator:
         if not self._priors:
             raise MethodError(f"{self.info.name}: separate() was called before fit()")
         meter = Meter(ctx.progress, self._evaluated.get(draws, 0.0) * len(mixtures))
-        return Problem(mixtures, self._priors, ctx.noise, ctx.task.source_shape, meter=meter)
+        if self._limit is None:
+            self._limit = RowLimit.of(ctx.device)
+        return Problem(mixtures, self._priors, ctx.noise, ctx.task.source_shape, self._limit, meter=meter)

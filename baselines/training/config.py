@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 
@@ -73,31 +74,37 @@ def generator(*parts: object) -> torch.Generator:
     return torch.Generator().manual_seed(derived_seed(*parts))
 
 
-def batch_indices(seed: int, step: int, batch: int, n_images: int) -> torch.Tensor:
+@lru_cache(maxsize=4)
+def _order(seed: int, epoch: int, n_images: int, device: str | torch.device) -> torch.Tensor:
+    """The permutation of an epoch, drawn on the CPU whatever the device; never to be changed in place."""
+    return torch.randperm(n_images, generator=generator(seed, "epoch", epoch)).to(device)
+
+
+def batch_indices(seed: int, step: int, batch: int, n_images: int, device: str | torch.device = "cpu") -> torch.Tensor:
     """Image numbers ``(batch,)`` of a step: the stream of images is one random permutation after another, one per epoch."""
     position = step * batch
     parts: list[torch.Tensor] = []
     while batch > 0:
         epoch, offset = divmod(position, n_images)
-        part = torch.randperm(n_images, generator=generator(seed, "epoch", epoch))[offset : offset + batch]
+        part = _order(seed, epoch, n_images, device)[offset : offset + batch]
         parts.append(part)
         position, batch = position + len(part), batch - len(part)
     return torch.cat(parts)
 
 
 def draw_sigmas(config: TrainConfig, random: torch.Generator, batch: int) -> torch.Tensor:
-    """Stratified noise levels ``(batch,)``: one per equal slice of the two log-uniform laws, so that every batch covers the range."""
+    """Stratified noise levels ``(batch,)`` on the generator's device: one per equal slice of the two log-uniform laws, so that every batch covers the range."""
     n_focus = round(config.focus * batch)
     levels = []
     for count, (low, high) in ((n_focus, config.focus_range), (batch - n_focus, config.sigma_range)):
-        u = (torch.arange(count) + torch.rand(count, generator=random)) / max(count, 1)
+        u = (torch.arange(count, device=random.device) + torch.rand(count, generator=random, device=random.device)) / max(count, 1)
         levels.append(torch.exp(math.log(low) + u * math.log(high / low)))
     return torch.cat(levels)
 
 
 def mirrored(images: torch.Tensor, random: torch.Generator) -> torch.Tensor:
     """Images ``(B, C, H, W)``, each with left and right exchanged with probability 1/2."""
-    exchanged = torch.rand(len(images), generator=random) < 0.5
+    exchanged = torch.rand(len(images), generator=random, device=random.device) < 0.5
     return torch.where(exchanged[:, None, None, None], images.flip(-1), images)
 
 

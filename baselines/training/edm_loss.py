@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import nn
 
 from baselines.priors.edm import loss_weight
 from baselines.training.config import generator
+from sepbench.precision import float32_products
 
 BAND_EDGES = (0.0, 0.02, 0.05, 0.1, 0.2, 0.5, math.inf)
 N_BANDS = len(BAND_EDGES) - 1
@@ -44,23 +46,33 @@ class BandMeans:
 
     total: torch.Tensor
     count: torch.Tensor
-    norm: float = 0.0
+    norm: float | torch.Tensor = 0.0
     steps: int = 0
 
     @classmethod
-    def empty(cls) -> BandMeans:
-        return cls(torch.zeros(N_BANDS, dtype=torch.float64), torch.zeros(N_BANDS, dtype=torch.float64))
+    def empty(cls, device: str | torch.device = "cpu") -> BandMeans:
+        return cls(torch.zeros(N_BANDS, dtype=torch.float64, device=device), torch.zeros(N_BANDS, dtype=torch.float64, device=device))
 
-    def add(self, sigma: torch.Tensor, losses: torch.Tensor, norm: float = 0.0) -> None:
-        """Losses ``(B,)`` at levels ``sigma`` ``(B,)``, and the step's gradient norm."""
-        band = torch.bucketize(sigma, torch.tensor(BAND_EDGES[1:-1]), right=True)
-        self.total.index_add_(0, band, losses.to(torch.float64))
-        self.count.index_add_(0, band, torch.ones_like(losses, dtype=torch.float64))
+    def add(self, sigma: torch.Tensor, losses: torch.Tensor, norm: float | torch.Tensor = 0.0) -> None:
+        """Losses ``(B,)`` at levels ``sigma`` ``(B,)``, and the step's gradient norm, all on one device, which is not waited for."""
+        band = torch.bucketize(sigma, _edges(sigma.device), right=True)
+        if sigma.device.type == "cpu":
+            self.total.index_add_(0, band, losses.to(torch.float64))
+            self.count.index_add_(0, band, torch.ones_like(losses, dtype=torch.float64))
+        else:  # the same sums, in an order that does not depend on which thread comes first
+            members = (band == torch.arange(N_BANDS, device=band.device)[:, None]).to(torch.float64)
+            self.total += members @ losses.to(torch.float64)
+            self.count += members.sum(1)
         self.norm, self.steps = self.norm + norm, self.steps + 1
 
     def means(self) -> list[float]:
         """One mean per band; NaN where nothing fell into a band."""
-        return [round(float(v), 5) for v in self.total / self.count]
+        return [round(value, 5) for value in (self.total / self.count).tolist()]
+
+
+@lru_cache(maxsize=4)
+def _edges(device: torch.device) -> torch.Tensor:
+    return torch.tensor(BAND_EDGES[1:-1], device=device)
 
 
 def fixed_noise(shape: torch.Size) -> torch.Tensor:
@@ -77,13 +89,15 @@ def spread_sigmas(count: int, low: float, high: float) -> torch.Tensor:
 @torch.no_grad()
 def loss_per_level(model: nn.Module, images: torch.Tensor, levels: torch.Tensor, sigma_data: float, chunk: int = 64) -> tuple[list[float], list[float]]:
     """Weighted loss and denoising PSNR (dB, peak 1, of the mean error) of held-out ``images`` ``(N, C, H, W)`` at each of ``levels`` ``(L,)``."""
-    clean = as_float(images)
-    noise = fixed_noise(clean.shape)
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    clean = as_float(images).to(device)
+    noise = fixed_noise(clean.shape).to(device)
     losses, psnrs = [], []
     for level in levels.to(torch.float32):
-        sigma = level.expand(len(clean))
+        sigma = level.to(device).expand(len(clean))
         rows = zip(*(torch.split(t, chunk) for t in (clean, noise, sigma)), strict=True)
-        parts = [edm_losses(model, c, n, s, sigma_data) for c, n, s in rows]
+        with float32_products(device):
+            parts = [edm_losses(model, c, n, s, sigma_data) for c, n, s in rows]
         weighted = float(torch.cat(parts).double().mean())
         losses.append(weighted)
         psnrs.append(-10.0 * math.log10(weighted / float(loss_weight(level, sigma_data))))

@@ -7,6 +7,7 @@ as matrices (outputs, inputs times taps). Measured on MNIST (batch 32, mean loss
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
@@ -25,6 +26,60 @@ class Mapper(Protocol):
     def __call__(self, function: Callable[[Any], Any], items: Iterable[Any], /) -> Iterable[Any]: ...
 
 
+_NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
+"""Coefficients of Muon's five steps towards the nearest orthogonal matrix, as in Jordan's and torch's code."""
+
+
+class BatchedMuon(torch.optim.Optimizer):
+    """``torch.optim.Muon`` for a GPU: matrices of one shape are orthogonalised together, so that a step takes a fraction of the launches.
+
+    Same arithmetic (Nesterov momentum, five Newton-Schulz steps in bfloat16, rates matched to AdamW's) and same state; only products of batches round
+    in another order.
+
+    Args:
+        params: matrices.
+        lr, weight_decay, momentum: as in ``torch.optim.Muon``.
+    """
+
+    def __init__(self, params: Iterable[nn.Parameter], lr: float, weight_decay: float, momentum: float) -> None:
+        super().__init__(list(params), {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """One update of all matrices that have a gradient."""
+        for group in self.param_groups:
+            weights = [p for p in group["params"] if p.grad is not None]
+            if not weights:
+                continue
+            gradients = [p.grad for p in weights]
+            for p in weights:
+                if "momentum_buffer" not in self.state[p]:
+                    self.state[p]["momentum_buffer"] = torch.zeros_like(p.grad)
+            momenta = [self.state[p]["momentum_buffer"] for p in weights]
+            torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
+            updates = torch._foreach_lerp(gradients, momenta, group["momentum"])
+            torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
+            shapes: dict[torch.Size, list[int]] = {}
+            for number, p in enumerate(weights):
+                shapes.setdefault(p.shape, []).append(number)
+            for shape, numbers in shapes.items():
+                directions = orthogonalised(torch.stack([updates[n] for n in numbers])).to(weights[numbers[0]].dtype).unbind()
+                torch._foreach_add_([weights[n] for n in numbers], list(directions), alpha=-group["lr"] * 0.2 * math.sqrt(max(shape)))
+
+
+def orthogonalised(matrices: torch.Tensor) -> torch.Tensor:
+    """Muon's quintic Newton-Schulz iteration on each of ``(G, m, n)``, in bfloat16: singular values end between about 0.7 and 1.2."""
+    a, b, c = _NEWTON_SCHULZ
+    tall = matrices.shape[1] > matrices.shape[2]
+    x = matrices.bfloat16()
+    x = x.mT if tall else x
+    x = x / torch.linalg.vector_norm(x, dim=(1, 2), keepdim=True).clamp(min=1e-7)
+    for _ in range(5):
+        gram = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x.mT if tall else x
+
+
 class Optimiser:
     """One AdamW and up to ``config.workers`` Muon optimisers that step side by side.
 
@@ -34,16 +89,20 @@ class Optimiser:
         model: its parameters are updated in place.
         config: rates, momenta, weight decay and number of workers.
         outer: how the names of weights begin that are left to AdamW.
+        batched: one ``BatchedMuon`` instead, for a GPU.
     """
 
-    def __init__(self, model: nn.Module, config: TrainConfig, outer: tuple[str, ...] = OUTER_LAYERS) -> None:
+    def __init__(self, model: nn.Module, config: TrainConfig, outer: tuple[str, ...] = OUTER_LAYERS, batched: bool = False) -> None:
         inner = [p for name, p in model.named_parameters() if config.matrix_lr > 0 and p.ndim >= 2 and not name.startswith(outer)]
         chosen = {id(p) for p in inner}
         rest = [p for p in model.parameters() if id(p) not in chosen]
         # Views: Muon takes matrices only and writes through them to the weights.
         self.pairs = [(p, nn.Parameter(p.detach().flatten(1))) for p in inner]
         self.parts: list[torch.optim.Optimizer] = [torch.optim.AdamW(rest, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay, fused=True)]
-        for worker in range(config.workers):
+        if batched and self.pairs:
+            views = [view for _, view in self.pairs]
+            self.parts.append(BatchedMuon(views, lr=config.matrix_lr, weight_decay=config.weight_decay, momentum=config.momentum))
+        for worker in range(0 if batched else config.workers):
             share = [view for _, view in self.pairs[worker :: config.workers]]
             if share:
                 # The update's root mean square is matched to AdamW's (Liu et al. 2025, "Muon is scalable", eq. 4).

@@ -28,11 +28,15 @@ from baselines.training.loop import CHECKPOINT, Progress
 from baselines.training.samples import draw_samples, sample_report, write_sheet
 from baselines.training.trainer import ScoreTraining
 from sepbench.errors import SepbenchError
+from sepbench.memory import scaled
 from sepbench.noise import NoiseSource
 from sepbench.protocols import SignalSet, Trainer
 
 _CARD_IMAGES = 512
 _CARD_SAMPLES = 64
+GPU_BATCH = 1024
+COMPILE = "SEPBENCH_TRAIN"
+"""Environment variable; ``compile`` trains the network under ``torch.compile``, on a GPU."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +138,8 @@ def train(
     """
     data = material(signals, labels)
     check_writable(out, "--out")
-    config = replace(data.recipe.config, seed=seed, steps=steps or data.recipe.config.steps)
+    batch = batch_on(device, data.recipe.config)
+    config = replace(data.recipe.config, seed=seed, steps=steps or data.recipe.config.steps, batch=batch)
     start = None if init is None else load_start(init, signals.shape)
     layout = data.recipe.layout if start is None else network_of(start).config
     training = train_score(data.images, data.held_out, layout, config, folder, deadline_minutes=minutes, init=start, device=device, progress=progress)
@@ -143,6 +148,11 @@ def train(
 
 if TYPE_CHECKING:
     _: Trainer = train
+
+
+def batch_on(device: str, config: TrainConfig) -> int:
+    """Images per step: the recipe's on the CPU; on a GPU, which is far from full with those, 1,024, or fewer where its memory is small."""
+    return config.batch if torch.device(device).type == "cpu" else max(config.batch, scaled(GPU_BATCH, device))
 
 
 def load_start(path: Path, shape: tuple[int, ...]) -> EDMPrior:
@@ -247,7 +257,9 @@ def train_score(
     model = build_model(layout, images, config.seed, init).to(device)
     if not export_only:
         check_writable(folder / CHECKPOINT, "--folder")
-    training = ScoreTraining(model, images, held_out, config, folder, init=None if init is None else weights_digest(init.denoiser.network))
+    started_from = None if init is None else weights_digest(init.denoiser.network)
+    compiled = os.environ.get(COMPILE) == "compile" and torch.device(device).type == "cuda"
+    training = ScoreTraining(model, images, held_out, config, folder, started_from, compiled=compiled)
     if not export_only:
         training.run(deadline_minutes=deadline_minutes, progress=progress)
     elif training.step == 0:
@@ -282,7 +294,7 @@ def export(training: ScoreTraining, path: Path, data_name: str, command: str, no
         command: the command that made the run.
         notes: anything a reader must know besides.
     """
-    model = training.averaged().cpu()
+    model = training.averaged()
     prior = EDMPrior(model, tuple(training.images.shape[1:]), training.config.sigma_range)
     held_out = training.held_out[:_CARD_IMAGES]
     levels = ncsn_sigmas()
@@ -313,8 +325,13 @@ def _sample_check(prior: EDMPrior, training: ScoreTraining, path: Path) -> dict[
     """Unconditional samples: a sheet to look at beside the weights (where Pillow is there), and whether they are copies."""
     denoiser = prior.denoiser
     samples = draw_samples(
-        prior, _CARD_SAMPLES, NoiseSource(training.config.seed), sigma_range=(0.01, prior.sigma_range[1]), start=(denoiser.mean, denoiser.sigma_data)
-    )
+        prior,
+        _CARD_SAMPLES,
+        NoiseSource(training.config.seed),
+        sigma_range=(0.01, prior.sigma_range[1]),
+        start=(denoiser.mean, denoiser.sigma_data),
+        device=str(training.device),
+    ).cpu()
     if importlib.util.find_spec("PIL") is not None:
         write_sheet(samples, path.with_suffix(".png"))
     return sample_report(samples.clamp(0, 1), training.images, training.held_out)

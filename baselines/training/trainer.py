@@ -13,6 +13,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+import warnings
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
@@ -28,8 +29,11 @@ from baselines.training import loop
 from baselines.training.config import TrainConfig, batch_indices, draw_sigmas, generator, mirrored, rate_share
 from baselines.training.edm_loss import BandMeans, as_float, edm_losses, fixed_noise, spread_sigmas
 from baselines.training.loop import CHECKPOINT, CHECKPOINT_SECONDS, Progress
+from baselines.training.on_device import Batch, DeviceBatches, Finite, GradientParts
 from baselines.training.optimiser import Mapper, Optimiser
 from sepbench.errors import SepbenchError
+from sepbench.memory import out_of_memory
+from sepbench.precision import float32_products
 
 PRE_DECAY = "pre_decay.pt"
 DECAY_FLAG = "STOP_AND_DECAY"
@@ -60,19 +64,37 @@ class ScoreTraining:
         config: settings; must equal those of a checkpoint that is resumed, but for ``steps``.
         folder: where the run lives; made if missing.
         init: digest of the weights that the model was given to start from; None where they were drawn.
+        resident: everything stays on the device, see ``baselines.training.on_device``; None: on a GPU.
+        compiled: a resident network under ``torch.compile``; where that fails, as it is, with a warning.
 
     Raises:
         SepbenchError: the folder holds a run with other settings, images or weights to start from.
     """
 
-    def __init__(self, model: EDMDenoiser, images: torch.Tensor, held_out: torch.Tensor, config: TrainConfig, folder: Path, init: str | None = None) -> None:
+    def __init__(
+        self,
+        model: EDMDenoiser,
+        images: torch.Tensor,
+        held_out: torch.Tensor,
+        config: TrainConfig,
+        folder: Path,
+        init: str | None = None,
+        resident: bool | None = None,
+        compiled: bool = False,
+    ) -> None:
         self.model, self.images, self.config, self.folder = model, images, config, folder
         self.device = next(model.parameters()).device
         self.held_out = as_float(held_out[:_VALIDATION_IMAGES])
-        self.replicas = _replicas(model, config.workers)
-        self.optimiser = Optimiser(model, config)
+        self.resident = self.device.type != "cpu" if resident is None else resident
+        self.workers = 1 if self.resident else config.workers
+        self.replicas = _replicas(model, self.workers)
+        self._compiled: Any = torch.compile(model) if compiled and self.resident else None
+        self._batches = DeviceBatches(images, config, self.device) if self.resident else None
+        self._parts = GradientParts(self._part_gradient, model.zero_grad)
+        self._finite = Finite(self.device)
+        self.optimiser = Optimiser(model, config, batched=self.resident)
         self.ema = {name: p.detach().clone() for name, p in model.named_parameters()}
-        self.window = BandMeans.empty()
+        self.window = self._empty_window()
         self.step = 0
         self.seconds = 0.0
         self.decay_start: int | None = None
@@ -87,13 +109,26 @@ class ScoreTraining:
 
     # ---- one step -----------------------------------------------------------------------------------------------------------------
 
+    def _empty_window(self) -> BandMeans:
+        return BandMeans.empty(self.device if self.resident else "cpu")
+
+    def _losses(self, model: EDMDenoiser, clean: torch.Tensor, noise: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        """Losses ``(B,)`` with their graph, in the run's precision."""
+        # Every weight is used once per forward pass: autocast's cache, shared between threads, would gain nothing.
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bf16, cache_enabled=False), float32_products(self.device):
+            return edm_losses(model if self._compiled is None else self._compiled, clean, noise, sigma, model.sigma_data)
+
+    def _part_gradient(self, batch: Batch, rows: slice) -> torch.Tensor:
+        """Add the gradient of some rows of a resident batch; returns their losses."""
+        losses = self._losses(self.model, *(tensor[rows] for tensor in batch))
+        (losses.sum() / len(batch[0])).backward()
+        return losses.detach()
+
     def _gradient(self, worker: int, clean: torch.Tensor, noise: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
         """Leave the gradient of the worker's share of the batch in its replica; returns its losses."""
         model = self.replicas[worker]
-        rows = slice(worker, None, self.config.workers)  # interleaved: each worker gets the whole noise range
-        # Every weight is used once per forward pass: autocast's cache, shared between threads, would gain nothing.
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bf16, cache_enabled=False):
-            losses = edm_losses(model, clean[rows], noise[rows], sigma[rows], model.sigma_data)
+        rows = slice(worker, None, self.workers)  # interleaved: each worker gets the whole noise range
+        losses = self._losses(model, clean[rows], noise[rows], sigma[rows])
         (losses.sum() / len(clean)).backward()
         return losses.detach()
 
@@ -109,8 +144,42 @@ class ScoreTraining:
         """One update of the weights and of their running average.
 
         Raises:
-            SepbenchError: the gradient is not finite.
+            SepbenchError: the gradient is not finite; of a resident training not before the log or a checkpoint is due.
         """
+        if self._batches is None:
+            self._step_on_host(mapper)
+        else:
+            self._step_on_device(self._batches)
+
+    def _ema_share(self) -> float:
+        return 1.0 - min(self.config.ema, (1 + self.step) / (10 + self.step))
+
+    def _step_on_device(self, batches: DeviceBatches) -> None:
+        batch = batches(self.step)
+        try:
+            losses = self._parts(batch)
+        except Exception as error:
+            if self._compiled is None or out_of_memory(error):
+                raise
+            reason = (str(error).strip().splitlines() or [""])[0]
+            warnings.warn(f"the network is trained without torch.compile ({type(error).__name__}: {reason})", RuntimeWarning, stacklevel=2)
+            self._compiled = None
+            losses = self._parts(batch)
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
+        self._finite.add(norm)
+        self.optimiser.step(rate_share(self.config, self.step, self.decay_start, self.decay_steps))
+        named = dict(self.model.named_parameters())
+        with torch.no_grad():
+            torch._foreach_lerp_([self.ema[name] for name in named], list(named.values()), self._ema_share())
+        self.step += 1
+        self.window.add(batch[2], losses, norm)
+
+    def _refuse_divergence(self) -> None:
+        """Before anything of a resident training is told or kept: a checkpoint of weights that are not numbers would be the end of the run."""
+        if self.resident and not self._finite:
+            raise SepbenchError(f"training diverged by step {self.step}: a gradient is not finite; lower the learning rates and start again")
+
+    def _step_on_host(self, mapper: Mapper) -> None:
         config = self.config
         random = generator(config.seed, "step", self.step)
         clean = as_float(self.images[batch_indices(config.seed, self.step, config.batch, len(self.images))])
@@ -122,16 +191,15 @@ class ScoreTraining:
         for replica in self.replicas:
             replica.zero_grad(set_to_none=True)
         losses = torch.empty(config.batch)
-        for worker, part in enumerate(mapper(lambda w: self._gradient(w, clean, noise, levels), range(config.workers))):
-            losses[worker :: config.workers] = part.cpu()
+        for worker, part in enumerate(mapper(lambda w: self._gradient(w, clean, noise, levels), range(self.workers))):
+            losses[worker :: self.workers] = part.cpu()
         norm = float(nn.utils.clip_grad_norm_(self._sum_gradients(), config.clip))
         if not math.isfinite(norm):
             raise SepbenchError(f"training diverged at step {self.step}: the gradient is not finite; lower the learning rates and start again")
         self.optimiser.step(rate_share(config, self.step, self.decay_start, self.decay_steps), mapper)
-        decay = min(config.ema, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
             for name, p in self.model.named_parameters():
-                self.ema[name].lerp_(p, 1.0 - decay)
+                self.ema[name].lerp_(p, self._ema_share())
         self.step += 1
         self.window.add(sigma, losses, norm)
 
@@ -204,7 +272,7 @@ class ScoreTraining:
         self._deadline = None if deadline_minutes is None else 60.0 * deadline_minutes
         self._validate_every = validate_every
         with ThreadPoolExecutor(self.config.workers) as pool:
-            self._mapper = pool.map if torch.get_num_threads() == 1 else map
+            self._mapper = pool.map if torch.get_num_threads() == 1 and not self.resident else map
             loop.run(self, self.folder, checkpoint_seconds=checkpoint_seconds, log_every=log_every, progress=progress)
             self._mapper = map
 
@@ -217,15 +285,16 @@ class ScoreTraining:
 
     def row(self) -> dict[str, Any]:
         """Rate, and means since the last row; now and then the validation."""
+        self._refuse_divergence()
         row: dict[str, Any] = {
             "rate": round(rate_share(self.config, self.step - 1, self.decay_start, self.decay_steps), 4),
-            "grad_norm": round(self.window.norm / max(1, self.window.steps), 4),
+            "grad_norm": round(float(self.window.norm) / max(1, self.window.steps), 4),
             "loss": self.window.means(),
             "decay_start": self.decay_start,
         }
         if self.step % self._validate_every == 0 or self.finished:
             row["validation"] = self.validate(self._mapper)
-        self.window = BandMeans.empty()
+        self.window = self._empty_window()
         return row
 
     def averaged(self) -> EDMDenoiser:
@@ -238,16 +307,17 @@ class ScoreTraining:
         """Weighted loss per noise band of the averaged weights on held-out images; levels and noise are the same at every call."""
         sigma = spread_sigmas(len(self.held_out), *self.config.sigma_range)
         noise = fixed_noise(self.held_out.shape)
-        model = self.averaged()
+        model, size = self.averaged(), len(sigma) if self.resident else _VALIDATION_CHUNK
 
         def chunk(start: int) -> torch.Tensor:
-            rows = slice(start, start + _VALIDATION_CHUNK)
+            rows = slice(start, start + size)
             clean, noise_here, levels = (part[rows].to(self.device) for part in (self.held_out, noise, sigma))
-            with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bf16, cache_enabled=False):
+            autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bf16, cache_enabled=False)
+            with torch.no_grad(), autocast, float32_products(self.device):
                 return edm_losses(model, clean, noise_here, levels, model.sigma_data).cpu()
 
         bands = BandMeans.empty()
-        bands.add(sigma, torch.cat(list(mapper(chunk, range(0, len(sigma), _VALIDATION_CHUNK)))))
+        bands.add(sigma, torch.cat(list(mapper(chunk, range(0, len(sigma), size)))))
         return bands.means()
 
     # ---- checkpoints --------------------------------------------------------------------------------------------------------------
@@ -258,6 +328,7 @@ class ScoreTraining:
 
     def state(self) -> dict[str, Any]:
         """See ``baselines.training.loop.Training``."""
+        self._refuse_divergence()
         return {
             "config": asdict(self.config),
             "origin": self.origin,
@@ -267,7 +338,7 @@ class ScoreTraining:
             "ema": self.ema,
             "optimiser": self.optimiser.state_dict(),
             "scale": (self.model.sigma_data, self.model.mean),
-            "window": (self.window.total, self.window.count, self.window.norm, self.window.steps),
+            "window": (self.window.total, self.window.count, float(self.window.norm), self.window.steps),
         }
 
     def _refuse_another_run(self, path: Path, state: Mapping[str, Any]) -> None:
@@ -301,4 +372,5 @@ class ScoreTraining:
         self.asked = state.get("asked", {"steps": state["config"]["steps"]})  # the deadline was not recorded before
         if "window" in state:
             total, count, norm, steps = state["window"]
-            self.window = BandMeans(total.cpu(), count.cpu(), norm, steps)
+            place = self.window.total.device
+            self.window = BandMeans(total.to(place), count.to(place), norm, steps)

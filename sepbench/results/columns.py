@@ -123,8 +123,8 @@ def _fit_seconds(facts: Facts) -> float | None:
 
 def _timing_group(facts: Facts) -> str:
     """The group of the run, or of the workers where theirs is another, with a method's own ``precision`` in place of the session's, and the workers."""
-    group, own = facts.cell.timing_group or facts.run.timing_group, facts.method.settings.get("precision", "float32")
-    group = group if own == "float32" else f"{group.rpartition(':')[0]}:{own}"
+    group, own = facts.cell.timing_group or facts.run.timing_group, facts.method.settings.get("precision")
+    group = group if own is None else f"{group.rpartition(':')[0]}:{own}"  # float32 too: it is that whatever the session's own products are
     return f"{group}:{facts.cell.workers}workers" if facts.cell.workers > 1 else group
 
 

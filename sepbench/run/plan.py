@@ -11,6 +11,7 @@ import torch
 
 from sepbench.errors import MethodError, SuiteError
 from sepbench.metrics.catalogue import defined_for, get_metric
+from sepbench.precision import KnowsDevices
 from sepbench.protocols import Domain, MethodInfo, PosteriorSampler, Separator, Supervision, Support, TaskSpec
 from sepbench.registry import create_separator, flat, method_code, nearest
 from sepbench.run.request import RequestError, RunRequest
@@ -279,10 +280,11 @@ def _cell(task: Task, method: str, separator: Separator, request: RunRequest) ->
     n_planned, fixed = planned_examples(task.n_examples, request.limit), request.shard_size is not None
     batch = (info.max_batch_cpu or info.max_batch) if request.device == "cpu" else info.max_batch
     unit = request.shard_size or batch
-    return Cell(task, method, info, request.settings.get(method, {}), supervision, _support(method, separator, task), n_planned, batch, unit, fixed)
+    support = _support(method, separator, task, request.device)
+    return Cell(task, method, info, request.settings.get(method, {}), supervision, support, n_planned, batch, unit, fixed)
 
 
-def _support(method: str, separator: Separator, task: Task) -> Support:
+def _support(method: str, separator: Separator, task: Task, device: str) -> Support:
     info, spec = separator.info, task.spec
     if spec.domain not in info.domains:
         return Support(False, f"separates {', '.join(sorted(info.domains))} signals only")
@@ -291,15 +293,15 @@ def _support(method: str, separator: Separator, task: Task) -> Support:
     trainable = task.support(info.supervision)
     if not trainable.ok:
         return trainable
-    return ask_support(method, separator, spec)
+    return ask_support(method, separator, spec, device)
 
 
 class SupportError(MethodError):
     """``supports`` raised, or returned something that is no ``Support``."""
 
 
-def ask_support(method: str, separator: Separator, spec: TaskSpec) -> Support:
-    """What a method's ``supports`` answers.
+def ask_support(method: str, separator: Separator, spec: TaskSpec, device: str = "") -> Support:
+    """What a method's ``supports`` answers, and its ``supports_device`` if it has one and a device is named.
 
     Raises:
         SupportError: it breaks the contract.
@@ -307,6 +309,9 @@ def ask_support(method: str, separator: Separator, spec: TaskSpec) -> Support:
     """
     with method_code(method, f"cannot say whether it supports task {spec.name!r}", SupportError):
         answer: object = separator.supports(spec)
+        if device and isinstance(answer, Support) and answer.ok and isinstance(separator, KnowsDevices):
+            here = separator.supports_device(device)
+            answer = answer if isinstance(here, Support) and here.ok else here
     if not isinstance(answer, Support):
         raise SupportError(f"method {method!r}: supports() must return a sepbench.protocols.Support, got {type(answer).__name__}")
     return answer

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from sepbench.errors import MethodError
+from sepbench.memory import out_of_memory, release
+from sepbench.precision import as_the_session_says
 from sepbench.protocols import Mixtures, PosteriorSampler, RunContext, Separator, TaskSpec
-from sepbench.run.plan import Cell, Shard
+from sepbench.run.plan import Shard
 from sepbench.run.session import Session
 from sepbench.run.sink import ShardEstimates
 from sepbench.run.timing import LATENCY_CALLS, Timer, latency
@@ -36,7 +38,7 @@ def separate_shard(session: Session, shard: Shard) -> ShardEstimates:
         session.teller.enter("warm up")
         _warm_up(session, ids[:1])
     session.teller.enter("separate")
-    for batch in _batches(ids, session.cell):
+    for batch in _batches(ids, session):
         session.teller.begin(len(batch))
         for part, outcome in _attempts(session, batch):
             rows = part - shard.start
@@ -52,12 +54,13 @@ def separate_shard(session: Session, shard: Shard) -> ShardEstimates:
     return ShardEstimates(estimates, seconds, errors)
 
 
-def _batches(ids: torch.Tensor, cell: Cell) -> Iterator[torch.Tensor]:
-    """Batches are cut from the multiples of the cell's unit on, wherever the shard begins."""
-    start, last = 0, len(ids)
+def _batches(ids: torch.Tensor, session: Session) -> Iterator[torch.Tensor]:
+    """Batches are cut from the multiples of the cell's unit on, wherever the shard begins; smaller from where memory turned out too short."""
+    cell, start, last = session.cell, 0, len(ids)
     while start < last:
         offset = int(ids[start]) % cell.unit
-        room = min(cell.batch - offset % cell.batch, cell.unit - offset)
+        size = min(cell.batch, session.most or cell.batch)
+        room = min(size - offset % size, cell.unit - offset)
         yield ids[start : start + room]
         start += room
 
@@ -92,11 +95,12 @@ def separate_batch(session: Session, mixtures: Mixtures) -> tuple[torch.Tensor, 
 
 
 def _call(separator: Separator, mixtures: Mixtures, ctx: RunContext) -> object:
-    if not ctx.task.posterior_draws:
-        return separator.separate(mixtures, ctx)
-    if not isinstance(separator, PosteriorSampler):
-        raise ContractError("draws no posterior samples")
-    return separator.sample(mixtures, ctx.task.posterior_draws, ctx)
+    with as_the_session_says(ctx.device):
+        if not ctx.task.posterior_draws:
+            return separator.separate(mixtures, ctx)
+        if not isinstance(separator, PosteriorSampler):
+            raise ContractError("draws no posterior samples")
+        return separator.sample(mixtures, ctx.task.posterior_draws, ctx)
 
 
 def _called(session: Session) -> str:
@@ -121,14 +125,33 @@ def one_line(error: BaseException) -> str:
 
 
 def _attempts(session: Session, batch: torch.Tensor) -> Iterator[tuple[torch.Tensor, tuple[torch.Tensor, float] | str]]:
-    """(example ids, estimates and seconds, or an error), for the whole batch or, if that raised, one by one."""
+    """(example ids, estimates and seconds, or an error), for the whole batch or, if that raised, one by one; by halves if it ran out of memory."""
+    told = session.first_traceback
     outcome = _attempt(session, batch)
     if isinstance(outcome, Exception | SystemExit) and not isinstance(outcome, ContractError) and len(batch) > 1:
+        if out_of_memory(outcome):
+            session.first_traceback = told  # no failure yet: fewer at a time may do
+            yield from _halves(session, batch)
+            return
         for single in torch.split(batch, 1):
             alone = _attempt(session, single)
             yield single, one_line(alone) if isinstance(alone, BaseException) else alone
         return
     yield batch, one_line(outcome) if isinstance(outcome, BaseException) else outcome
+
+
+def _halves(session: Session, batch: torch.Tensor) -> Iterator[tuple[torch.Tensor, tuple[torch.Tensor, float] | str]]:
+    """A batch that was too large, in halves; the session's later batches are as large as the largest part that went through."""
+    release(session.ctx.device)
+    largest = 1
+    for half in torch.split(batch, -(-len(batch) // 2)):
+        for part, outcome in _attempts(session, half):
+            if not isinstance(outcome, str):
+                largest = max(largest, len(part))
+            yield part, outcome
+    session.most = largest
+    name, task = session.cell.method, session.cell.task.spec.name
+    session.teller.warn(f"{name} on {task}: out of memory with {len(batch):,} mixtures at once; {largest:,} from here on")
 
 
 def _attempt(session: Session, example_ids: torch.Tensor) -> tuple[torch.Tensor, float] | Exception | SystemExit:

@@ -11,6 +11,7 @@ import torch
 
 import sepbench
 from sepbench.noise import NoiseSource
+from sepbench.precision import as_the_session_says
 from sepbench.protocols import Fitted, RunContext, Separator, TrainingView
 from sepbench.registry import create_separator, flat
 from sepbench.run.fit_cache import CacheError, FitFacts, KeptFit, Stopwatch
@@ -96,6 +97,7 @@ class Session:
         cached: the fit was read and not made.
         warm_up_seconds: of the first, untimed call; None before it.
         first_traceback: of the first call of ``separate`` that raised.
+        most: mixtures per call, where the plan's batch was too large for the memory.
     """
 
     cell: Cell
@@ -108,6 +110,7 @@ class Session:
     cached: bool = False
     warm_up_seconds: float | None = None
     first_traceback: str = ""
+    most: int | None = None
 
 
 def open_session(cell: Cell, plan: Plan, mixture_set: MixtureSet, tell: Callable[[Tell], None], session: str = "") -> Session:
@@ -144,7 +147,7 @@ def open_session(cell: Cell, plan: Plan, mixture_set: MixtureSet, tell: Callable
 
 def _fit(separator: Separator, view: TrainingView, ctx: RunContext, before: float = 0.0, session: str = "") -> FitFacts:
     timed = TimedView(view)
-    with Timer(ctx.device) as timer:
+    with Timer(ctx.device) as timer, as_the_session_says(ctx.device):
         separator.fit(timed, ctx)
     return FitFacts(before + timer.seconds - timed.seconds, timed.seconds, timing_group(ctx.device), session)
 

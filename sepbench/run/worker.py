@@ -161,6 +161,7 @@ class Worker:
     def _set_scoring(self, cell: Cell) -> SetScoring:
         name = cell.task.spec.name
         if name not in self._sets:
+            self._tell(Tell(stage="features of the reference"))
             self._sets[name] = prepare_sets(cell.task, self._plan.metrics, self._plan.device, self._sink)
         return self._sets[name]
 

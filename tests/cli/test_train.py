@@ -92,12 +92,12 @@ def test_wrong_requests_are_one_line(
     assert list(tmp_path.rglob(CHECKPOINT)) == []
 
 
-def test_weights_of_another_layout_are_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_weights_of_other_images_are_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    layout = UNetConfig(widths=(8, 16, 16), blocks=(1, 1, 1), heads=2, embedding=16)
-    save_prior(tmp_path / "small.safetensors", EDMPrior(build_model(layout, torch.rand(4, 1, 8, 8), 0), (1, 8, 8), (0.005, 2.0)))
+    layout = UNetConfig(channels=3, widths=(8, 16, 16), blocks=(1, 1, 1), heads=2, embedding=16)
+    save_prior(tmp_path / "small.safetensors", EDMPrior(build_model(layout, torch.rand(4, 3, 8, 8), 0), (3, 8, 8), (0.005, 2.0)))
     assert _train(monkeypatch, "score", "--dataset", "digits", "--steps", "1", "--init", "small.safetensors") == 2
-    _assert_one_line(capsys, "are of another layout than this data set's recipe")
+    _assert_one_line(capsys, "is a prior of images with 3 channels, these have 1; start from another")
 
 
 def test_a_garbage_checkpoint_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -109,3 +109,10 @@ def test_another_request_does_not_touch_a_run(monkeypatch: pytest.MonkeyPatch, c
     assert _sepbench(monkeypatch, *DIGITS, "--tasks", "class-split", "--seed", "5", "--out", str(out)) == 2
     _assert_one_line(capsys, "--out")
     assert {p: p.read_bytes() for p in out.rglob("*") if p.is_file()} == before
+
+
+def test_tf32_on_the_cpu(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    request = ("run", "--suite", "digits-pairs", "--methods", "projected", "--set", "projected.precision=tf32", "--device", "cpu")
+    assert _sepbench(monkeypatch, *request, "--out", str(tmp_path / "run")) == 2
+    _assert_one_line(capsys, "precision tf32 is an arithmetic of CUDA GPUs")
+    assert not (tmp_path / "run").exists()

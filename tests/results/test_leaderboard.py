@@ -180,6 +180,17 @@ def test_a_method_that_sets_its_own_precision_has_a_timing_group_of_its_own() ->
     assert set(frame.loc[frame["method"] != "nmf", "timing_group"]) == {"cpu:Test CPU:2threads:float32"}
 
 
+@pytest.mark.parametrize("session", ["float32", "tf32"])
+@pytest.mark.parametrize("own", ["float32", "tf32", "bfloat16"])
+def test_a_methods_own_precision_is_its_whatever_the_session_computes_in(session: str, own: str) -> None:
+    run = SyntheticRun(n=4)
+    run.record["timing_group"] = f"cuda:NVIDIA H200:{session}"
+    run.record["methods"]["nmf"]["settings"] = {"precision": own}
+    frame = run.frame()
+    assert set(frame.loc[frame["method"] == "nmf", "timing_group"]) == {f"cuda:NVIDIA H200:{own}"}
+    assert set(frame.loc[frame["method"] != "nmf", "timing_group"]) == {f"cuda:NVIDIA H200:{session}"}
+
+
 @pytest.mark.parametrize("lost", ["timing_group", "seed", "suite.version", "tasks.class-split.n_planned", "methods.nmf.version"])
 def test_what_a_record_lacks_is_named(tmp_path: Path, lost: str) -> None:
     """A leaderboard is never built from a record that lacks what every row must have."""

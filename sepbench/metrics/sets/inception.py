@@ -19,6 +19,7 @@ from sepbench.data.files.manifests import load_manifest
 from sepbench.errors import DataError
 from sepbench.files import file_sha256
 from sepbench.metrics.sets.extractors import ExtractorInfo
+from sepbench.precision import float32_products
 
 _MANIFEST = "extractors"
 _CODE_VERSION = "torch-fidelity inception-v3-compat, float32, 1"
@@ -57,7 +58,7 @@ class InceptionV3:
 
     def extract(self, images: torch.Tensor, device: str) -> tuple[torch.Tensor, torch.Tensor]:
         """See ``FeatureExtractor``."""
-        with torch.no_grad():
+        with torch.no_grad(), float32_products(device):
             colour = images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
             features, logits = self._network(device)(colour.to(device).contiguous())
         return features.float().cpu(), logits.float().cpu()

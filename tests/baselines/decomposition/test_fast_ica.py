@@ -8,7 +8,7 @@ import torch
 from method_toys import digit_mixtures, generator
 from sklearn.decomposition import FastICA
 
-from baselines.decomposition.fast_ica import decorrelate, fast_ica, whiten
+from baselines.decomposition.fast_ica import decorrelate, eigen_on_host, fast_ica, whiten
 from baselines.decomposition.patches import unfold_patches
 
 
@@ -83,6 +83,26 @@ def test_each_example_stops_by_itself() -> None:
         alone = fast_ica(white[b : b + 1], max_iterations=60)
         assert int(alone.iterations[0]) == int(together.iterations[b])
         torch.testing.assert_close(alone.matrix[0], together.matrix[b], atol=1e-8, rtol=0)
+
+
+@pytest.mark.parametrize("look_every", [2, 7, 1000])
+def test_how_often_it_looks_changes_nothing(look_every: int) -> None:
+    observations, _ = planted(6, 1000, seed=5)
+    observations[3] = torch.randn(4, 1000, generator=generator(6), dtype=torch.float64)
+    white = whiten(observations).white
+    for iterations in (3, 20, 60):
+        always, rarely = (fast_ica(white, max_iterations=iterations, look_every=every) for every in (1, look_every))
+        assert torch.equal(always.iterations, rarely.iterations)
+        assert torch.equal(always.converged, rarely.converged)
+        torch.testing.assert_close(rarely.matrix, always.matrix, atol=1e-10, rtol=0)
+
+
+@pytest.mark.parametrize(("count", "workers"), [(5, 1), (5, 2), (3, 16)])
+def test_eigenvectors_from_several_threads_are_those_of_one(count: int, workers: int) -> None:
+    matrices = torch.randn(count, 40, 40, generator=generator(9), dtype=torch.float64)
+    matrices = matrices @ matrices.mT
+    for found, wanted in zip(eigen_on_host(matrices, workers), torch.linalg.eigh(matrices), strict=True):
+        torch.testing.assert_close(found, wanted, atol=1e-10, rtol=0)
 
 
 def test_rounding_errors_do_not_decide() -> None:

@@ -12,6 +12,7 @@ from baselines.priors.edm import EDMDenoiser
 from baselines.priors.score_prior import EDMPrior, NCSNPrior, tweedie
 from sepbench.errors import MethodError, UnsupportedTaskError
 from sepbench.noise import NoiseSource
+from sepbench.precision import Precision, float32_products
 from sepbench.protocols import HasDensity, ScorePrior
 
 SHAPE = (1, 8, 8)
@@ -117,3 +118,20 @@ def test_tweedie_takes_levels_per_example() -> None:
     sigma = torch.rand(3, 2, generator=torch.Generator().manual_seed(2))
     torch.testing.assert_close(tweedie(x, -x, sigma), x * (1 - sigma.square())[..., None, None, None])
     torch.testing.assert_close(tweedie(x, -x, 0.5), x * 0.75)
+
+
+@pytest.mark.parametrize(("precision", "tf32"), [("float32", False), ("tf32", True), ("bfloat16", False)])
+def test_on_a_gpu_only_tf32_rounds_float32_products(prior: EDMPrior, monkeypatch: pytest.MonkeyPatch, precision: Precision, tf32: bool) -> None:
+    """The switches are looked at where the network computes; the CPU stands in for the GPU."""
+    inside = []
+
+    def network(x: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+        inside.append((torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32))
+        return torch.zeros_like(x)
+
+    monkeypatch.setattr("baselines.priors.score_prior.float32_products", lambda device, tf32=False: float32_products("cuda", tf32))
+    monkeypatch.setattr(prior.denoiser.network, "forward", network)
+    before = (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32)
+    prior.with_precision(precision).denoise(_images(2), 0.3)
+    assert inside == [(tf32, tf32)]
+    assert (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32) == before

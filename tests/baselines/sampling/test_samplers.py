@@ -19,7 +19,7 @@ from baselines.gaussian import gaussian
 from baselines.priors.shipped import shipped_weights
 from baselines.projected import projected
 from baselines.sampling.noise_levels import karras_levels, ncsn_levels
-from baselines.sampling.problem import Problem
+from baselines.sampling.problem import Problem, RowLimit
 from sepbench.errors import DataError
 from sepbench.gmm import ExactPosterior, GaussianMixture
 from sepbench.noise import NoiseSource
@@ -49,7 +49,7 @@ def _problem(examples: int, draws: int = 1, operator: str = "sum", priors: list[
     mixtures = mixing.forward(truth)
     rows = mixtures.repeat_interleave(draws, dim=0)
     chosen = priors if len(priors) == sources else priors[:1]
-    return Problem(Mixtures(rows, torch.arange(len(rows)), mixing), chosen, NoiseSource(0), (DIMENSION,), max_rows=10**6), mixtures
+    return Problem(Mixtures(rows, torch.arange(len(rows)), mixing), chosen, NoiseSource(0), (DIMENSION,), RowLimit(10**6)), mixtures
 
 
 SAMPLERS: dict[str, Callable[[Problem], torch.Tensor]] = {

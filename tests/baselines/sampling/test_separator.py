@@ -246,7 +246,7 @@ def test_hard_constraints_survive_the_mean() -> None:
 @pytest.mark.parametrize(
     ("name", "setting", "reason"),
     [
-        ("projected", {"precision": "float16"}, "precision must be one of float32, bfloat16"),
+        ("projected", {"precision": "float16"}, "precision must be one of float32, tf32, bfloat16"),
         ("projected", {"steps": 0}, "steps must be at least 1"),
         ("dirac", {"best_of": 0}, "best_of must be at least 1"),
         ("basis-ncsn", {"criterion": "truth"}, "criterion must be one of"),
@@ -286,6 +286,17 @@ def test_settings_that_a_task_does_not_allow_are_refused_for_it(name: str, setti
     support = create_separator(name, setting).supports(TASK)
     assert not support.ok
     assert reason in support.note
+
+
+def test_tf32_is_an_arithmetic_of_gpus() -> None:
+    for precision, device, ok in (("tf32", "cuda:1", True), ("tf32", "cpu", False), ("float32", "cpu", True), ("bfloat16", "cpu", True)):
+        support = create_separator("projected", {"precision": precision}).supports_device(device)  # type: ignore[attr-defined]
+        assert support.ok is ok
+        assert ok or "use --set projected.precision=float32" in support.note
+    assert create_separator("projected", {"engine": "graph"}).supports_device("cuda").ok  # type: ignore[attr-defined]
+    assert "use --set projected.engine=eager" in create_separator("projected", {"engine": "graph"}).supports_device("cpu").note  # type: ignore[attr-defined]
+    with pytest.raises(SepbenchError, match="precision tf32 is an arithmetic of CUDA GPUs, not of cpu"):
+        validate_method("projected", load_suite("digits-pairs").tasks["class-agnostic"], settings={"precision": "tf32"}, examples=2)
 
 
 def test_a_prior_of_ten_levels_is_refused_where_others_are_asked_for(tmp_path: Path) -> None:

@@ -1,0 +1,69 @@
+"""Muon with matrices of one shape together is torch's Muon."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from baselines.training.optimiser import BatchedMuon, orthogonalised
+
+SHAPES = [(12, 30), (30, 12), (12, 30), (8, 8), (12, 30), (1, 5)]
+
+
+def matrices(seed: int) -> list[nn.Parameter]:
+    random = torch.Generator().manual_seed(seed)
+    return [nn.Parameter(torch.randn(*shape, generator=random)) for shape in SHAPES]
+
+
+def set_gradients(parameters: list[nn.Parameter], seed: int) -> None:
+    for parameter, gradient in zip(parameters, matrices(seed), strict=True):
+        parameter.grad = gradient.detach().clone()
+
+
+def test_it_is_torchs_muon_up_to_bfloat16() -> None:
+    ours, theirs = matrices(0), matrices(0)
+    batched = BatchedMuon(ours, lr=0.01, weight_decay=0.1, momentum=0.9)
+    single = torch.optim.Muon(theirs, lr=0.01, weight_decay=0.1, momentum=0.9, adjust_lr_fn="match_rms_adamw")
+    start = [p.detach().clone() for p in ours]
+    for step in range(4):
+        for parameters, optimiser in ((ours, batched), (theirs, single)):
+            set_gradients(parameters, step + 1)
+            optimiser.step()
+    for own, other, first in zip(ours, theirs, start, strict=True):
+        own, other = own.detach(), other.detach()
+        moved = (other - first).norm()
+        assert float((own - other).norm() / moved) < 0.02
+        assert float(moved) > 0.01
+    for own, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(batched.state[own]["momentum_buffer"], single.state[other]["momentum_buffer"])
+
+
+@pytest.mark.parametrize("shape", [(3, 6, 20), (2, 20, 6), (1, 7, 7)])
+def test_singular_values_end_near_one_whatever_their_scale(shape: tuple[int, int, int]) -> None:
+    random = torch.Generator().manual_seed(1)
+    found = orthogonalised(1e-3 * torch.randn(*shape, generator=random)).float()
+    values = torch.linalg.svdvals(found)
+    assert float(values.min()) > 0.5
+    assert float(values.max()) < 1.4
+    assert not bool(orthogonalised(torch.zeros(1, 4, 4)).any())
+
+
+def test_matrices_without_a_gradient_stay_and_a_state_is_taken_over() -> None:
+    one, other = matrices(0), matrices(0)
+    first, second = (BatchedMuon(p, lr=0.01, weight_decay=0.0, momentum=0.9) for p in (one, other))
+    set_gradients(one, 1)
+    one[0].grad = None
+    before = one[0].detach().clone()
+    first.step()
+    assert torch.equal(one[0], before)
+    with torch.no_grad():
+        for a, b in zip(other, one, strict=True):
+            a.copy_(b)
+    second.load_state_dict(copy.deepcopy(first.state_dict()))  # torch takes over the tensors themselves
+    for parameters, optimiser in ((one, first), (other, second)):
+        set_gradients(parameters, 2)
+        optimiser.step()
+    assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
