@@ -1,0 +1,94 @@
+"""Adversarial masking: Halperin, Ephrat and Hoshen, "Neural separation of observed and unobserved distributions" (2018), sec. 3 and table 1 (AM).
+
+Supervision: ``mixtures+one``.
+
+A mask network makes ``y m(y)`` of a mixture ``y = b + x``; a discriminator learns to tell it from clean samples of b, the mask network to deceive it. The
+losses are those of ``baselines/training/adversarial_mask.py``: least squares (LSGAN), and ``mean |m(y) - 1|`` with weight 1. What is masked away is the
+estimate of x. The networks are NES' mask network and a DCGAN discriminator of 64 filters with spectral norm.
+
+Not stated in the paper: rates (DCGAN's 2e-4 here, betas of NES), epochs (50 here), the order of the two updates (discriminator first here, both on the same
+batch), and whether spectral norm replaces batch norm (it does here, as in Miyato et al. 2018).
+"""
+
+from __future__ import annotations
+
+from dataclasses import field
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from baselines.decomposition.mask_tasks import observed_and_other_support, part_weights
+from baselines.decomposition.parts import estimates_from_parts
+from baselines.networks.mask_autoencoder import MaskAutoencoder
+from baselines.training.adversarial_mask import EPOCHS, OPENNESS, RATE, AdversarialTraining
+from baselines.training.epochs import cut_epochs
+from baselines.training.loop import resume, run
+from baselines.training.mask import MaskRecipe, Precision, load_network, mask_config, new_network, save_network, separated_parts
+from sepbench.protocols import MethodInfo, Mixtures, RunContext, Support, TaskSpec, TrainingView
+from sepbench.settings import STRICT
+
+_FILE = "mask.safetensors"
+
+
+@dataclass(config=STRICT)
+class AdversarialMasking:
+    """Masks under which mixtures look like clean samples of the observed source.
+
+    Budget ``quick`` makes a tenth of the epochs, rounded up.
+    """
+
+    epochs: int = Field(EPOCHS, ge=1, description="passes over the mixtures")
+    lr: float = Field(RATE, gt=0, description="Adam's rate, of both networks")
+    openness: float = Field(OPENNESS, ge=0, description="weight of mean |m - 1|")
+    samples: int = Field(12_000, ge=2, description="the first so many clean samples, and so many mixtures")
+    batch: int = Field(32, ge=2, description="mixtures, and clean samples, per step")
+    fit_precision: Precision = Field("bfloat16", description="of the mask network while it learns; it separates in float32")
+
+    info: ClassVar[MethodInfo] = MethodInfo(
+        name="am",
+        title="Adversarial masking",
+        version="1",
+        domains=frozenset({"image"}),
+        supervision="mixtures+one",
+        paper="Halperin, Ephrat and Hoshen 2018, sec. 3 (AM)",
+        deterministic=False,
+    )
+    _network: MaskAutoencoder | None = field(default=None, init=False, repr=False)
+
+    def supports(self, task: TaskSpec) -> Support:
+        return observed_and_other_support(task, self.info.name)
+
+    def fit(self, view: TrainingView, ctx: RunContext) -> None:
+        """Learn the masks, or go on where ``ctx.cache`` stands."""
+        clean = part_weights(ctx.task)[_observed(ctx.task)] * view.observed(self.samples)
+        recipe = MaskRecipe(self.lr, batch=self.batch, precision=self.fit_precision, seed=ctx.seed)
+        network = new_network(mask_config(ctx.task.source_shape), ctx.seed, ctx.device)
+        training = AdversarialTraining(network, recipe, clean, view.mixtures(self.samples), cut_epochs(self.epochs, ctx.budget), self.openness)
+        resume(training, ctx.cache, ctx.device)
+        run(training, ctx.cache, progress=ctx.progress)
+        self._network = network
+
+    def save(self, folder: Path) -> None:
+        save_network(self._fitted(), folder / _FILE)
+
+    def load(self, folder: Path, ctx: RunContext) -> None:
+        self._network = load_network(mask_config(ctx.task.source_shape), folder / _FILE, ctx.device)
+
+    def separate(self, mixtures: Mixtures, ctx: RunContext) -> torch.Tensor:
+        """Mixtures ``(B, C, H, W)`` to estimates ``(B, 2, C, H, W)`` that explain them exactly: y m(y) and what is left, each over its weight."""
+        values = mixtures.values.to(ctx.device)
+        parts = separated_parts(self._fitted(), values)  # the observed source comes first
+        return estimates_from_parts(parts if _observed(ctx.task) == 0 else parts.flip(1), values, mixtures.operator)
+
+    def _fitted(self) -> MaskAutoencoder:
+        if self._network is None:
+            raise ValueError("fit() or load() first")
+        return self._network
+
+
+def _observed(task: TaskSpec) -> int:
+    assert task.observed_source is not None  # ``supports`` sees to it
+    return task.observed_source

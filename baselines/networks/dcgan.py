@@ -1,0 +1,111 @@
+"""Generator and discriminator of DCGAN: Radford, Metz and Chintala, "Unsupervised representation learning with deep convolutional GANs" (ICLR 2016).
+
+4x4 convolutions of stride 2, transposed in the generator; batch norm after all of them but the generator's last and the discriminator's first; ReLU in the
+generator, LeakyReLU 0.2 in the discriminator. Here the generator ends in a sigmoid, since images lie in [0, 1], and convolutions have no biases.
+
+Two families of sizes:
+
+* S-D (Kong et al., IJCAI 2019), 28x28x1, 3.44 M and 2.63 M parameters: ``sd_generator``, ``sd_discriminator``;
+* GLOM and AM (Halperin, Ephrat and Hoshen 2018), 64 filters, 64x64 or, with "one layer fewer", 32x32: ``egg_generator``, ``egg_discriminator``.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+from torch import nn
+from torch.nn.utils.parametrizations import spectral_norm
+
+_SLOPE = 0.2
+_START = 4
+"""Side of the generator's first map, and of the last that the discriminators of GLOM and AM look at."""
+
+
+class DCGANGenerator(nn.Module):
+    """Codes to images.
+
+    Args:
+        latent: dimension of a code.
+        widths: filters of all layers but the last; the first makes a 4x4 map of the code, each further one doubles its side.
+        channels: of the image.
+        last_padding: of the last layer; 1 doubles the side once more, 3 makes 28 of 16.
+    """
+
+    def __init__(self, latent: int, widths: tuple[int, ...], channels: int, last_padding: int = 1) -> None:
+        super().__init__()
+        self.latent = latent
+        self.layers = nn.Sequential(nn.ConvTranspose2d(latent, widths[0], _START, bias=False), nn.BatchNorm2d(widths[0]), nn.ReLU())
+        for before, after in pairwise(widths):
+            self.layers.extend([nn.ConvTranspose2d(before, after, 4, stride=2, padding=1, bias=False), nn.BatchNorm2d(after), nn.ReLU()])
+        self.layers.append(nn.ConvTranspose2d(widths[-1], channels, 4, stride=2, padding=last_padding, bias=False))
+
+    def forward(self, codes: torch.Tensor) -> torch.Tensor:
+        """``(B, latent)`` to ``(B, C, H, W)`` in [0, 1]."""
+        return torch.sigmoid(self.layers(codes[:, :, None, None]))
+
+
+class DCGANDiscriminator(nn.Module):
+    """Images to one number each, before any sigmoid.
+
+    Args:
+        channels: of the image.
+        widths: filters of the layers, each of which halves the side.
+        size: height and width of the image.
+        spectral: spectral norm (Miyato et al. 2018) on all weights instead of batch norm, as in that paper.
+    """
+
+    def __init__(self, channels: int, widths: tuple[int, ...], size: tuple[int, int], *, spectral: bool = False) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for number, (before, after) in enumerate(pairwise((channels, *widths))):
+            layers.append(nn.Conv2d(before, after, 4, stride=2, padding=1, bias=False))
+            if number and not spectral:
+                layers.append(nn.BatchNorm2d(after))
+            layers.append(nn.LeakyReLU(_SLOPE))
+        left = [side >> len(widths) for side in size]
+        if min(left) < 1:
+            raise ValueError(f"{len(widths)} layers leave nothing of {size[0]} x {size[1]} pixels")
+        head = nn.Linear(widths[-1] * left[0] * left[1], 1, bias=False)
+        self.layers, self.head = nn.Sequential(*layers), head
+        if spectral:
+            for module in [*self.layers, self.head]:
+                if isinstance(module, nn.Conv2d | nn.Linear):
+                    spectral_norm(module)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """``(B, C, H, W)`` to ``(B,)``."""
+        values: torch.Tensor = self.head(self.layers(images).flatten(1)).squeeze(1)
+        return values
+
+
+def sd_generator() -> DCGANGenerator:
+    """Of S-D: a code of 100 to 28x28x1; 3,444,480 parameters."""
+    return DCGANGenerator(100, (512, 256, 128), 1, last_padding=3)
+
+
+def sd_discriminator() -> DCGANDiscriminator:
+    """Of S-D: 28x28x1; 2,629,632 parameters (whether the paper's linear layer has a bias is not told; 2.63 M either way)."""
+    return DCGANDiscriminator(1, (128, 256, 512), (28, 28))
+
+
+def egg_generator(latent: int, channels: int, side: int, filters: int = 64) -> DCGANGenerator:
+    """Of GLOM: a code to an image of 64 x 64 (or 32 x 32: one layer fewer, and so on by powers of two).
+
+    Raises:
+        ValueError: a side that is no power of two from 8 on.
+    """
+    return DCGANGenerator(latent, _doublings(side, filters)[::-1], channels)
+
+
+def egg_discriminator(channels: int, size: tuple[int, int], layers: int, filters: int = 64, *, spectral: bool = True) -> DCGANDiscriminator:
+    """Of AM: 4 layers for 64 x 64, 3 for 32 x 32 or 28 x 28; the linear layer at the end is DCGAN's 4x4 convolution of its last map."""
+    return DCGANDiscriminator(channels, tuple(filters << layer for layer in range(layers)), size, spectral=spectral)
+
+
+def _doublings(side: int, filters: int) -> tuple[int, ...]:
+    """``(f, 2 f, ...)``, a layer for each factor of two between ``side`` and 4."""
+    layers = (side // _START).bit_length() - 1
+    if layers < 1 or _START << layers != side:
+        raise ValueError(f"DCGAN makes images whose side is a power of two from {2 * _START} on, got {side}")
+    return tuple(filters << layer for layer in range(layers))

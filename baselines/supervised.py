@@ -1,0 +1,185 @@
+"""Supervised masks: the row "Supervised" of Halperin, Ephrat and Hoshen, "Neural separation of observed and unobserved distributions" (2018), table 1.
+
+Supervision: ``sources``.
+
+The mask network of NES regresses on synthetic mixtures of true sources: ``y = b + x``, minimise ``|y m(y) - b|`` (L1), and ``x`` is ``y (1 - m(y))``. In
+every epoch all samples of either class are paired anew. Optimiser, rates and epochs are not stated; Adam with the betas of the released NES code, 50
+epochs, and a rate that falls to zero over the last 40 % are ours.
+
+``supervised-sources`` has a mask for each of K classes, which add up to 1 (softmax), the error of all estimates as its loss, and all training samples; with
+two classes its loss is that of ``supervised``, since both errors of one mask are the same. ``supervised-pit`` is for tasks where all sources are of one
+class: the loss takes each mixture's best assignment (permutation-invariant training, Yu et al. 2017).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import field
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from baselines.decomposition.mask_tasks import mask_support, part_weights
+from baselines.decomposition.parts import estimates_from_parts
+from baselines.networks.mask_autoencoder import MaskAutoencoder, MaskConfig
+from baselines.training.epochs import cut_epochs, full_batches
+from baselines.training.loop import resume, run
+from baselines.training.mask import (
+    Loss,
+    MaskRecipe,
+    MaskTraining,
+    Precision,
+    all_l1,
+    load_network,
+    mask_config,
+    new_network,
+    observed_l1,
+    permutation_invariant_l1,
+    save_network,
+    separated_parts,
+)
+from sepbench.protocols import MethodInfo, Mixtures, RunContext, Support, TaskSpec, TrainingView
+from sepbench.settings import STRICT, Preset, presets
+
+Targets = Literal["observed", "classes", "permutations"]
+LOSSES: Mapping[Targets, Loss] = {"observed": observed_l1, "classes": all_l1, "permutations": permutation_invariant_l1}
+_MOST_PERMUTED = 5
+_FILE = "mask.safetensors"
+_PAPER = "Halperin, Ephrat and Hoshen 2018, sec. 4 (Supervised)"
+
+
+@dataclass(config=STRICT)
+class SupervisedMask:
+    """Masks that are learnt from true sources; the network and the loss of NES.
+
+    Budget ``quick`` makes a tenth of the epochs, rounded up.
+    """
+
+    targets: Targets = Field("observed", description="what the masks estimate: the observed source, each class, or the sources in any order")
+    samples: int | None = Field(12_000, ge=1, description="the first so many clean samples of each class; none for all")
+    epochs: int = Field(50, ge=1, description="passes over the samples")
+    lr: float = Field(1e-3, gt=0, description="Adam's rate")
+    decay: float = Field(0.4, gt=0, le=1, description="the share of the steps, at the end, over which the rate falls to zero")
+    batch: int = Field(32, ge=2, description="mixtures per step")
+    fit_precision: Precision = Field("bfloat16", description="of the network while it learns; it separates in float32")
+
+    info: ClassVar[MethodInfo] = MethodInfo(
+        name="supervised",
+        title="Supervised mask (NES)",
+        version="1",
+        domains=frozenset({"image"}),
+        supervision="sources",
+        paper=_PAPER,
+        deterministic=False,
+    )
+    _network: MaskAutoencoder | None = field(default=None, init=False, repr=False)
+
+    def supports(self, task: TaskSpec) -> Support:
+        support = mask_support(task, self.info.name)
+        if not support.ok:
+            return support
+        if self.targets == "permutations":
+            if not task.class_agnostic:
+                return Support(False, f"{self.info.name} is for tasks whose sources are all of one class; choose supervised or supervised-sources")
+            return Support(task.n_sources <= _MOST_PERMUTED, f"{task.n_sources} sources have too many orders" if task.n_sources > _MOST_PERMUTED else "")
+        if len(set(task.source_classes)) < task.n_sources:
+            return Support(False, f"{self.info.name} tells sources by their classes, and this task has two of one class; choose supervised-pit")
+        if self.targets == "observed" and task.n_sources != 2:
+            return Support(False, f"{self.info.name} has one mask, for two sources; choose supervised-sources for {task.n_sources}")
+        return Support(True)
+
+    def fit(self, view: TrainingView, ctx: RunContext) -> None:
+        """Learn the masks, or go on where ``ctx.cache`` stands."""
+        weights = part_weights(ctx.task)
+        parts = [weights[slot] * view.sources(slot, self.samples) for slot in self._order(ctx.task)]
+        recipe = MaskRecipe(self.lr, batch=self.batch, precision=self.fit_precision, seed=ctx.seed)
+        network = new_network(self._layout(ctx.task), ctx.seed, ctx.device)
+        training = SupervisedTraining(network, recipe, LOSSES[self.targets], parts, cut_epochs(self.epochs, ctx.budget), self.decay)
+        resume(training, ctx.cache, ctx.device)
+        run(training, ctx.cache, progress=ctx.progress)
+        self._network = network
+
+    def save(self, folder: Path) -> None:
+        save_network(self._fitted(), folder / _FILE)
+
+    def load(self, folder: Path, ctx: RunContext) -> None:
+        self._network = load_network(self._layout(ctx.task), folder / _FILE, ctx.device)
+
+    def separate(self, mixtures: Mixtures, ctx: RunContext) -> torch.Tensor:
+        """Mixtures ``(B, C, H, W)`` to estimates ``(B, K, C, H, W)`` that explain them exactly, each between 0 and the mixture over its weight."""
+        values = mixtures.values.to(ctx.device)
+        order = self._order(ctx.task)
+        parts = separated_parts(self._fitted(), values)[:, [order.index(slot) for slot in range(ctx.task.n_sources)]]
+        return estimates_from_parts(parts, values, mixtures.operator)
+
+    def _fitted(self) -> MaskAutoencoder:
+        if self._network is None:
+            raise ValueError("fit() or load() first")
+        return self._network
+
+    def _layout(self, task: TaskSpec) -> MaskConfig:
+        return mask_config(task.source_shape, masks=1 if self.targets == "observed" else task.n_sources)
+
+    def _order(self, task: TaskSpec) -> list[int]:
+        """The slots in the network's order. With one mask its source comes first: the observed one, or the last where none is."""
+        slots = list(range(task.n_sources))
+        if self.targets != "observed":
+            return slots
+        known = slots[-1] if task.observed_source is None else task.observed_source
+        return [known, *(slot for slot in slots if slot != known)]
+
+
+class SupervisedTraining(MaskTraining):
+    """Regression on sums of true parts, paired anew in every epoch.
+
+    Args:
+        network, recipe, loss: see ``MaskTraining``.
+        parts: K tensors ``(N_k, C, H, W)``; an epoch has as many batches as the smallest fills.
+        epochs: length of the run.
+        decay: the share of the steps, at the end, over which the rate falls to zero.
+    """
+
+    def __init__(self, network: MaskAutoencoder, recipe: MaskRecipe, loss: Loss, parts: list[torch.Tensor], epochs: int, decay: float) -> None:
+        super().__init__(network, recipe, loss)
+        self.parts = [part.to(self.device) for part in parts]
+        self.batches = full_batches(recipe.batch, *map(len, parts))
+        self.steps = epochs * self.batches
+        self.falling = max(1.0, decay * self.steps)
+
+    @property
+    def finished(self) -> bool:
+        return self.step >= self.steps
+
+    @property
+    def fraction(self) -> float:
+        return self.step / self.steps
+
+    def advance(self) -> None:
+        """One batch: row i of every source's own permutation makes mixture i."""
+        epoch, batch = divmod(self.step, self.batches)
+        chosen = [part[self.rows(f"source {number}", epoch, batch, len(part))] for number, part in enumerate(self.parts)]
+        self.update(torch.stack(chosen, 1), min(1.0, (self.steps - self.step) / self.falling))
+        self.step += 1
+
+
+PRESETS: Mapping[str, type[SupervisedMask]] = presets(
+    SupervisedMask,
+    {
+        "supervised-sources": Preset(
+            "Supervised masks of all classes",
+            f"after {_PAPER}; a mask for each class is ours",
+            "A mask for each class, learnt from all training samples of all classes.",
+            {"targets": "classes", "samples": None},
+        ),
+        "supervised-pit": Preset(
+            "Supervised masks, permutation-invariant",
+            "masks of Halperin, Ephrat and Hoshen 2018; loss of Yu, Kolbaek, Tan and Jensen 2017, sec. 2.2",
+            "Sources of one class: each mixture's best assignment counts.",
+            {"targets": "permutations", "samples": None},
+        ),
+    },
+)
+"""The registered names of supervised masks: one network, other targets."""

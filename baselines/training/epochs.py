@@ -1,0 +1,72 @@
+"""What trainings by epochs share: which rows a batch has, how many batches there are, what budget ``quick`` leaves of them, and the mean loss for the log."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from baselines.training.config import generator
+from sepbench.errors import SepbenchError
+from sepbench.protocols import Budget
+
+QUICK_SHARE = 10
+
+
+def cut_epochs(epochs: int, budget: Budget) -> int:
+    """Budget ``quick`` makes a tenth of the epochs, rounded up."""
+    return math.ceil(epochs / QUICK_SHARE) if budget == "quick" else epochs
+
+
+def full_batches(batch: int, *counts: int) -> int:
+    """Batches of an epoch: as many as the smaller set fills; the last, partial one is dropped.
+
+    Raises:
+        SepbenchError: there is not even one.
+    """
+    if min(counts) < batch:
+        raise SepbenchError(f"a batch of {batch} cannot be filled from {min(counts)} training samples; choose a smaller batch")
+    return min(counts) // batch
+
+
+def epoch_rows(seed: int, name: str, epoch: int, batch: int, size: int, count: int) -> torch.Tensor:
+    """Row numbers ``(size,)`` of a batch: an epoch is a permutation of ``count`` rows that seed, name and epoch decide, cut into batches."""
+    order = torch.randperm(count, generator=generator(seed, name, epoch))
+    return order[batch * size : (batch + 1) * size]
+
+
+class MeanLoss:
+    """The mean of the losses since the last row of the log. They are added up where they lie and read with the row: reading waits for the device."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._sum = torch.zeros((), device=device)
+        self._count = 0
+
+    def add(self, loss: torch.Tensor) -> None:
+        self._sum += loss.detach()
+        self._count += 1
+
+    def take(self, step: int) -> dict[str, float]:
+        """``{"loss": mean}``, or nothing if there was no loss; begins anew.
+
+        Raises:
+            SepbenchError: the mean is not finite.
+        """
+        if not self._count:
+            return {}
+        loss = float(self._sum) / self._count
+        if not math.isfinite(loss):
+            raise SepbenchError(f"training diverged before step {step}: the loss is not finite; choose a lower lr")
+        self._sum.zero_()
+        self._count = 0
+        return {"loss": round(loss, 6)}
+
+    def state(self) -> Mapping[str, Any]:
+        """For a checkpoint."""
+        return {"sum": self._sum, "count": self._count}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from what ``state`` returned."""
+        self._sum, self._count = state["sum"].to(self._sum.device), state["count"]

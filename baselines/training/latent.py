@@ -1,0 +1,292 @@
+"""Generative latent optimisation of mixtures, in training and in use, for ``glom`` and as a start for NES: Halperin, Ephrat and Hoshen, "Neural separation of
+observed and unobserved distributions" (2018), sec. 3 (GLO masking), after Bojanowski et al., "Optimizing the latent space of generative networks" (2018).
+
+Two generators; every training sample has a code of its own for each generator that it takes, learnt with them by gradient descent in the unit ball::
+
+    |G_B(z_b) - b|                               for clean samples b
+    |G_B(z_yb) + G_X(z_yx) - y|                  for mixtures y
+
+In two stages: G_B and the codes of clean samples first; then, G_B held fixed, G_X and the codes of mixtures. Or jointly, the second line with a weight. A new
+mixture gets its two codes by the same descent with both generators held fixed. Everything is in parts, a generator's image times the weight of its
+source in a mixture.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from baselines.networks.dcgan import DCGANGenerator, egg_generator
+from baselines.training.config import derived_seed, generator
+from baselines.training.epochs import MeanLoss, epoch_rows, full_batches
+from baselines.training.mask import Precision
+
+_SMALLEST_SIDE = 8
+_EMPTY = 1e-3
+CHECK_EVERY = 50
+"""Steps of a search between two looks at whether it still finds anything."""
+
+
+@dataclass(frozen=True, slots=True)
+class LatentRecipe:
+    """How the generators and codes are trained. Only the unit ball is stated in the paper; the rest is ours.
+
+    Attributes:
+        latent: dimension of a code.
+        epochs: passes over the clean samples and over the mixtures.
+        lr, code_lr: Adam's rates of the generators and of the codes.
+        betas: of both.
+        batch: samples per step.
+        joint: both lines of the loss at once instead of in two stages.
+        weight: of the mixtures' line, where they are learnt jointly.
+        precision: ``bfloat16`` computes generators under autocast.
+        seed: of weights, codes and order.
+    """
+
+    latent: int = 100
+    epochs: int = 50
+    lr: float = 1e-3
+    code_lr: float = 1e-2
+    betas: tuple[float, float] = (0.5, 0.999)
+    batch: int = 32
+    joint: bool = False
+    weight: float = 1.0
+    precision: Precision = "bfloat16"
+    seed: int = 0
+
+
+class Generators(nn.Module):
+    """G_B and G_X, which make parts ``(B, C, H, W)`` of codes ``(B, latent)``.
+
+    Images whose sides are no power of two are cut out of the middle of the next larger square.
+
+    Args:
+        latent: dimension of a code.
+        shape: ``(C, H, W)`` of an image.
+        weights: of the observed and of the other source in a mixture.
+    """
+
+    def __init__(self, latent: int, shape: tuple[int, ...], weights: tuple[float, float]) -> None:
+        super().__init__()
+        side = max(_SMALLEST_SIDE, 1 << math.ceil(math.log2(max(shape[-2:]))))
+        self.latent, self.weights = latent, weights
+        self.both = nn.ModuleList(egg_generator(latent, shape[0], side) for _ in range(2))
+        self._top, self._left, self._height, self._width = (side - shape[-2]) // 2, (side - shape[-1]) // 2, *shape[-2:]
+
+    def part(self, which: int, codes: torch.Tensor) -> torch.Tensor:
+        """The part that generator 0 (observed) or 1 (other) makes; float32."""
+        network = self.both[which]
+        assert isinstance(network, DCGANGenerator)
+        images: torch.Tensor = network(codes)
+        cut = images[..., self._top : self._top + self._height, self._left : self._left + self._width]
+        part: torch.Tensor = self.weights[which] * cut.float()
+        return part
+
+
+def new_generators(latent: int, shape: tuple[int, ...], weights: tuple[float, float], seed: int, device: str) -> Generators:
+    """Generators with torch's default weights, drawn from the seed alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(derived_seed(seed, "generators"))
+        return Generators(latent, shape, weights).to(device)
+
+
+def in_unit_ball(codes: torch.Tensor) -> torch.Tensor:
+    """Codes ``(..., latent)`` moved to the nearest point with z . z <= 1."""
+    moved: torch.Tensor = codes / codes.norm(dim=-1, keepdim=True).clamp(min=1.0)
+    return moved
+
+
+def first_codes(count: int, latent: int, *key: object) -> torch.Tensor:
+    """Codes ``(count, latent)`` of about unit length, in the ball."""
+    return in_unit_ball(torch.randn(count, latent, generator=generator(*key)) / math.sqrt(latent))
+
+
+def shared_out(parts: torch.Tensor, mixtures: torch.Tensor) -> torch.Tensor:
+    """The mixtures ``(B, C, H, W)`` shared out in the ratio of two generated parts ``(B, 2, C, H, W)``; evenly where both are empty."""
+    kept = parts + _EMPTY
+    return mixtures.unsqueeze(1) * kept / kept.sum(1, keepdim=True)
+
+
+class LatentTraining:
+    """See the top of this file; a ``baselines.training.loop.Training``.
+
+    Args:
+        generators: trained in place.
+        recipe: see ``LatentRecipe``.
+        clean: parts ``(M, C, H, W)`` of the observed source.
+        mixed: training mixtures ``(N, C, H, W)``.
+    """
+
+    def __init__(self, generators: Generators, recipe: LatentRecipe, clean: torch.Tensor, mixed: torch.Tensor) -> None:
+        self.generators, self.recipe = generators, recipe
+        self.device = next(generators.parameters()).device
+        self.clean, self.mixed = clean.to(self.device), mixed.to(self.device)
+        sizes = {"b": len(clean), "yb": len(mixed), "yx": len(mixed)}
+        self.codes = {
+            name: nn.Embedding.from_pretrained(first_codes(count, recipe.latent, recipe.seed, "codes", name), freeze=False, sparse=True).to(self.device)
+            for name, count in sizes.items()
+        }
+        self.of_generators = torch.optim.Adam(generators.parameters(), lr=recipe.lr, betas=recipe.betas)
+        # Of a code that is not in the batch nothing moves, its momentum included.
+        self.of_codes = torch.optim.SparseAdam([codes.weight for codes in self.codes.values()], lr=recipe.code_lr, betas=recipe.betas)
+        if recipe.joint:
+            self.first, self.batches = 0, full_batches(recipe.batch, len(clean), len(mixed))
+        else:
+            self.first, self.batches = recipe.epochs * full_batches(recipe.batch, len(clean)), full_batches(recipe.batch, len(mixed))
+        self.steps = self.first + recipe.epochs * self.batches
+        self.step = 0
+        self.seconds = 0.0
+        self.losses = MeanLoss(self.device)
+
+    @property
+    def finished(self) -> bool:
+        return self.step >= self.steps
+
+    @property
+    def fraction(self) -> float:
+        return self.step / self.steps
+
+    def advance(self) -> None:
+        """One batch of the first stage, of the second, or of both at once."""
+        observed, other = self.generators.both
+        if self.step < self.first:
+            observed.train()
+            self._descend(self._clean_error(*divmod(self.step, full_batches(self.recipe.batch, len(self.clean)))))
+        else:
+            epoch, batch = divmod(self.step - self.first, self.batches)
+            other.train()
+            observed.train(self.recipe.joint).requires_grad_(self.recipe.joint)
+            error = self._mixture_error(epoch, batch)
+            self._descend(self._clean_error(epoch, batch) + self.recipe.weight * error if self.recipe.joint else error)
+        self.step += 1
+
+    def _clean_error(self, epoch: int, batch: int) -> torch.Tensor:
+        rows = self._rows("B", epoch, batch, len(self.clean))
+        return (self._part(0, "b", rows) - self.clean[rows]).abs().mean()
+
+    def _mixture_error(self, epoch: int, batch: int) -> torch.Tensor:
+        rows = self._rows("Y", epoch, batch, len(self.mixed))
+        return (self._part(0, "yb", rows) + self._part(1, "yx", rows) - self.mixed[rows]).abs().mean()
+
+    def _part(self, which: int, name: str, rows: torch.Tensor) -> torch.Tensor:
+        codes = self.codes[name](rows)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bfloat16"):
+            return self.generators.part(which, codes)
+
+    def _rows(self, name: str, epoch: int, batch: int, count: int) -> torch.Tensor:
+        return epoch_rows(self.recipe.seed, name, epoch, batch, self.recipe.batch, count).to(self.device)
+
+    def _descend(self, loss: torch.Tensor) -> None:
+        self.of_generators.zero_grad(set_to_none=True)
+        self.of_codes.zero_grad(set_to_none=True)
+        loss.backward()
+        moved = [(codes.weight, codes.weight.grad.coalesce().indices()[0]) for codes in self.codes.values() if codes.weight.grad is not None]
+        self.of_generators.step()
+        self.of_codes.step()
+        with torch.no_grad():
+            for weight, rows in moved:
+                weight[rows] = in_unit_ball(weight[rows])
+        self.losses.add(loss)
+
+    def training_parts(self) -> torch.Tensor:
+        """The generated parts ``(N, 2, C, H, W)`` of the training mixtures, by their own codes."""
+        self.generators.eval()
+        names = ("yb", "yx")
+        with torch.no_grad():
+            batches = [
+                torch.stack([self.generators.part(which, self.codes[name].weight[rows]) for which, name in enumerate(names)], 1)
+                for rows in torch.arange(len(self.mixed), device=self.device).split(self.recipe.batch)
+            ]
+        return torch.cat(batches)
+
+    def row(self) -> Mapping[str, Any]:
+        """The stage, and the mean loss since the last row.
+
+        Raises:
+            SepbenchError: it is not finite.
+        """
+        return {"stage": "joint" if self.recipe.joint else 1 if self.step <= self.first else 2, **self.losses.take(self.step)}
+
+    def state(self) -> Mapping[str, Any]:
+        """See ``baselines.training.loop.Training``."""
+        return {
+            "generators": self.generators.state_dict(),
+            "codes": {name: codes.weight.detach() for name, codes in self.codes.items()},
+            "of_generators": self.of_generators.state_dict(),
+            "of_codes": self.of_codes.state_dict(),
+            "losses": self.losses.state(),
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """See ``baselines.training.loop.Training``."""
+        self.generators.load_state_dict(state["generators"])
+        for name, codes in self.codes.items():
+            codes.load_state_dict({"weight": state["codes"][name]})
+        self.of_generators.load_state_dict(state["of_generators"])
+        self.of_codes.load_state_dict(state["of_codes"])
+        self.losses.restore(state["losses"])
+
+
+def found_parts(
+    generators: Generators,
+    mixtures: torch.Tensor,
+    steps: int,
+    lr: float,
+    tolerance: float,
+    progress: Callable[[float], None] = lambda fraction: None,
+) -> torch.Tensor:
+    """The generated parts ``(B, 2, C, H, W)`` that explain mixtures ``(B, C, H, W)`` best, by descent on two codes for each with the generators held fixed.
+
+    Both codes start in the middle of the ball; Adam with its usual betas. A mixture keeps the codes of its least error. It has found them when ``CHECK_EVERY``
+    further steps have not lowered that error by the share ``tolerance``; the search ends when all have, or after ``steps``. No mixture sees another.
+    """
+    generators.eval()
+    codes = torch.zeros(len(mixtures), 2, generators.latent, device=mixtures.device, requires_grad=True)
+    adam = torch.optim.Adam([codes], lr=lr)
+    best, least = codes.detach().clone(), torch.full((len(mixtures),), math.inf, device=mixtures.device)
+    searching, before = torch.ones_like(least, dtype=torch.bool), least.clone()
+    needed = [parameter for parameter in generators.parameters() if parameter.requires_grad]
+    generators.requires_grad_(False)
+    try:
+        for step in range(steps):
+            with torch.enable_grad():
+                explained = generators.part(0, codes[:, 0]) + generators.part(1, codes[:, 1])
+                errors = (explained - mixtures).abs().flatten(1).mean(1)
+                adam.zero_grad(set_to_none=True)
+                errors.sum().backward()
+            with torch.no_grad():
+                better = searching & (errors < least)
+                least = torch.where(better, errors, least)
+                best = torch.where(better[:, None, None], codes, best)
+                adam.step()
+                codes.copy_(in_unit_ball(codes))
+                if (step + 1) % CHECK_EVERY == 0:
+                    searching &= least < (1.0 - tolerance) * before
+                    before = least.clone()
+                    progress((step + 1) / steps)
+                    if not bool(searching.any()):
+                        break
+        with torch.no_grad():
+            return torch.stack([generators.part(which, best[:, which]) for which in range(2)], 1)
+    finally:
+        for parameter in needed:
+            parameter.requires_grad_(True)
+
+
+def save_generators(generators: Generators, path: Path) -> None:
+    """Write the weights and what batch norm knows."""
+    save_file({name: value.detach().cpu().contiguous() for name, value in generators.state_dict().items()}, path)
+
+
+def load_generators(latent: int, shape: tuple[int, ...], weights: tuple[float, float], path: Path, device: str) -> Generators:
+    """The generators that ``save_generators`` wrote, of the same layout."""
+    generators = new_generators(latent, shape, weights, 0, "cpu")
+    generators.load_state_dict(load_file(path))
+    return generators.to(device).eval()

@@ -1,0 +1,205 @@
+"""Mask networks in use and in training: what ``supervised``, ``nes`` and those built on them share.
+
+The model of Halperin, Ephrat and Hoshen, "Neural separation of observed and unobserved distributions" (2018), sec. 3: a network looks at the mixture y and
+gives a mask m(y) in [0, 1]; the estimate of the observed source is T(y) = y m(y), that of the other y - T(y); the loss is L1.
+
+Everything here is in *parts*, a source times its weight in the mixture, so that parts add up to the mixture: under ``sum`` a part is the source, under
+``mean`` a K-th of it. ``baselines.decomposition.parts`` turns parts into estimates.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import permutations
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch.nn import functional
+
+from baselines.networks.mask_autoencoder import MaskAutoencoder, MaskConfig
+from baselines.training.config import derived_seed
+from baselines.training.epochs import MeanLoss, epoch_rows
+
+Precision = Literal["float32", "bfloat16"]
+Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+"""Estimated and true parts ``(B, K, C, H, W)`` to a number."""
+_INNERMOST = 4
+
+
+# ---- the network in use ---------------------------------------------------------------------------------------------------------------
+
+
+def mask_config(shape: tuple[int, ...], masks: int = 1, running_statistics: bool = True) -> MaskConfig:
+    """The layout for images ``(C, H, W)``: as many layers as bring the longer side to about 4, at least 2 and at most 4.
+
+    That is the paper's 3 + 3 for MNIST at 32x32 (and at 28x28, which is padded to it) and its code's 4 + 4 at 64x64.
+    """
+    layers = math.ceil(math.log2(max(shape[-2:]) / _INNERMOST))
+    return MaskConfig(shape[0], min(max(layers, 2), 4), masks=masks, running_statistics=running_statistics)
+
+
+def new_network(config: MaskConfig, seed: int, device: str | torch.device = "cpu") -> MaskAutoencoder:
+    """A network with torch's default weights (the paper names none), drawn from the seed alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(derived_seed(seed, "weights"))
+        return MaskAutoencoder(config).to(device)
+
+
+def masks_of(network: MaskAutoencoder, mixtures: torch.Tensor) -> torch.Tensor:
+    """Mixtures ``(B, C, H, W)`` to masks float32: ``(B, C, H, W)`` of one source, else ``(B, K, C, H, W)``.
+
+    Sizes that the network's layers do not divide are padded with zeros on all sides, evenly, and cut back afterwards: 28x28 to 32x32.
+    """
+    height, width = mixtures.shape[-2:]
+    unit = 1 << network.config.layers
+    more_rows, more_columns = (-height % unit if height % unit > 1 or height < unit else 0), -width % unit
+    top, left = more_rows // 2, more_columns // 2
+    masks: torch.Tensor = network(functional.pad(mixtures, (left, more_columns - left, top, more_rows - top)))
+    return masks[..., top : top + height, left : left + width].float()
+
+
+def masked_parts(network: MaskAutoencoder, mixtures: torch.Tensor) -> torch.Tensor:
+    """Mixtures ``(B, C, H, W)`` to parts ``(B, K, C, H, W)`` float32 that add up to them: ``(y m, y - y m)`` of one mask, else ``y m_k``."""
+    masks = masks_of(network, mixtures)
+    if network.config.masks > 1:
+        return mixtures.unsqueeze(1) * masks
+    known = mixtures * masks
+    return torch.stack([known, mixtures - known], 1)
+
+
+def separated_parts(network: MaskAutoencoder, mixtures: torch.Tensor) -> torch.Tensor:
+    """``masked_parts`` of a trained network, in float32 whatever the training was: with fewer digits the size of a batch would show."""
+    network.eval()
+    with torch.no_grad():
+        return masked_parts(network, mixtures)
+
+
+def save_network(network: MaskAutoencoder, path: Path) -> None:
+    """Write the weights and what batch norm knows."""
+    save_file({name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}, path)
+
+
+def load_network(config: MaskConfig, path: Path, device: str) -> MaskAutoencoder:
+    """The network that ``save_network`` wrote, of the same layout."""
+    network = new_network(config, 0)
+    network.load_state_dict(load_file(path))
+    return network.to(device).eval()
+
+
+# ---- losses ---------------------------------------------------------------------------------------------------------------------------
+
+
+def observed_l1(parts: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+    """``mean |T(y) - b|``, the paper's loss: the first part alone counts."""
+    return (parts[:, 0] - truth[:, 0]).abs().mean()
+
+
+def all_l1(parts: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+    """The mean absolute error of all parts."""
+    return (parts - truth).abs().mean()
+
+
+def permutation_invariant_l1(parts: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+    """The mean over mixtures of the mean absolute error under each mixture's best assignment (Yu et al. 2017, "Permutation invariant training")."""
+    errors = (parts.unsqueeze(2) - truth.unsqueeze(1)).abs().flatten(3).mean(3)  # (B, K, K): part k against source l
+    slots = range(parts.shape[1])
+    of_orders = torch.stack([torch.stack([errors[:, k, order[k]] for k in slots]).mean(0) for order in permutations(slots)])
+    return of_orders.amin(0).mean()
+
+
+# ---- training -------------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class MaskRecipe:
+    """How a mask network is trained.
+
+    Attributes:
+        lr: Adam's rate.
+        betas: Adam's.
+        batch: mixtures per step.
+        precision: ``bfloat16`` computes the network under autocast; parts, loss and weights stay float32.
+        seed: of weights and order.
+    """
+
+    lr: float
+    betas: tuple[float, float] = (0.5, 0.999)
+    batch: int = 32
+    precision: Precision = "bfloat16"
+    seed: int = 0
+
+
+class MaskTraining:
+    """The part of ``baselines.training.loop.Training`` that all trainings of mask networks share; a subclass says how many steps there are and what a step is.
+
+    Args:
+        network: trained in place, where it lies.
+        recipe: rate, batch, precision, seed.
+        loss: of estimated and true parts.
+    """
+
+    def __init__(self, network: MaskAutoencoder, recipe: MaskRecipe, loss: Loss = observed_l1) -> None:
+        self.network, self.recipe, self.loss = network, recipe, loss
+        self.device = next(network.parameters()).device
+        self.optimiser = self._adam()
+        self.step = 0
+        self.seconds = 0.0
+        self.losses = MeanLoss(self.device)
+
+    def _adam(self) -> torch.optim.Adam:
+        return torch.optim.Adam(self.network.parameters(), lr=self.recipe.lr, betas=self.recipe.betas)
+
+    def restart_optimiser(self) -> None:
+        """A fresh Adam for the same network."""
+        self.optimiser = self._adam()
+
+    def update(self, truth: torch.Tensor, share: float = 1.0) -> None:
+        """One step of Adam on the mixtures ``truth.sum(1)``.
+
+        Args:
+            truth: true parts ``(B, K, C, H, W)`` on the network's device.
+            share: of the recipe's rate.
+        """
+        self.network.train()
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bfloat16"):
+            parts = masked_parts(self.network, truth.sum(1))
+        self.descend(self.loss(parts, truth), share)
+
+    def descend(self, loss: torch.Tensor, share: float = 1.0) -> None:
+        """One step of Adam down a loss, which counts for the log."""
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.recipe.lr * share
+        self.optimiser.step()
+        self.losses.add(loss)
+
+    def estimate(self, mixtures: torch.Tensor) -> torch.Tensor:
+        """Parts ``(B, K, C, H, W)`` of mixtures by the network as it stands, in float32."""
+        return separated_parts(self.network, mixtures)
+
+    def rows(self, name: str, epoch: int, batch: int, count: int) -> torch.Tensor:
+        """See ``epoch_rows``."""
+        return epoch_rows(self.recipe.seed, name, epoch, batch, self.recipe.batch, count).to(self.device)
+
+    def row(self) -> Mapping[str, Any]:
+        """The mean loss since the last row.
+
+        Raises:
+            SepbenchError: it is not finite.
+        """
+        return self.losses.take(self.step)
+
+    def state(self) -> Mapping[str, Any]:
+        """See ``baselines.training.loop.Training``."""
+        return {"network": self.network.state_dict(), "optimiser": self.optimiser.state_dict(), "losses": self.losses.state()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """See ``baselines.training.loop.Training``."""
+        self.network.load_state_dict(state["network"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.losses.restore(state["losses"])

@@ -1,0 +1,72 @@
+"""DCGAN: sizes and parameter counts of S-D and of GLOM and AM, ranges, spectral norm."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import pytest
+import torch
+from torch import nn
+
+from baselines.networks.dcgan import DCGANDiscriminator, egg_discriminator, egg_generator, sd_discriminator, sd_generator
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def seeded(make: Callable[[], Network]) -> Network:
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        return make()
+
+
+def parameters(network: nn.Module) -> int:
+    return sum(p.numel() for p in network.parameters())
+
+
+def test_the_networks_of_sd() -> None:
+    """Protocol facts: 3.44 M and 2.63 M."""
+    generator, discriminator = seeded(sd_generator), seeded(sd_discriminator)
+    assert (parameters(generator), parameters(discriminator)) == (3_444_480, 2_629_632)
+    images = generator(torch.randn(3, 100)).detach()
+    assert images.shape == (3, 1, 28, 28)
+    assert 0.0 <= float(images.min()) < float(images.max()) <= 1.0
+    assert discriminator(images).shape == (3,)
+
+
+@pytest.mark.parametrize(("channels", "side", "layers"), [(3, 64, 5), (1, 32, 4), (1, 8, 2)])
+def test_the_networks_of_glom_and_am(channels: int, side: int, layers: int) -> None:
+    """64 filters next to the image; 32x32 has one layer fewer than 64x64."""
+    generator, discriminator = seeded(lambda: egg_generator(20, channels, side)), seeded(lambda: egg_discriminator(channels, (side, side), layers - 1))
+    convolutions = [m for m in generator.modules() if isinstance(m, nn.ConvTranspose2d)]
+    assert len(convolutions) == layers
+    assert convolutions[-1].in_channels == 64
+    images = generator(torch.randn(2, 20))
+    assert images.shape == (2, channels, side, side)
+    assert discriminator(images).shape == (2,)
+
+
+def test_spectral_norm_bounds_every_layer_and_replaces_batch_norm() -> None:
+    network = seeded(lambda: egg_discriminator(1, (32, 32), 3, filters=8))
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.mul_(7.0)
+    for _ in range(100):
+        network(torch.rand(2, 1, 32, 32))  # every call in training takes a step of the power iteration
+    layers = [m for m in network.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    norms = [float(torch.linalg.matrix_norm(m.weight.detach().flatten(1), 2)) for m in layers]
+    assert norms == pytest.approx([1.0] * 4, abs=0.01)
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in network.modules())
+    plain = seeded(lambda: egg_discriminator(1, (32, 32), 3, filters=8, spectral=False))
+    assert sum(isinstance(m, nn.BatchNorm2d) for m in plain.modules()) == 2
+
+
+@pytest.mark.parametrize("side", [4, 28, 48])
+def test_sides_are_powers_of_two(side: int) -> None:
+    with pytest.raises(ValueError, match="power of two"):
+        egg_generator(10, 1, side)
+
+
+def test_an_image_must_be_left() -> None:
+    with pytest.raises(ValueError, match="nothing"):
+        DCGANDiscriminator(1, (8, 16), (2, 8))

@@ -1,0 +1,135 @@
+"""GLO masking: a world with a known answer, the start that it gives NES, resuming, rows that depend on themselves, the contract."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from mask_toys import Stripes, error
+from method_toys import Digits, ToyView, context, mix, rows_of, toy_task
+
+from baselines import glom
+from baselines.glom import PRESETS, LatentMasking
+from baselines.nes import PRESETS as OF_NES
+from baselines.training import loop
+from baselines.training.latent import LatentTraining
+from sepbench.protocols import Fitted, Separator
+
+FAST: dict[str, Any] = {"latent": 16, "lr": 3e-3, "code_lr": 3e-2}
+
+
+def fitted(world: Stripes, seed: int = 0, cache: Path | None = None, name: str = "glom", **settings: Any) -> LatentMasking:
+    method = PRESETS[name](**{**FAST, **settings})
+    method.fit(world.view("mixtures+one"), context(world.task, seed, cache=cache))
+    return method
+
+
+def separated(method: LatentMasking, world: Stripes) -> torch.Tensor:
+    return method.separate(world.mixtures(), context(world.task))
+
+
+@pytest.mark.parametrize(("name", "observed", "operator"), [("glom", 1, "sum"), ("glom-joint", 0, "mean")])
+def test_known_sources_come_apart_in_their_slots(name: str, observed: int, operator: str) -> None:
+    world = Stripes.make(observed, operator)
+    estimates = separated(fitted(world, name=name, epochs=40), world)
+    assert error(estimates, world.test) < 0.25 * error(0.5 * world.test.sum(1, keepdim=True), world.test)
+    torch.testing.assert_close(world.mixtures().operator.forward(estimates), world.mixtures().values)
+
+
+def test_nes_starts_from_its_estimates() -> None:
+    """``nes-glom``: X_0 is the share of G_X in the training mixtures, by the codes that they were learnt with: nearer to the truth than C y."""
+    world = Stripes.make()
+    method = OF_NES["nes-glom"](iterations=1, epochs=1)
+    told: list[tuple[float, str]] = []
+    method.fit(world.view("mixtures+one"), context(world.task, progress=lambda done, text: told.append((done, text))))
+    assert method.eggs is not None
+    hidden, mixed = world.hidden[:64, 0], world.hidden[:64].sum(1)
+    assert error(method.eggs[0], hidden) < 0.7 * error(0.5 * mixed, hidden)
+    assert bool((method.eggs[0] >= 0).all())
+    assert bool((method.eggs[0] <= mixed + 1e-6).all())
+    assert told[0][1].startswith("glom")
+    assert [done for done, _ in told] == sorted(done for done, _ in told)
+
+
+@pytest.mark.parametrize(("name", "stops"), [("glom", (3, 10)), ("glom-joint", (3,))])
+def test_an_interrupted_fit_ends_with_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, stops: tuple[int, ...]) -> None:
+    """Two epochs of four batches are a stage."""
+    world = Stripes.make()
+    whole = fitted(world, name=name, epochs=2)
+    advance = LatentTraining.advance
+
+    class Killed(BaseException):
+        pass
+
+    for stop in stops:
+
+        def until(self: LatentTraining, stop: int = stop) -> None:
+            if self.step == stop:
+                raise Killed
+            advance(self)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(LatentTraining, "advance", until)
+            patched.setattr(glom, "run", lambda one, folder, progress: loop.run(one, folder, checkpoint_seconds=0.0, progress=progress))
+            with pytest.raises(Killed):
+                fitted(world, name=name, epochs=2, cache=tmp_path)
+    resumed = fitted(world, name=name, epochs=2, cache=tmp_path)
+    assert torch.equal(separated(resumed, world), separated(whole, world))
+    assert not torch.equal(separated(fitted(world, 1, name=name, epochs=2), world), separated(whole, world))
+
+
+def test_a_row_depends_on_its_mixture_alone() -> None:
+    world = Stripes.make()
+    method = fitted(world, epochs=5)
+    mixtures = world.mixtures()
+    singly = torch.cat([method.separate(rows_of(mixtures, torch.tensor([row])), context(world.task)) for row in range(8)])
+    torch.testing.assert_close(singly, separated(method, world)[:8], atol=1e-4, rtol=0)
+
+
+def test_sides_that_are_no_power_of_two() -> None:
+    task = toy_task((3, 6, 10), observed=0)
+    sources = torch.rand(64, 2, 3, 6, 10, generator=torch.Generator().manual_seed(0))
+    view = ToyView(task, "mixtures+one", mixed=mix(sources).values, one=sources[:, 0])
+    method = LatentMasking(epochs=1, search_steps=3)
+    method.fit(view, context(task))
+    assert method.separate(mix(sources[:5]), context(task)).shape == (5, 2, 3, 6, 10)
+
+
+def test_quick_cuts_epochs_and_searches(digits: Digits, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps: list[int] = []
+    searched: list[int] = []
+    monkeypatch.setattr(glom, "run", lambda one, folder, progress: steps.append(one.steps))
+    monkeypatch.setattr(glom, "found_parts", lambda generators, values, count, *rest: (searched.append(count), torch.ones(len(values), 2, 1, 8, 8))[1])
+    task = toy_task(observed=1)
+    for budget in ("paper", "quick"):
+        view = digits.view("mixtures+one", task)
+        method, ctx = LatentMasking(samples=77), context(task, budget=budget)
+        method.fit(view, ctx)
+        assert sorted(view.asked) == [("mixtures", 77), ("observed", 77)]
+        method.separate(mix(digits.pairs[:3]), ctx)
+    assert steps == [50 * (2 + 2), 5 * (2 + 2)]
+    assert searched == [400, 100]
+
+
+def test_what_it_takes() -> None:
+    method = LatentMasking()
+    assert isinstance(method, Separator)
+    assert isinstance(method, Fitted)
+    assert method.info.supervision == "mixtures+one"
+    assert method.supports(toy_task(observed=0)).ok
+    assert "observed" in method.supports(toy_task()).note
+    assert not method.supports(toy_task(observed=0, operator="gain")).ok
+    assert (PRESETS["glom"]().joint, PRESETS["glom-joint"]().joint) == (False, True)
+    with pytest.raises(ValueError, match="fit"):
+        method.separate(mix(torch.rand(2, 2, 1, 8, 8)), context(toy_task(observed=0)))
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [("glom", {"epochs": 1, "search_steps": 120}), ("glom-joint", {"epochs": 1, "search_steps": 40}), ("nes-glom", {"iterations": 1, "epochs": 1})],
+)
+def test_keeps_the_contract(broken_rules: Callable[..., list[str]], name: str, settings: dict[str, int]) -> None:
+    assert broken_rules(name, "class-split", **settings) == []

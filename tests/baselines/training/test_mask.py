@@ -1,0 +1,170 @@
+"""Training of mask networks: the step by hand, losses, padding, order of batches, resuming, divergence."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from baselines.networks.mask_autoencoder import MaskConfig
+from baselines.training.loop import run
+from baselines.training.mask import (
+    MaskRecipe,
+    MaskTraining,
+    all_l1,
+    load_network,
+    mask_config,
+    masked_parts,
+    new_network,
+    observed_l1,
+    permutation_invariant_l1,
+    save_network,
+    separated_parts,
+)
+from sepbench.errors import SepbenchError
+
+
+class OneNumber(nn.Module):
+    """The same mask sigmoid(a) for every pixel."""
+
+    def value(self) -> float:
+        return float(self.a.detach())
+
+    def __init__(self, masks: int = 1) -> None:
+        super().__init__()
+        self.config = MaskConfig(layers=2, masks=masks)
+        self.a = nn.Parameter(torch.zeros(()))
+
+    def forward(self, mixtures: torch.Tensor) -> torch.Tensor:
+        return torch.sigmoid(self.a) * torch.ones_like(mixtures)
+
+
+def one_number(**recipe: Any) -> MaskTraining:
+    return MaskTraining(OneNumber(), MaskRecipe(**{"lr": 0.1, "precision": "float32", **recipe}), observed_l1)  # type: ignore[arg-type]
+
+
+def constants(*pairs: tuple[float, float]) -> torch.Tensor:
+    """Parts ``(B, 2, 1, 4, 4)`` of constant images."""
+    return torch.tensor(pairs)[:, :, None, None, None].expand(-1, -1, 1, 4, 4).contiguous()
+
+
+def test_two_steps_by_hand() -> None:
+    """d/da |m y - b| = sign(m y - b) y m (1 - m) with m = sigmoid(a); Adam (Kingma and Ba 2015, algorithm 1) with betas (0.5, 0.999)."""
+    training = one_number()
+    a, first, second, losses = 0.0, 0.0, 0.0, []
+    for step, (b, x) in enumerate([(0.25, 0.75), (1.5, 0.5)], start=1):
+        training.update(constants((b, x)))
+        y, m = b + x, 1 / (1 + math.exp(-a))
+        losses.append(abs(m * y - b))
+        slope = math.copysign(1.0, m * y - b) * y * m * (1 - m)
+        first, second = 0.5 * first + 0.5 * slope, 0.999 * second + 0.001 * slope**2
+        a -= 0.1 * (first / (1 - 0.5**step)) / (math.sqrt(second / (1 - 0.999**step)) + 1e-8)
+        assert training.network.value() == pytest.approx(a, rel=1e-5)  # type: ignore[operator]
+    assert losses[0] == 0.25
+    assert training.row()["loss"] == pytest.approx(sum(losses) / 2, abs=1e-6)
+    assert training.row() == {}
+
+
+def test_a_share_of_the_rate_and_a_fresh_adam() -> None:
+    """Adam's first step is as long as the rate; another fresh Adam makes it again."""
+    training = one_number()
+    training.update(constants((0.25, 0.75)), share=0.5)
+    assert training.network.value() == pytest.approx(-0.05, rel=1e-4)  # type: ignore[operator]
+    training.restart_optimiser()
+    training.update(constants((0.25, 0.75)))
+    assert training.network.value() == pytest.approx(-0.15, rel=1e-4)  # type: ignore[operator]
+
+
+def test_losses() -> None:
+    parts, truth = constants((1.0, 3.0), (2.0, 0.0)), constants((1.5, 2.0), (0.0, 3.0))
+    assert float(observed_l1(parts, truth)) == pytest.approx((0.5 + 2.0) / 2)
+    assert float(all_l1(parts, truth)) == pytest.approx((0.5 + 1.0 + 2.0 + 3.0) / 4)
+    # the first mixture is best as it stands, (0.5 + 1) / 2, the second exchanged, (1 + 0) / 2
+    assert float(permutation_invariant_l1(parts, truth)) == pytest.approx((0.75 + 0.5) / 2)
+    three = torch.rand(5, 3, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    assert float(permutation_invariant_l1(three[:, [2, 0, 1]], three)) == 0.0
+
+
+@pytest.mark.parametrize(("masks", "size"), [(1, (28, 28)), (3, (28, 28)), (1, (8, 9)), (1, (5, 7)), (1, (33, 32))])
+def test_parts_of_any_size_add_up_to_the_mixture(masks: int, size: tuple[int, int]) -> None:
+    network = new_network(mask_config((1, *size), masks), seed=0)
+    mixtures = torch.rand(3, 1, *size, generator=torch.Generator().manual_seed(1))
+    parts = separated_parts(network, mixtures)
+    assert parts.shape == (3, max(masks, 2), 1, *size)
+    torch.testing.assert_close(parts.sum(1), mixtures)
+    assert float(parts.min()) >= 0.0
+
+
+def test_28_by_28_is_32_by_32_with_a_black_border() -> None:
+    network = new_network(mask_config((1, 28, 28)), seed=0)
+    assert network.config.layers == 3
+    mixtures = torch.rand(2, 1, 28, 28, generator=torch.Generator().manual_seed(1))
+    bordered = nn.functional.pad(mixtures, (2, 2, 2, 2))
+    torch.testing.assert_close(separated_parts(network, mixtures), separated_parts(network, bordered)[..., 2:30, 2:30])
+
+
+@pytest.mark.parametrize(("side", "layers"), [(8, 2), (16, 2), (28, 3), (32, 3), (64, 4), (256, 4)])
+def test_layers_follow_the_size(side: int, layers: int) -> None:
+    assert mask_config((1, side, side)).layers == layers
+
+
+def test_parts_are_float32_and_rounding_is_small_under_autocast() -> None:
+    network = new_network(mask_config((1, 8, 8)), seed=0).eval()
+    mixtures = torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        rounded = masked_parts(network, mixtures)
+    exact = separated_parts(network, mixtures)
+    assert rounded.dtype == torch.float32
+    assert 0.0 < float((rounded - exact).abs().max()) < 0.02
+
+
+def test_weights_depend_on_the_seed_and_on_no_global_state() -> None:
+    before = torch.get_rng_state()
+    one, two, other = (new_network(mask_config((1, 8, 8)), seed).state_dict() for seed in (0, 0, 1))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert not torch.equal(one["last.weight"], other["last.weight"])
+
+
+@pytest.mark.parametrize("running", [True, False])
+def test_a_network_is_read_as_it_was_written(tmp_path: Path, running: bool) -> None:
+    config = mask_config((1, 8, 8), running_statistics=running)
+    network = new_network(config, seed=0)
+    network.train()(torch.rand(4, 1, 8, 8))  # batch norm has seen something
+    save_network(network, tmp_path / "x.safetensors")
+    read = load_network(config, tmp_path / "x.safetensors", "cpu")
+    mixtures = torch.rand(2, 1, 8, 8)
+    assert torch.equal(separated_parts(read, mixtures), separated_parts(network, mixtures))
+
+
+class Constants(MaskTraining):
+    """Ten steps on one mixture."""
+
+    finished = property(lambda self: self.step >= 10)
+    fraction = property(lambda self: self.step / 10)
+
+    def __init__(self, *args: Any, interfere: Callable[[int], None] = lambda step: None) -> None:
+        super().__init__(*args)
+        self.interfere = interfere
+
+    def advance(self) -> None:
+        self.update(constants((0.25, 0.75)))
+        self.step += 1
+        self.interfere(self.step)
+
+
+def test_divergence_is_told_in_one_line() -> None:
+    network = OneNumber()
+
+    def break_it(step: int) -> None:
+        with torch.no_grad():
+            network.a.fill_(math.nan)
+
+    training = Constants(network, MaskRecipe(0.1, precision="float32"), observed_l1, interfere=break_it)
+    with pytest.raises(SepbenchError, match="lower lr"):
+        run(training, None)
