@@ -6,8 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +16,10 @@ import torch
 from run_harness import Runner, bits
 from training_fake import Learner, Mean, counted
 
-from sepbench.data.views import Pool, training_digest
 from sepbench.protocols import RunContext, TrainingView
-from sepbench.run import session
-from sepbench.run.fit_cache import CacheError, FitFacts, KeptFit, Stopwatch, digest, entries, fits_root
+from sepbench.run.fit_cache import CacheError, FitFacts, KeptFit, Stopwatch, fits_root
 from sepbench.run.plan import Plan
 from sepbench.run.records import CellRecord
-from sepbench.run.session import fit_key
-from sepbench.suites.model import Suite
 
 Planned = Callable[..., Plan]
 
@@ -96,98 +91,6 @@ def test_separating_is_told_of_no_cache(planned: Planned, runner: Runner, monkey
     monkeypatch.setattr(Learner, "separate", looked)
     runner(planned("learner"))
     assert set(seen) == {None}
-
-
-# -- what decides a fit
-
-
-def _key(plan: Plan, training: str = "data") -> str:
-    return digest(fit_key(plan.cells[0], plan, training))
-
-
-MOVES: dict[str, dict[str, Any]] = {
-    "setting": {"settings": {"learner": {"rate": 0.2}}},
-    "seed": {"seed": 1},
-    "budget": {"budget": "quick"},
-    "task": {"tasks": ("class-agnostic",)},
-}
-STAYS: dict[str, dict[str, Any]] = {
-    "limit": {"limit": 20},
-    "shard size": {"shard_size": 7},
-    "kept estimates": {"keep_estimates": False},
-    "name of the task": {"tasks": ("class-split-val",)},
-    "default given": {"settings": {"learner": {"rate": 0.1}}},
-    "other methods": {"settings": {"noisy": {"nap": 0.5}}},
-}
-
-
-@pytest.mark.parametrize("options", MOVES.values(), ids=MOVES.keys())
-def test_what_moves_the_key(planned: Planned, options: Mapping[str, Any]) -> None:
-    assert _key(planned("learner", **options)) != _key(planned("learner"))
-
-
-@pytest.mark.parametrize("options", STAYS.values(), ids=STAYS.keys())
-def test_what_leaves_the_key(planned: Planned, options: Mapping[str, Any]) -> None:
-    assert _key(planned("learner", "noisy", **options)) == _key(planned("learner"))
-
-
-def test_training_data_code_version_and_arithmetic_move_the_key(planned: Planned, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = [_key(planned("learner")), _key(planned("learner"), "other data")]
-    monkeypatch.setattr(session, "arithmetic", lambda device: "cpu:8threads:bf16")
-    found.append(_key(planned("learner")))
-    monkeypatch.setattr(session, "source_sha256", lambda cls: "0" * 64)
-    found.append(_key(planned("learner")))
-    monkeypatch.setattr(Learner, "info", replace(Learner.info, version="2"))
-    found.append(_key(planned("learner")))
-    monkeypatch.setattr(Learner, "weights_sha256", "ab", raising=False)
-    found.append(_key(planned("learner")))
-    assert len(set(found)) == len(found)
-
-
-def test_a_file_that_a_setting_names_moves_the_key_by_its_content(planned: Planned, tmp_path: Path) -> None:
-    start = tmp_path / "start.bin"
-    start.write_text("1")
-    first = _key(planned("learner", settings={"learner": {"start": str(start)}}))
-    os.utime(start)
-    assert _key(planned("learner", settings={"learner": {"start": str(start)}})) == first
-    start.write_text("2")
-    assert _key(planned("learner", settings={"learner": {"start": str(start)}})) != first
-
-
-class _Signals:
-    """A signal set of four numbers."""
-
-    name, split, domain, shape = "numbers", "train", "vector", (1,)
-    labels = torch.zeros(4, dtype=torch.int64)
-
-    def __init__(self, values: tuple[float, ...]) -> None:
-        self._values = torch.tensor(values).unsqueeze(1)
-
-    def __len__(self) -> int:
-        return len(self._values)
-
-    def load(self, indices: Any) -> torch.Tensor:
-        return self._values[torch.as_tensor(indices)]
-
-
-def test_the_digest_of_training_data_is_that_of_their_content(digits: Suite) -> None:
-    view = digits.tasks["class-split"].view("prior")
-    material = view._material
-
-    def of(values: tuple[float, ...], rows: tuple[int, ...] = (0, 1, 2, 3)) -> str:
-        pool = Pool(((_Signals(values), torch.tensor(rows)),))  # type: ignore[arg-type]
-        return training_digest(replace(material, clean=pool), "prior")
-
-    assert of((1.0, 2.0, 3.0, 4.0)) == of((1.0, 2.0, 3.0, 4.0))
-    others = [of((1.0, 2.0, 3.0, 4.5)), of((1.0, 2.0, 4.0, 3.0)), of((1.0, 2.0, 3.0, 4.0), (0, 1, 2)), of((1.0, 2.0, 3.0, 4.0), (1, 0, 2, 3))]
-    assert len({of((1.0, 2.0, 3.0, 4.0)), *others}) == 5
-
-
-def test_names_of_entries_that_are_no_words_make_a_key_that_reads_back(planned: Planned, runner: Runner, pulse: Path) -> None:
-    plan = planned("learner", settings={"learner": {"table": {2: "b", 10: "a", "c": "d"}}})
-    _cell(runner, plan)
-    (entry,) = entries("learner")
-    assert entry.facts is not None  # the listing finds the folder by the key that is written there
 
 
 # -- asked to fit again
