@@ -81,8 +81,12 @@ class ProjectedAuto(ScoreSeparator):
         return self.best_of * self.most_draws
 
     def fit(self, view: TrainingView, ctx: RunContext) -> None:
-        """Load the prior, and measure clean training images with it: the loss of K independent ones is what a good draw should have."""
+        """Load the prior and measure clean training images with it."""
         super().fit(view, ctx)
+        self.calibrate(view, ctx)
+
+    def calibrate(self, view: TrainingView, ctx: RunContext) -> None:
+        """The loss of K independent clean images, mean and standard deviation: what the sources of a good draw should have."""
         clean = view.clean(self.calibration).to(ctx.device)
         if len(clean) < 2:
             raise MethodError(f"{self.info.name} calibrates on clean training images and needs two at least, got {len(clean)}")
