@@ -42,23 +42,23 @@ class Chain:
     @property
     def counted(self) -> list[int]:
         """Positions in ``search`` of the levels whose loss counts; the first has no clean sources before it."""
-        return [i for i, sigma in enumerate(self.search) if i and sigma <= self.judged]
+        return [i for i, sigma in enumerate(self.search) if i and sigma <= self.judged * (1 + 1e-9)]  # powers and roots round
 
 
 def draw_until(
-    problem: Problem, chain: Chain, *, enough: float, most_draws: int, finalists: int, probes: Sequence[float], probe_weight: float
+    problem: Problem, chain: Chain, *, enough: Sequence[float], finalists: int, probes: Sequence[float], probe_weight: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """One estimate per mixture, of as many searches as it takes.
 
-    A mixture is searched again until a search has a loss, mean over the levels that count, of at most ``enough``, or ``most_draws`` are done. Its
-    ``finalists`` best ones by that loss are then told apart by ``loss + probe_weight * probe``, where the probes see the same noises for all of them,
-    and the best is finished. Mixtures that are done leave the batch. Every decision looks at the losses of one mixture alone.
+    A mixture is searched again until its best search so far has a loss, mean over the levels that count, of at most ``enough[n]`` after search n, or
+    there are no more numbers in ``enough``. Its ``finalists`` best searches by that loss are then told apart by ``loss + probe_weight * probe``, where the
+    probes see the same noises for all of them, and the best is finished. Mixtures that are done leave the batch. Every decision looks at the losses
+    of one mixture alone.
 
     Args:
-        problem: mixtures with a weighted-sum operator, and priors; row b draws with the noise of draws d * most_draws, d * most_draws + 1, ...
+        problem: mixtures with a weighted-sum operator, and priors; a row of draw d takes the noise of draws d * len(enough), d * len(enough) + 1, ...
         chain: noise levels.
-        enough: the loss of ``search`` that ends it.
-        most_draws: searches per mixture at most.
+        enough: the loss that ends the searches after each; rising, for where every search loses much, the sources are likely to do so too.
         finalists: how many are probed; where only one search was made, none is.
         probes: noise levels of the probes, one evaluation per source and finalist each.
         probe_weight: weight of a probe, mean over the levels, beside the loss.
@@ -66,7 +66,7 @@ def draw_until(
     Returns:
         Estimates ``(B, K, ...)`` and evaluations per source of every row ``(B,)`` int64. ``problem.evaluations`` counts their mean, rounded up.
     """
-    batch, device = len(problem.mixtures), problem.device
+    batch, device, most_draws = len(problem.mixtures), problem.device, len(enough)
     base = torch.zeros(batch, dtype=torch.int64, device=device) if problem.draws is None else problem.draws
     losses = torch.full((batch, most_draws), math.inf, dtype=torch.float64, device=device)
     cleans = torch.zeros(batch, most_draws, problem.n_sources, *problem.source_shape, device=device)
@@ -75,9 +75,10 @@ def draw_until(
     for draw in range(most_draws):
         rows = replace(problem.rows(left), draws=base[left.to(device)] * most_draws + draw)
         cleans[left.to(device), draw], levels = search(rows, chain)
-        losses[left.to(device), draw] = loss = levels[:, chain.counted].mean(1)
+        losses[left.to(device), draw] = levels[:, chain.counted].mean(1)
         spent[left] += len(chain.search)
-        left = left[(~(loss <= enough)).cpu()]  # a NaN is not enough
+        least = losses[left.to(device)].nan_to_num(nan=math.inf).amin(1)
+        left = left[(least > enough[draw]).cpu()]
         if not len(left):
             break
     best = _best(problem, cleans, losses, spent, finalists, probes, probe_weight)

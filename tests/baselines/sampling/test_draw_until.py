@@ -19,7 +19,7 @@ from sepbench.protocols import Mixtures
 
 DIMENSION, DRAWS = 3, 5
 CHAIN = Chain(karras_levels(8, 1.5, 0.2, 1.5), karras_levels(5, 0.2, 0.02, 2.0)[1:], judged=0.7, bounded=False)
-HOW: dict[str, Any] = {"most_draws": DRAWS, "finalists": 3, "probes": (0.2, 0.4), "probe_weight": 1.0}
+HOW: dict[str, Any] = {"finalists": 3, "probes": (0.2, 0.4), "probe_weight": 1.0}
 SEARCH, FINISH = len(CHAIN.search), len(CHAIN.finish)
 
 
@@ -45,12 +45,12 @@ def _all_losses(problem: Problem) -> torch.Tensor:
     return levels[:, CHAIN.counted].mean(1).unflatten(0, (-1, DRAWS))
 
 
-def test_a_mixture_is_searched_until_the_first_loss_that_is_enough() -> None:
+def test_a_mixture_is_searched_until_its_best_loss_is_enough() -> None:
     problem = _problem(16)
     losses = _all_losses(problem)
-    enough = float(losses[:, 0].median())
+    enough = [float(losses.quantile(0.2 + 0.1 * draw)) for draw in range(DRAWS)]
     _, spent = draw_until(problem, CHAIN, enough=enough, **HOW)
-    good = losses <= enough
+    good = losses.cummin(1).values <= torch.tensor(enough)
     searches = torch.where(good.any(1), good.double().argmax(1) + 1, DRAWS)
     assert set(searches.tolist()) > {1, 2}
     probed = torch.where(searches > 1, searches.clamp_max(3) * 2, 0)
@@ -61,7 +61,7 @@ def test_a_mixture_is_searched_until_the_first_loss_that_is_enough() -> None:
 @pytest.mark.parametrize("draws", [None, torch.tensor([0, 2, 1, 0, 3, 1])])
 def test_an_example_has_its_own_estimate_whatever_its_batch(draws: torch.Tensor | None) -> None:
     problem = replace(_problem(6), draws=draws)
-    enough = float(_all_losses(_problem(6)).median())
+    enough = [float(_all_losses(_problem(6)).median())] * DRAWS
     whole, spent = draw_until(problem, CHAIN, enough=enough, **HOW)
     for row in range(6):
         one, cost = draw_until(problem.rows(torch.tensor([row])), CHAIN, enough=enough, **HOW)
@@ -71,13 +71,13 @@ def test_an_example_has_its_own_estimate_whatever_its_batch(draws: torch.Tensor 
 
 def test_draws_of_one_example_share_no_noise() -> None:
     problem = replace(_problem(1).rows(torch.tensor([0, 0])), draws=torch.tensor([0, 1]))
-    first, second = draw_until(problem, CHAIN, enough=float("-inf"), **HOW)[0]
+    first, second = draw_until(problem, CHAIN, enough=[float("-inf")] * DRAWS, **HOW)[0]
     assert not torch.allclose(first, second, atol=1e-4)
 
 
 def test_one_search_is_enough_where_any_loss_is() -> None:
     problem = _problem(4)
-    estimates, spent = draw_until(problem, CHAIN, enough=float("inf"), **HOW)
+    estimates, spent = draw_until(problem, CHAIN, enough=[float("inf")] * DRAWS, **HOW)
     assert spent.tolist() == [SEARCH + FINISH] * 4
     first = replace(problem, draws=torch.zeros(4, dtype=torch.int64))
     assert torch.equal(estimates, finish(first, CHAIN, search(first, CHAIN)[0]))
@@ -87,7 +87,7 @@ def test_without_probes_the_least_loss_wins() -> None:
     problem = _problem(8)
     best = _all_losses(problem).argmin(1)
     assert len(set(best.tolist())) > 2
-    estimates, _ = draw_until(problem, CHAIN, enough=float("-inf"), **{**HOW, "finalists": 1})
+    estimates, _ = draw_until(problem, CHAIN, enough=[float("-inf")] * DRAWS, **{**HOW, "finalists": 1})
     chosen = replace(problem, draws=best)
     torch.testing.assert_close(estimates, finish(chosen, CHAIN, search(chosen, CHAIN)[0]))
 
@@ -95,14 +95,14 @@ def test_without_probes_the_least_loss_wins() -> None:
 @pytest.mark.parametrize("operator", ["sum", "mean"])
 def test_estimates_explain_the_mixture(operator: str) -> None:
     problem = _problem(5, operator)
-    estimates, _ = draw_until(problem, CHAIN, enough=0.0, **HOW)
+    estimates, _ = draw_until(problem, CHAIN, enough=[0.0] * DRAWS, **HOW)
     torch.testing.assert_close(problem.operator.forward(estimates), problem.mixtures.values, atol=1e-5, rtol=0)
 
 
 def test_more_searches_find_likelier_sources() -> None:
     problem = _problem(24)
-    one, _ = draw_until(problem, CHAIN, enough=float("inf"), **HOW)
-    best, _ = draw_until(problem, CHAIN, enough=float("-inf"), **HOW)
+    one, _ = draw_until(problem, CHAIN, enough=[float("inf")] * DRAWS, **HOW)
+    best, _ = draw_until(problem, CHAIN, enough=[float("-inf")] * DRAWS, **HOW)
 
     def likelihood(sources: torch.Tensor) -> float:
         return float(PRIOR.log_prob(sources.flatten(0, 1)).clamp_min(-50).mean())
@@ -115,8 +115,8 @@ def test_a_search_that_is_not_finite_is_never_taken_while_another_is() -> None:
         return torch.where((x > 3.6).any(-1, keepdim=True), torch.nan, PRIOR.denoise(x, sigma))
 
     problem = _problem(24, prior=SimpleNamespace(denoise=denoise))
-    one, _ = draw_until(problem, CHAIN, enough=float("inf"), **{**HOW, "most_draws": 1})
-    several, _ = draw_until(problem, CHAIN, enough=float("inf"), **HOW)
+    one, _ = draw_until(problem, CHAIN, enough=[float("inf")], **HOW)
+    several, _ = draw_until(problem, CHAIN, enough=[1e9] * DRAWS, **HOW)
     assert 0 < int(one.isnan().flatten(1).any(1).sum()) < 24
     assert bool(several.isfinite().all())
 
@@ -135,6 +135,11 @@ def test_the_level_of_clean_signals_is_that_of_theory() -> None:
 
 def test_an_empty_batch_is_one() -> None:
     problem = _problem(3).rows(torch.zeros(0, dtype=torch.int64))
-    estimates, spent = draw_until(problem, CHAIN, enough=0.0, **HOW)
+    estimates, spent = draw_until(problem, CHAIN, enough=[0.0] * DRAWS, **HOW)
     assert estimates.shape == (0, 2, DIMENSION)
     assert spent.shape == (0,)
+
+
+def test_the_last_level_of_a_search_counts_always() -> None:
+    for middle in (0.07, 0.2, 0.3):
+        assert Chain(karras_levels(6, 1.5, middle, 1.5), [0.05], judged=middle, bounded=True).counted == [5]
