@@ -112,12 +112,9 @@ class ProjectedAuto(ScoreSeparator):
 
     def draw(self, problem: Problem, ctx: RunContext) -> torch.Tensor:
         """Searches until one is good enough, finished."""
-        estimates, _ = draw_until(
-            problem,
-            self.chain(ctx),
-            enough=self.enough(self.accept),
-            finalists=self.finalists,
-            probes=self.probe_sigmas,
-            probe_weight=self.probe_weight,
-        )
-        return estimates
+        return self.drawn(problem, ctx)[0]
+
+    def drawn(self, problem: Problem, ctx: RunContext) -> tuple[torch.Tensor, torch.Tensor]:
+        """The same, and the evaluations per source of every row, ``(B,)``."""
+        enough = self.enough(self.accept)
+        return draw_until(problem, self.chain(ctx), enough=enough, finalists=self.finalists, probes=self.probe_sigmas, probe_weight=self.probe_weight)

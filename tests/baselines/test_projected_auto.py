@@ -73,8 +73,8 @@ def test_the_threshold_follows_from_clean_training_images_alone() -> None:
     separator = create_separator("projected-auto", {"calibration": 50})
     assert isinstance(separator, ProjectedAuto)
     view = ToyView(task, "prior", pooled=clean)
-    separator._priors = [prior]  # type: ignore[list-item]
-    separator.calibrate(view, context(task))
+    separator._priors = [prior]
+    separator.calibrate(view, context(task))  # type: ignore[arg-type]
     assert view.asked == [("clean", 50)]
     chain = separator.chain(context(task))
     sigmas = [chain.search[i] for i in chain.counted]

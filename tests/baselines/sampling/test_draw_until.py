@@ -42,7 +42,8 @@ def _problem(examples: int, operator: str = "sum", prior: object = PRIOR) -> Pro
 def _all_losses(problem: Problem) -> torch.Tensor:
     """Loss of every search that a mixture could make, ``(B, DRAWS)``."""
     _, levels = search(problem.repeat(DRAWS), CHAIN)
-    return levels[:, CHAIN.counted].mean(1).unflatten(0, (-1, DRAWS))
+    losses: torch.Tensor = levels[:, CHAIN.counted].mean(1).unflatten(0, (-1, DRAWS))
+    return losses
 
 
 def test_a_mixture_is_searched_until_its_best_loss_is_enough() -> None:
