@@ -10,8 +10,9 @@ nothing: every step adds fresh noise to clean sources x_k and denoises the sum, 
 
 comes with the step. Its mean over the lower levels of the search is held against the level of clean training images under the same prior. Sources that
 are clearly less surprising than those are taken; else the mixture is drawn again, up to ``most_draws`` times. What is asked relaxes with every draw, for a
-mixture all of whose draws lose much is likely to hold images that do. Only the draw that is taken goes on to the low noise levels, in many small steps;
-the estimate is the mean of its clean sources there. Settings were chosen on validation mixtures, see ``docs/projected-auto.md``.
+mixture all of whose draws lose much is likely to hold images that do. Only the draw that is taken goes on to the low noise levels, in small steps;
+the estimate is the mean of its clean sources there. Below level ``mirrored`` every second step takes minus the noise of the step before, so that
+what the one added to the sources the other takes away. Settings were chosen on validation mixtures, see ``docs/projected-auto.md``.
 """
 
 from __future__ import annotations
@@ -41,11 +42,12 @@ class ProjectedAuto(ScoreSeparator):
     """Searches until the denoising loss is that of clean images, then one finish."""
 
     search_steps: int = Field(16, ge=2, description="noise levels of a search, one evaluation per source each")
-    finish_steps: int = Field(30, ge=1, description="noise levels after it, for the search that is taken; the estimate is the mean over them")
+    finish_steps: int = Field(20, ge=1, description="noise levels after it, for the search that is taken; the estimate is the mean over them")
     highest: float = Field(1.5, gt=0, description="first noise level")
     middle: float = Field(0.2, gt=0, description="last noise level of a search")
     lowest: float = Field(0.03, gt=0, description="last noise level")
     judged: float = Field(0.6, gt=0, description="levels of the search up to here count for the loss")
+    mirrored: float = Field(0.9, ge=0, description="from this noise level on, noise comes in pairs n, -n; 0 draws all of it anew")
     accept: float = Field(-1.0, description="loss that is taken at the first draw, in standard deviations above the mean of clean images")
     relax: float = Field(0.6, ge=0, description="what accept rises by with every further draw")
     most_draws: int = Field(12, ge=1, le=256, description="searches per mixture at most")
@@ -108,7 +110,7 @@ class ProjectedAuto(ScoreSeparator):
         steps = min(QUICK_STEPS, self.search_steps) if ctx.budget == "quick" else self.search_steps
         search = karras_levels(steps, self.highest, self.middle, 1.5)
         finish = karras_levels(self.finish_steps + 1, self.middle, self.lowest, 1.0)[1:]
-        return Chain(search, finish, self.judged, bounded=True)
+        return Chain(search, finish, self.judged, self.mirrored, bounded=True)
 
     def draw(self, problem: Problem, ctx: RunContext) -> torch.Tensor:
         """Searches until one is good enough, finished."""

@@ -76,7 +76,7 @@ def searched(separator: ProjectedAuto, task: Task, ctx: RunContext, ids: torch.T
 def gathered(kept: Path, examples: int, name: str, separator: ProjectedAuto, ctx: RunContext) -> Kept:
     """All searches of the first mixtures of a task."""
     task, chain = load_suite("mnist-pairs").tasks[name], separator.chain(ctx)
-    key = f"search-{name}-{len(chain.search)}-{chain.search[0]:g}-{chain.search[-1]:g}-{separator.most_draws}"
+    key = f"search-{name}-{len(chain.search)}-{chain.search[0]:g}-{chain.search[-1]:g}-{chain.mirrored:g}-{separator.most_draws}"
     parts = []
     for ids in torch.arange(examples).split(AT_ONCE):
         parts.append(stored(kept / f"{key}-{int(ids[0])}.pt", lambda ids=ids: searched(separator, task, ctx, ids)))

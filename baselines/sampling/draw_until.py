@@ -31,18 +31,27 @@ class Chain:
         search: noise levels of the search, highest first.
         finish: the levels after them, without the final zero.
         judged: the highest level whose loss counts; above it every draw loses much, good or not.
+        mirrored: from the first level after the start that is at most this, noise comes in pairs n, -n: what one step's noise adds to the sources, the
+            next one's takes away.
         bounded: sources lie in [0, 1].
     """
 
     search: Sequence[float]
     finish: Sequence[float]
     judged: float
+    mirrored: float
     bounded: bool
 
     @property
     def counted(self) -> list[int]:
         """Positions in ``search`` of the levels whose loss counts; the first has no clean sources before it."""
         return [i for i, sigma in enumerate(self.search) if i and sigma <= self.judged * (1 + 1e-9)]  # powers and roots round
+
+    def noise(self, problem: Problem, step: int) -> torch.Tensor:
+        """Normals of one step ``(B, K, ...)``, counted through search and finish; every second one of the mirrored steps is minus the one before."""
+        levels = (*self.search, *self.finish)
+        first = next((i for i, sigma in enumerate(levels) if i and sigma <= self.mirrored), len(levels))
+        return -problem.normals(step - 1) if step > first and (step - first) % 2 else problem.normals(step)
 
 
 def draw_until(
@@ -94,11 +103,11 @@ def search(problem: Problem, chain: Chain) -> tuple[torch.Tensor, torch.Tensor]:
 
     That is ``sum_k |x_k - D(x_k + sigma n_k)|^2 / sigma^2`` with x the clean sources of the step before; at the first level, which has none before it, 0.
     """
-    x = chain.search[0] * problem.normals(0)
+    x = chain.search[0] * chain.noise(problem, 0)
     clean, losses = x, torch.zeros(len(problem.mixtures), len(chain.search), dtype=torch.float64, device=problem.device)
     for i, sigma in enumerate(chain.search):
         if i:
-            x = clean + sigma * problem.normals(i)
+            x = clean + sigma * chain.noise(problem, i)
         predicted = problem.denoise(x, sigma)
         if i:
             losses[:, i] = (clean - predicted).double().flatten(1).square().sum(-1) / sigma**2
@@ -110,7 +119,7 @@ def finish(problem: Problem, chain: Chain, clean: torch.Tensor) -> torch.Tensor:
     """The mean of the clean sources over the levels of the finish ``(B, K, ...)``: nearer to the mean of the mode than the last of them."""
     total = torch.zeros_like(clean)
     for i, sigma in enumerate(chain.finish, start=len(chain.search)):
-        predicted = problem.denoise(clean + sigma * problem.normals(i), sigma)
+        predicted = problem.denoise(clean + sigma * chain.noise(problem, i), sigma)
         clean = condition(problem, predicted.clamp(0, 1) if chain.bounded else predicted, chain.bounded)
         total += clean
     return total / len(chain.finish)

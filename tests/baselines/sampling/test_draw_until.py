@@ -18,7 +18,7 @@ from sepbench.operators import make_operator
 from sepbench.protocols import Mixtures
 
 DIMENSION, DRAWS = 3, 5
-CHAIN = Chain(karras_levels(8, 1.5, 0.2, 1.5), karras_levels(5, 0.2, 0.02, 2.0)[1:], judged=0.7, bounded=False)
+CHAIN = Chain(karras_levels(8, 1.5, 0.2, 1.5), karras_levels(5, 0.2, 0.02, 2.0)[1:], judged=0.7, mirrored=0.9, bounded=False)
 HOW: dict[str, Any] = {"finalists": 3, "probes": (0.2, 0.4), "probe_weight": 1.0}
 SEARCH, FINISH = len(CHAIN.search), len(CHAIN.finish)
 
@@ -143,4 +143,16 @@ def test_an_empty_batch_is_one() -> None:
 
 def test_the_last_level_of_a_search_counts_always() -> None:
     for middle in (0.07, 0.2, 0.3):
-        assert Chain(karras_levels(6, 1.5, middle, 1.5), [0.05], judged=middle, bounded=True).counted == [5]
+        assert Chain(karras_levels(6, 1.5, middle, 1.5), [0.05], judged=middle, mirrored=0.0, bounded=True).counted == [5]
+
+
+def test_mirrored_noise_is_minus_the_noise_of_the_step_before() -> None:
+    problem, levels = _problem(2), (*CHAIN.search, *CHAIN.finish)
+    first = next(i for i, sigma in enumerate(levels) if sigma <= CHAIN.mirrored)
+    assert first > 1
+    for step in range(len(levels)):
+        mirror = step > first and (step - first) % 2 == 1
+        expected = -CHAIN.noise(problem, step - 1) if mirror else problem.normals(step)
+        assert torch.equal(CHAIN.noise(problem, step), expected)
+    anew = replace(CHAIN, mirrored=0.0)
+    assert all(torch.equal(anew.noise(problem, step), problem.normals(step)) for step in range(len(levels)))
