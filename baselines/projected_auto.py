@@ -9,7 +9,7 @@ nothing: every step adds fresh noise to clean sources x_k and denoises the sum, 
     sum_k |x_k - D(x_k + sigma n_k)|^2 / sigma^2
 
 comes with the step. Its mean over the lower levels of the search is held against the level of clean training images under the same prior. Sources that
-are clearly less surprising than those are taken; else the mixture is drawn again, up to ``most_draws`` times. What is asked relaxes with every draw, for a
+are less surprising than those by a margin are taken; else the mixture is drawn again, up to ``most_draws`` times. What is asked relaxes with every draw, for a
 mixture all of whose draws lose much is likely to hold images that do. Only the draw that is taken goes on to the low noise levels, in small steps;
 the estimate is the mean of its clean sources there. Below level ``mirrored`` every second step takes minus the noise of the step before, so that
 what the one added to the sources the other takes away. Settings were chosen on validation mixtures, see ``docs/projected-auto.md``.
@@ -42,14 +42,14 @@ class ProjectedAuto(ScoreSeparator):
     """Searches until the denoising loss is that of clean images, then one finish."""
 
     search_steps: int = Field(16, ge=2, description="noise levels of a search, one evaluation per source each")
-    finish_steps: int = Field(20, ge=1, description="noise levels after it, for the search that is taken; the estimate is the mean over them")
+    finish_steps: int = Field(24, ge=1, description="noise levels after it, for the search that is taken; the estimate is the mean over them")
     highest: float = Field(1.5, gt=0, description="first noise level")
     middle: float = Field(0.2, gt=0, description="last noise level of a search")
     lowest: float = Field(0.03, gt=0, description="last noise level")
     judged: float = Field(0.6, gt=0, description="levels of the search up to here count for the loss")
     mirrored: float = Field(0.9, ge=0, description="from this noise level on, noise comes in pairs n, -n; 0 draws all of it anew")
-    accept: float = Field(-1.0, description="loss that is taken at the first draw, in standard deviations above the mean of clean images")
-    relax: float = Field(0.6, ge=0, description="what accept rises by with every further draw")
+    accept: float = Field(-0.5, description="loss that is taken at the first draw, in standard deviations above the mean of clean images")
+    relax: float = Field(0.4, ge=0, description="what accept rises by with every further draw")
     most_draws: int = Field(12, ge=1, le=256, description="searches per mixture at most")
     finalists: int = Field(4, ge=1, description="searches that are probed, where none was good enough at once: the best by the loss")
     probe_sigmas: tuple[Annotated[float, Field(gt=0)], ...] = Field((0.4,), min_length=1, description="noise levels of the probes, one evaluation each")
