@@ -1,11 +1,11 @@
 """PSNR against mean evaluations of ``projected-auto`` as its threshold varies, beside ``projected``, ``-4x`` and ``-8x``: what its defaults follow from.
 
-    SEPBENCH_DATA=... OMP_NUM_THREADS=1 python benchmarks/auto_draws.py curve points --kept FOLDER
+    SEPBENCH_DATA=... OMP_NUM_THREADS=1 python benchmarks/auto_draws.py curve anew points --kept FOLDER
     SEPBENCH_DATA=... OMP_NUM_THREADS=1 python benchmarks/auto_draws.py timing                   # seconds beside projected-4x, in turns
     SEPBENCH_DATA=... OMP_NUM_THREADS=1 python benchmarks/auto_draws.py count --examples 500     # evaluations on the test tasks, whose references are not read
     python benchmarks/auto_draws.py plot
 
-Mixtures of the first three are the first of the validation tasks of ``mnist-pairs``: no choice made here sees a test image. Every mixture is searched
+Mixtures of all but ``count`` are the first of the validation tasks of ``mnist-pairs``: no choice made here sees a test image. Every mixture is searched
 ``most_draws`` times once. Losses, probes and searches are kept in FOLDER, so that a run which is stopped goes on there and a threshold costs what it
 finishes anew: with the method's own noise, the draws are those that it would make. Rows go to ``benchmarks/results/auto_draws.csv``, those of the last two to
 ``auto_draws_cost.csv``. ``evaluations`` are calls of the network per source and mixture, probes included; ``below_20_db`` is the share of
@@ -127,9 +127,9 @@ def row(method: str, task: str, psnr: torch.Tensor, evaluations: float, **more: 
     }
 
 
-def curve(args: argparse.Namespace, name: str) -> list[dict[str, Any]]:
-    """Rows of ``projected-auto`` over ACCEPT; the default's is named ``projected-auto (default)``."""
-    separator, ctx = fitted("projected-auto", load_suite("mnist-pairs").tasks[name])
+def curve(args: argparse.Namespace, name: str, **settings: Any) -> list[dict[str, Any]]:
+    """Rows of ``projected-auto`` over ACCEPT; the default's is named ``projected-auto (default)``, those with settings after these."""
+    separator, ctx = fitted("projected-auto", load_suite("mnist-pairs").tasks[name], **settings)
     assert isinstance(separator, ProjectedAuto)
     kept = gathered(Path(args.kept), args.examples, name, separator, ctx)
     choices = {accept: decided(separator, ctx, kept, accept) for accept in sorted({*ACCEPT, separator.accept})}
@@ -138,10 +138,16 @@ def curve(args: argparse.Namespace, name: str) -> list[dict[str, Any]]:
         wanted[torch.arange(len(taken)), taken] = True
     psnr, rows = finished(separator, ctx, name, kept, wanted), []
     for accept, (taken, evaluations, searches) in choices.items():
-        method = "projected-auto" + (" (default)" if accept == separator.accept else "")
+        changed = "".join(f" {key}={value:g}" for key, value in settings.items())
+        method = "projected-auto" + (changed or (" (default)" if accept == separator.accept else ""))
         first = {"accept": accept, "one_search": round(float((searches == 1).double().mean()), 3), "searches": round(float(searches.double().mean()), 2)}
         rows.append(row(method, name, psnr[torch.arange(len(taken)), taken], float(evaluations.double().mean()), **first))
     return rows
+
+
+def anew(args: argparse.Namespace, name: str) -> list[dict[str, Any]]:
+    """The curve with noise that is drawn anew at every step."""
+    return curve(args, name, mirrored=0.0)
 
 
 def points(args: argparse.Namespace, name: str) -> list[dict[str, Any]]:
@@ -209,7 +215,9 @@ def plot(table: pd.DataFrame, path: Path) -> None:
     figure, panels = pyplot.subplots(1, len(TASKS), figsize=(11, 4.5), layout="constrained", sharey=True)
     for panel, name in zip(panels, TASKS, strict=True):
         rows = table[table.task == name]
-        auto = rows[rows.method.str.startswith("projected-auto")].sort_values("evaluations")
+        old = rows[rows.method == "projected-auto mirrored=0"].sort_values("evaluations")
+        panel.plot(old.evaluations, old.psnr_mean, marker=".", linestyle=":", color="grey", label="the same, all noise drawn anew")
+        auto = rows[rows.method.isin(["projected-auto", "projected-auto (default)"])].sort_values("evaluations")
         panel.errorbar(auto.evaluations, auto.psnr_mean, auto.psnr_sem, marker=".", capsize=2, label="projected-auto, threshold varies")
         default = auto[auto.method.str.contains("default")]
         panel.plot(default.evaluations, default.psnr_mean, "o", markersize=9, markerfacecolor="none", color="black", label="its default")
@@ -238,23 +246,23 @@ def written(path: Path, rows: list[dict[str, Any]], keys: tuple[str, ...]) -> No
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="+", choices=["curve", "points", "timing", "count", "plot"])
-    parser.add_argument("--kept", help="folder of searches and points, made if absent; curve and points need it")
+    parser.add_argument("parts", nargs="+", choices=["curve", "anew", "points", "timing", "count", "plot"])
+    parser.add_argument("--kept", help="folder of searches and points, made if absent; curve, anew and points need it")
     parser.add_argument("--examples", type=int, default=100)
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--csv", type=Path, default=CSV)
     args = parser.parse_args()
-    if not args.kept and {"curve", "points"} & {*args.parts}:
-        parser.error("curve and points need --kept FOLDER")
+    if not args.kept and {"curve", "anew", "points"} & {*args.parts}:
+        parser.error("curve, anew and points need --kept FOLDER")
     torch.set_grad_enabled(False)
     for part in args.parts:
         for name in TASKS if part != "plot" else ():
-            rows = {"curve": curve, "points": points, "timing": timing, "count": count}[part](args, name)
+            rows = {"curve": curve, "anew": anew, "points": points, "timing": timing, "count": count}[part](args, name)
             for one in rows:
                 print(one, flush=True)
             costs = part in ("timing", "count")
             path, keys = (args.csv.with_name(args.csv.stem + "_cost.csv"), ("what", "task")) if costs else (args.csv, ("method", "task"))
-            written(path, rows, ("accept", *keys) if part == "curve" else keys)
+            written(path, rows, ("accept", *keys) if part in ("curve", "anew") else keys)
     if args.csv.exists():
         plot(pd.read_csv(args.csv), args.csv.with_suffix(".png"))
 
