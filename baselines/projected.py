@@ -29,6 +29,7 @@ from pydantic.dataclasses import dataclass
 
 from baselines.sampling.noise_levels import karras_levels
 from baselines.sampling.problem import Problem
+from baselines.sampling.projection import condition
 from baselines.sampling.separator import ScoreSeparator, needs_weighted_sum
 from sepbench.protocols import MethodInfo, RunContext, Support, TaskSpec
 from sepbench.selection import by_denoising_loss
@@ -37,17 +38,6 @@ from sepbench.settings import STRICT, Preset, presets
 _PAPER = "sepbench's own; after Wang, Yu and Zhang (2023), DDNM"
 QUICK_STEPS = 15
 """Steps under the quick budget."""
-VARIANCE_FLOOR = 1e-3
-"""Smallest error variance of a prediction in [0, 1]: without it two sure and wrong predictions could not be corrected."""
-
-
-def condition(problem: Problem, predicted: torch.Tensor, bounded: bool) -> torch.Tensor:
-    """Predictions ``(B, K, ...)`` moved onto the mixture: the weighted projection above."""
-    weights = problem.operator.matrix().to(predicted)[..., 0, :]
-    weights = weights.reshape(-1, problem.n_sources, *([1] * len(problem.source_shape)))
-    variance = (predicted * (1 - predicted)).clamp_min(VARIANCE_FLOOR) if bounded else torch.ones_like(predicted)
-    share: torch.Tensor = weights * variance / (weights.square() * variance).sum(1, keepdim=True)
-    return predicted + share * problem.residual(predicted).unsqueeze(1)
 
 
 def projected(
