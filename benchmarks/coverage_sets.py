@@ -40,11 +40,11 @@ from sepbench.results.intervals import LEVEL, Design
 from sepbench.suites.loader import load_suite
 
 RESULTS = Path(__file__).with_name("results") / "coverage_sets.csv"
-SIZES = ((200, 16), (1_000, 16), (1_000, 64), (5_000, 16))
+SIZES = ((200, 16), (1_000, 16), (5_000, 16), (1_000, 64))
 SHARES = (0.0, 0.8)
 MEAN, SCALE = 0.3, 1.2
 RESAMPLES = 99
-BOOTSTRAPPED = 1_000
+BOOTSTRAPPED = 200
 """Mixtures up to which the bootstrap is tried."""
 EXACT = 10**9
 """Images behind the reference's moments, as good as exact."""
