@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from sepbench.metrics.sets.extraction import extractors_of
 from sepbench.protocols import Fitted
 from sepbench.run.fit_cache import CacheError, FitFacts
 from sepbench.run.plan import Cell, Plan, Shard
@@ -161,7 +162,8 @@ class Worker:
     def _set_scoring(self, cell: Cell) -> SetScoring:
         name = cell.task.spec.name
         if name not in self._sets:
-            self._tell(Tell(stage="features of the reference"))
+            if extractors_of(self._plan.metrics):
+                self._tell(Tell(stage="features of the reference"))
             self._sets[name] = prepare_sets(cell.task, self._plan.metrics, self._plan.device, self._sink)
         return self._sets[name]
 

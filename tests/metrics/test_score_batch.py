@@ -19,7 +19,7 @@ from third_parties import install
 
 from sepbench.errors import SuiteError, UnknownNameError
 from sepbench.metrics.assignment import best_assignment
-from sepbench.metrics.catalogue import metric_names, pair_metric
+from sepbench.metrics.catalogue import get_metric, metric_names, pair_metric
 from sepbench.metrics.kinds import MetricInfo
 from sepbench.metrics.scoring import ScoreTable, score_batch
 from sepbench.operators import make_operator
@@ -27,6 +27,7 @@ from sepbench.protocols import Mixtures, TaskSpec
 from sepbench.registry import METRIC_GROUP
 
 GOLDEN = json.loads((Path(__file__).resolve().parent.parent / "golden" / "metrics" / "image_metrics.json").read_text(encoding="utf-8"))
+OF_EXAMPLES = [name for name in metric_names("image") if get_metric(name).info.per != "set"]
 PER_SOURCE = ["psnr", "psnr_unclamped", "psnr_pad32", "psnr_pooled32/mse", "psnr_pooled32_pad/mse", "ssim"]
 PER_MIXTURE = ["psnr_sum_mse", "mixture_error"]
 
@@ -66,10 +67,10 @@ def test_rows_of_the_table() -> None:
 def test_an_example_has_the_same_bits_in_any_batch(k: int, shape: tuple[int, int, int], n: int) -> None:
     estimates, references, mixtures = random_batch(n, k, shape)
     task = image_task(k, shape)
-    whole = score_batch(metric_names("image"), estimates, references, mixtures, task)
+    whole = score_batch(OF_EXAMPLES, estimates, references, mixtures, task)
     order = torch.randperm(n, generator=torch.Generator().manual_seed(1))
     for rows in (order, order[: n // 2], torch.arange(n - 3, n), *(torch.tensor([b]) for b in (0, 7, n - 1))):
-        part = score_batch(metric_names("image"), estimates[rows], references[rows], select(mixtures, rows), task)
+        part = score_batch(OF_EXAMPLES, estimates[rows], references[rows], select(mixtures, rows), task)
         for name in dict.fromkeys(whole.metric):
             width = k if name in PER_SOURCE else 1
             np.testing.assert_array_equal(column(part, name, width), column(whole, name, width)[rows.numpy()], err_msg=name)
@@ -79,7 +80,7 @@ def test_large_images_have_the_same_bits_alone() -> None:
     # Beyond the size from which torch would split a single row over threads.
     estimates, references, mixtures = random_batch(3, 2, (3, 128, 150))
     task = image_task(2, (3, 128, 150))
-    names = [name for name in metric_names("image") if name not in ("psnr_pad32", "psnr_pooled32_pad")]
+    names = [name for name in OF_EXAMPLES if name not in ("psnr_pad32", "psnr_pooled32_pad")]
     whole = score_batch(names, estimates, references, mixtures, task)
     for b in range(3):
         rows = torch.tensor([b])
@@ -92,10 +93,10 @@ def test_large_images_have_the_same_bits_alone() -> None:
 def test_the_order_of_estimates_does_not_matter_and_references_carry_their_scores(k: int, seed: int) -> None:
     estimates, references, mixtures = random_batch(4, k, seed=seed)
     task = image_task(k)
-    before = score_batch(metric_names("image"), estimates, references, mixtures, task)
+    before = score_batch(OF_EXAMPLES, estimates, references, mixtures, task)
     shuffle = torch.randperm(k, generator=torch.Generator().manual_seed(seed + 1))
-    shuffled = score_batch(metric_names("image"), estimates[:, shuffle], references, mixtures, task)
-    moved = score_batch(metric_names("image"), estimates, references[:, shuffle], mixtures, task)
+    shuffled = score_batch(OF_EXAMPLES, estimates[:, shuffle], references, mixtures, task)
+    moved = score_batch(OF_EXAMPLES, estimates, references[:, shuffle], mixtures, task)
     for name in PER_SOURCE:
         np.testing.assert_array_equal(column(shuffled, name, k), column(before, name, k))
         np.testing.assert_array_equal(column(moved, name, k), column(before, name, k)[:, shuffle.numpy()])
@@ -106,8 +107,8 @@ def test_the_order_of_estimates_does_not_matter_and_references_carry_their_score
 
 def test_ordered_tasks_keep_the_order_and_report_only_scored_slots() -> None:
     estimates, references, mixtures = random_batch(20, 3)
-    free = score_batch(metric_names("image"), estimates, references, mixtures, image_task(3))
-    table = score_batch(metric_names("image"), estimates, references, mixtures, image_task(3, assignment="ordered", scored=(2, 0)))
+    free = score_batch(OF_EXAMPLES, estimates, references, mixtures, image_task(3))
+    table = score_batch(OF_EXAMPLES, estimates, references, mixtures, image_task(3, assignment="ordered", scored=(2, 0)))
     assert set(table.source[table.metric == "psnr"].tolist()) == {0, 2}
     assert table.source[table.metric == "psnr"][:2].tolist() == [2, 0]
     errors = (estimates.double() - references.double()).square().flatten(2).mean(2).numpy()[:, [2, 0]]
@@ -144,9 +145,9 @@ def test_ssim_follows_the_assignment_of_psnr() -> None:
 def test_undefined_estimates_give_nan_and_spoil_nothing_else(bad: float, assignment: str, k: int) -> None:
     estimates, references, mixtures = random_batch(4, k)
     task = replace(image_task(k), assignment=assignment)
-    expected = score_batch(metric_names("image"), estimates, references, mixtures, task)
+    expected = score_batch(OF_EXAMPLES, estimates, references, mixtures, task)
     estimates[2, 1, 0, 4, 4] = bad
-    got = score_batch(metric_names("image"), estimates, references, mixtures, task)
+    got = score_batch(OF_EXAMPLES, estimates, references, mixtures, task)
     hit = got.example == 102
     if assignment == "ordered":
         hit &= (got.source == 1) | (got.source == -1)
@@ -193,14 +194,14 @@ def test_inputs_are_not_changed() -> None:
     for dtype in (torch.float32, torch.float64):
         x, y = estimates.to(dtype), references.to(dtype)
         kept = x.clone(), y.clone(), mixtures.values.clone()
-        score_batch(metric_names("image"), x, y, mixtures, image_task(2))
+        score_batch(OF_EXAMPLES, x, y, mixtures, image_task(2))
         assert all(torch.equal(a, b) for a, b in zip((x, y, mixtures.values), kept, strict=True))
 
 
 def test_empty_batch_and_no_metrics() -> None:
     estimates, references, mixtures = random_batch(2, 2)
     none = torch.arange(0)
-    empty = score_batch(metric_names("image"), estimates[:0], references[:0], select(mixtures, none), image_task(2))
+    empty = score_batch(OF_EXAMPLES, estimates[:0], references[:0], select(mixtures, none), image_task(2))
     assert len(empty) == len(empty.example) == len(empty.metric) == len(empty.source) == 0
     assert len(score_batch([], estimates, references, mixtures, image_task(2))) == 0
 

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 
 from baselines.priors.score_prior import EDMPrior
 from baselines.priors.shipped import FOLDER, ShippedWeights, find_weights, shipped_weights
-from baselines.priors.weights_io import MAX_BYTES, load_prior, read_card
+from baselines.priors.weights_io import KINDS, MAX_BYTES, load_prior, read_card
 from baselines.training.samples import draw_samples
 from sepbench.noise import NoiseSource
 from sepbench.suites.loader import load_suite
 
 
 def test_every_file_is_listed_and_every_entry_is_a_file() -> None:
-    assert {entry.name for entry in shipped_weights()} == {path.stem for path in FOLDER.glob("*.safetensors")}
+    cards = {path.stem: json.loads(path.with_suffix(".json").read_text(encoding="utf-8")) for path in FOLDER.glob("*.safetensors")}
+    assert {entry.name for entry in shipped_weights()} == {name for name, card in cards.items() if card["kind"] in KINDS}
+    assert {name for name, card in cards.items() if card["kind"] not in KINDS} == {"cifarnet", "mnistnet"}
 
 
 @pytest.mark.parametrize("entry", shipped_weights(), ids=lambda entry: entry.name)
