@@ -3,7 +3,7 @@
 Supervision: ``prior``.
 Related: ``baselines/projected.py``, whose sampler this is; its presets give every mixture the same number of draws.
 
-A draw of the projected diffusion ends in the right mode or in a wrong one, and most mixtures are solved by the first. Which it was shows early and for
+A draw of the projected diffusion ends in the right mode or in a wrong one, and most mixtures need few. Which it was shows early and for
 nothing: every step adds fresh noise to clean sources x_k and denoises the sum, so the denoising loss of x
 
     sum_k |x_k - D(x_k + sigma n_k)|^2 / sigma^2
