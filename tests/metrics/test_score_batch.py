@@ -221,9 +221,9 @@ def test_misuse_is_refused() -> None:
 @pytest.mark.slow
 def test_bits_do_not_depend_on_the_number_of_threads() -> None:
     code = (
-        "import hashlib; from metric_cases import *; from sepbench.metrics.scoring import score_batch; from sepbench.metrics.catalogue import metric_names\n"
+        "import hashlib; from metric_cases import *; from sepbench.metrics.scoring import score_batch\n"
         "x, y, m = random_batch(300, 3, (1, 28, 28))\n"
-        "print(hashlib.sha256(score_batch(metric_names('image'), x, y, m, image_task(3, (1, 28, 28))).value.tobytes()).hexdigest())"
+        f"print(hashlib.sha256(score_batch({OF_EXAMPLES}, x, y, m, image_task(3, (1, 28, 28))).value.tobytes()).hexdigest())"
     )
     digests = set()
     for threads in ("1", "2"):
