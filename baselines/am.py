@@ -22,11 +22,10 @@ from pydantic.dataclasses import dataclass
 
 from baselines.decomposition.mask_tasks import observed_and_other_support, part_weights
 from baselines.decomposition.parts import estimates_from_parts
-from baselines.networks.mask_autoencoder import MaskAutoencoder
 from baselines.training.adversarial_mask import EPOCHS, OPENNESS, RATE, AdversarialTraining
 from baselines.training.epochs import cut_epochs
 from baselines.training.loop import resume, run
-from baselines.training.mask import MaskRecipe, Precision, load_network, mask_config, new_network, save_network, separated_parts
+from baselines.training.mask import MaskNetwork, MaskRecipe, Precision, load_network, mask_layout, new_network, save_network, separated_parts
 from sepbench.protocols import MethodInfo, Mixtures, RunContext, Support, TaskSpec, TrainingView
 from sepbench.settings import STRICT
 
@@ -56,7 +55,7 @@ class AdversarialMasking:
         paper="Halperin, Ephrat and Hoshen 2018, sec. 3 (AM)",
         deterministic=False,
     )
-    _network: MaskAutoencoder | None = field(default=None, init=False, repr=False)
+    _network: MaskNetwork | None = field(default=None, init=False, repr=False)
 
     def supports(self, task: TaskSpec) -> Support:
         return observed_and_other_support(task, self.info.name)
@@ -65,7 +64,7 @@ class AdversarialMasking:
         """Learn the masks, or go on where ``ctx.cache`` stands."""
         clean = part_weights(ctx.task)[_observed(ctx.task)] * view.observed(self.samples)
         recipe = MaskRecipe(self.lr, batch=self.batch, precision=self.fit_precision, seed=ctx.seed)
-        network = new_network(mask_config(ctx.task.source_shape), ctx.seed, ctx.device)
+        network = new_network(mask_layout("autoencoder", ctx.task.source_shape), ctx.seed, ctx.device)
         training = AdversarialTraining(network, recipe, clean, view.mixtures(self.samples), cut_epochs(self.epochs, ctx.budget), self.openness)
         resume(training, ctx.cache, ctx.device)
         run(training, ctx.cache, progress=ctx.progress)
@@ -75,7 +74,7 @@ class AdversarialMasking:
         save_network(self._fitted(), folder / _FILE)
 
     def load(self, folder: Path, ctx: RunContext) -> None:
-        self._network = load_network(mask_config(ctx.task.source_shape), folder / _FILE, ctx.device)
+        self._network = load_network(mask_layout("autoencoder", ctx.task.source_shape), folder / _FILE, ctx.device)
 
     def separate(self, mixtures: Mixtures, ctx: RunContext) -> torch.Tensor:
         """Mixtures ``(B, C, H, W)`` to estimates ``(B, 2, C, H, W)`` that explain them exactly: y m(y) and what is left, each over its weight."""
@@ -83,7 +82,7 @@ class AdversarialMasking:
         parts = separated_parts(self._fitted(), values)  # the observed source comes first
         return estimates_from_parts(parts if _observed(ctx.task) == 0 else parts.flip(1), values, mixtures.operator)
 
-    def _fitted(self) -> MaskAutoencoder:
+    def _fitted(self) -> MaskNetwork:
         if self._network is None:
             raise ValueError("fit() or load() first")
         return self._network

@@ -35,20 +35,23 @@ from safetensors.torch import load_file, save_file
 
 from baselines.decomposition.mask_tasks import observed_and_other_support, part_weights
 from baselines.decomposition.parts import estimates_from_parts
-from baselines.networks.mask_autoencoder import MaskAutoencoder, MaskConfig
 from baselines.training.adversarial_mask import EPOCHS, RATE, AdversarialTraining
 from baselines.training.config import generator
 from baselines.training.epochs import cut_epochs, full_batches
 from baselines.training.latent import LatentRecipe, LatentTraining, new_generators, shared_out
 from baselines.training.loop import Training, resume, run
 from baselines.training.mask import (
+    MaskLayout,
+    MaskNetwork,
     MaskRecipe,
     MaskTraining,
+    Network,
+    Power,
     Precision,
     load_network,
-    mask_config,
+    mask_layout,
     new_network,
-    observed_l1,
+    observed_error,
     save_network,
     separated_parts,
 )
@@ -80,6 +83,8 @@ class NeuralEggSeparation:
     )
     constant: float = Field(0.5, ge=0, description="C, the other source's share of every pixel at the start; of init constant")
     lr: float = Field(0.01, gt=0, description="Adam's rate")
+    network: Network = Field("autoencoder", description="the paper's autoencoder, or the U-Net of our score priors")
+    power: Power = Field(1, description="of the errors in the loss: 1 for the paper's L1, 2 for squared errors")
     samples: int = Field(12_000, ge=2, description="the first so many clean samples, and so many mixtures")
     batch: int = Field(32, ge=2, description="mixtures per step")
     fit_precision: Precision = Field("bfloat16", description="of the network while it learns; it estimates in float32")
@@ -96,7 +101,7 @@ class NeuralEggSeparation:
         deterministic=False,
     )
     eggs: torch.Tensor | None = field(default=None, init=False, repr=False)
-    _networks: list[MaskAutoencoder] = field(default_factory=list, init=False, repr=False)
+    _networks: list[MaskNetwork] = field(default_factory=list, init=False, repr=False)
 
     def supports(self, task: TaskSpec) -> Support:
         return observed_and_other_support(task, self.info.name)
@@ -110,7 +115,7 @@ class NeuralEggSeparation:
         known, other = self._slots(ctx.task)
         weights = part_weights(ctx.task)
         mixed, clean = view.mixtures(self.samples), weights[known] * view.observed(self.samples)
-        recipe = MaskRecipe(self.lr, batch=self.batch, precision=self.fit_precision, seed=ctx.seed)
+        recipe = MaskRecipe(self.lr, batch=self.batch, power=self.power, precision=self.fit_precision, seed=ctx.seed)
         network = new_network(self._layout(ctx.task), ctx.seed, ctx.device)
         before = _SHARE_OF_START if self.init in (ADVERSARIAL, LATENT) else 0.0
         eggs = self._first_eggs(clean, mixed, ctx)
@@ -149,7 +154,7 @@ class NeuralEggSeparation:
 
         if self.init == ADVERSARIAL:
             recipe = MaskRecipe(RATE, batch=self.batch, precision=self.fit_precision, seed=ctx.seed)
-            network = new_network(mask_config(ctx.task.source_shape), ctx.seed, ctx.device)
+            network = new_network(mask_layout("autoencoder", ctx.task.source_shape), ctx.seed, ctx.device)
             masks = AdversarialTraining(network, recipe, clean, mixed, cut_epochs(EPOCHS, ctx.budget))
             learn(masks)
             return torch.cat([masks.estimate(batch)[:, 1] for batch in masks.mixed.split(self.batch)])
@@ -191,13 +196,13 @@ class NeuralEggSeparation:
         self._networks = [load_network(self._layout(ctx.task), path, ctx.device) for path in paths]
         self.eggs = load_file(folder / _EGGS)["x"]
 
-    def _fitted(self) -> list[MaskAutoencoder]:
+    def _fitted(self) -> list[MaskNetwork]:
         if not self._networks:
             raise ValueError("fit() or load() first")
         return self._networks
 
-    def _layout(self, task: TaskSpec) -> MaskConfig:
-        return mask_config(task.source_shape, running_statistics=not self.test_batch_statistics)
+    def _layout(self, task: TaskSpec) -> MaskLayout:
+        return mask_layout(self.network, task.source_shape, running_statistics=not self.test_batch_statistics)
 
     @staticmethod
     def _slots(task: TaskSpec) -> tuple[int, int]:
@@ -225,7 +230,7 @@ class EggTraining(MaskTraining):
 
     def __init__(
         self,
-        network: MaskAutoencoder,
+        network: MaskNetwork,
         recipe: MaskRecipe,
         clean: torch.Tensor,
         mixed: torch.Tensor,
@@ -234,7 +239,7 @@ class EggTraining(MaskTraining):
         epochs: int,
         kept: int,
     ) -> None:
-        super().__init__(network, recipe, observed_l1)
+        super().__init__(network, recipe, observed_error)
         self.clean, self.mixed, self.eggs = clean.to(self.device), mixed.to(self.device), eggs.clone().to(self.device)
         self.batches = full_batches(recipe.batch, len(clean), len(mixed))
         self.epochs = epochs
@@ -295,7 +300,7 @@ class EggTraining(MaskTraining):
         self.kept_eggs = [eggs.cpu() for eggs in state["kept_eggs"]]
 
 
-def _with_weights(network: MaskAutoencoder, weights: Mapping[str, torch.Tensor]) -> MaskAutoencoder:
+def _with_weights(network: MaskNetwork, weights: Mapping[str, torch.Tensor]) -> MaskNetwork:
     """A copy of a network with other weights, to separate with."""
     made = copy.deepcopy(network)
     made.load_state_dict(weights)
@@ -316,6 +321,12 @@ PRESETS: Mapping[str, type[NeuralEggSeparation]] = presets(
             f"{_PAPER}; rate and batch norm of the released code (flags 37 and 39)",
             "nes-code with batch norm in training mode at all times, as in the released code: estimates depend on the other mixtures of a batch.",
             {"lr": 1e-3, "test_batch_statistics": True},
+        ),
+        "nes-unet": Preset(
+            "Neural Egg Separation, U-Net",
+            f"after {_PAPER}; the network and squared errors are ours",
+            "nes with the U-Net of our score priors and squared errors.",
+            {"network": "unet", "power": 2, "lr": 1e-3},
         ),
         "nes-am": Preset(
             "Neural Egg Separation from adversarial masks",

@@ -9,6 +9,8 @@ epochs, and a rate that falls to zero over the last 40 % are ours.
 ``supervised-sources`` has a mask for each of K classes, which add up to 1 (softmax), the error of all estimates as its loss, and all training samples; with
 two classes its loss is that of ``supervised``, since both errors of one mask are the same. ``supervised-pit`` is for tasks where all sources are of one
 class: the loss takes each mixture's best assignment (permutation-invariant training, Yu et al. 2017).
+
+``supervised-unet`` has a network of today (``baselines/networks/mask_unet.py``): same data, same supervision, what the paper's network leaves on the table.
 """
 
 from __future__ import annotations
@@ -24,20 +26,23 @@ from pydantic.dataclasses import dataclass
 
 from baselines.decomposition.mask_tasks import mask_support, part_weights
 from baselines.decomposition.parts import estimates_from_parts
-from baselines.networks.mask_autoencoder import MaskAutoencoder, MaskConfig
 from baselines.training.epochs import cut_epochs, full_batches
 from baselines.training.loop import resume, run
 from baselines.training.mask import (
     Loss,
+    MaskLayout,
+    MaskNetwork,
     MaskRecipe,
     MaskTraining,
+    Network,
+    Power,
     Precision,
-    all_l1,
     load_network,
-    mask_config,
+    mask_layout,
+    mean_error,
     new_network,
-    observed_l1,
-    permutation_invariant_l1,
+    observed_error,
+    permutation_invariant_error,
     save_network,
     separated_parts,
 )
@@ -45,7 +50,7 @@ from sepbench.protocols import MethodInfo, Mixtures, RunContext, Support, TaskSp
 from sepbench.settings import STRICT, Preset, presets
 
 Targets = Literal["observed", "classes", "permutations"]
-LOSSES: Mapping[Targets, Loss] = {"observed": observed_l1, "classes": all_l1, "permutations": permutation_invariant_l1}
+LOSSES: Mapping[Targets, Loss] = {"observed": observed_error, "classes": mean_error, "permutations": permutation_invariant_error}
 _MOST_PERMUTED = 5
 _FILE = "mask.safetensors"
 _PAPER = "Halperin, Ephrat and Hoshen 2018, sec. 4 (Supervised)"
@@ -59,6 +64,8 @@ class SupervisedMask:
     """
 
     targets: Targets = Field("observed", description="what the masks estimate: the observed source, each class, or the sources in any order")
+    network: Network = Field("autoencoder", description="the paper's autoencoder, or the U-Net of our score priors")
+    power: Power = Field(1, description="of the errors in the loss: 1 for the paper's L1, 2 for squared errors")
     samples: int | None = Field(12_000, ge=1, description="the first so many clean samples of each class; none for all")
     epochs: int = Field(50, ge=1, description="passes over the samples")
     lr: float = Field(1e-3, gt=0, description="Adam's rate")
@@ -75,7 +82,7 @@ class SupervisedMask:
         paper=_PAPER,
         deterministic=False,
     )
-    _network: MaskAutoencoder | None = field(default=None, init=False, repr=False)
+    _network: MaskNetwork | None = field(default=None, init=False, repr=False)
 
     def supports(self, task: TaskSpec) -> Support:
         support = mask_support(task, self.info.name)
@@ -95,7 +102,7 @@ class SupervisedMask:
         """Learn the masks, or go on where ``ctx.cache`` stands."""
         weights = part_weights(ctx.task)
         parts = [weights[slot] * view.sources(slot, self.samples) for slot in self._order(ctx.task)]
-        recipe = MaskRecipe(self.lr, batch=self.batch, precision=self.fit_precision, seed=ctx.seed)
+        recipe = MaskRecipe(self.lr, batch=self.batch, power=self.power, precision=self.fit_precision, seed=ctx.seed)
         network = new_network(self._layout(ctx.task), ctx.seed, ctx.device)
         training = SupervisedTraining(network, recipe, LOSSES[self.targets], parts, cut_epochs(self.epochs, ctx.budget), self.decay)
         resume(training, ctx.cache, ctx.device)
@@ -115,13 +122,13 @@ class SupervisedMask:
         parts = separated_parts(self._fitted(), values)[:, [order.index(slot) for slot in range(ctx.task.n_sources)]]
         return estimates_from_parts(parts, values, mixtures.operator)
 
-    def _fitted(self) -> MaskAutoencoder:
+    def _fitted(self) -> MaskNetwork:
         if self._network is None:
             raise ValueError("fit() or load() first")
         return self._network
 
-    def _layout(self, task: TaskSpec) -> MaskConfig:
-        return mask_config(task.source_shape, masks=1 if self.targets == "observed" else task.n_sources)
+    def _layout(self, task: TaskSpec) -> MaskLayout:
+        return mask_layout(self.network, task.source_shape, masks=1 if self.targets == "observed" else task.n_sources)
 
     def _order(self, task: TaskSpec) -> list[int]:
         """The slots in the network's order. With one mask its source comes first: the observed one, or the last where none is."""
@@ -142,7 +149,7 @@ class SupervisedTraining(MaskTraining):
         decay: the share of the steps, at the end, over which the rate falls to zero.
     """
 
-    def __init__(self, network: MaskAutoencoder, recipe: MaskRecipe, loss: Loss, parts: list[torch.Tensor], epochs: int, decay: float) -> None:
+    def __init__(self, network: MaskNetwork, recipe: MaskRecipe, loss: Loss, parts: list[torch.Tensor], epochs: int, decay: float) -> None:
         super().__init__(network, recipe, loss)
         self.parts = [part.to(self.device) for part in parts]
         self.batches = full_batches(recipe.batch, *map(len, parts))
@@ -168,6 +175,12 @@ class SupervisedTraining(MaskTraining):
 PRESETS: Mapping[str, type[SupervisedMask]] = presets(
     SupervisedMask,
     {
+        "supervised-unet": Preset(
+            "Supervised mask, U-Net",
+            f"after {_PAPER}; the network and squared errors are ours",
+            "supervised with the U-Net of our score priors and squared errors.",
+            {"network": "unet", "power": 2},
+        ),
         "supervised-sources": Preset(
             "Supervised masks of all classes",
             f"after {_PAPER}; a mask for each class is ours",

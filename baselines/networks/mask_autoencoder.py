@@ -41,6 +41,11 @@ class MaskConfig:
         if min(self.channels, self.filters, self.masks) < 1 or self.layers < 2:
             raise ValueError(f"channels, filters and masks must be positive and layers at least 2, got {self}")
 
+    @property
+    def extra_rows(self) -> int:
+        """How many rows more than a multiple of ``2 ** layers`` the network takes as they are."""
+        return 1
+
 
 class MaskAutoencoder(nn.Module):
     """Masks in [0, 1] of mixtures.

@@ -17,21 +17,20 @@ from typing import Any
 import torch
 
 from baselines.networks.dcgan import DCGANDiscriminator, egg_discriminator
-from baselines.networks.mask_autoencoder import MaskAutoencoder
 from baselines.training.config import derived_seed
 from baselines.training.epochs import full_batches
-from baselines.training.mask import MaskRecipe, MaskTraining, masks_of
+from baselines.training.mask import MaskNetwork, MaskRecipe, MaskTraining, masks_of
 
-EPOCHS, RATE, OPENNESS = 50, 2e-4, 1.0
-"""Epochs and rate are not stated: the rate is DCGAN's, the epochs are ours. The weight of ``mean |m - 1|`` is the paper's."""
+EPOCHS, RATE, OPENNESS, FILTERS = 50, 2e-4, 1.0, 64
+"""Epochs and rate are not stated: the rate is DCGAN's, the epochs are ours. The weight of ``mean |m - 1|`` and the discriminator's filters are the paper's."""
 
 
-def new_discriminator(network: MaskAutoencoder, size: tuple[int, int], seed: int, device: str | torch.device) -> DCGANDiscriminator:
+def new_discriminator(network: MaskNetwork, size: tuple[int, int], seed: int, device: str | torch.device, filters: int = FILTERS) -> DCGANDiscriminator:
     """A discriminator as deep as the mask network, its weights drawn from the seed alone."""
     config = network.config
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(derived_seed(seed, "discriminator"))
-        return egg_discriminator(config.channels, size, config.layers, config.filters).to(device)
+        return egg_discriminator(config.channels, size, config.layers, filters).to(device)
 
 
 class AdversarialTraining(MaskTraining):
@@ -45,7 +44,7 @@ class AdversarialTraining(MaskTraining):
         openness: weight of ``mean |m - 1|``.
     """
 
-    def __init__(self, network: MaskAutoencoder, recipe: MaskRecipe, clean: torch.Tensor, mixed: torch.Tensor, epochs: int, openness: float = OPENNESS) -> None:
+    def __init__(self, network: MaskNetwork, recipe: MaskRecipe, clean: torch.Tensor, mixed: torch.Tensor, epochs: int, openness: float = OPENNESS) -> None:
         super().__init__(network, recipe)
         self.clean, self.mixed, self.openness = clean.to(self.device), mixed.to(self.device), openness
         height, width = mixed.shape[-2:]

@@ -21,48 +21,57 @@ from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
 from baselines.networks.mask_autoencoder import MaskAutoencoder, MaskConfig
+from baselines.networks.mask_unet import MaskUNet, MaskUNetConfig
 from baselines.training.config import derived_seed
 from baselines.training.epochs import MeanLoss, epoch_rows
 
 Precision = Literal["float32", "bfloat16"]
-Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-"""Estimated and true parts ``(B, K, C, H, W)`` to a number."""
+Network = Literal["autoencoder", "unet"]
+MaskLayout = MaskConfig | MaskUNetConfig
+MaskNetwork = MaskAutoencoder | MaskUNet
+Power = Literal[1, 2]
+Loss = Callable[[torch.Tensor, torch.Tensor, Power], torch.Tensor]
+"""Estimated and true parts ``(B, K, C, H, W)``, and the power of the errors, to a number."""
 _INNERMOST = 4
 
 
 # ---- the network in use ---------------------------------------------------------------------------------------------------------------
 
 
-def mask_config(shape: tuple[int, ...], masks: int = 1, running_statistics: bool = True) -> MaskConfig:
-    """The layout for images ``(C, H, W)``: as many layers as bring the longer side to about 4, at least 2 and at most 4.
+def mask_layout(network: Network, shape: tuple[int, ...], masks: int = 1, running_statistics: bool = True) -> MaskLayout:
+    """The layout for images ``(C, H, W)``.
 
-    That is the paper's 3 + 3 for MNIST at 32x32 (and at 28x28, which is padded to it) and its code's 4 + 4 at 64x64.
+    ``autoencoder``: as many layers as bring the longer side to about 4, at least 2 and at most 4. That is the paper's 3 + 3 for MNIST at 32x32 (and at
+    28x28, which is padded to it) and its code's 4 + 4 at 64x64. ``unet``: the same for all sizes; it has no batch norm and no statistics.
     """
+    if network == "unet":
+        return MaskUNetConfig(shape[0], masks)
     layers = math.ceil(math.log2(max(shape[-2:]) / _INNERMOST))
     return MaskConfig(shape[0], min(max(layers, 2), 4), masks=masks, running_statistics=running_statistics)
 
 
-def new_network(config: MaskConfig, seed: int, device: str | torch.device = "cpu") -> MaskAutoencoder:
+def new_network(layout: MaskLayout, seed: int, device: str | torch.device = "cpu") -> MaskNetwork:
     """A network with torch's default weights (the paper names none), drawn from the seed alone."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(derived_seed(seed, "weights"))
-        return MaskAutoencoder(config).to(device)
+        network = MaskUNet(layout) if isinstance(layout, MaskUNetConfig) else MaskAutoencoder(layout)
+        return network.to(device)
 
 
-def masks_of(network: MaskAutoencoder, mixtures: torch.Tensor) -> torch.Tensor:
+def masks_of(network: MaskNetwork, mixtures: torch.Tensor) -> torch.Tensor:
     """Mixtures ``(B, C, H, W)`` to masks float32: ``(B, C, H, W)`` of one source, else ``(B, K, C, H, W)``.
 
     Sizes that the network's layers do not divide are padded with zeros on all sides, evenly, and cut back afterwards: 28x28 to 32x32.
     """
     height, width = mixtures.shape[-2:]
-    unit = 1 << network.config.layers
-    more_rows, more_columns = (-height % unit if height % unit > 1 or height < unit else 0), -width % unit
+    unit, extra = 1 << network.config.layers, network.config.extra_rows
+    more_rows, more_columns = (-height % unit if height % unit > extra or height < unit else 0), -width % unit
     top, left = more_rows // 2, more_columns // 2
     masks: torch.Tensor = network(functional.pad(mixtures, (left, more_columns - left, top, more_rows - top)))
     return masks[..., top : top + height, left : left + width].float()
 
 
-def masked_parts(network: MaskAutoencoder, mixtures: torch.Tensor) -> torch.Tensor:
+def masked_parts(network: MaskNetwork, mixtures: torch.Tensor) -> torch.Tensor:
     """Mixtures ``(B, C, H, W)`` to parts ``(B, K, C, H, W)`` float32 that add up to them: ``(y m, y - y m)`` of one mask, else ``y m_k``."""
     masks = masks_of(network, mixtures)
     if network.config.masks > 1:
@@ -71,21 +80,21 @@ def masked_parts(network: MaskAutoencoder, mixtures: torch.Tensor) -> torch.Tens
     return torch.stack([known, mixtures - known], 1)
 
 
-def separated_parts(network: MaskAutoencoder, mixtures: torch.Tensor) -> torch.Tensor:
+def separated_parts(network: MaskNetwork, mixtures: torch.Tensor) -> torch.Tensor:
     """``masked_parts`` of a trained network, in float32 whatever the training was: with fewer digits the size of a batch would show."""
     network.eval()
     with torch.no_grad():
         return masked_parts(network, mixtures)
 
 
-def save_network(network: MaskAutoencoder, path: Path) -> None:
+def save_network(network: MaskNetwork, path: Path) -> None:
     """Write the weights and what batch norm knows."""
     save_file({name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}, path)
 
 
-def load_network(config: MaskConfig, path: Path, device: str) -> MaskAutoencoder:
+def load_network(layout: MaskLayout, path: Path, device: str) -> MaskNetwork:
     """The network that ``save_network`` wrote, of the same layout."""
-    network = new_network(config, 0)
+    network = new_network(layout, 0)
     network.load_state_dict(load_file(path))
     return network.to(device).eval()
 
@@ -93,19 +102,19 @@ def load_network(config: MaskConfig, path: Path, device: str) -> MaskAutoencoder
 # ---- losses ---------------------------------------------------------------------------------------------------------------------------
 
 
-def observed_l1(parts: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
-    """``mean |T(y) - b|``, the paper's loss: the first part alone counts."""
-    return (parts[:, 0] - truth[:, 0]).abs().mean()
+def observed_error(parts: torch.Tensor, truth: torch.Tensor, power: Power = 1) -> torch.Tensor:
+    """``mean |T(y) - b|``, the paper's loss: the first part alone counts. ``power`` 2 squares the errors, here and below."""
+    return (parts[:, 0] - truth[:, 0]).abs().pow(power).mean()
 
 
-def all_l1(parts: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+def mean_error(parts: torch.Tensor, truth: torch.Tensor, power: Power = 1) -> torch.Tensor:
     """The mean absolute error of all parts."""
-    return (parts - truth).abs().mean()
+    return (parts - truth).abs().pow(power).mean()
 
 
-def permutation_invariant_l1(parts: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+def permutation_invariant_error(parts: torch.Tensor, truth: torch.Tensor, power: Power = 1) -> torch.Tensor:
     """The mean over mixtures of the mean absolute error under each mixture's best assignment (Yu et al. 2017, "Permutation invariant training")."""
-    errors = (parts.unsqueeze(2) - truth.unsqueeze(1)).abs().flatten(3).mean(3)  # (B, K, K): part k against source l
+    errors = (parts.unsqueeze(2) - truth.unsqueeze(1)).abs().pow(power).flatten(3).mean(3)  # (B, K, K): part k against source l
     slots = range(parts.shape[1])
     of_orders = torch.stack([torch.stack([errors[:, k, order[k]] for k in slots]).mean(0) for order in permutations(slots)])
     return of_orders.amin(0).mean()
@@ -122,6 +131,7 @@ class MaskRecipe:
         lr: Adam's rate.
         betas: Adam's.
         batch: mixtures per step.
+        power: of the errors in the loss, 1 for L1.
         precision: ``bfloat16`` computes the network under autocast; parts, loss and weights stay float32.
         seed: of weights and order.
     """
@@ -129,6 +139,7 @@ class MaskRecipe:
     lr: float
     betas: tuple[float, float] = (0.5, 0.999)
     batch: int = 32
+    power: Power = 1
     precision: Precision = "bfloat16"
     seed: int = 0
 
@@ -142,7 +153,7 @@ class MaskTraining:
         loss: of estimated and true parts.
     """
 
-    def __init__(self, network: MaskAutoencoder, recipe: MaskRecipe, loss: Loss = observed_l1) -> None:
+    def __init__(self, network: MaskNetwork, recipe: MaskRecipe, loss: Loss = observed_error) -> None:
         self.network, self.recipe, self.loss = network, recipe, loss
         self.device = next(network.parameters()).device
         self.optimiser = self._adam()
@@ -167,7 +178,7 @@ class MaskTraining:
         self.network.train()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bfloat16"):
             parts = masked_parts(self.network, truth.sum(1))
-        self.descend(self.loss(parts, truth), share)
+        self.descend(self.loss(parts, truth, self.recipe.power), share)
 
     def descend(self, loss: torch.Tensor, share: float = 1.0) -> None:
         """One step of Adam down a loss, which counts for the log."""

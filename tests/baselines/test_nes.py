@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from baselines import nes
 from baselines.nes import PRESETS, EggTraining, NeuralEggSeparation
 from baselines.training import loop
-from baselines.training.mask import MaskRecipe, mask_config, new_network
+from baselines.training.mask import MaskRecipe, mask_layout, new_network
 from sepbench.conformance import BATCHES
 from sepbench.errors import MethodError, SepbenchError
 from sepbench.protocols import Fitted, Separator
@@ -37,14 +37,14 @@ def separated(method: NeuralEggSeparation, world: Stripes) -> torch.Tensor:
 def training(world: Stripes, **changes: Any) -> EggTraining:
     mixed = world.view("mixtures+one").mixtures()
     given = {"clean": world.clean, "mixed": mixed, "eggs": 0.5 * mixed, "iterations": 2, "epochs": 1, "kept": 4, **changes}
-    return EggTraining(new_network(mask_config((1, 8, 8)), 0), MaskRecipe(1e-3, precision="float32"), **given)
+    return EggTraining(new_network(mask_layout("autoencoder", (1, 8, 8)), 0), MaskRecipe(1e-3, precision="float32"), **given)
 
 
-@pytest.mark.parametrize(("observed", "operator"), [(1, "sum"), (0, "mean")])
-def test_every_outer_iteration_comes_nearer_to_the_hidden_source(observed: int, operator: str) -> None:
+@pytest.mark.parametrize(("observed", "operator", "network"), [(1, "sum", "autoencoder"), (0, "mean", "autoencoder"), (0, "mean", "unet")])
+def test_every_outer_iteration_comes_nearer_to_the_hidden_source(observed: int, operator: str, network: str) -> None:
     """The start C y has half of every pixel; the answer is the odd rows. Estimates explain the mixtures exactly."""
     world = Stripes.make(observed, operator)
-    method = fitted(world, iterations=5, epochs=6, lr=0.01)
+    method = fitted(world, iterations=5, epochs=6, lr=0.01, network=network)
     other, weight = 1 - observed, 1.0 if operator == "sum" else 0.5
     assert method.eggs is not None
     torch.testing.assert_close(method.eggs[0], 0.5 * world.view("mixtures+one").mixtures()[:64] / weight)

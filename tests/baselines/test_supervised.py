@@ -14,7 +14,7 @@ from method_toys import Digits, ToyView, context, mean_psnr, mix, rows_of, toy_t
 from baselines import supervised
 from baselines.supervised import PRESETS, SupervisedMask, SupervisedTraining
 from baselines.training import loop
-from baselines.training.mask import MaskRecipe, mask_config, new_network, observed_l1
+from baselines.training.mask import MaskRecipe, mask_layout, new_network, observed_error
 from sepbench.protocols import Fitted, Separator, TaskSpec
 from sepbench.settings import describe
 
@@ -29,11 +29,11 @@ def separated(method: SupervisedMask, world: Stripes) -> torch.Tensor:
     return method.separate(world.mixtures(), context(world.task))
 
 
-@pytest.mark.parametrize("name", ["supervised", "supervised-sources"])
+@pytest.mark.parametrize("name", ["supervised", "supervised-sources", "supervised-unet"])
 @pytest.mark.parametrize(("observed", "operator"), [(1, "sum"), (0, "mean")])
 def test_known_sources_come_apart_in_their_slots(name: str, observed: int, operator: str) -> None:
     world = Stripes.make(observed, operator)
-    estimates = separated(fitted(world.view("sources"), name=name, epochs=12, lr=0.01), world)
+    estimates = separated(fitted(world.view("sources"), name=name, epochs=12, lr=0.01, power=1), world)
     assert error(estimates, world.test) < 0.02 * error(0.5 * world.test.sum(1, keepdim=True), world.test)
     torch.testing.assert_close(world.mixtures().operator.forward(estimates), world.mixtures().values)
 
@@ -79,7 +79,7 @@ def test_the_rate_falls_to_zero_at_the_end_and_pairs_change(monkeypatch: pytest.
     batches: list[torch.Tensor] = []
     monkeypatch.setattr(SupervisedTraining, "update", lambda self, truth, share: (shares.append(share), batches.append(truth)))
     parts = [world.clean, world.hidden[:100, 0]]
-    one = SupervisedTraining(new_network(mask_config((1, 8, 8)), 0), MaskRecipe(1e-3), observed_l1, parts, epochs=5, decay=0.4)
+    one = SupervisedTraining(new_network(mask_layout("autoencoder", (1, 8, 8)), 0), MaskRecipe(1e-3), observed_error, parts, epochs=5, decay=0.4)
     loop.run(one, None)
     assert len(shares) == 5 * 3  # the smaller class fills three batches of 32
     assert shares[:10] == [1.0] * 10

@@ -10,7 +10,7 @@ from torch import nn
 
 from baselines.networks.mask_autoencoder import MaskConfig
 from baselines.training.adversarial_mask import AdversarialTraining, new_discriminator
-from baselines.training.mask import MaskRecipe, mask_config, new_network
+from baselines.training.mask import MaskRecipe, mask_layout, new_network
 
 
 class OneMask(nn.Module):
@@ -18,7 +18,7 @@ class OneMask(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.config = MaskConfig(layers=2, filters=4)
+        self.config = MaskConfig(layers=2)
         self.a = nn.Parameter(torch.zeros(()))
 
     def forward(self, mixtures: torch.Tensor) -> torch.Tensor:
@@ -64,7 +64,7 @@ def test_a_step_by_hand(openness: float) -> None:
 
 
 def test_the_discriminator_is_as_deep_as_the_mask_network_and_depends_on_the_seed_alone() -> None:
-    network = new_network(mask_config((1, 28, 28)), seed=0)
+    network = new_network(mask_layout("autoencoder", (1, 28, 28)), seed=0)
     before = torch.get_rng_state()
     one, same, other = (new_discriminator(network, (28, 28), seed, "cpu").state_dict() for seed in (0, 0, 1))
     assert torch.equal(torch.get_rng_state(), before)

@@ -16,13 +16,14 @@ from baselines.training.loop import run
 from baselines.training.mask import (
     MaskRecipe,
     MaskTraining,
-    all_l1,
+    Network,
     load_network,
-    mask_config,
+    mask_layout,
     masked_parts,
+    mean_error,
     new_network,
-    observed_l1,
-    permutation_invariant_l1,
+    observed_error,
+    permutation_invariant_error,
     save_network,
     separated_parts,
 )
@@ -45,7 +46,7 @@ class OneNumber(nn.Module):
 
 
 def one_number(**recipe: Any) -> MaskTraining:
-    return MaskTraining(OneNumber(), MaskRecipe(**{"lr": 0.1, "precision": "float32", **recipe}), observed_l1)  # type: ignore[arg-type]
+    return MaskTraining(OneNumber(), MaskRecipe(**{"lr": 0.1, "precision": "float32", **recipe}), observed_error)  # type: ignore[arg-type]
 
 
 def constants(*pairs: tuple[float, float]) -> torch.Tensor:
@@ -82,17 +83,21 @@ def test_a_share_of_the_rate_and_a_fresh_adam() -> None:
 
 def test_losses() -> None:
     parts, truth = constants((1.0, 3.0), (2.0, 0.0)), constants((1.5, 2.0), (0.0, 3.0))
-    assert float(observed_l1(parts, truth)) == pytest.approx((0.5 + 2.0) / 2)
-    assert float(all_l1(parts, truth)) == pytest.approx((0.5 + 1.0 + 2.0 + 3.0) / 4)
+    assert float(observed_error(parts, truth)) == pytest.approx((0.5 + 2.0) / 2)
+    assert float(mean_error(parts, truth)) == pytest.approx((0.5 + 1.0 + 2.0 + 3.0) / 4)
     # the first mixture is best as it stands, (0.5 + 1) / 2, the second exchanged, (1 + 0) / 2
-    assert float(permutation_invariant_l1(parts, truth)) == pytest.approx((0.75 + 0.5) / 2)
+    assert float(permutation_invariant_error(parts, truth)) == pytest.approx((0.75 + 0.5) / 2)
+    assert float(observed_error(parts, truth, 2)) == pytest.approx((0.25 + 4.0) / 2)
+    assert float(mean_error(parts, truth, 2)) == pytest.approx((0.25 + 1.0 + 4.0 + 9.0) / 4)
+    assert float(permutation_invariant_error(parts, truth, 2)) == pytest.approx((0.625 + 0.5) / 2)
     three = torch.rand(5, 3, 1, 4, 4, generator=torch.Generator().manual_seed(0))
-    assert float(permutation_invariant_l1(three[:, [2, 0, 1]], three)) == 0.0
+    assert float(permutation_invariant_error(three[:, [2, 0, 1]], three)) == 0.0
 
 
+@pytest.mark.parametrize("kind", ["autoencoder", "unet"])
 @pytest.mark.parametrize(("masks", "size"), [(1, (28, 28)), (3, (28, 28)), (1, (8, 9)), (1, (5, 7)), (1, (33, 32))])
-def test_parts_of_any_size_add_up_to_the_mixture(masks: int, size: tuple[int, int]) -> None:
-    network = new_network(mask_config((1, *size), masks), seed=0)
+def test_parts_of_any_size_add_up_to_the_mixture(kind: Network, masks: int, size: tuple[int, int]) -> None:
+    network = new_network(mask_layout(kind, (1, *size), masks), seed=0)
     mixtures = torch.rand(3, 1, *size, generator=torch.Generator().manual_seed(1))
     parts = separated_parts(network, mixtures)
     assert parts.shape == (3, max(masks, 2), 1, *size)
@@ -101,7 +106,7 @@ def test_parts_of_any_size_add_up_to_the_mixture(masks: int, size: tuple[int, in
 
 
 def test_28_by_28_is_32_by_32_with_a_black_border() -> None:
-    network = new_network(mask_config((1, 28, 28)), seed=0)
+    network = new_network(mask_layout("autoencoder", (1, 28, 28)), seed=0)
     assert network.config.layers == 3
     mixtures = torch.rand(2, 1, 28, 28, generator=torch.Generator().manual_seed(1))
     bordered = nn.functional.pad(mixtures, (2, 2, 2, 2))
@@ -110,11 +115,11 @@ def test_28_by_28_is_32_by_32_with_a_black_border() -> None:
 
 @pytest.mark.parametrize(("side", "layers"), [(8, 2), (16, 2), (28, 3), (32, 3), (64, 4), (256, 4)])
 def test_layers_follow_the_size(side: int, layers: int) -> None:
-    assert mask_config((1, side, side)).layers == layers
+    assert mask_layout("autoencoder", (1, side, side)).layers == layers
 
 
 def test_parts_are_float32_and_rounding_is_small_under_autocast() -> None:
-    network = new_network(mask_config((1, 8, 8)), seed=0).eval()
+    network = new_network(mask_layout("autoencoder", (1, 8, 8)), seed=0).eval()
     mixtures = torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(1))
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         rounded = masked_parts(network, mixtures)
@@ -125,7 +130,7 @@ def test_parts_are_float32_and_rounding_is_small_under_autocast() -> None:
 
 def test_weights_depend_on_the_seed_and_on_no_global_state() -> None:
     before = torch.get_rng_state()
-    one, two, other = (new_network(mask_config((1, 8, 8)), seed).state_dict() for seed in (0, 0, 1))
+    one, two, other = (new_network(mask_layout("autoencoder", (1, 8, 8)), seed).state_dict() for seed in (0, 0, 1))
     assert torch.equal(torch.get_rng_state(), before)
     assert all(torch.equal(one[name], two[name]) for name in one)
     assert not torch.equal(one["last.weight"], other["last.weight"])
@@ -133,7 +138,7 @@ def test_weights_depend_on_the_seed_and_on_no_global_state() -> None:
 
 @pytest.mark.parametrize("running", [True, False])
 def test_a_network_is_read_as_it_was_written(tmp_path: Path, running: bool) -> None:
-    config = mask_config((1, 8, 8), running_statistics=running)
+    config = mask_layout("autoencoder", (1, 8, 8), running_statistics=running)
     network = new_network(config, seed=0)
     network.train()(torch.rand(4, 1, 8, 8))  # batch norm has seen something
     save_network(network, tmp_path / "x.safetensors")
@@ -165,6 +170,6 @@ def test_divergence_is_told_in_one_line() -> None:
         with torch.no_grad():
             network.a.fill_(math.nan)
 
-    training = Constants(network, MaskRecipe(0.1, precision="float32"), observed_l1, interfere=break_it)
+    training = Constants(network, MaskRecipe(0.1, precision="float32"), observed_error, interfere=break_it)
     with pytest.raises(SepbenchError, match="lower lr"):
         run(training, None)
