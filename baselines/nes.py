@@ -34,7 +34,6 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from baselines.decomposition.mask_tasks import observed_and_other_support, part_weights
-from baselines.decomposition.parts import estimates_from_parts
 from baselines.training.adversarial_mask import EPOCHS, RATE, AdversarialTraining
 from baselines.training.config import generator
 from baselines.training.epochs import cut_epochs, full_batches
@@ -53,13 +52,14 @@ from baselines.training.mask import (
     new_network,
     observed_error,
     save_network,
-    separated_parts,
 )
+from baselines.training.mask_signals import parts_of
 from sepbench.errors import MethodError
-from sepbench.protocols import MethodInfo, Mixtures, RunContext, Support, TaskSpec, TrainingView
+from sepbench.protocols import Domain, MethodInfo, Mixtures, RunContext, Support, TaskSpec, TrainingView
 from sepbench.settings import STRICT, Preset, presets
 
 CONSTANT, RANDOM, ADVERSARIAL, LATENT = "constant", "random", "am", "glom"
+DOMAINS: frozenset[Domain] = frozenset({"image", "audio"})
 _ITERATIONS, _EGGS = "iterations", "eggs.safetensors"
 _SHARE_OF_START = 0.3
 _PAPER = "Halperin, Ephrat and Hoshen 2018, algorithm 1"
@@ -73,7 +73,7 @@ class NeuralEggSeparation:
 
     Attributes:
         eggs: after ``fit``, the estimates of the other source in the first ``kept`` training mixtures, at the start and after every outer iteration,
-            ``(N + 1, kept, C, H, W)`` on the CPU.
+            ``(N + 1, kept, C, H, W)`` on the CPU; of audio, segments of complex spectra.
     """
 
     iterations: int = Field(10, ge=1, description="N, outer iterations")
@@ -95,7 +95,7 @@ class NeuralEggSeparation:
         name="nes",
         title="Neural Egg Separation",
         version="1",
-        domains=frozenset({"image"}),
+        domains=DOMAINS,
         supervision="mixtures+one",
         paper=_PAPER,
         deterministic=False,
@@ -104,7 +104,10 @@ class NeuralEggSeparation:
     _networks: list[MaskNetwork] = field(default_factory=list, init=False, repr=False)
 
     def supports(self, task: TaskSpec) -> Support:
-        return observed_and_other_support(task, self.info.name)
+        support = observed_and_other_support(task, self.info.name, DOMAINS)
+        if support.ok and task.domain == "audio" and self.init not in (CONSTANT, RANDOM):
+            return Support(False, f"{self.info.name} of audio starts from init={CONSTANT} or {RANDOM}; {self.init} is for images")
+        return support
 
     def fit(self, view: TrainingView, ctx: RunContext) -> None:
         """Algorithm 1, from the start or from where ``ctx.cache`` stands.
@@ -113,8 +116,8 @@ class NeuralEggSeparation:
             MethodError: the file of ``init`` cannot be used.
         """
         known, other = self._slots(ctx.task)
-        weights = part_weights(ctx.task)
-        mixed, clean = view.mixtures(self.samples), weights[known] * view.observed(self.samples)
+        signals = parts_of(ctx.task)
+        mixed, clean = signals.mixture(view.mixtures(self.samples)), signals.source(view.observed(self.samples), known)
         recipe = MaskRecipe(self.lr, batch=self.batch, power=self.power, precision=self.fit_precision, seed=ctx.seed)
         network = new_network(self._layout(ctx.task), ctx.seed, ctx.device)
         before = _SHARE_OF_START if self.init in (ADVERSARIAL, LATENT) else 0.0
@@ -123,7 +126,7 @@ class NeuralEggSeparation:
         resume(training, ctx.cache, ctx.device)
         run(training, ctx.cache, progress=lambda done, text: ctx.progress(before + (1.0 - before) * done, text))
         self._networks = [_with_weights(network, weights) for weights in training.networks]
-        self.eggs = torch.stack(training.kept_eggs) / weights[other]
+        self.eggs = signals.as_sources(torch.stack(training.kept_eggs), other)
 
     def _first_eggs(self, clean: torch.Tensor, mixed: torch.Tensor, ctx: RunContext) -> torch.Tensor:
         """X_0 as parts ``(N, C, H, W)``."""
@@ -168,12 +171,9 @@ class NeuralEggSeparation:
         return shared_out(codes.training_parts(), codes.mixed)[:, 1]
 
     def separate(self, mixtures: Mixtures, ctx: RunContext) -> torch.Tensor:
-        """Mixtures ``(B, C, H, W)`` to estimates ``(B, 2, C, H, W)`` that explain them exactly: T(y) and y - T(y), each over its weight."""
-        values = mixtures.values.to(ctx.device)
-        batches = values.split(self.batch) if self.test_batch_statistics else (values,)
-        parts = torch.cat([separated_parts(self._fitted()[-1], one) for one in batches])  # the observed source comes first
-        known, _ = self._slots(ctx.task)
-        return estimates_from_parts(parts if known == 0 else parts.flip(1), values, mixtures.operator)
+        """Mixtures ``(B, ...)`` to estimates ``(B, 2, ...)`` that explain them: T(y) and y - T(y), each over its weight."""
+        batch = self.batch if self.test_batch_statistics else None
+        return parts_of(ctx.task).estimates(self._fitted()[-1], mixtures, list(self._slots(ctx.task)), ctx, batch)
 
     def after(self, iteration: int) -> NeuralEggSeparation:
         """NES(k): the fitted method as it stood after outer iteration 1, 2, ... (figures 2 and 3 of the paper)."""
@@ -189,12 +189,13 @@ class NeuralEggSeparation:
         for number, network in enumerate(self._fitted()):
             save_network(network, folder / _ITERATIONS / f"{number + 1:03d}.safetensors")
         assert self.eggs is not None
-        save_file({"x": self.eggs}, folder / _EGGS)
+        save_file({"x": torch.view_as_real(self.eggs) if self.eggs.is_complex() else self.eggs}, folder / _EGGS)
 
     def load(self, folder: Path, ctx: RunContext) -> None:
         paths = sorted((folder / _ITERATIONS).iterdir())
         self._networks = [load_network(self._layout(ctx.task), path, ctx.device) for path in paths]
-        self.eggs = load_file(folder / _EGGS)["x"]
+        eggs = load_file(folder / _EGGS)["x"]
+        self.eggs = torch.view_as_complex(eggs) if ctx.task.domain == "audio" else eggs
 
     def _fitted(self) -> list[MaskNetwork]:
         if not self._networks:
@@ -202,7 +203,7 @@ class NeuralEggSeparation:
         return self._networks
 
     def _layout(self, task: TaskSpec) -> MaskLayout:
-        return mask_layout(self.network, task.source_shape, running_statistics=not self.test_batch_statistics)
+        return mask_layout(self.network, parts_of(task).shape, running_statistics=not self.test_batch_statistics)
 
     @staticmethod
     def _slots(task: TaskSpec) -> tuple[int, int]:

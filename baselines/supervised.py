@@ -24,8 +24,7 @@ import torch
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from baselines.decomposition.mask_tasks import mask_support, part_weights
-from baselines.decomposition.parts import estimates_from_parts
+from baselines.decomposition.mask_tasks import mask_support
 from baselines.training.epochs import cut_epochs, full_batches
 from baselines.training.loop import resume, run
 from baselines.training.mask import (
@@ -44,13 +43,14 @@ from baselines.training.mask import (
     observed_error,
     permutation_invariant_error,
     save_network,
-    separated_parts,
 )
-from sepbench.protocols import MethodInfo, Mixtures, RunContext, Support, TaskSpec, TrainingView
+from baselines.training.mask_signals import parts_of
+from sepbench.protocols import Domain, MethodInfo, Mixtures, RunContext, Support, TaskSpec, TrainingView
 from sepbench.settings import STRICT, Preset, presets
 
 Targets = Literal["observed", "classes", "permutations"]
 LOSSES: Mapping[Targets, Loss] = {"observed": observed_error, "classes": mean_error, "permutations": permutation_invariant_error}
+DOMAINS: frozenset[Domain] = frozenset({"image", "audio"})
 _MOST_PERMUTED = 5
 _FILE = "mask.safetensors"
 _PAPER = "Halperin, Ephrat and Hoshen 2018, sec. 4 (Supervised)"
@@ -77,7 +77,7 @@ class SupervisedMask:
         name="supervised",
         title="Supervised mask (NES)",
         version="1",
-        domains=frozenset({"image"}),
+        domains=DOMAINS,
         supervision="sources",
         paper=_PAPER,
         deterministic=False,
@@ -85,7 +85,7 @@ class SupervisedMask:
     _network: MaskNetwork | None = field(default=None, init=False, repr=False)
 
     def supports(self, task: TaskSpec) -> Support:
-        support = mask_support(task, self.info.name)
+        support = mask_support(task, self.info.name, DOMAINS)
         if not support.ok:
             return support
         if self.targets == "permutations":
@@ -100,8 +100,8 @@ class SupervisedMask:
 
     def fit(self, view: TrainingView, ctx: RunContext) -> None:
         """Learn the masks, or go on where ``ctx.cache`` stands."""
-        weights = part_weights(ctx.task)
-        parts = [weights[slot] * view.sources(slot, self.samples) for slot in self._order(ctx.task)]
+        signals = parts_of(ctx.task)
+        parts = [signals.source(view.sources(slot, self.samples), slot) for slot in self._order(ctx.task)]
         recipe = MaskRecipe(self.lr, batch=self.batch, power=self.power, precision=self.fit_precision, seed=ctx.seed)
         network = new_network(self._layout(ctx.task), ctx.seed, ctx.device)
         training = SupervisedTraining(network, recipe, LOSSES[self.targets], parts, cut_epochs(self.epochs, ctx.budget), self.decay)
@@ -116,11 +116,8 @@ class SupervisedMask:
         self._network = load_network(self._layout(ctx.task), folder / _FILE, ctx.device)
 
     def separate(self, mixtures: Mixtures, ctx: RunContext) -> torch.Tensor:
-        """Mixtures ``(B, C, H, W)`` to estimates ``(B, K, C, H, W)`` that explain them exactly, each between 0 and the mixture over its weight."""
-        values = mixtures.values.to(ctx.device)
-        order = self._order(ctx.task)
-        parts = separated_parts(self._fitted(), values)[:, [order.index(slot) for slot in range(ctx.task.n_sources)]]
-        return estimates_from_parts(parts, values, mixtures.operator)
+        """Mixtures ``(B, ...)`` to estimates ``(B, K, ...)`` that explain them; of images, each is between 0 and the mixture over its weight."""
+        return parts_of(ctx.task).estimates(self._fitted(), mixtures, self._order(ctx.task), ctx)
 
     def _fitted(self) -> MaskNetwork:
         if self._network is None:
@@ -128,7 +125,7 @@ class SupervisedMask:
         return self._network
 
     def _layout(self, task: TaskSpec) -> MaskLayout:
-        return mask_layout(self.network, task.source_shape, masks=1 if self.targets == "observed" else task.n_sources)
+        return mask_layout(self.network, parts_of(task).shape, masks=1 if self.targets == "observed" else task.n_sources)
 
     def _order(self, task: TaskSpec) -> list[int]:
         """The slots in the network's order. With one mask its source comes first: the observed one, or the last where none is."""

@@ -1,29 +1,33 @@
 """Tasks that methods take which learn masks of mixtures: ``supervised``, ``nes`` and those built on them.
 
 They work in parts, a source times its weight in the mixture, so that parts add up to it. Mixtures to learn from are then sums of parts, which takes
-weights that are the same in all mixtures: operators ``sum`` and ``mean``.
+weights that are the same in all mixtures: operators ``sum`` and ``mean``. Audio may also come under ``gain``, see ``baselines/training/mask_signals.py``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from baselines.decomposition.parts import part_support
 from sepbench.operators import make_operator
-from sepbench.protocols import Support, TaskSpec
+from sepbench.protocols import Domain, Support, TaskSpec
 
 _OF_FIXED_WEIGHTS = frozenset({"sum", "mean"})
 
 
-def mask_support(task: TaskSpec, method: str) -> Support:
-    """Whether a method that learns masks of mixtures can take a task: images, of at least two sources whose weights are the same in all mixtures."""
-    support = part_support(task, method)
-    if support.ok and task.operator not in _OF_FIXED_WEIGHTS:
+def mask_support(task: TaskSpec, method: str, domains: Collection[Domain] = frozenset({"image"})) -> Support:
+    """Whether a method that learns masks of mixtures can take a task: of one of the domains, of at least two sources; of images, all mixed alike."""
+    support = part_support(task, method, domains)
+    if support.ok and task.domain == "audio" and task.sample_rate is None:
+        return Support(False, f"{method} masks spectrograms, and this task has no sample rate")
+    if support.ok and task.domain == "image" and task.operator not in _OF_FIXED_WEIGHTS:
         return Support(False, f"{method} must know how loud each source is in training mixtures; operator {task.operator!r} does not tell")
     return support
 
 
-def observed_and_other_support(task: TaskSpec, method: str) -> Support:
+def observed_and_other_support(task: TaskSpec, method: str, domains: Collection[Domain] = frozenset({"image"})) -> Support:
     """Whether, besides, a task has one observed source and one other."""
-    support = mask_support(task, method)
+    support = mask_support(task, method, domains)
     if support.ok and task.observed_source is None:
         return Support(False, f"{method} learns from clean samples of one source; this task has no observed source")
     if support.ok and task.n_sources != 2:

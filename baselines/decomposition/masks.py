@@ -43,8 +43,8 @@ def mask_support(task: TaskSpec, method: str, parts: int | None = None) -> Suppo
     return Support(True)
 
 
-def mixture_spectra(mixtures: Mixtures, ctx: RunContext) -> tuple[Stft, torch.Tensor]:
-    """The task's transform and the complex spectra ``(B, C, F, N)`` of mixtures ``(B, C, T)``, complex64 on the context's device.
+def mixture_spectra(mixtures: Mixtures, ctx: RunContext, stft: Stft | None = None) -> tuple[Stft, torch.Tensor]:
+    """The task's transform, or the given one, and the complex spectra ``(B, C, F, N)`` of mixtures ``(B, C, T)``, complex64 on the context's device.
 
     A mixture with a sample that is not finite counts as silence here; ``estimates_from_masks`` answers it with NaN.
 
@@ -53,7 +53,7 @@ def mixture_spectra(mixtures: Mixtures, ctx: RunContext) -> tuple[Stft, torch.Te
     """
     if ctx.task.sample_rate is None:
         raise ValueError(f"task {ctx.task.name!r} of domain {ctx.task.domain!r} has no sample rate, hence no spectrogram")
-    stft = Stft.at(ctx.task.sample_rate)
+    stft = stft or Stft.at(ctx.task.sample_rate)
     values = mixtures.values.to(ctx.device)
     return stft, stft.forward(torch.where(_finite(values), values, 0.0))
 
@@ -93,7 +93,13 @@ def chunk_rows(bins: int, device: torch.device | str, chunk_bins: int | None = N
 
 
 def separate_by_masks(
-    mixtures: Mixtures, ctx: RunContext, masks_of: MasksOf, part: int = 0, slot: int | None = None, chunk_bins: int | None = None
+    mixtures: Mixtures,
+    ctx: RunContext,
+    masks_of: MasksOf,
+    part: int = 0,
+    slot: int | None = None,
+    chunk_bins: int | None = None,
+    stft: Stft | None = None,
 ) -> torch.Tensor:
     """Estimates ``(B, K, C, T)`` of mixtures ``(B, C, T)`` by masks of their magnitudes, a chunk of mixtures at a time.
 
@@ -101,18 +107,21 @@ def separate_by_masks(
         masks_of: the parts' masks, in the method's own order.
         part, slot: of two parts, this one goes to that slot (``roles.in_slots``), before parts are divided by the weights of their slots.
         chunk_bins: bins of a chunk on the CPU, instead of ``CHUNK_BINS``.
+        stft: instead of ``Stft.at`` of the task's sample rate.
 
     Raises:
         ValueError: the task has no sample rate.
     """
     batch, channels, length = mixtures.values.shape
     rate = ctx.task.sample_rate or 1
-    bins = channels * Stft.at(rate).bins * Stft.at(rate).frames(length)
+    transform = stft or Stft.at(rate)
+    bins = channels * transform.bins * transform.frames(length)
     estimates = torch.empty(batch, ctx.task.n_sources, channels, length, device=ctx.device)
     for rows in torch.arange(batch).split(chunk_rows(bins, ctx.device, chunk_bins)):
         chunk = select_rows(mixtures, rows)
-        stft, spectra = mixture_spectra(chunk, ctx)
-        estimates[rows.to(estimates.device)] = estimates_from_masks(masks_of(magnitudes_of(spectra).contiguous(), rate), spectra, chunk, stft, part, slot)
+        _, spectra = mixture_spectra(chunk, ctx, stft)
+        masks = masks_of(magnitudes_of(spectra).contiguous(), rate)
+        estimates[rows.to(estimates.device)] = estimates_from_masks(masks, spectra, chunk, transform, part, slot)
         ctx.progress((int(rows[-1:].sum()) + 1) / max(1, batch), "spectra")
     return estimates
 

@@ -72,12 +72,20 @@ def masks_of(network: MaskNetwork, mixtures: torch.Tensor) -> torch.Tensor:
 
 
 def masked_parts(network: MaskNetwork, mixtures: torch.Tensor) -> torch.Tensor:
-    """Mixtures ``(B, C, H, W)`` to parts ``(B, K, C, H, W)`` float32 that add up to them: ``(y m, y - y m)`` of one mask, else ``y m_k``."""
-    masks = masks_of(network, mixtures)
+    """Mixtures ``(B, C, H, W)`` to parts ``(B, K, C, H, W)`` that add up to them: ``(y m, y - y m)`` of one mask, else ``y m_k``.
+
+    Of complex mixtures, spectra, the network sees the magnitudes; parts are complex too.
+    """
+    masks = masks_of(network, magnitudes(mixtures))
     if network.config.masks > 1:
         return mixtures.unsqueeze(1) * masks
     known = mixtures * masks
     return torch.stack([known, mixtures - known], 1)
+
+
+def magnitudes(values: torch.Tensor) -> torch.Tensor:
+    """Of spectra; images as they are."""
+    return values.abs() if values.is_complex() else values
 
 
 def separated_parts(network: MaskNetwork, mixtures: torch.Tensor) -> torch.Tensor:
@@ -172,13 +180,13 @@ class MaskTraining:
         """One step of Adam on the mixtures ``truth.sum(1)``.
 
         Args:
-            truth: true parts ``(B, K, C, H, W)`` on the network's device.
+            truth: true parts ``(B, K, C, H, W)`` on the network's device; of spectra, magnitudes are compared.
             share: of the recipe's rate.
         """
         self.network.train()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bfloat16"):
-            parts = masked_parts(self.network, truth.sum(1))
-        self.descend(self.loss(parts, truth, self.recipe.power), share)
+            parts = masked_parts(self.network, magnitudes(truth.sum(1)))
+        self.descend(self.loss(parts, magnitudes(truth), self.recipe.power), share)
 
     def descend(self, loss: torch.Tensor, share: float = 1.0) -> None:
         """One step of Adam down a loss, which counts for the log."""
