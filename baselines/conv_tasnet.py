@@ -33,8 +33,8 @@ from baselines.decomposition.parts import estimates_from_parts, part_support, pa
 from baselines.networks.conv_tasnet import ConvTasNet, ConvTasNetConfig
 from baselines.training.epochs import cut_epochs
 from baselines.training.loop import resume, run
+from baselines.training.mask import Precision
 from baselines.training.waveform import (
-    Precision,
     WaveformRecipe,
     load_weights,
     negative_sdr,
@@ -84,6 +84,7 @@ class ConvTasNetSeparator:
         supervision="sources",
         paper=_PAPER,
         deterministic=False,
+        max_batch_cpu=100,
     )
     _network: ConvTasNet | None = field(default=None, init=False, repr=False)
 

@@ -33,8 +33,8 @@ from baselines.decomposition.parts import estimates_from_parts, part_support, pa
 from baselines.networks.demucs import Demucs, DemucsConfig
 from baselines.training.epochs import cut_epochs
 from baselines.training.loop import resume, run
+from baselines.training.mask import Precision
 from baselines.training.waveform import (
-    Precision,
     WaveformRecipe,
     absolute_errors,
     load_weights,
@@ -79,6 +79,7 @@ class DemucsSeparator:
         supervision="sources",
         paper=_PAPER,
         deterministic=False,
+        max_batch_cpu=100,
     )
     _network: Demucs | None = field(default=None, init=False, repr=False)
 

@@ -9,7 +9,8 @@ A learnt transform, masks on it, and a learnt transform back:
 3. decoder: ``V`` turns every masked ``w m_k`` into L samples per frame, which are added where frames overlap.
 
 Norms are gLN (II-D, eq. 9-10): over channels and time of one example, with a gain and a bias per channel. Hyper-parameters are the paper's (table I).
-The last block's way back to B channels leads nowhere and is left out. The paper has one channel; here a filter spans all channels of the signal.
+The last block's way back to B channels leads nowhere and is left out, though the paper counts it among its 5.1 M parameters. The paper has one channel; here
+a filter spans all channels of the signal.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _EPSILON = 1e-8
 
 @dataclass(frozen=True, slots=True)
 class ConvTasNetConfig:
-    """Layout of a ``ConvTasNet``; the defaults are the paper's best (5.1 M parameters).
+    """Layout of a ``ConvTasNet``; the defaults are the paper's best.
 
     Attributes:
         sources: K.
@@ -105,7 +106,7 @@ class DepthwiseConvolution(nn.Conv1d):
         return result[..., :length] if missing else result
 
 
-class Block(nn.Module):
+class DilatedBlock(nn.Module):
     """One dilated block of the separator.
 
     Args:
@@ -145,7 +146,7 @@ class ConvTasNet(nn.Module):
         self.norm = GlobalNorm(config.filters)
         self.bottleneck = nn.Conv1d(config.filters, config.bottleneck, 1)
         count = config.repeats * config.blocks
-        self.blocks = nn.ModuleList(Block(config, 1 << (number % config.blocks), number == count - 1) for number in range(count))
+        self.blocks = nn.ModuleList(DilatedBlock(config, 1 << (number % config.blocks), number == count - 1) for number in range(count))
         self.masks = nn.Sequential(OneSlope(), nn.Conv1d(config.skip, config.sources * config.filters, 1), nn.Sigmoid())
         self.decoder = nn.ConvTranspose1d(config.filters, config.channels, config.length, stride=config.stride, bias=False)
 
