@@ -36,7 +36,7 @@ from baselines.training.loop import resume, run
 from baselines.training.mask import Precision
 from baselines.training.waveform import (
     WaveformRecipe,
-    load_weights,
+    load_network,
     negative_sdr,
     new_network,
     remix_training,
@@ -116,9 +116,7 @@ class ConvTasNetSeparator:
         save_network(self._fitted(), folder / _FILE)
 
     def load(self, folder: Path, ctx: RunContext) -> None:
-        self._network = ConvTasNet(self._layout(ctx.task))
-        load_weights(self._network, folder / _FILE)
-        self._network.to(ctx.device)
+        self._network = load_network(lambda: ConvTasNet(self._layout(ctx.task)), folder / _FILE, ctx.device)
 
     def separate(self, mixtures: Mixtures, ctx: RunContext) -> torch.Tensor:
         """Mixtures ``(B, C, T)`` to estimates ``(B, K, C, T)``."""

@@ -37,7 +37,7 @@ from baselines.training.mask import Precision
 from baselines.training.waveform import (
     WaveformRecipe,
     absolute_errors,
-    load_weights,
+    load_network,
     new_network,
     remix_training,
     repeats_a_class,
@@ -111,9 +111,7 @@ class DemucsSeparator:
         save_network(self._fitted(), folder / _FILE)
 
     def load(self, folder: Path, ctx: RunContext) -> None:
-        self._network = Demucs(self._layout(ctx.task))
-        load_weights(self._network, folder / _FILE)
-        self._network.to(ctx.device)
+        self._network = load_network(lambda: Demucs(self._layout(ctx.task)), folder / _FILE, ctx.device)
 
     def separate(self, mixtures: Mixtures, ctx: RunContext) -> torch.Tensor:
         """Mixtures ``(B, C, T)`` to estimates ``(B, K, C, T)``."""

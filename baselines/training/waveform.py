@@ -31,8 +31,8 @@ _SILENCE = 1e-5
 """Root mean square from which on a mixture is brought to 1; quieter ones are silence."""
 _MOST_PERMUTED = 5
 _DEVICE_SAMPLES = 1 << 23
-"""Samples (over channels and mixtures) separated at a time on a GPU: 128 chunks of 3 s at 22,050 Hz. A CPU takes one mixture at a time: it is as fast,
-and a mixture's estimates are the same to the bit whatever stands beside it."""
+"""Samples (over channels and mixtures) separated at a time on a GPU: 128 chunks of 3 s at 22,050 Hz. A CPU takes one mixture at a time, so that its
+estimates are the same to the bit whatever stands beside it."""
 
 
 # ---- the network in use ---------------------------------------------------------------------------------------------------------------
@@ -88,9 +88,11 @@ def save_network(network: nn.Module, path: Path) -> None:
     save_file({name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}, path)
 
 
-def load_weights(network: nn.Module, path: Path) -> None:
-    """Read into a network of the same layout what ``save_network`` wrote."""
+def load_network(make: Callable[[], Network], path: Path, device: str) -> Network:
+    """The network that ``save_network`` wrote, of the same layout."""
+    network = new_network(make, 0)
     network.load_state_dict(load_file(path))
+    return network.to(device)
 
 
 # ---- losses ---------------------------------------------------------------------------------------------------------------------------
