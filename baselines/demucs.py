@@ -2,14 +2,15 @@
 
 Supervision: ``sources``.
 
-A U-Net on samples with an LSTM at its bottom (``baselines/networks/demucs.py``) writes the waveform of every source; nothing makes them add up to the
-mixture. Stated: the layout, the rescaled first weights, the loss L1 on waveforms, Adam at 3e-4, and mixtures of sources of different songs, cut, negated and
-scaled by 0.25 to 1.25 at random. Ours:
+A U-Net on samples with an LSTM at its bottom (``baselines/networks/demucs.py``) writes the waveform of every source; nothing in it makes them add up to
+the mixture. Stated: the layout, the rescaled first weights, the loss L1 on waveforms, Adam at 3e-4, and mixtures of sources of different songs, cut, negated
+and scaled by 0.25 to 1.25 at random. Ours:
 
 * sizes that two CPU cores train within the hour; ``demucs-paper`` has the paper's: depth 6, 64 channels at first, 266 M parameters;
 * a rate of 1e-3 that falls to zero over the last part of a set number of steps, with gradients clipped: training is short;
 * mixtures of root mean square 1, for networks without normalisation have a level that suits them;
-* the best permutation in the loss where sources are of one class.
+* the best permutation in the loss where sources are of one class;
+* what the estimates leave of the mixture is spread over them (``consistent``).
 
 Left out: the average over shifted inputs at test time (sec. 4.4), which costs ten times the separation; pitch and tempo augmentation; upsampling within the
 network, which came with a later version of the paper.
@@ -62,13 +63,13 @@ class DemucsSeparator:
     width: int = Field(24, ge=1, description="channels of the first layer; each further one has twice as many")
     depth: int = Field(5, ge=1, description="layers of the encoder, and of the decoder")
     lstm_layers: int = Field(2, ge=0, description="of the bottom; 0 leaves it out")
-    steps: int = Field(12_000, ge=1, description="updates of the weights")
+    steps: int = Field(10_000, ge=1, description="updates of the weights")
     batch: int = Field(4, ge=1, description="mixtures per step")
     segment: int = Field(32_768, ge=1, description="the most samples of a training mixture")
     lr: float = Field(1e-3, gt=0, description="Adam's rate")
     decay: float = Field(0.5, gt=0, le=1, description="the share of the steps, at the end, over which the rate falls to zero")
     clip: float = Field(5.0, gt=0, description="largest norm of a gradient")
-    consistent: bool = Field(False, description="spread what the estimates leave of the mixture over them")
+    consistent: bool = Field(True, description="spread what the estimates leave of the mixture over them; the paper does not")
     fit_precision: Precision = Field("bfloat16", description="of the network while it learns; it separates in float32")
 
     info: ClassVar[MethodInfo] = MethodInfo(
@@ -135,7 +136,7 @@ PRESETS: Mapping[str, type[DemucsSeparator]] = presets(
             "Demucs, sizes of the paper",
             _PAPER,
             "The paper's depth, width and rate, 266 M parameters; it wants a GPU.",
-            {"width": 64, "depth": 6, "lr": 3e-4, "steps": 100_000, "batch": 16, "segment": 65_536},
+            {"width": 64, "depth": 6, "lr": 3e-4, "steps": 100_000, "batch": 16, "segment": 65_536, "consistent": False},
         ),
     },
 )
