@@ -39,7 +39,12 @@ def estimates_from_parts(parts: torch.Tensor, mixtures: torch.Tensor, operator: 
         ``(B, K, ...)`` in the dtype of ``parts``: ``parts[:, k] / w_k``, then moved by the least norm that makes ``operator.forward`` of
         them the mixture to rounding. A source of weight zero leaves no trace in the mixture; its estimate is zero.
     """
+    estimates = parts_over_weights(parts, operator)
+    return estimates + operator.pseudo_inverse(mixtures.to(parts.dtype) - operator.forward(estimates))
+
+
+def parts_over_weights(parts: torch.Tensor, operator: MixingOperator) -> torch.Tensor:
+    """Parts ``(B, K, ...)`` to ``parts[:, k] / w_k``, whether or not they add up to a mixture; zero where the weight is."""
     matrix = operator.matrix().to(device=parts.device, dtype=parts.dtype)
     weights = matrix.expand(parts.shape[0], 1, -1).squeeze(1).reshape(parts.shape[:2] + (1,) * (parts.ndim - 2))
-    estimates = torch.where(weights != 0, parts / torch.where(weights != 0, weights, 1.0), 0.0)
-    return estimates + operator.pseudo_inverse(mixtures.to(parts.dtype) - operator.forward(estimates))
+    return torch.where(weights != 0, parts / torch.where(weights != 0, weights, 1.0), 0.0)

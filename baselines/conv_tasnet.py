@@ -1,0 +1,162 @@
+"""Conv-TasNet: Luo and Mesgarani, "Conv-TasNet: surpassing ideal time-frequency magnitude masking for speech separation" (IEEE/ACM TASLP 27(8), 2019).
+
+Supervision: ``sources``.
+
+A learnt transform of the waveform, K masks by dilated convolutions over all of it, and a learnt transform back (``baselines/networks/conv_tasnet.py``):
+
+    w = relu(U * y),   m_1 .. m_K = sigmoid(TCN(w)),   estimate k = V (w m_k)        (sec. II)
+
+Masks need not add up to 1, nor the network's estimates to the mixture. Stated (sec. III): Adam at 1e-3, gradients clipped at norm 5, segments of 4 s,
+100 epochs, the rate halved when validation stalls, the loss -SI-SNR (eq. 12-14) under the best permutation. Ours:
+
+* sizes that two CPU cores train within the hour; ``conv-tasnet-paper`` has the paper's best, 5.1 M parameters;
+* mixtures made anew in every step (``baselines/training/waveform.py``), and a rate that falls to zero over the last part of a set number of steps;
+* the loss -SDR: SI-SNR leaves the level of an estimate open, and SDR, which ranks audio, does not forgive that. It takes the best permutation only where
+  sources are of one class; elsewhere output k is the k-th class;
+* what the estimates leave of the mixture is spread over them (``consistent``).
+
+``docs/waveform_methods.md`` has sizes, costs and what else was tried.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import field
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from baselines.decomposition.mask_tasks import part_weights
+from baselines.decomposition.parts import estimates_from_parts, part_support, parts_over_weights
+from baselines.networks.conv_tasnet import ConvTasNet, ConvTasNetConfig
+from baselines.training.epochs import cut_epochs
+from baselines.training.loop import resume, run
+from baselines.training.mask import Precision
+from baselines.training.waveform import (
+    WaveformRecipe,
+    load_network,
+    negative_sdr,
+    new_network,
+    remix_training,
+    repeats_a_class,
+    save_network,
+    separated_parts,
+    waveform_orders,
+)
+from sepbench.protocols import MethodInfo, Mixtures, RunContext, Support, TaskSpec, TrainingView
+from sepbench.settings import STRICT, Preset, presets
+
+_FILE = "conv_tasnet.safetensors"
+_PAPER = "Luo and Mesgarani 2019, sec. II"
+
+
+@dataclass(config=STRICT)
+class ConvTasNetSeparator:
+    """Masks on a learnt transform of the waveform.
+
+    Budget ``quick`` makes a tenth of the steps, rounded up.
+    """
+
+    filters: int = Field(256, ge=1, description="N, filters of encoder and decoder")
+    milliseconds: float = Field(3.0, gt=0, description="length of a filter; L is that many samples, made even")
+    bottleneck: int = Field(96, ge=1, description="B, channels between blocks")
+    hidden: int = Field(192, ge=1, description="H, channels within a block")
+    skip: int = Field(96, ge=1, description="Sc, channels from a block to the masks")
+    kernel: Literal[1, 3, 5, 7, 9] = Field(3, description="P, taps of the depthwise convolutions")
+    blocks: int = Field(7, ge=1, description="X, blocks of a repeat; dilations double from 1 on")
+    repeats: int = Field(2, ge=1, description="R")
+    steps: int = Field(6_000, ge=1, description="updates of the weights")
+    batch: int = Field(4, ge=1, description="mixtures per step")
+    segment: int = Field(32_768, ge=1, description="the most samples of a training mixture")
+    lr: float = Field(1e-3, gt=0, description="Adam's rate")
+    decay: float = Field(0.5, gt=0, le=1, description="the share of the steps, at the end, over which the rate falls to zero")
+    clip: float = Field(5.0, gt=0, description="largest norm of a gradient")
+    consistent: bool = Field(True, description="spread what the estimates leave of the mixture over them; the paper does not")
+    fit_precision: Precision = Field("bfloat16", description="of the network while it learns; it separates in float32")
+
+    info: ClassVar[MethodInfo] = MethodInfo(
+        name="conv-tasnet",
+        title="Conv-TasNet",
+        version="1",
+        domains=frozenset({"audio"}),
+        supervision="sources",
+        paper=_PAPER,
+        deterministic=False,
+        max_batch_cpu=100,
+    )
+    _network: ConvTasNet | None = field(default=None, init=False, repr=False)
+
+    def supports(self, task: TaskSpec) -> Support:
+        support = part_support(task, self.info.name, frozenset({"audio"}))
+        return waveform_orders(task, self.info.name) if support.ok else support
+
+    def fit(self, view: TrainingView, ctx: RunContext) -> None:
+        """Learn from mixtures made anew in every step, or go on where ``ctx.cache`` stands."""
+        recipe = WaveformRecipe(
+            negative_sdr,
+            any_order=repeats_a_class(ctx.task),
+            steps=cut_epochs(self.steps, ctx.budget),
+            batch=self.batch,
+            segment=self.segment,
+            lr=self.lr,
+            decay=self.decay,
+            clip=self.clip,
+            precision=self.fit_precision,
+            seed=ctx.seed,
+        )
+        network = new_network(lambda: ConvTasNet(self._layout(ctx.task)), ctx.seed, ctx.device)
+        training = remix_training(network, view, recipe, None if ctx.task.operator == "gain" else part_weights(ctx.task))
+        resume(training, ctx.cache, ctx.device)
+        run(training, ctx.cache, progress=ctx.progress)
+        self._network = network
+
+    def save(self, folder: Path) -> None:
+        save_network(self._fitted(), folder / _FILE)
+
+    def load(self, folder: Path, ctx: RunContext) -> None:
+        self._network = load_network(lambda: ConvTasNet(self._layout(ctx.task)), folder / _FILE, ctx.device)
+
+    def separate(self, mixtures: Mixtures, ctx: RunContext) -> torch.Tensor:
+        """Mixtures ``(B, C, T)`` to estimates ``(B, K, C, T)``."""
+        values = mixtures.values.to(ctx.device)
+        parts = separated_parts(self._fitted(), values)
+        return estimates_from_parts(parts, values, mixtures.operator) if self.consistent else parts_over_weights(parts, mixtures.operator)
+
+    def _fitted(self) -> ConvTasNet:
+        if self._network is None:
+            raise ValueError("fit() or load() first")
+        return self._network
+
+    def _layout(self, task: TaskSpec) -> ConvTasNetConfig:
+        length = 2 * max(1, round(self.milliseconds * (task.sample_rate or 1) / 2_000))
+        sizes = (self.bottleneck, self.hidden, self.skip, self.kernel, self.blocks, self.repeats)
+        return ConvTasNetConfig(task.n_sources, task.source_shape[0], self.filters, length, *sizes)
+
+
+PRESETS: Mapping[str, type[ConvTasNetSeparator]] = presets(
+    ConvTasNetSeparator,
+    {
+        "conv-tasnet-paper": Preset(
+            "Conv-TasNet, sizes of the paper",
+            f"{_PAPER}, table II",
+            "The paper's best sizes, 5.1 M parameters; it wants a GPU.",
+            {
+                "filters": 512,
+                "milliseconds": 2.0,
+                "bottleneck": 128,
+                "hidden": 512,
+                "skip": 128,
+                "blocks": 8,
+                "repeats": 3,
+                "steps": 100_000,
+                "batch": 8,
+                "segment": 65_536,
+                "consistent": False,
+            },
+        ),
+    },
+)
+"""The registered names of Conv-TasNet: one network, other sizes."""
