@@ -112,7 +112,7 @@ def open_dataset(name: str, split: str) -> SignalSet:
     ``drums-bass-synth/drums``,      (1, 65536) at 22,050 Hz     680 (the last 80 for validation) and 520, made by the package; the same place of
     ``drums-bass-synth/bass``                                    the same song in both; labels: 0 for silent chunks, see ``store``
     ``esc10``                        (1, 16384) at 8 kHz         folds 1 and 2: 160 and 160, see ``readers.esc10``; label 0: silent
-    ``music-stems/<source>``         (1, 65536) at 22,050 Hz     ``test`` only: 120; drums, bass, vocals, accompaniment, see ``readers.music_stems``
+    ``music-stems/<source>``         (1, 65536) at 22,050 Hz     ``test`` only: 120; drums, bass, vocals, accompaniment, no-drums, see ``readers.music_stems``
     ``slakh2100/drums``,             (1, 65536) at 22,050 Hz     official redux, with ``validation``; chunks of 2.97 s in order, the same
     ``slakh2100/bass``                                           place of the same song in both
     ``musdb18-hq/<source>``          (1, 61440) at 20,480 Hz     86, 14 (``validation``) and 50 songs; chunks of 3 s, see ``readers.musdb``

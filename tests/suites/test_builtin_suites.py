@@ -50,6 +50,7 @@ SIZES = {  # mixtures of the test tasks: the papers' figures, protocols.md sec. 
     "speech-noise": {"speech": 1000},
     "stems-drums-bass": {"best-assignment": 57, "by-role": 57, "best-assignment-half": 29, "by-role-half": 29},
     "stems-vocals": {"vocals": 46, "vocals-half": 29},
+    "stems-drums": {"drums": 87, "drums-half": 47},
 }
 # Lists made by rules, of data that nobody here has; see test_derived_lists.
 DERIVED = {"musdb-drums", "musdb-vocals", "slakh-drums-bass", "speech-noise"}
@@ -77,7 +78,7 @@ def test_a_suite_has_the_papers_sizes(suites: dict[str, Suite], name: str) -> No
 @pytest.mark.parametrize("name", NAMES)
 def test_what_can_be_tuned_has_a_validation_task(suites: dict[str, Suite], name: str) -> None:
     validated = {task.validates for task in suites[name].tasks.values() if task.split == "validation"}
-    too_small = name in ("bags-shoes-mini", "stems-drums-bass", "stems-vocals")
+    too_small = name in ("bags-shoes-mini", "stems-drums-bass", "stems-vocals", "stems-drums")
     assert validated == (set() if too_small else set(SIZES[name]))
 
 
@@ -204,6 +205,7 @@ def test_no_training_signal_is_a_test_or_validation_signal(suites: dict[str, Sui
         ("fsdd-esc10", 2733, 3),  # excluded: digital silence, which test clips have too, in all three
         ("stems-drums-bass", 84, 6),
         ("stems-vocals", 77, 30),
+        ("stems-drums", 100, 6),
         ("drums-bass-synth", 1135, 43),  # excluded: digital silence, which test songs have too; 22 more chunks are labelled silent
     ],
 )
@@ -258,6 +260,7 @@ def test_speech_and_real_noise_have_the_same_energy_in_the_mixture(suites: dict[
         ("stems-drums-bass", "best-assignment", "song", [5, 24, 19, 9]),
         ("stems-drums-bass", "by-role-half", "song", [5, 24]),
         ("stems-vocals", "vocals", "song", [22, 7, 17]),
+        ("stems-drums", "drums", "song", [23, 24, 19, 21]),
     ],
 )
 def test_chunks_of_one_song_are_one_cluster(suites: dict[str, Suite], suite: str, task: str, unit: str, clusters: list[int]) -> None:
@@ -272,6 +275,9 @@ def test_the_songs_mixtures_hold_what_their_stems_do(suites: dict[str, Suite], w
     assert torch.equal(mixtures.mixtures([3]).values[0], mixtures.sources([3])[0].mean(0))
     voices = with_data(suites["stems-vocals"].tasks["vocals"]).mixture_set()
     torch.testing.assert_close(voices.mixtures([3]).values[0], voices.sources([3])[0].sum(0), rtol=0, atol=1e-7)
+    drums = with_data(suites["stems-drums"].tasks["drums"]).mixture_set()  # the sum of all four stems, whichever of them is X
+    same = int(torch.nonzero(drums.pairs.indices[:, 0] == voices.pairs.indices[3, 0]))
+    torch.testing.assert_close(drums.mixtures([same]).values[0], voices.mixtures([3]).values[0], rtol=0, atol=1e-7)
 
 
 def test_speech_suites_order_what_is_known(suites: dict[str, Suite]) -> None:

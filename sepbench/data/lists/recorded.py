@@ -25,6 +25,7 @@ OBSERVED_SONG, MIXED_SONG = "sodium", "rubidium"
 def recorded() -> Iterator[Recipe]:
     yield from _stems("stems-drums-bass.chunks", "drums", "bass")
     yield from _stems("stems-vocals.chunks", "vocals", "accompaniment")
+    yield from _stems("stems-drums.chunks", "drums", "no-drums")
     yield from _fsdd_esc10()
 
 

@@ -17,7 +17,13 @@ from sepbench.errors import DataError
 
 SONGS = ("lithium", "potassium", "rubidium", "sodium")
 STEMS = ("drums", "bass", "vocals", "other")
-SOURCES = {"drums": ("drums",), "bass": ("bass",), "vocals": ("vocals",), "accompaniment": ("drums", "bass", "other")}
+SOURCES = {
+    "drums": ("drums",),
+    "bass": ("bass",),
+    "vocals": ("vocals",),
+    "accompaniment": ("drums", "bass", "other"),
+    "no-drums": ("vocals", "bass", "other"),
+}
 """Name of a source -> the stems it is the sum of."""
 SAMPLE_RATE = 22_050
 CHUNK = 65_536
