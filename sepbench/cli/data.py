@@ -37,10 +37,11 @@ def list_datasets() -> None:
     for name in manifest_names():
         manifest = load_manifest(name)
         state = status(manifest)
-        files = manifest.required(state.form or manifest.forms[0])
+        cut = bool(manifest.cut_from) and state.folder is not None and state.folder.name == manifest.cut_from
+        files = () if cut else manifest.required(state.form or manifest.forms[0])
         size = decimal(sum(file.size for file in files)) if files else "-"
         about = [escape(manifest.title), f"[dim]{escape(manifest.licence)}[/dim]", *([escape(str(state.folder))] if state.folder else [])]
-        table.add_row(name, "\n".join(about), str(len(files)), size, _state_text(manifest, state))
+        table.add_row(name, "\n".join(about), str(len(files)) if files else "-", size, _state_text(manifest, state, cut))
     for name in dataset_names():
         try:
             if manifest_of(name) == "":
@@ -54,9 +55,11 @@ def list_datasets() -> None:
         console.print("SEPBENCH_OFFLINE is set: nothing is downloaded.")
 
 
-def _state_text(manifest: Manifest, state: DataStatus) -> str:
+def _state_text(manifest: Manifest, state: DataStatus, cut: bool) -> str:
+    """``cut``: it is read from the files of another data set."""
     colour = {"present": "green", "built-in": "green", "on demand": "green", "damaged": "red", "incomplete": "yellow", "missing": "yellow"}[state.state]
     hint = " (no download)" if state.state in ("missing", "incomplete") and manifest.download_form is None else ""
+    hint = f", cut from {manifest.cut_from}" if cut else hint
     return f"[{colour}]{state.state}[/{colour}]{hint}"
 
 

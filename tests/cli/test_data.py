@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from sepbench.cli.data import app
-from sepbench.data.files import manifests
+from sepbench.data.files import fetch, manifests
 from sepbench.data.files.integrity import MANY_FILES
 from sepbench.data.files.manifests import DataFile, Manifest
 from sepbench.errors import DataError, SepbenchError, UnknownNameError
@@ -33,8 +34,10 @@ def toy(data_home: Path, file_server, monkeypatch: pytest.MonkeyPatch) -> Manife
     digest = hashlib.sha256(CONTENT).hexdigest()
     manifest = Manifest("toy", "Toy data", "CC0", "c", "h", (DataFile("a.bin", len(CONTENT), sha256=digest, urls=(file_server.url("good", "a.bin"),)),))
     own = Manifest("own", "Own data", "CC0", "c", "h", (DataFile("b.bin", 3, sha256="0" * 64),))
-    known = {"toy": manifest, "own": own, "digits": manifests.load_manifest("digits")}
+    part = dataclasses.replace(own, name="part", cut_from="toy")
+    known = {"toy": manifest, "own": own, "part": part, "digits": manifests.load_manifest("digits")}
     monkeypatch.setattr(manifests, "load_manifest", known.__getitem__)
+    monkeypatch.setattr(fetch, "load_manifest", known.__getitem__)
     monkeypatch.setattr(manifests, "manifest_names", lambda: sorted(known))
     return manifest
 
@@ -50,6 +53,16 @@ def test_list_shows_state_size_and_place(toy: Manifest, runner: CliRunner, data_
     runner.invoke(app, ["fetch", "toy"])
     assert "present" in runner.invoke(app, ["list"]).stdout
     assert f"Looked up in: {data_home / 'cache'}" in result.stdout
+
+
+def test_list_says_what_a_data_set_without_files_is_cut_from(toy: Manifest, runner: CliRunner) -> None:
+    assert "cut from" not in runner.invoke(app, ["list"]).stdout  # no data yet
+    runner.invoke(app, ["fetch", "toy"])
+    shown = " ".join(runner.invoke(app, ["list"]).stdout.split())
+    assert "present, cut from toy" in shown
+    verified = runner.invoke(app, ["verify", "part"])
+    assert verified.exit_code == 0, verified.output
+    assert "a.bin" in verified.stdout  # toy's file is what part is read from
 
 
 def test_list_names_all_committed_data_sets(data_home: Path, runner: CliRunner, monkeypatch: pytest.MonkeyPatch) -> None:

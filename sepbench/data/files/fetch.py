@@ -315,7 +315,8 @@ def _reason(error: Exception) -> str:
 def verify(manifest: Manifest) -> list[FileCheck]:
     """Check every file of a data set anew: presence, size, digest. Optional files are checked where they exist.
 
-    The files are those of the complete form found, else of the folder and form with the most files. Nothing is downloaded.
+    The files are those of the complete form found, else, of a data set that is cut from another one, the other one's where that is there, else those of the
+    folder and form with the most files. Nothing is downloaded.
 
     Returns:
         One check per file, in the manifest's order. For a data set that ships with a package: one check of its content. For one without
@@ -333,7 +334,10 @@ def verify(manifest: Manifest) -> list[FileCheck]:
     if manifest.layout:
         folder, lacking = (_find(manifest) or _nearest_to_complete(manifest)[0]).folder, _nearest_to_complete(manifest)[1]
         return [_layout_check(name, folder, name in lacking) for name in manifest.layout]
-    found = _find(manifest) or _nearest_to_complete(manifest)[0]
+    own = _find(manifest)
+    if own is None and manifest.cut_from and _find(load_manifest(manifest.cut_from)) is not None:
+        return verify(load_manifest(manifest.cut_from))
+    found = own or _nearest_to_complete(manifest)[0]
     dispensable = bool(manifest.made_by) and any((found.folder / file.name).is_file() for file in manifest.files)
     wanted = [file for file in manifest.files_of(found.form) if not (file.optional or dispensable) or (found.folder / file.name).is_file()]
     return check_files(wanted, found.folder, _stamps(), rehash=True)
