@@ -49,8 +49,8 @@ def descend(
         better = errors < least
         least = torch.where(better, errors, least)
         best = torch.where(better.reshape(-1, *[1] * (codes.ndim - 1)), codes, best)
-        mean = torch.lerp(gradient, mean, _BETAS[0])
-        square = torch.lerp(gradient.square(), square, _BETAS[1])
+        mean.mul_(_BETAS[0]).add_(gradient, alpha=1.0 - _BETAS[0])
+        square.mul_(_BETAS[1]).addcmul_(gradient, gradient, value=1.0 - _BETAS[1])
         rms = (square / (1.0 - _BETAS[1] ** step)).sqrt_().add_(_SMALL)
         codes = nearest(codes - (lr / (1.0 - _BETAS[0] ** step)) * mean / rms)
         if step % CHECK_EVERY == 0:
