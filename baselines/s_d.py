@@ -55,7 +55,7 @@ class GenerativeSeparation(LearntGenerator):
     last_steps: int = Field(5001, ge=0, description="most steps that the best of them goes on for")
     search_lr: float = Field(0.01, gt=0, description="Adam's rate of the searches")
     pull: float = Field(1e-3, ge=0, description="weight of the codes' mean squares in the loss")
-    tolerance: float = Field(0.01, ge=0, lt=1, description="stage 2 ends when 50 more steps lower its loss by less than this share")
+    tolerance: float = Field(1e-3, ge=0, lt=1, description="stage 2 ends when 50 more steps lower its loss by less than this share")
 
     info: ClassVar[MethodInfo] = MethodInfo(
         name="s-d",
@@ -65,7 +65,7 @@ class GenerativeSeparation(LearntGenerator):
         supervision="prior",
         paper=_PAPER,
         deterministic=False,
-        max_batch_cpu=2,
+        max_batch_cpu=3,
     )
     fit_scope: ClassVar[FitScope] = FitScope("s-d", "1", LearntGenerator, frozenset({"source_shape"}))
 
