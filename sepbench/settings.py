@@ -306,6 +306,25 @@ class Preset:
     max_batch_cpu: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class FitScope:
+    """What a kept fit depends on, where that is less than the whole method and task: all that agree in it share one fit.
+
+    Optional; a method that is ``Fitted`` states it in a class attribute ``fit_scope``. Training data, seed, budget and arithmetic always count.
+
+    Attributes:
+        name: what the fits are kept under.
+        version: raised whenever the fit may change.
+        code: the class whose ``fit``, ``save`` and ``load`` they are. Its settings count, and the code of its module and of those that it rests on.
+        task: the attributes of ``TaskSpec`` that count.
+    """
+
+    name: str
+    version: str
+    code: type
+    task: frozenset[str]
+
+
 M = TypeVar("M")
 
 

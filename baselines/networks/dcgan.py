@@ -5,12 +5,15 @@ generator, LeakyReLU 0.2 in the discriminator. Here the generator ends in a sigm
 
 Two families of sizes:
 
-* S-D (Kong et al., IJCAI 2019), 28x28x1, 3.44 M and 2.63 M parameters: ``sd_generator``, ``sd_discriminator``;
+* S-D (Kong et al., IJCAI 2019), 128 filters next to the image; 28x28x1, 3.44 M and 2.63 M parameters: ``sd_generator``, ``sd_discriminator``;
 * GLOM and AM (Halperin, Ephrat and Hoshen 2018), 64 filters, 64x64 or, with "one layer fewer", 32x32: ``egg_generator``, ``egg_discriminator``.
+
+Generators make squares whose side is a power of two; other images are cut out of the middle of the next larger one.
 """
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 
 import torch
@@ -20,6 +23,8 @@ from torch.nn.utils.parametrizations import spectral_norm
 _SLOPE = 0.2
 _START = 4
 """Side of the generator's first map, and of the last that the discriminators of GLOM and AM look at."""
+_MOST_FILTERS = 1024
+"""Of S-D's layers at 128 x 128 and more; DCGAN itself has as many at 64 x 64."""
 
 
 class DCGANGenerator(nn.Module):
@@ -30,11 +35,12 @@ class DCGANGenerator(nn.Module):
         widths: filters of all layers but the last; the first makes a 4x4 map of the code, each further one doubles its side.
         channels: of the image.
         last_padding: of the last layer; 1 doubles the side once more, 3 makes 28 of 16.
+        size: height and width of the image, which is cut out of the middle of what the layers make; None for all of that.
     """
 
-    def __init__(self, latent: int, widths: tuple[int, ...], channels: int, last_padding: int = 1) -> None:
+    def __init__(self, latent: int, widths: tuple[int, ...], channels: int, last_padding: int = 1, size: tuple[int, int] | None = None) -> None:
         super().__init__()
-        self.latent = latent
+        self.latent, self.size = latent, size
         self.layers = nn.Sequential(nn.ConvTranspose2d(latent, widths[0], _START, bias=False), nn.BatchNorm2d(widths[0]), nn.ReLU())
         for before, after in pairwise(widths):
             self.layers.extend([nn.ConvTranspose2d(before, after, 4, stride=2, padding=1, bias=False), nn.BatchNorm2d(after), nn.ReLU()])
@@ -42,7 +48,11 @@ class DCGANGenerator(nn.Module):
 
     def forward(self, codes: torch.Tensor) -> torch.Tensor:
         """``(B, latent)`` to ``(B, C, H, W)`` in [0, 1]."""
-        return torch.sigmoid(self.layers(codes[:, :, None, None]))
+        made: torch.Tensor = self.layers(codes[:, :, None, None])
+        if self.size is not None:
+            top, left = ((side - kept) // 2 for side, kept in zip(made.shape[-2:], self.size, strict=True))
+            made = made[..., top : top + self.size[0], left : left + self.size[1]]
+        return torch.sigmoid(made)
 
 
 class DCGANDiscriminator(nn.Module):
@@ -79,23 +89,42 @@ class DCGANDiscriminator(nn.Module):
         return values
 
 
-def sd_generator() -> DCGANGenerator:
-    """Of S-D: a code of 100 to 28x28x1; 3,444,480 parameters."""
-    return DCGANGenerator(100, (512, 256, 128), 1, last_padding=3)
+def square_side(size: tuple[int, int]) -> int:
+    """Of the smallest square that a generator makes and that holds an image of this height and width: 32 for 28 x 28."""
+    return max(2 * _START, 1 << math.ceil(math.log2(max(size))))
 
 
-def sd_discriminator() -> DCGANDiscriminator:
-    """Of S-D: 28x28x1; 2,629,632 parameters (whether the paper's linear layer has a bias is not told; 2.63 M either way)."""
-    return DCGANDiscriminator(1, (128, 256, 512), (28, 28))
+def sd_generator(latent: int = 100, shape: tuple[int, ...] = (1, 28, 28)) -> DCGANGenerator:
+    """Of S-D: a code to an image ``(C, H, W)``; 3,444,480 parameters for a code of 100 and 28x28x1, the only size that the paper has.
+
+    Its last layer's padding of 3 is a cut out of the middle of 32 x 32, so that other sizes are the same layout: 128 filters before the image, twice as
+    many in each layer before that.
+    """
+    height, width = shape[-2:]
+    side = square_side((height, width))
+    widths = _doublings(side, 128, _MOST_FILTERS)[::-1]
+    if height == width and side - height in (0, 2, 4):  # a kernel of 4 can be padded by up to 3: what is cut away is not computed
+        return DCGANGenerator(latent, widths, shape[0], last_padding=1 + (side - height) // 2)
+    return DCGANGenerator(latent, widths, shape[0], size=(height, width))
 
 
-def egg_generator(latent: int, channels: int, side: int, filters: int = 64) -> DCGANGenerator:
-    """Of GLOM: a code to an image of 64 x 64 (or 32 x 32: one layer fewer, and so on by powers of two).
+def sd_discriminator(shape: tuple[int, ...] = (1, 28, 28)) -> DCGANDiscriminator:
+    """Of S-D, as deep as the generator where the shorter side allows it; 2,629,632 parameters for 28x28x1.
+
+    Whether the paper's linear layer has a bias is not told; 2.63 M either way.
+    """
+    height, width = shape[-2:]
+    layers = min(height, width).bit_length() - 1
+    return DCGANDiscriminator(shape[0], _doublings(square_side((height, width)), 128, _MOST_FILTERS)[:layers], (height, width))
+
+
+def egg_generator(latent: int, channels: int, side: int, filters: int = 64, size: tuple[int, int] | None = None) -> DCGANGenerator:
+    """Of GLOM: a code to an image of 64 x 64 (or 32 x 32: one layer fewer, and so on by powers of two), or to the ``size`` in the middle of it.
 
     Raises:
         ValueError: a side that is no power of two from 8 on.
     """
-    return DCGANGenerator(latent, _doublings(side, filters)[::-1], channels)
+    return DCGANGenerator(latent, _doublings(side, filters)[::-1], channels, size=size)
 
 
 def egg_discriminator(channels: int, size: tuple[int, int], layers: int, filters: int = 64, *, spectral: bool = True) -> DCGANDiscriminator:
@@ -103,9 +132,9 @@ def egg_discriminator(channels: int, size: tuple[int, int], layers: int, filters
     return DCGANDiscriminator(channels, tuple(filters << layer for layer in range(layers)), size, spectral=spectral)
 
 
-def _doublings(side: int, filters: int) -> tuple[int, ...]:
-    """``(f, 2 f, ...)``, a layer for each factor of two between ``side`` and 4."""
+def _doublings(side: int, filters: int, most: int | None = None) -> tuple[int, ...]:
+    """``(f, 2 f, ...)``, a layer for each factor of two between ``side`` and 4, of at most ``most`` filters."""
     layers = (side // _START).bit_length() - 1
     if layers < 1 or _START << layers != side:
         raise ValueError(f"DCGAN makes images whose side is a power of two from {2 * _START} on, got {side}")
-    return tuple(filters << layer for layer in range(layers))
+    return tuple(min(filters << layer, most or filters << layer) for layer in range(layers))

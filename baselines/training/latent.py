@@ -23,15 +23,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from baselines.networks.dcgan import DCGANGenerator, egg_generator
+from baselines.networks.dcgan import DCGANGenerator, egg_generator, square_side
 from baselines.training.config import derived_seed, generator
 from baselines.training.epochs import MeanLoss, epoch_rows, full_batches
 from baselines.training.mask import Precision
+from baselines.training.search import descend
 
-_SMALLEST_SIDE = 8
 _EMPTY = 1e-3
-CHECK_EVERY = 50
-"""Steps of a search between two looks at whether it still finds anything."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,18 +73,16 @@ class Generators(nn.Module):
 
     def __init__(self, latent: int, shape: tuple[int, ...], weights: tuple[float, float]) -> None:
         super().__init__()
-        side = max(_SMALLEST_SIDE, 1 << math.ceil(math.log2(max(shape[-2:]))))
+        height, width = shape[-2:]
+        side = square_side((height, width))
         self.latent, self.weights = latent, weights
-        self.both = nn.ModuleList(egg_generator(latent, shape[0], side) for _ in range(2))
-        self._top, self._left, self._height, self._width = (side - shape[-2]) // 2, (side - shape[-1]) // 2, *shape[-2:]
+        self.both = nn.ModuleList(egg_generator(latent, shape[0], side, size=(height, width)) for _ in range(2))
 
     def part(self, which: int, codes: torch.Tensor) -> torch.Tensor:
         """The part that generator 0 (observed) or 1 (other) makes; float32."""
         network = self.both[which]
         assert isinstance(network, DCGANGenerator)
-        images: torch.Tensor = network(codes)
-        cut = images[..., self._top : self._top + self._height, self._left : self._left + self._width]
-        part: torch.Tensor = self.weights[which] * cut.float()
+        part: torch.Tensor = self.weights[which] * network(codes).float()
         return part
 
 
@@ -244,37 +240,21 @@ def found_parts(
 ) -> torch.Tensor:
     """The generated parts ``(B, 2, C, H, W)`` that explain mixtures ``(B, C, H, W)`` best, by descent on two codes for each with the generators held fixed.
 
-    Both codes start in the middle of the ball; Adam with its usual betas. A mixture keeps the codes of its least error. It has found them when ``CHECK_EVERY``
-    further steps have not lowered that error by the share ``tolerance``; the search ends when all have, or after ``steps``. No mixture sees another.
+    Both codes start in the middle of the ball. A mixture keeps the codes of its least error, and its search ends by the rule of ``search.descend``.
     """
     generators.eval()
-    codes = torch.zeros(len(mixtures), 2, generators.latent, device=mixtures.device, requires_grad=True)
-    adam = torch.optim.Adam([codes], lr=lr)
-    best, least = codes.detach().clone(), torch.full((len(mixtures),), math.inf, device=mixtures.device)
-    searching, before = torch.ones_like(least, dtype=torch.bool), least.clone()
     needed = [parameter for parameter in generators.parameters() if parameter.requires_grad]
     generators.requires_grad_(False)
+
+    def errors(codes: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        explained = generators.part(0, codes[:, 0]) + generators.part(1, codes[:, 1])
+        return (explained - mixtures[rows]).abs().flatten(1).mean(1)
+
     try:
-        for step in range(steps):
-            with torch.enable_grad():
-                explained = generators.part(0, codes[:, 0]) + generators.part(1, codes[:, 1])
-                errors = (explained - mixtures).abs().flatten(1).mean(1)
-                adam.zero_grad(set_to_none=True)
-                errors.sum().backward()
-            with torch.no_grad():
-                better = searching & (errors < least)
-                least = torch.where(better, errors, least)
-                best = torch.where(better[:, None, None], codes, best)
-                adam.step()
-                codes.copy_(in_unit_ball(codes))
-                if (step + 1) % CHECK_EVERY == 0:
-                    searching &= least < (1.0 - tolerance) * before
-                    before = least.clone()
-                    progress((step + 1) / steps)
-                    if not bool(searching.any()):
-                        break
+        start = torch.zeros(len(mixtures), 2, generators.latent, device=mixtures.device)
+        codes = descend(start, errors, steps, lr, tolerance=tolerance, nearest=in_unit_ball, progress=progress)
         with torch.no_grad():
-            return torch.stack([generators.part(which, best[:, which]) for which in range(2)], 1)
+            return torch.stack([generators.part(which, codes[:, which]) for which in range(2)], 1)
     finally:
         for parameter in needed:
             parameter.requires_grad_(True)

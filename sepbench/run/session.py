@@ -20,6 +20,7 @@ from sepbench.run.plan import Cell, Plan
 from sepbench.run.provenance import arithmetic, timing_group
 from sepbench.run.source import source_sha256
 from sepbench.run.timing import Timer
+from sepbench.settings import FitScope, setting_names
 
 if TYPE_CHECKING:
     from sepbench.data.mixtures import MixtureSet
@@ -138,7 +139,8 @@ def open_session(cell: Cell, plan: Plan, mixture_set: MixtureSet, tell: Callable
     teller.enter("fit")
     view = cell.task.view(cell.info.supervision)
     if isinstance(separator, Fitted):
-        kept = KeptFit(cell.method, fit_key(cell, plan, view.digest))
+        key = fit_key(cell, plan, view.digest)
+        kept = KeptFit(key["method"], key)
         separator, fit, cached = keep_fit(make, view, fit_ctx, kept, teller, session if request.refit else None)
     else:
         fit, cached = _fit(separator, view, fit_ctx), False
@@ -153,16 +155,25 @@ def _fit(separator: Separator, view: TrainingView, ctx: RunContext, before: floa
 
 
 def fit_key(cell: Cell, plan: Plan, training: str) -> dict[str, Any]:
-    """Everything that decides a fit: training data, task, method, version, code, settings, files they name, seed, budget, arithmetic, packages."""
+    """Everything that decides a fit: training data, task, method, version, code, settings, files they name, seed, budget, arithmetic, packages.
+
+    Of task, method, code and settings only what its ``FitScope`` says, if the method states one.
+    """
     entry = plan.methods[cell.method]
+    task, settings = asdict(cell.task.spec), dict(entry.settings)
+    scope: FitScope | None = getattr(entry.cls, "fit_scope", None)
+    if scope is None:
+        counted, deciding = set(task) - {"suite", "name"}, set(settings)
+    else:
+        counted, deciding = set(task) & scope.task, set(settings) & set(setting_names(scope.code))
     return {
         "training": training,
-        "task": {key: value for key, value in asdict(cell.task.spec).items() if key not in ("suite", "name")},
-        "method": cell.method,
-        "version": cell.info.version,
-        "source": source_sha256(entry.cls),
-        "settings": dict(entry.settings),
-        "files": {key: sorted(paths.values()) for key, paths in entry.files.items()},
+        "task": {key: value for key, value in task.items() if key in counted},
+        "method": cell.method if scope is None else scope.name,
+        "version": cell.info.version if scope is None else scope.version,
+        "source": source_sha256(entry.cls if scope is None else scope.code),
+        "settings": {key: value for key, value in settings.items() if key in deciding},
+        "files": {key: sorted(paths.values()) for key, paths in entry.files.items() if key in deciding},
         "weights": entry.weights_sha256,
         "supervision": cell.supervision,
         "seed": plan.request.seed if plan.request.fit_seed is None else plan.request.fit_seed,

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from run_harness import Runner
-from training_fake import Learner
+from training_fake import Learner, counted
 
 from sepbench.data.views import Pool, training_digest
 from sepbench.run import session
@@ -19,6 +19,7 @@ from sepbench.run.fit_cache import digest, entries
 from sepbench.run.plan import Plan
 from sepbench.run.records import CellRecord
 from sepbench.run.session import fit_key
+from sepbench.settings import FitScope
 from sepbench.suites.model import Suite
 
 Planned = Callable[..., Plan]
@@ -124,3 +125,45 @@ def test_names_of_entries_that_are_no_words_make_a_key_that_reads_back(planned: 
     _cell(runner, plan)
     (entry,) = entries("learner")
     assert entry.facts is not None  # the listing finds the folder by the key that is written there
+
+
+@dataclass
+class _OfRate:
+    """Stands for a class with the fit of several methods, whose one setting is ``rate``."""
+
+    rate: float = 0.1
+
+
+class TestWhatAMethodStates:
+    """``fit_scope``: the fit depends on ``rate`` and on the signals' shape alone."""
+
+    @pytest.fixture(autouse=True)
+    def scope(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(Learner, "fit_scope", FitScope("mean", "1", _OfRate, frozenset({"source_shape"})), raising=False)
+
+    def test_other_settings_tasks_and_versions_leave_the_key(self, planned: Planned, monkeypatch: pytest.MonkeyPatch) -> None:
+        first = _key(planned("learner"))
+        assert _key(planned("learner", tasks=("class-agnostic",))) == first
+        assert _key(planned("learner", settings={"learner": {"steps": 7}})) == first
+        monkeypatch.setattr(Learner, "info", replace(Learner.info, version="2"))
+        assert _key(planned("learner")) == first
+
+    @pytest.mark.parametrize("options", [MOVES["setting"], MOVES["seed"], MOVES["budget"]])
+    def test_what_it_depends_on_moves_the_key(self, planned: Planned, options: Mapping[str, Any]) -> None:
+        assert _key(planned("learner", **options)) != _key(planned("learner"))
+
+    def test_data_version_and_code_of_the_scope_move_the_key(self, planned: Planned, monkeypatch: pytest.MonkeyPatch) -> None:
+        found = [_key(planned("learner")), _key(planned("learner"), "other data")]
+        scope = Learner.fit_scope  # type: ignore[attr-defined]
+        for other in (replace(scope, version="2"), replace(scope, name="other"), replace(scope, code=Suite), replace(scope, task=frozenset({"operator"}))):
+            monkeypatch.setattr(Learner, "fit_scope", other)
+            found.append(_key(planned("learner")))
+        assert len(set(found)) == len(found)
+
+    def test_two_tasks_train_once(self, planned: Planned, runner: Runner, pulse: Path) -> None:
+        """The two tasks of the digits have the same pooled training images at the level of a prior."""
+        runner(planned("learner", tasks=("class-split", "class-agnostic")))
+        (entry,) = entries("mean")
+        assert entry.facts is not None
+        assert not entries("learner")
+        assert (counted(pulse, "f"), counted(pulse, "l")) == (1, 1)

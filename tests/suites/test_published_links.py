@@ -75,7 +75,13 @@ def test_numbers_stand_beside_the_convention_they_were_measured_with() -> None:
     nmf = row("mnist-pairs", "class-agnostic", "nmf", "psnr_sum_mse")
     assert (nmf.value, nmf.source, nmf.title) == (9.4, "BASIS Table 2", "NMF")
     assert "sum" in nmf.notes
-    assert row("mnist-pairs", "class-agnostic", "s-d", "psnr_sum_mse").value == 18.5
+    by_restarts = {name: row("mnist-pairs", "class-agnostic", name, "psnr_sum_mse") for name in ("s-d-1", "s-d", "s-d-32")}
+    assert {name: (one.value, one.title) for name, one in by_restarts.items()} == {
+        "s-d-1": (13.7, "S-D 1 init"),
+        "s-d": (16.8, "S-D 8 init"),
+        "s-d-32": (18.5, "S-D 32 init"),
+    }
+    assert row("mnist-lass", "permuted", "s-d-32", "psnr_sum_mse").value == 18.5
     assert row("mnist-pairs", "class-split", "supervised", "psnr_pooled32_pad").value == 24.3
     assert row("mnist-pairs", "class-split", "nmf-semi-printed", "psnr_pooled32_pad").value == 16.0
     assert row("mnist-nes", "x-0-4", "nmf-semi-printed", "psnr_pooled32").value == 16.5

@@ -70,3 +70,21 @@ def test_sides_are_powers_of_two(side: int) -> None:
 def test_an_image_must_be_left() -> None:
     with pytest.raises(ValueError, match="nothing"):
         DCGANDiscriminator(1, (8, 16), (2, 8))
+
+
+def test_the_padding_of_sd_is_a_cut_out_of_the_next_larger_square() -> None:
+    """The same weights at 28 x 28, whose last layer is padded by 3, at 32 x 32, and at 28 x 30, which is cut."""
+    padded, whole, cut = (seeded(lambda shape=shape: sd_generator(7, shape)).eval() for shape in ((1, 28, 28), (1, 32, 32), (1, 28, 30)))  # type: ignore[misc]
+    codes = torch.randn(2, 7, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(padded(codes), whole(codes)[..., 2:30, 2:30])
+    torch.testing.assert_close(cut(codes), whole(codes)[..., 2:30, 1:31])
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 64, 64), (3, 6, 10), (2, 4, 33), (1, 150, 20)])
+def test_sd_takes_every_size_from_four_on(shape: tuple[int, int, int]) -> None:
+    generator, discriminator = seeded(lambda: sd_generator(5, shape)), seeded(lambda: sd_discriminator(shape))
+    images = generator(torch.randn(2, 5))
+    assert images.shape == (2, *shape)
+    assert discriminator(images).shape == (2,)
+    widths = [layer.out_channels for layer in generator.layers if isinstance(layer, nn.ConvTranspose2d)]
+    assert (widths[-2], max(widths) <= 1024) == (128, True)

@@ -6,14 +6,16 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from baselines.training.latent import CHECK_EVERY, Generators, LatentRecipe, LatentTraining, first_codes, found_parts, in_unit_ball, new_generators, shared_out
+from baselines.training.latent import Generators, LatentRecipe, LatentTraining, first_codes, found_parts, in_unit_ball, new_generators, shared_out
 from baselines.training.loop import run
+from baselines.training.search import CHECK_EVERY
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(-10, 10), min_size=3, max_size=3))
 def test_the_nearest_point_of_the_ball(values: list[float]) -> None:
     code = torch.tensor(values, dtype=torch.float64)
@@ -47,8 +49,8 @@ def test_a_mixture_is_shared_out_in_proportion() -> None:
 def training(**recipe: Any) -> LatentTraining:
     g = torch.Generator().manual_seed(0)
     clean, mixed = torch.rand(10, 1, 8, 8, generator=g), 2 * torch.rand(13, 1, 8, 8, generator=g)
-    settings = LatentRecipe(**{"latent": 8, "epochs": 2, "batch": 4, "precision": "float32", **recipe})
-    return LatentTraining(new_generators(8, (1, 8, 8), (1.0, 1.0), 0, "cpu"), settings, clean, mixed)
+    made = LatentRecipe(**{"latent": 8, "epochs": 2, "batch": 4, "precision": "float32", **recipe})
+    return LatentTraining(new_generators(8, (1, 8, 8), (1.0, 1.0), 0, "cpu"), made, clean, mixed)
 
 
 def snapshot(one: LatentTraining) -> dict[str, torch.Tensor]:

@@ -1,0 +1,168 @@
+"""S-D: Kong, Xu, Wang, Jackson and Plumbley, "Single-channel signal separation and deconvolution with generative adversarial networks" (IJCAI 2019).
+
+Supervision: ``prior``.
+
+One generator G of clean images is learnt against a discriminator (``baselines/training/generative.py``). For a mixture y of K sources, G held fixed, codes
+are found by descent::
+
+    loss(z_1 .. z_K) = mean (y - sum_k w_k G(z_k))^2 + 1e-3 sum_k mean z_k^2
+
+1. from R random starts z_k ~ N(0, I), 201 steps of Adam each; the one whose mixture has the least mean squared error goes on;
+2. up to 5,001 more steps from there.
+
+The estimates are the images G(z_k), as they are. The deconvolution of the title, 5 x 5 filters that are found with the codes, is not here: separation is the
+case of known filters, for which no driver is released (flag 41 of the protocol facts).
+
+Ours: each stage keeps the codes of its least loss instead of its last ones; a search of stage 2 ends early (``baselines/training/search.py``); where the
+weights of the sources are not 1 on average, the error is divided by their mean, so that ``mean`` gives the estimates that ``sum`` gives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import ClassVar
+
+import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from baselines.decomposition.parts import part_support
+from baselines.networks.dcgan import DCGANGenerator
+from baselines.training.generative import LearntGenerator
+from baselines.training.search import Errors, descend
+from sepbench.memory import scaled
+from sepbench.noise import NoiseSource
+from sepbench.protocols import MethodInfo, Mixtures, RunContext, Support, TaskSpec
+from sepbench.settings import STRICT, FitScope, Preset, presets
+
+_PAPER = "Kong et al. 2019, sec. 3"
+_QUICK_SEARCH = 4
+_SMALLEST_SIDE = 4
+_CPU_IMAGES, _GPU_IMAGES = 128, 8192
+"""Images that are generated at once."""
+
+
+@dataclass(config=STRICT)
+class GenerativeSeparation(LearntGenerator):
+    """Codes of a generator, found by descent from random starts.
+
+    Budget ``quick`` makes a tenth of the steps of the fit, rounded up, and a quarter of those of the searches.
+    """
+
+    restarts: int = Field(8, ge=1, description="R, random starts of a mixture")
+    first_steps: int = Field(201, ge=1, description="steps from every start")
+    last_steps: int = Field(5001, ge=0, description="most steps that the best of them goes on for")
+    search_lr: float = Field(0.01, gt=0, description="Adam's rate of the searches")
+    pull: float = Field(1e-3, ge=0, description="weight of the codes' mean squares in the loss")
+    tolerance: float = Field(1e-3, ge=0, lt=1, description="stage 2 ends when 50 more steps lower its loss by less than this share")
+
+    info: ClassVar[MethodInfo] = MethodInfo(
+        name="s-d",
+        title="S-D, 8 restarts",
+        version="1",
+        domains=frozenset({"image"}),
+        supervision="prior",
+        paper=_PAPER,
+        deterministic=False,
+        max_batch_cpu=3,
+    )
+    fit_scope: ClassVar[FitScope] = FitScope("s-d", "1", LearntGenerator, frozenset({"source_shape"}))
+
+    def supports(self, task: TaskSpec) -> Support:
+        support = part_support(task, self.info.name)
+        if support.ok and min(task.source_shape[-2:]) < _SMALLEST_SIDE:
+            return Support(False, f"{self.info.name} takes images of at least {_SMALLEST_SIDE} x {_SMALLEST_SIDE} pixels")
+        return support
+
+    def separate(self, mixtures: Mixtures, ctx: RunContext) -> torch.Tensor:
+        """Mixtures ``(B, C, H, W)`` to the generated sources ``(B, K, C, H, W)`` in [0, 1], whose mixture is only about the given one."""
+        scene = Scene(self.fitted(), mixtures, self.pull)
+        shorter = _QUICK_SEARCH if ctx.budget == "quick" else 1
+        first, last = -(-self.first_steps // shorter), -(-self.last_steps // shorter)
+        at_once = (_CPU_IMAGES if torch.device(ctx.device).type == "cpu" else scaled(_GPU_IMAGES, ctx.device)) // mixtures.n_sources
+        cut = self.restarts * first / (self.restarts * first + last)
+        parts = _in_parts(len(mixtures), at_once // self.restarts, lambda done: ctx.progress(cut * done, "stage 1"))
+        codes = torch.cat([best_of_starts(scene, rows, self.restarts, ctx.noise, first, self.search_lr, told)[0] for rows, told in parts])
+        parts = _in_parts(len(mixtures), at_once, lambda done: ctx.progress(cut + (1.0 - cut) * done, "stage 2"))
+        codes = torch.cat([descend(codes[rows], scene.losses(rows), last, self.search_lr, tolerance=self.tolerance, progress=told) for rows, told in parts])
+        return scene.images(codes)
+
+
+class Scene:
+    """A generator that is held fixed, and the mixtures that its images are to explain.
+
+    Args:
+        network: codes ``(B, latent)`` to images ``(B, C, H, W)``; its weights want no gradients.
+        mixtures: whose operator weighs and adds sources.
+        pull: weight of the codes' mean squares in the loss.
+    """
+
+    def __init__(self, network: DCGANGenerator, mixtures: Mixtures, pull: float) -> None:
+        self.network, self.mixtures, self.pull = network, mixtures, pull
+        self.device = mixtures.values.device
+        self.operator = mixtures.operator.to(self.device)
+
+    def images(self, codes: torch.Tensor) -> torch.Tensor:
+        """Codes ``(n, K, latent)`` to images ``(n, K, C, H, W)``."""
+        made: torch.Tensor = self.network(codes.flatten(0, 1)).unflatten(0, (-1, codes.shape[1]))
+        return made
+
+    def errors(self, codes: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        """Mean squared errors ``(n,)`` of codes as explanations of the mixtures ``rows``, over the mean weight of a source."""
+        operator = self.operator.select(rows)
+        weight = operator.matrix().mean((-2, -1)).to(self.device, torch.float32)
+        residual = self.mixtures.values[rows] - operator.forward(self.images(codes))
+        return residual.square().flatten(1).mean(1) / weight.square()
+
+    def losses(self, rows: torch.Tensor) -> Errors:
+        """The loss of codes whose searches are of the mixtures ``rows``, for ``descend``."""
+        of_mixtures = rows.to(self.device)
+
+        def loss(codes: torch.Tensor, left: torch.Tensor) -> torch.Tensor:
+            return self.errors(codes, of_mixtures[left]) + self.pull * codes.square().mean(2).sum(1)
+
+        return loss
+
+
+def best_of_starts(
+    scene: Scene,
+    rows: torch.Tensor,
+    restarts: int,
+    noise: NoiseSource,
+    steps: int,
+    lr: float,
+    progress: Callable[[float], None] = lambda fraction: None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Stage 1 of the mixtures ``rows`` ``(n,)``: the codes ``(n, K, latent)`` that explain each of them best, of all its restarts, and their errors ``(n,)``.
+
+    Start r of a mixture is the same however many there are.
+    """
+    every, number = rows.repeat_interleave(restarts), torch.arange(restarts).repeat(len(rows))
+    ids, sources = scene.mixtures.example_ids[every], scene.mixtures.n_sources
+    starts = noise.normals(ids, 0, sources, (scene.network.latent,), scene.device, number)
+    codes = descend(starts, scene.losses(every), steps, lr, progress=progress)
+    with torch.no_grad():
+        errors = scene.errors(codes, every.to(scene.device)).unflatten(0, (-1, restarts))
+    least, best = errors.min(1)
+    return codes.unflatten(0, (-1, restarts))[torch.arange(len(rows), device=scene.device), best], least
+
+
+def _in_parts(count: int, at_once: int, tell: Callable[[float], None]) -> Iterator[tuple[torch.Tensor, Callable[[float], None]]]:
+    """Numbers from 0 to ``count`` in parts of at most ``at_once``, at least 1; with each what tells how much of all is done when so much of it is."""
+    parts = torch.arange(count).split(max(1, at_once))
+    for begun, part in enumerate(parts):
+        yield part, partial(_share_of_all, tell, begun, len(parts))
+
+
+def _share_of_all(tell: Callable[[float], None], begun: int, parts: int, done: float) -> None:
+    tell((begun + done) / parts)
+
+
+def _preset(restarts: int, max_batch_cpu: int) -> Preset:
+    title = f"S-D, {restarts} restart" + "s" * (restarts > 1)
+    return Preset(title, f"{_PAPER}, table 2", f"{restarts} of the paper's 1, 8 and 32 restarts.", {"restarts": restarts}, max_batch_cpu=max_batch_cpu)
+
+
+PRESETS: Mapping[str, type[GenerativeSeparation]] = presets(GenerativeSeparation, {"s-d-1": _preset(1, 8), "s-d-32": _preset(32, 1)})
+"""The registered names of S-D, by restarts: 8 as the released script has them, and the other rows of the paper's table 2. They share their fits."""

@@ -1,0 +1,214 @@
+"""A generator of clean signals, learnt against a discriminator: the fit of ``s-d``.
+
+Kong et al., "Single-channel signal separation and deconvolution with generative adversarial networks" (IJCAI 2019), after Goodfellow et al. (2014) and DCGAN
+(Radford, Metz and Chintala 2016)::
+
+    discriminator:  mean -log D(x) + mean -log(1 - D(G(z)))
+    generator:      mean -log D(G(z))                           z ~ N(0, I)
+
+Stated or in the released code: the networks, weights uniform with a standard deviation of 0.02, Adam (2e-4; 0.5, 0.999), batches of 128 of which the partial
+one of an epoch is dropped, 10,001 iterations, 50,000 images. Not stated, and ours: clean and generated images go through the discriminator apart, as DCGAN
+does for its batch norm; the generator learns from the same codes as the discriminator, after it; batch norm begins with scale 1 and shift 0.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass as plain_dataclass
+from dataclasses import field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+from safetensors.torch import load_file, save_file
+from torch import nn
+from torch.nn import functional
+
+from baselines.networks.dcgan import DCGANDiscriminator, DCGANGenerator, sd_discriminator, sd_generator
+from baselines.training.config import generator
+from baselines.training.epochs import MeanLoss, cut_epochs, epoch_rows, full_batches
+from baselines.training.loop import resume, run
+from sepbench.protocols import RunContext, TrainingView
+from sepbench.settings import STRICT
+
+Precision = Literal["float32", "bfloat16"]
+DEVIATION = 0.02
+"""Standard deviation of the weights at the start."""
+_FILE = "generator.safetensors"
+
+
+@plain_dataclass(frozen=True, slots=True)
+class GANRecipe:
+    """How the two networks are trained; the defaults are the paper's.
+
+    Attributes:
+        steps: updates of each network.
+        lr, betas: of Adam, for both.
+        batch: clean images, and codes, per step.
+        precision: ``bfloat16`` computes both networks under autocast.
+        seed: of weights, order and codes.
+    """
+
+    steps: int = 10_001
+    lr: float = 2e-4
+    betas: tuple[float, float] = (0.5, 0.999)
+    batch: int = 128
+    precision: Precision = "bfloat16"
+    seed: int = 0
+
+
+def new_networks(latent: int, shape: tuple[int, ...], seed: int, device: str | torch.device) -> tuple[DCGANGenerator, DCGANDiscriminator]:
+    """Generator and discriminator for images ``(C, H, W)``, their weights drawn from the seed alone."""
+    with torch.random.fork_rng(devices=[]):  # torch's own first weights, which are overwritten, are drawn there
+        made, critic = sd_generator(latent, shape), sd_discriminator(shape)
+    random = generator(seed, "weights")
+    bound = math.sqrt(3.0) * DEVIATION
+    for module in [*made.modules(), *critic.modules()]:
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+            nn.init.uniform_(module.weight, -bound, bound, generator=random)
+    return made.to(device), critic.to(device)
+
+
+class GANTraining:
+    """See the top of this file; a ``baselines.training.loop.Training``.
+
+    Args:
+        made: the generator, trained in place.
+        critic: the discriminator, trained in place.
+        recipe: see ``GANRecipe``.
+        images: clean images ``(N, C, H, W)`` in [0, 1].
+    """
+
+    def __init__(self, made: DCGANGenerator, critic: DCGANDiscriminator, recipe: GANRecipe, images: torch.Tensor) -> None:
+        self.made, self.critic, self.recipe = made, critic, recipe
+        self.device = next(made.parameters()).device
+        self.images = images.to(self.device)
+        self.of_made = torch.optim.Adam(made.parameters(), lr=recipe.lr, betas=recipe.betas)
+        self.of_critic = torch.optim.Adam(critic.parameters(), lr=recipe.lr, betas=recipe.betas)
+        self.batches = full_batches(recipe.batch, len(images))
+        self.step = 0
+        self.seconds = 0.0
+        self.losses = {"loss": MeanLoss(self.device), "generator": MeanLoss(self.device)}
+
+    @property
+    def finished(self) -> bool:
+        return self.step >= self.recipe.steps
+
+    @property
+    def fraction(self) -> float:
+        return self.step / self.recipe.steps
+
+    def advance(self) -> None:
+        """One update of the discriminator and one of the generator, on the same codes."""
+        recipe = self.recipe
+        epoch, batch = divmod(self.step, self.batches)
+        rows = epoch_rows(recipe.seed, "clean", epoch, batch, recipe.batch, len(self.images)).to(self.device)
+        codes = torch.randn(recipe.batch, self.made.latent, generator=generator(recipe.seed, "codes", self.step)).to(self.device)
+        self.made.train()
+        self.critic.train()
+        with self._autocast():
+            images = self.made(codes)
+        self._judge(self.images[rows], images.detach())
+        self._fool(images)
+        self.step += 1
+
+    def _judge(self, clean: torch.Tensor, images: torch.Tensor) -> None:
+        """The discriminator's update. ``-log D`` is ``softplus(-d)`` of what stands before its sigmoid, and ``-log(1 - D)`` is ``softplus(d)``."""
+        self.of_critic.zero_grad(set_to_none=True)
+        with self._autocast():
+            of_clean, of_images = self.critic(clean), self.critic(images)
+        loss = functional.softplus(-of_clean.float()).mean() + functional.softplus(of_images.float()).mean()
+        loss.backward()
+        self.of_critic.step()
+        self.losses["loss"].add(loss)
+
+    def _fool(self, images: torch.Tensor) -> None:
+        """The generator's update, against the discriminator as it is now."""
+        self.of_made.zero_grad(set_to_none=True)
+        self.critic.requires_grad_(False)
+        with self._autocast():
+            of_images = self.critic(images)
+        loss = functional.softplus(-of_images.float()).mean()
+        loss.backward()
+        self.critic.requires_grad_(True)
+        self.of_made.step()
+        self.losses["generator"].add(loss)
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bfloat16")
+
+    def row(self) -> Mapping[str, Any]:
+        """``loss`` of the discriminator and that of the ``generator``, means since the last row.
+
+        Raises:
+            SepbenchError: one is not finite.
+        """
+        return {name: value for name, losses in self.losses.items() for value in losses.take(self.step).values()}
+
+    def state(self) -> Mapping[str, Any]:
+        """See ``baselines.training.loop.Training``."""
+        return {
+            "made": self.made.state_dict(),
+            "critic": self.critic.state_dict(),
+            "of_made": self.of_made.state_dict(),
+            "of_critic": self.of_critic.state_dict(),
+            "losses": {name: losses.state() for name, losses in self.losses.items()},
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """See ``baselines.training.loop.Training``."""
+        self.made.load_state_dict(state["made"])
+        self.critic.load_state_dict(state["critic"])
+        self.of_made.load_state_dict(state["of_made"])
+        self.of_critic.load_state_dict(state["of_critic"])
+        for name, losses in self.losses.items():
+            losses.restore(state["losses"][name])
+
+
+@dataclass(config=STRICT)
+class LearntGenerator:
+    """A method's ``fit``, ``save`` and ``load`` where it needs a generator of clean signals and no more, and their settings.
+
+    Budget ``quick`` makes a tenth of the steps, rounded up.
+    """
+
+    latent: int = Field(100, ge=1, description="dimension of a code")
+    steps: int = Field(10_001, ge=1, description="updates of generator and discriminator")
+    lr: float = Field(2e-4, gt=0, description="Adam's rate, of both networks")
+    batch: int = Field(128, ge=2, description="clean images, and codes, per step")
+    samples: int = Field(50_000, ge=2, description="the first so many clean images")
+    fit_precision: Precision = Field("bfloat16", description="of the networks while they learn; mixtures are separated in float32")
+
+    _generator: DCGANGenerator | None = field(default=None, init=False, repr=False)
+
+    def fit(self, view: TrainingView, ctx: RunContext) -> None:
+        """Train, or go on where ``ctx.cache`` stands."""
+        recipe = GANRecipe(cut_epochs(self.steps, ctx.budget), self.lr, batch=self.batch, precision=self.fit_precision, seed=ctx.seed)
+        made, critic = new_networks(self.latent, ctx.task.source_shape, ctx.seed, ctx.device)
+        training = GANTraining(made, critic, recipe, view.clean(self.samples))
+        resume(training, ctx.cache, ctx.device)
+        run(training, ctx.cache, progress=ctx.progress)
+        self._generator = made.eval().requires_grad_(False)
+
+    def save(self, folder: Path) -> None:
+        """The generator's weights, and what its batch norm knows."""
+        save_file({name: value.detach().cpu().contiguous() for name, value in self.fitted().state_dict().items()}, folder / _FILE)
+
+    def load(self, folder: Path, ctx: RunContext) -> None:
+        """See ``save``."""
+        made = new_networks(self.latent, ctx.task.source_shape, 0, "cpu")[0]
+        made.load_state_dict(load_file(folder / _FILE))
+        self._generator = made.to(ctx.device).eval().requires_grad_(False)
+
+    def fitted(self) -> DCGANGenerator:
+        """The generator in evaluation mode: codes ``(B, latent)`` to images ``(B, C, H, W)``.
+
+        Raises:
+            ValueError: there is none yet.
+        """
+        if self._generator is None:
+            raise ValueError("fit() or load() first")
+        return self._generator
