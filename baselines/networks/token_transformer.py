@@ -128,7 +128,7 @@ class TokenTransformer(nn.Module):
 
     def log_prob(self, tokens: torch.Tensor) -> torch.Tensor:
         """``log p`` in nats of sequences ``(N, S)``, ``(N,)`` float64."""
-        logs = self(tokens).double().log_softmax(-1)
+        logs: torch.Tensor = self(tokens).double().log_softmax(-1)
         return logs.gather(-1, tokens[..., None]).squeeze(-1).sum(-1)
 
     def start(self, count: int) -> KeyValueCache:

@@ -114,7 +114,7 @@ class VQVAE(nn.Module):
             vectors, codebook = latents.float().movedim(1, -1).flatten(0, -2), self.codebook.float()
             # |v - e|^2 without |v|^2, which is the same for all codes
             distances = torch.addmm(codebook.square().sum(1), vectors, codebook.T, alpha=-2.0)
-            return distances.argmin(1).unflatten(0, (len(latents), *latents.shape[2:]))
+            return distances.argmin(1).reshape(len(latents), *latents.shape[2:])
 
     def embed(self, tokens: torch.Tensor) -> torch.Tensor:
         """Tokens ``(B, h, w)``, or in raster order ``(B, h * w)``, to their codes ``(B, D, h, w)``."""

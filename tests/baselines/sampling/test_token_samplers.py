@@ -1,0 +1,266 @@
+"""LASS' samplers against everything there is to sample: 4 codes and sequences of 3 tokens, whose 4096 pairs can be listed."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cache
+
+import pytest
+import torch
+
+from baselines.networks.token_transformer import TokenTransformer
+from baselines.priors.token_sums import SumCounter, SumLikelihood
+from baselines.sampling import token_samplers
+from baselines.sampling.token_samplers import Drawn, Greedy, Rule, TokenPosterior, draw, search
+from sepbench.noise import NoiseSource
+
+K, S = 4, 3
+MIXTURE = torch.tensor([1, 2, 1])
+SEQUENCES = torch.cartesian_prod(*[torch.arange(K)] * S)
+
+
+def transformer(seed: int) -> TokenTransformer:
+    """Of weights that make some tokens much likelier than others."""
+    network = TokenTransformer(K, S, width=8, layers=1, heads=2)
+    random = torch.Generator().manual_seed(seed)
+    network.draw_weights(random)
+    with torch.no_grad():
+        for weight in network.parameters():
+            weight.add_(torch.randn(weight.shape, generator=random), alpha=0.4)
+    return network.eval()
+
+
+class Independent:
+    """A prior whose tokens do not depend on each other."""
+
+    def __init__(self, seed: int) -> None:
+        self.logits = torch.randn(S, K, generator=torch.Generator().manual_seed(seed))
+
+    @dataclass
+    class Cache:
+        count: int
+        at: int = 0
+
+        def select(self, rows: torch.Tensor) -> Independent.Cache:
+            return Independent.Cache(len(rows), self.at)
+
+    def start(self, count: int) -> Independent.Cache:
+        return self.Cache(count)
+
+    def step(self, tokens: torch.Tensor | None, cache: Independent.Cache) -> torch.Tensor:
+        cache.at += 1
+        return self.logits[cache.at - 1].expand(cache.count, -1)
+
+
+@cache
+def likelihood() -> SumLikelihood:
+    """About half of the triples were seen."""
+    random = torch.Generator().manual_seed(8)
+    triples = torch.cartesian_prod(*[torch.arange(K)] * 3)
+    seen = triples[torch.randperm(len(triples), generator=random)[: len(triples) // 2]]
+    counter = SumCounter(K)
+    counter.add(*seen.repeat_interleave(torch.randint(1, 9, (len(seen),), generator=random), 0).unbind(1))
+    return SumLikelihood(counter.counts(symmetric=False), torch.eye(K))
+
+
+def posterior(seed: int = 3, *, shared: bool = False, weight: float = 1.0) -> TokenPosterior:
+    first = transformer(seed)
+    return TokenPosterior((first, first if shared else transformer(seed + 1)), likelihood(), weight)
+
+
+def table() -> torch.Tensor:
+    """log P(m | z1, z2) as ``(m, z1, z2)``, -inf where never seen."""
+    logs = torch.full((K, K, K), -math.inf)
+    for token in range(K):
+        pairs = likelihood().pairs(token)
+        logs[token, pairs.first, pairs.second] = pairs.logs
+    return logs.double()
+
+
+@torch.no_grad()
+def step_logs(target: TokenPosterior, mixture: torch.Tensor = MIXTURE) -> torch.Tensor:
+    """``(64, 64, S)``: the step's logs at the token that each pair of sequences has, given its own earlier tokens."""
+    own = [one.logits.expand(K**S, -1, -1) if isinstance(one, Independent) else one(SEQUENCES) for one in target.priors]  # type: ignore[operator]
+    first, second = (logits.double().log_softmax(-1).gather(-1, SEQUENCES[..., None]).squeeze(-1) for logits in own)
+    of_mixture = table()[mixture[None, None], SEQUENCES[:, None], SEQUENCES[None]]
+    return first[:, None] + second[None] + target.weight * of_mixture
+
+
+def exact(target: TokenPosterior) -> torch.Tensor:
+    """The unnormalised log posterior ``(64, 64)``."""
+    return step_logs(target).sum(-1)
+
+
+def ancestral_law(target: TokenPosterior, rule: Rule) -> torch.Tensor:
+    """Probability ``(64, 64)`` of each pair of sequences where every step draws by the rule, from the list of all pairs."""
+    logs = step_logs(target) / rule.temperature
+    total = torch.zeros(K**S, K**S, dtype=torch.float64)
+    for position in range(S):
+        # Pairs that share their tokens before the position are alternatives there.
+        before = SEQUENCES[:, :position] @ (K ** torch.arange(position))
+        now = before * K + SEQUENCES[:, position]
+        group = before[:, None] * K**position + before[None]
+        place = now[:, None] * K ** (position + 1) + now[None]
+        for one in group.unique():
+            inside = group == one
+            places, where = place[inside].unique(return_inverse=True)
+            values = torch.full((len(places),), -math.inf, dtype=torch.float64).scatter(0, where, logs[..., position][inside])
+            if rule.top_k is not None:
+                values[values < values.sort(descending=True).values[rule.top_k - 1]] = -math.inf
+            if rule.nucleus < 1:
+                shares, order = values.softmax(0).sort(descending=True)
+                values[order[(shares.cumsum(0) - shares) >= rule.nucleus]] = -math.inf
+            total[inside] += values.log_softmax(0)[where]
+    return total.exp()
+
+
+def numbers(drawn: Drawn) -> torch.Tensor:
+    """Which of the 4096 pairs each row is."""
+    powers = K ** torch.arange(S - 1, -1, -1)
+    return (drawn.tokens[:, 0] @ powers) * K**S + drawn.tokens[:, 1] @ powers
+
+
+def draws(target: TokenPosterior, rule: Rule | Greedy, count: int = 20_000, seed: int = 5) -> Drawn:
+    return draw(target, MIXTURE.expand(count, -1), rule, NoiseSource(seed), torch.zeros(count, dtype=torch.int64), torch.arange(count))
+
+
+def distance(drawn: Drawn, law: torch.Tensor) -> float:
+    """Total variation between frequencies and a law, over that which as many true draws would have on average (at most; Cauchy and Schwarz)."""
+    frequencies = torch.bincount(numbers(drawn), minlength=K ** (2 * S)) / len(drawn.tokens)
+    law = law.flatten()
+    expected = 0.5 * (2 / math.pi) ** 0.5 * float((law * (1 - law) / len(drawn.tokens)).clamp(min=0).sqrt().sum())
+    return float((frequencies - law).abs().sum()) / 2 / expected
+
+
+RULES = [Rule(), Rule(top_k=3), Rule(nucleus=0.7), Rule(temperature=0.6), Rule(temperature=1.5, top_k=4, nucleus=0.9)]
+
+
+@pytest.mark.parametrize("rule", RULES, ids=str)
+@pytest.mark.parametrize("shared", [True, False])
+def test_frequencies_are_those_of_the_rule(rule: Rule, shared: bool) -> None:
+    target = posterior(shared=shared, weight=0.7)
+    law = ancestral_law(target, rule)
+    assert float(law.sum()) == pytest.approx(1.0)
+    assert distance(draws(target, rule), law) < 1.5
+    other = ancestral_law(target, Rule(temperature=3.0))
+    assert distance(draws(target, rule), other) > 3.0, "the test can tell laws apart"
+
+
+def test_log_probabilities_are_exact() -> None:
+    target, rule = posterior(weight=2.0), Rule(top_k=4)
+    drawn = draws(target, rule, 500)
+    torch.testing.assert_close(drawn.log_posterior, exact(target).flatten()[numbers(drawn)], atol=1e-4, rtol=0)
+    torch.testing.assert_close(drawn.log_proposal, ancestral_law(target, rule).log().flatten()[numbers(drawn)], atol=1e-4, rtol=0)
+
+
+def test_draws_stand_for_the_posterior_with_their_weights() -> None:
+    """Without weights they do not: a step does not know what comes after it."""
+    target = posterior()
+    law = exact(target).flatten().softmax(0)
+    drawn = draws(target, Rule(), 50_000)
+    weights = (drawn.log_posterior - drawn.log_proposal).softmax(0)
+    weighted = torch.zeros_like(law).index_add_(0, numbers(drawn), weights)
+    plain = torch.bincount(numbers(drawn), minlength=len(law)) / len(drawn.tokens)
+    assert float((weighted - law).abs().sum()) / 2 < 0.05
+    assert float((plain - law).abs().sum()) / 2 > 2 * float((weighted - law).abs().sum()) / 2
+
+
+def test_of_independent_positions_draws_are_the_posteriors() -> None:
+    target = TokenPosterior((Independent(1), Independent(2)), likelihood(), 1.3)
+    assert distance(draws(target, Rule()), exact(target).flatten().softmax(0)) < 1.5
+
+
+def test_greedy_takes_the_likeliest_pair_of_each_step() -> None:
+    for seed in range(5):
+        target = posterior(seed)
+        drawn = draws(target, Greedy(), 1)
+        assert numbers(drawn).tolist() == numbers(draws(target, Rule(top_k=1), 1)).tolist()
+        assert numbers(drawn).tolist() == numbers(search(target, MIXTURE[None], 1)).tolist()
+
+
+def test_greedy_takes_the_first_of_equals() -> None:
+    chosen, _ = Greedy().choose(torch.tensor([[0.0, 2.0, 2.0], [1.0, 1.0, 1.0]]), torch.zeros(2))
+    assert chosen.tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_beam_that_is_wide_enough_is_brute_force(shared: bool) -> None:
+    target = posterior(shared=shared)
+    law = exact(target).flatten()
+    possible = int(law.isfinite().sum())
+    found = search(target, MIXTURE[None], K ** (2 * S))
+    assert int(found.log_posterior.isfinite().sum()) == possible
+    torch.testing.assert_close(found.log_posterior[:possible], law.sort(descending=True).values[:possible], atol=1e-4, rtol=0)
+    torch.testing.assert_close(law[numbers(found)[:possible]], found.log_posterior[:possible], atol=1e-4, rtol=0)
+    assert numbers(found)[:possible].unique().numel() == possible
+
+
+def test_a_narrow_beam_keeps_the_best_of_each_step() -> None:
+    """Against a search written out with lists."""
+    mixtures = torch.tensor([[1, 2, 1], [0, 3, 3], [1, 2, 3]])
+    for seed in range(4):
+        target = posterior(seed, weight=1.5)
+        found = search(target, mixtures, 5)
+        for row, mixture in enumerate(mixtures):
+            sums = step_logs(target, mixture).cumsum(-1)
+            kept: list[tuple[tuple[int, ...], tuple[int, ...]]] = [((), ())]
+            for position in range(S):
+                scores = {}
+                for i, first in enumerate(SEQUENCES.tolist()):
+                    for j, second in enumerate(SEQUENCES.tolist()):
+                        if (tuple(first[:position]), tuple(second[:position])) in kept:
+                            scores[tuple(first[: position + 1]), tuple(second[: position + 1])] = float(sums[i, j, position])
+                kept = sorted((pair for pair in scores if math.isfinite(scores[pair])), key=lambda pair: -scores[pair])[:5]
+            made = found.tokens[5 * row : 5 * row + len(kept)]
+            assert [tuple(map(tuple, pair)) for pair in made.tolist()] == kept
+
+
+def test_misaligned_scores_are_the_released_codes() -> None:
+    """Flag 46: after the first step every beam has the score of the worst that was kept, so that the second step forgets the first."""
+    differ = 0
+    for seed in range(6):
+        target = posterior(seed)
+        right, wrong = search(target, MIXTURE[None], 4), search(target, MIXTURE[None], 4, misaligned=True)
+        known = wrong.log_posterior.isfinite()
+        torch.testing.assert_close(wrong.log_posterior[known], exact(target).flatten()[numbers(wrong)[known]], atol=1e-4, rtol=0)
+        differ += numbers(right).tolist() != numbers(wrong).tolist()
+        two = MIXTURE[None, :2]
+        logs = step_logs(target)
+        kept = search(target, MIXTURE[None, :1], 4).tokens[:, :, 0].tolist()
+        second = {}
+        for i, first in enumerate(SEQUENCES.tolist()):
+            for j, other in enumerate(SEQUENCES.tolist()):
+                if [first[0], other[0]] in kept and math.isfinite(float(logs[i, j, 1])):
+                    second[tuple(first[:2]), tuple(other[:2])] = float(logs[i, j, 1])
+        made = search(target, two, 4, misaligned=True).tokens.tolist()
+        assert [tuple(map(tuple, pair)) for pair in made] == sorted(second, key=lambda pair: -second[pair])[:4]
+    assert differ
+
+
+def test_a_draw_depends_on_its_example_and_candidate_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    target, noise = posterior(shared=True), NoiseSource(9)
+    mixtures = torch.tensor([[1, 2, 1], [0, 3, 3], [1, 0, 3]]).repeat_interleave(6, 0)
+    ids, numbered = torch.tensor([7, 5, 6]).repeat_interleave(6), torch.arange(6).repeat(3)
+    whole = draw(target, mixtures, Rule(), noise, ids, numbered)
+    monkeypatch.setattr(token_samplers, "_ENTRIES", 1)
+    for rows in (torch.tensor([4]), torch.tensor([17, 2, 9, 0]), torch.arange(18).flip(0)):
+        part = draw(target, mixtures[rows], Rule(), noise, ids[rows], numbered[rows])
+        assert torch.equal(part.tokens, whole.tokens[rows])
+        torch.testing.assert_close(part.log_posterior, whole.log_posterior[rows], atol=1e-5, rtol=0)
+    found = search(target, mixtures[::6], 3)
+    assert torch.equal(found.tokens[3:6], search(target, mixtures[6:7], 3).tokens)
+    assert not torch.equal(draw(target, mixtures, Rule(), NoiseSource(10), ids, numbered).tokens, whole.tokens)
+
+
+def test_progress_ends_with_all_of_it() -> None:
+    told: list[float] = []
+    draw(posterior(), MIXTURE[None], Rule(), NoiseSource(0), torch.tensor([0]), torch.tensor([0]), progress=told.append)
+    search(posterior(), MIXTURE[None], 2, progress=told.append)
+    assert told == pytest.approx([1 / 3, 2 / 3, 1.0] * 2)
+
+
+@pytest.mark.parametrize("wrong", [{"temperature": 0.0}, {"top_k": 0}, {"nucleus": 0.0}, {"nucleus": 1.1}])
+def test_rules_that_keep_nothing(wrong: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="temperature must be above 0"):
+        Rule(**wrong)  # type: ignore[arg-type]
