@@ -84,6 +84,10 @@ class SumCounter:
         made = SumCounts(self.codes, self._keys, self._counts)
         return made.symmetric() if symmetric else made
 
+    def restore(self, counts: SumCounts) -> None:
+        """Go on from what ``counts(symmetric=False)`` returned."""
+        self._keys, self._counts, self._waiting, self._waiting_count = counts.keys, counts.counts, [], 0
+
     def _add_up(self) -> None:
         keys, counts = torch.cat(self._waiting) if self._waiting else self._keys[:0], torch.ones(self._waiting_count, dtype=torch.int64)
         self._keys, self._counts = _summed(torch.cat([self._keys, keys]), torch.cat([self._counts, counts]))

@@ -1,0 +1,212 @@
+"""Training of the two things that LASS knows of tokens: their autoregressive prior, and counts of how they add up.
+
+The prior (``baselines/networks/token_transformer.py``) is trained on the token sequences of clean images by the mean negative log likelihood of a token.
+Of Postolache et al. 2023: batches of 128, 500 epochs, a rate of 2e-4, dropout 0.1. Not stated, and ours: Adam with its usual betas, a rate that falls
+linearly to zero at the end.
+
+Counts are of random pairs of clean images: in every pass over them the images are put in a new order, the first half is paired with the second, and the
+tokens of both and of their mean are counted (sec. 3.2; the released code pairs within batches). How many passes the counts want is measured by nothing
+yet: the log tells how many triples each pass was the first to see. The released code keeps the pass with the best likelihood of the test set; here it is
+the last.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from baselines.networks.token_transformer import TokenTransformer
+from baselines.networks.vqvae import VQVAE
+from baselines.priors.token_sums import SumCounter, SumCounts
+from baselines.training.config import derived_seed, generator
+from baselines.training.epochs import MeanLoss, epoch_rows, full_batches
+from baselines.training.vqvae import Precision, falling, network_digest, tokens_of
+
+_LOOKED_AT = 512
+"""Held-out sequences that the log's figure is of."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRecipe:
+    """How the prior is trained; the defaults are the paper's where it has any.
+
+    Attributes:
+        epochs: passes over the sequences.
+        batch: sequences per step.
+        lr: Adam's rate.
+        decay: share of the steps at the end in which the rate falls linearly to zero.
+        dropout: rate.
+        precision: ``bfloat16`` computes the network under autocast.
+        seed: of weights, order and dropout.
+    """
+
+    epochs: int = 500
+    batch: int = 128
+    lr: float = 2e-4
+    decay: float = 0.2
+    dropout: float = 0.1
+    precision: Precision = "bfloat16"
+    seed: int = 0
+
+
+def new_transformer(codes: int, length: int, width: int, layers: int, heads: int, seed: int, device: str | torch.device) -> TokenTransformer:
+    """A network whose weights are drawn from the seed alone."""
+    with torch.random.fork_rng(devices=[]):
+        network = TokenTransformer(codes, length, width, layers, heads)
+    network.draw_weights(generator(seed, "tokens"))
+    return network.to(device)
+
+
+class TokenTraining:
+    """Training of the prior; a ``baselines.training.loop.Training``.
+
+    Args:
+        network: trained in place.
+        recipe: see ``TokenRecipe``.
+        tokens: ``(N, S)`` int64.
+        held_out: sequences that are not trained on, for the figure of the log; the first 512 are used.
+    """
+
+    def __init__(self, network: TokenTransformer, recipe: TokenRecipe, tokens: torch.Tensor, held_out: torch.Tensor) -> None:
+        self.network, self.recipe = network, recipe
+        self.device = network.embedding.device
+        self.tokens, self.held_out = tokens.to(self.device), held_out[:_LOOKED_AT].to(self.device)
+        self.optimiser = torch.optim.Adam(network.parameters(), lr=recipe.lr)
+        self.batches = full_batches(recipe.batch, len(tokens))
+        self.steps = recipe.epochs * self.batches
+        self.step, self.seconds = 0, 0.0
+        self.losses = MeanLoss(self.device)
+
+    @property
+    def finished(self) -> bool:
+        return self.step >= self.steps
+
+    @property
+    def fraction(self) -> float:
+        return self.step / self.steps
+
+    def advance(self) -> None:
+        """One step of Adam."""
+        recipe = self.recipe
+        epoch, batch = divmod(self.step, self.batches)
+        rows = epoch_rows(recipe.seed, "token-rows", epoch, batch, recipe.batch, len(self.tokens)).to(self.device)
+        tokens = self.tokens[rows]
+        for group in self.optimiser.param_groups:
+            group["lr"] = recipe.lr * falling(self.step, self.steps, recipe.decay)
+        random = torch.Generator(self.device).manual_seed(derived_seed(recipe.seed, "dropout", self.step))
+        self.optimiser.zero_grad(set_to_none=True)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
+            logits = self.network(tokens, recipe.dropout, random)
+        loss = functional.cross_entropy(logits.flatten(0, 1), tokens.flatten())
+        loss.backward()
+        self.optimiser.step()
+        self.losses.add(loss)
+        self.step += 1
+
+    def row(self) -> Mapping[str, Any]:
+        """``loss``, nats per token, mean since the last row, with dropout; ``bits`` per token of held-out sequences, without.
+
+        Raises:
+            SepbenchError: the loss is not finite.
+        """
+        row: dict[str, Any] = self.losses.take(self.step)
+        if len(self.held_out):
+            row["bits"] = round(bits_per_token(self.network, self.held_out), 4)
+        return row
+
+    def state(self) -> Mapping[str, Any]:
+        """See ``baselines.training.loop.Training``."""
+        return {"network": self.network.state_dict(), "optimiser": self.optimiser.state_dict(), "losses": self.losses.state()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """See ``baselines.training.loop.Training``."""
+        self.network.load_state_dict(state["network"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.losses.restore(state["losses"])
+
+
+@torch.no_grad()
+def bits_per_token(network: TokenTransformer, tokens: torch.Tensor) -> float:
+    """Mean negative log2 likelihood of a token of sequences ``(N, S)``, without dropout; at most log2 K where the network knows anything."""
+    logs = torch.cat([network.log_prob(part) for part in tokens.split(_LOOKED_AT)])
+    return -float(logs.mean()) / (tokens.shape[1] * math.log(2.0))
+
+
+class SumTraining:
+    """Counts of random pairs; a ``baselines.training.loop.Training`` whose step is a batch of pairs, and whose result is ``counts()``.
+
+    Args:
+        codec: makes the tokens, in evaluation mode.
+        images: clean images ``(N, C, H, W)`` in [0, 1].
+        tokens: theirs, ``(N, S)``.
+        passes: over the images.
+        seed: of the pairs.
+        batch: pairs per step.
+        symmetric, every_triple: False are the released code's counts, see ``SumCounter``.
+    """
+
+    def __init__(
+        self,
+        codec: VQVAE,
+        images: torch.Tensor,
+        tokens: torch.Tensor,
+        passes: int,
+        seed: int,
+        *,
+        batch: int = 512,
+        symmetric: bool = True,
+        every_triple: bool = True,
+    ) -> None:
+        self.codec, self.images, self.tokens, self.seed, self.symmetric = codec, images, tokens.to(codec.codebook.device), seed, symmetric
+        self.batch = min(batch, max(1, len(images) // 2))
+        self.batches = full_batches(2 * self.batch, len(images))
+        self.steps = passes * self.batches
+        self.step, self.seconds = 0, 0.0
+        self.counter = SumCounter(len(codec.codebook), every_triple=every_triple)
+        self.triples = 0
+
+    @property
+    def finished(self) -> bool:
+        return self.step >= self.steps
+
+    @property
+    def fraction(self) -> float:
+        return self.step / self.steps
+
+    def advance(self) -> None:
+        """Count one batch of pairs."""
+        turn, batch = divmod(self.step, self.batches)
+        rows = epoch_rows(self.seed, "token-pairs", turn, batch, 2 * self.batch, len(self.images))
+        one, other = rows.chunk(2)
+        mixed = tokens_of(self.codec, 0.5 * (self.images[one] + self.images[other]))
+        self.counter.add(self.tokens[one.to(self.tokens.device)], self.tokens[other.to(self.tokens.device)], mixed)
+        self.step += 1
+
+    def row(self) -> Mapping[str, Any]:
+        """``triples`` seen so far, in one order, the ``new`` ones since the last row, and the ``density`` of the counts in percent."""
+        made, before = self.counter.counts(symmetric=False), self.triples
+        self.triples = len(made.keys)
+        whole = made.symmetric() if self.symmetric else made
+        return {"triples": self.triples, "new": self.triples - before, "density": round(100 * whole.density, 4)}
+
+    def counts(self) -> SumCounts:
+        """What was counted so far, by this codec."""
+        made = self.counter.counts(symmetric=self.symmetric)
+        return SumCounts(made.codes, made.keys, made.counts, network_digest(self.codec))
+
+    def state(self) -> Mapping[str, Any]:
+        """See ``baselines.training.loop.Training``."""
+        made = self.counter.counts(symmetric=False)
+        return {"keys": made.keys, "counts": made.counts, "triples": self.triples, "codec": network_digest(self.codec)}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """See ``baselines.training.loop.Training``."""
+        if state["codec"] != network_digest(self.codec):
+            raise ValueError("counts of another codec")
+        self.counter.restore(SumCounts(self.counter.codes, state["keys"].cpu(), state["counts"].cpu()))
+        self.triples = state["triples"]

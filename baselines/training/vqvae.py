@@ -1,0 +1,191 @@
+"""Training of the VQ-VAE whose tokens LASS works with (``baselines/networks/vqvae.py``).
+
+    loss = mean (x - D(e))^2 + mean (sg[z] - e)^2 + beta mean (z - sg[e])^2          z = E(x), e the nearest code, sg: no gradient
+
+van den Oord et al. 2017, eq. (3), with means over pixels and over the numbers of a latent. Of Postolache et al. 2023: Adam at 1e-4, batches of 64, 500
+epochs. Not stated there, and ours: beta (0.25, van den Oord et al.), betas of Adam, a rate that falls linearly to zero at the end, and restarts: a code that
+no latent of ``restart_every`` steps was put at becomes one of the latents of the last batch (Dhariwal et al. 2020, "Jukebox", sec. 3.1).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from baselines.networks.vqvae import VQVAE
+from baselines.training.config import generator
+from baselines.training.epochs import MeanLoss, epoch_rows, full_batches
+
+Precision = Literal["float32", "bfloat16"]
+_LOOKED_AT = 256
+"""Held-out images that the log's figures are of."""
+_AT_ONCE = 512
+
+
+@dataclass(frozen=True, slots=True)
+class VQVAERecipe:
+    """How the network is trained; the defaults are the paper's where it has any.
+
+    Attributes:
+        epochs: passes over the images.
+        batch: images per step.
+        lr: Adam's rate.
+        decay: share of the steps at the end in which the rate falls linearly to zero.
+        commitment: beta.
+        restart_every: steps that a code may lie unused; 0 leaves unused codes alone.
+        precision: ``bfloat16`` computes encoder and decoder under autocast.
+        seed: of weights, order and restarts.
+    """
+
+    epochs: int = 500
+    batch: int = 64
+    lr: float = 1e-4
+    decay: float = 0.2
+    commitment: float = 0.25
+    restart_every: int = 100
+    precision: Precision = "bfloat16"
+    seed: int = 0
+
+
+def new_vqvae(shape: tuple[int, ...], codes: int, width: int, seed: int, device: str | torch.device) -> VQVAE:
+    """A network for images ``(C, H, W)``, its weights drawn from the seed alone."""
+    with torch.random.fork_rng(devices=[]):  # torch's own first weights, which are overwritten, are drawn there
+        network = VQVAE(shape[0], (shape[1], shape[2]), codes, width)
+    network.draw_weights(generator(seed, "vqvae"))
+    return network.to(device)
+
+
+def falling(step: int, steps: int, decay: float) -> float:
+    """Share of the rate at a step: 1, and linear to zero over the last share ``decay`` of the steps."""
+    return min(1.0, (steps - step) / max(1.0, decay * steps))
+
+
+class VQVAETraining:
+    """See the top of this file; a ``baselines.training.loop.Training``.
+
+    Args:
+        network: trained in place.
+        recipe: see ``VQVAERecipe``.
+        images: ``(N, C, H, W)`` in [0, 1].
+        held_out: images that are not trained on, for the figures of the log; the first 256 are used.
+    """
+
+    def __init__(self, network: VQVAE, recipe: VQVAERecipe, images: torch.Tensor, held_out: torch.Tensor) -> None:
+        self.network, self.recipe = network, recipe
+        self.device = network.codebook.device
+        self.images, self.held_out = images.to(self.device), held_out[:_LOOKED_AT].to(self.device)
+        self.optimiser = torch.optim.Adam(network.parameters(), lr=recipe.lr)
+        self.batches = full_batches(recipe.batch, len(images))
+        self.steps = recipe.epochs * self.batches
+        self.step, self.seconds = 0, 0.0
+        self.losses = MeanLoss(self.device)
+        self.used = torch.zeros(len(network.codebook), dtype=torch.int64, device=self.device)
+        self.restarted = 0
+
+    @property
+    def finished(self) -> bool:
+        return self.step >= self.steps
+
+    @property
+    def fraction(self) -> float:
+        return self.step / self.steps
+
+    def advance(self) -> None:
+        """One step of Adam, and restarts where they are due."""
+        recipe = self.recipe
+        epoch, batch = divmod(self.step, self.batches)
+        rows = epoch_rows(recipe.seed, "vqvae-images", epoch, batch, recipe.batch, len(self.images)).to(self.device)
+        clean = self.images[rows]
+        for group in self.optimiser.param_groups:
+            group["lr"] = recipe.lr * falling(self.step, self.steps, recipe.decay)
+        self.optimiser.zero_grad(set_to_none=True)
+        self.network.train()
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
+            coded = self.network(clean)
+        loss = functional.mse_loss(coded.images, clean) + functional.mse_loss(coded.codes, coded.latents.detach())
+        loss = loss + recipe.commitment * functional.mse_loss(coded.latents, coded.codes.detach())
+        loss.backward()
+        self.optimiser.step()
+        self.losses.add(loss)
+        self.used += torch.bincount(coded.tokens.flatten(), minlength=len(self.used))
+        self.step += 1
+        if recipe.restart_every and self.step % recipe.restart_every == 0:
+            self._restart(coded.latents.detach())
+
+    def _restart(self, latents: torch.Tensor) -> None:
+        """Codes that nothing was put at since the last time become latents ``(B, D, h, w)``, each another one where there are enough."""
+        dead = (self.used == 0).nonzero().squeeze(1)
+        self.used.zero_()
+        vectors = latents.movedim(1, -1).flatten(0, -2)
+        order = torch.randperm(len(vectors), generator=generator(self.recipe.seed, "restart", self.step)).to(self.device)
+        dead = dead[: len(vectors)]
+        with torch.no_grad():
+            self.network.codebook[dead] = vectors[order[: len(dead)]]
+        for moment in ("exp_avg", "exp_avg_sq"):
+            self.optimiser.state[self.network.codebook][moment][dead] = 0.0
+        self.restarted += len(dead)
+
+    def row(self) -> Mapping[str, Any]:
+        """The mean loss since the last row, how many codes were restarted so far, and what held-out images say (``figures``).
+
+        Raises:
+            SepbenchError: the loss is not finite.
+        """
+        return {**self.losses.take(self.step), "restarted": self.restarted, **figures(self.network, self.held_out)}
+
+    def state(self) -> Mapping[str, Any]:
+        """See ``baselines.training.loop.Training``."""
+        return {
+            "network": self.network.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "losses": self.losses.state(),
+            "used": self.used,
+            "restarted": self.restarted,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """See ``baselines.training.loop.Training``."""
+        self.network.load_state_dict(state["network"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.losses.restore(state["losses"])
+        self.used.copy_(state["used"])
+        self.restarted = state["restarted"]
+
+
+@torch.no_grad()
+def figures(network: VQVAE, images: torch.Tensor) -> dict[str, float]:
+    """How good a codec is on images ``(N, C, H, W)`` that it did not learn from, in evaluation mode; the network is left in it.
+
+    ``psnr`` of the reconstruction (mean of dB over images), ``codes`` that are used, and their ``perplexity``, exp of the entropy of the tokens: at most K.
+    """
+    if not len(images):
+        return {}
+    tokens = tokens_of(network, images)
+    made = torch.cat([network.decode(network.embed(part)) for part in tokens.split(_AT_ONCE)])
+    errors = (made - images).square().flatten(1).mean(1).double().clamp(min=1e-10)
+    shares = torch.bincount(tokens.flatten(), minlength=len(network.codebook)).double() / tokens.numel()
+    entropy = -(shares * shares.clamp(min=1e-300).log()).sum()
+    return {"psnr": round(float(-10 * errors.log10().mean()), 3), "codes": int((shares > 0).sum()), "perplexity": round(float(entropy.exp()), 2)}
+
+
+def tokens_of(network: VQVAE, images: torch.Tensor) -> torch.Tensor:
+    """Tokens ``(N, S)`` int64 of images ``(N, C, H, W)``, on the network's device, part by part, in evaluation mode; the network is left in it."""
+    network.eval()
+    device = network.codebook.device
+    return torch.cat([network.tokens_of(part.to(device)) for part in images.split(_AT_ONCE)])
+
+
+def network_digest(network: nn.Module) -> str:
+    """SHA-256 of a network's weights, names and shapes: which codec made tokens, whatever file it lies in."""
+    digest = hashlib.sha256()
+    for name, value in network.state_dict().items():
+        array = value.detach().cpu().contiguous().numpy()
+        digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,103 @@
+"""Training of the VQ-VAE: it learns, all codes come to be used, it resumes bit for bit, and its figures are right."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from method_toys import Digits
+
+from baselines.training import loop
+from baselines.training.vqvae import VQVAERecipe, VQVAETraining, falling, figures, network_digest, new_vqvae, tokens_of
+from sepbench.errors import SepbenchError
+
+
+def training(images: torch.Tensor, codes: int = 12, width: int = 8, **recipe: Any) -> VQVAETraining:
+    settings = VQVAERecipe(**{"epochs": 2, "batch": 16, "precision": "float32", "lr": 3e-3, "restart_every": 5, **recipe})
+    return VQVAETraining(new_vqvae((1, 8, 8), codes, width, settings.seed, "cpu"), settings, images[40:], images[:40])
+
+
+def test_reconstructions_get_better_and_codes_are_used(digits: Digits) -> None:
+    one = training(digits.pooled[:400], epochs=8)
+    before = figures(one.network, one.held_out)
+    loop.run(one, None)
+    after = figures(one.network, one.held_out)
+    grey = (digits.pooled[:40] - digits.pooled[40:400].mean(0)).square().flatten(1).mean(1)
+    assert after["psnr"] > float(-10 * grey.log10().mean()) + 1.0
+    assert after["psnr"] > before["psnr"]
+    assert after["codes"] > 6
+    assert 1 < after["perplexity"] <= after["codes"]
+
+
+def test_codes_that_nothing_is_put_at_are_restarted(digits: Digits) -> None:
+    """All codes but one lie far away: without restarts they stay there."""
+    books = {}
+    for every in (0, 2):
+        one = training(digits.pooled, restart_every=every)
+        with torch.no_grad():
+            one.network.codebook[1:] += 100.0
+        for _ in range(4):
+            one.advance()
+        books[every] = one.network.codebook.detach().clone()
+        assert (one.restarted > 0) == bool(every)
+    assert float(books[0][1:].min()) > 50
+    assert float(books[2].abs().max()) < 50
+    assert len(books[2].unique(dim=0)) == 12
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_an_interrupted_training_ends_with_the_same_bits(digits: Digits, tmp_path: Path, precision: str) -> None:
+    images = digits.pooled[:140]
+    whole, first, second = (training(images, precision=precision) for _ in range(3))
+    loop.run(whole, tmp_path / "whole", log_every=3)
+    for _ in range(7):
+        first.advance()
+    loop.save(first, tmp_path / loop.CHECKPOINT)
+    assert loop.resume(second, tmp_path)
+    loop.run(second, None)
+    assert network_digest(second.network) == network_digest(whole.network)
+    assert second.restarted == whole.restarted
+
+
+def test_first_weights_follow_from_the_seed() -> None:
+    state = torch.get_rng_state()
+    digests = [network_digest(new_vqvae((1, 8, 8), 5, 6, seed, "cpu")) for seed in (0, 0, 1)]
+    assert torch.equal(torch.get_rng_state(), state)
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_figures_of_a_codec_that_knows_one_image() -> None:
+    network = new_vqvae((1, 8, 8), 5, 6, 0, "cpu").eval()
+    image = network.decode(network.embed(torch.full((1, 4), 3))).detach()
+    with torch.no_grad():
+        network.codebook[:] = 1e3
+        network.codebook[3] = network.encode(image).mean((0, 2, 3))
+        image = network.decode(network.embed(torch.full((1, 4), 3)))
+    told = figures(network, image)
+    assert told["codes"] == 1
+    assert told["perplexity"] == 1.0
+    assert figures(network, image[:0]) == {}
+
+
+def test_tokens_are_those_of_evaluation_mode(digits: Digits) -> None:
+    network = new_vqvae((1, 8, 8), 12, 6, 0, "cpu").train()
+    tokens = tokens_of(network, digits.pooled[:20])
+    assert not network.training
+    assert torch.equal(tokens[3:4], tokens_of(network, digits.pooled[3:4]))
+
+
+def test_the_rate_falls_at_the_end() -> None:
+    assert [falling(step, 10, 0.2) for step in (0, 8, 9)] == [1.0, 1.0, 0.5]
+    assert falling(9, 10, 0.0) == 1.0
+
+
+def test_a_row_has_the_figures_of_held_out_images(digits: Digits) -> None:
+    one = training(digits.pooled)
+    one.advance()
+    assert set(one.row()) == {"loss", "restarted", "psnr", "codes", "perplexity"}
+    bad = training(torch.full((60, 1, 8, 8), torch.nan))
+    bad.advance()
+    with pytest.raises(SepbenchError, match="lower lr"):
+        bad.row()
