@@ -1,0 +1,197 @@
+"""What LASS learns of clean images: a codec, a prior of its tokens, and counts of how tokens add up; the fit of all ``lass`` methods.
+
+One after the other, each in a folder of its own below ``ctx.cache``: VQ-VAE (``baselines/training/vqvae.py``), prior and counts
+(``baselines/training/tokens.py``). The last images of the training split are kept out of all of it, for the figures of the logs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass as plain_dataclass
+from dataclasses import field
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from baselines.networks.token_transformer import TokenTransformer
+from baselines.networks.vqvae import VQVAE
+from baselines.priors.token_sums import SumCounts, load_counts
+from baselines.training.epochs import cut_epochs
+from baselines.training.loop import Training, resume, run
+from baselines.training.tokens import SumTraining, TokenRecipe, TokenTraining, new_transformer
+from baselines.training.vqvae import Precision, VQVAERecipe, VQVAETraining, network_digest, new_vqvae, tokens_of
+from sepbench.errors import DataError
+from sepbench.protocols import RunContext, TrainingView
+from sepbench.settings import STRICT
+
+N = TypeVar("N", bound=nn.Module)
+_SHARES = {"codec": 0.4, "prior": 0.5, "sums": 0.1}
+"""Of a fit, for its progress."""
+_MOST_HELD_OUT = 10
+"""At most every tenth image is held out."""
+
+
+@plain_dataclass(frozen=True, slots=True)
+class TokenModels:
+    """All that a separator by tokens knows. Networks are in evaluation mode and want no gradients.
+
+    Attributes:
+        codec: images to tokens and back.
+        prior: of the token sequence of one image.
+        sums: how often two tokens make a third.
+    """
+
+    codec: VQVAE
+    prior: TokenTransformer
+    sums: SumCounts
+
+
+@dataclass(config=STRICT)
+class LearntTokens:
+    """A method's ``fit``, ``save`` and ``load`` where it works with tokens, and their settings. The defaults are the paper's where it has any.
+
+    Budget ``quick`` makes a tenth of epochs and passes, rounded up.
+    """
+
+    codes: int = Field(256, ge=2, description="K, codes of the VQ-VAE")
+    width: int = Field(128, ge=1, description="of the VQ-VAE's layers, and the dimension of a code")
+    codec_epochs: int = Field(500, ge=1, description="passes over the images to train the VQ-VAE")
+    codec_batch: int = Field(64, ge=2, description="images per step")
+    codec_lr: float = Field(1e-4, gt=0, description="Adam's rate for the VQ-VAE")
+    commitment: float = Field(0.25, ge=0, description="beta, weight of the commitment loss")
+    restart_every: int = Field(100, ge=0, description="steps that a code may lie unused before it is restarted; 0: for ever")
+    prior_width: int = Field(128, ge=1, description="of the transformer")
+    prior_layers: int = Field(3, ge=1, description="blocks of the transformer")
+    prior_heads: int = Field(2, ge=1, description="heads of each")
+    prior_epochs: int = Field(500, ge=1, description="passes over the token sequences to train the prior")
+    prior_batch: int = Field(128, ge=1, description="sequences per step")
+    prior_lr: float = Field(2e-4, gt=0, description="Adam's rate for the prior")
+    dropout: float = Field(0.1, ge=0, lt=1, description="of the prior, while it learns")
+    decay: float = Field(0.2, ge=0, le=1, description="share of both trainings in which the rate falls linearly to zero")
+    passes: int = Field(50, ge=1, description="times that the images are put in pairs to count sums of tokens")
+    symmetric: bool = Field(True, description="count each pair in both orders; false: the released code (flag 42)")
+    every_triple: bool = Field(True, description="count every triple of a batch; false: each one once, the released code (flag 43)")
+    held_out: int = Field(1000, ge=0, description="the last so many clean images, at most a tenth, are for figures alone")
+    fit_precision: Precision = Field("bfloat16", description="of the networks while they learn; mixtures are separated in float32")
+
+    _models: TokenModels | None = field(default=None, init=False, repr=False)
+
+    def fit(self, view: TrainingView, ctx: RunContext) -> None:
+        """Train and count, or go on where ``ctx.cache`` stands."""
+        clean = view.clean()
+        kept = min(self.held_out, len(clean) // _MOST_HELD_OUT)
+        images, held_out = clean[: len(clean) - kept], clean[len(clean) - kept :]
+        stages = _Stages(ctx)
+        codec = new_vqvae(ctx.task.source_shape, self.codes, self.width, ctx.seed, ctx.device)
+        stages.make("codec", VQVAETraining(codec, self._codec_recipe(ctx), images, held_out))
+        frozen(codec)
+        tokens, held_out_tokens = tokens_of(codec, images), tokens_of(codec, held_out) if kept else torch.zeros(0, 1, dtype=torch.int64)
+        prior = self._new_prior(codec, ctx.seed, ctx.device)
+        stages.make("prior", TokenTraining(prior, self._prior_recipe(ctx), tokens, held_out_tokens))
+        passes = cut_epochs(self.passes, ctx.budget)
+        counting = SumTraining(codec, images, tokens, passes, ctx.seed, symmetric=self.symmetric, every_triple=self.every_triple)
+        stages.make("sums", counting)
+        self._models = TokenModels(codec, frozen(prior), counting.counts())
+
+    def save(self, folder: Path) -> None:
+        """Codec, prior and counts; each of the last two says which codec it belongs to."""
+        models = self.fitted()
+        codec = network_digest(models.codec)
+        save_network(models.codec, folder / "codec.safetensors")
+        save_network(models.prior, folder / "prior.safetensors", codec)
+        models.sums.save(folder / "sums.safetensors")
+
+    def load(self, folder: Path, ctx: RunContext) -> None:
+        """See ``save``.
+
+        Raises:
+            DataError: a file is missing, damaged, of other settings, or of another codec.
+        """
+        codec = new_vqvae(ctx.task.source_shape, self.codes, self.width, 0, "cpu")
+        load_network(codec, folder / "codec.safetensors")
+        digest = network_digest(codec)
+        prior = self._new_prior(codec, 0, "cpu")
+        load_network(prior, folder / "prior.safetensors", digest)
+        sums = load_counts(folder / "sums.safetensors", self.codes, digest)
+        self._models = TokenModels(frozen(codec.to(ctx.device)), frozen(prior.to(ctx.device)), sums)
+
+    def fitted(self) -> TokenModels:
+        """What was learnt.
+
+        Raises:
+            ValueError: nothing yet.
+        """
+        if self._models is None:
+            raise ValueError("fit() or load() first")
+        return self._models
+
+    @property
+    def weights_sha256(self) -> str:
+        """Digest of codec, prior and counts; empty before ``fit``."""
+        if self._models is None:
+            return ""
+        parts = (network_digest(self._models.codec), network_digest(self._models.prior), self._models.sums.digest)
+        return hashlib.sha256(" ".join(parts).encode()).hexdigest()
+
+    def _new_prior(self, codec: VQVAE, seed: int, device: str) -> TokenTransformer:
+        return new_transformer(self.codes, codec.grid[0] * codec.grid[1], self.prior_width, self.prior_layers, self.prior_heads, seed, device)
+
+    def _codec_recipe(self, ctx: RunContext) -> VQVAERecipe:
+        epochs = cut_epochs(self.codec_epochs, ctx.budget)
+        return VQVAERecipe(epochs, self.codec_batch, self.codec_lr, self.decay, self.commitment, self.restart_every, self.fit_precision, ctx.seed)
+
+    def _prior_recipe(self, ctx: RunContext) -> TokenRecipe:
+        epochs = cut_epochs(self.prior_epochs, ctx.budget)
+        return TokenRecipe(epochs, self.prior_batch, self.prior_lr, self.decay, self.dropout, self.fit_precision, ctx.seed)
+
+
+class _Stages:
+    """Trainings one after the other, each in its own folder, and the progress of them together."""
+
+    def __init__(self, ctx: RunContext) -> None:
+        self.ctx, self.begun = ctx, 0.0
+
+    def make(self, name: str, training: Training) -> None:
+        folder = None if self.ctx.cache is None else self.ctx.cache / name
+        resume(training, folder, self.ctx.device)
+        run(training, folder, progress=self._tell(name, self.begun))
+        self.begun += _SHARES[name]
+
+    def _tell(self, name: str, begun: float) -> Callable[[float, str], None]:
+        return lambda fraction, text: self.ctx.progress(min(1.0, begun + _SHARES[name] * fraction), f"{name}: {text}")
+
+
+def frozen(network: N) -> N:
+    """In evaluation mode and without gradients, in place."""
+    network.eval().requires_grad_(False)
+    return network
+
+
+def save_network(network: nn.Module, path: Path, codec: str = "") -> None:
+    """Write weights and what batch norm knows; ``codec`` is the digest of the codec that they belong to."""
+    save_file({name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}, path, metadata={"codec": codec})
+
+
+def load_network(network: nn.Module, path: Path, codec: str = "") -> None:
+    """Read what ``save_network`` wrote into a network of the same layout, on the CPU.
+
+    Raises:
+        DataError: no file, a damaged one, another layout, or another codec.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            told = (file.metadata() or {}).get("codec", "")
+            network.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+    except FileNotFoundError:
+        raise DataError(f"{path} is missing; train it again") from None
+    except (SafetensorError, OSError, RuntimeError) as error:
+        raise DataError(f"{path} cannot be read as weights of this layout ({type(error).__name__}); train with these settings, or delete it") from error
+    if told != codec:
+        raise DataError(f"{path} belongs to another codec ({told[:12] or 'unnamed'}, not {codec[:12]}); train it again with this codec")
