@@ -47,7 +47,7 @@ from baselines.training.waveform import (
     waveform_orders,
 )
 from sepbench.protocols import MethodInfo, Mixtures, RunContext, Support, TaskSpec, TrainingView
-from sepbench.settings import STRICT, Preset, presets
+from sepbench.settings import OF_SIGNALS, STRICT, FitScope, Preset, presets
 
 _FILE = "conv_tasnet.safetensors"
 _PAPER = "Luo and Mesgarani 2019, sec. II"
@@ -87,6 +87,7 @@ class ConvTasNetSeparator:
         deterministic=False,
         max_batch_cpu=100,
     )
+    fit_scope: ClassVar[FitScope] = OF_SIGNALS
     _network: ConvTasNet | None = field(default=None, init=False, repr=False)
 
     def supports(self, task: TaskSpec) -> Support:

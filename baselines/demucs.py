@@ -47,7 +47,7 @@ from baselines.training.waveform import (
     waveform_orders,
 )
 from sepbench.protocols import MethodInfo, Mixtures, RunContext, Support, TaskSpec, TrainingView
-from sepbench.settings import STRICT, Preset, presets
+from sepbench.settings import OF_SIGNALS, STRICT, FitScope, Preset, presets
 
 _FILE = "demucs.safetensors"
 _PAPER = "Defossez, Usunier, Bottou and Bach 2019, sec. 4"
@@ -82,6 +82,7 @@ class DemucsSeparator:
         deterministic=False,
         max_batch_cpu=100,
     )
+    fit_scope: ClassVar[FitScope] = OF_SIGNALS
     _network: Demucs | None = field(default=None, init=False, repr=False)
 
     def supports(self, task: TaskSpec) -> Support:
