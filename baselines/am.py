@@ -27,7 +27,7 @@ from baselines.training.epochs import cut_epochs
 from baselines.training.loop import resume, run
 from baselines.training.mask import MaskNetwork, MaskRecipe, Precision, load_network, mask_layout, new_network, save_network, separated_parts
 from sepbench.protocols import MethodInfo, Mixtures, RunContext, Support, TaskSpec, TrainingView
-from sepbench.settings import STRICT
+from sepbench.settings import OF_SIGNALS, STRICT, FitScope
 
 _FILE = "mask.safetensors"
 
@@ -55,6 +55,7 @@ class AdversarialMasking:
         paper="Halperin, Ephrat and Hoshen 2018, sec. 3 (AM)",
         deterministic=False,
     )
+    fit_scope: ClassVar[FitScope] = OF_SIGNALS
     _network: MaskNetwork | None = field(default=None, init=False, repr=False)
 
     def supports(self, task: TaskSpec) -> Support:

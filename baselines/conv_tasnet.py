@@ -21,40 +21,24 @@ Masks need not add up to 1, nor the network's estimates to the mixture. Stated (
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field
-from pathlib import Path
 from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from baselines.decomposition.mask_tasks import part_weights
 from baselines.decomposition.parts import estimates_from_parts, part_support, parts_over_weights
 from baselines.networks.conv_tasnet import ConvTasNet, ConvTasNetConfig
-from baselines.training.epochs import cut_epochs
-from baselines.training.loop import resume, run
-from baselines.training.mask import Precision
-from baselines.training.waveform import (
-    WaveformRecipe,
-    load_network,
-    negative_sdr,
-    new_network,
-    remix_training,
-    repeats_a_class,
-    save_network,
-    separated_parts,
-    waveform_orders,
-)
-from sepbench.protocols import MethodInfo, Mixtures, RunContext, Support, TaskSpec, TrainingView
+from baselines.training.waveform import Errors, negative_sdr, waveform_orders
+from baselines.training.waveform_method import LearntWaveforms
+from sepbench.protocols import MethodInfo, Mixtures, RunContext, Support, TaskSpec
 from sepbench.settings import STRICT, Preset, presets
 
-_FILE = "conv_tasnet.safetensors"
 _PAPER = "Luo and Mesgarani 2019, sec. II"
 
 
 @dataclass(config=STRICT)
-class ConvTasNetSeparator:
+class ConvTasNetSeparator(LearntWaveforms):
     """Masks on a learnt transform of the waveform.
 
     Budget ``quick`` makes a tenth of the steps, rounded up.
@@ -69,13 +53,6 @@ class ConvTasNetSeparator:
     blocks: int = Field(7, ge=1, description="X, blocks of a repeat; dilations double from 1 on")
     repeats: int = Field(2, ge=1, description="R")
     steps: int = Field(6_000, ge=1, description="updates of the weights")
-    batch: int = Field(4, ge=1, description="mixtures per step")
-    segment: int = Field(32_768, ge=1, description="the most samples of a training mixture")
-    lr: float = Field(1e-3, gt=0, description="Adam's rate")
-    decay: float = Field(0.5, gt=0, le=1, description="the share of the steps, at the end, over which the rate falls to zero")
-    clip: float = Field(5.0, gt=0, description="largest norm of a gradient")
-    consistent: bool = Field(True, description="spread what the estimates leave of the mixture over them; the paper does not")
-    fit_precision: Precision = Field("bfloat16", description="of the network while it learns; it separates in float32")
 
     info: ClassVar[MethodInfo] = MethodInfo(
         name="conv-tasnet",
@@ -87,53 +64,22 @@ class ConvTasNetSeparator:
         deterministic=False,
         max_batch_cpu=100,
     )
-    _network: ConvTasNet | None = field(default=None, init=False, repr=False)
+    errors: ClassVar[Errors] = staticmethod(negative_sdr)
 
     def supports(self, task: TaskSpec) -> Support:
         support = part_support(task, self.info.name, frozenset({"audio"}))
         return waveform_orders(task, self.info.name) if support.ok else support
 
-    def fit(self, view: TrainingView, ctx: RunContext) -> None:
-        """Learn from mixtures made anew in every step, or go on where ``ctx.cache`` stands."""
-        recipe = WaveformRecipe(
-            negative_sdr,
-            any_order=repeats_a_class(ctx.task),
-            steps=cut_epochs(self.steps, ctx.budget),
-            batch=self.batch,
-            segment=self.segment,
-            lr=self.lr,
-            decay=self.decay,
-            clip=self.clip,
-            precision=self.fit_precision,
-            seed=ctx.seed,
-        )
-        network = new_network(lambda: ConvTasNet(self._layout(ctx.task)), ctx.seed, ctx.device)
-        training = remix_training(network, view, recipe, None if ctx.task.operator == "gain" else part_weights(ctx.task))
-        resume(training, ctx.cache, ctx.device)
-        run(training, ctx.cache, progress=ctx.progress)
-        self._network = network
-
-    def save(self, folder: Path) -> None:
-        save_network(self._fitted(), folder / _FILE)
-
-    def load(self, folder: Path, ctx: RunContext) -> None:
-        self._network = load_network(lambda: ConvTasNet(self._layout(ctx.task)), folder / _FILE, ctx.device)
-
     def separate(self, mixtures: Mixtures, ctx: RunContext) -> torch.Tensor:
         """Mixtures ``(B, C, T)`` to estimates ``(B, K, C, T)``."""
         values = mixtures.values.to(ctx.device)
-        parts = separated_parts(self._fitted(), values)
+        parts = self.parts(values)
         return estimates_from_parts(parts, values, mixtures.operator) if self.consistent else parts_over_weights(parts, mixtures.operator)
 
-    def _fitted(self) -> ConvTasNet:
-        if self._network is None:
-            raise ValueError("fit() or load() first")
-        return self._network
-
-    def _layout(self, task: TaskSpec) -> ConvTasNetConfig:
+    def network(self, task: TaskSpec) -> ConvTasNet:
         length = 2 * max(1, round(self.milliseconds * (task.sample_rate or 1) / 2_000))
         sizes = (self.bottleneck, self.hidden, self.skip, self.kernel, self.blocks, self.repeats)
-        return ConvTasNetConfig(task.n_sources, task.source_shape[0], self.filters, length, *sizes)
+        return ConvTasNet(ConvTasNetConfig(task.n_sources, task.source_shape[0], self.filters, length, *sizes))
 
 
 PRESETS: Mapping[str, type[ConvTasNetSeparator]] = presets(

@@ -21,40 +21,24 @@ network, which came with a later version of the paper.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field
-from pathlib import Path
 from typing import ClassVar
 
 import torch
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from baselines.decomposition.mask_tasks import part_weights
 from baselines.decomposition.parts import estimates_from_parts, part_support, parts_over_weights
 from baselines.networks.demucs import Demucs, DemucsConfig
-from baselines.training.epochs import cut_epochs
-from baselines.training.loop import resume, run
-from baselines.training.mask import Precision
-from baselines.training.waveform import (
-    WaveformRecipe,
-    absolute_errors,
-    load_network,
-    new_network,
-    remix_training,
-    repeats_a_class,
-    save_network,
-    separated_parts,
-    waveform_orders,
-)
-from sepbench.protocols import MethodInfo, Mixtures, RunContext, Support, TaskSpec, TrainingView
+from baselines.training.waveform import Errors, absolute_errors, waveform_orders
+from baselines.training.waveform_method import LearntWaveforms
+from sepbench.protocols import MethodInfo, Mixtures, RunContext, Support, TaskSpec
 from sepbench.settings import STRICT, Preset, presets
 
-_FILE = "demucs.safetensors"
 _PAPER = "Defossez, Usunier, Bottou and Bach 2019, sec. 4"
 
 
 @dataclass(config=STRICT)
-class DemucsSeparator:
+class DemucsSeparator(LearntWaveforms):
     """Waveforms of the sources by a U-Net on samples.
 
     Budget ``quick`` makes a tenth of the steps, rounded up.
@@ -63,14 +47,6 @@ class DemucsSeparator:
     width: int = Field(24, ge=1, description="channels of the first layer; each further one has twice as many")
     depth: int = Field(5, ge=1, description="layers of the encoder, and of the decoder")
     lstm_layers: int = Field(2, ge=0, description="of the bottom; 0 leaves it out")
-    steps: int = Field(10_000, ge=1, description="updates of the weights")
-    batch: int = Field(4, ge=1, description="mixtures per step")
-    segment: int = Field(32_768, ge=1, description="the most samples of a training mixture")
-    lr: float = Field(1e-3, gt=0, description="Adam's rate")
-    decay: float = Field(0.5, gt=0, le=1, description="the share of the steps, at the end, over which the rate falls to zero")
-    clip: float = Field(5.0, gt=0, description="largest norm of a gradient")
-    consistent: bool = Field(True, description="spread what the estimates leave of the mixture over them; the paper does not")
-    fit_precision: Precision = Field("bfloat16", description="of the network while it learns; it separates in float32")
 
     info: ClassVar[MethodInfo] = MethodInfo(
         name="demucs",
@@ -82,51 +58,20 @@ class DemucsSeparator:
         deterministic=False,
         max_batch_cpu=100,
     )
-    _network: Demucs | None = field(default=None, init=False, repr=False)
+    errors: ClassVar[Errors] = staticmethod(absolute_errors)
 
     def supports(self, task: TaskSpec) -> Support:
         support = part_support(task, self.info.name, frozenset({"audio"}))
         return waveform_orders(task, self.info.name) if support.ok else support
 
-    def fit(self, view: TrainingView, ctx: RunContext) -> None:
-        """Learn from mixtures made anew in every step, or go on where ``ctx.cache`` stands."""
-        recipe = WaveformRecipe(
-            absolute_errors,
-            any_order=repeats_a_class(ctx.task),
-            steps=cut_epochs(self.steps, ctx.budget),
-            batch=self.batch,
-            segment=self.segment,
-            lr=self.lr,
-            decay=self.decay,
-            clip=self.clip,
-            precision=self.fit_precision,
-            seed=ctx.seed,
-        )
-        network = new_network(lambda: Demucs(self._layout(ctx.task)), ctx.seed, ctx.device)
-        training = remix_training(network, view, recipe, None if ctx.task.operator == "gain" else part_weights(ctx.task))
-        resume(training, ctx.cache, ctx.device)
-        run(training, ctx.cache, progress=ctx.progress)
-        self._network = network
-
-    def save(self, folder: Path) -> None:
-        save_network(self._fitted(), folder / _FILE)
-
-    def load(self, folder: Path, ctx: RunContext) -> None:
-        self._network = load_network(lambda: Demucs(self._layout(ctx.task)), folder / _FILE, ctx.device)
-
     def separate(self, mixtures: Mixtures, ctx: RunContext) -> torch.Tensor:
         """Mixtures ``(B, C, T)`` to estimates ``(B, K, C, T)``."""
         values = mixtures.values.to(ctx.device)
-        parts = separated_parts(self._fitted(), values)
+        parts = self.parts(values)
         return estimates_from_parts(parts, values, mixtures.operator) if self.consistent else parts_over_weights(parts, mixtures.operator)
 
-    def _fitted(self) -> Demucs:
-        if self._network is None:
-            raise ValueError("fit() or load() first")
-        return self._network
-
-    def _layout(self, task: TaskSpec) -> DemucsConfig:
-        return DemucsConfig(task.n_sources, task.source_shape[0], self.width, self.depth, lstm_layers=self.lstm_layers)
+    def network(self, task: TaskSpec) -> Demucs:
+        return Demucs(DemucsConfig(task.n_sources, task.source_shape[0], self.width, self.depth, lstm_layers=self.lstm_layers))
 
 
 PRESETS: Mapping[str, type[DemucsSeparator]] = presets(

@@ -30,7 +30,7 @@ from baselines.training.latent import Generators, LatentRecipe, LatentTraining, 
 from baselines.training.loop import resume, run
 from baselines.training.mask import Precision
 from sepbench.protocols import MethodInfo, Mixtures, RunContext, Support, TaskSpec, TrainingView
-from sepbench.settings import STRICT, Preset, presets
+from sepbench.settings import OF_SIGNALS, STRICT, FitScope, Preset, presets
 
 _FILE = "generators.safetensors"
 _PAPER = "Halperin, Ephrat and Hoshen 2018, sec. 3 (GLOM)"
@@ -67,6 +67,7 @@ class LatentMasking:
         deterministic=False,
         max_batch_cpu=32,
     )
+    fit_scope: ClassVar[FitScope] = OF_SIGNALS
     _generators: Generators | None = field(default=None, init=False, repr=False)
 
     def supports(self, task: TaskSpec) -> Support:

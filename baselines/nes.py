@@ -33,6 +33,7 @@ from pydantic.dataclasses import dataclass
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from baselines.decomposition.mask_signals import parts_of
 from baselines.decomposition.mask_tasks import observed_and_other_support, part_weights
 from baselines.training.adversarial_mask import EPOCHS, RATE, AdversarialTraining
 from baselines.training.config import generator
@@ -49,14 +50,14 @@ from baselines.training.mask import (
     Precision,
     load_network,
     mask_layout,
+    masks_for,
     new_network,
     observed_error,
     save_network,
 )
-from baselines.training.mask_signals import parts_of
 from sepbench.errors import MethodError
 from sepbench.protocols import Domain, MethodInfo, Mixtures, RunContext, Support, TaskSpec, TrainingView
-from sepbench.settings import STRICT, Preset, presets
+from sepbench.settings import OF_SIGNALS, STRICT, FitScope, Preset, presets
 
 CONSTANT, RANDOM, ADVERSARIAL, LATENT = "constant", "random", "am", "glom"
 DOMAINS: frozenset[Domain] = frozenset({"image", "audio"})
@@ -100,6 +101,7 @@ class NeuralEggSeparation:
         paper=_PAPER,
         deterministic=False,
     )
+    fit_scope: ClassVar[FitScope] = OF_SIGNALS
     eggs: torch.Tensor | None = field(default=None, init=False, repr=False)
     _networks: list[MaskNetwork] = field(default_factory=list, init=False, repr=False)
 
@@ -173,7 +175,7 @@ class NeuralEggSeparation:
     def separate(self, mixtures: Mixtures, ctx: RunContext) -> torch.Tensor:
         """Mixtures ``(B, ...)`` to estimates ``(B, 2, ...)`` that explain them: T(y) and y - T(y), each over its weight."""
         batch = self.batch if self.test_batch_statistics else None
-        return parts_of(ctx.task).estimates(self._fitted()[-1], mixtures, list(self._slots(ctx.task)), ctx, batch)
+        return parts_of(ctx.task).estimates(masks_for(self._fitted()[-1]), mixtures, list(self._slots(ctx.task)), ctx, batch)
 
     def after(self, iteration: int) -> NeuralEggSeparation:
         """NES(k): the fitted method as it stood after outer iteration 1, 2, ... (figures 2 and 3 of the paper)."""

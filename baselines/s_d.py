@@ -67,7 +67,7 @@ class GenerativeSeparation(LearntGenerator):
         deterministic=False,
         max_batch_cpu=3,
     )
-    fit_scope: ClassVar[FitScope] = FitScope("s-d", "1", LearntGenerator, frozenset({"source_shape"}))
+    fit_scope: ClassVar[FitScope] = FitScope(frozenset({"source_shape"}), "s-d", "1", LearntGenerator)
 
     def supports(self, task: TaskSpec) -> Support:
         support = part_support(task, self.info.name)

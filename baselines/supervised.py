@@ -24,6 +24,7 @@ import torch
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from baselines.decomposition.mask_signals import parts_of
 from baselines.decomposition.mask_tasks import mask_support
 from baselines.training.epochs import cut_epochs, full_batches
 from baselines.training.loop import resume, run
@@ -38,15 +39,15 @@ from baselines.training.mask import (
     Precision,
     load_network,
     mask_layout,
+    masks_for,
     mean_error,
     new_network,
     observed_error,
     permutation_invariant_error,
     save_network,
 )
-from baselines.training.mask_signals import parts_of
 from sepbench.protocols import Domain, MethodInfo, Mixtures, RunContext, Support, TaskSpec, TrainingView
-from sepbench.settings import STRICT, Preset, presets
+from sepbench.settings import OF_SIGNALS, STRICT, FitScope, Preset, presets
 
 Targets = Literal["observed", "classes", "permutations"]
 LOSSES: Mapping[Targets, Loss] = {"observed": observed_error, "classes": mean_error, "permutations": permutation_invariant_error}
@@ -82,6 +83,7 @@ class SupervisedMask:
         paper=_PAPER,
         deterministic=False,
     )
+    fit_scope: ClassVar[FitScope] = OF_SIGNALS
     _network: MaskNetwork | None = field(default=None, init=False, repr=False)
 
     def supports(self, task: TaskSpec) -> Support:
@@ -117,7 +119,7 @@ class SupervisedMask:
 
     def separate(self, mixtures: Mixtures, ctx: RunContext) -> torch.Tensor:
         """Mixtures ``(B, ...)`` to estimates ``(B, K, ...)`` that explain them; of images, each is between 0 and the mixture over its weight."""
-        return parts_of(ctx.task).estimates(self._fitted(), mixtures, self._order(ctx.task), ctx)
+        return parts_of(ctx.task).estimates(masks_for(self._fitted()), mixtures, self._order(ctx.task), ctx)
 
     def _fitted(self) -> MaskNetwork:
         if self._network is None:

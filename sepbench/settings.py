@@ -32,7 +32,7 @@ from pydantic_core import ErrorDetails
 from sepbench.errors import MethodError, SettingError, flat, nearest, reason
 from sepbench.files import file_sha256
 from sepbench.kinds import bounds, is_choice, is_simple, kind, phrase, shaped, shown
-from sepbench.protocols import MethodInfo, Supervision
+from sepbench.protocols import MethodInfo, Supervision, TaskSpec
 
 STRICT = ConfigDict(strict=True, extra="forbid", arbitrary_types_allowed=True, allow_inf_nan=False)
 """How settings are declared: ``@pydantic.dataclasses.dataclass(config=STRICT)``, one ``pydantic.Field`` each with bounds and
@@ -313,16 +313,21 @@ class FitScope:
     Optional; a method that is ``Fitted`` states it in a class attribute ``fit_scope``. Training data, seed, budget and arithmetic always count.
 
     Attributes:
-        name: what the fits are kept under.
-        version: raised whenever the fit may change.
-        code: the class whose ``fit``, ``save`` and ``load`` they are. Its settings count, and the code of its module and of those that it rests on.
         task: the attributes of ``TaskSpec`` that count.
+        name: what the fits are kept under; empty: the method's name.
+        version: raised whenever the fit may change; empty: the method's.
+        code: the class whose ``fit``, ``save`` and ``load`` they are; None: the method's. Its settings count, and the code of its module and of those that
+            it rests on.
     """
 
-    name: str
-    version: str
-    code: type
     task: frozenset[str]
+    name: str = ""
+    version: str = ""
+    code: type | None = None
+
+
+OF_SIGNALS = FitScope(frozenset(attribute.name for attribute in fields(TaskSpec)) - {"suite", "name", "assignment", "scored_sources"})
+"""The scope of a fit that does not ask how estimates will be scored: tasks share it that differ in nothing else."""
 
 
 M = TypeVar("M")

@@ -1,7 +1,7 @@
 """Tasks that methods take which learn masks of mixtures: ``supervised``, ``nes`` and those built on them.
 
 They work in parts, a source times its weight in the mixture, so that parts add up to it. Mixtures to learn from are then sums of parts, which takes
-weights that are the same in all mixtures: operators ``sum`` and ``mean``. Audio may also come under ``gain``, see ``baselines/training/mask_signals.py``.
+weights that are the same in all mixtures: operators ``sum`` and ``mean``. Audio may also come under ``gain``, see ``baselines/decomposition/mask_signals.py``.
 """
 
 from __future__ import annotations

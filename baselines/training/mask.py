@@ -95,6 +95,18 @@ def separated_parts(network: MaskNetwork, mixtures: torch.Tensor) -> torch.Tenso
         return masked_parts(network, mixtures)
 
 
+def masks_for(network: MaskNetwork) -> Callable[[torch.Tensor], torch.Tensor]:
+    """What ``SignalParts.estimates`` asks: mixtures ``(B, C, H, W)`` to the masks of a trained network, ``(B, 1, C, H, W)`` of one, in float32."""
+
+    def masks(mixtures: torch.Tensor) -> torch.Tensor:
+        network.eval()
+        with torch.no_grad():
+            found = masks_of(network, mixtures)
+        return found.unsqueeze(1) if network.config.masks == 1 else found
+
+    return masks
+
+
 def save_network(network: MaskNetwork, path: Path) -> None:
     """Write the weights and what batch norm knows."""
     save_file({name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}, path)

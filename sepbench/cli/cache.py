@@ -26,7 +26,8 @@ def list_fits(method: Annotated[str, typer.Argument(help="Only the fits of this 
     found = entries(method)
     for entry in found:
         task = entry.key.get("task", {})
-        classes = ", ".join(dict.fromkeys(map(str, task.get("source_classes", ()))))
+        shape = " x ".join(map(str, task.get("source_shape", ())))  # of a fit that does not depend on classes
+        classes = ", ".join(dict.fromkeys(map(str, task.get("source_classes", ())))) or shape
         state = "not finished" if entry.facts is None else in_seconds(entry.facts.seconds)
         cells = (entry.method, classes, entry.key.get("budget", ""), entry.key.get("seed", ""), state, f"{entry.megabytes:.1f}", entry.folder.name)
         table.add_row(*(Text(str(cell)) for cell in cells))

@@ -161,17 +161,15 @@ def fit_key(cell: Cell, plan: Plan, training: str) -> dict[str, Any]:
     """
     entry = plan.methods[cell.method]
     task, settings = asdict(cell.task.spec), dict(entry.settings)
-    scope: FitScope | None = getattr(entry.cls, "fit_scope", None)
-    if scope is None:
-        counted, deciding = set(task) - {"suite", "name"}, set(settings)
-    else:
-        counted, deciding = set(task) & scope.task, set(settings) & set(setting_names(scope.code))
+    scope: FitScope = getattr(entry.cls, "fit_scope", None) or FitScope(frozenset(task) - {"suite", "name"})
+    code = scope.code or entry.cls
+    deciding = set(settings) if scope.code is None else set(settings) & set(setting_names(code))
     return {
         "training": training,
-        "task": {key: value for key, value in task.items() if key in counted},
-        "method": cell.method if scope is None else scope.name,
-        "version": cell.info.version if scope is None else scope.version,
-        "source": source_sha256(entry.cls if scope is None else scope.code),
+        "task": {key: value for key, value in task.items() if key in scope.task},
+        "method": scope.name or cell.method,
+        "version": scope.version or cell.info.version,
+        "source": source_sha256(code),
         "settings": {key: value for key, value in settings.items() if key in deciding},
         "files": {key: sorted(paths.values()) for key, paths in entry.files.items() if key in deciding},
         "weights": entry.weights_sha256,

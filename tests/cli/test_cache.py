@@ -35,8 +35,8 @@ def _fit(tmp_path: Path, name: str, seed: int = 0) -> None:
         execute(plan, store)
 
 
-def _kept(method: str, seconds: float = 1.0) -> KeptFit:
-    kept = KeptFit(method, {"task": {"source_classes": ["bags", "bags"]}, "budget": "paper", "seed": 7})
+def _kept(method: str, seconds: float = 1.0, **task: object) -> KeptFit:
+    kept = KeptFit(method, {"task": task or {"source_classes": ["bags", "bags"]}, "budget": "paper", "seed": 7})
 
     def save(folder: Path) -> None:
         (folder / "weights").write_bytes(bytes(2_500_000))
@@ -71,6 +71,11 @@ def test_seconds_and_size_of_a_fit(tmp_path: Path) -> None:
     _kept("nmf", 3600.0)
     (row,) = [line.replace("│", " ").split() for line in _cache("list") if " nmf " in line]
     assert row[:7] == ["nmf", "bags", "paper", "7", "3,600", "s", "2.5"]
+
+
+def test_a_fit_of_any_classes_shows_its_shape(tmp_path: Path) -> None:
+    _kept("one", source_shape=[1, 28, 28])
+    assert any("1 x 28 x 28" in line for line in _cache("list"))
 
 
 def test_only_the_fits_of_one_method(tmp_path: Path) -> None:

@@ -139,7 +139,7 @@ class TestWhatAMethodStates:
 
     @pytest.fixture(autouse=True)
     def scope(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(Learner, "fit_scope", FitScope("mean", "1", _OfRate, frozenset({"source_shape"})), raising=False)
+        monkeypatch.setattr(Learner, "fit_scope", FitScope(frozenset({"source_shape"}), "mean", "1", _OfRate), raising=False)
 
     def test_other_settings_tasks_and_versions_leave_the_key(self, planned: Planned, monkeypatch: pytest.MonkeyPatch) -> None:
         first = _key(planned("learner"))
@@ -167,3 +167,21 @@ class TestWhatAMethodStates:
         assert entry.facts is not None
         assert not entries("learner")
         assert (counted(pulse, "f"), counted(pulse, "l")) == (1, 1)
+
+
+@pytest.mark.parametrize(("name", "shared"), [("learner", False), ("supervised", True), ("supervised-sources", True)])
+def test_how_estimates_are_scored_moves_the_key_unless_a_method_says_that_its_fit_does_not_ask(planned: Planned, name: str, shared: bool) -> None:
+    plan = planned(name)
+    (cell,) = plan.cells
+    keys = {digest(fit_key(cell, plan, "data"))}
+    for change in ({"assignment": "ordered"}, {"scored_sources": (0,)}):
+        other = replace(cell, task=replace(cell.task, spec=replace(cell.task.spec, **change)))
+        keys.add(digest(fit_key(other, plan, "data")))
+    assert len(keys) == (1 if shared else 3)
+    other = replace(cell, task=replace(cell.task, spec=replace(cell.task.spec, observed_source=0, operator="mean")))
+    assert digest(fit_key(other, plan, "data")) not in keys
+
+
+def test_presets_with_other_settings_do_not_share_a_fit(planned: Planned) -> None:
+    keys = [digest(fit_key(plan.cells[0], plan, "data")) for plan in map(planned, ("supervised", "supervised-sources", "supervised-unet"))]
+    assert len(set(keys)) == 3

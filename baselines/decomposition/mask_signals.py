@@ -1,4 +1,4 @@
-"""Images and spectrograms for mask networks: from signals to parts that a network learns from, and from its masks to estimates.
+"""Images and spectrograms for masks that are learnt: from signals to parts that a network learns from, and from its masks to estimates.
 
 A part is a source times its weight in the mixture, so that parts add up to mixtures.
 
@@ -14,6 +14,7 @@ sum of independent sources of that level, which is what 0 dB means.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -23,7 +24,6 @@ from torch.nn import functional
 from baselines.decomposition.mask_tasks import part_weights
 from baselines.decomposition.masks import magnitudes_of, separate_by_masks
 from baselines.decomposition.parts import estimates_from_parts
-from baselines.training.mask import MaskNetwork, masks_of, separated_parts
 from sepbench.protocols import Mixtures, RunContext, TaskSpec
 from sepbench.stft import Stft
 
@@ -32,6 +32,10 @@ FRAMES = 64
 _WINDOW_SECONDS = 0.025
 _AT_ONCE = 64
 _SILENCE = 1e-12
+
+
+Masks = Callable[[torch.Tensor], torch.Tensor]
+"""Mixtures ``(B, C, H, W)``, of audio magnitudes, to masks ``(B, K, C, H, W)`` that add up to 1; ``(B, 1, C, H, W)``: the other part is what it leaves."""
 
 
 class SignalParts(Protocol):
@@ -56,13 +60,13 @@ class SignalParts(Protocol):
         """Parts to sources, which ``source`` takes to these parts."""
         ...
 
-    def estimates(self, network: MaskNetwork, mixtures: Mixtures, order: list[int], ctx: RunContext, batch: int | None = None) -> torch.Tensor:
+    def estimates(self, masks: Masks, mixtures: Mixtures, order: list[int], ctx: RunContext, batch: int | None = None) -> torch.Tensor:
         """Estimates ``(B, K, ...)`` that explain the mixtures.
 
         Args:
-            network: trained.
+            masks: what a trained network makes of mixtures.
             mixtures: of the task.
-            order: the slots in the order of the network's parts.
+            order: the slots in the order of the masks.
             ctx: of the run.
             batch: show the network so many mixtures at a time, for networks that look at the whole batch; of images only.
         """
@@ -93,9 +97,11 @@ class ImageParts:
     def as_sources(self, parts: torch.Tensor, slot: int) -> torch.Tensor:
         return parts / part_weights(self.task)[slot]
 
-    def estimates(self, network: MaskNetwork, mixtures: Mixtures, order: list[int], ctx: RunContext, batch: int | None = None) -> torch.Tensor:
+    def estimates(self, masks: Masks, mixtures: Mixtures, order: list[int], ctx: RunContext, batch: int | None = None) -> torch.Tensor:
         values = mixtures.values.to(ctx.device)
-        parts = torch.cat([separated_parts(network, some) for some in values.split(batch or max(1, len(values)))])
+        parts = values.unsqueeze(1) * torch.cat([masks(some) for some in values.split(batch or max(1, len(values)))])
+        if parts.shape[1] == 1:
+            parts = torch.cat([parts, values.unsqueeze(1) - parts], 1)
         return estimates_from_parts(parts[:, [order.index(slot) for slot in range(len(order))]], values, mixtures.operator)
 
 
@@ -125,19 +131,17 @@ class SpectrogramParts:
     def as_sources(self, parts: torch.Tensor, slot: int) -> torch.Tensor:
         return parts / self._weight(slot)
 
-    def estimates(self, network: MaskNetwork, mixtures: Mixtures, order: list[int], ctx: RunContext, batch: int | None = None) -> torch.Tensor:
-        network.eval()
-
-        def masks(magnitudes: torch.Tensor, rate: int) -> torch.Tensor:
-            """Of the first part alone where there is one mask; the other is what it leaves."""
+    def estimates(self, masks: Masks, mixtures: Mixtures, order: list[int], ctx: RunContext, batch: int | None = None) -> torch.Tensor:
+        def of_magnitudes(magnitudes: torch.Tensor, rate: int) -> torch.Tensor:
+            """``(B, C, F, T)`` to masks ``(B, K, C, F, T)`` in the order of the slots, every channel on its own; of one mask, that of slot 0 alone."""
             levelled = (magnitudes * self._scale(magnitudes)).flatten(0, 1).unsqueeze(1)
-            with torch.no_grad():
-                seen = masks_of(network, levelled)
-            seen = seen if network.config.masks > 1 else seen.unsqueeze(1)
-            found: torch.Tensor = seen[:, :, 0].unflatten(0, magnitudes.shape[:2]).transpose(1, 2)
-            return found if network.config.masks == 1 else found[:, [order.index(slot) for slot in range(len(order))]]
+            found: torch.Tensor = masks(levelled)[:, :, 0].unflatten(0, magnitudes.shape[:2]).transpose(1, 2)
+            if found.shape[1] == 1:
+                return found if order[0] == 0 else 1.0 - found
+            in_slots: torch.Tensor = found[:, [order.index(slot) for slot in range(len(order))]]
+            return in_slots
 
-        return separate_by_masks(mixtures, ctx, masks, slot=order[0] if network.config.masks == 1 else None, stft=self.stft)
+        return separate_by_masks(mixtures, ctx, of_magnitudes, stft=self.stft)
 
     def _weight(self, slot: int) -> float:
         """Of a source in a mixture; under ``gain`` the level at which independent sources add up to a mixture of level 1."""

@@ -10,11 +10,11 @@ from method_toys import ToyView, context, mix, operator_for, toy_task
 from sound_toys import RATE, sound_task, sounds
 
 from baselines import nes, supervised
+from baselines.decomposition.mask_signals import FRAMES, ImageParts, SpectrogramParts, parts_of
 from baselines.nes import NeuralEggSeparation
 from baselines.networks.mask_autoencoder import MaskConfig
 from baselines.supervised import SupervisedMask
-from baselines.training.mask import new_network
-from baselines.training.mask_signals import FRAMES, ImageParts, SpectrogramParts, parts_of
+from baselines.training.mask import masks_for, new_network
 from sepbench.protocols import Fitted, Mixtures, Separator
 
 SMALL = MaskConfig(layers=4, filters=8)
@@ -89,11 +89,30 @@ def test_estimates_explain_the_mixture_and_do_not_depend_on_neighbours(operator:
     task = sound_task(operator=operator, channels=channels)
     network = new_network(MaskConfig(layers=4, filters=4, masks=masks), 0)
     mixtures = mix(sources, operator_for(operator, 3, 2))
-    estimates = parts_of(task).estimates(network, mixtures, [1, 0], context(task))
+    estimates = parts_of(task).estimates(masks_for(network), mixtures, [1, 0], context(task))
     assert estimates.shape == sources.shape
     torch.testing.assert_close(mixtures.operator.forward(estimates), mixtures.values, atol=1e-5, rtol=1e-4)
     alone = Mixtures(mixtures.values[1:2], mixtures.example_ids[1:2], mixtures.operator.select(torch.tensor([1])))
-    torch.testing.assert_close(parts_of(task).estimates(network, alone, [1, 0], context(task))[0], estimates[1], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(parts_of(task).estimates(masks_for(network), alone, [1, 0], context(task))[0], estimates[1], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("order", [[0, 1], [1, 0], [2, 0, 1]])
+def test_a_mask_goes_to_its_slot(order: list[int]) -> None:
+    """The first part is shown all of the mixture, the others nothing; of two parts also by one mask."""
+    sources = sounds(2)[:, [0, 1, 0][: len(order)]]
+    task = sound_task(classes=("a", "b", "c")[: len(order)])
+    mixtures = mix(sources, "mean")
+
+    def masks(magnitudes: torch.Tensor, count: int) -> torch.Tensor:
+        whole = torch.zeros(len(magnitudes), count, *magnitudes.shape[1:])
+        whole[:, 0] = 1.0
+        return whole
+
+    for count in {len(order), len(order) - 1 if len(order) == 2 else len(order)}:
+        estimates = parts_of(task).estimates(lambda magnitudes, count=count: masks(magnitudes, count), mixtures, order, context(task))
+        loud = estimates.abs().amax((0, 2, 3))
+        assert float(loud[order[0]]) > 0.1
+        assert float(loud[order[1:]].max()) < 1e-5
 
 
 @pytest.mark.parametrize(("observed", "operator"), [(0, "mean"), (1, "gain")])
