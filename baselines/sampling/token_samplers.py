@@ -41,7 +41,7 @@ class TokenPrior(Protocol):
         """Logits ``(N, K)`` of the next token after ``tokens`` ``(N,)``, None at the first; moves the cache on."""
 
 
-class Pairs(Protocol):
+class PossiblePairs(Protocol):
     """What may lie behind a mixture token, see ``TokenPairs``: z1 and z2 ``(L,)`` int64 and log P ``(L,)``."""
 
     @property
@@ -55,7 +55,7 @@ class Pairs(Protocol):
 class TokenLikelihood(Protocol):
     """P(m | z1, z2), see ``SumLikelihood``."""
 
-    def pairs(self, token: int) -> Pairs:
+    def pairs(self, token: int) -> PossiblePairs:
         """The pairs that a mixture token may come from; at least one."""
 
 
@@ -269,7 +269,7 @@ class _Histories:
         self.caches = [cache.select(every) for cache in self.caches]
 
 
-def _step_logs(priors: torch.Tensor, pairs: Pairs, weight: float) -> torch.Tensor:
+def _step_logs(priors: torch.Tensor, pairs: PossiblePairs, weight: float) -> torch.Tensor:
     """``(2, ..., K)`` log probabilities of the priors to the step's logs ``(..., L)`` of the pairs."""
     return priors[0][..., pairs.first] + priors[1][..., pairs.second] + weight * pairs.logs
 

@@ -1,6 +1,6 @@
 """What LASS learns of clean images: a codec, a prior of its tokens, and counts of how tokens add up; the fit of all ``lass`` methods.
 
-One after the other, each in a folder of its own below ``ctx.cache``: VQ-VAE (``baselines/training/vqvae.py``), prior and counts
+One after the other, each in a folder of its own below ``ctx.cache``: VQ-VAE (``baselines/training/codec.py``), prior and counts
 (``baselines/training/tokens.py``). The last images of the training split are kept out of all of it, for the figures of the logs.
 """
 
@@ -23,10 +23,10 @@ from torch import nn
 from baselines.networks.token_transformer import TokenTransformer
 from baselines.networks.vqvae import VQVAE
 from baselines.priors.token_sums import SumCounts, load_counts
+from baselines.training.codec import Precision, VQVAERecipe, VQVAETraining, network_digest, new_vqvae, tokens_of
 from baselines.training.epochs import cut_epochs
 from baselines.training.loop import Training, resume, run
 from baselines.training.tokens import SumTraining, TokenRecipe, TokenTraining, new_transformer
-from baselines.training.vqvae import Precision, VQVAERecipe, VQVAETraining, network_digest, new_vqvae, tokens_of
 from sepbench.errors import DataError
 from sepbench.protocols import RunContext, TrainingView
 from sepbench.settings import STRICT

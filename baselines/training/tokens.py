@@ -23,9 +23,9 @@ from torch.nn import functional
 from baselines.networks.token_transformer import TokenTransformer
 from baselines.networks.vqvae import VQVAE
 from baselines.priors.token_sums import SumCounter, SumCounts
+from baselines.training.codec import Precision, falling, network_digest, tokens_of
 from baselines.training.config import derived_seed, generator
 from baselines.training.epochs import MeanLoss, epoch_rows, full_batches
-from baselines.training.vqvae import Precision, falling, network_digest, tokens_of
 
 _LOOKED_AT = 512
 """Held-out sequences that the log's figure is of."""

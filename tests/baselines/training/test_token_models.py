@@ -11,9 +11,9 @@ import torch
 from method_toys import Digits, ToyView, context, toy_task
 
 from baselines.training import loop, token_models
+from baselines.training.codec import VQVAETraining
 from baselines.training.token_models import LearntTokens
 from baselines.training.tokens import SumTraining, TokenTraining
-from baselines.training.vqvae import VQVAETraining
 from sepbench.errors import DataError
 
 TASK = toy_task()

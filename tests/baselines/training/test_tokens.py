@@ -12,8 +12,8 @@ from method_toys import Digits
 
 from baselines.networks.vqvae import VQVAE
 from baselines.training import loop
+from baselines.training.codec import network_digest, new_vqvae, tokens_of
 from baselines.training.tokens import SumTraining, TokenRecipe, TokenTraining, bits_per_token, new_transformer
-from baselines.training.vqvae import network_digest, new_vqvae, tokens_of
 from sepbench.errors import SepbenchError
 
 

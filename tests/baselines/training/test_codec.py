@@ -10,7 +10,7 @@ import torch
 from method_toys import Digits
 
 from baselines.training import loop
-from baselines.training.vqvae import VQVAERecipe, VQVAETraining, falling, figures, network_digest, new_vqvae, tokens_of
+from baselines.training.codec import VQVAERecipe, VQVAETraining, falling, figures, network_digest, new_vqvae, tokens_of
 from sepbench.errors import SepbenchError
 
 
