@@ -75,7 +75,7 @@ class LatentSeparation(LearntTokens):
         deterministic=False,
         max_batch_cpu=8,
     )
-    fit_scope: ClassVar[FitScope] = FitScope("lass", "1", LearntTokens, frozenset({"source_shape"}))
+    fit_scope: ClassVar[FitScope] = FitScope(frozenset({"source_shape"}), "lass", "1", LearntTokens)
 
     def supports(self, task: TaskSpec) -> Support:
         support = part_support(task, self.info.name)
