@@ -18,6 +18,7 @@ does, where the released code raises an error; sequences begin with a vector tha
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -132,10 +133,9 @@ class LatentSeparation(LearntTokens):
         for part in parts:
             codes = codec.embed(chosen[part].flatten(0, 1))
             start = codec.encode(codec.decode(codes)) if steps and self.refinement == "descent" else codes
-            done = _CHOSEN + (1.0 - _CHOSEN) * len(images) / len(parts)
-            images.append(refined(codec.decode, start.unflatten(0, (-1, _SOURCES)), means[part], steps, self.refine_rate, self.refinement))
-            ctx.progress(done, "refinement")
-        ctx.progress(1.0, "refinement")
+            told = partial(_refinement_done, ctx, len(images), len(parts))
+            latents = start.unflatten(0, (-1, _SOURCES))
+            images.append(refined(codec.decode, latents, means[part], steps, self.refine_rate, self.refinement, progress=told))
         return torch.cat(images)
 
     @staticmethod
@@ -165,6 +165,10 @@ def errors_of(models: TokenModels, found: torch.Tensor, logs: torch.Tensor, mean
     return torch.where(logs.isfinite(), distances, torch.inf)
 
 
+def _refinement_done(ctx: RunContext, before: int, parts: int, fraction: float) -> None:
+    ctx.progress(_CHOSEN + (1.0 - _CHOSEN) * (before + fraction) / parts, "refinement")
+
+
 def _images(ctx: RunContext) -> int:
     return _CPU_IMAGES if torch.device(ctx.device).type == "cpu" else scaled(_GPU_IMAGES, ctx.device)
 
@@ -178,7 +182,7 @@ PRESETS: Mapping[str, type[LatentSeparation]] = presets(
     LatentSeparation,
     {
         "lass-raw": _preset("LASS, one candidate", "sec. 3", "What tokens alone give: one draw, decoded.", 64, candidates=1, refinement="none"),
-        "lass-selected": _preset("LASS, not refined", "sec. 3", "What the selection of 512 candidates adds.", 16, refinement="none"),
+        "lass-selected": _preset("LASS, not refined", "sec. 3", "What the selection of 512 candidates adds.", 12, refinement="none"),
         "lass-greedy": _preset("LASS, greedy", _TABLE, "Table 3.", 16, sampler="greedy", candidates=1),
         "lass-beam": _preset("LASS, beam search", _TABLE, "A beam of 128, as the released code has.", 8, sampler="beam", candidates=128, selection="posterior"),
         "lass-ancestral": _preset("LASS, ancestral sampling", _TABLE, "Table 3.", 8, top_k=0),

@@ -31,7 +31,9 @@ class KeyValueCache:
 
     def select(self, rows: torch.Tensor) -> KeyValueCache:
         """The cache of other sequences: row i goes on where row ``rows[i]`` stands. ``rows`` is ``(n,)`` int64."""
-        kept = torch.empty_like(self.values[:, :, :1]).expand(-1, -1, len(rows), -1, -1, -1).contiguous()
+        shape = list(self.values.shape)
+        shape[2] = len(rows)
+        kept = self.values.new_empty(shape)
         kept[..., : self.filled, :] = self.values[..., : self.filled, :].index_select(2, rows)
         return KeyValueCache(kept, self.filled)
 

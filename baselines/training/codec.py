@@ -1,9 +1,9 @@
 """Training of the VQ-VAE whose tokens LASS works with (``baselines/networks/vqvae.py``).
 
-    loss = mean (x - D(e))^2 + mean (sg[z] - e)^2 + beta mean (z - sg[e])^2          z = E(x), e the nearest code, sg: no gradient
+    loss = r mean (x - D(e))^2 + mean (sg[z] - e)^2 + beta mean (z - sg[e])^2          z = E(x), e the nearest code, sg: no gradient
 
 van den Oord et al. 2017, eq. (3), with means over pixels and over the numbers of a latent. Of Postolache et al. 2023: Adam at 1e-4, batches of 64, 500
-epochs. Not stated there, and ours: beta (0.25, van den Oord et al.), betas of Adam, a rate that falls linearly to zero at the end, and restarts: a code that
+epochs. Not stated there, and ours: r (1) and beta (0.25, van den Oord et al.), betas of Adam, a rate that falls linearly to zero at the end, and restarts: a code that
 no latent of ``restart_every`` steps was put at becomes one of the latents of the last batch (Dhariwal et al. 2020, "Jukebox", sec. 3.1).
 """
 
@@ -38,6 +38,7 @@ class VQVAERecipe:
         lr: Adam's rate.
         decay: share of the steps at the end in which the rate falls linearly to zero.
         commitment: beta.
+        reconstruction: r; 1 over the variance of the pixels (10 on MNIST) weighs as van den Oord et al.'s code does.
         restart_every: steps that a code may lie unused; 0 leaves unused codes alone.
         precision: ``bfloat16`` computes encoder and decoder under autocast.
         seed: of weights, order and restarts.
@@ -48,6 +49,7 @@ class VQVAERecipe:
     lr: float = 1e-4
     decay: float = 0.2
     commitment: float = 0.25
+    reconstruction: float = 1.0
     restart_every: int = 100
     precision: Precision = "bfloat16"
     seed: int = 0
@@ -108,7 +110,7 @@ class VQVAETraining:
         self.network.train()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
             coded = self.network(clean)
-        loss = functional.mse_loss(coded.images, clean) + functional.mse_loss(coded.codes, coded.latents.detach())
+        loss = recipe.reconstruction * functional.mse_loss(coded.images, clean) + functional.mse_loss(coded.codes, coded.latents.detach())
         loss = loss + recipe.commitment * functional.mse_loss(coded.latents, coded.codes.detach())
         loss.backward()
         self.optimiser.step()

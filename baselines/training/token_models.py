@@ -66,6 +66,7 @@ class LearntTokens:
     codec_batch: int = Field(64, ge=2, description="images per step")
     codec_lr: float = Field(1e-4, gt=0, description="Adam's rate for the VQ-VAE")
     commitment: float = Field(0.25, ge=0, description="beta, weight of the commitment loss")
+    reconstruction: float = Field(1.0, gt=0, description="r, weight of the reconstruction's mean squared error")
     restart_every: int = Field(100, ge=0, description="steps that a code may lie unused before it is restarted; 0: for ever")
     prior_width: int = Field(128, ge=1, description="of the transformer")
     prior_layers: int = Field(3, ge=1, description="blocks of the transformer")
@@ -145,7 +146,17 @@ class LearntTokens:
 
     def _codec_recipe(self, ctx: RunContext) -> VQVAERecipe:
         epochs = cut_epochs(self.codec_epochs, ctx.budget)
-        return VQVAERecipe(epochs, self.codec_batch, self.codec_lr, self.decay, self.commitment, self.restart_every, self.fit_precision, ctx.seed)
+        return VQVAERecipe(
+            epochs,
+            self.codec_batch,
+            self.codec_lr,
+            self.decay,
+            commitment=self.commitment,
+            reconstruction=self.reconstruction,
+            restart_every=self.restart_every,
+            precision=self.fit_precision,
+            seed=ctx.seed,
+        )
 
     def _prior_recipe(self, ctx: RunContext) -> TokenRecipe:
         epochs = cut_epochs(self.prior_epochs, ctx.budget)

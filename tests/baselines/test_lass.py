@@ -154,7 +154,7 @@ def test_quick_cuts_candidates_and_steps(known: Known, digits: Digits, monkeypat
     draw, refined = lass.draw, lass.refined
     drawn: list[int] = []
     monkeypatch.setattr(lass, "draw", lambda *given: (drawn.append(len(given[1])), draw(*given))[1])
-    monkeypatch.setattr(lass, "refined", lambda *given: (seen.append((drawn.pop(), given[3])), refined(*given))[1])
+    monkeypatch.setattr(lass, "refined", lambda *given, **told: (seen.append((drawn.pop(), given[3])), refined(*given, **told))[1])
     for budget in ("paper", "quick"):
         separated(known(), mix(digits.pairs[:1], "mean"), budget=budget)
     assert seen == [(24, 60), (6, 15)]
