@@ -78,6 +78,11 @@ class LatentSeparation(LearntTokens):
     )
     fit_scope: ClassVar[FitScope] = FitScope(frozenset({"source_shape"}), "lass", "1", LearntTokens)
 
+    @property
+    def posterior_samples(self) -> int:
+        """Draws behind one estimate; a quarter of them with budget ``quick``."""
+        return self.candidates if self.sampler == "draw" else 1
+
     def supports(self, task: TaskSpec) -> Support:
         support = part_support(task, self.info.name)
         if not support.ok:

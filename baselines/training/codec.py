@@ -3,8 +3,8 @@
     loss = r mean (x - D(e))^2 + mean (sg[z] - e)^2 + beta mean (z - sg[e])^2          z = E(x), e the nearest code, sg: no gradient
 
 van den Oord et al. 2017, eq. (3), with means over pixels and over the numbers of a latent. Of Postolache et al. 2023: Adam at 1e-4, batches of 64, 500
-epochs. Not stated there, and ours: r (1) and beta (0.25, van den Oord et al.), betas of Adam, a rate that falls linearly to zero at the end, and restarts: a code that
-no latent of ``restart_every`` steps was put at becomes one of the latents of the last batch (Dhariwal et al. 2020, "Jukebox", sec. 3.1).
+epochs. Not stated there, and ours: r (1) and beta (0.25, van den Oord et al.), betas of Adam, a rate that falls linearly to zero at the end, and restarts:
+a code that no latent of ``restart_every`` steps was put at becomes one of the latents of the last batch (Dhariwal et al. 2020, "Jukebox", sec. 3.1).
 """
 
 from __future__ import annotations

@@ -202,6 +202,9 @@ def test_the_names_are_the_papers_stages_and_samplers() -> None:
         "lass-topk": ("draw", 32, 512, "adam"),
     }
     assert len({made.info.title for made in PRESETS.values()}) == len(PRESETS)
+    draws = {name: one.posterior_samples for name, one in rows.items() if name not in {"lass", "lass-selected", "lass-topk", "lass-ancestral"}}
+    assert draws == {"lass-raw": 1, "lass-greedy": 1, "lass-beam": 1}
+    assert rows["lass"].posterior_samples == 512
 
 
 @pytest.mark.parametrize("name", [*PRESETS])
