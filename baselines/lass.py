@@ -9,7 +9,7 @@ theirs are known (``baselines/training/token_models.py``). For a mixture y of tw
 2. the candidate goes on whose decoded mean is nearest to y (512 decoded pairs for a mixture);
 3. its latents are refined, so that the decoded images explain y better (eqs. 12 and 13; ``baselines/sampling/latent_refinement.py``).
 
-The estimates are decoded images as they are, whose mean is only about y.
+The estimates are decoded images as they are; their mean is near y and not equal to it.
 
 Ours: eqs. (12) and (13) descend (flag 47 of the protocol facts); a token of a mixture that no pair of the counts makes is looked up as its nearest that one
 does, where the released code raises an error; sequences begin with a vector that is no code; and see the rooms named above.
@@ -96,7 +96,7 @@ class LatentSeparation(LearntTokens):
         return support
 
     def separate(self, mixtures: Mixtures, ctx: RunContext) -> torch.Tensor:
-        """Mixtures ``(B, C, H, W)`` to decoded sources ``(B, 2, C, H, W)`` in [0, 1], whose mixture is only about the given one."""
+        """Mixtures ``(B, C, H, W)`` to decoded sources ``(B, 2, C, H, W)`` in [0, 1], whose mixture is near the given one; NaN where it is not finite."""
         models = self.fitted()
         means = mixtures.values / float(mixtures.operator.matrix().sum())
         tokens = models.codec.tokens_of(means)
@@ -105,7 +105,8 @@ class LatentSeparation(LearntTokens):
         ctx.progress(_SAMPLED, f"{likelihood.unseen(tokens)} of {tokens.numel()} tokens of mixtures were never counted")
         best = logs.argmax(1) if self.selection == "posterior" else errors_of(models, found, logs, means, _images(ctx)).argmin(1)
         chosen = found[torch.arange(len(found), device=found.device), best]
-        return self._refined(models, chosen, means, ctx)
+        finite = means.isfinite().flatten(1).all(1)
+        return torch.where(finite[:, None, None, None, None], self._refined(models, chosen, means, ctx), torch.nan)
 
     def _candidates(
         self, models: TokenModels, likelihood: SumLikelihood, tokens: torch.Tensor, ids: torch.Tensor, ctx: RunContext

@@ -60,7 +60,8 @@ from sepbench.protocols import Domain, MethodInfo, Mixtures, RunContext, Support
 from sepbench.settings import OF_SIGNALS, STRICT, FitScope, Preset, presets
 
 CONSTANT, RANDOM, ADVERSARIAL, LATENT = "constant", "random", "am", "glom"
-DOMAINS: frozenset[Domain] = frozenset({"image", "audio"})
+IMAGES: frozenset[Domain] = frozenset({"image"})
+DOMAINS: frozenset[Domain] = IMAGES | {"audio"}
 _ITERATIONS, _EGGS = "iterations", "eggs.safetensors"
 _SHARE_OF_START = 0.3
 _PAPER = "Halperin, Ephrat and Hoshen 2018, algorithm 1"
@@ -106,7 +107,7 @@ class NeuralEggSeparation:
     _networks: list[MaskNetwork] = field(default_factory=list, init=False, repr=False)
 
     def supports(self, task: TaskSpec) -> Support:
-        support = observed_and_other_support(task, self.info.name, DOMAINS)
+        support = observed_and_other_support(task, self.info.name, DOMAINS if self.network == "autoencoder" else IMAGES)
         if support.ok and task.domain == "audio" and self.init not in (CONSTANT, RANDOM):
             return Support(False, f"{self.info.name} of audio starts from init={CONSTANT} or {RANDOM}; {self.init} is for images")
         return support
@@ -327,8 +328,8 @@ PRESETS: Mapping[str, type[NeuralEggSeparation]] = presets(
         ),
         "nes-unet": Preset(
             "Neural Egg Separation, U-Net",
-            f"after {_PAPER}; the network and squared errors are ours",
-            "nes with the U-Net of our score priors and squared errors.",
+            f"after {_PAPER}; the network and squared errors are ours, the rate is the released code's",
+            "nes-code with the U-Net of our score priors and squared errors.",
             {"network": "unet", "power": 2, "lr": 1e-3},
         ),
         "nes-am": Preset(

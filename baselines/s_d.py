@@ -76,7 +76,7 @@ class GenerativeSeparation(LearntGenerator):
         return support
 
     def separate(self, mixtures: Mixtures, ctx: RunContext) -> torch.Tensor:
-        """Mixtures ``(B, C, H, W)`` to the generated sources ``(B, K, C, H, W)`` in [0, 1], whose mixture is only about the given one."""
+        """Mixtures ``(B, C, H, W)`` to the generated sources ``(B, K, C, H, W)`` in [0, 1], their mixture is near the given one; NaN where it is not finite."""
         scene = Scene(self.fitted(), mixtures, self.pull)
         shorter = _QUICK_SEARCH if ctx.budget == "quick" else 1
         first, last = -(-self.first_steps // shorter), -(-self.last_steps // shorter)
@@ -86,7 +86,8 @@ class GenerativeSeparation(LearntGenerator):
         codes = torch.cat([best_of_starts(scene, rows, self.restarts, ctx.noise, first, self.search_lr, told)[0] for rows, told in parts])
         parts = _in_parts(len(mixtures), at_once, lambda done: ctx.progress(cut + (1.0 - cut) * done, "stage 2"))
         codes = torch.cat([descend(codes[rows], scene.losses(rows), last, self.search_lr, tolerance=self.tolerance, progress=told) for rows, told in parts])
-        return scene.images(codes)
+        finite = mixtures.values.isfinite().flatten(1).all(1)
+        return torch.where(finite[:, None, None, None, None], scene.images(codes), torch.nan)
 
 
 class Scene:

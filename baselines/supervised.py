@@ -51,7 +51,8 @@ from sepbench.settings import OF_SIGNALS, STRICT, FitScope, Preset, presets
 
 Targets = Literal["observed", "classes", "permutations"]
 LOSSES: Mapping[Targets, Loss] = {"observed": observed_error, "classes": mean_error, "permutations": permutation_invariant_error}
-DOMAINS: frozenset[Domain] = frozenset({"image", "audio"})
+IMAGES: frozenset[Domain] = frozenset({"image"})
+DOMAINS: frozenset[Domain] = IMAGES | {"audio"}
 _MOST_PERMUTED = 5
 _FILE = "mask.safetensors"
 _PAPER = "Halperin, Ephrat and Hoshen 2018, sec. 4 (Supervised)"
@@ -87,12 +88,14 @@ class SupervisedMask:
     _network: MaskNetwork | None = field(default=None, init=False, repr=False)
 
     def supports(self, task: TaskSpec) -> Support:
-        support = mask_support(task, self.info.name, DOMAINS)
+        support = mask_support(task, self.info.name, DOMAINS if self.network == "autoencoder" else IMAGES)
         if not support.ok:
             return support
         if self.targets == "permutations":
             if not task.class_agnostic:
                 return Support(False, f"{self.info.name} is for tasks whose sources are all of one class; choose supervised or supervised-sources")
+            if task.assignment == "ordered":
+                return Support(False, f"{self.info.name} cannot tell sources of one class apart; choose a task under the best assignment")
             return Support(task.n_sources <= _MOST_PERMUTED, f"{task.n_sources} sources have too many orders" if task.n_sources > _MOST_PERMUTED else "")
         if len(set(task.source_classes)) < task.n_sources:
             return Support(False, f"{self.info.name} tells sources by their classes, and this task has two of one class; choose supervised-pit")

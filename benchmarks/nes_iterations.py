@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -92,7 +93,8 @@ def fitted(view: TrainingView, kept: Path, args: argparse.Namespace, **settings:
         return method, ctx
     method.fit(view, ctx)
     unfinished = kept / "unfinished"
-    unfinished.mkdir(exist_ok=True)
+    shutil.rmtree(unfinished, ignore_errors=True)  # of a run that was killed here
+    unfinished.mkdir()
     method.save(unfinished)
     unfinished.rename(ready)
     return method, ctx
@@ -107,7 +109,16 @@ def rows_of(method: NeuralEggSeparation, task: Task, ctx: RunContext, args: argp
         estimates = method.after(iteration).separate(mixtures, ctx).cpu()[:, scored]
         errors = (estimates - truth).double().square().flatten(1).mean(1)
         psnr = -10 * errors.log10()
-        row = {"method": args.method, "budget": args.budget, "task": task.spec.name, "samples": args.samples, "iteration": iteration, **more}
+        row = {
+            "method": args.method,
+            "budget": args.budget,
+            "task": task.spec.name,
+            "samples": args.samples,
+            "iteration": iteration,
+            "dependent": 0.0,
+            "correlation": 0.0,
+            **more,
+        }
         row |= {"mixtures": len(ids), "psnr_mean": round(float(psnr.mean()), 3), "psnr_sem": round(float(psnr.std() / math.sqrt(len(ids))), 3)}
         rows.append(row | {"psnr_pooled": round(-10 * math.log10(float(errors.mean())), 3)})
     return rows

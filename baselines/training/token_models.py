@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -24,7 +24,7 @@ from baselines.networks.token_transformer import TokenTransformer
 from baselines.networks.vqvae import VQVAE
 from baselines.priors.token_sums import SumCounts, load_counts
 from baselines.training.codec import Precision, VQVAERecipe, VQVAETraining, network_digest, new_vqvae, tokens_of
-from baselines.training.epochs import cut_epochs
+from baselines.training.epochs import cut_epochs, full_batches
 from baselines.training.loop import Training, resume, run
 from baselines.training.tokens import SumTraining, TokenRecipe, TokenTraining, new_transformer
 from sepbench.errors import DataError
@@ -84,11 +84,19 @@ class LearntTokens:
 
     _models: TokenModels | None = field(default=None, init=False, repr=False)
 
+    @model_validator(mode="after")
+    def _check_heads(self) -> LearntTokens:
+        """Before the codec has trained for hours."""
+        if self.prior_width % self.prior_heads:
+            raise ValueError(f"prior_heads={self.prior_heads} must divide prior_width={self.prior_width}")
+        return self
+
     def fit(self, view: TrainingView, ctx: RunContext) -> None:
         """Train and count, or go on where ``ctx.cache`` stands."""
         clean = view.clean()
         kept = min(self.held_out, len(clean) // _MOST_HELD_OUT)
         images, held_out = clean[: len(clean) - kept], clean[len(clean) - kept :]
+        full_batches(self.prior_batch, len(images))  # told before the codec trains
         stages = _Stages(ctx)
         codec = new_vqvae(ctx.task.source_shape, self.codes, self.width, ctx.seed, ctx.device)
         stages.make("codec", VQVAETraining(codec, self._codec_recipe(ctx), images, held_out))

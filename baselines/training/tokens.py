@@ -4,10 +4,10 @@ The prior (``baselines/networks/token_transformer.py``) is trained on the token 
 Of Postolache et al. 2023: batches of 128, 500 epochs, a rate of 2e-4, dropout 0.1. Not stated, and ours: Adam with its usual betas, a rate that falls
 linearly to zero at the end.
 
-Counts are of random pairs of clean images: in every pass over them the images are put in a new order, the first half is paired with the second, and the
-tokens of both and of their mean are counted (sec. 3.2; the released code pairs within batches). How many passes the counts want is measured by nothing
-yet: the log tells how many triples each pass was the first to see. The released code keeps the pass with the best likelihood of the test set; here it is
-the last.
+Counts are of random pairs of clean images: in every pass over them the images are put in a new order and cut into batches, the first half of a batch
+is paired with the second, and the tokens of both and of their mean are counted (sec. 3.2); the last, partial batch is dropped. How many passes the
+counts want is measured by nothing yet: the log tells how many triples each pass was the first to see. The released code keeps the pass with the best
+likelihood of the test set; here it is the last.
 """
 
 from __future__ import annotations

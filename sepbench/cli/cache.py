@@ -23,7 +23,7 @@ def list_fits(method: Annotated[str, typer.Argument(help="Only the fits of this 
     table = Table(title=Text(f"Fits in {fits_root()}", style="table.title"), title_justify="left")
     for column in ("method", "sources", "budget", "seed", "state", "MB", "folder"):
         table.add_column(column, justify="right" if column in ("MB", "seed") else "left", overflow="fold")
-    found = entries(method)
+    found = entries(_kept_under(method))
     for entry in found:
         task = entry.key.get("task", {})
         shape = " x ".join(map(str, task.get("source_shape", ())))  # of a fit that does not depend on classes
@@ -39,5 +39,20 @@ def clear_fits(method: Annotated[str, typer.Argument(help="Only the fits of this
     """Remove kept fits; the next run trains again."""
     from sepbench.run.fit_cache import clear
 
-    count = clear(method)
+    count = clear(_kept_under(method))
     typer.echo(f"{count} fit{'' if count == 1 else 's'} removed")
+
+
+def _kept_under(method: str) -> str:
+    """The name that a method's fits are kept under: its own, unless it shares them (``FitScope``)."""
+    from sepbench.errors import SepbenchError
+    from sepbench.registry import separator_class
+    from sepbench.settings import FitScope
+
+    if not method:
+        return ""
+    try:
+        scope: FitScope | None = getattr(separator_class(method), "fit_scope", None)
+    except SepbenchError:  # fits of a method that is not installed any more
+        return method
+    return (scope.name if scope is not None else "") or method

@@ -37,7 +37,7 @@ def list_datasets() -> None:
     for name in manifest_names():
         manifest = load_manifest(name)
         state = status(manifest)
-        cut = bool(manifest.cut_from) and state.folder is not None and state.folder.name == manifest.cut_from
+        cut = _is_cut(manifest, state)
         files = () if cut else manifest.required(state.form or manifest.forms[0])
         size = decimal(sum(file.size for file in files)) if files else "-"
         about = [escape(manifest.title), f"[dim]{escape(manifest.licence)}[/dim]", *([escape(str(state.folder))] if state.folder else [])]
@@ -53,6 +53,11 @@ def list_datasets() -> None:
     console.print("Looked up in: " + ", then ".join(str(folder) for folder in data_folders()), soft_wrap=True, highlight=False, markup=False)
     if offline():
         console.print("SEPBENCH_OFFLINE is set: nothing is downloaded.")
+
+
+def _is_cut(manifest: Manifest, state: DataStatus) -> bool:
+    """Whether a data set is read from the files of another one."""
+    return bool(manifest.cut_from) and state.folder is not None and state.folder.name == manifest.cut_from
 
 
 def _state_text(manifest: Manifest, state: DataStatus, cut: bool) -> str:
@@ -129,7 +134,9 @@ def verify_datasets(names: _Names = None) -> None:
     for column in ("data set", "file", "state", "found", "expected"):
         table.add_column(column, overflow="fold", min_width=12 if column == "found" else None)
     wrong: list[tuple[Manifest, FileCheck]] = []
-    for manifest in manifests:
+    # The files of a set that is cut from another one are the other's, once, and so is what is to be done about them.
+    owners = [load_manifest(manifest.cut_from) if _is_cut(manifest, status(manifest)) else manifest for manifest in manifests]
+    for manifest in {owner.name: owner for owner in owners}.values():
         checks = verify(manifest)
         few = len(checks) < MANY_FILES
         if not few:

@@ -14,7 +14,9 @@ from baselines import lass
 from baselines.lass import PRESETS, LatentSeparation, errors_of
 from baselines.priors.token_sums import SumCounts
 from baselines.training.token_models import LearntTokens, TokenModels
+from sepbench.errors import MethodError
 from sepbench.protocols import Fitted, Mixtures, Separator, TaskSpec
+from sepbench.registry import create_separator
 from sepbench.settings import setting_names
 
 _CODEC: Mapping[str, Any] = {"codes": 24, "width": 16, "codec_epochs": 12, "codec_batch": 32, "codec_lr": 3e-3, "restart_every": 20}
@@ -71,6 +73,21 @@ def test_a_row_depends_on_its_mixture_alone(known: Known, digits: Digits, name: 
     method, mixtures = known(name, refine_steps=10), mix(digits.pairs[:9], "mean")
     singly = torch.cat([separated(method, rows_of(mixtures, torch.tensor([row]))) for row in range(9)])
     torch.testing.assert_close(singly, separated(method, mixtures), atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["lass", "lass-beam", "lass-greedy"])
+def test_a_mixture_that_is_not_finite_has_estimates_of_nan_and_leaves_the_others_alone(known: Known, digits: Digits, name: str) -> None:
+    method, mixtures = known(name, refine_steps=10), mix(digits.pairs[:3], "mean")
+    whole = separated(method, mixtures)
+    mixtures.values[1, 0, 2, 3] = torch.nan
+    found = separated(method, mixtures)
+    assert bool(found[1].isnan().all())
+    torch.testing.assert_close(found[[0, 2]], whole[[0, 2]], atol=1e-3, rtol=0)
+
+
+def test_heads_that_do_not_divide_the_width_are_told_before_anything_is_trained() -> None:
+    with pytest.raises(MethodError, match="prior_heads=3 must divide prior_width=128"):
+        create_separator("lass", {"prior_heads": 3})
 
 
 @pytest.mark.parametrize("name", ["lass", "lass-beam"])

@@ -145,6 +145,16 @@ def test_a_row_depends_on_its_mixture_alone(operator: str) -> None:
     torch.testing.assert_close(singly, separated(method, mixtures, task), atol=1e-3, rtol=0)
 
 
+def test_a_mixture_that_is_not_finite_has_estimates_of_nan_and_leaves_the_others_alone() -> None:
+    method = known()
+    mixtures = mix(sources(method, 3))
+    whole = separated(method, mixtures, toy_task())
+    mixtures.values[1, 0, 2, 3] = torch.nan
+    found = separated(method, mixtures, toy_task())
+    assert bool(found[1].isnan().all())
+    torch.testing.assert_close(found[[0, 2]], whole[[0, 2]], atol=1e-3, rtol=0)
+
+
 def test_starts_follow_the_seed() -> None:
     method = known(first_steps=1, last_steps=0, restarts=1)
     mixtures = mix(sources(method, 3))

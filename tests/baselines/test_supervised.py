@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -169,3 +170,12 @@ def test_what_it_takes(name: str, takes: list[TaskSpec], leaves: list[TaskSpec])
 @pytest.mark.parametrize(("name", "task"), [("supervised", "class-split"), ("supervised-sources", "class-split"), ("supervised-pit", "class-agnostic")])
 def test_keeps_the_contract(broken_rules: Callable[..., list[str]], name: str, task: str) -> None:
     assert broken_rules(name, task, epochs=2) == []
+
+
+def test_what_the_unet_and_ordered_tasks_are_refused() -> None:
+    ordered = replace(toy_task(classes=("a", "a")), assignment="ordered")
+    assert PRESETS["supervised-pit"]().supports(toy_task(classes=("a", "a"))).ok
+    assert "best assignment" in PRESETS["supervised-pit"]().supports(ordered).note
+    sounds = replace(toy_task((1, 4_000), domain="audio"), sample_rate=8_000)
+    assert SupervisedMask().supports(sounds).ok
+    assert not PRESETS["supervised-unet"]().supports(sounds).ok

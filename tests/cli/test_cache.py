@@ -78,6 +78,13 @@ def test_a_fit_of_any_classes_shows_its_shape(tmp_path: Path) -> None:
     assert any("1 x 28 x 28" in line for line in _cache("list"))
 
 
+def test_methods_that_share_fits_find_them(tmp_path: Path) -> None:
+    _kept("s-d", source_shape=[1, 28, 28])
+    assert any("1 x 28 x 28" in line for line in _cache("list", "s-d-32"))
+    assert _cache("clear", "s-d-1") == ["1 fit removed"]
+    assert _cache("clear", "gone-method") == ["0 fits removed"]
+
+
 def test_only_the_fits_of_one_method(tmp_path: Path) -> None:
     kept = {name: _kept(name) for name in ("nmf", "nmf-semi", "ica")}
     assert sum(" nmf " in line for line in _cache("list", "nmf")) == 1
