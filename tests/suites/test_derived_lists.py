@@ -236,9 +236,11 @@ def test_loading_needs_no_data_and_running_says_how_to_get_them(nothing: None, t
 def test_the_list_of_suites_marks_what_is_not_frozen(nothing: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     shown = CliRunner().invoke(app, ["list", "suites"]).stdout
-    rows = {line.split("│")[2].strip(): line for line in shown.splitlines() if line.count("│") > 4}
-    assert "450 (not frozen)" in rows["drums"]
-    assert "not frozen" not in rows["colorization"]
+    cells = [(line.split("│")[1].strip(), line.split("│")[2].strip(), line) for line in shown.splitlines() if line.count("│") > 4]
+    rows = {(suite.split(" ")[0], task): line for suite, task, line in cells}
+    assert "450 (not frozen)" in rows["musdb-drums", "drums"]
+    assert "not frozen" not in rows["stems-drums", "drums"]
+    assert "not frozen" not in rows["cifar10-color", "colorization"]
 
 
 # --- from a name to a leaderboard -----------------------------------------------------------------------------------------------------
