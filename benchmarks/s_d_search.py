@@ -154,7 +154,5 @@ if __name__ == "__main__":
     parser.add_argument("--examples", type=int, default=8)
     parser.add_argument("--restarts", type=int, default=2)
     parser.add_argument("--turns", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=1)
     told = parser.parse_args()
-    torch.set_num_threads(told.threads)
     {"curve": curve, "cost": cost}[told.what](told)
