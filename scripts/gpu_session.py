@@ -1,196 +1,36 @@
 """The driver of ``gpu_session.sh``: stages with limits, what is done is not done again, and everything small enough is packed as it comes.
 
-A stage is a command in a process group of its own. Its end is written down (``stages/NAME.json``), its output goes to ``logs/NAME.log``. Stages of the
-first phase run side by side, all others alone. No stage is begun that the time left cannot hold; one that outlasts its limit is ended.
+A stage (``gpu_stages.py``) is a command in a process group of its own. Its end is written down (``stages/NAME.json``), its output goes to
+``logs/NAME.log``. Correctness and leaderboards run side by side, timings and training alone. No stage is begun that the time left cannot hold; one that
+outlasts its limit is ended.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import io
 import json
 import os
-import shlex
+import shutil
 import signal
 import subprocess
 import sys
 import tarfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from gpu_stages import PYTHON, Session, Stage, correctness, leaderboards, timings, training
+
 ROOT = Path(__file__).resolve().parent.parent
-PYTHON = sys.executable
-SEPBENCH = (PYTHON, "-m", "sepbench.cli.main")
 MOST_BYTES = 16_000_000
 PACK_EVERY = 30.0
-RESERVE = 10.0
-"""Seconds kept for the last packing."""
-GPU_TESTS = ("test_precision", "test_noise", "baselines/sampling/test_problem", "baselines/priors/test_engine", "baselines/training/test_on_device")
-"""Files with tests that only a GPU can run."""
-CLASSICAL = ("average", "mixture", "ideal-mask", "nmf", "ica", "rpca")
-SAMPLERS = ("basis-ncsn", "basis-ncsn-tuned", "dirac", "gaussian", "diffusion-gibbs", "alpha-rgs", "projected", "projected-4x")
-AUDIO = ("average", "nmf", "nmf-blind", "ica", "rpca", "hpss", "repet", "repet-sim", "ft2d", "ideal-ratio-mask")
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One command.
-
-    Attributes:
-        name: file name of its log and record.
-        command: what is run in the repository's root.
-        limit: seconds after which it is ended.
-        least: seconds that must be left to begin it.
-        needs: folder of ``SEPBENCH_DATA`` without which it is left out.
-        alone: no other stage runs beside it.
-    """
-
-    name: str
-    command: tuple[str, ...]
-    limit: float
-    least: float = 15.0
-    needs: str = ""
-    alone: bool = True
-
-
-@dataclass
-class Session:
-    """Folders, clock and device of one loan."""
-
-    out: Path
-    minutes: float
-    tiny: bool
-    begun: float = field(default_factory=time.monotonic)
-    packed: float = 0.0
-
-    def __post_init__(self) -> None:
-        self.work = self.out.with_name(self.out.name + ".work")
-        self.device = "cpu" if self.tiny else "cuda"
-        for folder in (self.out, self.work / "logs", self.work / "stages", self.work / "runs"):
-            folder.mkdir(parents=True, exist_ok=True)
-
-    @property
-    def left(self) -> float:
-        return 60.0 * self.minutes - (time.monotonic() - self.begun) - RESERVE
-
-    @property
-    def timings(self) -> Path:
-        return self.work / "timings.jsonl"
-
-    def record(self, name: str) -> Path:
-        return self.work / "stages" / f"{name}.json"
-
-    def done(self, name: str) -> dict[str, Any] | None:
-        """How a stage went, None if it was not run to its end."""
-        try:
-            return dict(json.loads(self.record(name).read_text(encoding="utf-8")))
-        except (OSError, ValueError):
-            return None
-
-
-# ---- what is run --------------------------------------------------------------------------------------------------------------------------
-
-
-def _validate(name: str, session: Session, suite: str, task: str, methods: Sequence[str], limit: float) -> Stage:
-    return Stage(name, (PYTHON, __file__, "--validate", session.device, suite, task, *methods), limit, alone=False)
-
-
-def correctness(session: Session) -> list[Stage]:
-    """Two minutes, side by side."""
-    tests = ["tests/test_precision.py"] if session.tiny else [f"tests/{name}.py" for name in GPU_TESTS]
-    stages = [Stage("tests", (PYTHON, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests), 110, alone=False)]
-    if session.tiny:
-        return [*stages, _validate("validate-classical", session, "digits-pairs", "class-split", ("average",), 60)]
-    digits = str(session.work / "runs" / "digits-pairs")
-    run, check = ("run", "--suite", "digits-pairs", "--device", "cuda", "--out", digits), ("check", digits, "--against", "leaderboards/digits-pairs.csv")
-    gate = " && ".join(shlex.join([*SEPBENCH, *command]) for command in (run, check))
-    return [
-        *stages,
-        _validate("validate-classical", session, "digits-pairs", "class-split", CLASSICAL, 110),
-        _validate("validate-samplers", session, "gaussian-exact", "d8", SAMPLERS, 110),
-        _validate("validate-networks", session, "digits-pairs", "class-split", ("projected-4x", "basis-ncsn"), 110),
-        _validate("validate-audio", session, "drums-bass-synth", "best-assignment", AUDIO, 110),
-        Stage("gate-digits", ("bash", "-c", gate), 110, alone=False),
-    ]
-
-
-def timings(session: Session) -> list[Stage]:
-    """The table, measured alone."""
-    command = [PYTHON, "benchmarks/gpu_timings.py", "--device", session.device, "--out", str(session.timings), *(["--tiny"] if session.tiny else [])]
-    limit = 60.0 if session.tiny else max(60.0, min(240.0, 0.4 * 60 * session.minutes))
-    return [Stage("timings", (*command, "--seconds", f"{limit - 20:.0f}"), limit)]
-
-
-def training(session: Session) -> list[Stage]:
-    """One prior: CIFAR-10's, in up to 8 minutes of what is left, or that of its small part where only that is there."""
-
-    def stage(dataset: str, *length: str, limit: float, least: float = 90.0) -> Stage:
-        weights = f"{dataset}-all.safetensors"
-        command = (*SEPBENCH, "train", "score", "--dataset", dataset, "--seed", "2", *length, "--device", session.device)
-        places = ("--folder", str(session.work / f"train-{dataset}"), "--out", str(session.work / weights))
-        return Stage(f"train-{dataset}", (*command, *places), limit, least, "" if session.tiny else dataset)
-
-    if session.tiny:
-        return [stage("digits", "--steps", "3", limit=60, least=5)]
-    # A run that has begun its decay takes no other length, so the length of the first try is kept.
-    kept = session.work / "train-minutes.txt"
-    if not kept.exists():
-        kept.write_text(f"{min(8.0, max(1.0, 0.5 * session.left / 60)):.1f}")
-    minutes = kept.read_text()
-    data = Path(os.environ.get("SEPBENCH_DATA", "")) / "cifar10"
-    return [stage("cifar10" if data.is_dir() else "cifar10-mini", "--minutes", minutes, limit=60 * float(minutes) + 90)]
-
-
-def leaderboards(session: Session) -> list[Stage]:
-    """In order of value: network samplers on MNIST, on CIFAR-10 with the prior that was trained, draws of vectors, and the classical methods."""
-
-    def run(name: str, suite: str, methods: Sequence[str], *more: str, needs: str = "", limit: float = 240) -> Stage:
-        out = str(session.work / "runs" / name)
-        chosen = ("--methods", ",".join(methods)) if methods else ()
-        command = (*SEPBENCH, "run", "--suite", suite, *chosen, "--device", session.device, "--no-keep-estimates", *more, "--out", out)
-        return Stage(f"run-{name}", command, limit, least=10 if session.tiny else 25, needs="" if session.tiny else needs)
-
-    def settings(methods: Sequence[str], prior: Path | None = None) -> list[str]:
-        pairs = [f"{method}.precision=bfloat16" for method in methods] + [f"{method}.weights={prior}" for method in methods if prior is not None]
-        return [part for pair in pairs for part in ("--set", pair)]
-
-    if session.tiny:
-        own = session.work / "digits-all.safetensors"
-        prior = own if own.exists() else None
-        return [
-            run(
-                "digits-tiny",
-                "digits-pairs",
-                ("average", "projected"),
-                "--tasks",
-                "class-split",
-                "--limit",
-                "3",
-                "--budget",
-                "quick",
-                *settings(("projected",), prior),
-                limit=60,
-            )
-        ]
-    quick, slow = ("projected-4x", "projected-16x"), ("basis-ncsn", "basis-ncsn-tuned-denoised")
-    # A run grows in place: the first mixtures are a leaderboard of their own if the time is up before the others are done.
-    stages = [run("mnist-pairs", "mnist-pairs", quick, "--limit", limit, *settings(quick), needs="mnist") for limit in ("1000", "6000")]
-    stages = [Stage(**{**vars(stage), "name": f"{stage.name}-{number}"}) for number, stage in enumerate(stages, 1)]
-    for dataset in ("cifar10", "cifar10-mini"):
-        weights = session.work / f"{dataset}-all.safetensors"
-        if weights.exists():
-            stages.append(run(f"{dataset}-pairs", f"{dataset}-pairs", quick[:1], "--limit", "2000", *settings(quick[:1], weights), needs=dataset))
-            stages.append(run(f"{dataset}-color", f"{dataset}-color", ("gaussian",), "--limit", "2000", *settings(("gaussian",), weights), needs=dataset))
-    stages.append(run("mnist-basis", "mnist-pairs", slow, "--limit", "1000", *settings(slow), needs="mnist"))
-    stages += [run("gaussian-exact", "gaussian-exact", ()), run("gmm-exact", "gmm-exact", ())]
-    stages.append(run("mnist-classical", "mnist-pairs", CLASSICAL, "--latency", needs="mnist"))
-    stages.append(run("drums-bass-synth", "drums-bass-synth", AUDIO))
-    return stages
-
+FITS = ("lass", "s-d", "supervised-unet")
+"""Methods whose fits are given back."""
+SIDE_BY_SIDE = 16
 
 # ---- how it is run ------------------------------------------------------------------------------------------------------------------------
 
@@ -203,7 +43,9 @@ class Running:
         self.limit = min(stage.limit, session.left)
         log = (session.work / "logs" / f"{stage.name}.log").open("ab")
         with log:
-            self.process = subprocess.Popen(stage.command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+            self.process = subprocess.Popen(
+                stage.command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, start_new_session=True, env=dict(stage.environment())
+            )
 
     def poll(self) -> bool:
         """Whether it is over, by itself or by its limit; then its record is written."""
@@ -251,6 +93,36 @@ def run_stages(session: Session, stages: Sequence[Stage], side_by_side: int = 1)
         for one in running:
             one.end()
         pack(session)
+
+
+@contextlib.contextmanager
+def one_context(session: Session) -> Iterator[None]:
+    """Stages side by side share the GPU through NVIDIA's MPS where that is installed and works: small kernels of several processes then run at once.
+
+    Without it they take turns. No setting of the card changes.
+    """
+    control = shutil.which("nvidia-cuda-mps-control", path=os.pathsep.join((os.environ.get("PATH", ""), "/usr/local/nvidia/bin")))
+    if session.tiny or control is None or os.environ.get("SEPBENCH_MPS") == "0":
+        yield
+        return
+
+    def told(word: str) -> None:
+        with contextlib.suppress(subprocess.SubprocessError, OSError):
+            subprocess.run([control], input=word, text=True, timeout=20, check=False, capture_output=True)
+
+    subprocess.run([control, "-d"], timeout=20, check=False)
+    probe = "import torch; assert float(torch.ones(8, device='cuda').sum()) == 8"
+    try:
+        works = subprocess.run([PYTHON, "-c", probe], timeout=60, check=False).returncode == 0
+    except subprocess.SubprocessError:
+        works = False
+    print(f"== MPS: {'on' if works else 'does not work here, off'}", flush=True)
+    if not works:
+        told("quit -t 1")
+    try:
+        yield
+    finally:
+        told("quit -t 1")
 
 
 def _left_out(session: Session, stage: Stage) -> str | None:
@@ -319,11 +191,27 @@ def pack(session: Session) -> None:
             if path.exists() and path.stat().st_size < MOST_BYTES:
                 _write(session.out / path.name, path.read_bytes())
     names = [path for pattern in ("logs/*.log", "runs/*/leaderboard.csv", "runs/*/run.json", "train-*/log.jsonl") for path in session.work.glob(pattern)]
-    archive = _archive(session, [*names, *(path for kind in ("scores", "cells") for path in session.work.glob(f"runs/*/{kind}/**/*") if path.is_file())])
-    _write(session.out / "results.tar.gz", archive if len(archive) < MOST_BYTES else _archive(session, names))
+    archive = _archive(session.work, [*names, *(path for kind in ("scores", "cells") for path in session.work.glob(f"runs/*/{kind}/**/*") if path.is_file())])
+    _write(session.out / "results.tar.gz", archive if len(archive) < MOST_BYTES else _archive(session.work, names))
+    if not session.tiny:
+        _pack_fits(session)
 
 
-def _archive(session: Session, paths: Sequence[Path]) -> bytes:
+def _pack_fits(session: Session) -> None:
+    """Fits that are made, each method's in a file that unpacks into the cache folder."""
+    from sepbench.data.files.fetch import cache_folder
+
+    fits = cache_folder() / "fits"
+    for method in FITS:
+        paths = [path for path in fits.glob(f"{method}/*/**/*") if path.is_file() and "work" not in path.relative_to(fits).parts]
+        target = session.out / f"fits-{method}.tar.gz"
+        if paths and not target.exists() and all((folder / "fit.json").exists() for folder in fits.glob(f"{method}/*")):
+            archive = _archive(fits, paths)
+            if len(archive) < MOST_BYTES:
+                _write(target, archive)
+
+
+def _archive(root: Path, paths: Sequence[Path]) -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz", compresslevel=1) as archive:
         for path in sorted(paths):
@@ -331,7 +219,7 @@ def _archive(session: Session, paths: Sequence[Path]) -> bytes:
                 data = path.read_bytes()
             except OSError:  # renamed or removed by a run under way
                 continue
-            info = tarfile.TarInfo(str(path.relative_to(session.work)))
+            info = tarfile.TarInfo(str(path.relative_to(root)))
             info.size = len(data)
             archive.addfile(info, io.BytesIO(data))
     return buffer.getvalue()
@@ -384,8 +272,10 @@ def main() -> int:
 
     signal.signal(signal.SIGTERM, stop)
     run_stages(session, correctness(session), side_by_side=2 if tiny else 6)
-    for phase in (timings, training, leaderboards):
+    for phase in (timings, training):
         run_stages(session, phase(session))
+    with one_context(session):
+        run_stages(session, leaderboards(session), side_by_side=int(os.environ.get("SEPBENCH_SIDE_BY_SIDE", SIDE_BY_SIDE)))
     print((session.out / "table.md").read_text(encoding="utf-8"))
     codes = [json.loads(path.read_text(encoding="utf-8"))["code"] for path in session.work.glob("stages/*.json")]
     return int(any(codes))

@@ -22,12 +22,12 @@ LOAN_FILES, LOAN_BYTES = 8, 16 << 20
 
 
 @pytest.fixture
-def driver() -> ModuleType:
+def driver(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     spec = importlib.util.spec_from_file_location("gpu_session", SCRIPT.with_suffix(".py"))
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules["gpu_session"] = module  # dataclasses look themselves up there
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))  # as for a script that is run
     spec.loader.exec_module(module)
     return module
 

@@ -25,9 +25,10 @@ from typing import Any, Protocol
 
 import torch
 
+from sepbench.memory import scaled
 from sepbench.noise import NoiseSource
 
-_ENTRIES = 1 << 22
+_CPU_ENTRIES, _GPU_ENTRIES = 1 << 22, 1 << 26
 """Logs that are worked on at once."""
 
 
@@ -166,7 +167,7 @@ def draw(
         uniforms = noise.uniform(example_ids, position, 0, (), device, candidates)
         for token, of_token in _by_token(mixture[:, position]):
             pairs = posterior.likelihood.pairs(token)
-            for rows in numbers[of_token.to(device)].split(max(1, _ENTRIES // len(pairs.logs))):
+            for rows in numbers[of_token.to(device)].split(max(1, _entries(device) // len(pairs.logs))):
                 logs = _step_logs(priors[:, rows], pairs, posterior.weight)
                 chosen, chance = rule.choose(logs, uniforms[rows])
                 tokens[rows, 0, position], tokens[rows, 1, position] = pairs.first[chosen], pairs.second[chosen]
@@ -211,7 +212,7 @@ def search(
         for token, of_token in _by_token(mixture[:, position]):
             pairs = posterior.likelihood.pairs(token)
             size = len(pairs.logs)
-            for rows in of_token.to(device).split(max(1, _ENTRIES // (width * size))):
+            for rows in of_token.to(device).split(max(1, _entries(device) // (width * size))):
                 logs = _step_logs(priors[:, rows], pairs, posterior.weight).double()
                 best = (beams.scores[rows, :, None] + logs).flatten(1).topk(width, dim=1)
                 taken = best.indices.flip(1)  # the best last, as the released code has it
@@ -272,6 +273,10 @@ class _Histories:
 def _step_logs(priors: torch.Tensor, pairs: PossiblePairs, weight: float) -> torch.Tensor:
     """``(2, ..., K)`` log probabilities of the priors to the step's logs ``(..., L)`` of the pairs."""
     return priors[0][..., pairs.first] + priors[1][..., pairs.second] + weight * pairs.logs
+
+
+def _entries(device: str | torch.device) -> int:
+    return _CPU_ENTRIES if torch.device(device).type == "cpu" else scaled(_GPU_ENTRIES, device)
 
 
 def _by_token(tokens: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:

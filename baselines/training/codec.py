@@ -102,7 +102,7 @@ class VQVAETraining:
         """One step of Adam, and restarts where they are due."""
         recipe = self.recipe
         epoch, batch = divmod(self.step, self.batches)
-        rows = epoch_rows(recipe.seed, "vqvae-images", epoch, batch, recipe.batch, len(self.images)).to(self.device)
+        rows = epoch_rows(recipe.seed, "vqvae-images", epoch, batch, recipe.batch, len(self.images), self.device)
         clean = self.images[rows]
         for group in self.optimiser.param_groups:
             group["lr"] = recipe.lr * falling(self.step, self.steps, recipe.decay)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -31,10 +32,14 @@ def full_batches(batch: int, *counts: int) -> int:
     return min(counts) // batch
 
 
-def epoch_rows(seed: int, name: str, epoch: int, batch: int, size: int, count: int) -> torch.Tensor:
+def epoch_rows(seed: int, name: str, epoch: int, batch: int, size: int, count: int, device: str | torch.device = "cpu") -> torch.Tensor:
     """Row numbers ``(size,)`` of a batch: an epoch is a permutation of ``count`` rows that seed, name and epoch decide, cut into batches."""
-    order = torch.randperm(count, generator=generator(seed, name, epoch))
-    return order[batch * size : (batch + 1) * size]
+    return _epoch_order(seed, name, epoch, count, torch.device(device))[batch * size : (batch + 1) * size]
+
+
+@functools.lru_cache(maxsize=8)  # one for each set that a training goes through
+def _epoch_order(seed: int, name: str, epoch: int, count: int, device: torch.device) -> torch.Tensor:
+    return torch.randperm(count, generator=generator(seed, name, epoch)).to(device)
 
 
 class MeanLoss:

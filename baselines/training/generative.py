@@ -105,7 +105,7 @@ class GANTraining:
         """One update of the discriminator and one of the generator, on the same codes."""
         recipe = self.recipe
         epoch, batch = divmod(self.step, self.batches)
-        rows = epoch_rows(recipe.seed, "clean", epoch, batch, recipe.batch, len(self.images)).to(self.device)
+        rows = epoch_rows(recipe.seed, "clean", epoch, batch, recipe.batch, len(self.images), self.device)
         codes = torch.randn(recipe.batch, self.made.latent, generator=generator(recipe.seed, "codes", self.step)).to(self.device)
         self.made.train()
         self.critic.train()

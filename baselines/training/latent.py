@@ -177,7 +177,7 @@ class LatentTraining:
             return self.generators.part(which, codes)
 
     def _rows(self, name: str, epoch: int, batch: int, count: int) -> torch.Tensor:
-        return epoch_rows(self.recipe.seed, name, epoch, batch, self.recipe.batch, count).to(self.device)
+        return epoch_rows(self.recipe.seed, name, epoch, batch, self.recipe.batch, count, self.device)
 
     def _descend(self, loss: torch.Tensor) -> None:
         self.of_generators.zero_grad(set_to_none=True)

@@ -24,6 +24,7 @@ from baselines.networks.mask_autoencoder import MaskAutoencoder, MaskConfig
 from baselines.networks.mask_unet import MaskUNet, MaskUNetConfig
 from baselines.training.config import derived_seed
 from baselines.training.epochs import MeanLoss, epoch_rows
+from baselines.training.recorded_step import StepRunner, adam, restore_adam, set_rate
 
 Precision = Literal["float32", "bfloat16"]
 Network = Literal["autoencoder", "unet"]
@@ -176,17 +177,16 @@ class MaskTraining:
     def __init__(self, network: MaskNetwork, recipe: MaskRecipe, loss: Loss = observed_error) -> None:
         self.network, self.recipe, self.loss = network, recipe, loss
         self.device = next(network.parameters()).device
-        self.optimiser = self._adam()
+        self.optimiser = adam(network.parameters(), recipe.lr, recipe.betas)
         self.step = 0
         self.seconds = 0.0
         self.losses = MeanLoss(self.device)
-
-    def _adam(self) -> torch.optim.Adam:
-        return torch.optim.Adam(self.network.parameters(), lr=self.recipe.lr, betas=self.recipe.betas)
+        self.steps_on = StepRunner(self._step_on, self.device)
 
     def restart_optimiser(self) -> None:
         """A fresh Adam for the same network."""
-        self.optimiser = self._adam()
+        self.optimiser = adam(self.network.parameters(), self.recipe.lr, self.recipe.betas)
+        self.steps_on.forget()
 
     def update(self, truth: torch.Tensor, share: float = 1.0) -> None:
         """One step of Adam on the mixtures ``truth.sum(1)``.
@@ -196,18 +196,23 @@ class MaskTraining:
             share: of the recipe's rate.
         """
         self.network.train()
+        set_rate(self.optimiser, self.recipe.lr * share)
+        self.losses.add(self.steps_on(truth))
+
+    def _step_on(self, truth: torch.Tensor) -> torch.Tensor:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bfloat16"):
             parts = masked_parts(self.network, magnitudes(truth.sum(1)))
-        self.descend(self.loss(parts, magnitudes(truth), self.recipe.power), share)
+        return self._down(self.loss(parts, magnitudes(truth), self.recipe.power))
 
-    def descend(self, loss: torch.Tensor, share: float = 1.0) -> None:
+    def descend(self, loss: torch.Tensor) -> None:
         """One step of Adam down a loss, which counts for the log."""
+        self.losses.add(self._down(loss))
+
+    def _down(self, loss: torch.Tensor) -> torch.Tensor:
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
-        for group in self.optimiser.param_groups:
-            group["lr"] = self.recipe.lr * share
         self.optimiser.step()
-        self.losses.add(loss)
+        return loss
 
     def estimate(self, mixtures: torch.Tensor) -> torch.Tensor:
         """Parts ``(B, K, C, H, W)`` of mixtures by the network as it stands, in float32."""
@@ -215,7 +220,7 @@ class MaskTraining:
 
     def rows(self, name: str, epoch: int, batch: int, count: int) -> torch.Tensor:
         """See ``epoch_rows``."""
-        return epoch_rows(self.recipe.seed, name, epoch, batch, self.recipe.batch, count).to(self.device)
+        return epoch_rows(self.recipe.seed, name, epoch, batch, self.recipe.batch, count, self.device)
 
     def row(self) -> Mapping[str, Any]:
         """The mean loss since the last row.
@@ -232,5 +237,6 @@ class MaskTraining:
     def restore(self, state: Mapping[str, Any]) -> None:
         """See ``baselines.training.loop.Training``."""
         self.network.load_state_dict(state["network"])
-        self.optimiser.load_state_dict(state["optimiser"])
+        restore_adam(self.optimiser, state["optimiser"])
+        self.steps_on.forget()
         self.losses.restore(state["losses"])

@@ -94,7 +94,7 @@ class TokenTraining:
         """One step of Adam."""
         recipe = self.recipe
         epoch, batch = divmod(self.step, self.batches)
-        rows = epoch_rows(recipe.seed, "token-rows", epoch, batch, recipe.batch, len(self.tokens)).to(self.device)
+        rows = epoch_rows(recipe.seed, "token-rows", epoch, batch, recipe.batch, len(self.tokens), self.device)
         tokens = self.tokens[rows]
         for group in self.optimiser.param_groups:
             group["lr"] = recipe.lr * falling(self.step, self.steps, recipe.decay)

@@ -19,6 +19,7 @@ from sepbench.run.plan import MethodEntry, Plan
 from sepbench.run.records import EnvironmentRecord, MethodRecord, RunRecord, SessionRecord, SuiteRecord, TaskRecord
 from sepbench.run.source import source_sha256
 
+SHARED, COMMIT = "SEPBENCH_SHARED", "SEPBENCH_COMMIT"
 FORMAT = 2
 """Of a run's folder. Folders of format 1 (before shards were cut by cost) can be read, and not gone on with."""
 PACKAGES = (
@@ -192,10 +193,14 @@ def gpu_name(device: str) -> str:
 
 
 def timing_group(device: str) -> str:
-    """Rows with the same group may be compared in time: processor, threads and precision, or GPU and precision."""
+    """Rows with the same group may be compared in time: processor, threads and precision, or GPU and precision.
+
+    ``SEPBENCH_SHARED=1`` says that other work runs on the machine at the same time: such seconds are a group of their own, with the word ``shared``.
+    """
+    shared = " shared" if os.environ.get(SHARED) else ""
     if torch.device(device).type == "cuda":
-        return f"cuda:{gpu_name(device)}:{_precision()}"
-    return f"cpu:{cpu_model()}:{torch.get_num_threads()}threads:{_precision()}"
+        return f"cuda:{gpu_name(device)}{shared}:{_precision()}"
+    return f"cpu:{cpu_model()}:{torch.get_num_threads()}threads{shared}:{_precision()}"
 
 
 def arithmetic(device: str) -> str:
@@ -211,9 +216,13 @@ def _precision() -> str:
 
 
 def git_state(root: Path) -> tuple[str, bool]:
-    """Commit and whether anything differs from it; ``("", False)`` without git, a checkout or a commit."""
+    """Commit and whether anything differs from it; ``("", False)`` without git, a checkout or a commit.
+
+    A copy without ``.git``, on a machine that is lent say, is told its commit by ``SEPBENCH_COMMIT``; that it is unchanged is whoever copied it's word, which
+    the digest of the source beside it holds them to.
+    """
     if not (root / ".git").exists():
-        return "", False
+        return os.environ.get(COMMIT, ""), False
     sha = _git(root, "rev-parse", "--verify", "--quiet", "HEAD")
     return (sha, bool(_git(root, "status", "--porcelain"))) if sha else ("", False)
 

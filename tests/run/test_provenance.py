@@ -143,3 +143,17 @@ def test_precision_is_part_of_the_timing_group() -> None:
 def test_cpu_model_off_linux(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(provenance.Path, "read_text", lambda self, **options: (_ for _ in ()).throw(OSError()))
     assert provenance.cpu_model()
+
+
+def test_a_copy_without_git_is_told_its_commit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("SEPBENCH_COMMIT", "abc123")
+    assert git_state(tmp_path) == ("abc123", False)
+
+
+def test_seconds_of_a_shared_machine_are_a_group_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = timing_group("cpu")
+    monkeypatch.setenv("SEPBENCH_SHARED", "1")
+    shared = timing_group("cpu")
+    assert shared != alone
+    assert shared.replace(" shared", "") == alone
+    assert shared.rpartition(":")[2] == alone.rpartition(":")[2], "a method's own precision takes the place of the last word"

@@ -243,7 +243,7 @@ def test_a_draw_depends_on_its_example_and_candidate_alone(monkeypatch: pytest.M
     mixtures = torch.tensor([[1, 2, 1], [0, 3, 3], [1, 0, 3]]).repeat_interleave(6, 0)
     ids, numbered = torch.tensor([7, 5, 6]).repeat_interleave(6), torch.arange(6).repeat(3)
     whole = draw(target, mixtures, Rule(), noise, ids, numbered)
-    monkeypatch.setattr(token_samplers, "_ENTRIES", 1)
+    monkeypatch.setattr(token_samplers, "_CPU_ENTRIES", 1)
     for rows in (torch.tensor([4]), torch.tensor([17, 2, 9, 0]), torch.arange(18).flip(0)):
         part = draw(target, mixtures[rows], Rule(), noise, ids[rows], numbered[rows])
         assert torch.equal(part.tokens, whole.tokens[rows])
