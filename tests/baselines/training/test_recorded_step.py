@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Callable
 
 import pytest
 import torch
@@ -134,18 +133,20 @@ gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 
 @gpu
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_a_graph_has_eagers_numbers_on_a_gpu(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def learnt(how: str) -> tuple[torch.Tensor, Callable[[], object]]:
+def test_a_graph_has_eagers_numbers_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the precision of all fits that are committed. In float32 30 steps part eager and graph by 1.6e-2 of the weights' norm (docs/gpu.md)."""
+
+    def learnt(how: str) -> MaskTraining:
         monkeypatch.setenv("SEPBENCH_TRAIN", how)
-        made = MaskTraining(new_network(MaskConfig(), 0, "cuda"), MaskRecipe(1e-3, precision=precision))  # type: ignore[arg-type]
+        made = MaskTraining(new_network(MaskConfig(), 0, "cuda"), MaskRecipe(1e-3))
         random = generator(0, "batches")
         for number in range(30):
             made.update(torch.rand(32, 2, 1, 32, 32, generator=random).cuda(), 1.0 - number / 40)
-        return weights(made), lambda: made.steps_on.record
+        return made
 
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        (eager, _), (graphed, record) = learnt("eager"), learnt("")
-    assert record() is not None
-    assert float((eager - graphed).norm() / eager.norm()) < 1e-3
+        eager, graphed = learnt("eager"), learnt("")
+    assert graphed.steps_on.record is not None
+    assert eager.steps_on.record is None
+    assert float((weights(eager) - weights(graphed)).norm() / weights(eager).norm()) < 1e-3
