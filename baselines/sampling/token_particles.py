@@ -1,0 +1,139 @@
+"""Tokens of two sources by sequential Monte Carlo: candidates that explain the next token of the mixture badly make room for those that explain it well.
+
+Ours; LASS (Postolache et al. 2023) draws each candidate on its own (``baselines/sampling/token_samplers.py``), and a pair that leaves no good explanation of
+the tokens after it stays. Here the N candidates of a mixture are particles (Doucet and Johansen 2009, "A tutorial on particle filtering and smoothing",
+sec. 3.5). After every position a particle's weight is multiplied by p1 p2 P^w / q, the step's unnormalised probability of the pair over that with which it was
+drawn; for ancestral draws this is the sum over all pairs. Where the weights' effective number falls below a share of N, particles are drawn anew by weight
+(systematic resampling). The mean weight is an unbiased estimate of Z(m).
+
+``evidence`` adds what tokens alone do not say: a log factor of the positions made so far, say how well their decoded images explain the mixture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from baselines.sampling.token_samplers import Rule, TokenPosterior, _by_token, _entries, _Histories, _step_logs
+from sepbench.noise import NoiseSource
+
+Evidence = Callable[[torch.Tensor, int], torch.Tensor]
+"""Tokens ``(B, N, 2, S)`` and how many positions of them are made to log factors ``(B, N)``, of all these positions together."""
+_DRAWS, _RESAMPLING = 0, 1
+"""Streams of chance."""
+
+
+@dataclass(frozen=True, slots=True)
+class Particles:
+    """What is left at the end.
+
+    Attributes:
+        tokens: ``(B, N, 2, S)`` int64.
+        log_posterior: ``(B, N)`` float64 of the tokens, without log Z(m) and without evidence.
+        log_weights: ``(B, N)`` float64; particles stand for the posterior with these weights.
+        log_mean_weight: ``(B,)`` float64; its exponential is an unbiased estimate of Z(m), with evidence of the product's sum.
+        resampled: ``(B,)``, how often.
+    """
+
+    tokens: torch.Tensor
+    log_posterior: torch.Tensor
+    log_weights: torch.Tensor
+    log_mean_weight: torch.Tensor
+    resampled: torch.Tensor
+
+
+@torch.no_grad()
+def particles(
+    posterior: TokenPosterior,
+    mixture: torch.Tensor,
+    count: int,
+    rule: Rule,
+    noise: NoiseSource,
+    example_ids: torch.Tensor,
+    device: str | torch.device = "cpu",
+    *,
+    threshold: float = 0.5,
+    evidence: Evidence | None = None,
+    every: int = 1,
+    progress: Callable[[float], None] = lambda fraction: None,
+) -> Particles:
+    """``count`` particles for each mixture.
+
+    Args:
+        posterior: what they are to be likely under.
+        mixture: tokens ``(B, S)`` int64 of the mixtures.
+        count: N, at most 2**16.
+        rule: how a pair is drawn; what it cuts off is never drawn, and the particles then stand for the posterior without it.
+        noise: what chance there is; particle n of an example has the stream n.
+        example_ids: ``(B,)`` int64.
+        device: of the priors.
+        threshold: share of N that the effective number of particles may fall to.
+        evidence: further log factors, asked after every ``every`` positions and at the end.
+        every: see there.
+        progress: told the share of the positions that are done.
+    """
+    batch, length = mixture.shape
+    rows = torch.arange(batch).repeat_interleave(count)
+    ids, streams = example_ids[rows], torch.arange(count).repeat(batch)
+    of_rows, numbers = mixture.cpu()[rows], torch.arange(batch * count, device=device)
+    histories = _Histories(posterior.priors, batch * count)
+    tokens = torch.zeros(batch * count, 2, length, dtype=torch.int64, device=device)
+    log_posterior, told = (torch.zeros(batch * count, dtype=torch.float64, device=device) for _ in range(2))
+    log_weights = torch.zeros(batch, count, dtype=torch.float64, device=device)
+    log_mean, resampled = torch.zeros(batch, dtype=torch.float64, device=device), torch.zeros(batch, dtype=torch.int64, device=device)
+    for position in range(length):
+        priors = histories.step(tokens[:, :, position - 1] if position else None)
+        uniforms = noise.uniform(ids, position, _DRAWS, (), device, streams)
+        gained = torch.zeros(batch * count, dtype=torch.float64, device=device)
+        for token, of_token in _by_token(of_rows[:, position]):
+            pairs = posterior.likelihood.pairs(token)
+            for part in numbers[of_token.to(device)].split(max(1, _entries(device) // len(pairs.logs))):
+                logs = _step_logs(priors[:, part], pairs, posterior.weight)
+                chosen, chance = rule.choose(logs, uniforms[part])
+                tokens[part, 0, position], tokens[part, 1, position] = pairs.first[chosen], pairs.second[chosen]
+                step = logs.gather(1, chosen[:, None]).squeeze(1).double()
+                log_posterior[part] += step
+                gained[part] = step - chance
+        last = position == length - 1
+        if evidence is not None and (last or (position + 1) % every == 0):
+            now = evidence(tokens.unflatten(0, (batch, count)), position + 1).flatten().double()
+            gained += now - told
+            told = now
+        log_weights += gained.unflatten(0, (batch, count))
+        if not last:
+            kept, log_weights, log_mean, again = _resampled(log_weights, log_mean, threshold, noise.uniform(example_ids, position, _RESAMPLING, (), device))
+            tokens, log_posterior, told = tokens[kept], log_posterior[kept], told[kept]
+            histories.select(kept)
+            resampled += again
+        progress((position + 1) / length)
+    log_mean = log_mean + log_weights.logsumexp(1) - torch.tensor(float(count), dtype=torch.float64).log()
+    shaped = tokens.unflatten(0, (batch, count))
+    return Particles(shaped, log_posterior.unflatten(0, (batch, count)), log_weights, log_mean, resampled)
+
+
+def _resampled(
+    log_weights: torch.Tensor, log_mean: torch.Tensor, threshold: float, uniforms: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Systematic resampling of the mixtures that need it.
+
+    Args:
+        log_weights: ``(B, N)``.
+        log_mean: ``(B,)``, log of the mean weights of the resamplings so far, multiplied.
+        threshold: share of N.
+        uniforms: ``(B,)`` in [0, 1).
+
+    Returns:
+        The rows ``(B * N,)`` that go on, their log weights, ``log_mean`` with the mean weights of what was resampled, and which mixtures were.
+    """
+    batch, count = log_weights.shape
+    shares = log_weights.softmax(1)
+    need = 1.0 / shares.square().sum(1) < threshold * count
+    places = (uniforms.double()[:, None] + torch.arange(count, device=shares.device)) / count
+    upto = shares.cumsum(1)
+    parents = torch.searchsorted(upto, places * upto[:, -1:], right=True).clamp(max=count - 1)
+    own = torch.arange(count, device=shares.device).expand_as(parents)
+    kept = torch.where(need[:, None], parents, own) + count * torch.arange(batch, device=shares.device)[:, None]
+    mean = log_weights.logsumexp(1) - torch.tensor(float(count), dtype=torch.float64).log()
+    return kept.flatten(), log_weights.masked_fill(need[:, None], 0.0), log_mean + torch.where(need, mean, 0.0), need.long()
