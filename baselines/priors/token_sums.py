@@ -125,15 +125,21 @@ class SumCounts:
 
     def symmetric(self) -> SumCounts:
         """Every pair counted in both orders."""
-        pairs = self.keys % self.codes**2
-        turned = self.keys - pairs + (pairs % self.codes) * self.codes + pairs // self.codes
-        keys, counts = _summed(torch.cat([self.keys, turned]), torch.cat([self.counts, self.counts]))
+        keys, counts = _summed(torch.cat([self.keys, self._turned(self.keys)]), torch.cat([self.counts, self.counts]))
         return SumCounts(self.codes, keys, counts, self.codec)
 
+    def _turned(self, keys: torch.Tensor) -> torch.Tensor:
+        """The keys of the same triples with z1 and z2 exchanged."""
+        pairs = keys % self.codes**2
+        return keys - pairs + (pairs % self.codes) * self.codes + pairs // self.codes
+
     def save(self, path: Path) -> None:
-        """Write counts and digest, whole or not at all."""
-        tensors = {"keys": self.keys.contiguous(), "counts": self.counts.contiguous()}
-        facts = {"format": _FORMAT, "codes": str(self.codes), "codec": self.codec, "sha256": self.digest}
+        """Write counts and digest, whole or not at all. Of symmetric counts one order is written, and numbers in 32 bits where they fit."""
+        turned, order = self._turned(self.keys).sort()
+        halved = torch.equal(turned, self.keys) and torch.equal(self.counts[order], self.counts)
+        kept = self._turned(self.keys) >= self.keys if halved else torch.ones_like(self.keys, dtype=torch.bool)
+        tensors = {"keys": _narrow(self.keys[kept]), "counts": _narrow(self.counts[kept])}
+        facts = {"format": _FORMAT, "codes": str(self.codes), "codec": self.codec, "sha256": self.digest, "orders": "1" if halved else "2"}
         write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata=facts))
 
 
@@ -164,7 +170,12 @@ def load_counts(path: Path, codes: int | None = None, codec: str | None = None) 
             facts = file.metadata() or {}
             if facts.get("format") != _FORMAT or not {"keys", "counts"} <= set(file.keys()):
                 raise DataError(f"{path} holds no counts of token sums as this version of sepbench writes them; count again")
-            made = SumCounts(int(facts["codes"]), file.get_tensor("keys"), file.get_tensor("counts"), facts.get("codec", ""))
+            made = SumCounts(int(facts["codes"]), file.get_tensor("keys").long(), file.get_tensor("counts").long(), facts.get("codec", ""))
+            if facts.get("orders") == "1":
+                turned = made._turned(made.keys)
+                other = turned != made.keys
+                keys, order = torch.cat([made.keys, turned[other]]).sort()
+                made = SumCounts(made.codes, keys, torch.cat([made.counts, made.counts[other]])[order], made.codec)
     except FileNotFoundError:
         raise DataError(f"{path} is missing; count the sums of tokens first") from None
     except (SafetensorError, OSError, ValueError, KeyError) as error:
@@ -245,6 +256,12 @@ class SumLikelihood:
         codes = self.counts.codes
         first, second, logs = pairs // codes, pairs % codes, probabilities.log().float()
         return TokenPairs(first.to(self.device), second.to(self.device), logs.to(self.device))
+
+
+def _narrow(values: torch.Tensor) -> torch.Tensor:
+    """As int32 where that holds them."""
+    fits = not len(values) or int(values.max()) < 1 << 31
+    return values.to(torch.int32 if fits else torch.int64).contiguous()
 
 
 def _summed(keys: torch.Tensor, counts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -42,6 +42,7 @@ class VQVAERecipe:
         restart_every: steps that a code may lie unused; 0 leaves unused codes alone.
         precision: ``bfloat16`` computes encoder and decoder under autocast.
         seed: of weights, order and restarts.
+        means: share of a batch that is made of means of two images; LASS takes tokens of such means, which a codec of clean images codes badly.
     """
 
     epochs: int = 500
@@ -53,6 +54,7 @@ class VQVAERecipe:
     restart_every: int = 100
     precision: Precision = "bfloat16"
     seed: int = 0
+    means: float = 0.0
 
 
 def new_vqvae(shape: tuple[int, ...], codes: int, width: int, seed: int, device: str | torch.device) -> VQVAE:
@@ -103,7 +105,7 @@ class VQVAETraining:
         recipe = self.recipe
         epoch, batch = divmod(self.step, self.batches)
         rows = epoch_rows(recipe.seed, "vqvae-images", epoch, batch, recipe.batch, len(self.images), self.device)
-        clean = self.images[rows]
+        clean = self._with_means(self.images[rows])
         for group in self.optimiser.param_groups:
             group["lr"] = recipe.lr * falling(self.step, self.steps, recipe.decay)
         self.optimiser.zero_grad(set_to_none=True)
@@ -119,6 +121,13 @@ class VQVAETraining:
         self.step += 1
         if recipe.restart_every and self.step % recipe.restart_every == 0:
             self._restart(coded.latents.detach())
+
+    def _with_means(self, images: torch.Tensor) -> torch.Tensor:
+        """The first ``means`` of a batch, each half and half with the image after it; an epoch's order is new every time."""
+        count = round(self.recipe.means * len(images))
+        if not count:
+            return images
+        return torch.cat([0.5 * (images[:count] + images[1 : count + 1]), images[count:]])
 
     def _restart(self, latents: torch.Tensor) -> None:
         """Codes that nothing was put at since the last time become latents ``(B, D, h, w)``, each another one where there are enough."""

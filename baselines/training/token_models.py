@@ -22,18 +22,22 @@ from torch import nn
 
 from baselines.networks.token_transformer import TokenTransformer
 from baselines.networks.vqvae import VQVAE
+from baselines.priors.shipped_tokens import FILES, find_tokens, shipped_digest
 from baselines.priors.token_sums import SumCounts, load_counts
 from baselines.training.codec import Precision, VQVAERecipe, VQVAETraining, network_digest, new_vqvae, tokens_of
 from baselines.training.epochs import cut_epochs, full_batches
 from baselines.training.loop import Training, resume, run
 from baselines.training.tokens import SumTraining, TokenRecipe, TokenTraining, new_transformer
 from sepbench.errors import DataError
-from sepbench.protocols import RunContext, TrainingView
+from sepbench.files import file_sha256
+from sepbench.protocols import RunContext, TaskSpec, TrainingView
 from sepbench.settings import STRICT
 
 N = TypeVar("N", bound=nn.Module)
 _SHARES = {"codec": 0.4, "prior": 0.5, "sums": 0.1}
 """Of a fit, for its progress."""
+TRAIN = "train"
+CODEC, PRIOR, SUMS = FILES
 _MOST_HELD_OUT = 10
 """At most every tenth image is held out."""
 
@@ -81,6 +85,10 @@ class LearntTokens:
     every_triple: bool = Field(True, description="count every triple of a batch; false: each one once, the released code (flag 43)")
     held_out: int = Field(1000, ge=0, description="the last so many clean images, at most a tenth, are for figures alone")
     fit_precision: Precision = Field("bfloat16", description="of the networks while they learn; mixtures are separated in float32")
+    means: float = Field(0.0, ge=0, lt=1, description="share of the VQ-VAE's training images that are means of two; 0: the paper")
+    weights: str = Field(
+        "", description="folder of codec, prior and sums; train: learn them; empty: what ships for the data where all settings above are left alone, else learn"
+    )
 
     _models: TokenModels | None = field(default=None, init=False, repr=False)
 
@@ -92,7 +100,15 @@ class LearntTokens:
         return self
 
     def fit(self, view: TrainingView, ctx: RunContext) -> None:
-        """Train and count, or go on where ``ctx.cache`` stands."""
+        """Train and count, or go on where ``ctx.cache`` stands; or read what ``weights`` names or what ships.
+
+        Raises:
+            DataError: weights that are missing, damaged or of other settings.
+        """
+        folder = self._ready(ctx.task)
+        if folder is not None:
+            self.load(folder, ctx)
+            return
         clean = view.clean()
         kept = min(self.held_out, len(clean) // _MOST_HELD_OUT)
         images, held_out = clean[: len(clean) - kept], clean[len(clean) - kept :]
@@ -111,11 +127,7 @@ class LearntTokens:
 
     def save(self, folder: Path) -> None:
         """Codec, prior and counts; each of the last two says which codec it belongs to."""
-        models = self.fitted()
-        codec = network_digest(models.codec)
-        save_network(models.codec, folder / "codec.safetensors")
-        save_network(models.prior, folder / "prior.safetensors", codec)
-        models.sums.save(folder / "sums.safetensors")
+        save_models(self.fitted(), folder)
 
     def load(self, folder: Path, ctx: RunContext) -> None:
         """See ``save``.
@@ -124,12 +136,27 @@ class LearntTokens:
             DataError: a file is missing, damaged, of other settings, or of another codec.
         """
         codec = new_vqvae(ctx.task.source_shape, self.codes, self.width, 0, "cpu")
-        load_network(codec, folder / "codec.safetensors")
+        load_network(codec, folder / CODEC)
         digest = network_digest(codec)
         prior = self._new_prior(codec, 0, "cpu")
-        load_network(prior, folder / "prior.safetensors", digest)
-        sums = load_counts(folder / "sums.safetensors", self.codes, digest)
+        load_network(prior, folder / PRIOR, digest)
+        sums = load_counts(folder / SUMS, self.codes, digest)
         self._models = TokenModels(frozen(codec.to(ctx.device)), frozen(prior.to(ctx.device)), sums)
+
+    def _ready(self, task: TaskSpec) -> Path | None:
+        """The folder of what need not be learnt."""
+        if self.weights not in ("", TRAIN):
+            return Path(self.weights)
+        shipped = find_tokens(task) if self.weights == "" and self._left_alone else None
+        if shipped is None:
+            return None
+        shipped.check()
+        return shipped.folder
+
+    @property
+    def _left_alone(self) -> bool:
+        """Whether no setting of the fit differs from its default."""
+        return all(getattr(self, name) == field.default for name, field in LearntTokens.__pydantic_fields__.items())  # type: ignore[attr-defined]
 
     def fitted(self) -> TokenModels:
         """What was learnt.
@@ -143,9 +170,11 @@ class LearntTokens:
 
     @property
     def weights_sha256(self) -> str:
-        """Digest of codec, prior and counts; empty before ``fit``."""
+        """Digest of codec, prior and counts; before ``fit`` that of the files named or of all that ship, where they may be used, else empty."""
+        if self._models is None and self.weights not in ("", TRAIN):
+            return hashlib.sha256(" ".join(file_sha256(path) for path in sorted(Path(self.weights).glob("*.safetensors"))).encode()).hexdigest()
         if self._models is None:
-            return ""
+            return shipped_digest() if self.weights == "" and self._left_alone else ""
         parts = (network_digest(self._models.codec), network_digest(self._models.prior), self._models.sums.digest)
         return hashlib.sha256(" ".join(parts).encode()).hexdigest()
 
@@ -164,6 +193,7 @@ class LearntTokens:
             restart_every=self.restart_every,
             precision=self.fit_precision,
             seed=ctx.seed,
+            means=self.means,
         )
 
     def _prior_recipe(self, ctx: RunContext) -> TokenRecipe:
@@ -191,6 +221,14 @@ def frozen(network: N) -> N:
     """In evaluation mode and without gradients, in place."""
     network.eval().requires_grad_(False)
     return network
+
+
+def save_models(models: TokenModels, folder: Path) -> None:
+    """Write all three into a folder; prior and counts say which codec they belong to."""
+    digest = network_digest(models.codec)
+    save_network(models.codec, folder / CODEC)
+    save_network(models.prior, folder / PRIOR, digest)
+    models.sums.save(folder / SUMS)
 
 
 def save_network(network: nn.Module, path: Path, codec: str = "") -> None:

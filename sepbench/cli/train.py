@@ -15,7 +15,7 @@ def train(
         str,
         typer.Argument(
             help="What to train: 'score': a denoiser over a continuous range of noise; 'ncsn': the ten-level network of BASIS, which wants a GPU; "
-            "'classifier': features for distances between sets of images."
+            "'classifier': features for distances between sets of images; 'vqvae' and 'tokens': the models of LASS."
         ),
     ],
     dataset: Annotated[str, typer.Option(help="Data set; 'sepbench data list' shows them.")],
@@ -73,7 +73,8 @@ def train(
             command=shlex.join(["sepbench", *sys.argv[1:]]),
             progress=lambda fraction, text: bars.update(task, completed=fraction, description=text),
         )
-    typer.echo(f"{written} and its card {written.with_suffix('.json')} written. A prior is used by: sepbench run ... --set METHOD.weights={written}")
+    card = "" if written.is_dir() else f" and its card {written.with_suffix('.json')}"
+    typer.echo(f"{written}{card} written. It is used by: sepbench run ... --set METHOD.weights={written}")
 
 
 def _labels(text: str) -> tuple[int, ...]:

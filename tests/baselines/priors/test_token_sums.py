@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 
 from baselines.priors import token_sums
 from baselines.priors.token_sums import SumCounter, SumCounts, SumLikelihood, load_counts, merged
@@ -158,3 +159,20 @@ def test_nothing_counted_and_smoothing_too_large() -> None:
     one = torch.tensor([0])
     with pytest.raises(SepbenchError, match="set smoothing to 0"):
         SumLikelihood(SumCounts(2048, one, one + 1), torch.zeros(2048, 1), 0.1)
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_files_hold_one_order_of_symmetric_counts_and_all_of_others(tmp_path: Path, symmetric: bool) -> None:
+    random = torch.Generator().manual_seed(3)
+    counter = SumCounter(16)
+    counter.add(*torch.randint(0, 16, (3, 4000), generator=random))
+    counts = counter.counts(symmetric=symmetric)
+    counts.save(tmp_path / "sums.safetensors")
+    read = load_counts(tmp_path / "sums.safetensors")
+    assert torch.equal(read.keys, counts.keys)
+    assert torch.equal(read.counts, counts.counts)
+    assert read.digest == counts.digest
+    written = load_file(tmp_path / "sums.safetensors")["keys"]
+    pairs = counts.keys % 256
+    assert len(written) == (int((pairs // 16 <= pairs % 16).sum()) if symmetric else len(counts.keys))
+    assert written.dtype == torch.int32

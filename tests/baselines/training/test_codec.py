@@ -101,3 +101,23 @@ def test_a_row_has_the_figures_of_held_out_images(digits: Digits) -> None:
     bad.advance()
     with pytest.raises(SepbenchError, match="lower lr"):
         bad.row()
+
+
+def test_means_of_two_are_coded_better_by_a_codec_that_learnt_from_them() -> None:
+    """Black and white images, whose means are grey."""
+    images = (torch.arange(240) % 2).float()[:, None, None, None].expand(-1, 1, 8, 8)[torch.randperm(240, generator=torch.Generator().manual_seed(0))]
+    grey = torch.full((4, 1, 8, 8), 0.5)
+    found = {}
+    for share in (0.0, 0.5):
+        one = training(images, epochs=10, means=share)
+        loop.run(one, None)
+        found[share] = figures(one.network, grey)["psnr"]
+    assert found[0.5] > found[0.0] + 3.0
+
+
+def test_a_share_of_a_batch_is_means_and_the_rest_as_it_was(digits: Digits) -> None:
+    one = training(digits.pooled[:200], means=0.25)
+    batch = digits.pooled[:8]
+    made = one._with_means(batch)
+    assert torch.equal(made[2:], batch[2:])
+    assert torch.equal(made[:2], 0.5 * (batch[:2] + batch[1:3]))

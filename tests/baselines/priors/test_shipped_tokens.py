@@ -1,0 +1,83 @@
+"""Token models that ship: found by data and shape, checked against their card, and left alone where somebody asks for another fit."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from method_toys import Digits, ToyView, context, toy_task
+
+from baselines.priors import shipped_tokens
+from baselines.priors.shipped_tokens import CARD, FILES, find_tokens, read_card
+from baselines.training.token_models import LearntTokens
+from sepbench.errors import DataError
+from sepbench.files import file_sha256
+
+TASK = replace(toy_task(), datasets=("toys", "toys"))
+TINY: Mapping[str, Any] = {"codec_epochs": 1, "prior_epochs": 1, "passes": 1, "codec_batch": 32, "prior_batch": 32, "held_out": 20}
+
+
+def learn(digits: Digits, **settings: Any) -> LearntTokens:
+    method = LearntTokens(**settings)
+    method.fit(ToyView(TASK, "prior", pooled=digits.pooled[:150]), context(TASK))
+    return method
+
+
+@pytest.fixture
+def ships(digits: Digits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LearntTokens:
+    """A fit that ships for the toys; returns it."""
+    monkeypatch.setattr(shipped_tokens, "FOLDER", tmp_path / "weights")
+    method, folder = learn(digits, **TINY, weights="train"), tmp_path / "weights" / "toys"
+    folder.mkdir(parents=True)
+    method.save(folder)
+    card = {"dataset": "toys", "shape": TASK.source_shape, "files": {name: file_sha256(folder / name) for name in FILES}}
+    (folder / CARD).write_text(json.dumps(card))
+    return method
+
+
+def test_what_ships_is_used_where_no_setting_of_the_fit_is_given(digits: Digits, ships: LearntTokens) -> None:
+    assert learn(digits).weights_sha256 == ships.weights_sha256
+    other = learn(digits, **{**TINY, "passes": 2})
+    assert other.weights_sha256 != ships.weights_sha256, "a setting that was asked for counts"
+    found = find_tokens(TASK)
+    assert found is not None
+    assert find_tokens(replace(TASK, datasets=("toys", "others"))) is None
+    assert find_tokens(replace(TASK, source_shape=(1, 16, 16))) is None
+
+
+def test_a_folder_of_ones_own(digits: Digits, tmp_path: Path) -> None:
+    method = learn(digits, **TINY)
+    method.save(tmp_path)
+    assert learn(digits, weights=str(tmp_path)).weights_sha256 == method.weights_sha256
+    before = LearntTokens(weights=str(tmp_path)).weights_sha256
+    (tmp_path / FILES[2]).write_bytes(b"changed")
+    assert LearntTokens(weights=str(tmp_path)).weights_sha256 != before, "a kept fit of other files is not taken for theirs"
+    with pytest.raises(DataError, match=r"codec\.safetensors is missing"):
+        learn(digits, weights=str(tmp_path / "elsewhere"))
+
+
+def test_another_version_of_what_ships_is_another_fit(ships: LearntTokens) -> None:
+    """The key of a kept fit holds the digest that a method has before it is fitted."""
+    before = LearntTokens().weights_sha256
+    assert before
+    assert LearntTokens(weights="train").weights_sha256 == LearntTokens(**TINY).weights_sha256 == ""
+    card = shipped_tokens.FOLDER / "toys" / CARD
+    card.write_text(card.read_text().replace(read_card(card.parent).sha256[FILES[0]], "0" * 64))
+    assert LearntTokens().weights_sha256 not in ("", before)
+
+
+def test_damage_is_told_in_one_line(digits: Digits, ships: LearntTokens) -> None:
+    path = shipped_tokens.FOLDER / "toys" / FILES[2]
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(DataError, match="not the file of its card"):
+        learn(digits)
+
+
+@pytest.mark.parametrize("card", sorted(shipped_tokens.FOLDER.glob(f"*/{CARD}")), ids=lambda path: path.parent.name)
+def test_folders_that_ship_are_those_of_their_cards_and_small(card: Path) -> None:
+    read_card(card.parent).check()
+    assert all(path.stat().st_size <= 8_000_000 for path in card.parent.iterdir())
