@@ -1,4 +1,5 @@
-"""Draws of the projected diffusion until one is good enough: the sampler of ``baselines/projected_auto.py``, which says why it works.
+"""Draws of the projected diffusion until one is good enough: the sampler of ``baselines/projected_auto.py``, which says why it works. Its two halves are
+what ``baselines/lass_projected.py`` goes on with too.
 
 One chain is cut in two. The search goes from the highest noise level to a middle one, where the mode is decided; its denoising loss comes with it at no
 cost, since a step adds fresh noise to the last clean sources and denoises the sum. The finish goes on to the lowest level, for the chosen search alone.
@@ -98,18 +99,21 @@ def draw_until(
     return estimates, spent
 
 
-def search(problem: Problem, chain: Chain) -> tuple[torch.Tensor, torch.Tensor]:
+def search(problem: Problem, chain: Chain, start: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
     """Clean sources ``(B, K, ...)`` at the last level of the search, and the denoising loss at every level ``(B, levels)`` float64.
 
-    That is ``sum_k |x_k - D(x_k + sigma n_k)|^2 / sigma^2`` with x the clean sources of the step before; at the first level, which has none before it, 0.
+    That is ``sum_k |x_k - D(x_k + sigma n_k)|^2 / sigma^2`` with x the clean sources of the step before. Without ``start``, clean sources to begin with, the
+    first level has none before it and a loss of 0.
     """
     x = chain.search[0] * chain.noise(problem, 0)
     clean, losses = x, torch.zeros(len(problem.mixtures), len(chain.search), dtype=torch.float64, device=problem.device)
+    if start is not None:
+        clean, x = start, start + x
     for i, sigma in enumerate(chain.search):
         if i:
             x = clean + sigma * chain.noise(problem, i)
         predicted = problem.denoise(x, sigma)
-        if i:
+        if i or start is not None:
             losses[:, i] = (clean - predicted).double().flatten(1).square().sum(-1) / sigma**2
         clean = condition(problem, predicted.clamp(0, 1) if chain.bounded else predicted, chain.bounded)
     return clean, losses

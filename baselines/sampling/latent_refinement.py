@@ -1,4 +1,4 @@
-"""Refinement of two latents so that their decoded images explain the mixture: Postolache et al. 2023, eqs. (12) and (13).
+"""Refinement of latents so that their decoded images explain the mixture: Postolache et al. 2023, eqs. (12) and (13).
 
     e_k <- e_k - alpha grad_k || D(e_1) + D(e_2) - 2 y ||_2        T = 500, alpha = 0.1
 
@@ -6,7 +6,7 @@ The paper prints a plus sign, which would climb (flag 47 of the protocol facts).
 of 0.1 that halves every 100 steps, on ``mean ((D(e_1) + D(e_2)) / 2 - y)^2 + 1e-3 mean of (e - start)^2``: ``adam``.
 
 Ours: every mixture is refined by itself, and keeps its images of least loss, the start's among them. The released code refines a batch by one loss and
-returns the images from before its last step.
+returns the images from before its last step. Of K sources, which the paper does not have, the loss is of the sum of all decoded images and K y.
 """
 
 from __future__ import annotations
@@ -36,25 +36,25 @@ def refined(
 
     Args:
         decode: latents ``(n, D, h, w)`` to images ``(n, C, H, W)``, each by itself; of its weights none may want gradients.
-        start: latents ``(B, 2, D, h, w)``.
-        means: y, the mean of the two sources, ``(B, C, H, W)``.
+        start: latents ``(B, K, D, h, w)``.
+        means: y, the mean of the K sources, ``(B, C, H, W)``.
         steps: T; 0 decodes the start.
         rate: alpha, or Adam's first rate.
         how: see the top of this file; ``none`` decodes the start.
         progress: told the share of the steps that are done.
 
     Returns:
-        ``(B, 2, C, H, W)``.
+        ``(B, K, C, H, W)``.
     """
     steps = 0 if how == "none" else steps
     latents, first = start.detach(), start.detach()
     mean, square = torch.zeros_like(latents), torch.zeros_like(latents)
     least = torch.full((len(start),), math.inf, device=start.device)
-    best = torch.zeros(len(start), 2, *means.shape[1:], device=start.device)
+    best = torch.zeros(*start.shape[:2], *means.shape[1:], device=start.device)
     for step in range(steps + 1):
         leaf = latents.requires_grad_(step < steps)
         with torch.set_grad_enabled(step < steps):
-            images = decode(leaf.flatten(0, 1)).unflatten(0, (-1, 2))
+            images = decode(leaf.flatten(0, 1)).unflatten(0, start.shape[:2])
             losses = _losses(images, means, leaf, first, how)
         better = losses.detach() < least
         least = torch.where(better, losses.detach(), least)
@@ -75,7 +75,8 @@ def refined(
 
 def _losses(images: torch.Tensor, means: torch.Tensor, latents: torch.Tensor, start: torch.Tensor, how: Refinement) -> torch.Tensor:
     """Of each mixture, ``(B,)``."""
-    residual = images.sum(1) - 2.0 * means
+    sources = images.shape[1]
+    residual = images.sum(1) - sources * means
     if how != "adam":
         return residual.flatten(1).square().sum(1).add(1e-12).sqrt()
-    return (0.5 * residual).flatten(1).square().mean(1) + _PULL * (latents - start).flatten(1).square().mean(1)
+    return (residual / sources).flatten(1).square().mean(1) + _PULL * (latents - start).flatten(1).square().mean(1)

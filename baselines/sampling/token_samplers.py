@@ -19,7 +19,7 @@ Nothing here is trained or remembered. A draw depends on the mixture's tokens, t
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -124,7 +124,7 @@ class Drawn:
     """Sequences and what is known of them.
 
     Attributes:
-        tokens: ``(N, 2, S)`` int64.
+        tokens: ``(N, 2, S)`` int64; of K sources ``(N, K, S)``.
         log_posterior: ``(N,)`` float64, without log Z(m).
         log_proposal: ``(N,)`` float64, log of the probability that just this was drawn; zero where there was no chance.
     """
@@ -159,15 +159,15 @@ def draw(
     """
     count, length = mixture.shape
     mixture, numbers = mixture.cpu(), torch.arange(count, device=device)
-    histories = _Histories(posterior.priors, count)
+    histories = Histories(posterior.priors, count)
     tokens = torch.zeros(count, 2, length, dtype=torch.int64, device=device)
     log_posterior, log_proposal = (torch.zeros(count, dtype=torch.float64, device=device) for _ in range(2))
     for position in range(length):
         priors = histories.step(tokens[:, :, position - 1] if position else None)
         uniforms = noise.uniform(example_ids, position, 0, (), device, candidates)
-        for token, of_token in _by_token(mixture[:, position]):
+        for token, of_token in by_token(mixture[:, position]):
             pairs = posterior.likelihood.pairs(token)
-            for rows in numbers[of_token.to(device)].split(max(1, _entries(device) // len(pairs.logs))):
+            for rows in numbers[of_token.to(device)].split(max(1, entries_at_once(device) // len(pairs.logs))):
                 logs = _step_logs(priors[:, rows], pairs, posterior.weight)
                 chosen, chance = rule.choose(logs, uniforms[rows])
                 tokens[rows, 0, position], tokens[rows, 1, position] = pairs.first[chosen], pairs.second[chosen]
@@ -203,16 +203,16 @@ def search(
     batch, length = mixture.shape
     mixture = mixture.cpu()
     beams = _Beams(batch, width, length, device)
-    histories = _Histories(posterior.priors, batch * width)
+    histories = Histories(posterior.priors, batch * width)
     for position in range(length):
         priors = histories.step(beams.tokens[..., position - 1].flatten(0, 1) if position else None).unflatten(1, (batch, width))
         parents = torch.zeros(batch, width, dtype=torch.int64, device=device)
         steps, scores = (torch.zeros(batch, width, dtype=torch.float64, device=device) for _ in range(2))
         made = torch.zeros(batch, width, 2, dtype=torch.int64, device=device)
-        for token, of_token in _by_token(mixture[:, position]):
+        for token, of_token in by_token(mixture[:, position]):
             pairs = posterior.likelihood.pairs(token)
             size = len(pairs.logs)
-            for rows in of_token.to(device).split(max(1, _entries(device) // (width * size))):
+            for rows in of_token.to(device).split(max(1, entries_at_once(device) // (width * size))):
                 logs = _step_logs(priors[:, rows], pairs, posterior.weight).double()
                 best = (beams.scores[rows, :, None] + logs).flatten(1).topk(width, dim=1)
                 taken = best.indices.flip(1)  # the best last, as the released code has it
@@ -246,18 +246,23 @@ class _Beams:
         self.scores = scores
 
 
-class _Histories:
-    """The caches of both priors; one of twice the size where the priors are one."""
+class Histories:
+    """What each source's prior has seen so far; one cache for all sources where their priors are one.
 
-    def __init__(self, priors: tuple[TokenPrior, TokenPrior], count: int) -> None:
-        self.count, self.shared = count, priors[0] is priors[1]
+    Args:
+        priors: one for every source.
+        count: rows, each of as many sequences as there are priors.
+    """
+
+    def __init__(self, priors: Sequence[TokenPrior], count: int) -> None:
+        self.count, self.sources, self.shared = count, len(priors), all(prior is priors[0] for prior in priors)
         self.priors = priors[:1] if self.shared else priors
-        self.caches = [prior.start(count * 2 // len(self.priors)) for prior in self.priors]
+        self.caches = [prior.start(count * self.sources // len(self.priors)) for prior in self.priors]
 
     def step(self, last: torch.Tensor | None) -> torch.Tensor:
-        """Log probabilities ``(2, N, K)`` float32 of the next tokens, after the last ones ``(N, 2)``."""
+        """Log probabilities ``(sources, N, K)`` float32 of the next tokens, after the last ones ``(N, sources)``."""
         if self.shared:
-            logits = self.priors[0].step(None if last is None else last.T.flatten(), self.caches[0]).unflatten(0, (2, self.count))
+            logits = self.priors[0].step(None if last is None else last.T.flatten(), self.caches[0]).unflatten(0, (self.sources, self.count))
         else:
             parts = enumerate(zip(self.priors, self.caches, strict=True))
             logits = torch.stack([prior.step(None if last is None else last[:, which], cache) for which, (prior, cache) in parts])
@@ -266,7 +271,7 @@ class _Histories:
 
     def select(self, rows: torch.Tensor) -> None:
         """Row i goes on where row ``rows[i]`` stands."""
-        every = torch.cat([rows, rows + self.count]) if self.shared else rows
+        every = torch.cat([rows + number * self.count for number in range(self.sources)]) if self.shared else rows
         self.caches = [cache.select(every) for cache in self.caches]
 
 
@@ -275,11 +280,12 @@ def _step_logs(priors: torch.Tensor, pairs: PossiblePairs, weight: float) -> tor
     return priors[0][..., pairs.first] + priors[1][..., pairs.second] + weight * pairs.logs
 
 
-def _entries(device: str | torch.device) -> int:
+def entries_at_once(device: str | torch.device) -> int:
+    """Logs that are worked on at once."""
     return _CPU_ENTRIES if torch.device(device).type == "cpu" else scaled(_GPU_ENTRIES, device)
 
 
-def _by_token(tokens: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
+def by_token(tokens: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
     """Different tokens of ``(N,)`` on the CPU, and with each the rows that have it."""
     order = tokens.argsort(stable=True)
     different, counts = tokens[order].unique_consecutive(return_counts=True)

@@ -11,8 +11,10 @@ import torch
 from method_toys import Digits, ToyView, context, mean_psnr, mix, rows_of, toy_task
 
 from baselines import lass
-from baselines.lass import PRESETS, LatentSeparation, errors_of
+from baselines.lass import PRESETS, LatentSeparation
 from baselines.priors.token_sums import SumCounts
+from baselines.training import token_candidates
+from baselines.training.token_candidates import TokenCandidates, errors_of
 from baselines.training.token_models import LearntTokens, TokenModels
 from sepbench.errors import MethodError
 from sepbench.protocols import Fitted, Mixtures, Separator, TaskSpec
@@ -94,8 +96,8 @@ def test_heads_that_do_not_divide_the_width_are_told_before_anything_is_trained(
 def test_large_batches_are_separated_in_parts(known: Known, digits: Digits, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     method, mixtures = known(name, refine_steps=10), mix(digits.pairs[:7], "mean")
     whole = separated(method, mixtures)
-    monkeypatch.setattr(lass, "_CPU_ROWS", 50)
-    monkeypatch.setattr(lass, "_CPU_IMAGES", 10)
+    monkeypatch.setattr(token_candidates, "_CPU_ROWS", 100)
+    monkeypatch.setattr(token_candidates, "_CPU_IMAGES", 10)
     torch.testing.assert_close(separated(method, mixtures), whole, atol=1e-3, rtol=0)
 
 
@@ -127,13 +129,13 @@ def test_draws_follow_the_seed_and_searches_do_not(known: Known, digits: Digits)
 def test_selection_by_error_and_by_posterior(known: Known, models: TokenModels, digits: Digits, monkeypatch: pytest.MonkeyPatch) -> None:
     mixtures = mix(digits.pairs[:5], "mean")
     seen: list[tuple[torch.Tensor, torch.Tensor]] = []
-    candidates = LatentSeparation._candidates
+    candidates = TokenCandidates.found
 
-    def watched(self: LatentSeparation, *given: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    def watched(self: TokenCandidates, *given: Any) -> tuple[torch.Tensor, torch.Tensor]:
         seen.append(candidates(self, *given))
         return seen[-1]
 
-    monkeypatch.setattr(LatentSeparation, "_candidates", watched)
+    monkeypatch.setattr(TokenCandidates, "found", watched)
     by_error, by_posterior = (separated(known("lass-selected", selection=rule), mixtures) for rule in ("error", "posterior"))
     found, logs = seen[0]
     images = models.codec.decode(models.codec.embed(found.flatten(0, 2))).unflatten(0, found.shape[:3])
@@ -168,9 +170,9 @@ def test_progress_goes_up_to_all_of_it(known: Known, digits: Digits) -> None:
 
 def test_quick_cuts_candidates_and_steps(known: Known, digits: Digits, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[int, int]] = []
-    draw, refined = lass.draw, lass.refined
+    draw, refined = token_candidates.draw, lass.refined
     drawn: list[int] = []
-    monkeypatch.setattr(lass, "draw", lambda *given: (drawn.append(len(given[1])), draw(*given))[1])
+    monkeypatch.setattr(token_candidates, "draw", lambda *given: (drawn.append(len(given[1])), draw(*given))[1])
     monkeypatch.setattr(lass, "refined", lambda *given, **told: (seen.append((drawn.pop(), given[3])), refined(*given, **told))[1])
     for budget in ("paper", "quick"):
         separated(known(), mix(digits.pairs[:1], "mean"), budget=budget)
@@ -186,7 +188,7 @@ def test_a_fit_serves_every_name(models: TokenModels, tmp_path: Path) -> None:
     assert {id(made.fit_scope) for made in PRESETS.values()} == {id(LatentSeparation.fit_scope)}
     scope = LatentSeparation.fit_scope
     assert all(getattr(LatentSeparation, name) is getattr(scope.code, name) for name in ("fit", "save", "load", "fitted"))
-    of_separation = {"sampler", "candidates", "top_k", "nucleus", "temperature", "likelihood_weight", "smoothing"}
+    of_separation = {"sampler", "candidates", "top_k", "nucleus", "temperature", "likelihood_weight", "smoothing", "partial_mixtures"}
     of_separation |= {"selection", "refinement", "refine_steps", "refine_rate", "misaligned"}
     assert set(setting_names(LatentSeparation)) - set(setting_names(scope.code)) == of_separation
 
@@ -198,7 +200,9 @@ def test_what_it_takes() -> None:
     assert method.info.supervision == "prior"
     assert method.supports(toy_task()).ok
     assert method.supports(toy_task((3, 32, 28), operator="mean")).ok
-    assert "two sources" in method.supports(toy_task((1, 28, 28), ("a",) * 4, "mean")).note
+    assert method.supports(toy_task((1, 28, 28), ("a",) * 4, "mean")).ok
+    assert "two sources" in LatentSeparation(sampler="beam").supports(toy_task((1, 28, 28), ("a",) * 4, "mean")).note
+    assert "at most 512 codes" in LatentSeparation(codes=1024).supports(toy_task((1, 28, 28), ("a",) * 3, "mean")).note
     assert "gain" in method.supports(toy_task(operator="gain")).note
     assert "multiples of 4" in method.supports(toy_task((1, 10, 8))).note
     assert "channel-mean" in method.supports(toy_task((3, 8, 8), ("a",), "channel-mean")).note

@@ -1,0 +1,164 @@
+"""Candidates of LASS, finished by the projected diffusion: sepbench's own hybrid.
+
+Supervision: ``prior``.
+Related: Postolache et al. 2023 (LASS), whose candidates it starts from; Wang, Yu and Zhang 2023 (DDNM), after which our projected diffusion is made; starting a
+reverse diffusion from a given image at a middle noise level is SDEdit (Meng et al. 2022).
+
+What the two lack, the other has. Tokens tell which objects lie in a mixture, in one pass, but decode to images that explain it only roughly. The projected diffusion
+(``baselines/projected.py``) explains a mixture exactly and draws sharp images, but spends most of its evaluations at high noise levels, on a mode that is often
+wrong. So, for every mixture:
+
+1. N candidates of LASS, and of these the ``starts`` whose decoded mean is nearest to the mixture (``baselines/training/token_candidates.py``);
+2. each is projected onto the mixture, gets noise of level ``highest``, and comes down ``search_steps`` levels to ``middle``. The denoising loss comes with the
+   steps at no cost, and the start that lost least over them is taken;
+3. that one alone goes on in ``finish_steps`` steps to ``lowest``; the estimate is the mean of its clean sources there
+   (both in ``baselines/sampling/draw_until.py``).
+
+That is ``starts * search_steps + finish_steps`` evaluations of the score prior per source. The settings were chosen on validation mixtures by
+``benchmarks/lass_projected.py``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from dataclasses import field as plain_field
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from baselines.priors.for_task import prior_support
+from baselines.priors.shipped import find_weights
+from baselines.priors.user_prior import load as load_user_prior
+from baselines.priors.weights_io import load_prior
+from baselines.sampling.draw_until import Chain, finish, search
+from baselines.sampling.noise_levels import karras_levels
+from baselines.sampling.problem import Meter, Problem, RowLimit
+from baselines.sampling.projection import condition
+from baselines.sampling.separator import needs_weighted_sum
+from baselines.training.token_candidates import TokenCandidates, errors_of, images_at_once
+from baselines.training.token_models import LearntTokens
+from sepbench.errors import MethodError
+from sepbench.protocols import MethodInfo, Mixtures, RunContext, ScorePrior, Support, TaskSpec, TrainingView
+from sepbench.settings import STRICT, FitScope
+
+NOISE_STREAM = 7103
+"""Stream of the diffusion's noise, apart from that of the token draws."""
+_CHOSEN = 0.7
+"""Share of a separation that is done when the starts are there."""
+
+
+@dataclass(config=STRICT)
+class LassProjected(TokenCandidates):
+    """Starts from LASS, and one of them finished. The fit is that of ``lass``; the score prior is the one that ships, or ``score_weights``."""
+
+    candidates: int = Field(128, ge=1, le=65536, description="N, drawn for a mixture; the width of the beam; greedy has one")
+    starts: int = Field(4, ge=1, description="candidates of least error to the mixture that the diffusion starts from")
+    search_steps: int = Field(6, ge=1, description="noise levels from highest to middle, one evaluation per source and start each")
+    finish_steps: int = Field(24, ge=1, description="noise levels after them, for the start that is taken; the estimate is the mean over them")
+    highest: float = Field(0.6, gt=0, description="noise level of the starts")
+    middle: float = Field(0.2, gt=0, description="last noise level before one start is taken")
+    lowest: float = Field(0.03, gt=0, description="last noise level")
+    mirrored: float = Field(0.9, ge=0, description="from this noise level on, noise comes in pairs n, -n; 0 draws all of it anew")
+    score_weights: str = Field("", description="score prior: a .safetensors file with its card, or package.module:NAME; empty: the one that ships")
+
+    info: ClassVar[MethodInfo] = MethodInfo(
+        name="lass-projected",
+        title="LASS, projected diffusion",
+        version="1",
+        domains=frozenset({"image"}),
+        supervision="prior",
+        paper="sepbench's own; after Postolache et al. 2023 and Wang, Yu and Zhang 2023, DDNM",
+        deterministic=False,
+        max_batch_cpu=32,
+    )
+    fit_scope: ClassVar[FitScope] = FitScope(frozenset({"source_shape"}), "lass", "1", LearntTokens)
+    _score: tuple[ScorePrior, str] | None = plain_field(default=None, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if not self.lowest < self.middle < self.highest:
+            raise ValueError(f"noise levels fall: give lowest below middle below highest, got {self.lowest}, {self.middle} and {self.highest}")
+
+    @property
+    def evaluations(self) -> int:
+        """Of the score prior, per source."""
+        return self.starts * self.search_steps + self.finish_steps
+
+    def supports(self, task: TaskSpec) -> Support:
+        for support in (self.token_support(task, self.info.name), needs_weighted_sum(task)):
+            if not support.ok:
+                return support
+        if task.analytic_prior:
+            return Support(False, f"{self.info.name} learns tokens of images and brings its own score prior; here the true prior is known")
+        found = prior_support(task, self.score_weights, method=self.info.name, per_class=False, ten_levels_do=False)
+        return found if found.ok else Support(False, found.note.replace(f"{self.info.name}.weights", f"{self.info.name}.score_weights"))
+
+    def fit(self, view: TrainingView, ctx: RunContext) -> None:
+        """As ``lass``; and the score prior is loaded."""
+        super().fit(view, ctx)
+        self._score = self._load_score(ctx)
+
+    def load(self, folder: Path, ctx: RunContext) -> None:
+        """A fit of ``lass``; and the score prior."""
+        super().load(folder, ctx)
+        self._score = self._load_score(ctx)
+
+    @property
+    def weights_sha256(self) -> str:
+        """Digest of what was learnt and of the score prior; empty before ``fit``."""
+        learnt = super().weights_sha256
+        return hashlib.sha256(f"{learnt} {self._score[1]}".encode()).hexdigest() if learnt and self._score else ""
+
+    def separate(self, mixtures: Mixtures, ctx: RunContext) -> torch.Tensor:
+        """Mixtures ``(B, C, H, W)`` to sources ``(B, K, C, H, W)`` that mix to them up to rounding, not clamped; NaN where a mixture is not finite."""
+        finite = mixtures.values.isfinite().flatten(1).all(1)
+        known = Mixtures(torch.where(finite[:, None, None, None], mixtures.values, 0.0), mixtures.example_ids, mixtures.operator)
+        estimates = self.finished(known, self.begun(known, ctx), ctx)
+        return torch.where(finite[:, None, None, None, None], estimates, torch.nan)
+
+    def begun(self, mixtures: Mixtures, ctx: RunContext) -> torch.Tensor:
+        """The starts: decoded sources ``(B, starts, K, C, H, W)`` of least error to the mixtures, the best first; fewer where there are fewer candidates."""
+        models = self.fitted()
+        means = mixtures.values / float(mixtures.operator.matrix().sum())
+        tokens = models.codec.tokens_of(means)
+        found, logs = self.found(tokens, mixtures.n_sources, mixtures.example_ids, ctx, lambda done: ctx.progress(_CHOSEN * done, "candidates"))
+        order = errors_of(models, found, logs, means, images_at_once(ctx)).argsort(dim=1, stable=True)[:, : self.starts]
+        best = found[torch.arange(len(found), device=found.device)[:, None], order]
+        with torch.no_grad():
+            images = [models.codec.decode(models.codec.embed(part)) for part in best.flatten(0, 2).split(images_at_once(ctx))]
+        return torch.cat(images).unflatten(0, best.shape[:3])
+
+    def finished(self, mixtures: Mixtures, starts: torch.Tensor, ctx: RunContext) -> torch.Tensor:
+        """Estimates ``(B, K, C, H, W)`` from starts ``(B, n, K, C, H, W)``."""
+        if self._score is None:
+            raise MethodError(f"{self.info.name}: separate() was called before fit()")
+        batch, count = starts.shape[:2]
+        meter = Meter(lambda done, text: ctx.progress(_CHOSEN + (1 - _CHOSEN) * done, text))
+        meter.expected = batch * mixtures.n_sources * (count * self.search_steps + self.finish_steps)
+        noise = ctx.noise.fork(NOISE_STREAM)
+        problem = Problem(mixtures, [self._score[0]], noise, ctx.task.source_shape, RowLimit.of(ctx.device), meter=meter)
+        chain = self.chain()
+        rows = problem.repeat(count)
+        clean, losses = search(rows, chain, condition(rows, starts.flatten(0, 1), bounded=True))
+        taken = losses.mean(1).unflatten(0, (batch, count)).nan_to_num(nan=torch.inf).argmin(1)
+        chosen = clean.unflatten(0, (batch, count))[torch.arange(batch, device=clean.device), taken]
+        return finish(replace(problem, draws=taken), chain, chosen)
+
+    def chain(self) -> Chain:
+        """The noise levels."""
+        levels = karras_levels(self.search_steps, self.highest, self.middle, 1.5)
+        return Chain(levels, karras_levels(self.finish_steps + 1, self.middle, self.lowest, 1.0)[1:], self.highest, self.mirrored, bounded=True)
+
+    def _load_score(self, ctx: RunContext) -> tuple[ScorePrior, str]:
+        """The score prior and its digest."""
+        if self.score_weights:
+            from baselines.priors.user_prior import digests
+
+            return load_user_prior(self.score_weights, ctx.task.source_shape, "float32", ctx.device)[0], digests(self.score_weights)
+        entry = find_weights(ctx.task, 0, per_class=False)
+        if entry is None:
+            raise MethodError(f"no score prior ships for task {ctx.task.suite}/{ctx.task.name}; give one with --set {self.info.name}.score_weights=FILE")
+        return load_prior(entry.path, entry.sha256, "float32", ctx.device), entry.sha256

@@ -1,0 +1,186 @@
+"""Tokens of more than two sources, given those of their mixture. The paper (Postolache et al. 2023) has two sources and leaves more of them open; this is ours.
+
+The mean of K images is a mean of two: of the mean of the first half of them, and of that of the rest. So it goes on until single sources are left, and makes
+a binary tree, whose inner nodes are *partial sums*, images with tokens t of their own. With counts of how the tokens of the two parts make those of the
+whole, ``P(t | left, right)``, at every node, the model of four sources with mixture m is::
+
+    p(z1) p(z2) p(z3) p(z4)  prod_s  P(u_s | z1_s, z2_s)^w P(v_s | z3_s, z4_s)^w P(m_s | u_s, v_s)^w
+
+Nothing has to be known of how probable the partial sums u and v are: their prior is what the priors of the sources make of them. At every position the
+sampler sums over what it does not know yet, from the sources up, and then draws from the mixture down:
+
+1. up: ``A(u) = sum over (z1, z2) of p(z1 | before) p(z2 | before) P(u | z1, z2)^w`` for all K codes, at every partial sum;
+2. down: (u, v) from ``A(u) A(v) P(m | u, v)^w``, then (z1, z2) given u, and (z3, z4) given v.
+
+Without a rule that cuts the lists this is an exact draw of all tokens of the position given those before it, partial sums summed out, as the paper's ancestral
+sampling is for two sources. What ``baselines/sampling/token_samplers.py`` says of draws holds here too: later positions are not looked at.
+
+Assumed: positions are independent given the sources' tokens (the paper assumes it too), and the tokens of a partial sum say all that the rest has to know of
+its sources. Both are wrong where a code is coarse, which partial sums make coarser: what is lost there is not known before it is measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+
+from baselines.sampling.token_samplers import Drawn, Histories, Rule, TokenLikelihood, TokenPrior, by_token, entries_at_once
+from sepbench.noise import NoiseSource
+
+MOST_CODES = 512
+"""Codes beyond which the table of a partial sum, one float32 for every triple, would fill the memory (512: 537 MB)."""
+_LEAST = 1e-37
+"""A message below is as good as none, relative to the largest; kept above zero so that a list of nothing else can still be drawn from."""
+Choose = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+
+
+class SeenLikelihood(TokenLikelihood, Protocol):
+    """A ``TokenLikelihood`` that tells which tokens it knows, see ``SumLikelihood``."""
+
+    @property
+    def seen(self) -> torch.Tensor:
+        """Which tokens some pair was seen with, ``(K,)`` bool; ``pairs`` of another one stands in for it."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """A node of the tree: the mean of the sources below it, as the mean of its two parts.
+
+    Attributes:
+        left, right: the parts; a number is a single source.
+        likelihood: P(token of the mean | tokens of the parts).
+    """
+
+    left: Split | int
+    right: Split | int
+    likelihood: SeenLikelihood
+    _tables: dict[float, torch.Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def table(self, codes: int, weight: float, device: str | torch.device) -> torch.Tensor:
+        """``P(t | left, right)^weight`` as ``(codes^2, codes)`` float32, pairs by tokens; 0 for tokens that were never seen. Made once."""
+        if weight not in self._tables:
+            made = torch.zeros(codes * codes, codes, device=device)
+            for token in self.likelihood.seen.nonzero().flatten().tolist():
+                pairs = self.likelihood.pairs(token)
+                made[pairs.first * codes + pairs.second, token] = (weight * pairs.logs).exp()
+            self._tables[weight] = made
+        return self._tables[weight]
+
+
+def balanced(sources: int, likelihood_of: Callable[[int, int], SeenLikelihood], first: int = 0) -> Split | int:
+    """The tree of so many sources that halves them at every node, the larger half on the left.
+
+    Args:
+        sources: how many, at least 1.
+        likelihood_of: the counts for a node, by how many sources its parts have.
+        first: the number of its first source.
+    """
+    if sources == 1:
+        return first
+    larger = (sources + 1) // 2
+    left, right = balanced(larger, likelihood_of, first), balanced(sources - larger, likelihood_of, first + larger)
+    return Split(left, right, likelihood_of(larger, sources - larger))
+
+
+@torch.no_grad()
+def draw_tree(
+    priors: Sequence[TokenPrior],
+    tree: Split,
+    weight: float,
+    mixture: torch.Tensor,
+    rule: Rule,
+    noise: NoiseSource,
+    example_ids: torch.Tensor,
+    candidates: torch.Tensor,
+    device: str | torch.device = "cpu",
+) -> Drawn:
+    """A candidate of all sources for each row; see ``token_samplers.draw``, which this is for two sources.
+
+    Args:
+        priors: one for every source, in the order of the numbers in the tree; where all are one object, they go through it in one batch.
+        tree: the whole mixture.
+        weight: w, the paper's lambda, of every node.
+        mixture: tokens ``(N, S)`` int64 of the mixtures.
+        rule: how a pair is chosen, at every node.
+        noise: what chance there is; node n of a position, counted from the mixture down, takes the draws of source n there.
+        example_ids, candidates: ``(N,)`` int64, which together say which draw a row is; candidates in [0, 2**16).
+        device: of the priors.
+
+    Returns:
+        Tokens ``(N, K, S)``; both logs count the tokens of the partial sums as drawn too.
+    """
+    count, length = mixture.shape
+    histories = Histories(priors, count)
+    made = Drawn(
+        torch.zeros(count, len(priors), length, dtype=torch.int64, device=device),
+        *(torch.zeros(count, dtype=torch.float64, device=device) for _ in range(2)),
+    )
+    rows = torch.arange(count, device=device)
+    mixture = mixture.cpu()
+    for position in range(length):
+        logs = histories.step(made.tokens[:, :, position - 1] if position else None)
+        messages = _Messages(logs, weight, device)
+        step = _Step(made, messages, rule.choose, position, lambda node, at=position: noise.uniform(example_ids, at, node, (), device, candidates))
+        step.down(tree, mixture[:, position], rows, 0)
+    return made
+
+
+class _Messages:
+    """What the priors make of every node's tokens at one position: log A ``(N, codes)``; a node's is worked out when it is first asked for."""
+
+    def __init__(self, logs: torch.Tensor, weight: float, device: str | torch.device) -> None:
+        self.logs, self.weight, self.device = logs, weight, device
+        self.known: dict[int, torch.Tensor] = {}
+
+    def of(self, part: Split | int) -> torch.Tensor:
+        if isinstance(part, int):
+            return self.logs[part]
+        if id(part) not in self.known:
+            left, right = self.of(part.left), self.of(part.right)
+            codes = left.shape[1]
+            table = part.table(codes, self.weight, self.device)
+            highest = left.amax(1, keepdim=True) + right.amax(1, keepdim=True)
+            one, other = ((side - side.amax(1, keepdim=True)).exp() for side in (left, right))
+            sums = [
+                (one[rows, :, None] * other[rows, None]).flatten(1) @ table
+                for rows in torch.arange(len(left), device=left.device).split(max(1, entries_at_once(self.device) // codes**2))
+            ]
+            self.known[id(part)] = torch.cat(sums).clamp_min(_LEAST).log() + highest
+        return self.known[id(part)]
+
+
+@dataclass
+class _Step:
+    """The way down at one position; fills in ``made``."""
+
+    made: Drawn
+    messages: _Messages
+    choose: Choose
+    position: int
+    uniforms: Callable[[int], torch.Tensor]
+
+    def down(self, node: Split, tokens: torch.Tensor, rows: torch.Tensor, number: int) -> int:
+        """Draw the parts of a node whose tokens ``(N,)`` on the CPU are known; returns the number of the next node."""
+        left, right, weight = self.messages.of(node.left), self.messages.of(node.right), self.messages.weight
+        uniforms = self.uniforms(number)
+        chosen_left, chosen_right = torch.zeros_like(rows), torch.zeros_like(rows)
+        for token, of_token in by_token(tokens):
+            pairs = node.likelihood.pairs(token)
+            for part in rows[of_token.to(rows.device)].split(max(1, entries_at_once(rows.device) // len(pairs.logs))):
+                of_pairs = weight * pairs.logs
+                logs = left[part][:, pairs.first] + right[part][:, pairs.second] + of_pairs
+                chosen, chance = self.choose(logs, uniforms[part])
+                chosen_left[part], chosen_right[part] = pairs.first[chosen], pairs.second[chosen]
+                self.made.log_posterior[part] += of_pairs[chosen].double()
+                self.made.log_proposal[part] += chance
+        for side, chosen in ((node.left, chosen_left), (node.right, chosen_right)):
+            number += 1
+            if isinstance(side, Split):
+                number = self.down(side, chosen.cpu(), rows, number)
+            else:
+                self.made.tokens[:, side, self.position] = chosen
+                self.made.log_posterior.add_(self.messages.logs[side].gather(1, chosen[:, None]).squeeze(1).double())
+        return number
