@@ -68,7 +68,7 @@ class LatentSeparation(TokenCandidates):
         models = self.fitted()
         means = mixtures.values / float(mixtures.operator.matrix().sum())
         tokens = models.codec.tokens_of(means)
-        found, logs = self.found(tokens, mixtures.n_sources, mixtures.example_ids, ctx, lambda done: ctx.progress(_SAMPLED * done, "candidates"))
+        found, logs = self.found(tokens, means, mixtures.n_sources, mixtures.example_ids, ctx, lambda done: ctx.progress(_SAMPLED * done, "candidates"))
         unseen = self.likelihood(models, ctx.device).unseen(tokens) if mixtures.n_sources == 2 else 0
         ctx.progress(_SAMPLED, f"{unseen} of {tokens.numel()} tokens of mixtures were never counted")
         best = logs.argmax(1) if self.selection == "posterior" else errors_of(models, found, logs, means, images_at_once(ctx)).argmin(1)
@@ -108,6 +108,13 @@ PRESETS: Mapping[str, type[LatentSeparation]] = presets(
         "lass-greedy": _preset("LASS, greedy", _TABLE, "Table 3.", 16, sampler="greedy", candidates=1),
         "lass-beam": _preset("LASS, beam search", _TABLE, "A beam of 128, as the released code has.", 8, sampler="beam", candidates=128, selection="posterior"),
         "lass-ancestral": _preset("LASS, ancestral sampling", _TABLE, "Table 3.", 8, top_k=0),
+        "lass-particles": Preset(
+            "LASS, particles",
+            f"after {_PAPER}; resampling and the evidence of decoded rows are ours",
+            "256 particles, judged by the tokens to come and by the rows that are decoded.",
+            {"sampler": "particles", "candidates": 256, "top_k": 0, "evidence": 20.0, "refinement": "none"},
+            max_batch_cpu=8,
+        ),
         "lass-topk": _preset("LASS, top-k", _TABLE, "Table 3, k = 32, refined as in the released code.", 8, refinement="adam"),
     },
 )

@@ -21,8 +21,8 @@ That is ``starts * search_steps + finish_steps`` evaluations of the score prior 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import replace
 from dataclasses import field as plain_field
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -124,7 +124,7 @@ class LassProjected(TokenCandidates):
         models = self.fitted()
         means = mixtures.values / float(mixtures.operator.matrix().sum())
         tokens = models.codec.tokens_of(means)
-        found, logs = self.found(tokens, mixtures.n_sources, mixtures.example_ids, ctx, lambda done: ctx.progress(_CHOSEN * done, "candidates"))
+        found, logs = self.found(tokens, means, mixtures.n_sources, mixtures.example_ids, ctx, lambda done: ctx.progress(_CHOSEN * done, "candidates"))
         order = errors_of(models, found, logs, means, images_at_once(ctx)).argsort(dim=1, stable=True)[:, : self.starts]
         best = found[torch.arange(len(found), device=found.device)[:, None], order]
         with torch.no_grad():

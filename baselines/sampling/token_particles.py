@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import torch
 
-from baselines.sampling.token_samplers import Rule, TokenPosterior, _by_token, _entries, _Histories, _step_logs
+from baselines.sampling.token_samplers import Histories, Rule, TokenPosterior, by_token, entries_at_once, step_logs
 from sepbench.noise import NoiseSource
 
 Evidence = Callable[[torch.Tensor, int], torch.Tensor]
@@ -78,7 +78,7 @@ def particles(
     rows = torch.arange(batch).repeat_interleave(count)
     ids, streams = example_ids[rows], torch.arange(count).repeat(batch)
     of_rows, numbers = mixture.cpu()[rows], torch.arange(batch * count, device=device)
-    histories = _Histories(posterior.priors, batch * count)
+    histories = Histories(posterior.priors, batch * count)
     tokens = torch.zeros(batch * count, 2, length, dtype=torch.int64, device=device)
     log_posterior, told = (torch.zeros(batch * count, dtype=torch.float64, device=device) for _ in range(2))
     log_weights = torch.zeros(batch, count, dtype=torch.float64, device=device)
@@ -87,10 +87,10 @@ def particles(
         priors = histories.step(tokens[:, :, position - 1] if position else None)
         uniforms = noise.uniform(ids, position, _DRAWS, (), device, streams)
         gained = torch.zeros(batch * count, dtype=torch.float64, device=device)
-        for token, of_token in _by_token(of_rows[:, position]):
+        for token, of_token in by_token(of_rows[:, position]):
             pairs = posterior.likelihood.pairs(token)
-            for part in numbers[of_token.to(device)].split(max(1, _entries(device) // len(pairs.logs))):
-                logs = _step_logs(priors[:, part], pairs, posterior.weight)
+            for part in numbers[of_token.to(device)].split(max(1, entries_at_once(device) // len(pairs.logs))):
+                logs = step_logs(priors[:, part], pairs, posterior.weight)
                 chosen, chance = rule.choose(logs, uniforms[part])
                 tokens[part, 0, position], tokens[part, 1, position] = pairs.first[chosen], pairs.second[chosen]
                 step = logs.gather(1, chosen[:, None]).squeeze(1).double()

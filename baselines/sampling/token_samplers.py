@@ -168,7 +168,7 @@ def draw(
         for token, of_token in by_token(mixture[:, position]):
             pairs = posterior.likelihood.pairs(token)
             for rows in numbers[of_token.to(device)].split(max(1, entries_at_once(device) // len(pairs.logs))):
-                logs = _step_logs(priors[:, rows], pairs, posterior.weight)
+                logs = step_logs(priors[:, rows], pairs, posterior.weight)
                 chosen, chance = rule.choose(logs, uniforms[rows])
                 tokens[rows, 0, position], tokens[rows, 1, position] = pairs.first[chosen], pairs.second[chosen]
                 log_posterior[rows] += logs.gather(1, chosen[:, None]).squeeze(1).double()
@@ -213,7 +213,7 @@ def search(
             pairs = posterior.likelihood.pairs(token)
             size = len(pairs.logs)
             for rows in of_token.to(device).split(max(1, entries_at_once(device) // (width * size))):
-                logs = _step_logs(priors[:, rows], pairs, posterior.weight).double()
+                logs = step_logs(priors[:, rows], pairs, posterior.weight).double()
                 best = (beams.scores[rows, :, None] + logs).flatten(1).topk(width, dim=1)
                 taken = best.indices.flip(1)  # the best last, as the released code has it
                 parents[rows], scores[rows], steps[rows] = taken // size, best.values.flip(1), logs.flatten(1).gather(1, taken)
@@ -275,7 +275,7 @@ class Histories:
         self.caches = [cache.select(every) for cache in self.caches]
 
 
-def _step_logs(priors: torch.Tensor, pairs: PossiblePairs, weight: float) -> torch.Tensor:
+def step_logs(priors: torch.Tensor, pairs: PossiblePairs, weight: float) -> torch.Tensor:
     """``(2, ..., K)`` log probabilities of the priors to the step's logs ``(..., L)`` of the pairs."""
     return priors[0][..., pairs.first] + priors[1][..., pairs.second] + weight * pairs.logs
 

@@ -18,6 +18,7 @@ from pydantic.dataclasses import dataclass
 from baselines.decomposition.parts import part_support
 from baselines.networks.vqvae import STRIDE
 from baselines.priors.token_sums import SumCounts, SumLikelihood
+from baselines.sampling.token_particles import Evidence, Particles, particles
 from baselines.sampling.token_samplers import Drawn, Greedy, Rule, TokenPosterior, draw, search
 from baselines.sampling.token_trees import MOST_CODES, Split, balanced, draw_tree
 from baselines.training.partial_sums import count_partial_sums, own_images
@@ -41,12 +42,15 @@ _OWN_SEED = 0
 class TokenCandidates(LearntTokens):
     """How candidates are made. Budget ``quick`` makes a quarter of them, rounded up."""
 
-    sampler: Literal["draw", "greedy", "beam"] = Field("draw", description="by chance, the likeliest pair of each step, or beam search")
+    sampler: Literal["draw", "greedy", "beam", "particles"] = Field(
+        "draw", description="by chance, the likeliest pair of each step, beam search, or by chance with resampling (ours)"
+    )
     candidates: int = Field(512, ge=1, le=65536, description="N, drawn for a mixture; the width of the beam; greedy has one")
     top_k: int = Field(32, ge=0, description="pairs of a step's list that may be drawn; 0: all, ancestral sampling")
     nucleus: float = Field(1.0, gt=0, le=1, description="share of a step's probability that may be drawn; 1: all")
     temperature: float = Field(1.0, gt=0, description="of a step's draw")
     likelihood_weight: float = Field(1.0, ge=0, description="w, the paper's lambda")
+    evidence: float = Field(0.0, ge=0, description="nats that a unit of squared error of the rows decoded so far costs a particle; 0: tokens alone")
     smoothing: float = Field(0.0, ge=0, description="added to the count of every triple; 0: pairs never seen are never drawn")
     partial_mixtures: int = Field(32768, ge=1, description="mixtures that a partial sum is counted from, where there are more than two sources")
     misaligned: bool = Field(False, description="beams with the scores of other beams, as in the released code (flag 46)")
@@ -56,7 +60,7 @@ class TokenCandidates(LearntTokens):
     @property
     def posterior_samples(self) -> int:
         """Draws behind one estimate; a quarter of them with budget ``quick``."""
-        return self.candidates if self.sampler == "draw" else 1
+        return self.candidates if self.sampler in ("draw", "particles") else 1
 
     def token_support(self, task: TaskSpec, name: str) -> Support:
         """Whether tokens can separate a task; ``name`` is the method's, for messages."""
@@ -67,8 +71,8 @@ class TokenCandidates(LearntTokens):
             return Support(False, f"{name} counts tokens of means; operator 'gain' weighs sources differently")
         if any(side % STRIDE for side in task.source_shape[-2:]):
             return Support(False, f"{name} takes images whose height and width are multiples of {STRIDE}")
-        if task.n_sources > 2 and self.sampler == "beam":
-            return Support(False, f"{name} searches beams of two sources, the task has {task.n_sources}; use --set {name}.sampler=draw")
+        if task.n_sources > 2 and self.sampler in ("beam", "particles"):
+            return Support(False, f"{name} has its {self.sampler} for two sources, the task has {task.n_sources}; use --set {name}.sampler=draw")
         if task.n_sources > 2 and self.codes > MOST_CODES:
             return Support(False, f"{name} sums over all triples of codes where there are more than two sources, for at most {MOST_CODES} codes")
         return Support(task.n_sources > 1, "" if task.n_sources > 1 else f"{name} separates two sources or more, the task has one")
@@ -78,12 +82,19 @@ class TokenCandidates(LearntTokens):
         return SumLikelihood(models.sums, models.codec.codebook, self.smoothing, device)
 
     def found(
-        self, tokens: torch.Tensor, sources: int, ids: torch.Tensor, ctx: RunContext, told: Callable[[float], None] = lambda fraction: None
+        self,
+        tokens: torch.Tensor,
+        means: torch.Tensor,
+        sources: int,
+        ids: torch.Tensor,
+        ctx: RunContext,
+        told: Callable[[float], None] = lambda fraction: None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Candidates of mixtures.
 
         Args:
             tokens: of the mixtures' means, ``(B, S)`` int64.
+            means: ``(B, C, H, W)``.
             sources: K.
             ids: of the examples, ``(B,)``.
             ctx: the run's.
@@ -99,6 +110,8 @@ class TokenCandidates(LearntTokens):
         tree = balanced(sources, lambda left, right: self._of_parts(left, right, models, of_two, ctx)) if sources > 2 else None
         sequences = _CPU_ROWS if torch.device(ctx.device).type == "cpu" else scaled(_GPU_ROWS, ctx.device)
         at_once = max(1, sequences // sources)
+        if self.sampler == "particles":
+            return self._particles(posterior, tokens, means, ids, max(1, at_once // count), ctx, told)
         every, number = torch.arange(len(tokens)).repeat_interleave(count), torch.arange(count).repeat(len(tokens))
         # the rows of a beam search stay together
         rows = torch.arange(len(every)).split(max(1, at_once // count) * count if self.sampler == "beam" else at_once)
@@ -114,6 +127,27 @@ class TokenCandidates(LearntTokens):
                 made.append(draw(posterior, mixture, rule, *which))
             told(len(made) / len(rows))
         return tuple(torch.cat(part).unflatten(0, (-1, count)) for part in ([one.tokens for one in made], [one.log_posterior for one in made]))  # type: ignore[return-value]
+
+    def _particles(
+        self,
+        posterior: TokenPosterior,
+        tokens: torch.Tensor,
+        means: torch.Tensor,
+        ids: torch.Tensor,
+        at_once: int,
+        ctx: RunContext,
+        told: Callable[[float], None],
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """As ``found``, of so many mixtures at once."""
+        models, made = self.fitted(), list[Particles]()
+        count, rule = fewer(self.candidates, ctx), Rule(self.temperature, self.top_k or None, self.nucleus)
+        parts = torch.arange(len(tokens)).split(at_once)
+        for part in parts:
+            evidence = rows_evidence(models, tokens[part], means[part], self.evidence, images_at_once(ctx)) if self.evidence else None
+            width = models.codec.grid[1]
+            made.append(particles(posterior, tokens[part], count, rule, ctx.noise, ids[part], ctx.device, evidence=evidence, every=width))
+            told(len(made) / len(parts))
+        return torch.cat([one.tokens for one in made]), torch.cat([one.log_posterior for one in made])
 
     def _of_parts(self, left: int, right: int, models: TokenModels, of_two: SumLikelihood, ctx: RunContext) -> SumLikelihood:
         """Of a mean of ``left`` images and one of ``right``; counted when it is first asked for."""
@@ -145,6 +179,34 @@ def errors_of(models: TokenModels, found: torch.Tensor, logs: torch.Tensor, mean
         errors.append((images.mean(1) - means[rows // count]).flatten(1).square().sum(1))
     distances = torch.cat(errors).unflatten(0, (-1, count))
     return torch.where(logs.isfinite(), distances, torch.inf)
+
+
+def rows_evidence(models: TokenModels, tokens: torch.Tensor, means: torch.Tensor, weight: float, at_once: int) -> Evidence:
+    """How well the rows of tokens that are made explain those of the mixture's pixels that lie under them: ``-weight * squared error``.
+
+    Where no token is made yet, both sources have the mixture's. A decoder looks a little further than its own token, so that the last row of pixels is
+    judged for good only when the next tokens are there.
+
+    Args:
+        models: whose codec decodes.
+        tokens: of the mixtures, ``(B, S)``.
+        means: ``(B, C, H, W)``.
+        weight: nats per unit of squared error.
+        at_once: images that are decoded at once.
+    """
+
+    def evidence(found: torch.Tensor, made: int) -> torch.Tensor:
+        count, sources = found.shape[1:3]
+        whole = torch.where(torch.arange(found.shape[-1], device=found.device) < made, found, tokens.to(found.device)[:, None, None])
+        pixels = STRIDE * (made // models.codec.grid[1])
+        errors = []
+        for rows in torch.arange(len(found) * count, device=found.device).split(max(1, at_once // sources)):
+            images = models.codec.decode(models.codec.embed(whole.flatten(0, 1)[rows].flatten(0, 1))).unflatten(0, (-1, sources))
+            errors.append((images.mean(1) - means[rows // count])[..., :pixels, :].flatten(1).square().sum(1))
+        told: torch.Tensor = -weight * torch.cat(errors).unflatten(0, (-1, count)).double()
+        return told
+
+    return evidence
 
 
 def fewer(count: int, ctx: RunContext) -> int:

@@ -188,7 +188,7 @@ def test_a_fit_serves_every_name(models: TokenModels, tmp_path: Path) -> None:
     assert {id(made.fit_scope) for made in PRESETS.values()} == {id(LatentSeparation.fit_scope)}
     scope = LatentSeparation.fit_scope
     assert all(getattr(LatentSeparation, name) is getattr(scope.code, name) for name in ("fit", "save", "load", "fitted"))
-    of_separation = {"sampler", "candidates", "top_k", "nucleus", "temperature", "likelihood_weight", "smoothing", "partial_mixtures"}
+    of_separation = {"evidence", "sampler", "candidates", "top_k", "nucleus", "temperature", "likelihood_weight", "smoothing", "partial_mixtures"}
     of_separation |= {"selection", "refinement", "refine_steps", "refine_rate", "misaligned"}
     assert set(setting_names(LatentSeparation)) - set(setting_names(scope.code)) == of_separation
 
@@ -221,10 +221,11 @@ def test_the_names_are_the_papers_stages_and_samplers() -> None:
         "lass-beam": ("beam", 32, 128, "descent"),
         "lass-ancestral": ("draw", 0, 512, "descent"),
         "lass-topk": ("draw", 32, 512, "adam"),
+        "lass-particles": ("particles", 0, 256, "none"),
     }
     assert len({made.info.title for made in PRESETS.values()}) == len(PRESETS)
     draws = {name: one.posterior_samples for name, one in rows.items() if name not in {"lass", "lass-selected", "lass-topk", "lass-ancestral"}}
-    assert draws == {"lass-raw": 1, "lass-greedy": 1, "lass-beam": 1}
+    assert draws == {"lass-raw": 1, "lass-greedy": 1, "lass-beam": 1, "lass-particles": 256}
     assert rows["lass"].posterior_samples == 512
 
 
@@ -232,3 +233,29 @@ def test_the_names_are_the_papers_stages_and_samplers() -> None:
 def test_keeps_the_contract(broken_rules: Callable[..., list[str]], name: str) -> None:
     few = {} if name in ONE else {"candidates": 8}
     assert broken_rules(name, "class-agnostic", **{**TINY, **few, "refine_steps": 8}) == []
+
+
+def test_the_evidence_of_a_row_is_the_error_of_the_pixels_under_it(models: TokenModels, digits: Digits) -> None:
+    """What lies behind in the tokens does not count."""
+    tokens = models.codec.tokens_of(digits.pooled[:3])
+    found = torch.randint(0, 10, (3, 5, 2, 4), generator=torch.Generator().manual_seed(1))
+    evidence = token_candidates.rows_evidence(models, tokens, digits.pooled[:3], 2.0, 4)
+    whole = models.codec.decode(models.codec.embed(found.flatten(0, 2))).unflatten(0, (3, 5, 2)).mean(2)
+    error = (whole - digits.pooled[:3, None]).square()
+    assert torch.allclose(evidence(found, 4), -2.0 * error.flatten(2).sum(2).double(), atol=1e-4)
+    other = found.clone()
+    other[..., 2:] = 0
+    assert torch.equal(evidence(found, 2), evidence(other, 2))
+    other[..., 0] = (other[..., 0] + 1) % 10
+    assert not torch.equal(evidence(found, 2), evidence(other, 2))
+
+
+def test_particles_explain_mixtures_better_than_draws(known: Known, digits: Digits) -> None:
+    mixtures = mix(digits.pairs[:40], "mean")
+
+    def error(**settings: Any) -> float:
+        made = separated(known("lass-particles", candidates=16, **settings), mixtures)
+        return float((made.mean(1) - mixtures.values).square().mean())
+
+    assert error() < error(evidence=0.0)
+    assert error() < error(sampler="draw")
