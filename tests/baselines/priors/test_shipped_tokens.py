@@ -16,6 +16,7 @@ from baselines.priors.shipped_tokens import CARD, FILES, find_tokens, read_card
 from baselines.training.token_models import LearntTokens
 from sepbench.errors import DataError
 from sepbench.files import file_sha256
+from sepbench.suites.loader import load_suite
 
 TASK = replace(toy_task(), datasets=("toys", "toys"))
 TINY: Mapping[str, Any] = {"codec_epochs": 1, "prior_epochs": 1, "passes": 1, "codec_batch": 32, "prior_batch": 32, "held_out": 20}
@@ -81,3 +82,10 @@ def test_damage_is_told_in_one_line(digits: Digits, ships: LearntTokens) -> None
 def test_folders_that_ship_are_those_of_their_cards_and_small(card: Path) -> None:
     read_card(card.parent).check()
     assert all(path.stat().st_size <= 8_000_000 for path in card.parent.iterdir())
+
+
+def test_mnist_ships() -> None:
+    task = load_suite("mnist-lass").tasks["permuted"].spec
+    found = find_tokens(task)
+    assert found is not None
+    assert found.folder.name == "lass-mnist"
