@@ -86,7 +86,7 @@ class Wanderer(Plain):
 
 class Silent(Plain):
     def fit(self, view: TrainingView, ctx: RunContext) -> None:
-        sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+        sys.stdout = sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115
 
 
 class Seeding(Plain):

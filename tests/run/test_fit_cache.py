@@ -361,7 +361,7 @@ def test_kept_fits_are_open_to_others_and_those_of_others_are_not_replaced(
     (kept,) = (_kept(tmp_path) / "fitted").iterdir()
     assert kept.stat().st_mode & 0o777 == 0o644
     forbid(kept)
-    outcome, store = Runner(tmp_path / "b")(planned("learner", "halves"))
+    _, store = Runner(tmp_path / "b")(planned("learner", "halves"))
     cells = store.read_cells()
     assert "cannot be read: permission denied; ask its owner" in cells["class-split", "learner"].error
     assert cells["class-split", "halves"].state == "done"
