@@ -92,7 +92,8 @@ def read_image_folder(folder: Path) -> tuple[torch.Tensor, torch.Tensor]:
     images: npt.NDArray[np.uint8] | None = None
     for position, (path, _) in enumerate(found):
         try:
-            with PIL.Image.open(path, formats=_FORMATS) as image:
+            # Not by the path: of a TIFF that is to be turned pillow 13 would map the file by its turned size, which scrambles it.
+            with path.open("rb") as handle, PIL.Image.open(handle, formats=_FORMATS) as image:
                 pixels = _pixels(image, path)
         except DataError:
             raise
@@ -143,6 +144,5 @@ def _pixels(image: Image, path: Path) -> npt.NDArray[np.uint8]:
         raise DataError(f"{path} {problem}, which 8-bit grey or RGB would change; convert it as you want it")
     if image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema()[0] != 255:
         raise DataError(f"{path} has transparent pixels; flatten it onto a background first")
-    upright = image if image.format == "TIFF" else PIL.ImageOps.exif_transpose(image)  # pillow turns TIFF by itself, and may turn it twice if asked
-    array = np.asarray(upright.convert(_TARGET_MODES[image.mode]))
+    array = np.asarray(PIL.ImageOps.exif_transpose(image).convert(_TARGET_MODES[image.mode]))
     return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
