@@ -6,7 +6,13 @@ from difflib import get_close_matches
 
 
 class SepbenchError(Exception):
-    """Something the user can mend: the message is one line that says what is wrong and what to do next."""
+    """Something the user can mend: the message is one line that says what is wrong and what to do next.
+
+    Whatever words of others it holds (of a library, of a damaged file, of a path), it is made one line of printable characters.
+    """
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(flat(message))
 
 
 class DataError(SepbenchError):

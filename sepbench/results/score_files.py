@@ -87,7 +87,7 @@ def read_rows(files: Sequence[Path]) -> Iterator[Rows]:
         readable(path)
         try:
             rows = Rows.of(pq.ParquetFile(path, read_dictionary=["metric", "error"]).read(columns=list(ROW_COLUMNS), use_threads=False))
-        except (pa.ArrowException, OSError, KeyError) as error:
+        except (pa.ArrowException, OSError, KeyError, ValueError) as error:
             raise _unreadable(error, path) from error
         yield rows
 
@@ -105,7 +105,7 @@ def read_values(files: Sequence[Path], metric: str, examples: Sequence[int]) -> 
     wanted = (pc.field("metric") == metric) & pc.field("example").isin(list(examples)) & (pc.field("source") >= 0)
     try:
         table = pq.read_table(list(files), columns=["example", "source", "value"], filters=wanted)
-    except (pa.ArrowException, OSError, KeyError) as error:
+    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         raise _unreadable(error) from error
     example, source, value = (column.to_pylist() for column in table.columns)
     return dict(zip(zip(example, source, strict=True), value, strict=True))
@@ -160,7 +160,7 @@ def read_parts(files: Sequence[Path], columns: Sequence[str]) -> pd.DataFrame:
                 column = table.column(name).combine_chunks()
                 filled[name][start : start + len(column)] = _codes(column, known[name]) if name in known else column.to_numpy(zero_copy_only=False)
             start += len(table)
-    except (pa.ArrowException, OSError, KeyError) as error:
+    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         raise _unreadable(error) from error
     # Without copy=False pandas would make the second copy that was avoided above.
     return pd.DataFrame({name: _categories(filled[name], known[name]) if name in known else filled[name] for name in columns}, copy=False)

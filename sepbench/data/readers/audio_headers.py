@@ -12,6 +12,9 @@ _UNKNOWN = 2**32 - 1
 """Size of a chunk of a WAV file that was streamed; also what RF64 writes where the size stands in its chunk ``ds64``."""
 _PLAIN = (1, 3, 0xFFFE)  # PCM, float, extensible
 _BLOCKSIZES = {1: 192, 2: 576, 3: 1152, 4: 2304, 5: 4608} | {code: 256 << (code - 8) for code in range(8, 16)}
+_RATES = dict(enumerate((0, 88_200, 176_400, 192_000, 8_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000, 96_000)))
+_SHORTEST_FRAME, _LONGEST_FRAME = 10, 1 << 16
+"""Bytes of a frame of silence, and the most samples that it can stand for."""
 _LAST_FRAMES = 1 << 16
 """Bytes at the end of a FLAC file in which its last frame is looked for; 4,608 samples of two channels of 16 bits take 18 kB at the most."""
 
@@ -84,22 +87,28 @@ def _flac(file: BinaryIO, frames: int, size: int) -> str:
     total = int.from_bytes(block[17:22], "big") & (2**36 - 1)
     if total == 0:
         return "does not say how long it is (0 samples in its STREAMINFO, as of a stream)"
-    end = _end_of_last_frame(_at(file, max(42, size - _LAST_FRAMES), _LAST_FRAMES), int.from_bytes(block[4:6], "big"))
-    return f"announces {total:,} samples and holds {end:,}" if end not in (None, total) or frames != total else ""
+    if total > (size // _SHORTEST_FRAME + 1) * _LONGEST_FRAME:
+        return f"announces {total:,} samples, more than {size:,} bytes can hold"
+    rate = int.from_bytes(block[14:17], "big") >> 4
+    last = _last_frame(_at(file, max(42, size - _LAST_FRAMES), _LAST_FRAMES), int.from_bytes(block[4:6], "big"))
+    if last is not None and last[1] not in (0, rate):
+        return f"announces {rate:,} Hz and holds frames of {last[1]:,} Hz"
+    end = frames if last is None else last[0]
+    return f"announces {total:,} samples and holds {end:,}" if not total == end == frames else ""
 
 
-def _end_of_last_frame(tail: bytes, fixed: int) -> int | None:
-    """The sample after the last frame, None if no frame ends with the bytes ``tail`` (tags may follow it)."""
+def _last_frame(tail: bytes, fixed: int) -> tuple[int, int] | None:
+    """The sample after the last frame, and its rate (0 where it does not say), None if no frame ends with the bytes ``tail`` (tags may follow it)."""
     start = len(tail)
     while (start := tail.rfind(b"\xff", 0, start)) >= 0:
-        end = _frame_end(tail[start : start + 16], fixed) if tail[start + 1 : start + 2] in (b"\xf8", b"\xf9") else None
-        if end is not None and _crc(tail[start:], 16, 0x8005) == 0:
-            return end
+        found = _frame(tail[start : start + 16], fixed) if tail[start + 1 : start + 2] in (b"\xf8", b"\xf9") else None
+        if found is not None and _crc(tail[start:], 16, 0x8005) == 0:
+            return found
     return None
 
 
-def _frame_end(head: bytes, fixed: int) -> int | None:
-    """The sample after a frame, by its header; None if this is none. ``fixed``: samples per frame, where frames are counted and not samples."""
+def _frame(head: bytes, fixed: int) -> tuple[int, int] | None:
+    """The sample after a frame and its rate, by its header; None if this is none. ``fixed``: samples per frame, where frames are counted, not samples."""
     try:
         first = head[4]
         more = 0 if first < 0x80 else 8 - (first ^ 0xFF).bit_length() - 1
@@ -109,11 +118,14 @@ def _frame_end(head: bytes, fixed: int) -> int | None:
         at, size_code, rate_code = 5 + more, head[2] >> 4, head[2] & 15
         extra = {6: 1, 7: 2}.get(size_code, 0)
         samples = int.from_bytes(head[at : at + extra], "big") + 1 if extra else _BLOCKSIZES[size_code]
-        at += extra + {12: 1, 13: 2, 14: 2}.get(rate_code, 0)
+        at += extra
+        width, unit = {12: (1, 1000), 13: (2, 1), 14: (2, 10)}.get(rate_code, (0, 0))
+        rate = int.from_bytes(head[at : at + width], "big") * unit if width else _RATES[rate_code]
+        at += width
         whole = _crc(head[: at + 1], 8, 0x07) == 0 and len(head) > at
     except (IndexError, KeyError):
         return None
-    return (number if head[1] & 1 else number * fixed) + samples if whole else None
+    return ((number if head[1] & 1 else number * fixed) + samples, rate) if whole else None
 
 
 def _crc(data: bytes, bits: int, polynomial: int) -> int:

@@ -225,3 +225,15 @@ def test_streamed_wav_files_and_chunks_around_the_samples_are_read(tmp_path: Pat
     assert torch.equal(read_audio(path), expected)
     path.write_bytes(whole + b"TAG" + bytes(125))  # behind the end that the header announces
     assert torch.equal(read_audio(path), expected)
+
+
+@pytest.mark.parametrize("rate", [8000, 44_100, 22_051, 12_000, 65_540])
+def test_a_flac_header_of_another_rate_is_an_error(tmp_path: Path, rate: int) -> None:
+    path = tmp_path / "a.flac"
+    soundfile.write(path, _noise(3000), rate)
+    assert audio_info(path).sample_rate == rate
+    raw = bytearray(path.read_bytes())
+    raw[19] ^= 1
+    path.write_bytes(raw)
+    with pytest.raises(DataError, match=rf"holds frames of {rate:,} Hz"):
+        audio_info(path)
