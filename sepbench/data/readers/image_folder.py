@@ -125,8 +125,9 @@ def _changed(image: Image) -> str:
     pages = getattr(image, "n_frames", 1)
     if pages != 1:
         return f"holds {pages} pages or pictures"
-    how = [argument for tile in image.tile for argument in (tile[3] if isinstance(tile[3], tuple) else (tile[3],))]
-    if image.format == "PPM" and (levels := [n for n in how if isinstance(n, int) and n != 255 and "ppm" in image.tile[0][0]]):
+    tiles = getattr(image, "tile", [])  # how the decoder is called
+    how = [argument for tile in tiles for argument in (tile[3] if isinstance(tile[3], tuple) else (tile[3],))]
+    if image.format == "PPM" and (levels := [n for n in how if isinstance(n, int) and n != 255 and "ppm" in tiles[0][0]]):
         return f"has levels from 0 to {levels[0]}"
     deep = max((int(bits) for bits in getattr(image, "tag_v2", {}).get(_BITS_PER_SAMPLE, ())), default=8) > 8
     if deep or (image.format != "BMP" and any(isinstance(name, str) and _DEEP.search(name) for name in how)):
