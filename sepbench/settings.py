@@ -222,9 +222,7 @@ def _hints(annotated: Any) -> dict[str, Any]:
     """Annotations with names resolved; none where one cannot be."""
     try:
         return get_type_hints(annotated, include_extras=True)
-    except KeyboardInterrupt:
-        raise
-    except BaseException:  # a name that only type checkers import, or any code in an annotation
+    except Exception:  # a name that only type checkers import, or any code in an annotation
         return {}
 
 
