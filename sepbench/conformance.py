@@ -119,7 +119,9 @@ def validate_method(
     begin(FITS)
     try:
         fitted, ctx = subject.fitted(seed=0)
-    except (Exception, SystemExit) as error:  # a failed fit is a finding, not a crash of the checker
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a failed fit is a finding, not a crash of the checker
         return [*checks, Check(FITS, False, one_line(error))]
     checks.append(Check(FITS, True, fitted.info.supervision))
     begin(RUNS)
@@ -127,7 +129,9 @@ def validate_method(
         checks.extend(_check_estimates(subject, fitted, ctx))
     except ContractError as error:
         return [*checks, Check(RUNS, False, str(error))]
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         return [*checks, Check(RUNS, False, one_line(error))]
     checks.append(before.compare(_GlobalState.read()))
     return checks
@@ -258,7 +262,9 @@ def _check_kept(subject: _Subject, separator: Fitted, ctx: RunContext, mixtures:
             separator.save(Path(folder))
             fresh.load(Path(folder), ctx)
         return _same(KEEPS, estimates, subject.separate(fresh, ctx, mixtures.example_ids), tolerance=0.0)
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         return Check(KEEPS, False, one_line(error))
 
 

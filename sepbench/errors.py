@@ -6,7 +6,13 @@ from difflib import get_close_matches
 
 
 class SepbenchError(Exception):
-    """Something the user can mend: the message is one line that says what is wrong and what to do next."""
+    """Something the user can mend: the message is one line that says what is wrong and what to do next.
+
+    Whatever words of others it holds (of a library, of a damaged file, of a path), it is made one line of printable characters.
+    """
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(flat(message))
 
 
 class DataError(SepbenchError):
@@ -53,10 +59,18 @@ def nearest(name: str, known: list[str], what: str) -> UnknownNameError:
 
 
 def flat(text: object) -> str:
-    """A text of somebody else's on one line."""
-    return " ".join(str(text).split())
+    """A text of somebody else's on one line, in characters that every file and terminal takes; also of an object that fails to say what it is."""
+    try:
+        words = str(text)
+    except KeyboardInterrupt:
+        raise
+    except BaseException:
+        words = f"a {type(text).__name__} that cannot be shown"
+    line = " ".join(words.split())
+    return line if line.isprintable() else "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
 
 
 def reason(error: BaseException) -> str:
     """An error of somebody else's on one line: its kind, and what it says if it says anything."""
-    return f"{type(error).__name__}: {flat(error)}" if flat(error) else type(error).__name__
+    kind, text = flat(type(error).__name__), flat(error)
+    return f"{kind}: {text}" if text else kind

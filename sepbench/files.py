@@ -66,6 +66,30 @@ def _mode_of_new_file(path: Path) -> int:
         return stat.S_IMODE(os.fstat(handle.fileno()).st_mode)
 
 
+def open_to_others(folder: Path) -> None:
+    """Give every file of a folder the mode of a new file: some writers (safetensors) make files that their owner alone can read.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    probe = folder / f"mode{TEMPORARY}"
+    mode = _mode_of_new_file(probe)
+    probe.unlink()
+    for path in folder.rglob("*"):
+        if path.is_file() and not path.is_symlink() and stat.S_IMODE(path.stat().st_mode) != mode:
+            path.chmod(mode)
+
+
+def check_readable(path: Path) -> None:
+    """Open a file and close it again, for libraries (safetensors, pyarrow) that call every file missing or damaged that they cannot open.
+
+    Raises:
+        OSError: why it cannot be opened.
+    """
+    with path.open("rb"):
+        pass
+
+
 def flush(path: Path) -> None:
     """Wait until a file's content, or a folder's list of names, is on the disk."""
     handle = os.open(path, os.O_RDONLY)

@@ -143,11 +143,21 @@ def load_entry(group: str, name: str) -> Any:
 def _load(point: Point) -> Any:
     what, becomes = _GROUPS[point.group]
     try:
-        return point.load()
-    except NameClaimedError:
+        with _alone():
+            return point.load()
+    except (NameClaimedError, KeyboardInterrupt):
         raise
-    except (Exception, SystemExit) as error:  # whatever a third party's module raises, it must not take the command line down
+    except BaseException as error:  # whatever a third party's module raises, it must not take the command line down
         raise becomes(f"{what} {point.name!r} ({point.value}) cannot be loaded: {reason(error)}") from error
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Around somebody else's code: what it changes for the whole process is put back."""
+    from sepbench.ambient import put_back  # imports torch, which lists of names do without
+
+    with put_back():
+        yield
 
 
 def _separators() -> dict[str, Point]:
@@ -180,10 +190,11 @@ def separator_class(name: str, domain: Domain | None = None) -> type:
     points = _implementations(name)
     point = points.get(domain) or points.get(None) or next(iter(points.values()))
     try:
-        loaded = point.load()
-    except NameClaimedError:
+        with _alone():
+            loaded = point.load()
+    except (NameClaimedError, KeyboardInterrupt):
         raise
-    except (Exception, SystemExit) as error:  # whatever a third party's module raises, it must not take the command line down
+    except BaseException as error:  # whatever a third party's module raises, it must not take the command line down
         raise MethodError(f"method {name!r} ({point.value}) cannot be loaded: {reason(error)}") from error
     if isinstance(loaded, Mapping):
         if point.name not in loaded:
@@ -221,13 +232,14 @@ def method_code(name: str, failed: str, becomes: type[MethodError] = MethodError
         becomes: the error's class.
 
     Raises:
-        MethodError: the method raised anything else, SystemExit included: it must not end the command as if all were well.
+        MethodError: the method raised anything else, SystemExit included: it must not end the command as if all were well. Ctrl-C alone comes through.
     """
     try:
-        yield
-    except SepbenchError:
+        with _alone():
+            yield
+    except (SepbenchError, KeyboardInterrupt):
         raise
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
         raise becomes(f"method {name!r} {failed}: {reason(error)}") from error
 
 

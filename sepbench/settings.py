@@ -140,7 +140,9 @@ def checked(name: str, cls: Callable[..., Any], given: Mapping[str, Any]) -> dic
         known = {setting.name: setting for setting in describe(cls)}
     except MethodError as error:
         raise MethodError(f"method {name!r}: {error}") from error
-    except (Exception, SystemExit) as error:  # signatures and defaults are somebody else's code
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # signatures and defaults are somebody else's code
         raise MethodError(f"method {name!r} has no settings that can be listed: {reason(error)}") from error
     values = {}
     for key, value in given.items():
@@ -246,7 +248,9 @@ def setting_files(cls: Callable[..., Any], settings: Mapping[str, Any]) -> dict[
     """
     try:
         choices = {setting.name for setting in describe(cls) if is_choice(setting.hint)}
-    except (Exception, SystemExit):  # a class that is made by a factory need not have a signature
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # a class that is made by a factory need not have a signature
         choices = set()
     found: dict[str, dict[str, str]] = {}
     for name, value in settings.items():
@@ -270,8 +274,8 @@ def _paths(value: object) -> Iterator[str]:
 
 def _content_sha256(setting: str, text: str) -> str:
     """SHA-256 of a file, or of a folder's names, sizes and contents; empty if there is neither."""
-    path = Path(text)
     try:
+        path = Path(text).expanduser()
         if path.is_file():
             return file_sha256(path)
         if not path.is_dir():
@@ -283,7 +287,7 @@ def _content_sha256(setting: str, text: str) -> str:
         return digest.hexdigest()
     except PermissionError as error:
         raise SettingError(f"setting {setting} names {error.filename or text}, which cannot be read: permission denied") from error
-    except (OSError, ValueError):  # no path at all: too long a text, or one with a NUL
+    except (OSError, ValueError, RuntimeError):  # no path at all: too long a text, one with a NUL, a home folder that nobody has
         return ""
 
 

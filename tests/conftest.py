@@ -5,11 +5,13 @@ This folder is on the import path, for test material that several folders share 
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 import run_fakes
@@ -92,3 +94,20 @@ def fake_methods(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "_separators", lambda: found() | points)
     run_fakes.Fake.batches.clear()
     run_fakes.Fake.fits.clear()
+
+
+@pytest.fixture
+def forbid(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
+    """Make the tests another user, who may not read a file: root may read all, and safetensors says of such a file that it is not there."""
+
+    def forbid(path: Path) -> None:
+        real = Path.open
+
+        def opened(self: Path, *args: Any, **options: Any) -> Any:
+            if self == path:
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self))
+            return real(self, *args, **options)
+
+        monkeypatch.setattr(Path, "open", opened)
+
+    return forbid

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-LAYERS = ["errors", "files", "protocols", "resources", "kinds", "settings", "registry"]
+LAYERS = ["errors", "files", "ambient", "protocols", "resources", "kinds", "settings", "registry"]
 LAYERS += ["precision", "memory", "noise_kernel", "noise", "operators", "gmm", "stft", "compat", "data", "suites", "metrics", "selection"]
 LAYERS += ["run", "results", "report", "conformance", "cli"]
 # protocols name types of later rooms for type checkers only; they are not imports at run time.
@@ -109,6 +109,8 @@ def test_every_file_is_short_and_opens_with_what_it_is(path: Path) -> None:
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_no_global_random_state_and_no_thread_calls(path: Path) -> None:
+    if path.stem == "ambient":  # puts back what methods have set
+        return
     code = "\n".join(line for line in path.read_text(encoding="utf-8").splitlines() if "noqa: NPY002" not in line)
     for pattern in (r"torch\.manual_seed\(", r"np\.random\.(seed|rand|randn|randint)\(", r"set_num_threads\(", r"\brandom\.seed\("):
         assert not re.search(pattern, code), f"{path.name}: {pattern}"

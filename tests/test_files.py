@@ -17,7 +17,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from sepbench.files import file_digest, file_sha256, replacing, write_atomically
+from sepbench.files import file_digest, file_sha256, open_to_others, replacing, write_atomically
 
 
 @contextmanager
@@ -124,3 +124,13 @@ def test_digests(tmp_path: Path) -> None:
     assert file_digest(tmp_path / "a", "md5") == hashlib.md5(b"abc" * 100_000).hexdigest()
     with pytest.raises(OSError):
         file_sha256(tmp_path / "b")
+
+
+def test_files_of_others_writers_are_opened_to_others(tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir()
+    for name in ("a", "deep/b"):
+        (tmp_path / name).write_text("1")
+        (tmp_path / name).chmod(0o600)
+    with _umask(0o022):
+        open_to_others(tmp_path)
+    assert {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.rglob("*") if path.is_file()} == {"a": 0o644, "b": 0o644}

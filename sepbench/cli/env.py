@@ -15,9 +15,10 @@ def env(as_json: Annotated[bool, typer.Option("--json", help="Print JSON for a b
     from rich.text import Text
 
     from sepbench.data.files.fetch import data_folders
+    from sepbench.run.plan import resolve_device
     from sepbench.run.provenance import environment
 
-    facts = {**environment().mapping(), "data_folders": [str(folder) for folder in data_folders()]}
+    facts = {**environment(resolve_device("auto")).mapping(), "data_folders": [str(folder) for folder in data_folders()]}
     console = Console()
     if as_json:
         console.print_json(json.dumps(facts))

@@ -2,18 +2,42 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 from sepbench import __version__
 from sepbench.cli import cache, check, compare, data, env, new_method, panel, publish, run, score, show, threads, train, validate
 from sepbench.cli import list as list_command
-from sepbench.errors import SepbenchError
+from sepbench.errors import SepbenchError, flat, reason
+
+TRACEBACK = "SEPBENCH_TRACEBACK"
+"""Variable of the environment; if it is set, errors that nobody foresaw show where they come from."""
+FOLDERS = ("SEPBENCH_DATA", "SEPBENCH_CACHE")
+
+
+class _Commands(TyperGroup):
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command.
+
+        Raises:
+            typer.Exit: 141 where the reader (head, less) went away: no news, no traceback, and not the 1 that click makes of it.
+        """
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python would complain once more while flushing at exit
+            raise typer.Exit(141) from error
+        except EOFError as error:  # click makes 1 of it
+            raise RuntimeError(reason(error)) from error
+
 
 app = typer.Typer(
+    cls=_Commands,
     name="sepbench",
     help="Benchmark of source separation: frozen data through any method to scores, beside the papers' published numbers.",
     no_args_is_help=True,
@@ -53,17 +77,54 @@ app.add_typer(data.app, name="data", help="Data sets: list, fetch, verify, path.
 
 
 def main() -> None:
-    """Entry point of the ``sepbench`` command."""
+    """Entry point of the ``sepbench`` command. What ends it otherwise than as planned is one line and code 2: 1 has a meaning, a regression for one."""
     threads.set_defaults()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names of files and words of methods need not be in the terminal's characters
     try:
+        _check_texts()
+        _fix_folders()
         app(standalone_mode=True)
     except SepbenchError as error:
-        typer.echo(f"error: {error}", err=True)
-        sys.exit(2)
-    except BrokenPipeError:
-        # The reader (head, less) went away: no news, no traceback. Python would complain once more while flushing at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
+        _end(str(error))
+    except (SystemExit, KeyboardInterrupt):
+        raise
+    except OSError as error:
+        if _wanted_traceback():
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        _end(f"{flat(where)} {(error.strerror or reason(error)).lower()}; check files, permissions and the room on the disk".lstrip())
+    except BaseException as error:
+        if _wanted_traceback():
+            raise
+        _end(f"unexpected {reason(error)}; this is a fault of sepbench or of a plug-in: please report it with what {TRACEBACK}=1 shows")
+
+
+def _end(message: str) -> NoReturn:
+    typer.echo(f"error: {message}", err=True)
+    sys.exit(2)
+
+
+def _wanted_traceback() -> bool:
+    return bool(os.environ.get(TRACEBACK))
+
+
+def _check_texts() -> None:
+    """Names of files reach libraries and files that take UTF-8 only: better no start than a run that cannot be written or read."""
+    for what, text in (*((f"argument {n}", text) for n, text in enumerate(sys.argv[1:], 1)), *((name, os.environ.get(name, "")) for name in FOLDERS)):
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise SepbenchError(f"{what}, {flat(text)}, is not UTF-8 text; rename the file or folder, or name another one") from error
+
+
+def _fix_folders() -> None:
+    """Relative folders of the environment are those of the folder in which the command began, wherever a method goes."""
+    for name in FOLDERS:
+        value = os.environ.get(name, "").strip()
+        if value and not value.startswith("~"):
+            os.environ[name] = os.path.abspath(value)  # noqa: PTH100 - pathlib is not imported for it
 
 
 if __name__ == "__main__":

@@ -21,10 +21,10 @@ from sepbench.data.readers.npy import read_npy_images
 from sepbench.data.signals import ArraySignals
 from sepbench.data.synthesis.generated import PREFIX as GENERATED_PREFIX
 from sepbench.data.synthesis.generated import generated_prior, open_generated
-from sepbench.errors import DataError, SepbenchError
+from sepbench.errors import DataError, SepbenchError, reason
 from sepbench.gmm import GaussianMixture
 from sepbench.protocols import SignalSet
-from sepbench.registry import DATASET_GROUP, flat, load_entry, points
+from sepbench.registry import DATASET_GROUP, load_entry, points
 
 SPLITS = ("train", "test")
 FOLDER_PREFIX, NPY_PREFIX = "folder:", "npy:"
@@ -155,10 +155,10 @@ def _open_registered(name: str, split: str) -> SignalSet:
         found = obtain(manifest, part=split if manifest.made_by else "")
     try:
         return dataset.open(name, split, found)
-    except (SepbenchError, OSError):
+    except (SepbenchError, OSError, KeyboardInterrupt):
         raise
-    except Exception as error:
-        raise DataError(f"data set {name!r} cannot open its split {split}: {type(error).__name__}: {flat(error)}") from error
+    except BaseException as error:
+        raise DataError(f"data set {name!r} cannot open its split {split}: {reason(error)}") from error
 
 
 @lru_cache(maxsize=_CACHED_SPLITS)

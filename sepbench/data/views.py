@@ -17,7 +17,7 @@ import torch
 
 from sepbench.data.mixtures import MixtureSet, Transform
 from sepbench.data.signals import KnowsContent
-from sepbench.errors import SupervisionError
+from sepbench.errors import DataError, SupervisionError
 from sepbench.protocols import SUPERVISION_LEVELS, ScorePrior, SignalSet, Supervision, TaskSpec
 
 _CHUNK_VALUES = 1 << 23  # numbers loaded at once while hashing, 32 MB
@@ -150,6 +150,7 @@ class PooledView:
         mixtures = self._material.mixtures
         if mixtures is None:
             raise SupervisionError(f"task {self._where} has no training mixtures")
+        self._check_left(len(self._material.mixture_rows), "mixture")
         return mixtures.mixtures(self._material.mixture_rows[:limit]).values
 
     def observed(self, limit: int | None = None) -> torch.Tensor:
@@ -157,17 +158,20 @@ class PooledView:
         self._allow("observed", limit)
         if self._material.observed is None:
             raise SupervisionError(f"task {self._where} has no observed samples")
+        self._check_left(len(self._material.observed), f"observed {self._task.domain}")
         return self._material.transform(self._material.observed.load(limit))
 
     def clean(self, limit: int | None = None) -> torch.Tensor:
         """Clean samples ``(N, ...)`` of all classes, see ``TrainingView``."""
         self._allow("clean", limit)
+        self._check_left(len(self._material.clean), self._task.domain)
         return self._material.transform(self._material.clean.load(limit))
 
     def sources(self, slot: int, limit: int | None = None) -> torch.Tensor:
         """Clean samples ``(N, ...)`` of one slot's class, see ``TrainingView``. Of all classes where the task is class-agnostic."""
         self._allow("sources", limit)
         self._check_slot(slot)
+        self._check_left(len(self._material.sources[slot]), f"{self._task.domain} of source {slot}")
         return self._material.transform(self._material.sources[slot].load(limit))
 
     def rows(self, what: Literal["mixtures", "observed", "clean", "sources"], slot: int = 0) -> PooledRows:
@@ -178,12 +182,14 @@ class PooledView:
             if material.mixtures is None:
                 raise SupervisionError(f"task {self._where} has no training mixtures")
             mixed, numbers = material.mixtures, material.mixture_rows
+            self._check_left(len(numbers), "mixture")
             return PooledRows(len(numbers), lambda indices: mixed.mixtures(numbers[indices]).values)
         if what == "sources":
             self._check_slot(slot)
         pool = {"observed": material.observed, "clean": material.clean, "sources": material.sources[slot if what == "sources" else 0]}[what]
         if pool is None:
             raise SupervisionError(f"task {self._where} has no observed samples")
+        self._check_left(len(pool), f"{self._task.domain} of {f'source {slot}' if what == 'sources' else what}")
         return PooledRows(len(pool), lambda indices: material.transform(pool.load_rows(indices)))
 
     def prior(self, slot: int) -> ScorePrior:
@@ -193,6 +199,21 @@ class PooledView:
         if not self._priors:
             raise SupervisionError(f"task {self._where} has no analytic prior: the distribution of its sources is not known in closed form")
         return self._priors[slot]
+
+    def _check_left(self, count: int, what: str) -> None:
+        """Refuse to hand out nothing.
+
+        Raises:
+            DataError: no signal is left, because all have the content of a test or validation signal or because there were none.
+        """
+        if count:
+            return
+        excluded = self._material.excluded
+        if excluded and not len(self._material.clean):
+            why = f"none of the {excluded:,} training {self._task.domain}s is left: all occur in the test split, or among what is held out for validation"
+        else:
+            why = f"no training {what} is left: {excluded:,} {self._task.domain}s were left out because they occur in the test split"
+        raise DataError(f"{why}; task {self._where} needs training data of its own")
 
     def _check_slot(self, slot: int) -> None:
         if not 0 <= slot < self._task.n_sources:

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from sepbench.metrics.sets.extraction import ShardFeatures
 from sepbench.metrics.sets.features import SetFeatures, SetReference, order_of
 from sepbench.metrics.sets.references import read_reference
-from sepbench.results.score_files import StoreError
+from sepbench.results.score_files import StoreError, readable
 
 _HELD_BYTES = 256 << 20
 """Features up to this size are read once and held; larger ones are read from their files every time they are asked for."""
@@ -102,6 +102,7 @@ class CellFeatures:
                 yield chosen.reshape(-1, chosen.shape[-1])
 
     def _open(self, path: Path, read: Callable[[Any], T]) -> T:
+        readable(path)
         try:
             with safe_open(path, "np") as file:
                 return read(file)

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from sepbench.errors import SepbenchError
+from sepbench.files import check_readable
 from sepbench.results.columns import SCORE_COLUMNS
 from sepbench.run.plan import Shard
 from sepbench.run.sink import ShardScores
@@ -83,9 +84,10 @@ def read_rows(files: Sequence[Path]) -> Iterator[Rows]:
         StoreError: a file cannot be read.
     """
     for path in files:
+        readable(path)
         try:
             rows = Rows.of(pq.ParquetFile(path, read_dictionary=["metric", "error"]).read(columns=list(ROW_COLUMNS), use_threads=False))
-        except (pa.ArrowException, OSError, KeyError) as error:
+        except (pa.ArrowException, OSError, KeyError, ValueError) as error:
             raise _unreadable(error, path) from error
         yield rows
 
@@ -98,10 +100,12 @@ def read_values(files: Sequence[Path], metric: str, examples: Sequence[int]) -> 
     """
     if not files or not len(examples):
         return {}
+    for path in files:
+        readable(path)
     wanted = (pc.field("metric") == metric) & pc.field("example").isin(list(examples)) & (pc.field("source") >= 0)
     try:
         table = pq.read_table(list(files), columns=["example", "source", "value"], filters=wanted)
-    except (pa.ArrowException, OSError, KeyError) as error:
+    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         raise _unreadable(error) from error
     example, source, value = (column.to_pylist() for column in table.columns)
     return dict(zip(zip(example, source, strict=True), value, strict=True))
@@ -110,6 +114,23 @@ def read_values(files: Sequence[Path], metric: str, examples: Sequence[int]) -> 
 def _encoded(column: pa.ChunkedArray) -> pa.DictionaryArray:
     column = column.combine_chunks()
     return column if isinstance(column, pa.DictionaryArray) else column.dictionary_encode()
+
+
+def unreadable(path: Path, error: OSError) -> StoreError:
+    """The error for a file that cannot be opened, which is not damage."""
+    return StoreError(f"{path} cannot be read: {(error.strerror or str(error)).lower()}; ask its owner, or choose another --out")
+
+
+def readable(path: Path) -> None:
+    """See that a file can be opened, before a library says of it what it likes.
+
+    Raises:
+        StoreError: it cannot.
+    """
+    try:
+        check_readable(path)
+    except OSError as error:
+        raise unreadable(path, error) from error
 
 
 def _unreadable(error: Exception, path: Path | None = None) -> StoreError:
@@ -126,6 +147,8 @@ def read_parts(files: Sequence[Path], columns: Sequence[str]) -> pd.DataFrame:
         StoreError: a file cannot be read.
     """
     texts = [name for name in columns if name in _TEXTS]
+    for path in files:
+        readable(path)
     try:
         total = sum(pq.read_metadata(path).num_rows for path in files)
         filled: dict[str, npt.NDArray[np.generic]] = {name: np.empty(total, _dtype(name)) for name in columns}
@@ -137,7 +160,7 @@ def read_parts(files: Sequence[Path], columns: Sequence[str]) -> pd.DataFrame:
                 column = table.column(name).combine_chunks()
                 filled[name][start : start + len(column)] = _codes(column, known[name]) if name in known else column.to_numpy(zero_copy_only=False)
             start += len(table)
-    except (pa.ArrowException, OSError, KeyError) as error:
+    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         raise _unreadable(error) from error
     # Without copy=False pandas would make the second copy that was avoided above.
     return pd.DataFrame({name: _categories(filled[name], known[name]) if name in known else filled[name] for name in columns}, copy=False)

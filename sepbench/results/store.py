@@ -20,11 +20,12 @@ from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from sepbench.errors import flat
 from sepbench.files import TEMPORARY, write_atomically
 from sepbench.results.columns import SCORE_COLUMNS
 from sepbench.results.feature_files import CellFeatures, save_features
 from sepbench.results.layout import Layout
-from sepbench.results.score_files import StoreError, read_parts, score_table
+from sepbench.results.score_files import StoreError, read_parts, readable, score_table, unreadable
 from sepbench.run.plan import Shard
 from sepbench.run.provenance import FORMAT, conflict, grown
 from sepbench.run.records import CellRecord, FitRecord, RunRecord
@@ -47,13 +48,16 @@ class RunStore:
 
     def __init__(self, path: Path, warn: Callable[[str], None] = lambda text: None) -> None:
         self.path = path
-        self._layout = Layout(path)
+        self._root = path.absolute()  # a method may go to another folder
+        if not _is_text(self._root):
+            raise StoreError(f"the name of folder {flat(self._root)} is not UTF-8, in which Parquet and safetensors write names; rename it")
+        self._layout = Layout(self._root)
         self._warn = warn
         self._suite = ""
 
     def opener(self) -> Callable[[], RunStore]:
         """See ``Sink``; warnings of the other process are not told."""
-        return partial(RunStore, self.path.resolve())
+        return partial(RunStore, self._root.resolve())
 
     def check(self) -> None:
         """See ``Sink``."""
@@ -120,7 +124,7 @@ class RunStore:
 
     @property
     def _run_file(self) -> Path:
-        return self.path / "run.json"
+        return self._root / "run.json"
 
     def read_run(self) -> RunRecord:
         """The contents of ``run.json``.
@@ -133,7 +137,7 @@ class RunStore:
         except (FileNotFoundError, NotADirectoryError) as error:
             raise StoreError(f"{self.path} is not the folder of a run: it has no run.json") from error
         except OSError as error:
-            raise StoreError(f"{self._run_file} cannot be read: {error.strerror}") from error
+            raise unreadable(self._run_file, error) from error
         except ValueError as error:
             raise StoreError(f"{self._run_file} is damaged ({error}); the run must be made again in another folder") from error
         if not isinstance(content, dict) or content.get("format") not in _READABLE:
@@ -190,7 +194,7 @@ class RunStore:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise StoreError(f"{path} cannot be read: {error.strerror}; ask its owner, or choose another --out") from error
+            raise unreadable(path, error) from error
         except ValueError:
             self._warn(f"{path} is damaged and is made again")
             return None
@@ -219,12 +223,11 @@ class RunStore:
         return found
 
     def _damaged(self, shard: Shard, path: Path) -> bool:
+        readable(path)
         try:
             with safe_open(path, "pt") as file:
                 return bool(file.get_slice("estimates").get_shape()[0] != len(shard) or file.get_slice("seconds").get_shape() != [len(shard)])
         except (SafetensorError, OSError) as error:
-            if isinstance(error, PermissionError):
-                raise StoreError(f"{path} cannot be read: {error.strerror}; ask its owner, or choose another --out") from error
             self._warn(f"{path} is damaged ({error}); the run's own command makes it again")
             return True
 
@@ -240,6 +243,8 @@ class RunStore:
             StoreError: the file is missing or damaged.
         """
         path = self._layout.estimates(shard)
+        if path.is_file():
+            readable(path)
         try:
             with safe_open(path, "pt") as file:
                 errors = {int(example): text for example, text in json.loads((file.metadata() or {})["errors"]).items()}
@@ -263,11 +268,10 @@ class RunStore:
         self._layout.features(shard).unlink(missing_ok=True)
 
     def _facts(self, shard: Shard, path: Path) -> dict[str, Any] | None:
+        readable(path)
         try:
             facts: dict[str, Any] = json.loads((pq.read_schema(path).metadata or {})[_FACTS])
             return facts if (facts["start"], facts["stop"]) == (shard.start, shard.stop) else None
-        except PermissionError as error:
-            raise StoreError(f"{path} cannot be read: {error.strerror}; ask its owner, or choose another --out") from error
         except (pa.ArrowException, OSError, KeyError, ValueError) as error:
             self._warn(f"{path} is damaged ({error}) and is made again")
             return None
@@ -341,6 +345,15 @@ class RunStore:
             raise _unusable(path, error) from error
 
 
+def _is_text(path: Path) -> bool:
+    """Whether a path's bytes are UTF-8."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _totals(facts: dict[str, Any]) -> ShardTotals:
     return ShardTotals(facts["n_separated"], facts["n_failed"], facts["separate_seconds"], facts["error"])
 
@@ -350,7 +363,7 @@ def _unusable(path: Path, error: Exception) -> StoreError:
 
 
 def _json(record: RunRecord | CellRecord) -> bytes:
-    return (json.dumps(record.mapping(), indent=1, ensure_ascii=False) + "\n").encode()
+    return (json.dumps(record.mapping(), indent=1, ensure_ascii=False) + "\n").encode(errors="replace")  # what methods say need not be sound text
 
 
 def _brief(value: Any) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sepbench.errors import SepbenchError
+from sepbench.errors import DataError, SepbenchError
 from sepbench.run.backends import Backend
 from sepbench.run.backends.local import LocalBackend
 from sepbench.run.cell import announce, finished
@@ -34,8 +34,11 @@ class Outcome:
 
     @property
     def exit_code(self) -> int:
-        """1 if any cell failed as a whole, else 0 (failed examples alone are rows with their error and a marked line)."""
-        return 1 if self.in_state("failed") else 0
+        """1 if any cell failed as a whole, 2 if all did for want of data, else 0 (failed examples alone are rows with their error and a marked line)."""
+        failed = [record for _, record in self.cells if record.state == "failed"]
+        if failed and len(failed) == len(self.cells) and all(record.error.startswith(DataError.__name__) for record in failed):
+            return 2
+        return 1 if failed else 0
 
 
 def check_data(plan: Plan) -> None:

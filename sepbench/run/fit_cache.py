@@ -30,7 +30,7 @@ from typing import Any
 
 from sepbench.data.files.fetch import cache_folder
 from sepbench.errors import SepbenchError
-from sepbench.files import TEMPORARY, file_sha256, write_atomically
+from sepbench.files import TEMPORARY, file_sha256, open_to_others, write_atomically
 
 _WORK, _FITTED, _FACTS, _KEY, _SECONDS = "work", "fitted", "fit.json", "key.json", ".seconds"
 _NOTE_EVERY = 10.0
@@ -39,6 +39,10 @@ _NOTE_EVERY = 10.0
 
 class CacheError(SepbenchError):
     """The cache of fits cannot be used: not writable, or no such entry."""
+
+
+class UnreadableFitError(SepbenchError):
+    """A kept fit may not be read by this user."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,11 +153,20 @@ class KeptFit:
         return self.folder / _FITTED
 
     def facts(self) -> FitFacts | None:
-        """Of the finished fit, if there is one and its files are those that were written."""
+        """Of the finished fit, if there is one and its files are those that were written.
+
+        Raises:
+            UnreadableFitError: it belongs to another user.
+        """
         try:
             stored = json.loads((self.folder / _FACTS).read_text(encoding="utf-8"))
             whole = stored["files"] == _digests(self.fitted)
             return FitFacts(stored["seconds"], stored["load_seconds"], stored["timing_group"], stored["session"]) if whole else None
+        except PermissionError as error:  # another user's: no damage, and not to be replaced
+            path = error.filename or self.folder
+            raise UnreadableFitError(
+                f"the kept fit {path} cannot be read: permission denied; ask its owner, or set SEPBENCH_CACHE to your own folder"
+            ) from error
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
@@ -189,6 +202,7 @@ class KeptFit:
             shutil.rmtree(fresh, ignore_errors=True)  # of a process of the same number, where nothing can be locked and tidied
             fresh.mkdir()
             save(fresh)
+            open_to_others(fresh)
             fresh.rename(self.fitted)
             entry = {
                 "seconds": facts.seconds,
@@ -263,7 +277,10 @@ def entries(method: str = "") -> list[Entry]:
         except (OSError, ValueError):
             continue
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
-        found.append(Entry(folder.parent.name, folder, key, KeptFit(folder.parent.name, key).facts(), size))
+        facts = None
+        with contextlib.suppress(UnreadableFitError):
+            facts = KeptFit(folder.parent.name, key).facts()
+        found.append(Entry(folder.parent.name, folder, key, facts, size))
     return found
 
 

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 
-from sepbench.errors import MethodError, SuiteError
+from sepbench.errors import MethodError, SuiteError, flat
+from sepbench.errors import reason as why
 from sepbench.metrics.catalogue import defined_for, get_metric
 from sepbench.precision import KnowsDevices
 from sepbench.protocols import Domain, MethodInfo, PosteriorSampler, Separator, Supervision, Support, TaskSpec
-from sepbench.registry import create_separator, flat, method_code, nearest
+from sepbench.registry import create_separator, method_code, nearest
 from sepbench.run.request import RequestError, RunRequest
 from sepbench.settings import setting_files, settings_of
 
@@ -261,14 +262,15 @@ def _check_info(name: str, info: MethodInfo) -> None:
 def _entry(name: str, separator: Separator, given: Mapping[str, Any]) -> MethodEntry:
     with method_code(name, "cannot say its settings or weights_sha256"):
         settings = dict(given) | settings_of(separator)  # a plain class need not say what it was given
-        weights = str(getattr(separator, "weights_sha256", ""))
+        weights = flat(getattr(separator, "weights_sha256", ""))
     for key, value in settings.items():
         try:
-            json.dumps({key: value}, default=str)  # as provenance.run_record will
-        except Exception as error:  # "default" calls what the value's own class has to say
+            json.dumps({key: value}, default=str, ensure_ascii=False).encode()  # as provenance.run_record will
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # "default" calls what the value's own class has to say
             raise MethodError(
-                f"method {name!r}: setting {key!r} cannot be written to run.json ({type(error).__name__}: {flat(error)}); "
-                "use numbers, words, lists, or dicts whose keys are words"
+                f"method {name!r}: setting {key!r} cannot be written to run.json ({why(error)}); use numbers, words, lists, or dicts whose keys are words"
             ) from error
     return MethodEntry(separator.info, type(separator), settings, weights, setting_files(type(separator), settings))
 
@@ -314,4 +316,4 @@ def ask_support(method: str, separator: Separator, spec: TaskSpec, device: str =
             answer = answer if isinstance(here, Support) and here.ok else here
     if not isinstance(answer, Support):
         raise SupportError(f"method {method!r}: supports() must return a sepbench.protocols.Support, got {type(answer).__name__}")
-    return answer
+    return replace(answer, note=flat(answer.note))

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 import sepbench
+from sepbench.errors import flat
 from sepbench.run.plan import MethodEntry, Plan
 from sepbench.run.records import EnvironmentRecord, MethodRecord, RunRecord, SessionRecord, SuiteRecord, TaskRecord
 from sepbench.run.source import source_sha256
@@ -94,8 +95,8 @@ def _task_record(plan: Plan, name: str) -> TaskRecord:
 def _method_record(entry: MethodEntry) -> MethodRecord:
     info, cls = entry.info, entry.cls
     return MethodRecord(
-        version=info.version,
-        title=info.title,
+        version=flat(info.version),
+        title=flat(info.title),
         supervision=info.supervision,
         bound=info.bound,
         deterministic=info.deterministic,

@@ -79,7 +79,9 @@ def score_shard(shard: Shard, data: ShardEstimates, mixture_set: MixtureSet, tas
             else:
                 table = score_batch(metrics, rows, references, mixtures, task.spec)
                 features = {name: features_of(name, rows, task.spec, sets.device, key) for name, key in sets.references.items()}
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             errors |= dict.fromkeys(good.tolist(), f"scoring failed: {one_line(error)}")
         else:
             parts = _parts(table.metric, metrics)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from sepbench.errors import MethodError
+from sepbench.ambient import put_back
+from sepbench.errors import MethodError, reason
 from sepbench.memory import out_of_memory, release
 from sepbench.precision import as_the_session_says
 from sepbench.protocols import Mixtures, PosteriorSampler, RunContext, Separator, TaskSpec
@@ -85,7 +86,7 @@ def separate_batch(session: Session, mixtures: Mixtures) -> tuple[torch.Tensor, 
     """
     before = _fingerprint(mixtures)
     read = session.references.seconds if session.references else 0.0
-    with Timer(session.ctx.device) as timer:
+    with put_back(), Timer(session.ctx.device) as timer:
         returned = _call(session.separator, mixtures, session.ctx)
     elapsed = timer.seconds - ((session.references.seconds if session.references else 0.0) - read)
     estimates = _checked(returned, session, len(mixtures))
@@ -120,15 +121,14 @@ class ContractError(MethodError):
 
 def one_line(error: BaseException) -> str:
     """An exception as one line of bounded length."""
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text}"[:_MAX_LINE] if text else type(error).__name__
+    return reason(error)[:_MAX_LINE]
 
 
 def _attempts(session: Session, batch: torch.Tensor) -> Iterator[tuple[torch.Tensor, tuple[torch.Tensor, float] | str]]:
     """(example ids, estimates and seconds, or an error), for the whole batch or, if that raised, one by one; by halves if it ran out of memory."""
     told = session.first_traceback
     outcome = _attempt(session, batch)
-    if isinstance(outcome, Exception | SystemExit) and not isinstance(outcome, ContractError) and len(batch) > 1:
+    if isinstance(outcome, BaseException) and not isinstance(outcome, ContractError) and len(batch) > 1:
         if out_of_memory(outcome):
             session.first_traceback = told  # no failure yet: fewer at a time may do
             yield from _halves(session, batch)
@@ -154,11 +154,13 @@ def _halves(session: Session, batch: torch.Tensor) -> Iterator[tuple[torch.Tenso
     session.teller.warn(f"{name} on {task}: out of memory with {len(batch):,} mixtures at once; {largest:,} from here on")
 
 
-def _attempt(session: Session, example_ids: torch.Tensor) -> tuple[torch.Tensor, float] | Exception | SystemExit:
+def _attempt(session: Session, example_ids: torch.Tensor) -> tuple[torch.Tensor, float] | BaseException:
     mixtures = _mixtures(session, example_ids)  # not in the try block: data that cannot be read are no fault of the method
     try:
         return separate_batch(session, mixtures)
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         session.first_traceback = session.first_traceback or traceback.format_exc(limit=-6)
         # The frames of the failed call hold its tensors: without them a batch that ran out of memory would leave none for the singles.
         return error.with_traceback(None)

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 import sepbench
+from sepbench.errors import flat, reason
 from sepbench.noise import NoiseSource
 from sepbench.precision import as_the_session_says
 from sepbench.protocols import Fitted, RunContext, Separator, TrainingView
-from sepbench.registry import create_separator, flat
+from sepbench.registry import create_separator
 from sepbench.run.fit_cache import CacheError, FitFacts, KeptFit, Stopwatch
 from sepbench.run.handouts import References, TimedView
 from sepbench.run.plan import Cell, Plan
@@ -73,7 +74,7 @@ class Teller:
     def __call__(self, fraction: float, text: str) -> None:
         for tick in self.ticks:
             tick()
-        share = min(max(float(fraction), 0.0), 1.0)
+        share = min(max(float(fraction), 0.0), 1.0) if fraction == fraction else 0.0  # not a number
         if self._batch:
             done = share * self._batch
             if done > self._told:
@@ -205,8 +206,10 @@ def keep_fit(
             loaded = make()
             try:
                 _as_fitted(loaded).load(kept.fitted, ctx)
-            except (Exception, SystemExit) as error:  # written by a version that kept other things, say: training again is always right
-                teller.warn(f"the kept fit in {kept.folder} cannot be loaded ({type(error).__name__}: {flat(error)}) and is made again")
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # written by a version that kept other things, say: training again is always right
+                teller.warn(f"the kept fit in {kept.folder} cannot be loaded ({reason(error)}) and is made again")
             else:
                 return loaded, facts, True
         elif kept.damaged and refit is None:

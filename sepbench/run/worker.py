@@ -9,6 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from sepbench.ambient import generators, put_back
+from sepbench.errors import flat
 from sepbench.metrics.sets.extraction import extractors_of
 from sepbench.protocols import Fitted
 from sepbench.run.fit_cache import CacheError, FitFacts
@@ -106,6 +108,7 @@ class Worker:
         self._session: Session | None = None
         self._sets: dict[str, SetScoring] = {}
         self._memory = PeakMemory(plan.device)
+        self._generators = generators()  # every method finds the global ones as the first one did
         self._group = timing_group(plan.device)
 
     def run(self, job: Job) -> Report:
@@ -120,9 +123,9 @@ class Worker:
         mixture_set = self._mixture_set(cell)  # not in the try block: data that cannot be read are no fault of the method
         try:
             session = self._open(cell, mixture_set)
-        except CacheError:  # no fault of the method either, and the same for all that keep their fits
+        except (CacheError, KeyboardInterrupt):  # no fault of the method either, and the same for all that keep their fits
             raise
-        except (Exception, SystemExit) as error:  # MemoryError included: the other methods go on
+        except BaseException as error:  # MemoryError included: the other methods go on
             self._session = None
             return Report(job, fit_error=one_line(error), traceback=traceback.format_exc(limit=-6), timing_group=self._group)
         if job.kind == "latency":
@@ -150,7 +153,11 @@ class Worker:
         if self._session is None or self._session.cell is not cell:
             self._session = None  # the last method's memory is free before the next one is fitted
             self._memory.reset()
-            self._session = open_session(cell, self._plan, mixture_set, self._tell, self._name)
+            self._generators()
+            with put_back():
+                session = open_session(cell, self._plan, mixture_set, self._tell, self._name)
+                _fit_report(session)  # fails here or not at all
+            self._session = session
         return self._session
 
     def _mixture_set(self, cell: Cell) -> MixtureSet:
@@ -182,7 +189,9 @@ class Worker:
         try:
             seconds: float | None = measure_latency(session, session.cell.n_planned)
             warning = ""
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             seconds, warning = None, f"{job.shard.method} on {job.shard.task}: no latency, {one_line(error)}"
         return Report(
             job,
@@ -199,7 +208,7 @@ def _fit_report(session: Session) -> FitReport:
     separator, spec = session.separator, session.cell.task.spec
     samples = getattr(separator, "posterior_samples", 1)
     drawn = spec.posterior_draws or (samples if isinstance(samples, int) else 1)
-    weights, prior = (str(getattr(separator, name, "")) for name in ("weights_sha256", "prior_label"))
+    weights, prior = (flat(getattr(separator, name, "")) for name in ("weights_sha256", "prior_label"))
     return FitReport(session.fit, session.cached, isinstance(separator, Fitted), drawn, weights, prior)
 
 

@@ -116,3 +116,68 @@ def test_tf32_on_the_cpu(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     assert _sepbench(monkeypatch, *request, "--out", str(tmp_path / "run")) == 2
     _assert_one_line(capsys, "precision tf32 is an arithmetic of CUDA GPUs")
     assert not (tmp_path / "run").exists()
+
+
+ODD = "caf\udce9"
+"""A name of bytes that are no UTF-8, as Python shows them."""
+
+
+@pytest.mark.parametrize("arguments", [("show", ODD), ("check", "s", "--against", ODD), ("panel", ODD), ("score", ODD), (*DIGITS, "--out", f"runs/{ODD}")])
+def test_names_that_are_no_text(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert _sepbench(monkeypatch, *arguments) == 2
+    _assert_one_line(capsys, r"caf\udce9, is not UTF-8 text")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("variable", ["SEPBENCH_DATA", "SEPBENCH_CACHE"])
+def test_variables_that_are_no_text(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], variable: str) -> None:
+    monkeypatch.setenv(variable, f"/{ODD}")
+    assert _sepbench(monkeypatch, "data", "list") == 2
+    _assert_one_line(capsys, rf"{variable}, /caf\udce9, is not UTF-8 text")
+
+
+@pytest.mark.parametrize("arguments", [("data", "path", "mnist"), ("env",), ("cache", "list")])
+def test_no_home(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...]) -> None:
+    def unknown(uid: int) -> None:
+        raise KeyError(uid)
+
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    for variable in ("HOME", "XDG_CACHE_HOME", "SEPBENCH_CACHE", "SEPBENCH_DATA"):
+        monkeypatch.delenv(variable, raising=False)
+    assert _sepbench(monkeypatch, *arguments) == 2
+    _assert_one_line(capsys, "set HOME, or set SEPBENCH_CACHE")
+
+
+@pytest.mark.parametrize("error", [ValueError("odd\nwords"), RecursionError(), MemoryError(), AssertionError(), BaseExceptionGroup("two", [KeyError(1)])])
+def test_a_crash_is_no_regression(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: BaseException) -> None:
+    def crash(target: str, **options: object) -> None:
+        raise error
+
+    monkeypatch.setattr("sepbench.results.target.open_results", crash)
+    assert _sepbench(monkeypatch, "check", "a", "--against", "b") == 2
+    _assert_one_line(capsys, f"error: unexpected {type(error).__name__}")
+    monkeypatch.setenv("SEPBENCH_TRACEBACK", "1")
+    monkeypatch.setattr(sys, "argv", ["sepbench", "check", "a", "--against", "b"])
+    with pytest.raises(type(error)):
+        main()
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (PermissionError(13, "Permission denied", "/data/a"), 2, "error: /data/a: permission denied"),
+        (OSError(28, "No space left on device"), 2, "error: no space left on device"),
+        (BrokenPipeError(32, "Broken pipe"), 141, ""),
+        (KeyboardInterrupt(), 130, ""),
+        (EOFError(), 2, "error: unexpected RuntimeError: EOFError"),
+    ],
+)
+def test_files_and_readers_that_fail(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], error: BaseException, code: int, said: str) -> None:
+    def fail(target: str, **options: object) -> None:
+        raise error
+
+    monkeypatch.setattr("sepbench.results.target.open_results", fail)
+    monkeypatch.setattr("os.dup2", lambda *files: None)
+    assert _sepbench(monkeypatch, "check", "a", "--against", "b") == code
+    assert said in capfd.readouterr().err

@@ -170,7 +170,7 @@ def test_cells(store: RunStore) -> None:
     assert store.read_cells() == {}
     (store.path / "cells" / "t--m.json").unlink()
     (store.path / "cells" / "t--m.json").mkdir()
-    with pytest.raises(StoreError, match=r"t--m\.json cannot be read: Is a directory"):
+    with pytest.raises(StoreError, match=r"t--m\.json cannot be read: is a directory"):
         store.read_cells()
 
 
@@ -317,3 +317,29 @@ def test_run_json_is_readable_text(store: RunStore) -> None:
     text = (store.path / "run.json").read_text(encoding="utf-8")
     assert json.loads(text) == record().mapping()
     assert text.count("\n") > 20
+
+
+@pytest.mark.parametrize("part", ["estimates", "scores", "cells", "run.json"])
+def test_a_file_of_another_user_is_not_damaged(tmp_path: Path, forbid: Callable[[Path], None], part: str) -> None:
+    warnings: list[str] = []
+    store = RunStore.create(tmp_path / "run", record(), warnings.append)
+    with store.session(record()):
+        store.write_estimates(SHARD, ShardEstimates(torch.zeros(3, 2, 1), torch.zeros(3, dtype=torch.float64), {}))
+        store.write_scores(SHARD, scores())
+        store.write_cell("t", "m", CellRecord())
+    (path,) = [path for path in (tmp_path / "run").rglob("*") if path.is_file() and part in str(path.relative_to(tmp_path))]
+    before = path.read_bytes()
+    forbid(path)
+    reads: dict[str, Callable[[], object]] = {"estimates": lambda: store.read_estimates(SHARD), "scores": store.read_scores}
+    for read in {reads.get(part, store.read_cells), lambda: store.find("t", "m", METRICS) if part in reads else store.read_cells()}:
+        with pytest.raises(StoreError, match=f"{path.name} cannot be read: permission denied; ask its owner"):
+            read()
+    assert warnings == []
+    with open(path, "rb") as handle:  # noqa: PTH123 - Path.open is forbidden
+        assert handle.read() == before
+
+
+def test_a_folder_whose_name_is_no_text_is_refused_before_anything_is_made(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=r"caf\\udce9 is not UTF-8"):
+        RunStore.create(tmp_path / "caf\udce9", record())
+    assert list(tmp_path.iterdir()) == []

@@ -16,8 +16,9 @@ import torch
 from run_harness import Runner, bits
 from training_fake import Learner, Mean, counted
 
+from sepbench.errors import DataError
 from sepbench.protocols import RunContext, TrainingView
-from sepbench.run.fit_cache import CacheError, FitFacts, KeptFit, Stopwatch, fits_root
+from sepbench.run.fit_cache import CacheError, FitFacts, KeptFit, Stopwatch, entries, fits_root
 from sepbench.run.plan import Plan
 from sepbench.run.records import CellRecord
 
@@ -347,3 +348,29 @@ def test_who_waits_says_so() -> None:
     with KeptFit("learner", {"seed": 0}).locked(waiting):
         assert told == ["waits"]
     process.wait(timeout=60)
+
+
+def test_kept_fits_are_open_to_others_and_those_of_others_are_not_replaced(
+    planned: Planned, tmp_path: Path, pulse: Path, forbid: Callable[[Path], None]
+) -> None:
+    before = os.umask(0o022)
+    try:
+        _cell(Runner(tmp_path / "a"), planned("learner"))
+    finally:
+        os.umask(before)
+    (kept,) = (_kept(tmp_path) / "fitted").iterdir()
+    assert kept.stat().st_mode & 0o777 == 0o644
+    forbid(kept)
+    _, store = Runner(tmp_path / "b")(planned("learner", "halves"))
+    cells = store.read_cells()
+    assert "cannot be read: permission denied; ask its owner" in cells["class-split", "learner"].error
+    assert cells["class-split", "halves"].state == "done"
+    assert counted(pulse, "f") == 1
+    assert [entry.facts for entry in entries("learner")] == [None]
+
+
+def test_without_a_home_folder_there_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SEPBENCH_CACHE")
+    monkeypatch.setattr("platformdirs.user_cache_dir", lambda *args, **options: "~/.cache/sepbench")
+    with pytest.raises(DataError, match="set HOME, or set SEPBENCH_CACHE"):
+        fits_root()

@@ -64,15 +64,39 @@ def offline() -> bool:
 
 
 def cache_folder() -> Path:
-    """The user's cache of sepbench; it need not exist yet."""
+    """The user's cache of sepbench; it need not exist yet.
+
+    Raises:
+        DataError: nothing says where the home folder is.
+    """
     override = os.environ.get(CACHE_VARIABLE, "").strip()
-    return Path(override).expanduser().resolve() if override else Path(platformdirs.user_cache_dir("sepbench", appauthor=False))
+    if override:
+        return _folder_of(CACHE_VARIABLE, override)
+    try:
+        folder = Path(platformdirs.user_cache_dir("sepbench", appauthor=False))
+    except RuntimeError:  # neither HOME nor the list of users knows the home folder: an error, or, of older versions, "~/.cache"
+        folder = Path()
+    if not folder.is_absolute():
+        raise DataError(f"there is no home folder to keep data in: set HOME, or set {CACHE_VARIABLE} to a folder that can be written to")
+    return folder
+
+
+def _folder_of(variable: str, value: str) -> Path:
+    """The folder that a variable of the environment names.
+
+    Raises:
+        DataError: it begins with ``~`` and nobody knows that home folder.
+    """
+    try:
+        return Path(value).expanduser().resolve()
+    except RuntimeError as error:
+        raise DataError(f"{variable}={value}: the home folder is not known; set HOME, or give {variable} (or {CACHE_VARIABLE}) as a whole path") from error
 
 
 def data_folders() -> list[Path]:
     """The folders data sets are looked up in, in order; they need not exist."""
     override = os.environ.get(DATA_VARIABLE, "").strip()
-    return [*([Path(override).expanduser().resolve()] if override else []), cache_folder()]
+    return [*([_folder_of(DATA_VARIABLE, override)] if override else []), cache_folder()]
 
 
 def _search_folders(manifest: Manifest) -> list[Path]:

@@ -8,7 +8,7 @@ Samples are float32 as stored (16-bit values / 32768), shape ``(channels, T)``. 
 from __future__ import annotations
 
 import math
-import re
+import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,14 +21,12 @@ import numpy.typing as npt
 import torch
 
 from sepbench.compat import import_soundfile
-from sepbench.errors import DataError
+from sepbench.data.readers.audio_headers import wrong_length
+from sepbench.errors import DataError, flat
 
 _FORMATS = ("WAV", "WAVEX", "RF64", "FLAC")
 _OGG = ("OGG",)
 _PCM_SCALE = 32_768
-# libsndfile cuts a short WAV file without a word; only its log tells what the header announced. 2**32 - 1 stands for "unknown" in streamed files.
-_CUT_DATA = re.compile(r"^data : (\d+) \(should be (\d+)\)", re.MULTILINE)
-_UNKNOWN_SIZE = 2**32 - 1
 _HALF_LENGTH = 10  # zero crossings of scipy's default filter on each side, at the lower of both rates
 
 
@@ -51,7 +49,7 @@ def audio_info(path: Path) -> AudioInfo:
     """Length, rate and channels of a file; no sample is decoded, so that damage inside a FLAC file shows only when it is read.
 
     Raises:
-        DataError: missing, not WAV or FLAC, cut off (WAV), empty.
+        DataError: missing, not WAV or FLAC, cut off (WAV), empty, or a header that is wrong or silent about the length.
     """
     with _opened(path) as file:
         return AudioInfo(int(file.frames), int(file.samplerate), int(file.channels))
@@ -148,9 +146,12 @@ def _opened(path: Path, formats: Sequence[str] = _FORMATS) -> Iterator[Any]:
     with file:
         if file.format not in formats:
             raise DataError(f"{path} is {file.format} audio; convert it to {wanted}, e.g. with ffmpeg")
-        cut = _CUT_DATA.search(file.extra_info)
-        if cut is not None and int(cut[2]) < int(cut[1]) != _UNKNOWN_SIZE:
-            raise DataError(f"{path} is cut off: {int(cut[2]):,} bytes of samples, its header announces {int(cut[1]):,}; replace the file")
+        try:
+            problem = wrong_length(path, int(file.frames))
+        except (OSError, struct.error) as error:
+            raise DataError(f"{path} cannot be read: {flat(error)}; replace the file") from error
+        if problem:
+            raise DataError(f"{path} {problem}; replace the file, or write it anew, e.g. with ffmpeg")
         if file.frames < 1 or not file.seekable():
             raise DataError(f"{path} holds no samples; replace the file")
         yield file

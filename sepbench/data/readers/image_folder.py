@@ -1,4 +1,8 @@
-"""A user's folder of images, read with pillow (optional)."""
+"""A user's folder of images, read with pillow (optional).
+
+One rule for every format: an image is what a viewer shows, turned as its EXIF orientation says; what would have to be changed to fit into 8 bits per
+channel, or has more than one page, is refused.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +14,17 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from sepbench.errors import DataError, SepbenchError
+from sepbench.data.readers import listed, unreadable
+from sepbench.errors import DataError, SepbenchError, reason
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm"})
+_FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM")
+"""By content, whatever the name ends in: of others nobody has looked at what pillow drops."""
+_BITS_PER_SAMPLE = 258  # TIFF
+_DEEP = re.compile(r";\d{2}[A-Z]*$")  # pillow's raw modes: "RGB;16B"; of BMP "BGR;16" are 16 bits for all three channels
 _TARGET_MODES = {"1": "L", "L": "L", "P": "RGB", "RGB": "RGB", "LA": "L", "RGBA": "RGB"}
 
 
@@ -38,7 +47,7 @@ def list_images(folder: Path) -> list[tuple[Path, int]]:
         raise DataError(f"{folder} is not a folder; give the folder that holds the images")
     here, classes = _images(folder), _subfolders(folder)
     if not classes:
-        listed = [(path, 0) for path in here]
+        images = [(path, 0) for path in here]
     else:
         if here:
             raise DataError(
@@ -47,55 +56,63 @@ def list_images(folder: Path) -> list[tuple[Path, int]]:
         for name in classes:
             if deeper := _subfolders(name):
                 raise DataError(f"{deeper[0]} is nested too deeply; images must lie in <folder>/ or in <folder>/<class>/")
-        listed = [(path, label) for label, name in enumerate(classes) for path in _images(name)]
-    if not listed:
+        images = [(path, label) for label, name in enumerate(classes) for path in _images(name)]
+    if not images:
         raise DataError(f"{folder} holds no images ({', '.join(sorted(SUFFIXES))})")
-    return listed
+    return images
 
 
 def _images(folder: Path) -> list[Path]:
-    found = [path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()]
+    found = [path for path in listed(folder) if path.suffix.lower() in SUFFIXES and path.is_file()]
     return sorted(found, key=lambda path: natural_key(path.name))
 
 
 def _subfolders(folder: Path) -> list[Path]:
-    return sorted((path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")), key=lambda path: natural_key(path.name))
+    return sorted((path for path in listed(folder) if path.is_dir()), key=lambda path: natural_key(path.name))
 
 
 def read_image_folder(folder: Path) -> tuple[torch.Tensor, torch.Tensor]:
     """Images ``(N, C, H, W)`` uint8, C = 1 if all are grey and 3 if all are colour, and class numbers ``(N,)`` int64.
 
-    Everything is held in memory: N x C x H x W bytes. Transparency is accepted where every pixel is opaque.
+    Everything is held in memory: N x C x H x W bytes. Transparency is accepted where every pixel is opaque. Images are turned as their EXIF
+    orientation says, in every format.
 
     Raises:
         SepbenchError: pillow is not installed.
         DataError: see ``list_images``; an image that cannot be decoded, has another size or other channels than the first, more than 8 bits per
-            channel, or transparent pixels. The message names the file.
+            channel, other levels than 0 to 255, several pages, or transparent pixels; a link that leads nowhere. The message names the file.
     """
     try:
         import PIL.Image
+        import PIL.ImageFile
     except ImportError as error:
         raise SepbenchError("reading a folder of images needs pillow, which is not installed; run: pip install 'sepbench[report]'") from error
-    listed = list_images(folder)
+    found = list_images(folder)
+    PIL.ImageFile.LOAD_TRUNCATED_IMAGES = False  # some package may have set it, and half an image would be grey without a word
     images: npt.NDArray[np.uint8] | None = None
-    for position, (path, _) in enumerate(listed):
+    for position, (path, _) in enumerate(found):
         try:
-            with PIL.Image.open(path) as image:
+            # Not by the path: of a TIFF that is to be turned pillow 13 would map the file by its turned size, which scrambles it.
+            with path.open("rb") as handle, PIL.Image.open(handle, formats=_FORMATS) as image:
                 pixels = _pixels(image, path)
         except DataError:
             raise
+        except OSError as error:
+            if error.errno is not None:  # of the file itself, which may be whole
+                raise unreadable(path, error) from error
+            raise DataError(f"{path} cannot be decoded as an image ({reason(error)}); replace or remove it") from error
         except Exception as error:  # pillow's decoders raise whatever their format's parser does
-            raise DataError(f"{path} cannot be decoded as an image ({type(error).__name__}: {error}); replace or remove it") from error
+            raise DataError(f"{path} cannot be decoded as an image ({reason(error)}); replace or remove it") from error
         if images is None:
-            images = np.empty((len(listed), *pixels.shape), dtype=np.uint8)
+            images = np.empty((len(found), *pixels.shape), dtype=np.uint8)
         if pixels.shape != images.shape[1:]:
             raise DataError(
-                f"{path} is {_size(pixels)}, but {listed[0][0].name} is {_size(images[0])}; all images must have one size and one number of channels"
+                f"{path} is {_size(pixels)}, but {found[0][0].name} is {_size(images[0])}; all images must have one size and one number of channels"
             )
         images[position] = pixels
     if images is None:
         raise ValueError("list_images returns at least one image")
-    return torch.from_numpy(images), torch.tensor([label for _, label in listed], dtype=torch.int64)
+    return torch.from_numpy(images), torch.tensor([label for _, label in found], dtype=torch.int64)
 
 
 def _size(pixels: npt.NDArray[np.uint8]) -> str:
@@ -103,11 +120,30 @@ def _size(pixels: npt.NDArray[np.uint8]) -> str:
     return f"{width} x {height} {'grey' if channels == 1 else 'colour'}"
 
 
+def _changed(image: Image) -> str:
+    """What pillow would drop or scale without a word while it decodes; empty if nothing."""
+    pages = getattr(image, "n_frames", 1)
+    if pages != 1:
+        return f"holds {pages} pages or pictures"
+    tiles = getattr(image, "tile", [])  # how the decoder is called
+    how = [argument for tile in tiles for argument in (tile[3] if isinstance(tile[3], tuple) else (tile[3],))]
+    if image.format == "PPM" and (levels := [n for n in how if isinstance(n, int) and n != 255 and "ppm" in tiles[0][0]]):
+        return f"has levels from 0 to {levels[0]}"
+    deep = max((int(bits) for bits in getattr(image, "tag_v2", {}).get(_BITS_PER_SAMPLE, ())), default=8) > 8
+    if deep or (image.format != "BMP" and any(isinstance(name, str) and _DEEP.search(name) for name in how)):
+        return "has more than 8 bits per channel"
+    return ""
+
+
 def _pixels(image: Image, path: Path) -> npt.NDArray[np.uint8]:
-    """One decoded image as ``(C, H, W)``."""
+    """One image, decoded and upright, as ``(C, H, W)``."""
+    import PIL.ImageOps
+
     if image.mode not in _TARGET_MODES:
         raise DataError(f"{path} has the pixel format {image.mode!r}; convert it to 8-bit grey or RGB")
+    if problem := _changed(image):
+        raise DataError(f"{path} {problem}, which 8-bit grey or RGB would change; convert it as you want it")
     if image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema()[0] != 255:
         raise DataError(f"{path} has transparent pixels; flatten it onto a background first")
-    array = np.asarray(image.convert(_TARGET_MODES[image.mode]))
+    array = np.asarray(PIL.ImageOps.exif_transpose(image).convert(_TARGET_MODES[image.mode]))
     return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)

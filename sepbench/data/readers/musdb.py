@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from sepbench.data.readers import listed
 from sepbench.data.readers.audio_files import audio_info
 from sepbench.data.readers.chunks import Recording
 from sepbench.errors import DataError
@@ -51,7 +52,7 @@ def read_musdb(folder: Path, split: str, source: str) -> list[Recording]:
         DataError: no songs; a stem is missing, unreadable or of another rate.
     """
     part = folder / ("test" if split == "test" else "train")
-    songs = sorted(path for path in part.iterdir() if path.is_dir() and not path.name.startswith(".")) if part.is_dir() else []
+    songs = [path for path in listed(part) if path.is_dir()] if part.is_dir() else []
     if split != "test":
         songs = [song for song in songs if (song.name in VALIDATION) == (split == "validation")]
     if not songs:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sepbench.data.readers import listed
 from sepbench.data.readers.audio_files import AudioInfo, audio_info
 from sepbench.data.readers.chunks import Recording
 from sepbench.errors import DataError, SepbenchError
@@ -49,7 +50,7 @@ def read_slakh(folder: Path, split: str, instrument: str) -> list[Recording]:
 
 def read_tracks(folder: Path) -> list[Track]:
     """The tracks of a split's folder that have drums or bass, by name. Headers are read, no samples. Raises as ``read_slakh`` does."""
-    names = sorted(path.name for path in folder.iterdir() if _TRACK.fullmatch(path.name)) if folder.is_dir() else []
+    names = sorted(path.name for path in listed(folder) if _TRACK.fullmatch(path.name)) if folder.is_dir() else []
     if not names:
         raise DataError(f"{folder} holds no TrackNNNNN folder; unpack slakh2100_flac_redux so that its train, validation and test lie in {folder.parent}")
     found = ((name, _stems(folder / name)) for name in names)

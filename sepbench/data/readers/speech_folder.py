@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from sepbench.data.readers import listed
 from sepbench.data.readers.chunks import Recording
 from sepbench.errors import DataError
 
@@ -22,7 +23,7 @@ def read_speech_folder(folder: Path, split: str) -> list[Recording]:
     Raises:
         DataError: no words, a word without this split, or no WAV and FLAC files in it.
     """
-    words = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")) if folder.is_dir() else []
+    words = [path for path in listed(folder) if path.is_dir()] if folder.is_dir() else []
     if not words:
         raise DataError(f"{folder} holds no folders of words; lay the speech out as {folder}/<WORD>/{SPLITS[split]}/<WORD>_00001.wav")
     return [Recording((path,), label) for label, word in enumerate(words) for path in _files(word / SPLITS[split])]
@@ -31,7 +32,7 @@ def read_speech_folder(folder: Path, split: str) -> list[Recording]:
 def _files(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise DataError(f"{folder} is missing; every word needs the folders {', '.join(SPLITS.values())}")
-    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES)
+    files = [path for path in listed(folder) if path.suffix.lower() in _SUFFIXES]
     if not files:
         hint = "extract the sound of its videos first: ffmpeg -i X.mp4 -ac 1 -ar 16000 X.wav"
         raise DataError(f"{folder} holds no WAV or FLAC files; {hint}" if any(folder.glob("*.mp4")) else f"{folder} holds no WAV or FLAC files; fill it")

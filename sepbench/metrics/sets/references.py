@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 
 from sepbench.data.files.fetch import cache_folder
 from sepbench.errors import DataError
-from sepbench.files import write_atomically
+from sepbench.files import check_readable, write_atomically
 from sepbench.metrics.sets.extractors import FeatureExtractor, eight_bits, extracted
 from sepbench.metrics.sets.features import SetReference
 from sepbench.metrics.sets.frechet import FrechetReference
@@ -84,6 +84,7 @@ def read_reference(path: Path) -> SetReference:
         DataError: it is missing or damaged.
     """
     try:
+        check_readable(path)
         with safe_open(path, "np") as file:
             features, mean, scatter = (np.asarray(file.get_tensor(name)) for name in ("features", "mean", "scatter"))
     except (SafetensorError, OSError) as error:

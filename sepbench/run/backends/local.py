@@ -19,6 +19,7 @@ from multiprocessing.process import BaseProcess
 
 import torch
 
+from sepbench.ambient import generators
 from sepbench.errors import SepbenchError
 from sepbench.run.backends.dispatch import Event, run_plan
 from sepbench.run.plan import Cell, Plan, make_plan
@@ -52,7 +53,11 @@ class LocalBackend:
         """See ``Backend``."""
         session = uuid.uuid4().hex
         if self._workers == 1:
-            return run_plan(plan, sink, progress, Inline(plan, sink, progress, session), command, git_sha)
+            restore = generators()
+            try:
+                return run_plan(plan, sink, progress, Inline(plan, sink, progress, session), command, git_sha)
+            finally:
+                restore()
         with Processes(self._workers, plan, sink, session) as pool:
             return run_plan(plan, sink, progress, pool, command, git_sha)
 

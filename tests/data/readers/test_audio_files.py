@@ -157,3 +157,83 @@ def test_files_are_summed_as_far_as_the_shortest_reaches(long_file: Path, tmp_pa
     soundfile.write(tmp_path / "c.wav", _noise(20_000), 48_000)
     with pytest.raises(DataError, match=r"c\.wav and .*a\.wav have different sample rates"):
         read_resampled([long_file, tmp_path / "c.wav"], 0, 10, 22_050)
+
+
+def _flac_total(path: Path, total: int) -> None:
+    """Write another number of samples into STREAMINFO; 0 stands for unknown."""
+    raw = bytearray(path.read_bytes())
+    raw[21] = (raw[21] & 0xF0) | total >> 32
+    raw[22:26] = (total & 0xFFFFFFFF).to_bytes(4, "big")
+    path.write_bytes(raw)
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("length", [1, 4096, 4097, 30_000])
+@pytest.mark.parametrize(("total", "says"), [(0, "does not say how long it is"), (-1, "holds"), (1, "holds"), (2**35, "can hold")])
+def test_flac_headers_that_are_silent_or_lie_about_the_length(tmp_path: Path, channels: int, length: int, total: int, says: str) -> None:
+    path = tmp_path / "a.flac"
+    soundfile.write(path, _noise(length, channels), RATE)
+    assert audio_info(path).length == length
+    _flac_total(path, max(0, length + total) if total else 0)
+    with pytest.raises(DataError, match=rf"a\.flac .*({says}|does not say)"):
+        audio_info(path)
+    with pytest.raises(DataError, match=r"a\.flac"):
+        read_audio(path)
+
+
+@pytest.mark.parametrize("kind", ["WAV", "WAVEX", "RF64"])
+@pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24", "FLOAT"])
+def test_a_wav_header_is_held_against_the_file(tmp_path: Path, kind: str, subtype: str) -> None:
+    path = tmp_path / "a.wav"
+    soundfile.write(path, _noise(3000, 2), RATE, format=kind, subtype=subtype)
+    whole = path.read_bytes()
+    assert audio_info(path).length == 3000
+    for cut in (len(whole) - 1, len(whole) // 2):
+        path.write_bytes(whole[:cut])
+        with pytest.raises(DataError, match=r"a\.wav is cut off"):
+            read_audio(path)
+    at = whole.index(b"ds64") + 16 if kind == "RF64" else whole.index(b"data") + 4
+    size = int.from_bytes(whole[at : at + 4], "little")
+    for wrong in (size - 1, size - 4000, size + 1, size + 4000, 4, 0):
+        path.write_bytes(whole[:at] + wrong.to_bytes(4, "little") + whole[at + 4 :])
+        with pytest.raises(DataError, match=r"a\.wav"):
+            read_audio(path)
+
+
+@pytest.mark.parametrize("offset", [22, 24, 28, 32, 34])  # channels, rate, bytes a second, block, bits
+def test_a_wav_header_that_contradicts_itself_is_an_error(tmp_path: Path, offset: int) -> None:
+    path = tmp_path / "a.wav"
+    soundfile.write(path, _noise(3000), RATE, subtype="PCM_16")
+    raw = bytearray(path.read_bytes())
+    raw[offset] += 8
+    path.write_bytes(raw)
+    with pytest.raises(DataError, match=r"a\.wav"):
+        read_audio(path)
+
+
+def test_streamed_wav_files_and_chunks_around_the_samples_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    soundfile.write(path, _noise(3000), RATE, subtype="PCM_16")
+    whole = path.read_bytes()
+    at = whole.index(b"data")
+    listed = b"LIST" + (5).to_bytes(4, "little") + b"abcde\0"
+    longer = len(whole) + 2 * len(listed) - 8
+    expected = read_audio(path)
+    path.write_bytes(whole[:4] + longer.to_bytes(4, "little") + whole[8:at] + listed + whole[at:] + listed)
+    assert torch.equal(read_audio(path), expected)
+    path.write_bytes(whole[:4] + b"\xff" * 4 + whole[8 : at + 4] + b"\xff" * 4 + whole[at + 8 :])
+    assert torch.equal(read_audio(path), expected)
+    path.write_bytes(whole + b"TAG" + bytes(125))  # behind the end that the header announces
+    assert torch.equal(read_audio(path), expected)
+
+
+@pytest.mark.parametrize("rate", [8000, 44_100, 22_051, 12_000, 65_540])
+def test_a_flac_header_of_another_rate_is_an_error(tmp_path: Path, rate: int) -> None:
+    path = tmp_path / "a.flac"
+    soundfile.write(path, _noise(3000), rate)
+    assert audio_info(path).sample_rate == rate
+    raw = bytearray(path.read_bytes())
+    raw[19] ^= 1
+    path.write_bytes(raw)
+    with pytest.raises(DataError, match=rf"holds frames of {rate:,} Hz"):
+        audio_info(path)

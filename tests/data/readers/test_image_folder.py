@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import struct
 import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -128,4 +130,99 @@ def test_without_pillow_there_is_one_clear_line(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setitem(sys.modules, "PIL", None)
     monkeypatch.setitem(sys.modules, "PIL.Image", None)
     with pytest.raises(SepbenchError, match="needs pillow, which is not installed; run: pip install"):
+        read_image_folder(tmp_path)
+
+
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png(bits: int, colour: int, channels: int) -> bytes:
+    """A PNG of 8 x 8 pixels, ``bits`` per channel; colour types: 0 grey, 2 RGB, 4 grey and alpha, 6 RGBA."""
+    rows = b"".join(b"\0" + b"\xff" * (bits // 8 * channels * 8) for _ in range(8))
+    header = struct.pack(">IIBBBBB", 8, 8, bits, colour, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + _chunk(b"IDAT", zlib.compress(rows)) + _chunk(b"IEND", b"")
+
+
+def tiff(bits: int) -> bytes:
+    """A TIFF of 8 x 8 RGB pixels, without compression."""
+    data = bytes(8 * 8 * 3 * bits // 8)
+    entries = [(256, 3, 1, 8), (257, 3, 1, 8), (258, 3, 3, 122), (259, 3, 1, 1), (262, 3, 1, 2), (273, 4, 1, 128), (277, 3, 1, 3), (278, 3, 1, 8)]
+    entries.append((279, 4, 1, len(data)))
+    table = b"".join(struct.pack("<HHII", *entry) for entry in entries)
+    return b"II*\0" + struct.pack("<IH", 8, len(entries)) + table + bytes(4) + struct.pack("<HHH", bits, bits, bits) + data
+
+
+DEEP = {
+    "rgb.png": png(16, 2, 3),
+    "grey-alpha.png": png(16, 4, 2),
+    "rgba.png": png(16, 6, 4),
+    "rgb.tif": tiff(16),
+    "rgb.ppm": b"P6 8 8 65535\n" + bytes(8 * 8 * 6),
+    "words.ppm": b"P3 8 8 1023\n" + b"1000 " * (8 * 8 * 3),
+    "few.pgm": b"P5 8 8 100\n" + bytes(8 * 8),
+    "grey.pgm": b"P5 8 8 65535\n" + bytes(8 * 8 * 2),
+}
+
+
+@pytest.mark.parametrize("name", DEEP)
+def test_bit_depths_that_would_be_cut_are_refused_by_name(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(DEEP[name])
+    with pytest.raises(DataError, match=rf"{name} has (more than 8 bits per channel|levels from 0 to \d+|the pixel format 'I)"):
+        read_image_folder(tmp_path)
+
+
+@pytest.mark.parametrize("content", [png(8, 2, 3), tiff(8), b"P6 8 8 255\n" + bytes(192), b"P3 8 8 255\n" + b"7 " * 192, b"P4 8 8\n" + bytes(8)])
+def test_eight_bits_are_read(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.png").write_bytes(content)  # what it is shows its content
+    assert read_image_folder(tmp_path)[0].shape[2:] == (8, 8)
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "tif", "webp"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_format_is_turned_as_its_orientation_says(tmp_path: Path, suffix: str, orientation: int) -> None:
+    seen = np.zeros((16, 32), np.uint8)
+    seen[:8, :16] = 255  # the upper left quarter is bright
+    stored = {1: seen, 2: seen[:, ::-1], 3: seen[::-1, ::-1], 4: seen[::-1], 5: seen.T, 6: seen.T[::-1], 7: seen.T[::-1, ::-1], 8: seen.T[:, ::-1]}
+    image = PIL_Image.fromarray(np.ascontiguousarray(stored[orientation]))
+    exif = PIL_Image.Exif()
+    exif[0x0112] = orientation
+    image.save(tmp_path / f"a.{suffix}", exif=exif)
+    images, _ = read_image_folder(tmp_path)
+    assert tuple(images.shape[2:]) == (16, 32)
+    assert (images[0, 0].numpy() > 127).tolist() == (seen > 127).tolist()
+
+
+@pytest.mark.parametrize("suffix", ["tif", "png", "webp"])
+def test_several_pages_are_refused(tmp_path: Path, suffix: str) -> None:
+    pages = [PIL_Image.new("RGB", (5, 4), (n, n, n)) for n in (10, 200)]
+    pages[0].save(tmp_path / f"a.{suffix}", save_all=True, append_images=pages[1:])
+    with pytest.raises(DataError, match=rf"a\.{suffix} holds 2 pages"):
+        read_image_folder(tmp_path)
+
+
+def test_formats_that_nobody_has_looked_at_are_refused(tmp_path: Path) -> None:
+    PIL_Image.new("RGB", (5, 4)).save(tmp_path / "a.gif")
+    (tmp_path / "a.gif").rename(tmp_path / "a.png")
+    with pytest.raises(DataError, match=r"a\.png cannot be decoded"):
+        read_image_folder(tmp_path)
+
+
+def test_links_that_lead_nowhere_are_named(tmp_path: Path) -> None:
+    save(tmp_path / "a" / "1.png")
+    (tmp_path / "a" / "2.png").symlink_to(tmp_path / "gone.png")
+    with pytest.raises(DataError, match=r"2\.png is a link to .*gone\.png, which is not there"):
+        read_image_folder(tmp_path)
+    (tmp_path / "a" / "2.png").unlink()
+    (tmp_path / "b").symlink_to("b")  # a class whose folder is a link to itself
+    with pytest.raises(DataError, match="b is a link to b, which is not there"):
+        list_images(tmp_path)
+
+
+def test_half_an_image_is_refused_whatever_a_package_has_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("PIL.ImageFile.LOAD_TRUNCATED_IMAGES", True)
+    rng = np.random.Generator(np.random.Philox(3))
+    PIL_Image.fromarray(rng.integers(0, 256, (32, 32), dtype=np.uint8)).save(tmp_path / "a.png")
+    (tmp_path / "a.png").write_bytes((tmp_path / "a.png").read_bytes()[:600])
+    with pytest.raises(DataError, match=r"a\.png cannot be decoded"):
         read_image_folder(tmp_path)

@@ -1,0 +1,126 @@
+"""What code may change for its whole process, put back after it: a method must not decide how the next one computes, or where files go."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+
+_VARIABLES = ("SEPBENCH_DATA", "SEPBENCH_CACHE", "SEPBENCH_OFFLINE", "HOME", "XDG_CACHE_HOME", "OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
+"""Of the environment; others are a method's own affair, whose library may read them later."""
+
+
+def _folder() -> str | None:
+    try:
+        return os.getcwd()  # noqa: PTH109 - a plain text, read at every call of a method
+    except OSError:  # it has been removed
+        return None
+
+
+def _go_to(folder: str | None) -> None:
+    with contextlib.suppress(OSError):
+        os.chdir(folder or os.curdir)
+
+
+def _device() -> torch.device | None:
+    try:
+        return torch.get_default_device()
+    except Exception:  # a device that is not there, as it turns out when it is first used
+        return None
+
+
+def _set_device(device: torch.device | None) -> None:
+    torch.set_default_device(None)  # torch's own state, in which nothing slows its calls down
+    if _device() != device:
+        torch.set_default_device(device)
+
+
+def _deterministic() -> tuple[bool, bool]:
+    return torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+
+
+def _products() -> str | None:
+    try:
+        return torch.get_float32_matmul_precision()
+    except RuntimeError:  # torch's newer switches say what this older one cannot
+        return None
+
+
+def _variables() -> dict[str, str | None]:
+    return {name: os.environ.get(name) for name in _VARIABLES}
+
+
+def _set_variables(values: dict[str, str | None]) -> None:
+    for name, value in values.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+
+
+def _raised_warnings() -> list[Any]:
+    return [entry for entry in warnings.filters if entry[0] == "error"]
+
+
+def _set_raised_warnings(before: list[Any]) -> None:
+    """Warnings that have become errors are warnings again; what libraries silence when they are imported stays silent."""
+    warnings.filters[:] = [entry for entry in warnings.filters if entry[0] != "error" or entry in before]  # type: ignore[index]
+
+
+def _set_streams(streams: tuple[Any, Any]) -> None:
+    sys.stdout, sys.stderr = streams
+
+
+_STATE: tuple[tuple[Callable[[], Any], Callable[[Any], object]], ...] = (
+    (_folder, _go_to),
+    (_variables, _set_variables),
+    (lambda: (sys.stdout, sys.stderr), _set_streams),
+    (_raised_warnings, _set_raised_warnings),
+    (sys.getrecursionlimit, sys.setrecursionlimit),
+    (np.geterr, lambda kinds: np.seterr(**kinds)),
+    (torch.get_default_dtype, torch.set_default_dtype),
+    (_device, _set_device),
+    (torch.get_num_threads, torch.set_num_threads),
+    (torch.is_grad_enabled, torch.set_grad_enabled),
+    (_deterministic, lambda both: torch.use_deterministic_algorithms(both[0], warn_only=both[1])),
+    (_products, lambda precision: torch.set_float32_matmul_precision(precision or "highest")),
+)
+"""How each is read, and how it is set."""
+
+
+@contextlib.contextmanager
+def put_back() -> Iterator[None]:
+    """After the block the process is as it was before: working folder, sepbench's variables, output streams, warnings, errors of numpy, and torch's
+    default number type and device, threads, gradients, determinism and precision of products. Costs some microseconds where nothing changed.
+
+    Global generators are not among them: who draws from one gets another number at every call. See ``generators``.
+    """
+    before = [read() for read, _ in _STATE]
+    try:
+        yield
+    finally:
+        for (read, write), value in zip(_STATE, before, strict=True):
+            if read() != value:
+                write(value)
+
+
+def generators() -> Callable[[], None]:
+    """Remember the states of the global generators of Python, numpy and torch; what is returned puts them back, as often as it is called."""
+    python, arrays, tensors = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
+    on_gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+
+    def restore() -> None:
+        random.setstate(python)
+        np.random.set_state(arrays)  # noqa: NPY002
+        torch.set_rng_state(tensors)
+        if on_gpus:
+            torch.cuda.set_rng_state_all(on_gpus)
+
+    return restore
