@@ -68,7 +68,7 @@ class LatentSeparation(TokenCandidates):
         models = self.fitted()
         means = mixtures.values / float(mixtures.operator.matrix().sum())
         tokens = models.codec.tokens_of(means)
-        found, logs = self.found(tokens, mixtures.n_sources, mixtures.example_ids, ctx, lambda done: ctx.progress(_SAMPLED * done, "candidates"))
+        found, logs = self.found(means, mixtures.n_sources, mixtures.example_ids, ctx, lambda done: ctx.progress(_SAMPLED * done, "candidates"))
         unseen = self.likelihood(models, ctx.device).unseen(tokens) if mixtures.n_sources == 2 else 0
         ctx.progress(_SAMPLED, f"{unseen} of {tokens.numel()} tokens of mixtures were never counted")
         best = logs.argmax(1) if self.selection == "posterior" else errors_of(models, found, logs, means, images_at_once(ctx)).argmin(1)

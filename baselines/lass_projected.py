@@ -4,9 +4,9 @@ Supervision: ``prior``.
 Related: Postolache et al. 2023 (LASS), whose candidates it starts from; Wang, Yu and Zhang 2023 (DDNM), after which our projected diffusion is made; starting a
 reverse diffusion from a given image at a middle noise level is SDEdit (Meng et al. 2022).
 
-What the two lack, the other has. Tokens tell which objects lie in a mixture, in one pass, but decode to images that explain it only roughly. The projected diffusion
-(``baselines/projected.py``) explains a mixture exactly and draws sharp images, but spends most of its evaluations at high noise levels, on a mode that is often
-wrong. So, for every mixture:
+What each of the two lacks, the other has. Tokens tell which objects lie in a mixture, in one pass, but decode to images that explain it only roughly. The
+projected diffusion (``baselines/projected.py``) explains a mixture exactly and draws sharp images, but spends most of its evaluations at high noise
+levels, on a mode that is often wrong. So, for every mixture:
 
 1. N candidates of LASS, and of these the ``starts`` whose decoded mean is nearest to the mixture (``baselines/training/token_candidates.py``);
 2. each is projected onto the mixture, gets noise of level ``highest``, and comes down ``search_steps`` levels to ``middle``. The denoising loss comes with the
@@ -21,8 +21,8 @@ That is ``starts * search_steps + finish_steps`` evaluations of the score prior 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import replace
 from dataclasses import field as plain_field
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -39,7 +39,7 @@ from baselines.sampling.noise_levels import karras_levels
 from baselines.sampling.problem import Meter, Problem, RowLimit
 from baselines.sampling.projection import condition
 from baselines.sampling.separator import needs_weighted_sum
-from baselines.training.token_candidates import TokenCandidates, errors_of, images_at_once
+from baselines.training.token_candidates import TokenCandidates, decoded, errors_of, images_at_once
 from baselines.training.token_models import LearntTokens
 from sepbench.errors import MethodError
 from sepbench.protocols import MethodInfo, Mixtures, RunContext, ScorePrior, Support, TaskSpec, TrainingView
@@ -123,13 +123,10 @@ class LassProjected(TokenCandidates):
         """The starts: decoded sources ``(B, starts, K, C, H, W)`` of least error to the mixtures, the best first; fewer where there are fewer candidates."""
         models = self.fitted()
         means = mixtures.values / float(mixtures.operator.matrix().sum())
-        tokens = models.codec.tokens_of(means)
-        found, logs = self.found(tokens, mixtures.n_sources, mixtures.example_ids, ctx, lambda done: ctx.progress(_CHOSEN * done, "candidates"))
+        found, logs = self.found(means, mixtures.n_sources, mixtures.example_ids, ctx, lambda done: ctx.progress(_CHOSEN * done, "candidates"))
         order = errors_of(models, found, logs, means, images_at_once(ctx)).argsort(dim=1, stable=True)[:, : self.starts]
         best = found[torch.arange(len(found), device=found.device)[:, None], order]
-        with torch.no_grad():
-            images = [models.codec.decode(models.codec.embed(part)) for part in best.flatten(0, 2).split(images_at_once(ctx))]
-        return torch.cat(images).unflatten(0, best.shape[:3])
+        return decoded(models.codec, best.flatten(0, 2), images_at_once(ctx)).unflatten(0, best.shape[:3])
 
     def finished(self, mixtures: Mixtures, starts: torch.Tensor, ctx: RunContext) -> torch.Tensor:
         """Estimates ``(B, K, C, H, W)`` from starts ``(B, n, K, C, H, W)``."""

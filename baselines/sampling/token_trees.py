@@ -27,6 +27,7 @@ from typing import Protocol
 
 import torch
 
+from baselines.sampling.token_guides import all_go_on
 from baselines.sampling.token_samplers import Drawn, Histories, Rule, TokenLikelihood, TokenPrior, by_token, entries_at_once
 from sepbench.noise import NoiseSource
 
@@ -96,6 +97,8 @@ def draw_tree(
     example_ids: torch.Tensor,
     candidates: torch.Tensor,
     device: str | torch.device = "cpu",
+    *,
+    parents_after: Callable[[int, torch.Tensor], torch.Tensor | None] = all_go_on,
 ) -> Drawn:
     """A candidate of all sources for each row; see ``token_samplers.draw``, which this is for two sources.
 
@@ -108,6 +111,8 @@ def draw_tree(
         noise: what chance there is; node n of a position, counted from the mixture down, takes the draws of source n there.
         example_ids, candidates: ``(N,)`` int64, which together say which draw a row is; candidates in [0, 2**16).
         device: of the priors.
+        parents_after: asked after every position, with the tokens so far ``(N, K, S)``, which rows go on: row i goes on where row ``parents[i]`` stands; None
+            is all of them.
 
     Returns:
         Tokens ``(N, K, S)``; both logs count the tokens of the partial sums as drawn too.
@@ -125,6 +130,10 @@ def draw_tree(
         messages = _Messages(logs, weight, device)
         step = _Step(made, messages, rule.choose, position, lambda node, at=position: noise.uniform(example_ids, at, node, (), device, candidates))
         step.down(tree, mixture[:, position], rows, 0)
+        parents = parents_after(position, made.tokens)
+        if parents is not None:
+            made = Drawn(made.tokens[parents], made.log_posterior[parents], made.log_proposal[parents])
+            histories.select(parents)
     return made
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import field
+from functools import partial
 from typing import Literal
 
 import torch
@@ -16,8 +17,9 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from baselines.decomposition.parts import part_support
-from baselines.networks.vqvae import STRIDE
+from baselines.networks.vqvae import STRIDE, VQVAE
 from baselines.priors.token_sums import SumCounts, SumLikelihood
+from baselines.sampling.token_guides import all_go_on, keep_nearest
 from baselines.sampling.token_samplers import Drawn, Greedy, Rule, TokenPosterior, draw, search
 from baselines.sampling.token_trees import MOST_CODES, Split, balanced, draw_tree
 from baselines.training.partial_sums import count_partial_sums, own_images
@@ -49,6 +51,7 @@ class TokenCandidates(LearntTokens):
     likelihood_weight: float = Field(1.0, ge=0, description="w, the paper's lambda")
     smoothing: float = Field(0.0, ge=0, description="added to the count of every triple; 0: pairs never seen are never drawn")
     partial_mixtures: int = Field(32768, ge=1, description="mixtures that a partial sum is counted from, where there are more than two sources")
+    guided: float = Field(1.0, gt=0, le=1, description="share of the candidates, nearest to the mixture, that go on after each row of tokens; 1: all (paper)")
     misaligned: bool = Field(False, description="beams with the scores of other beams, as in the released code (flag 46)")
 
     _partial: dict[tuple[int, int], SumCounts] = field(default_factory=dict, init=False, repr=False)
@@ -71,6 +74,8 @@ class TokenCandidates(LearntTokens):
             return Support(False, f"{name} searches beams of two sources, the task has {task.n_sources}; use --set {name}.sampler=draw")
         if task.n_sources > 2 and self.codes > MOST_CODES:
             return Support(False, f"{name} sums over all triples of codes where there are more than two sources, for at most {MOST_CODES} codes")
+        if self.guided < 1 and self.sampler == "beam":
+            return Support(False, f"{name} guides draws, not beams; use --set {name}.sampler=draw or {name}.guided=1")
         return Support(task.n_sources > 1, "" if task.n_sources > 1 else f"{name} separates two sources or more, the task has one")
 
     def likelihood(self, models: TokenModels, device: str | torch.device) -> SumLikelihood:
@@ -78,12 +83,12 @@ class TokenCandidates(LearntTokens):
         return SumLikelihood(models.sums, models.codec.codebook, self.smoothing, device)
 
     def found(
-        self, tokens: torch.Tensor, sources: int, ids: torch.Tensor, ctx: RunContext, told: Callable[[float], None] = lambda fraction: None
+        self, means: torch.Tensor, sources: int, ids: torch.Tensor, ctx: RunContext, told: Callable[[float], None] = lambda fraction: None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Candidates of mixtures.
 
         Args:
-            tokens: of the mixtures' means, ``(B, S)`` int64.
+            means: of the mixtures' sources, ``(B, C, H, W)``.
             sources: K.
             ids: of the examples, ``(B,)``.
             ctx: the run's.
@@ -92,28 +97,34 @@ class TokenCandidates(LearntTokens):
         Returns:
             Tokens ``(B, N, K, S)`` and log posteriors ``(B, N)``, -inf where a beam is none.
         """
-        models, tokens = self.fitted(), tokens.cpu()
+        models = self.fitted()
+        tokens = models.codec.tokens_of(means).cpu()
         count = 1 if self.sampler == "greedy" else fewer(self.candidates, ctx)
         of_two = self.likelihood(models, ctx.device)
         posterior = TokenPosterior((models.prior, models.prior), of_two, self.likelihood_weight)
-        tree = balanced(sources, lambda left, right: self._of_parts(left, right, models, of_two, ctx)) if sources > 2 else None
+        together, guided = self.sampler == "beam" or self.guided < 1, self.guided < 1 and count > 1
+        tree = balanced(sources, lambda left, right: self._of_parts(left, right, models, of_two, ctx)) if sources > 2 or guided else None
         sequences = _CPU_ROWS if torch.device(ctx.device).type == "cpu" else scaled(_GPU_ROWS, ctx.device)
         at_once = max(1, sequences // sources)
         every, number = torch.arange(len(tokens)).repeat_interleave(count), torch.arange(count).repeat(len(tokens))
-        # the rows of a beam search stay together
-        rows = torch.arange(len(every)).split(max(1, at_once // count) * count if self.sampler == "beam" else at_once)
+        # the rows of a search that compares candidates stay together
+        rows = torch.arange(len(every)).split(max(1, at_once // count) * count if together else at_once)
         rule = Greedy() if self.sampler == "greedy" else Rule(self.temperature, self.top_k or None, self.nucleus)
         made: list[Drawn] = []
         for part in rows:
             mixture, which = tokens[every[part]], (ctx.noise, ids[every[part]], number[part], ctx.device)
             if isinstance(tree, Split):
-                made.append(draw_tree([models.prior] * sources, tree, self.likelihood_weight, mixture, rule, *which))
+                examples = every[part][::count].to(means.device)
+                decode = partial(decoded, models.codec, at_once=images_at_once(ctx))
+                guide = keep_nearest(decode, means[examples], mixture[::count], models.codec.grid[1], count, self.guided) if guided else all_go_on
+                made.append(draw_tree([models.prior] * sources, tree, self.likelihood_weight, mixture, rule, *which, parents_after=guide))
             elif self.sampler == "beam":
                 made.append(search(posterior, mixture[::count], count, ctx.device, misaligned=self.misaligned))
             else:
                 made.append(draw(posterior, mixture, rule, *which))
             told(len(made) / len(rows))
-        return tuple(torch.cat(part).unflatten(0, (-1, count)) for part in ([one.tokens for one in made], [one.log_posterior for one in made]))  # type: ignore[return-value]
+        found, logs = torch.cat([one.tokens for one in made]), torch.cat([one.log_posterior for one in made])
+        return found.unflatten(0, (-1, count)), logs.unflatten(0, (-1, count))
 
     def _of_parts(self, left: int, right: int, models: TokenModels, of_two: SumLikelihood, ctx: RunContext) -> SumLikelihood:
         """Of a mean of ``left`` images and one of ``right``; counted when it is first asked for."""
@@ -145,6 +156,12 @@ def errors_of(models: TokenModels, found: torch.Tensor, logs: torch.Tensor, mean
         errors.append((images.mean(1) - means[rows // count]).flatten(1).square().sum(1))
     distances = torch.cat(errors).unflatten(0, (-1, count))
     return torch.where(logs.isfinite(), distances, torch.inf)
+
+
+@torch.no_grad()
+def decoded(codec: VQVAE, tokens: torch.Tensor, at_once: int) -> torch.Tensor:
+    """Images ``(n, C, H, W)`` of tokens ``(n, S)``, so many at once."""
+    return torch.cat([codec.decode(codec.embed(part)) for part in tokens.split(at_once)])
 
 
 def fewer(count: int, ctx: RunContext) -> int:

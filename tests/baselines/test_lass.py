@@ -188,7 +188,7 @@ def test_a_fit_serves_every_name(models: TokenModels, tmp_path: Path) -> None:
     assert {id(made.fit_scope) for made in PRESETS.values()} == {id(LatentSeparation.fit_scope)}
     scope = LatentSeparation.fit_scope
     assert all(getattr(LatentSeparation, name) is getattr(scope.code, name) for name in ("fit", "save", "load", "fitted"))
-    of_separation = {"sampler", "candidates", "top_k", "nucleus", "temperature", "likelihood_weight", "smoothing", "partial_mixtures"}
+    of_separation = {"sampler", "candidates", "top_k", "nucleus", "temperature", "likelihood_weight", "smoothing", "partial_mixtures", "guided"}
     of_separation |= {"selection", "refinement", "refine_steps", "refine_rate", "misaligned"}
     assert set(setting_names(LatentSeparation)) - set(setting_names(scope.code)) == of_separation
 
