@@ -126,7 +126,8 @@ class LassProjected(TokenCandidates):
         found, logs = self.found(means, mixtures.n_sources, mixtures.example_ids, ctx, lambda done: ctx.progress(_CHOSEN * done, "candidates"))
         order = errors_of(models, found, logs, means, images_at_once(ctx)).argsort(dim=1, stable=True)[:, : self.starts]
         best = found[torch.arange(len(found), device=found.device)[:, None], order]
-        return decoded(models.codec, best.flatten(0, 2), images_at_once(ctx)).unflatten(0, best.shape[:3])
+        images: torch.Tensor = decoded(models.codec, best.flatten(0, 2), images_at_once(ctx)).unflatten(0, best.shape[:3])
+        return images
 
     def finished(self, mixtures: Mixtures, starts: torch.Tensor, ctx: RunContext) -> torch.Tensor:
         """Estimates ``(B, K, C, H, W)`` from starts ``(B, n, K, C, H, W)``."""

@@ -232,3 +232,44 @@ def test_the_names_are_the_papers_stages_and_samplers() -> None:
 def test_keeps_the_contract(broken_rules: Callable[..., list[str]], name: str) -> None:
     few = {} if name in ONE else {"candidates": 8}
     assert broken_rules(name, "class-agnostic", **{**TINY, **few, "refine_steps": 8}) == []
+
+
+def of_more(digits: Digits, sources: int, count: int) -> torch.Tensor:
+    """So many sets of digits."""
+    return digits.pairs[: -(-sources // 2) * count].flatten(0, 1)[: sources * count].unflatten(0, (count, sources))
+
+
+@pytest.mark.parametrize("sources", [3, 4])
+def test_more_than_two_sources_are_separated_through_partial_sums(known: Known, digits: Digits, sources: int) -> None:
+    truth, task = of_more(digits, sources, 10), toy_task(classes=("a",) * sources, operator="mean")
+    mixtures, errors = mix(truth, "mean"), []
+    for name in ("lass-raw", "lass-selected", "lass"):
+        method = known(name, partial_mixtures=3000)
+        estimates = separated(method, mixtures, task)
+        assert estimates.shape == truth.shape
+        assert 0 <= float(estimates.min()) <= float(estimates.max()) <= 1
+        errors.append(float((estimates.mean(1) - mixtures.values).square().mean()))
+    assert errors[0] > 1.2 * errors[1] > 1.2 * errors[2]
+    singly = torch.cat([separated(method, rows_of(mixtures, torch.tensor([row])), task) for row in range(3)])
+    torch.testing.assert_close(singly, estimates[:3], atol=1e-3, rtol=0)
+    greedy = known("lass-greedy", partial_mixtures=3000)
+    assert torch.equal(*(greedy.separate(mixtures, context(task, seed)) for seed in (0, 1)))
+
+
+def test_guided_candidates_go_on_together(known: Known, digits: Digits, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The guide sees all candidates of whole mixtures, however few rows go at once; 2 x 2 tokens leave it nothing to do by itself."""
+    monkeypatch.setattr(token_candidates, "_CPU_ROWS", 100)
+    asked: list[tuple[int, int, float]] = []
+
+    def guide(decode: object, means: torch.Tensor, mixture: torch.Tensor, width: int, count: int, share: float) -> Callable[..., torch.Tensor | None]:
+        asked.append((len(means), count, share))
+        first = torch.arange(len(means)).repeat_interleave(count) * count
+        return lambda position, tokens: first if position == 1 else None
+
+    monkeypatch.setattr(token_candidates, "keep_nearest", guide)
+    method, mixtures = known("lass", guided=0.25), mix(digits.pairs[:5], "mean")
+    found, _ = method.found(mixtures.values, 2, mixtures.example_ids, context(TASK))
+    assert asked == [(2, 24, 0.25), (2, 24, 0.25), (1, 24, 0.25)]
+    assert torch.equal(found[..., :2], found[:, :1, :, :2].expand_as(found[..., :2]))
+    assert len(found[0].flatten(1).unique(dim=0)) > 1
+    assert "guides draws" in LatentSeparation(sampler="beam", guided=0.5).supports(TASK).note
