@@ -25,6 +25,7 @@ import torch
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from baselines.decomposition.parts import part_support
 from baselines.sampling.latent_refinement import Refinement, refined
 from baselines.training.token_candidates import TokenCandidates, errors_of, fewer, images_at_once
 from baselines.training.token_models import LearntTokens, TokenModels
@@ -61,7 +62,8 @@ class LatentSeparation(TokenCandidates):
     fit_scope: ClassVar[FitScope] = FitScope(frozenset({"source_shape"}), "lass", "1", LearntTokens)
 
     def supports(self, task: TaskSpec) -> Support:
-        return self.token_support(task, self.info.name)
+        support = part_support(task, self.info.name)
+        return self.token_support(task, self.info.name) if support.ok else support
 
     def separate(self, mixtures: Mixtures, ctx: RunContext) -> torch.Tensor:
         """Mixtures ``(B, C, H, W)`` to decoded sources ``(B, K, C, H, W)`` in [0, 1], whose mixture is near the given one; NaN where it is not finite."""

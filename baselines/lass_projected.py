@@ -30,6 +30,7 @@ import torch
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from baselines.decomposition.parts import part_support
 from baselines.priors.for_task import prior_support
 from baselines.priors.shipped import find_weights
 from baselines.priors.user_prior import load as load_user_prior
@@ -56,9 +57,9 @@ class LassProjected(TokenCandidates):
     """Starts from LASS, and one of them finished. The fit is that of ``lass``; the score prior is the one that ships, or ``score_weights``."""
 
     candidates: int = Field(128, ge=1, le=65536, description="N, drawn for a mixture; the width of the beam; greedy has one")
-    starts: int = Field(4, ge=1, description="candidates of least error to the mixture that the diffusion starts from")
-    search_steps: int = Field(6, ge=1, description="noise levels from highest to middle, one evaluation per source and start each")
-    finish_steps: int = Field(24, ge=1, description="noise levels after them, for the start that is taken; the estimate is the mean over them")
+    starts: int = Field(5, ge=1, description="candidates of least error to the mixture that the diffusion starts from")
+    search_steps: int = Field(7, ge=1, description="noise levels from highest to middle, one evaluation per source and start each")
+    finish_steps: int = Field(14, ge=1, description="noise levels after them, for the start that is taken; the estimate is the mean over them")
     highest: float = Field(0.6, gt=0, description="noise level of the starts")
     middle: float = Field(0.2, gt=0, description="last noise level before one start is taken")
     lowest: float = Field(0.03, gt=0, description="last noise level")
@@ -88,9 +89,13 @@ class LassProjected(TokenCandidates):
         return self.starts * self.search_steps + self.finish_steps
 
     def supports(self, task: TaskSpec) -> Support:
-        for support in (self.token_support(task, self.info.name), needs_weighted_sum(task)):
-            if not support.ok:
-                return support
+        support = part_support(task, self.info.name)
+        if support.ok:
+            support = self.token_support(task, self.info.name)
+        if support.ok:
+            support = needs_weighted_sum(task)
+        if not support.ok:
+            return support
         if task.analytic_prior:
             return Support(False, f"{self.info.name} learns tokens of images and brings its own score prior; here the true prior is known")
         found = prior_support(task, self.score_weights, method=self.info.name, per_class=False, ten_levels_do=False)

@@ -16,7 +16,6 @@ import torch
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from baselines.decomposition.parts import part_support
 from baselines.networks.vqvae import STRIDE, VQVAE
 from baselines.priors.token_sums import SumCounts, SumLikelihood
 from baselines.sampling.token_guides import all_go_on, keep_nearest
@@ -62,10 +61,7 @@ class TokenCandidates(LearntTokens):
         return self.candidates if self.sampler == "draw" else 1
 
     def token_support(self, task: TaskSpec, name: str) -> Support:
-        """Whether tokens can separate a task; ``name`` is the method's, for messages."""
-        support = part_support(task, name)
-        if not support.ok:
-            return support
+        """Whether tokens can separate a task of images; ``name`` is the method's, for messages."""
         if task.operator == "gain":
             return Support(False, f"{name} counts tokens of means; operator 'gain' weighs sources differently")
         if any(side % STRIDE for side in task.source_shape[-2:]):
