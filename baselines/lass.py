@@ -25,6 +25,7 @@ import torch
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from baselines.decomposition.parts import part_support
 from baselines.sampling.latent_refinement import Refinement, refined
 from baselines.training.token_candidates import TokenCandidates, errors_of, fewer, images_at_once
 from baselines.training.token_models import LearntTokens, TokenModels
@@ -61,14 +62,15 @@ class LatentSeparation(TokenCandidates):
     fit_scope: ClassVar[FitScope] = FitScope(frozenset({"source_shape"}), "lass", "1", LearntTokens)
 
     def supports(self, task: TaskSpec) -> Support:
-        return self.token_support(task, self.info.name)
+        support = part_support(task, self.info.name)
+        return self.token_support(task, self.info.name) if support.ok else support
 
     def separate(self, mixtures: Mixtures, ctx: RunContext) -> torch.Tensor:
         """Mixtures ``(B, C, H, W)`` to decoded sources ``(B, K, C, H, W)`` in [0, 1], whose mixture is near the given one; NaN where it is not finite."""
         models = self.fitted()
         means = mixtures.values / float(mixtures.operator.matrix().sum())
         tokens = models.codec.tokens_of(means)
-        found, logs = self.found(tokens, means, mixtures.n_sources, mixtures.example_ids, ctx, lambda done: ctx.progress(_SAMPLED * done, "candidates"))
+        found, logs = self.found(means, mixtures.n_sources, mixtures.example_ids, ctx, lambda done: ctx.progress(_SAMPLED * done, "candidates"))
         unseen = self.likelihood(models, ctx.device).unseen(tokens) if mixtures.n_sources == 2 else 0
         ctx.progress(_SAMPLED, f"{unseen} of {tokens.numel()} tokens of mixtures were never counted")
         best = logs.argmax(1) if self.selection == "posterior" else errors_of(models, found, logs, means, images_at_once(ctx)).argmin(1)

@@ -4,9 +4,9 @@ Supervision: ``prior``.
 Related: Postolache et al. 2023 (LASS), whose candidates it starts from; Wang, Yu and Zhang 2023 (DDNM), after which our projected diffusion is made; starting a
 reverse diffusion from a given image at a middle noise level is SDEdit (Meng et al. 2022).
 
-What the two lack, the other has. Tokens tell which objects lie in a mixture, in one pass, but decode to images that explain it only roughly. The projected diffusion
-(``baselines/projected.py``) explains a mixture exactly and draws sharp images, but spends most of its evaluations at high noise levels, on a mode that is often
-wrong. So, for every mixture:
+What each of the two lacks, the other has. Tokens tell which objects lie in a mixture, in one pass, but decode to images that explain it only roughly. The
+projected diffusion (``baselines/projected.py``) explains a mixture exactly and draws sharp images, but spends most of its evaluations at high noise
+levels, on a mode that is often wrong. So, for every mixture:
 
 1. N candidates of LASS, and of these the ``starts`` whose decoded mean is nearest to the mixture (``baselines/training/token_candidates.py``);
 2. each is projected onto the mixture, gets noise of level ``highest``, and comes down ``search_steps`` levels to ``middle``. The denoising loss comes with the
@@ -30,6 +30,7 @@ import torch
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from baselines.decomposition.parts import part_support
 from baselines.priors.for_task import prior_support
 from baselines.priors.shipped import find_weights
 from baselines.priors.user_prior import load as load_user_prior
@@ -39,7 +40,7 @@ from baselines.sampling.noise_levels import karras_levels
 from baselines.sampling.problem import Meter, Problem, RowLimit
 from baselines.sampling.projection import condition
 from baselines.sampling.separator import needs_weighted_sum
-from baselines.training.token_candidates import TokenCandidates, errors_of, images_at_once
+from baselines.training.token_candidates import TokenCandidates, decoded, errors_of, images_at_once
 from baselines.training.token_models import LearntTokens
 from sepbench.errors import MethodError
 from sepbench.protocols import MethodInfo, Mixtures, RunContext, ScorePrior, Support, TaskSpec, TrainingView
@@ -56,9 +57,9 @@ class LassProjected(TokenCandidates):
     """Starts from LASS, and one of them finished. The fit is that of ``lass``; the score prior is the one that ships, or ``score_weights``."""
 
     candidates: int = Field(128, ge=1, le=65536, description="N, drawn for a mixture; the width of the beam; greedy has one")
-    starts: int = Field(4, ge=1, description="candidates of least error to the mixture that the diffusion starts from")
-    search_steps: int = Field(6, ge=1, description="noise levels from highest to middle, one evaluation per source and start each")
-    finish_steps: int = Field(24, ge=1, description="noise levels after them, for the start that is taken; the estimate is the mean over them")
+    starts: int = Field(5, ge=1, description="candidates of least error to the mixture that the diffusion starts from")
+    search_steps: int = Field(7, ge=1, description="noise levels from highest to middle, one evaluation per source and start each")
+    finish_steps: int = Field(14, ge=1, description="noise levels after them, for the start that is taken; the estimate is the mean over them")
     highest: float = Field(0.6, gt=0, description="noise level of the starts")
     middle: float = Field(0.2, gt=0, description="last noise level before one start is taken")
     lowest: float = Field(0.03, gt=0, description="last noise level")
@@ -88,9 +89,13 @@ class LassProjected(TokenCandidates):
         return self.starts * self.search_steps + self.finish_steps
 
     def supports(self, task: TaskSpec) -> Support:
-        for support in (self.token_support(task, self.info.name), needs_weighted_sum(task)):
-            if not support.ok:
-                return support
+        support = part_support(task, self.info.name)
+        if support.ok:
+            support = self.token_support(task, self.info.name)
+        if support.ok:
+            support = needs_weighted_sum(task)
+        if not support.ok:
+            return support
         if task.analytic_prior:
             return Support(False, f"{self.info.name} learns tokens of images and brings its own score prior; here the true prior is known")
         found = prior_support(task, self.score_weights, method=self.info.name, per_class=False, ten_levels_do=False)
@@ -123,13 +128,11 @@ class LassProjected(TokenCandidates):
         """The starts: decoded sources ``(B, starts, K, C, H, W)`` of least error to the mixtures, the best first; fewer where there are fewer candidates."""
         models = self.fitted()
         means = mixtures.values / float(mixtures.operator.matrix().sum())
-        tokens = models.codec.tokens_of(means)
-        found, logs = self.found(tokens, means, mixtures.n_sources, mixtures.example_ids, ctx, lambda done: ctx.progress(_CHOSEN * done, "candidates"))
+        found, logs = self.found(means, mixtures.n_sources, mixtures.example_ids, ctx, lambda done: ctx.progress(_CHOSEN * done, "candidates"))
         order = errors_of(models, found, logs, means, images_at_once(ctx)).argsort(dim=1, stable=True)[:, : self.starts]
         best = found[torch.arange(len(found), device=found.device)[:, None], order]
-        with torch.no_grad():
-            images = [models.codec.decode(models.codec.embed(part)) for part in best.flatten(0, 2).split(images_at_once(ctx))]
-        return torch.cat(images).unflatten(0, best.shape[:3])
+        images: torch.Tensor = decoded(models.codec, best.flatten(0, 2), images_at_once(ctx)).unflatten(0, best.shape[:3])
+        return images
 
     def finished(self, mixtures: Mixtures, starts: torch.Tensor, ctx: RunContext) -> torch.Tensor:
         """Estimates ``(B, K, C, H, W)`` from starts ``(B, n, K, C, H, W)``."""

@@ -23,11 +23,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
 import torch
 
-from baselines.sampling.token_samplers import Drawn, Histories, Rule, TokenLikelihood, TokenPrior, by_token, entries_at_once
+from baselines.sampling.token_samplers import Drawn, Greedy, Histories, Rule, TokenLikelihood, TokenPrior, by_token, entries_at_once
 from sepbench.noise import NoiseSource
 
 MOST_CODES = 512
@@ -91,7 +92,7 @@ def draw_tree(
     tree: Split,
     weight: float,
     mixture: torch.Tensor,
-    rule: Rule,
+    rule: Rule | Greedy,
     noise: NoiseSource,
     example_ids: torch.Tensor,
     candidates: torch.Tensor,
@@ -123,9 +124,13 @@ def draw_tree(
     for position in range(length):
         logs = histories.step(made.tokens[:, :, position - 1] if position else None)
         messages = _Messages(logs, weight, device)
-        step = _Step(made, messages, rule.choose, position, lambda node, at=position: noise.uniform(example_ids, at, node, (), device, candidates))
+        step = _Step(made, messages, rule.choose, position, partial(_uniforms, noise, example_ids, candidates, device, position))
         step.down(tree, mixture[:, position], rows, 0)
     return made
+
+
+def _uniforms(noise: NoiseSource, example_ids: torch.Tensor, candidates: torch.Tensor, device: str | torch.device, position: int, node: int) -> torch.Tensor:
+    return noise.uniform(example_ids, position, node, (), device, candidates)
 
 
 class _Messages:

@@ -15,8 +15,7 @@ import torch
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from baselines.decomposition.parts import part_support
-from baselines.networks.vqvae import STRIDE
+from baselines.networks.vqvae import STRIDE, VQVAE
 from baselines.priors.token_sums import SumCounts, SumLikelihood
 from baselines.sampling.token_particles import Evidence, Particles, particles
 from baselines.sampling.token_samplers import Drawn, Greedy, Rule, TokenPosterior, draw, search
@@ -63,10 +62,7 @@ class TokenCandidates(LearntTokens):
         return self.candidates if self.sampler in ("draw", "particles") else 1
 
     def token_support(self, task: TaskSpec, name: str) -> Support:
-        """Whether tokens can separate a task; ``name`` is the method's, for messages."""
-        support = part_support(task, name)
-        if not support.ok:
-            return support
+        """Whether tokens can separate a task of images; ``name`` is the method's, for messages."""
         if task.operator == "gain":
             return Support(False, f"{name} counts tokens of means; operator 'gain' weighs sources differently")
         if any(side % STRIDE for side in task.source_shape[-2:]):
@@ -83,7 +79,6 @@ class TokenCandidates(LearntTokens):
 
     def found(
         self,
-        tokens: torch.Tensor,
         means: torch.Tensor,
         sources: int,
         ids: torch.Tensor,
@@ -93,8 +88,7 @@ class TokenCandidates(LearntTokens):
         """Candidates of mixtures.
 
         Args:
-            tokens: of the mixtures' means, ``(B, S)`` int64.
-            means: ``(B, C, H, W)``.
+            means: of a mixture's sources, ``(B, C, H, W)``.
             sources: K.
             ids: of the examples, ``(B,)``.
             ctx: the run's.
@@ -103,7 +97,8 @@ class TokenCandidates(LearntTokens):
         Returns:
             Tokens ``(B, N, K, S)`` and log posteriors ``(B, N)``, -inf where a beam is none.
         """
-        models, tokens = self.fitted(), tokens.cpu()
+        models = self.fitted()
+        tokens = models.codec.tokens_of(means).cpu()
         count = 1 if self.sampler == "greedy" else fewer(self.candidates, ctx)
         of_two = self.likelihood(models, ctx.device)
         posterior = TokenPosterior((models.prior, models.prior), of_two, self.likelihood_weight)
@@ -126,7 +121,8 @@ class TokenCandidates(LearntTokens):
             else:
                 made.append(draw(posterior, mixture, rule, *which))
             told(len(made) / len(rows))
-        return tuple(torch.cat(part).unflatten(0, (-1, count)) for part in ([one.tokens for one in made], [one.log_posterior for one in made]))  # type: ignore[return-value]
+        found = torch.cat([one.tokens for one in made]).unflatten(0, (-1, count))
+        return found, torch.cat([one.log_posterior for one in made]).unflatten(0, (-1, count))
 
     def _particles(
         self,
@@ -160,6 +156,12 @@ class TokenCandidates(LearntTokens):
 
 
 @torch.no_grad()
+def decoded(codec: VQVAE, tokens: torch.Tensor, at_once: int) -> torch.Tensor:
+    """Images ``(n, C, H, W)`` of token sequences ``(n, S)``, so many at once."""
+    return torch.cat([codec.decode(codec.embed(part)) for part in tokens.split(max(1, at_once))])
+
+
+@torch.no_grad()
 def errors_of(models: TokenModels, found: torch.Tensor, logs: torch.Tensor, means: torch.Tensor, at_once: int) -> torch.Tensor:
     """Squared L2 distances ``(B, N)`` of the candidates' decoded means to those of the mixtures; inf where the log posterior is -inf, which is no candidate.
 
@@ -175,7 +177,7 @@ def errors_of(models: TokenModels, found: torch.Tensor, logs: torch.Tensor, mean
         return torch.zeros_like(logs)
     errors = []
     for rows in torch.arange(len(found) * count, device=found.device).split(max(1, at_once // sources)):
-        images = models.codec.decode(models.codec.embed(found.flatten(0, 1)[rows].flatten(0, 1))).unflatten(0, (-1, sources))
+        images = decoded(models.codec, found.flatten(0, 1)[rows].flatten(0, 1), at_once).unflatten(0, (-1, sources))
         errors.append((images.mean(1) - means[rows // count]).flatten(1).square().sum(1))
     distances = torch.cat(errors).unflatten(0, (-1, count))
     return torch.where(logs.isfinite(), distances, torch.inf)
@@ -201,7 +203,7 @@ def rows_evidence(models: TokenModels, tokens: torch.Tensor, means: torch.Tensor
         pixels = STRIDE * (made // models.codec.grid[1])
         errors = []
         for rows in torch.arange(len(found) * count, device=found.device).split(max(1, at_once // sources)):
-            images = models.codec.decode(models.codec.embed(whole.flatten(0, 1)[rows].flatten(0, 1))).unflatten(0, (-1, sources))
+            images = decoded(models.codec, whole.flatten(0, 1)[rows].flatten(0, 1), at_once).unflatten(0, (-1, sources))
             errors.append((images.mean(1) - means[rows // count])[..., :pixels, :].flatten(1).square().sum(1))
         told: torch.Tensor = -weight * torch.cat(errors).unflatten(0, (-1, count)).double()
         return told

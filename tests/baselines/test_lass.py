@@ -235,6 +235,28 @@ def test_keeps_the_contract(broken_rules: Callable[..., list[str]], name: str) -
     assert broken_rules(name, "class-agnostic", **{**TINY, **few, "refine_steps": 8}) == []
 
 
+def of_more(digits: Digits, sources: int, count: int) -> torch.Tensor:
+    """So many sets of digits."""
+    return digits.pairs[: -(-sources // 2) * count].flatten(0, 1)[: sources * count].unflatten(0, (count, sources))
+
+
+@pytest.mark.parametrize("sources", [3, 4])
+def test_more_than_two_sources_are_separated_through_partial_sums(known: Known, digits: Digits, sources: int) -> None:
+    truth, task = of_more(digits, sources, 10), toy_task(classes=("a",) * sources, operator="mean")
+    mixtures, errors = mix(truth, "mean"), []
+    for name in ("lass-raw", "lass-selected", "lass"):
+        method = known(name, partial_mixtures=3000)
+        estimates = separated(method, mixtures, task)
+        assert estimates.shape == truth.shape
+        assert 0 <= float(estimates.min()) <= float(estimates.max()) <= 1
+        errors.append(float((estimates.mean(1) - mixtures.values).square().mean()))
+    assert errors[0] > 1.2 * errors[1] > 1.2 * errors[2]
+    singly = torch.cat([separated(method, rows_of(mixtures, torch.tensor([row])), task) for row in range(3)])
+    torch.testing.assert_close(singly, estimates[:3], atol=1e-3, rtol=0)
+    greedy = known("lass-greedy", partial_mixtures=3000)
+    assert torch.equal(*(greedy.separate(mixtures, context(task, seed)) for seed in (0, 1)))
+
+
 def test_the_evidence_of_a_row_is_the_error_of_the_pixels_under_it(models: TokenModels, digits: Digits) -> None:
     """What lies behind in the tokens does not count."""
     tokens = models.codec.tokens_of(digits.pooled[:3])

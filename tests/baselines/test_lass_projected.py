@@ -20,7 +20,7 @@ from sepbench.suites.loader import load_suite
 TINY: Mapping[str, Any] = {
     **{"codes": 24, "width": 16, "codec_epochs": 12, "codec_batch": 32, "codec_lr": 3e-3, "restart_every": 20},
     **{"prior_width": 16, "prior_layers": 1, "prior_epochs": 8, "prior_batch": 32, "prior_lr": 5e-3, "passes": 20},
-    **{"candidates": 16, "search_steps": 4, "finish_steps": 8},
+    **{"candidates": 16, "starts": 4, "search_steps": 4, "finish_steps": 8},
 }
 DIGITS = load_suite("digits-pairs").tasks["class-agnostic"]
 
@@ -119,7 +119,7 @@ def test_it_spends_the_evaluations_that_it_says(known: Known) -> None:
 
 
 def test_it_takes_the_fits_of_lass(known: Known, fitted: Path) -> None:
-    other = create_separator("lass", {name: value for name, value in TINY.items() if name not in {"search_steps", "finish_steps"}})
+    other = create_separator("lass", {name: value for name, value in TINY.items() if name not in {"starts", "search_steps", "finish_steps"}})
     assert isinstance(other, Fitted)
     assert isinstance(other, LearntTokens)
     other.load(fitted, context(DIGITS.spec))
