@@ -2,10 +2,11 @@
 
     python benchmarks/score_timing.py                          # 2 of BASIS' 100 steps per level are timed, times 50: column "timed_share"
     python benchmarks/score_timing.py --full --batches 1       # all of them: minutes per mixture for the RefineNet on a CPU
+    python benchmarks/score_timing.py --methods lass,lass-particles,lass-projected,projected-4x --batches 1 8 --out benchmarks/results/lass_timing.csv
 
 Everything runs in one process on one device, in turns; each figure is the median over ``--repeats`` turns, and ratios are medians of the ratios
 within a turn. The RefineNet (7,638,657 parameters, protocols.md 3.1) has random weights: its arithmetic does not depend on them.
-The mixtures are noise in MNIST's shape for the same reason. Rows go to ``benchmarks/results/score_timing.csv``.
+The mixtures are validation mixtures of MNIST: what LASS costs depends on their tokens. Rows go to ``benchmarks/results/score_timing.csv`` or ``--out``.
 """
 
 from __future__ import annotations
@@ -27,7 +28,6 @@ from baselines.priors.score_prior import NCSNPrior
 from baselines.sampling.noise_levels import ncsn_levels
 from baselines.sampling.problem import Problem
 from sepbench.noise import NoiseSource
-from sepbench.operators import make_operator
 from sepbench.protocols import Mixtures, RunContext
 from sepbench.registry import create_separator
 from sepbench.suites.loader import load_suite
@@ -43,6 +43,7 @@ OURS = [
 ]
 
 
+LASS = ("lass", "lass-selected", "lass-particles", "lass-projected")
 PAPER_STEPS = 100
 
 
@@ -67,10 +68,7 @@ class Job:
 
 
 def mixtures(batch: int, device: str) -> Mixtures:
-    ids = torch.arange(batch)
-    sources = torch.stack([NoiseSource(0).uniform(ids, 0, k, SHAPE) for k in range(2)], dim=1).square()
-    operator = make_operator("sum", 2)
-    return Mixtures(operator.forward(sources).to(device), ids, operator)
+    return load_suite("mnist-pairs").tasks["class-split-val"].mixture_set().mixtures(torch.arange(batch), device)
 
 
 def refinenet(device: str, steps: int) -> Job:
@@ -106,6 +104,22 @@ def ours(method: str, settings: dict[str, Any], device: str, steps: int) -> Job:
     return Job(method, "U-Net", parameters, str(settings.get("precision", separator.precision)), separate, share)
 
 
+def tokens(method: str, device: str) -> Job:
+    """LASS on the token models that ship; evaluations are those of a score prior, which ``lass-projected`` alone has."""
+    task = load_suite("mnist-pairs").tasks["class-split-val"]
+    separator: Any = create_separator(method, {})
+    ctx = RunContext(task.spec, device, NoiseSource(0), 0)
+    separator.fit(task.view("prior"), ctx)
+    models = separator.fitted()
+
+    def separate(batch: Mixtures) -> int:
+        separator.separate(batch, ctx)
+        return getattr(separator, "evaluations", 0)
+
+    parameters = sum(p.numel() for network in (models.codec, models.prior) for p in network.parameters())
+    return Job(method, "VQ-VAE and transformer", parameters, "float32", separate)
+
+
 def row(job: Job, size: int, device: str, own: list[float], first: list[float], evaluations: int, repeats: int) -> dict[str, Any]:
     """One line of the table; ``first`` are the seconds of the RefineNet in the same turns."""
     seconds = statistics.median(own)
@@ -131,10 +145,16 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 32])
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--methods", default="", help="only these, and the RefineNet; default: all")
+    parser.add_argument("--out", type=Path, default=CSV)
     parser.add_argument("--full", action="store_true", help="time every step of BASIS")
     args = parser.parse_args()
     steps = PAPER_STEPS if args.full else 2
-    jobs = [refinenet(args.device, steps), *(ours(method, settings, args.device, steps) for method, settings in OURS)]
+    wanted = [*OURS, *((name, {}) for name in LASS)]
+    if args.methods:
+        wanted = [(name, settings) for name, settings in wanted if name in args.methods.split(",")]
+    jobs = [refinenet(args.device, steps)]
+    jobs += [tokens(name, args.device) if name in LASS else ours(name, settings, args.device, steps) for name, settings in wanted]
     rows = []
     for size in args.batches:
         batch = mixtures(size, args.device)
@@ -143,8 +163,8 @@ def main() -> None:
             own = [turn[number][0] for turn in turns]
             rows.append(row(job, size, args.device, own, [turn[0][0] for turn in turns], turns[0][number][1], args.repeats))
             print(rows[-1], flush=True)
-    CSV.parent.mkdir(exist_ok=True)
-    pd.DataFrame(rows).to_csv(CSV, index=False)
+        args.out.parent.mkdir(exist_ok=True)
+        pd.DataFrame(rows).to_csv(args.out, index=False)
 
 
 if __name__ == "__main__":
