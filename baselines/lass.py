@@ -113,8 +113,8 @@ PRESETS: Mapping[str, type[LatentSeparation]] = presets(
         "lass-particles": Preset(
             "LASS, particles",
             f"after {_PAPER}; resampling and the evidence of decoded rows are ours",
-            "256 particles, judged by the tokens to come and by the rows that are decoded.",
-            {"sampler": "particles", "candidates": 256, "top_k": 0, "evidence": 5.0, "refinement": "none"},
+            "256 particles, judged by the tokens to come and by the rows that are decoded; refined as in the released code.",
+            {"sampler": "particles", "candidates": 256, "top_k": 0, "evidence": 5.0, "refinement": "adam"},
             max_batch_cpu=8,
         ),
         "lass-topk": _preset("LASS, top-k", _TABLE, "Table 3, k = 32, refined as in the released code.", 8, refinement="adam"),
