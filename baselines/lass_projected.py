@@ -113,9 +113,9 @@ class LassProjected(TokenCandidates):
 
     @property
     def weights_sha256(self) -> str:
-        """Digest of what was learnt and of the score prior; empty before ``fit``."""
+        """Digest of what was learnt and of the score prior; before ``fit`` that of ``lass``, whose fits it takes."""
         learnt = super().weights_sha256
-        return hashlib.sha256(f"{learnt} {self._score[1]}".encode()).hexdigest() if learnt and self._score else ""
+        return hashlib.sha256(f"{learnt} {self._score[1]}".encode()).hexdigest() if learnt and self._score else learnt
 
     def separate(self, mixtures: Mixtures, ctx: RunContext) -> torch.Tensor:
         """Mixtures ``(B, C, H, W)`` to sources ``(B, K, C, H, W)`` that mix to them up to rounding, not clamped; NaN where a mixture is not finite."""

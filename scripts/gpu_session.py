@@ -79,7 +79,7 @@ def run_stages(session: Session, stages: Sequence[Stage], side_by_side: int = 1)
     waiting, running = list(stages), list[Running]()
     try:
         while waiting or running:
-            while waiting and len(running) < (1 if waiting[0].alone else side_by_side):
+            while waiting and len(running) < (1 if waiting[0].alone or any(one.stage.alone for one in running) else side_by_side):
                 stage = waiting.pop(0)
                 if (reason := _left_out(session, stage)) is None:
                     running.append(Running(stage, session))

@@ -224,7 +224,8 @@ def _lass(session: Session) -> Stage:
         _runs(session, "lass", "mnist-lass", ("lass",), ("permuted", "10000"), settings=fit),
         _runs(session, "lass-table-3", "mnist-lass", LASS[1:], ("permuted", "1000"), settings=fit),
     ]
-    script = "; ".join(part.command[-1].replace("exit $code", "(exit $code)") for part in parts)
+    scripts = [part.command[-1].removeprefix("code=0; ").removesuffix("; exit $code") for part in parts]
+    script = f"code=0; {'; '.join(scripts)}; exit $code"
     return replace(parts[0], name="run-lass", command=("bash", "-c", script))
 
 

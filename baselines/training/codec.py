@@ -179,7 +179,7 @@ def figures(network: VQVAE, images: torch.Tensor) -> dict[str, float]:
         return {}
     tokens = tokens_of(network, images)
     made = torch.cat([network.decode(network.embed(part)) for part in tokens.split(_AT_ONCE)])
-    errors = (made - images).square().flatten(1).mean(1).double().clamp(min=1e-10)
+    errors = (made - images.to(made.device)).square().flatten(1).mean(1).double().clamp(min=1e-10)
     shares = torch.bincount(tokens.flatten(), minlength=len(network.codebook)).double() / tokens.numel()
     entropy = -(shares * shares.clamp(min=1e-300).log()).sum()
     return {"psnr": round(float(-10 * errors.log10().mean()), 3), "codes": int((shares > 0).sum()), "perplexity": round(float(entropy.exp()), 2)}

@@ -1,8 +1,9 @@
 """Training steps of small networks on a GPU: recorded once as a CUDA graph, then replayed.
 
 A step of a mask network is some hundred kernels of a few microseconds. To launch them takes longer than to run them; a graph launches all of them at once.
-It replays the kernels that eager launches, on the same numbers. What may change from step to step lies in buffers that the graph reads: the batch, Adam's
-rate and its count of steps. Eager is the reference, and what is left where recording fails; ``SEPBENCH_TRAIN=eager`` leaves recording out.
+It replays the kernels that eager launches; in bfloat16, in which it is used, with eager's numbers (see docs/gpu.md). What may change from step to step lies
+in buffers that the graph reads: the batch, Adam's rate and its count of steps. Eager is the reference, and what is left where recording fails;
+``SEPBENCH_TRAIN=eager`` leaves recording out.
 """
 
 from __future__ import annotations
@@ -51,12 +52,13 @@ class StepRunner:
     Args:
         step: what a step is. It must not depend on anything that changes outside of its batch and the device's memory.
         device: where; only a GPU records.
-        record: makes the graph; None never does.
+        record: makes the graph; None takes CUDA's on a GPU.
+        may_record: False stays eager.
     """
 
-    def __init__(self, step: Step, device: torch.device, record: Recorder | None = None) -> None:
+    def __init__(self, step: Step, device: torch.device, record: Recorder | None = None, *, may_record: bool = True) -> None:
         self.step, self.device = step, device
-        self.record = record if record is not None else record_cuda_step if _records(device) else None
+        self.record = record if record is not None else record_cuda_step if may_record and _records(device) else None
         self.forget()
 
     def forget(self) -> None:

@@ -20,6 +20,7 @@ from baselines.priors.token_sums import SumCounts, SumLikelihood
 from baselines.sampling.token_particles import Evidence, Particles, particles
 from baselines.sampling.token_samplers import Drawn, Greedy, Rule, TokenPosterior, draw, search
 from baselines.sampling.token_trees import MOST_CODES, Split, balanced, draw_tree
+from baselines.training.codec import network_digest
 from baselines.training.partial_sums import count_partial_sums, own_images
 from baselines.training.token_models import LearntTokens, TokenModels
 from sepbench.memory import scaled
@@ -54,11 +55,11 @@ class TokenCandidates(LearntTokens):
     partial_mixtures: int = Field(32768, ge=1, description="mixtures that a partial sum is counted from, where there are more than two sources")
     misaligned: bool = Field(False, description="beams with the scores of other beams, as in the released code (flag 46)")
 
-    _partial: dict[tuple[int, int], SumCounts] = field(default_factory=dict, init=False, repr=False)
+    _partial: dict[tuple[str, int, int], SumCounts] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def posterior_samples(self) -> int:
-        """Draws behind one estimate; a quarter of them with budget ``quick``."""
+        """Draws behind one estimate, with the paper's budget."""
         return self.candidates if self.sampler in ("draw", "particles") else 1
 
     def token_support(self, task: TaskSpec, name: str) -> Support:
@@ -149,10 +150,11 @@ class TokenCandidates(LearntTokens):
         """Of a mean of ``left`` images and one of ``right``; counted when it is first asked for."""
         if left == right == 1:
             return of_two
-        if (left, right) not in self._partial:
+        key = (network_digest(models.codec), left, right)
+        if key not in self._partial:
             images = own_images(models.codec, models.prior, max(_OWN_IMAGES, left + right), _OWN_SEED)
-            self._partial[left, right] = count_partial_sums(models.codec, images, (left, right), self.partial_mixtures, _OWN_SEED)
-        return SumLikelihood(self._partial[left, right], models.codec.codebook, self.smoothing, ctx.device)
+            self._partial[key] = count_partial_sums(models.codec, images, (left, right), self.partial_mixtures, _OWN_SEED)
+        return SumLikelihood(self._partial[key], models.codec.codebook, self.smoothing, ctx.device)
 
 
 @torch.no_grad()

@@ -146,7 +146,10 @@ class LearntTokens:
     def _ready(self, task: TaskSpec) -> Path | None:
         """The folder of what need not be learnt."""
         if self.weights not in ("", TRAIN):
-            return Path(self.weights)
+            folder = Path(self.weights).expanduser()
+            if not folder.is_dir():
+                raise DataError(f"weights={self.weights}: no such folder; it must hold {', '.join(FILES)}, as `sepbench train tokens` writes them")
+            return folder
         shipped = find_tokens(task) if self.weights == "" and self._left_alone else None
         if shipped is None:
             return None
@@ -156,7 +159,7 @@ class LearntTokens:
     @property
     def _left_alone(self) -> bool:
         """Whether no setting of the fit differs from its default."""
-        return all(getattr(self, name) == field.default for name, field in LearntTokens.__pydantic_fields__.items())  # type: ignore[attr-defined]
+        return all(getattr(self, name) == field.default for name, field in LearntTokens.__pydantic_fields__.items() if name[0] != "_")  # type: ignore[attr-defined]
 
     def fitted(self) -> TokenModels:
         """What was learnt.
@@ -172,11 +175,20 @@ class LearntTokens:
     def weights_sha256(self) -> str:
         """Digest of codec, prior and counts; before ``fit`` that of the files named or of all that ship, where they may be used, else empty."""
         if self._models is None and self.weights not in ("", TRAIN):
-            return hashlib.sha256(" ".join(file_sha256(path) for path in sorted(Path(self.weights).glob("*.safetensors"))).encode()).hexdigest()
+            files = sorted(Path(self.weights).expanduser().glob("*.safetensors"))
+            return hashlib.sha256(" ".join(map(file_sha256, files)).encode()).hexdigest() if files else ""
         if self._models is None:
             return shipped_digest() if self.weights == "" and self._left_alone else ""
         parts = (network_digest(self._models.codec), network_digest(self._models.prior), self._models.sums.digest)
         return hashlib.sha256(" ".join(parts).encode()).hexdigest()
+
+    @property
+    def prior_label(self) -> str:
+        """``VQ-VAE and transformer, 1.9 M, 0123abcd``: what was learnt or shipped, whatever the settings of a fit say; empty before ``fit``."""
+        if self._models is None:
+            return ""
+        count = sum(p.numel() for network in (self._models.codec, self._models.prior) for p in network.parameters())
+        return f"VQ-VAE and transformer, {count / 1e6:.1f} M, {LearntTokens.weights_sha256.__get__(self)[:8]}"
 
     def _new_prior(self, codec: VQVAE, seed: int, device: str) -> TokenTransformer:
         return new_transformer(self.codes, codec.grid[0] * codec.grid[1], self.prior_width, self.prior_layers, self.prior_heads, seed, device)

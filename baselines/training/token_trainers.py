@@ -30,7 +30,7 @@ from sepbench.protocols import SignalSet
 if TYPE_CHECKING:
     from sepbench.protocols import Trainer
 
-CODEC = VQVAERecipe(epochs=30, batch=128, lr=1e-3, reconstruction=10.0, means=0.5)
+CODEC = VQVAERecipe(epochs=30, batch=128, lr=1e-3, reconstruction=10.0)
 TOKENS = TokenRecipe(epochs=60, batch=256, lr=1e-3)
 CODES, WIDTH, PRIOR_WIDTH, PRIOR_LAYERS, PRIOR_HEADS, PASSES = 256, 128, 128, 3, 2, 30
 _HELD_OUT = 1000
@@ -63,7 +63,9 @@ def train_vqvae(
     if init is not None:
         load_network(codec, init)
     training = VQVAETraining(codec, replace(CODEC, seed=seed), data.images, data.held_out)
-    _learn(training, steps, folder, device, progress)
+    training.steps = steps or training.steps
+    _same_request(folder, {"seed": seed, "recipe": asdict(training.recipe), "data": images_sha256(data.images), "init": _digest(init), "steps": training.steps})
+    _learn(training, folder, device, progress)
     save_network(frozen(codec), out)
     facts = {"figures": _codec_figures(codec, data.held_out), "recipe": asdict(training.recipe), "steps": training.step, "init": str(init or "")}
     _write_card(out.with_suffix(".json"), data, [out], facts, training.seconds, command)
@@ -92,7 +94,7 @@ def train_tokens(
     if init is None:
         raise SepbenchError("tokens are those of a codec; train one with `sepbench train vqvae` and name it with --init")
     data = _material(signals, labels, minutes)
-    target = out.with_suffix("")
+    target = out.with_name(out.name.removesuffix(".safetensors"))
     for path, option in ((target / FILES[1], "--out"), (folder / CHECKPOINT, "--folder")):
         check_writable(path, option)
     codec = new_vqvae(signals.shape, CODES, WIDTH, seed, device)
@@ -100,9 +102,12 @@ def train_tokens(
     tokens, held_out = (tokens_of(frozen(codec), images) for images in (data.images, data.held_out[:_HELD_OUT]))
     prior = new_transformer(CODES, tokens.shape[1], PRIOR_WIDTH, PRIOR_LAYERS, PRIOR_HEADS, seed, device)
     learning = TokenTraining(prior, replace(TOKENS, seed=seed), tokens, held_out)
-    _learn(learning, steps, folder / "prior", device, lambda done, text: progress(0.9 * done, f"prior: {text}"))
+    learning.steps = steps or learning.steps
+    asked = {"seed": seed, "recipe": asdict(learning.recipe), "passes": PASSES, "data": images_sha256(data.images), "init": _digest(init)}
+    _same_request(folder, {**asked, "steps": learning.steps})
+    _learn(learning, folder / "prior", device, lambda done, text: progress(0.9 * done, f"prior: {text}"))
     counting = SumTraining(codec, data.images, tokens, PASSES, seed)
-    _learn(counting, None, folder / "sums", device, lambda done, text: progress(0.9 + 0.1 * done, f"sums: {text}"))
+    _learn(counting, folder / "sums", device, lambda done, text: progress(0.9 + 0.1 * done, f"sums: {text}"))
     models = TokenModels(codec, frozen(prior), counting.counts())
     save_models(models, target)
     facts = {
@@ -136,9 +141,31 @@ def _as_float(images: torch.Tensor) -> torch.Tensor:
     return images.float() / 255.0 if images.dtype == torch.uint8 else images
 
 
-def _learn(training: Training, steps: int | None, folder: Path, device: str, progress: Callable[[float, str], None]) -> None:
-    if steps is not None:
-        training.steps = steps  # type: ignore[attr-defined]
+def _same_request(folder: Path, asked: Mapping[str, Any]) -> None:
+    """What a folder's checkpoints are of; written down with the first request.
+
+    Raises:
+        SepbenchError: another request led to them.
+    """
+    path, text = folder / "request.json", json.dumps(asked, sort_keys=True)
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+        return
+    try:
+        before = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise SepbenchError(f"{path} cannot be read ({type(error).__name__}); give another --folder") from error
+    changed = [name for name, value in json.loads(text).items() if before.get(name) != value]
+    if changed:
+        raise SepbenchError(f"{folder} holds a training of another request ({', '.join(changed)}); ask for the same, or give another --folder")
+
+
+def _digest(path: Path | None) -> str:
+    return file_sha256(path) if path is not None and path.is_file() else ""
+
+
+def _learn(training: Training, folder: Path, device: str, progress: Callable[[float, str], None]) -> None:
     resume(training, folder, device)
     run(training, folder, progress=progress)
 
@@ -147,7 +174,11 @@ def _codec_figures(codec: VQVAE, held_out: torch.Tensor) -> dict[str, float]:
     """Of held-out images, and the PSNR of their means in pairs."""
     images = held_out[:_HELD_OUT]
     half = len(images) // 2
-    return {**figures(codec, images), "psnr_of_means": figures(codec, 0.5 * (images[:half] + images[half : 2 * half]))["psnr"], "held_out": len(images)}
+    return {
+        **figures(codec, images),
+        "psnr_of_means": figures(codec, 0.5 * (images[:half] + images[half : 2 * half])).get("psnr", 0.0),
+        "held_out": len(images),
+    }
 
 
 def _write_card(path: Path, data: Material, files: list[Path], facts: Mapping[str, Any], seconds: float, command: str) -> None:

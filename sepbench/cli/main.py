@@ -79,6 +79,7 @@ app.add_typer(data.app, name="data", help="Data sets: list, fetch, verify, path.
 def main() -> None:
     """Entry point of the ``sepbench`` command. What ends it otherwise than as planned is one line and code 2: 1 has a meaning, a regression for one."""
     threads.set_defaults()
+    _tell_broken_pipes()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # names of files and words of methods need not be in the terminal's characters
@@ -99,6 +100,17 @@ def main() -> None:
         if _wanted_traceback():
             raise
         _end(f"unexpected {reason(error)}; this is a fault of sepbench or of a plug-in: please report it with what {TRACEBACK}=1 shows")
+
+
+def _tell_broken_pipes() -> None:
+    """Where a table's reader (head, less) goes away, rich would end with 1, which means a failed method."""
+    from rich.console import Console
+
+    def gone(self: Console) -> None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+
+    Console.on_broken_pipe = gone  # type: ignore[method-assign]
 
 
 def _end(message: str) -> NoReturn:

@@ -74,7 +74,8 @@ def train(
             progress=lambda fraction, text: bars.update(task, completed=fraction, description=text),
         )
     card = "" if written.is_dir() else f" and its card {written.with_suffix('.json')}"
-    typer.echo(f"{written}{card} written. It is used by: sepbench run ... --set METHOD.weights={written}")
+    use = f"sepbench train tokens --init {written} ..." if kind == "vqvae" else f"sepbench run ... --set METHOD.weights={written}"
+    typer.echo(f"{written}{card} written. It is used by: {use}")
 
 
 def _labels(text: str) -> tuple[int, ...]:

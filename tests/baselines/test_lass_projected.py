@@ -146,3 +146,8 @@ def test_what_it_takes() -> None:
 
 def test_keeps_the_contract(broken_rules: Callable[..., list[str]]) -> None:
     assert broken_rules("lass-projected", "class-agnostic", **{**TINY, "candidates": 4, "starts": 2}) == []
+
+
+def test_it_asks_for_the_kept_fit_that_lass_asks_for() -> None:
+    """By default both use what ships, whose digest stands in the key of a fit."""
+    assert create_separator("lass-projected", {}).weights_sha256 == create_separator("lass", {}).weights_sha256 != ""  # type: ignore[attr-defined]

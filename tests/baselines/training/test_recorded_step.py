@@ -149,4 +149,5 @@ def test_a_graph_has_eagers_numbers_on_a_gpu(monkeypatch: pytest.MonkeyPatch) ->
         eager, graphed = learnt("eager"), learnt("")
     assert graphed.steps_on.record is not None
     assert eager.steps_on.record is None
-    assert float((weights(eager) - weights(graphed)).norm() / weights(eager).norm()) < 1e-3
+    first, second = (torch.cat([p.detach().flatten() for p in made.network.parameters()]) for made in (eager, graphed))
+    assert float((first - second).norm() / first.norm()) < 3e-3

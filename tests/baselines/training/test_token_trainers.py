@@ -56,6 +56,23 @@ def test_the_same_command_goes_on(tmp_path: Path) -> None:
     assert call(train_vqvae, tmp_path / "part", "codec.safetensors", steps=4).read_bytes() == whole.read_bytes()
 
 
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("changes", [{"seed": 9}, {"steps": 2}], ids=str)
+def test_another_request_does_not_take_the_checkpoint(tmp_path: Path, changes: dict[str, Any]) -> None:
+    call(train_vqvae, tmp_path, "codec.safetensors")
+    with pytest.raises(SepbenchError, match=rf"another request .{next(iter(changes)) if 'steps' in changes else 'recipe, seed'}"):
+        call(train_vqvae, tmp_path, "codec.safetensors", **changes)
+
+
+@pytest.mark.usefixtures("small")
+def test_tokens_of_another_codec_do_not_go_on(tmp_path: Path) -> None:
+    one = call(train_vqvae, tmp_path, "codec.safetensors")
+    other = call(train_vqvae, tmp_path / "other", "codec.safetensors", seed=1)
+    call(train_tokens, tmp_path, "mine.safetensors", init=one)
+    with pytest.raises(SepbenchError, match=r"another request .init"):
+        call(train_tokens, tmp_path, "mine.safetensors", init=other)
+
+
 @pytest.mark.parametrize(
     ("trainer", "changes", "told"),
     [
