@@ -205,7 +205,9 @@ def _pack_fits(session: Session) -> None:
     for method in FITS:
         paths = [path for path in fits.glob(f"{method}/*/**/*") if path.is_file() and "work" not in path.relative_to(fits).parts]
         target = session.out / f"fits-{method}.tar.gz"
-        if paths and not target.exists() and all((folder / "fit.json").exists() for folder in fits.glob(f"{method}/*")):
+        packed = target.stat().st_mtime if target.exists() else 0.0
+        whole = all((folder / "fit.json").exists() for folder in fits.glob(f"{method}/*"))
+        if whole and any(path.stat().st_mtime > packed for path in paths):
             archive = _archive(fits, paths)
             if len(archive) < MOST_BYTES:
                 _write(target, archive)

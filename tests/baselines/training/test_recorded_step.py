@@ -8,11 +8,13 @@ import warnings
 import pytest
 import torch
 
+from baselines.training import recorded_step
 from baselines.training.config import generator
-from baselines.training.mask import MaskConfig, MaskRecipe, MaskTraining, new_network
+from baselines.training.mask import MaskConfig, MaskRecipe, MaskTraining, Precision, new_network
 from baselines.training.recorded_step import RecordedStep, Recorder, Step, StepRunner, adam, restore_adam, set_rate
 
 CPU = torch.device("cpu")
+PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")
 
 
 def record_by_calling_again(made: list[RecordedStep]) -> Recorder:
@@ -129,6 +131,16 @@ def test_the_rate_of_a_tensor_is_changed_in_place() -> None:
     assert float(rate) == 0.25
 
 
+def test_float32_stays_eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In float32 a graph and eager steps drifted apart on an H100, so only bfloat16 is recorded."""
+    monkeypatch.setattr(recorded_step, "_records", lambda device: True)
+    recorded = {
+        precision: MaskTraining(new_network(MaskConfig(layers=2, filters=4), 0), MaskRecipe(1e-2, precision=precision)).steps_on.record is not None
+        for precision in PRECISIONS
+    }
+    assert recorded == {"float32": False, "bfloat16": True}
+
+
 gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 
@@ -150,4 +162,4 @@ def test_a_graph_has_eagers_numbers_on_a_gpu(monkeypatch: pytest.MonkeyPatch) ->
     assert graphed.steps_on.record is not None
     assert eager.steps_on.record is None
     first, second = (torch.cat([p.detach().flatten() for p in made.network.parameters()]) for made in (eager, graphed))
-    assert float((first - second).norm() / first.norm()) < 3e-3
+    assert float((first - second).norm() / first.norm()) < 2e-3
