@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sepbench.cli.run_config import add_settings, load_config
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
@@ -28,6 +30,7 @@ class BudgetChoice(StrEnum):
 
 
 def run(
+    ctx: typer.Context,
     suite: Annotated[str, typer.Option(help="Suite to run; 'sepbench list suites' shows them.")],
     methods: Annotated[str, typer.Option(help="Methods, separated by commas. Default: the suite's own list.")] = "",
     tasks: Annotated[str, typer.Option(help="Tasks, separated by commas. Default: every task of the test split.")] = "",
@@ -38,7 +41,7 @@ def run(
     fits: Annotated[int, typer.Option(min=1, help="Fit random methods that learn so many times, with --seed and those after it.")] = 1,
     out: Annotated[Path | None, typer.Option(help="The run's folder. Default: runs/SUITE-HASH, the same for the same command.")] = None,
     budget: Annotated[BudgetChoice, typer.Option(help="The methods' settings: the paper's, or quick ones.")] = BudgetChoice.paper,
-    settings: Annotated[list[str] | None, typer.Option("--set", help="METHOD.SETTING=VALUE; may be repeated.")] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", callback=add_settings, help="METHOD.SETTING=VALUE; may be repeated.")] = None,
     workers: Annotated[str, typer.Option(help="Processes that share the work, a number or 'auto'. The numbers do not depend on it.")] = "",
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of each process. Default: OMP_NUM_THREADS, or 1. The last bits depend on it.")] = None,
     backend: Annotated[str, typer.Option(help="Who works: local (this machine) or ray (a cluster, see docs/clusters.md).")] = "local",
@@ -48,7 +51,9 @@ def run(
     latency: Annotated[bool, typer.Option(help="Also measure the seconds of single-mixture calls.")] = False,
     retry_failed: Annotated[bool, typer.Option(help="Try mixtures again that failed in an earlier session of this run.")] = False,
     save_audio: Annotated[int, typer.Option(min=0, metavar="N", help="Also write the first N mixtures of each task as WAV files, into the run's folder.")] = 0,
-    dry_run: Annotated[bool, typer.Option(help="Show the plan and write nothing.")] = False,
+    config: Annotated[Path | None, typer.Option(is_eager=True, callback=load_config, help="Read options from this YAML, JSON or TOML file.")] = None,
+    save_config: Annotated[Path | None, typer.Option(help="Also write the file (.yaml, .json) with which --config repeats this command.")] = None,
+    dry_run: Annotated[bool, typer.Option(help="Show the plan, and run nothing.")] = False,
 ) -> None:
     """Separate a suite's mixtures with each method, score, and write a leaderboard.
 
@@ -56,12 +61,12 @@ def run(
     Exit code 1 if a method failed on a task as a whole (the others have run),
     2 if the request cannot be run, 130 if it was interrupted.
     """
-    import shlex
     import sys
 
     from rich.console import Console
     from rich.text import Text
 
+    from sepbench.cli import run_config
     from sepbench.cli.threads import use_threads
 
     use_threads(threads)
@@ -95,7 +100,9 @@ def run(
     if save_audio:
         _check_audio(loaded, keep_estimates)
     plan = make_plan(request, loaded)
-    command = shlex.join(["sepbench", *sys.argv[1:]])
+    if save_config is not None:
+        run_config.save_config(ctx, save_config)
+    command = run_config.command_line(ctx, sys.argv[1:])
     folder = out or Path("runs") / f"{plan.suite.name}-{short_hash(run_record(plan, command))}"
     console = Console()
     if dry_run:
