@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sepbench.cli.run_config import add_settings, load_config
+from sepbench.cli.run_config import load_config
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -41,7 +41,7 @@ def run(
     fits: Annotated[int, typer.Option(min=1, help="Fit random methods that learn so many times, with --seed and those after it.")] = 1,
     out: Annotated[Path | None, typer.Option(help="The run's folder. Default: runs/SUITE-HASH, the same for the same command.")] = None,
     budget: Annotated[BudgetChoice, typer.Option(help="The methods' settings: the paper's, or quick ones.")] = BudgetChoice.paper,
-    settings: Annotated[list[str] | None, typer.Option("--set", callback=add_settings, help="METHOD.SETTING=VALUE; may be repeated.")] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="METHOD.SETTING=VALUE; may be repeated.")] = None,
     workers: Annotated[str, typer.Option(help="Processes that share the work, a number or 'auto'. The numbers do not depend on it.")] = "",
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of each process. Default: OMP_NUM_THREADS, or 1. The last bits depend on it.")] = None,
     backend: Annotated[str, typer.Option(help="Who works: local (this machine) or ray (a cluster, see docs/clusters.md).")] = "local",
@@ -89,7 +89,7 @@ def run(
         device=device,
         seed=seed,
         budget=budget.value,
-        settings=parse_settings(settings or []),
+        settings=parse_settings(run_config.settings_of(ctx)),
         shard_size=shard_size,
         keep_estimates=keep_estimates,
         latency=latency,

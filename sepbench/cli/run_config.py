@@ -49,11 +49,11 @@ def load_config(ctx: typer.Context, path: Path | None) -> Path | None:
     return path
 
 
-def add_settings(ctx: typer.Context, given: list[str] | None) -> list[str] | None:
-    """Callback of ``--set``: the file's settings, those left out that the command line gives too."""
-    said = {_address(text) for text in given or []}
-    kept = [text for text in ctx.meta.get(_FROM_FILE, []) if _address(text) not in said]
-    return [*kept, *(given or [])] or given
+def settings_of(ctx: typer.Context) -> list[str]:
+    """What ``--set`` and the file give, METHOD.SETTING=VALUE each: the file's first, those left out that the command line gives too."""
+    given = list(ctx.params.get(SETTINGS) or ())
+    said = {_address(text) for text in given}
+    return [*(text for text in ctx.meta.get(_FROM_FILE, ()) if _address(text) not in said), *given]
 
 
 def read_config(path: Path, command: Callable[..., Any]) -> Values:
@@ -176,7 +176,7 @@ def said(ctx: typer.Context) -> dict[str, Any]:
         if name is None or name in OF_THE_CALL or name not in ctx.params:
             continue
         source = getattr(ctx.get_parameter_source(name), "name", "")
-        value = ctx.params[name]
+        value = settings_of(ctx) if name == SETTINGS else ctx.params[name]
         if source in ("COMMANDLINE", "DEFAULT_MAP") or (name == SETTINGS and value):
             values[name] = value.value if isinstance(value, Enum) else value
     return values

@@ -50,6 +50,7 @@ def called(*arguments: str) -> tuple[dict[str, Any], str]:
     def spy(ctx: typer.Context, **parameters: Any) -> None:
         if parameters["save_config"]:
             run_config.save_config(ctx, parameters["save_config"])
+        parameters["settings"] = run_config.settings_of(ctx)
         seen.append((parameters, run_config.command_line(ctx, list(arguments))))
 
     spied = typer.Typer()
@@ -63,7 +64,7 @@ def called(*arguments: str) -> tuple[dict[str, Any], str]:
 def parameters(*arguments: str) -> dict[str, Any]:
     """What decides the run, with settings and names as the run reads them."""
     found = {name: value for name, value in called(*arguments)[0].items() if name not in run_config.OF_THE_CALL}
-    return found | {"settings": repr(parse_settings(found["settings"] or []))} | {name: names(found[name]) for name in run_config.LISTS}
+    return found | {"settings": repr(parse_settings(found["settings"]))} | {name: names(found[name]) for name in run_config.LISTS}
 
 
 def test_a_file_may_say_each_option_of_the_command_and_nothing_else() -> None:
