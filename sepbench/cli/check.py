@@ -23,6 +23,7 @@ def check(
     tasks: Annotated[str, typer.Option(help="Only these tasks, separated by commas.")] = "",
     subset: Annotated[bool, typer.Option("--subset", help="Only what both have: rows that NEW lacks and mixtures that one lacks do not count.")] = False,
     form: Annotated[Format, typer.Option("--format", help="table for people, json for CI.")] = Format.table,
+    as_json: Annotated[bool, typer.Option("--json", help="The same as --format json, see docs/json.md.")] = False,
 ) -> None:
     """Exit code 0 if NEW holds against OLD, 1 on a regression, 2 if the two are not comparable (another digest, a missing row, NaN ...).
 
@@ -41,7 +42,7 @@ def check(
 
     tolerances = parse_tolerances(tolerance or [])
     report = check_results(open_results(new), open_results(against, suites=True), tolerances, Scope(names(tasks), names(methods), subset))
-    if form is Format.json:
+    if as_json or form is Format.json:
         typer.echo(gate_json(report, new, against))
     else:
         render_gate(report, new, against, Console())

@@ -14,6 +14,7 @@ def compare(
     metric: Annotated[str, typer.Option(help="Metrics, separated by commas. Default: the one that ranks.")] = "",
     all_metrics: Annotated[bool, typer.Option("--all-metrics", help="Every metric that both have.")] = False,
     csv: Annotated[Path | None, typer.Option(help="Also write the rows to this file.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, see docs/json.md.")] = False,
 ) -> None:
     """Paired difference per task: both must have separated the same mixtures (same digest). Two plain runs: every method in common.
 
@@ -23,6 +24,7 @@ def compare(
 
     from sepbench.cli.run import names
     from sepbench.errors import SepbenchError
+    from sepbench.report.documents import comparison_document, json_text
     from sepbench.report.table import render_comparison
     from sepbench.results.compare import compare_sides, open_side, write_comparison
 
@@ -31,6 +33,9 @@ def compare(
     side_a, side_b = open_side(a), open_side(b)
     common = [name for name in dict.fromkeys(side_a.results.frame["metric"]) if name in set(side_b.results.frame["metric"])]
     rows = compare_sides(side_a, side_b, common if all_metrics else names(metric))
-    render_comparison(rows, side_a.label, side_b.label, Console())
+    if as_json:
+        typer.echo(json_text(comparison_document(rows, side_a.label, side_b.label)))
+    else:
+        render_comparison(rows, side_a.label, side_b.label, Console())
     if csv is not None:
         write_comparison(rows, csv)

@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from sepbench.report.rows import clusters_text, number_format
+from sepbench.report.numbers import clusters_text, number_format
 from sepbench.results.robust import RobustRow
 from sepbench.results.statistics import Summary
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from sepbench.errors import SepbenchError
 from sepbench.metrics.catalogue import get_metric
 from sepbench.registry import create_separator
+from sepbench.report.footnotes import Note, note_texts, task_notes
+from sepbench.report.numbers import Record, mean_text, said, with_interval
 from sepbench.results import columns
-from sepbench.results.columns import OLD_INTERVAL, Column, Shown
+from sepbench.results.columns import Column, Shown
 from sepbench.results.statistics import MIN_CLUSTERS
 from sepbench.run.records import CellRecord
 from sepbench.suites import NOT_FROZEN
@@ -23,7 +25,6 @@ if TYPE_CHECKING:
     from sepbench.suites.model import Suite
     from sepbench.suites.published import PublishedRow
 
-Record = Mapping[str, Any]
 Cells = Mapping[tuple[str, str], CellRecord]
 
 
@@ -54,15 +55,37 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class TaskTable:
-    """One task: title, column heads, rows from best to worst with incomplete ones last, and footnotes."""
+    """One task: title, column heads, rows from best to worst with incomplete ones last, and footnotes.
 
+    Numbers and letters of footnotes are those of the page that the table stands on.
+    """
+
+    task: str
     title: str
     subtitle: str
     value_head: str
     other_heads: tuple[str, ...]
     extra_heads: tuple[str, ...]
     lines: tuple[Line, ...]
-    footnotes: tuple[str, ...]
+    notes: tuple[Note, ...]
+
+    @property
+    def footnotes(self) -> tuple[str, ...]:
+        """The notes, as they stand below a table that is alone on its page."""
+        return note_texts({self.task: self.notes})
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which rows of each task are shown; their ranks are those among all.
+
+    Attributes:
+        methods: these only; empty for all. Papers' rows of other methods go too.
+        top: the first so many, bounds not counted; as many of the papers' rows. None for all.
+    """
+
+    methods: Sequence[str] = ()
+    top: int | None = None
 
 
 def task_tables(
@@ -73,8 +96,9 @@ def task_tables(
     cells: Cells | None = None,
     bounds: Mapping[str, str] | None = None,
     evidence: Evidence | None = None,
+    selection: Selection | None = None,
 ) -> Iterator[TaskTable]:
-    """Lay out a leaderboard.
+    """Lay out a leaderboard: the tables of one page.
 
     Args:
         frame: a leaderboard, see ``columns.COLUMNS``.
@@ -83,18 +107,44 @@ def task_tables(
         cells: states of a run, for the notes on failed and unsupported methods.
         bounds: method -> ``lower``, ``upper`` or empty. Default: what the registered methods say of themselves.
         evidence: per-example values, which tell the methods that the best one does not beat.
+        selection: show fewer rows. A task without any of them has no table.
     """
     if bounds is None:
         bounds = {method: _bound(method) for method in frame["method"].unique()}
+    layouts = []
     for task in dict.fromkeys(frame["task"]):
         records = frame[frame["task"] == task].to_dict("records")
         present = list(dict.fromkeys(record["metric"] for record in records))
         chosen = [metric for metric in metrics if metric in present] or present
         ranking = suite.ranking_metric if suite is not None and not metrics and suite.ranking_metric in chosen else chosen[0]
-        layout = _Layout(str(task), {(record["method"], record["metric"]): record for record in records}, chosen, ranking, suite, cells or {}, bounds, evidence)
+        layout = TaskLayout(
+            str(task), {(record["method"], record["metric"]): record for record in records}, chosen, ranking, suite, cells or {}, bounds, evidence
+        )
         if not metrics:
             layout.add_papers_of_other_metrics()
-        yield layout.table()
+        layout.rank(selection or Selection())
+        layouts += [layout] * bool(layout.shown)
+    groups = list(dict.fromkeys(group for layout in layouts for group in layout.groups()))
+    marks = Marks({group: _letters(number) for number, group in enumerate(groups)}, {})
+    yield from (layout.table(marks) for layout in layouts)
+
+
+@dataclass(frozen=True, slots=True)
+class Marks:
+    """What a page's tables share.
+
+    Attributes:
+        timing: machine -> the letter behind its seconds.
+        papers: remark on a published number -> its number.
+    """
+
+    timing: Mapping[str, str]
+    papers: dict[str, int]
+
+
+def _letters(number: int) -> str:
+    """a, b, ... z, aa, ab, ..."""
+    return (_letters(number // 26 - 1) if number >= 26 else "") + chr(ord("a") + number % 26)
 
 
 def _bound(method: str) -> str:
@@ -104,8 +154,8 @@ def _bound(method: str) -> str:
         return ""
 
 
-class _Layout:
-    """The table of one task."""
+class TaskLayout:
+    """The table of one task; ``rank`` decides which rows it has, and then ``table`` draws it up with the marks of its page."""
 
     def __init__(
         self,
@@ -125,17 +175,11 @@ class _Layout:
         self.first: dict[str, Record] = {}
         for (method, _), record in records.items():
             self.first.setdefault(method, record)
-        rows = self.first.values()
-        shown = ((column, column.shown) for column in columns.COLUMNS if column.shown is not None)
-        self.extras = [(column, how) for column, how in shown if how.always or any(_said(record[column.name]) for record in rows)]
-        timed = ((record, column, how) for column, how in self.extras if how.timing_group for record in rows)
-        groups = dict.fromkeys(_machine(record, how) for record, column, how in timed if _said(record[column.name]))
-        self.timing = {group: chr(ord("a") + number) for number, group in enumerate(groups)}
         self.stars: dict[str, None] = {}
+        self.remarks: dict[str, int] = {}
         task_of_suite = suite.tasks.get(task) if suite is not None else None
         self.frozen = task_of_suite.n_examples if task_of_suite else max(record["n_expected"] for record in self.first.values())
         self.papers: Sequence[PublishedRow] = [row for row in suite.published if row.task == task and row.metric in metrics] if suite is not None else []
-        self.paper_notes: dict[str, int] = {}
 
     def add_papers_of_other_metrics(self) -> None:
         """Published numbers of metrics that the suite does not score by itself (FIDs by InceptionV3, whose weights nobody ships): below, by their names."""
@@ -143,7 +187,38 @@ class _Layout:
             shown, own = {self.ranking, *self.others}, set(self.suite.metrics)
             self.papers = [row for row in self.suite.published if row.task == self.task and (row.metric in shown or row.metric not in own)]
 
-    def table(self) -> TaskTable:
+    def rank(self, selection: Selection) -> None:
+        """Ranks among all methods, then the rows that are shown."""
+        self.selection = selection
+        self.most = self._most()
+        marks = {method: self._mark(method) for method in self.methods}
+        order = sorted(
+            self.methods,
+            key=lambda method: (("", "bound", "few", "size", "part", "failed").index(marks[method]) > 3, marks[method] == "failed", self._loss(method)),
+        )
+        ranked = [method for method in order if not marks[method]]
+        losses = [self._loss(method) for method in ranked]
+        self.equal, self.shorter = self._equals(ranked), self._shorter(ranked)
+        # Equal values share a rank, and the next one counts them all.
+        self.ranks = {method: marks[method] or str(1 + sum(loss < self._loss(method) for loss in losses)) for method in order}
+        chosen = [method for method in order if not selection.methods or method in selection.methods]
+        counted = [method for method in chosen if marks[method] != "bound"] if selection.top is not None else []
+        if selection.top is not None and selection.top < len(counted):
+            chosen = chosen[: chosen.index(counted[selection.top])]
+        self.n_methods, self.shown = len(order), chosen
+        self.first = {method: record for method, record in self.first.items() if method in chosen}
+        self.equal, self.shorter = self.equal & set(chosen), self.shorter & set(chosen)
+        rows = self.first.values()
+        shown = ((column, column.shown) for column in columns.COLUMNS if column.shown is not None)
+        self.extras = [(column, how) for column, how in shown if how.always or any(said(record[column.name]) for record in rows)]
+
+    def groups(self) -> Iterator[str]:
+        """The machines whose seconds are shown."""
+        timed = ((record, column, how) for column, how in self.extras if how.timing_group for record in self.first.values())
+        yield from (_machine(record, how) for record, column, how in timed if said(record[column.name]))
+
+    def table(self, marks: Marks) -> TaskTable:
+        self.marks = marks
         any_record = next(iter(self.first.values()))
         ranked = self.records.get((self.methods[0], self.ranking), any_record)
         direction = "higher" if ranked["higher_is_better"] else "lower"
@@ -153,16 +228,29 @@ class _Layout:
             subtitle += ", quick budget"
         if str(any_record["task_digest"]).startswith(NOT_FROZEN):
             subtitle += ", list of mixtures not frozen"
+        if len(self.shown) < self.n_methods:
+            subtitle += f"; {len(self.shown):,} of {self.n_methods:,} methods shown"
         lines = tuple(self._lines())
         return TaskTable(
+            task=self.task,
             title=f"{any_record['suite']} version {any_record['suite_version']}: {self.task}",
             subtitle=subtitle,
             value_head=self.ranking,
             other_heads=tuple(self.others),
             extra_heads=tuple(how.head for _, how in self.extras),
             lines=lines,
-            footnotes=tuple(self._footnotes()),
+            notes=tuple(task_notes(self)),
         )
+
+    @property
+    def marks_shown(self) -> set[str]:
+        """Ranks, and marks in their place, of the rows that are shown."""
+        return {self.ranks[method] for method in self.shown}
+
+    @property
+    def lengths_differ(self) -> bool:
+        """Whether the task's rows are of different numbers of mixtures."""
+        return len({record["n_expected"] for record in self.first.values()}) > 1
 
     def _size(self) -> str:
         planned = {record["n_expected"] for record in self.first.values()}
@@ -173,21 +261,8 @@ class _Layout:
         return f"up to {max(planned):,} of {self.frozen:,} mixtures"
 
     def _lines(self) -> Iterator[Line]:
-        self.most = self._most()
-        marks = {method: self._mark(method) for method in self.methods}
-        order = sorted(
-            self.methods,
-            key=lambda method: (("", "bound", "few", "size", "part", "failed").index(marks[method]) > 3, marks[method] == "failed", self._loss(method)),
-        )
-        ranked = [method for method in order if not marks[method]]
-        losses = [self._loss(method) for method in ranked]
-        self.equal, self.shorter = self._equals(ranked), self._shorter(ranked)
-        for method in order:
-            # Equal values share a rank, and the next one counts them all.
-            rank = marks[method] or str(1 + sum(loss < self._loss(method) for loss in losses)) + "=" * (method in self.equal) + "+" * (method in self.shorter)
-            yield self._line(method, rank)
-        self.few = [method for method in order if marks[method] == "few"]
-        self.other_size = [method for method in order if marks[method] == "size"]
+        for method in self.shown:
+            yield self._line(method, self.ranks[method] + "=" * (method in self.equal) + "+" * (method in self.shorter))
         yield from self._paper_lines()
 
     def _equals(self, ranked: Sequence[str]) -> frozenset[str]:
@@ -238,8 +313,8 @@ class _Layout:
             rank=rank,
             method=method,
             supervision=record["supervision"],
-            value=_with_interval(main) if main else "",
-            others=tuple(_mean(self.records.get((method, metric))) for metric in self.others),
+            value=with_interval(main) if main else "",
+            others=tuple(mean_text(self.records.get((method, metric))) for metric in self.others),
             published=self._published(method),
             extras=tuple(self._extra(record, column, how) for column, how in self.extras),
             n=f"{scored:,}" if scored == expected else f"{scored:,}/{expected:,}",
@@ -247,13 +322,13 @@ class _Layout:
 
     def _extra(self, record: Record, column: Column, how: Shown) -> str:
         value = record[column.name]
-        if not _said(value):
+        if not said(value):
             return ""
         text = str(value) if column.kind != "number" else f"{value:.2g}" if abs(value) < 100 else f"{value:,.0f}"
         if how.flag and record[how.flag]:
             self.stars.setdefault(f"* {how.head}: {how.flag_note}")
             text += "*"
-        return f"{text} {self.timing[_machine(record, how)]}" if how.timing_group and len(self.timing) > 1 else text
+        return f"{text} {self.marks.timing[_machine(record, how)]}" if how.timing_group and len(self.marks.timing) > 1 else text
 
     def _published(self, method: str) -> str:
         """The papers' numbers beside a row of ours."""
@@ -262,7 +337,8 @@ class _Layout:
 
     def _paper_lines(self) -> Iterator[Line]:
         """Published methods without a row of ours, best first within each metric."""
-        missing = [row for row in self.papers if (row.method, row.metric) not in self.records]
+        only = self.selection.methods
+        missing = [row for row in self.papers if (row.method, row.metric) not in self.records and (not only or row.method in only)]
         known = (self.ranking, *self.others)
         place = {metric: number for number, metric in enumerate(dict.fromkeys((*known, *(row.metric for row in missing))))}
         grouped: dict[tuple[str, str], list[PublishedRow]] = {}
@@ -274,7 +350,7 @@ class _Layout:
             head = rows[0]
             return place[head.metric], -head.value if directions.get(head.metric, True) else head.value
 
-        for rows in sorted(grouped.values(), key=order):
+        for rows in sorted(grouped.values(), key=order)[: self.selection.top]:
             extras = ("",) * len(self.extras)
             yield Line("", rows[0].title, "", "", ("",) * len(self.others), self._papers_text(rows), extras, "", from_paper=True)
 
@@ -288,102 +364,12 @@ class _Layout:
                 name, spread = "" if row.metric == self.ranking else f"{row.metric} ", f" +-{row.std:g}" if row.std is not None else ""
                 numbers.append(f"{name}{row.value!r}{spread}")
                 for part in filter(None, row.notes.split("; ")):  # one footnote per remark: papers' rows share most of them
-                    marks.add(self.paper_notes.setdefault(part, len(self.paper_notes) + 1))
+                    self.remarks[part] = self.marks.papers.setdefault(part, len(self.marks.papers) + 1)
+                    marks.add(self.remarks[part])
             texts.append(f"{', '.join(numbers)} {source}" + (f" ({','.join(map(str, sorted(marks)))})" if marks else ""))
         return "; ".join(texts)
-
-    def _footnotes(self) -> Iterator[str]:
-        yield from self._interval_notes()
-        if len(self.timing) == 1:
-            yield f"seconds on {next(iter(self.timing))}"
-        for group, letter in self.timing.items() if len(self.timing) > 1 else ():
-            yield f"{letter}: seconds on {group}, compare only with the same letter"
-        yield from self.stars
-        for prior in dict.fromkeys(record["prior"] for record in self.first.values() if record["prior"]):
-            yield f"prior {prior}: {', '.join(method for method, record in self.first.items() if record['prior'] == prior)}"
-        for method, record in self.first.items():
-            yield from self._method_notes(method, record)
-        for (task, method), cell in self.cells.items():
-            note = cell.note if task == self.task else ""
-            if note:
-                yield f"{method}{' does not take this task' if cell.state == 'unsupported' else ''}: {note}"
-        for note, number in self.paper_notes.items():
-            yield f"({number}) {note}"
-
-    def _interval_notes(self) -> Iterator[str]:
-        """How the intervals were made, and what the signs behind ranks mean."""
-        made: dict[tuple[str, str], list[str]] = {}
-        for method, record in ((method, self.records.get((method, self.ranking))) for method in self.methods):
-            if record is not None and math.isfinite(record["ci_low"]):
-                made.setdefault((record["interval"], record["cluster"]), []).append(method)
-        for (interval, unit), methods in made.items():
-            counts = [self.records[method, self.ranking]["n_clusters"] for method in methods]
-            whose = "intervals" if len(made) == 1 else f"intervals of {', '.join(methods)}"
-            unaware = ", as if no two shared a signal" if interval == OLD_INTERVAL else ""
-            yield f"{whose}: {interval}{clusters_text(min(counts), max(counts), unit)}{unaware}"
-        if self.equal:
-            yield "=: the best method does not beat it (paired one-sided test, 5 % for all rows together)"
-        if self.shorter:
-            yield "+: ranked on fewer mixtures than others"
-        if self.other_size:
-            yield f"size: {self.ranking} depends on the number of mixtures, and others have {self.most:,}: not ranked"
-        if self.few:
-            yield f"few: not ranked below {MIN_CLUSTERS} {self.records[self.few[0], self.ranking]['cluster']}s"
-
-    def _method_notes(self, method: str, record: Record) -> Iterator[str]:
-        main = self.records.get((method, self.ranking), record)
-        if main["n_scored"] < main["n_expected"]:
-            error = self.cells.get((self.task, method), CellRecord()).error
-            missing = main["n_expected"] - main["n_scored"] - main["n_failed"]
-            parts = [f"{main['n_failed']:,} failed"] * bool(main["n_failed"]) + [f"{missing:,} not reached"] * (missing > 0)
-            yield f"{method}: {main['n_scored']:,} of {main['n_expected']:,} mixtures scored, {', '.join(parts)}" + (f" ({error})" if error else "")
-        if record["n_expected"] < self.frozen and len({other["n_expected"] for other in self.first.values()}) > 1:
-            yield f"{method}: first {record['n_expected']:,} of {self.frozen:,} mixtures"
-        if record["samples"] > 1:
-            yield f"{method}: {record['samples']} samples per mixture"
-        if record["budget"] == "quick" and any(other["budget"] != "quick" for other in self.first.values()):
-            yield f"{method}: quick budget"
-
-
-def clusters_text(least: int, most: int, unit: str) -> str:
-    """`` over 52 songs``, `` over 25 to 3,456 images``; empty where clusters are not known."""
-    if not most:
-        return ""
-    count = f"{most:,}" if least == most else f"{least:,} to {most:,}"
-    return f" over {count} {unit}{'' if most == 1 else 's'}"
-
-
-def _said(value: Any) -> bool:
-    """Whether a row has a value in a column."""
-    return not (value is False or value == "" or (isinstance(value, float) and math.isnan(value)))
 
 
 def _machine(record: Record, how: Shown) -> str:
     """On which machine a row's seconds were measured."""
     return str(record[how.timing_group] or record["timing_group"])
-
-
-def number_format(unit: str, size: float) -> Callable[[float], str]:
-    """How values of a unit and a size are written: two decimals for dB and three for others, more for small ones, powers of ten for tiny ones."""
-    usual = 2 if unit == "dB" else 3
-    if size == 0 or size >= 10.0 ** (1 - usual):
-        return f"{{:.{usual}f}}".format
-    if size >= 10.0 ** (-1 - usual):
-        return f"{{:.{usual + 2}f}}".format
-    return "{:.1e}".format
-
-
-def _mean(record: Record | None) -> str:
-    if record is None or not math.isfinite(record["mean"]):
-        return ""
-    return number_format(record["unit"], abs(record["mean"]))(record["mean"])
-
-
-def _with_interval(record: Record) -> str:
-    """``16.02 [15.95, 16.09]``."""
-    if not math.isfinite(record["mean"]):
-        return ""
-    write = number_format(record["unit"], abs(record["mean"]))
-    if not math.isfinite(record["ci_low"]):
-        return write(record["mean"])
-    return f"{write(record['mean'])} [{write(record['ci_low'])}, {write(record['ci_high'])}]"

@@ -16,7 +16,9 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from sepbench.report.rows import Cells, Line, TaskTable, clusters_text, number_format, task_tables
+from sepbench.report.footnotes import page_notes
+from sepbench.report.numbers import clusters_text, number_format
+from sepbench.report.rows import Cells, Line, Selection, TaskTable, task_tables
 from sepbench.results.gate import GateReport, GateRow
 
 if TYPE_CHECKING:
@@ -39,42 +41,60 @@ def render_leaderboard(
     cells: Cells | None = None,
     bounds: Mapping[str, str] | None = None,
     evidence: Evidence | None = None,
+    selection: Selection | None = None,
 ) -> None:
-    """Print one table per task: what there is of ours from best to worst, below a rule the papers' methods that have no row of ours.
+    """Print one table per task: what there is of ours from best to worst, below a rule the papers' methods that have no row of ours; then the footnotes.
 
-    Bounds, incomplete and failed rows are not ranked. On a terminal too narrow for all columns the other metrics, the seconds and the number of
-    mixtures follow in a second table.
+    Bounds, incomplete and failed rows are not ranked. On a terminal too narrow for all columns the others follow in further tables.
 
     Args:
-        frame, suite, metrics, cells, bounds: see ``sepbench.report.rows.task_tables``.
+        frame, suite, metrics, cells, bounds, evidence, selection: see ``sepbench.report.rows.task_tables``.
     """
-    for table in task_tables(frame, suite, metrics=metrics, cells=cells, bounds=bounds, evidence=evidence):
+    tables = list(task_tables(frame, suite, metrics=metrics, cells=cells, bounds=bounds, evidence=evidence, selection=selection))
+    for table in tables:
         console.print(Text(table.title, style="bold"))
         console.print(Text(table.subtitle, style="dim"))
         for number, part in enumerate(_parts(table, console)):
             if number:
                 console.print()
             console.print(part)
-        for note in table.footnotes:
-            console.print(Text(note, style="dim"))
-        console.print()
+        if table is not tables[-1]:
+            console.print()
+    for note in page_notes(tables):
+        console.print(Text(note, style="dim"))
+    console.print()
 
 
 def _parts(table: TaskTable, console: Console) -> list[Table]:
     """One rich table if it fits, else the main columns and then the others, cut until they fit."""
-    others = list(range(len(table.other_heads)))
-    whole = _draw(table, others, main=True, extra=True)
+    papers = ["published"] * any(line.published for line in table.lines)
+    others = [f"other {number}" for number in range(len(table.other_heads))]
+    extras = [f"extra {number}" for number in range(len(table.extra_heads))]
+    whole = _draw(table, ["rank", "method", "supervision", "value", *papers, *others, *extras, "n"])
     if _fits(whole, console):
         return [whole]
-    return [_draw(table, [], main=True, extra=False), *_extras(table, others, console)]
+    for middle in (["supervision", "value", *papers], ["supervision", "value"], ["value"]):
+        main = _draw(table, ["rank", "method", *middle])
+        if _fits(main, console):
+            break
+    else:
+        main = _draw(table, ["rank", "method", "value"], fold=True)
+    left = [["supervision"]] * ("supervision" not in middle) + [[key] for key in others] + [[*extras, "n"]]
+    below = [_draw(table, ["method", "published"])] if papers and "published" not in middle else []
+    return [main, *below, *_draw_packed(table, left, console)]
 
 
-def _extras(table: TaskTable, others: list[int], console: Console, extra: bool = True) -> list[Table]:
-    drawn = _draw(table, others, main=False, extra=extra)
-    if len(others) < 2 or _fits(drawn, console):
-        return [drawn]
-    half = (len(others) + 1) // 2
-    return [*_extras(table, others[:half], console, extra=False), *_extras(table, others[half:], console, extra)]
+def _draw_packed(table: TaskTable, groups: list[list[str]], console: Console) -> list[Table]:
+    """Tables of the method and some of the columns, each with as many as fit; a group is only divided where it does not fit alone."""
+    drawn: list[Table] = []
+    keys: list[str] = []
+    pieces = [piece for group in groups for piece in ([group] if _fits(_draw(table, ["method", *group]), console) else [[key] for key in group])]
+    for piece in pieces:
+        if keys and not _fits(_draw(table, ["method", *keys, *piece]), console):
+            drawn.append(_draw(table, ["method", *keys]))
+            keys = []
+        keys += piece
+    return [*drawn, _draw(table, ["method", *keys])]
 
 
 def _fits(table: Table, console: Console) -> bool:
@@ -82,30 +102,34 @@ def _fits(table: Table, console: Console) -> bool:
     return console.measure(table, options=unbounded).minimum <= console.width
 
 
-def _draw(table: TaskTable, others: Sequence[int], *, main: bool, extra: bool) -> Table:
-    """A rich table of some of the columns: rank, supervision, ranking metric and papers with ``main``, seconds and mixtures with ``extra``."""
+def _draw(table: TaskTable, keys: Sequence[str], *, fold: bool = False) -> Table:
+    """A rich table of some of the columns. ``fold``: intervals may stand below their means."""
     drawn = Table(box=_RULED, show_edge=False, pad_edge=False, collapse_padding=True, padding=(0, 1))
-    columns = [("rank", "rank", "right", 0)] if main else []
-    columns += [("method", "method", "left", 10)]
-    columns += [("supervision", "supervision", "left", 0), ("value", table.value_head, "left", 0)] if main else []
-    columns += [(f"other {number}", table.other_heads[number].replace("_", "_\n", 1), "right", 0) for number in others]
-    has_papers = main and any(line.published for line in table.lines)
-    columns += [("published", "published", "left", len("14.8 BASIS Table 2"))] if has_papers else []
-    columns += [(f"extra {number}", head, "right", 0) for number, head in enumerate(table.extra_heads)] if extra else []
-    columns += [("n", "n", "right", 0)] if extra else []
-    ours = [line for line in table.lines if not line.from_paper]
-    papers = [line for line in table.lines if line.from_paper] if main else []
-    for key, head, justify, narrowest in columns:
+    heads = {"value": table.value_head, **{f"extra {number}": head for number, head in enumerate(table.extra_heads)}}
+    heads |= {f"other {number}": head.replace("_", "_\n", 1) for number, head in enumerate(table.other_heads)}
+    narrowest = {"method": 10, "published": len("14.8 BASIS Table 2")}
+    main = "rank" in keys
+    ours = [line for line in table.lines if not line.from_paper and (main or line.published or "published" not in keys)]
+    papers = [line for line in table.lines if line.from_paper and "published" in keys]
+    for key in keys:
         # Numbers are never cut or folded; names and sources may fold. Said as a least width, because rich would measure the longest word.
-        widest = max(cell_len(text) for text in [*head.split("\n"), *(_cell(line, key) for line in [*ours, *papers])])
-        drawn.add_column(head, justify=justify, no_wrap=not narrowest, min_width=narrowest or widest, overflow="fold")  # type: ignore[arg-type]
+        head, texts = heads.get(key, key), [_cell(line, key) for line in [*ours, *papers]]
+        pieces = [*head.split("\n"), *(part for text in texts for part in (text.split(" [") if fold and key == "value" else [text]))]
+        least = narrowest.get(key) or max(map(cell_len, pieces)) + (fold and key == "value")
+        justify = "left" if key in ("method", "supervision", "value", "published") else "right"
+        drawn.add_column(head, justify=justify, no_wrap=key not in narrowest and not (fold and key == "value"), min_width=least, overflow="fold")  # type: ignore[arg-type]
     for line in ours:
-        drawn.add_row(*(escape(_cell(line, key)) for key, *_ in columns), style="" if line.rank.isdigit() or not main else "italic")
+        drawn.add_row(*(_drawn_cell(line, key, fold) for key in keys), style="" if line.rank[:1].isdigit() or not main else "italic")
     if papers:
         drawn.add_section()
     for line in papers:
-        drawn.add_row(*(escape(_cell(line, key)) for key, *_ in columns), style="dim")
+        drawn.add_row(*(_drawn_cell(line, key, fold) for key in keys), style="dim")
     return drawn
+
+
+def _drawn_cell(line: Line, key: str, fold: bool) -> str:
+    text = _cell(line, key)
+    return escape(text.replace(" [", "\n[") if fold and key == "value" else text)
 
 
 def _cell(line: Line, key: str) -> str:
@@ -124,17 +148,19 @@ def markdown_leaderboard(
     cells: Cells | None = None,
     bounds: Mapping[str, str] | None = None,
     evidence: Evidence | None = None,
+    selection: Selection | None = None,
 ) -> str:
     """The same tables as GitHub Markdown."""
-    parts = []
-    for table in task_tables(frame, suite, metrics=metrics, cells=cells, bounds=bounds, evidence=evidence):
+    parts, tables = [], list(task_tables(frame, suite, metrics=metrics, cells=cells, bounds=bounds, evidence=evidence, selection=selection))
+    for table in tables:
         heads = ["rank", "method", "supervision", table.value_head, *table.other_heads, "published", *table.extra_heads, "n"]
         rows = [[line.rank, line.method, line.supervision, line.value, *line.others, line.published, *line.extras, line.n] for line in table.lines]
         aligned = ["---:", "---", "---", "---", *["---:"] * len(table.other_heads), "---", *["---:"] * len(table.extra_heads), "---:"]
         lines = [f"### {table.title}", "", table.subtitle, ""]
         lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in (heads, aligned, *rows)]
-        lines += ["", *(f"- {note}" for note in table.footnotes)] if table.footnotes else []
         parts.append("\n".join(lines))
+    notes = page_notes(tables)
+    parts += ["\n".join(f"- {note}" for note in notes)] * bool(notes)
     return "\n\n".join(parts) + "\n"
 
 

@@ -12,7 +12,8 @@ import pytest
 from rich.console import Console
 from synthetic_run import SyntheticRun
 
-from sepbench.report.rows import TaskTable, number_format, task_tables
+from sepbench.report.numbers import number_format
+from sepbench.report.rows import TaskTable, task_tables
 from sepbench.report.table import markdown_leaderboard, render_gate, render_leaderboard
 from sepbench.results.gate import check_results
 from sepbench.results.leaderboard_file import write_leaderboard
@@ -97,7 +98,7 @@ def test_unsupported_methods_and_caveats_are_notes() -> None:
     run.cells["class-split", "nmf"]["note"] = "atoms are clustered"
     shown = table(run)
     assert ranks(shown) == [("nmf", "1")]
-    assert "ica does not take this task: needs two channels" in shown.footnotes
+    assert "not on class-split: ica (needs two channels)" in shown.footnotes
     assert "nmf: atoms are clustered" in shown.footnotes
 
 

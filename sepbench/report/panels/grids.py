@@ -12,11 +12,11 @@ from sepbench.metrics.assignment import best_assignment
 from sepbench.metrics.catalogue import pair_metric
 from sepbench.metrics.kinds import Metric
 from sepbench.protocols import TaskSpec
+from sepbench.report.numbers import number_format
 from sepbench.report.panels.choice import Choice
 from sepbench.report.panels.opened_run import OpenedRun
 from sepbench.report.panels.sheet import Block, Head, Sheet, SheetRow, block_layout, value_texts
 from sepbench.report.panels.shown import shown
-from sepbench.report.rows import number_format
 from sepbench.suites.model import Task
 
 

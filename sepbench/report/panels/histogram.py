@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from sepbench.report.numbers import number_format
 from sepbench.report.panels.canvas import COLOURS, GREY, SMALL, TEXT, TITLE, new_figure, save_png
 from sepbench.report.panels.opened_run import OpenedRun
-from sepbench.report.rows import number_format
 
 Array = npt.NDArray[np.float64]
 _LEAST_BINS, _MOST_BINS = 10, 60

@@ -11,12 +11,12 @@ from sepbench.metrics.catalogue import get_metric
 from sepbench.metrics.kinds import PairMetric
 from sepbench.protocols import PosteriorSampler, TaskSpec
 from sepbench.registry import create_separator
+from sepbench.report.numbers import number_format
 from sepbench.report.panels.grids import assignment_of, in_order, mixture_blocks, mixture_head, truth_blocks
 from sepbench.report.panels.opened_run import OpenedRun
 from sepbench.report.panels.session import fitted_again
 from sepbench.report.panels.sheet import Block, Head, Sheet, SheetRow, value_texts
 from sepbench.report.panels.shown import shown
-from sepbench.report.rows import number_format
 from sepbench.run.separate import one_line
 from sepbench.run.session import Session
 from sepbench.suites.model import Task
