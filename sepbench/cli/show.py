@@ -38,7 +38,7 @@ def show(
     from sepbench.cli.run import names
     from sepbench.errors import SepbenchError
     from sepbench.report.documents import board_document, json_text
-    from sepbench.report.rows import Selection, task_tables
+    from sepbench.report.rows import RowSelection, task_tables
     from sepbench.report.table import markdown_leaderboard, render_leaderboard
     from sepbench.results.leaderboard_file import format_leaderboard
     from sepbench.results.target import open_results
@@ -50,7 +50,7 @@ def show(
     results = open_results(target, suites=True)
     frame = _chosen(results.frame, target, {"task": names(task), "metric": names(metric)})
     _chosen(frame, target, {"method": names(method)})
-    metrics, selection = names(metric), Selection(names(method), top)
+    metrics, selection = names(metric), RowSelection(names(method), top)
     if stats:
         _show_stats(results, frame, metrics or (results.ranking_metric,), names(method), as_json)
         return

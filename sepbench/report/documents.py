@@ -16,7 +16,7 @@ import pandas as pd
 
 import sepbench
 from sepbench.report.footnotes import page_notes
-from sepbench.report.rows import Line, Selection, task_tables
+from sepbench.report.rows import Line, RowSelection, task_tables
 from sepbench.results.robust import RobustRow
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def _plain(value: Any) -> Any:
     return value if value is None or isinstance(value, (bool, int, str)) else str(value)
 
 
-def board_document(results: Results, frame: pd.DataFrame, target: str, *, metrics: Sequence[str] = (), selection: Selection | None = None) -> dict[str, Any]:
+def board_document(results: Results, frame: pd.DataFrame, target: str, *, metrics: Sequence[str] = (), selection: RowSelection | None = None) -> dict[str, Any]:
     """What ``sepbench show`` shows: tasks, rows from best to worst with their ranks, the papers' numbers, footnotes.
 
     Args:

@@ -21,7 +21,7 @@ _UNAWARE = ", as if no two shared a signal"
 
 
 @dataclass(frozen=True, slots=True)
-class Note:
+class Footnote:
     """One remark on a table.
 
     Attributes:
@@ -39,9 +39,9 @@ class Note:
     clusters: tuple[int, int, str] = (0, 0, "")
 
     @property
-    def key(self) -> Note:
+    def key(self) -> Footnote:
         """Notes with the same key share a line."""
-        return Note(self.kind, self.text, self.methods * self.local, self.local, (0, 0, self.clusters[2]))
+        return Footnote(self.kind, self.text, self.methods * self.local, self.local, (0, 0, self.clusters[2]))
 
 
 def page_notes(tables: Sequence[TaskTable]) -> tuple[str, ...]:
@@ -49,9 +49,9 @@ def page_notes(tables: Sequence[TaskTable]) -> tuple[str, ...]:
     return note_texts({table.task: table.notes for table in tables})
 
 
-def note_texts(notes: Mapping[str, Sequence[Note]]) -> tuple[str, ...]:
+def note_texts(notes: Mapping[str, Sequence[Footnote]]) -> tuple[str, ...]:
     """Notes of several tasks as lines: equal ones once; those that hold for some of the tasks only name them."""
-    found: dict[Note, dict[str, Note]] = {}
+    found: dict[Footnote, dict[str, Footnote]] = {}
     for task, own in notes.items():
         for note in own:
             found.setdefault(note.key, {})[task] = note
@@ -67,11 +67,11 @@ def note_texts(notes: Mapping[str, Sequence[Note]]) -> tuple[str, ...]:
     return tuple(lines)
 
 
-def _methods(tasks: Mapping[str, Note]) -> list[str]:
+def _methods(tasks: Mapping[str, Footnote]) -> list[str]:
     return list(dict.fromkeys(method for note in tasks.values() for method in note.methods))
 
 
-def _line(key: Note, tasks: Mapping[str, Note], all_tasks: bool) -> str:
+def _line(key: Footnote, tasks: Mapping[str, Footnote], all_tasks: bool) -> str:
     if key.kind == "unsupported":
         return f"not on {', '.join(tasks)}: {key.text}"
     if key.kind == "interval":
@@ -83,28 +83,28 @@ def _line(key: Note, tasks: Mapping[str, Note], all_tasks: bool) -> str:
     return where + ": ".join(filter(None, (key.text, methods) if key.kind == "prior" else (methods, key.text)))
 
 
-def task_notes(layout: TaskLayout) -> Iterator[Note]:
+def task_notes(layout: TaskLayout) -> Iterator[Footnote]:
     """The notes on a task's table."""
     yield from _interval_notes(layout)
     yield from _signs(layout)
     yield from _seconds(layout)
-    yield from (Note("seconds", star) for star in layout.stars)
+    yield from (Footnote("seconds", star) for star in layout.stars)
     for prior in dict.fromkeys(record["prior"] for record in layout.first.values() if record["prior"]):
-        yield Note("prior", f"prior {prior}", tuple(method for method, record in layout.first.items() if record["prior"] == prior))
+        yield Footnote("prior", f"prior {prior}", tuple(method for method, record in layout.first.items() if record["prior"] == prior))
     for count in dict.fromkeys(record["samples"] for record in layout.first.values() if record["samples"] > 1):
-        yield Note("samples", str(count), tuple(method for method, record in layout.first.items() if record["samples"] == count))
+        yield Footnote("samples", str(count), tuple(method for method, record in layout.first.items() if record["samples"] == count))
     remarks: dict[tuple[str, bool], list[str]] = {}
     for method, record in layout.first.items():
         for text, local in _row_remarks(layout, method, record):
             remarks.setdefault((text, local), []).append(method)
     for (text, local), methods in remarks.items():
-        yield Note("row", text, tuple(methods), local)
+        yield Footnote("row", text, tuple(methods), local)
     yield from _unsupported(layout)
     for remark, number in layout.remarks.items():
-        yield Note("paper", f"({number}) {remark}")
+        yield Footnote("paper", f"({number}) {remark}")
 
 
-def _interval_notes(layout: TaskLayout) -> Iterator[Note]:
+def _interval_notes(layout: TaskLayout) -> Iterator[Footnote]:
     """How the intervals were made."""
     made: dict[tuple[str, str], list[str]] = {}
     for method, record in ((method, layout.records.get((method, layout.ranking))) for method in layout.first):
@@ -113,27 +113,27 @@ def _interval_notes(layout: TaskLayout) -> Iterator[Note]:
     for (interval, unit), methods in made.items():
         counts = [layout.records[method, layout.ranking]["n_clusters"] for method in methods]
         whose = "intervals" if len(made) == 1 else f"intervals of {', '.join(methods)}"
-        yield Note("interval", f"{whose}: {interval}", clusters=(min(counts), max(counts), unit))
+        yield Footnote("interval", f"{whose}: {interval}", clusters=(min(counts), max(counts), unit))
 
 
-def _signs(layout: TaskLayout) -> Iterator[Note]:
+def _signs(layout: TaskLayout) -> Iterator[Footnote]:
     """What the signs in the column of ranks mean."""
     if layout.equal:
-        yield Note("sign", "=: the best method does not beat it (paired one-sided test, 5 % for all rows together)")
+        yield Footnote("sign", "=: the best method does not beat it (paired one-sided test, 5 % for all rows together)")
     if layout.shorter:
-        yield Note("sign", "+: ranked on fewer mixtures than others")
+        yield Footnote("sign", "+: ranked on fewer mixtures than others")
     if "size" in layout.marks_shown:
-        yield Note("sign", f"size: {layout.ranking} depends on the number of mixtures, and others have {layout.most:,}: not ranked", local=True)
+        yield Footnote("sign", f"size: {layout.ranking} depends on the number of mixtures, and others have {layout.most:,}: not ranked", local=True)
     few = next((method for method in layout.shown if layout.ranks[method] == "few"), None)
     if few is not None:
-        yield Note("sign", f"few: not ranked below {MIN_CLUSTERS} {layout.records[few, layout.ranking]['cluster']}s")
+        yield Footnote("sign", f"few: not ranked below {MIN_CLUSTERS} {layout.records[few, layout.ranking]['cluster']}s")
 
 
-def _seconds(layout: TaskLayout) -> Iterator[Note]:
+def _seconds(layout: TaskLayout) -> Iterator[Footnote]:
     letters = layout.marks.timing
     for group in dict.fromkeys(layout.groups()):
         alone = len(letters) == 1
-        yield Note("seconds", f"seconds on {group}" if alone else f"{letters[group]}: seconds on {group}, compare only with the same letter")
+        yield Footnote("seconds", f"seconds on {group}" if alone else f"{letters[group]}: seconds on {group}, compare only with the same letter")
 
 
 def _row_remarks(layout: TaskLayout, method: str, record: Record) -> Iterator[tuple[str, bool]]:
@@ -153,7 +153,7 @@ def _row_remarks(layout: TaskLayout, method: str, record: Record) -> Iterator[tu
         yield cell.note, True
 
 
-def _unsupported(layout: TaskLayout) -> Iterator[Note]:
+def _unsupported(layout: TaskLayout) -> Iterator[Footnote]:
     """One line for all methods of the run that do not take the task, those of one reason together."""
     reasons: dict[str, list[str]] = {}
     for (task, method), cell in layout.cells.items():
@@ -162,4 +162,4 @@ def _unsupported(layout: TaskLayout) -> Iterator[Note]:
             reasons.setdefault(cell.note, []).append(method)
     if reasons:
         text = "; ".join(", ".join(methods) + (f" ({reason})" if reason else "") for reason, methods in reasons.items())
-        yield Note("unsupported", text)
+        yield Footnote("unsupported", text)

@@ -12,7 +12,7 @@ import pandas as pd
 from sepbench.errors import SepbenchError
 from sepbench.metrics.catalogue import get_metric
 from sepbench.registry import create_separator
-from sepbench.report.footnotes import Note, note_texts, task_notes
+from sepbench.report.footnotes import Footnote, note_texts, task_notes
 from sepbench.report.numbers import Record, mean_text, said, with_interval
 from sepbench.results import columns
 from sepbench.results.columns import Column, Shown
@@ -67,7 +67,7 @@ class TaskTable:
     other_heads: tuple[str, ...]
     extra_heads: tuple[str, ...]
     lines: tuple[Line, ...]
-    notes: tuple[Note, ...]
+    notes: tuple[Footnote, ...]
 
     @property
     def footnotes(self) -> tuple[str, ...]:
@@ -76,7 +76,7 @@ class TaskTable:
 
 
 @dataclass(frozen=True, slots=True)
-class Selection:
+class RowSelection:
     """Which rows of each task are shown; their ranks are those among all.
 
     Attributes:
@@ -96,7 +96,7 @@ def task_tables(
     cells: Cells | None = None,
     bounds: Mapping[str, str] | None = None,
     evidence: Evidence | None = None,
-    selection: Selection | None = None,
+    selection: RowSelection | None = None,
 ) -> Iterator[TaskTable]:
     """Lay out a leaderboard: the tables of one page.
 
@@ -122,15 +122,15 @@ def task_tables(
         )
         if not metrics:
             layout.add_papers_of_other_metrics()
-        layout.rank(selection or Selection())
+        layout.rank(selection or RowSelection())
         layouts += [layout] * bool(layout.shown)
     groups = list(dict.fromkeys(group for layout in layouts for group in layout.groups()))
-    marks = Marks({group: _letters(number) for number, group in enumerate(groups)}, {})
+    marks = PageMarks({group: _letters(number) for number, group in enumerate(groups)}, {})
     yield from (layout.table(marks) for layout in layouts)
 
 
 @dataclass(frozen=True, slots=True)
-class Marks:
+class PageMarks:
     """What a page's tables share.
 
     Attributes:
@@ -187,7 +187,7 @@ class TaskLayout:
             shown, own = {self.ranking, *self.others}, set(self.suite.metrics)
             self.papers = [row for row in self.suite.published if row.task == self.task and (row.metric in shown or row.metric not in own)]
 
-    def rank(self, selection: Selection) -> None:
+    def rank(self, selection: RowSelection) -> None:
         """Ranks among all methods, then the rows that are shown."""
         self.selection = selection
         self.most = self._most()
@@ -204,7 +204,7 @@ class TaskLayout:
         chosen = [method for method in order if not selection.methods or method in selection.methods]
         counted = [method for method in chosen if marks[method] != "bound"] if selection.top is not None else []
         if selection.top is not None and selection.top < len(counted):
-            chosen = chosen[: chosen.index(counted[selection.top])]
+            chosen = chosen[: chosen.index(counted[selection.top - 1]) + 1]
         self.n_methods, self.shown = len(order), chosen
         self.first = {method: record for method, record in self.first.items() if method in chosen}
         self.equal, self.shorter = self.equal & set(chosen), self.shorter & set(chosen)
@@ -217,7 +217,7 @@ class TaskLayout:
         timed = ((record, column, how) for column, how in self.extras if how.timing_group for record in self.first.values())
         yield from (_machine(record, how) for record, column, how in timed if said(record[column.name]))
 
-    def table(self, marks: Marks) -> TaskTable:
+    def table(self, marks: PageMarks) -> TaskTable:
         self.marks = marks
         any_record = next(iter(self.first.values()))
         ranked = self.records.get((self.methods[0], self.ranking), any_record)

@@ -18,7 +18,7 @@ from rich.text import Text
 
 from sepbench.report.footnotes import page_notes
 from sepbench.report.numbers import clusters_text, number_format
-from sepbench.report.rows import Cells, Line, Selection, TaskTable, task_tables
+from sepbench.report.rows import Cells, Line, RowSelection, TaskTable, task_tables
 from sepbench.results.gate import GateReport, GateRow
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def render_leaderboard(
     cells: Cells | None = None,
     bounds: Mapping[str, str] | None = None,
     evidence: Evidence | None = None,
-    selection: Selection | None = None,
+    selection: RowSelection | None = None,
 ) -> None:
     """Print one table per task: what there is of ours from best to worst, below a rule the papers' methods that have no row of ours; then the footnotes.
 
@@ -148,7 +148,7 @@ def markdown_leaderboard(
     cells: Cells | None = None,
     bounds: Mapping[str, str] | None = None,
     evidence: Evidence | None = None,
-    selection: Selection | None = None,
+    selection: RowSelection | None = None,
 ) -> str:
     """The same tables as GitHub Markdown."""
     parts, tables = [], list(task_tables(frame, suite, metrics=metrics, cells=cells, bounds=bounds, evidence=evidence, selection=selection))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from sepbench.cli.show import show
 from sepbench.errors import SepbenchError
 from sepbench.results import target
 from sepbench.results.leaderboard import read_leaderboard, write_leaderboard
+from sepbench.results.target import open_results
 
 app = typer.Typer()
 app.command("show")(show)
@@ -165,3 +167,99 @@ def test_publish_refuses_other_mixtures_and_damaged_boards(tmp_path: Path) -> No
 
 def test_metrics_of_the_material_are_known() -> None:
     assert set(METRICS) <= set(SyntheticRun(n=1).suite.metrics)
+
+
+# -- long boards
+
+
+@pytest.fixture
+def long_board(tmp_path: Path) -> str:
+    levels = {"ideal-mask": 25.0, "nmf": 19.0, "ica": 17.0, "average": 15.0, "rpca": 13.0, "nmf-semi": 11.0}
+    return SyntheticRun(levels, n=20, suite="mnist-pairs", tasks=("class-split", "class-agnostic")).save(tmp_path / "long")
+
+
+def _methods(*arguments: str) -> list[tuple[str, str]]:
+    rows = list(csv.DictReader(io.StringIO(invoke(*arguments, "--format", "csv").output)))
+    return list(dict.fromkeys((row["task"], row["method"]) for row in rows))
+
+
+def test_the_first_methods_of_each_task(long_board: str) -> None:
+    shown = invoke("show", long_board, "--top", "2", "--task", "class-split", width=120).output
+    assert "4 of 6 methods shown" not in shown
+    assert "3 of 6 methods shown" in shown  # two, and the bound above them
+    assert [word for word in ("ideal-mask", "nmf", "ica", "average", "rpca", "nmf-semi") if f" {word} " in shown] == ["ideal-mask", "nmf", "ica"]
+    assert shown.count("BASIS Table 2") == 2  # as many of the papers
+    assert set(_methods("show", long_board, "--top", "1")) == {(task, name) for task in ("class-split", "class-agnostic") for name in ("ideal-mask", "nmf")}
+    assert "methods shown" not in invoke("show", long_board, "--top", "99").output
+
+
+def test_chosen_methods_keep_their_ranks(long_board: str) -> None:
+    shown = invoke("show", long_board, "--method", "rpca,ica", width=120).output
+    assert [line.split()[:2] for line in shown.splitlines() if "blind" in line] == [["2", "ica"], ["3", "rpca"]] * 2
+    assert "BASIS (NCSN)" not in shown
+    assert set(_methods("show", long_board, "--methods", "ica", "--tasks", "class-split")) == {("class-split", "ica")}
+    assert "did you mean rpca" in fails("show", long_board, "--method", "rcpa")
+    assert invoke("show", long_board, "--top", "0").exit_code == 2
+
+
+def test_footnotes_stand_once_per_page(long_board: str) -> None:
+    shown = invoke("show", long_board, width=120).output
+    for note in ("intervals: cluster t over 20 images", "seconds on cpu:Test CPU:2threads:float32"):
+        assert shown.count(note) == 1
+    numbered = [line.split()[0] for line in shown.splitlines() if line.startswith("(")]
+    assert numbered == [f"({number})" for number in range(1, len(numbered) + 1)]
+
+
+def test_methods_that_do_not_take_a_task_share_a_line(tmp_path: Path) -> None:
+    run = SyntheticRun({"nmf": 16.0, "ica": 13.0, "rpca": 12.0, "hpss": 1.0}, n=12, tasks=("class-split", "class-agnostic"))
+    for name, why in (("ica", "needs two channels"), ("rpca", "needs two channels"), ("hpss", "separates audio signals only")):
+        run.scores = run.scores[~(run.where(name) & (run.scores["task"] == "class-split"))]
+        run.cells["class-split", name] = {"state": "unsupported", "note": why}
+    shown = invoke("show", run.save(tmp_path / "run"), width=200).output
+    assert "not on class-split: ica, rpca (needs two channels); hpss (separates audio signals only)" in shown
+    assert shown.count("needs two channels") == 1
+
+
+@pytest.mark.parametrize("width", [40, 50, 60])
+def test_narrow_terminals_get_every_number(long_board: str, width: int) -> None:
+    shown = invoke("show", long_board, width=width).output
+    assert max(map(len, shown.splitlines())) <= width
+    assert "…" not in shown
+    for name in ("ideal-mask", "nmf-semi", "average"):
+        assert f"{name} " in shown
+    for row in csv.DictReader(io.StringIO(invoke("show", long_board, "--metric", "psnr", "--format", "csv").output)):
+        assert f"{float(row['mean']):.2f}" in shown
+        assert f"[{float(row['ci_low']):.2f}, {float(row['ci_high']):.2f}]" in shown
+    for head in ("supervision", "published", "s/mixture"):
+        assert head in shown
+
+
+# -- JSON
+
+
+def test_json_has_the_same_numbers_and_ranks(long_board: str) -> None:
+    result = invoke("show", long_board, "--json", "--top", "2")
+    document = json.loads(result.output)
+    assert (document["format"], document["target"]) == (1, long_board)
+    assert [task["methods"] for task in document["tasks"]] == [["ideal-mask", "nmf", "ica"]] * 2
+    ranks = {(row["method"], row["rank"], row["mark"]) for row in document["rows"]}
+    assert ranks == {("ideal-mask", None, "bound"), ("nmf", 1, ""), ("ica", 2, "")}
+    frame = open_results(long_board).frame
+    for row in document["rows"]:
+        (mine,) = frame[(frame["task"] == row["task"]) & (frame["method"] == row["method"]) & (frame["metric"] == row["metric"])].to_dict("records")
+        assert row["mean"] == mine["mean"]  # every digit
+        assert row["std_seeds"] is None
+    assert {row["source"] for row in document["published"]} >= {"BASIS Table 2"}
+
+
+def test_json_of_statistics(long_board: str) -> None:
+    document = json.loads(invoke("show", long_board, "--stats", "--method", "nmf,ica", "--task", "class-split", "--json").output)
+    first, second = document["rows"]
+    assert (first["method"], first["best_is_better"]) == ("nmf", None)
+    assert second["iqm_ci_low"] < second["iqm"] < second["iqm_ci_high"]
+    assert 0.5 < second["best_is_better"] <= 1
+
+
+def test_options_that_exclude_each_other(long_board: str) -> None:
+    assert "exclude each other" in fails("show", long_board, "--json", "--format", "csv")
+    assert "--stats" in fails("show", long_board, "--stats", "--top", "3")
