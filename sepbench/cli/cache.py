@@ -17,6 +17,7 @@ def list_fits(method: Annotated[str, typer.Argument(help="Only the fits of this 
     from rich.text import Text
 
     from sepbench.cli.progress import in_seconds
+    from sepbench.cli.tables import print_table
     from sepbench.run.fit_cache import entries, fits_root
 
     console = Console()
@@ -31,7 +32,10 @@ def list_fits(method: Annotated[str, typer.Argument(help="Only the fits of this 
         state = "not finished" if entry.facts is None else in_seconds(entry.facts.seconds)
         cells = (entry.method, classes, entry.key.get("budget", ""), entry.key.get("seed", ""), state, f"{entry.megabytes:.1f}", entry.folder.name)
         table.add_row(*(Text(str(cell)) for cell in cells))
-    console.print(table if found else f"no fits are kept in {fits_root()}")
+    if found:
+        print_table(table, console)
+    else:
+        console.print(Text(f"no fits are kept in {fits_root()}"), soft_wrap=True)
 
 
 @app.command("clear")

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from sepbench.cli import completion
+
 
 class Format(StrEnum):
     """How to report."""
@@ -17,10 +19,13 @@ class Format(StrEnum):
 
 def check(
     new: Annotated[str, typer.Argument(help="A run's folder or a leaderboard CSV.", metavar="NEW")],
-    against: Annotated[str, typer.Option(help="OLD: a run's folder, a leaderboard CSV or a suite (its committed leaderboard).", metavar="OLD")],
+    against: Annotated[
+        str,
+        typer.Option(help="OLD: a run's folder, a leaderboard CSV or a suite (its committed leaderboard).", metavar="OLD", autocompletion=completion.suites),
+    ],
     tolerance: Annotated[list[str] | None, typer.Option(help="METRIC=VALUE, in the metric's unit; may be repeated. Default: 0.01 dB, 0.001 otherwise.")] = None,
-    methods: Annotated[str, typer.Option(help="Only these methods, separated by commas.")] = "",
-    tasks: Annotated[str, typer.Option(help="Only these tasks, separated by commas.")] = "",
+    methods: Annotated[str, typer.Option(help="Only these methods, separated by commas.", autocompletion=completion.methods)] = "",
+    tasks: Annotated[str, typer.Option(help="Only these tasks, separated by commas.", autocompletion=completion.tasks)] = "",
     subset: Annotated[bool, typer.Option("--subset", help="Only what both have: rows that NEW lacks and mixtures that one lacks do not count.")] = False,
     form: Annotated[Format, typer.Option("--format", help="table for people, json for CI.")] = Format.table,
     as_json: Annotated[bool, typer.Option("--json", help="The same as --format json, see docs/json.md.")] = False,

@@ -7,11 +7,13 @@ from typing import Annotated
 
 import typer
 
+from sepbench.cli import completion
+
 
 def compare(
     a: Annotated[str, typer.Argument(help="RUN, or RUN:METHOD for one method of it.", metavar="A")],
     b: Annotated[str, typer.Argument(help="RUN or RUN:METHOD.", metavar="B")],
-    metric: Annotated[str, typer.Option(help="Metrics, separated by commas. Default: the one that ranks.")] = "",
+    metric: Annotated[str, typer.Option(help="Metrics, separated by commas. Default: the one that ranks.", autocompletion=completion.metrics)] = "",
     all_metrics: Annotated[bool, typer.Option("--all-metrics", help="Every metric that both have.")] = False,
     csv: Annotated[Path | None, typer.Option(help="Also write the rows to this file.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, see docs/json.md.")] = False,

@@ -26,6 +26,7 @@ def list_datasets() -> None:
     from rich.markup import escape
     from rich.table import Table
 
+    from sepbench.cli.tables import print_table
     from sepbench.data.datasets import dataset_names, manifest_of
     from sepbench.data.files.fetch import data_folders, offline, status
     from sepbench.data.files.manifests import load_manifest, manifest_names
@@ -49,7 +50,7 @@ def list_datasets() -> None:
         except SepbenchError as error:
             table.add_row(name, escape(str(error)), "-", "-", "[red]unusable[/red]")
     console = Console()
-    console.print(table)
+    print_table(table, console)
     console.print("Looked up in: " + ", then ".join(str(folder) for folder in data_folders()), soft_wrap=True, highlight=False, markup=False)
     if offline():
         console.print("SEPBENCH_OFFLINE is set: nothing is downloaded.")

@@ -14,6 +14,7 @@ def env(as_json: Annotated[bool, typer.Option("--json", help="Print JSON for a b
     from rich.table import Table
     from rich.text import Text
 
+    from sepbench.cli.tables import print_table
     from sepbench.data.files.fetch import data_folders
     from sepbench.run.plan import resolve_device
     from sepbench.run.provenance import environment
@@ -21,7 +22,7 @@ def env(as_json: Annotated[bool, typer.Option("--json", help="Print JSON for a b
     facts = {**environment(resolve_device("auto")).mapping(), "data_folders": [str(folder) for folder in data_folders()]}
     console = Console()
     if as_json:
-        console.print_json(json.dumps(facts))
+        typer.echo(json.dumps(facts, indent=2))
         return
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     for key, value in facts.items():
@@ -30,4 +31,4 @@ def env(as_json: Annotated[bool, typer.Option("--json", help="Print JSON for a b
         elif isinstance(value, list):
             value = ", ".join(value)
         table.add_row(f"[bold]{key}[/bold]", Text(str(value)))
-    console.print(table)
+    print_table(table, console)

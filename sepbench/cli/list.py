@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sepbench.cli import completion
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -13,22 +15,43 @@ if TYPE_CHECKING:
 LISTS = ("all", "suites", "methods", "metrics")
 
 
-def list_names(what: Annotated[str, typer.Argument(help="all, suites, methods, metrics, or the name of a method.")] = "all") -> None:
+def list_names(
+    what: Annotated[str, typer.Argument(help="all, suites, methods, metrics, or the name of a method.", autocompletion=completion.lists)] = "all",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, see docs/json.md.")] = False,
+) -> None:
     """List suites with their tasks, methods with what they may learn from, and metrics; or show one method with its settings."""
     from rich.console import Console
 
+    from sepbench.cli.tables import print_table
+
     console = Console()
+    if as_json:
+        _print_json(what)
+        return
     if what not in LISTS:
         from sepbench.cli.method_page import show_method
 
         show_method(what, LISTS, console)
         return
     if what in ("all", "suites"):
-        console.print(_suites())
+        print_table(_suites(), console)
     if what in ("all", "methods"):
-        console.print(_methods())
+        print_table(_methods(), console)
     if what in ("all", "metrics"):
-        console.print(_metrics())
+        print_table(_metrics(), console)
+
+
+def _print_json(what: str) -> None:
+    from sepbench.cli import listed
+    from sepbench.cli.method_page import check_name
+    from sepbench.report.documents import json_text
+
+    parts = {"suites": listed.listed_suites, "methods": listed.listed_methods, "metrics": listed.listed_metrics}
+    if what not in LISTS:
+        check_name(what, LISTS)
+        typer.echo(json_text({"method": listed.listed_method(what)}))
+        return
+    typer.echo(json_text({name: found() for name, found in parts.items() if what in ("all", name)}))
 
 
 def _suites() -> Table:

@@ -41,7 +41,6 @@ app = typer.Typer(
     name="sepbench",
     help="Benchmark of source separation: frozen data through any method to scores, beside the papers' published numbers.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )

@@ -24,25 +24,41 @@ def show_method(name: str, lists: Sequence[str], console: Console) -> None:
     """
     from rich.text import Text
 
-    from sepbench.errors import nearest
-    from sepbench.registry import create_separator, separator_class, separator_domains, separator_names
+    from sepbench.cli.tables import print_table, print_words
+    from sepbench.registry import create_separator, separator_class, separator_domains
 
-    if name not in separator_names():
-        raise nearest(name, [*lists, *separator_names()], "list or method")
+    check_name(name, lists)
     domains = separator_domains(name)
     for number, domain in enumerate(domains):
         separator = create_separator(name, domain=domain)
         signals = ", ".join(sorted(separator.info.domains))
         # Text and not str, here and below: rich would take square brackets in a method's words for styles.
         console.print(Text(f"{name}{f' on {signals} signals' if len(domains) > 1 else ''}: {separator.info.title}", style="bold"), soft_wrap=True)
-        for label, text in _facts(name, separator):
-            console.print(Text(f"{label}: {text}"))
-        console.print(_settings(name, separator_class(name, domain), wide=console.width >= _WIDE))
+        for label, text in facts_of(name, separator):
+            print_words(f"{label}: {text}", console)
+        settings = _settings(name, separator_class(name, domain), wide=console.width >= _WIDE)
+        if isinstance(settings, str):
+            console.print(settings)
+        else:
+            print_table(settings, console)
         if number + 1 < len(domains):
             console.print()
 
 
-def _facts(name: str, separator: Separator) -> list[tuple[str, str]]:
+def check_name(name: str, lists: Sequence[str]) -> None:
+    """Refuse a name that is no method's.
+
+    Raises:
+        UnknownNameError: it is none; the nearest of methods and ``lists`` are offered.
+    """
+    from sepbench.errors import nearest
+    from sepbench.registry import separator_names
+
+    if name not in separator_names():
+        raise nearest(name, [*lists, *separator_names()], "list or method")
+
+
+def facts_of(name: str, separator: Separator) -> list[tuple[str, str]]:
     """What a method says of itself, and what is to be kept in mind of its rows: labels with texts."""
     from sepbench.protocols import SUPERVISION_LEVELS
 

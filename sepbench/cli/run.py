@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sepbench.cli import completion
 from sepbench.cli.run_config import load_config
 
 if TYPE_CHECKING:
@@ -31,9 +32,9 @@ class BudgetChoice(StrEnum):
 
 def run(
     ctx: typer.Context,
-    suite: Annotated[str, typer.Option(help="Suite to run; 'sepbench list suites' shows them.")],
-    methods: Annotated[str, typer.Option(help="Methods, separated by commas. Default: the suite's own list.")] = "",
-    tasks: Annotated[str, typer.Option(help="Tasks, separated by commas. Default: every task of the test split.")] = "",
+    suite: Annotated[str, typer.Option(help="Suite to run; 'sepbench list suites' shows them.", autocompletion=completion.suites)],
+    methods: Annotated[str, typer.Option(help="Methods, separated by commas. Default: the suite's own list.", autocompletion=completion.methods)] = "",
+    tasks: Annotated[str, typer.Option(help="Tasks, separated by commas. Default: every task of the test split.", autocompletion=completion.tasks)] = "",
     limit: Annotated[int | None, typer.Option(help="Only the first so many mixtures of each task.")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:N or auto.")] = "auto",
     seed: Annotated[int, typer.Option(help="Key of all noise.")] = 0,
@@ -67,6 +68,7 @@ def run(
     from rich.text import Text
 
     from sepbench.cli import run_config
+    from sepbench.cli.tables import print_table
     from sepbench.cli.threads import use_threads
 
     use_threads(threads)
@@ -106,7 +108,7 @@ def run(
     folder = out or Path("runs") / f"{plan.suite.name}-{short_hash(run_record(plan, command))}"
     console = Console()
     if dry_run:
-        console.print(_plan_table(plan))
+        print_table(_plan_table(plan), console)
         console.print(Text(f"would write to {folder}"), soft_wrap=True)
         return
     check_runnable(plan)

@@ -42,7 +42,7 @@ def load_config(ctx: typer.Context, path: Path | None) -> Path | None:
     Raises:
         SepbenchError: see ``read_config``.
     """
-    if path is not None:
+    if path is not None and not ctx.resilient_parsing:  # a shell that completes words reads no files
         values = dict(read_config(path, inspect.unwrap(ctx.command.callback or load_config)))
         ctx.meta[_FROM_FILE] = values.pop(SETTINGS, [])
         ctx.default_map = values

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sepbench.cli import completion
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -23,10 +25,18 @@ class Format(StrEnum):
 
 
 def show(
-    target: Annotated[str, typer.Argument(help="A run's folder, a leaderboard CSV, or a suite (its committed leaderboard).", metavar="TARGET")],
-    task: Annotated[str, typer.Option("--task", "--tasks", help="Only these tasks, separated by commas.")] = "",
-    method: Annotated[str, typer.Option("--method", "--methods", help="Only these methods, separated by commas; ranks stay those among all.")] = "",
-    metric: Annotated[str, typer.Option("--metric", "--metrics", help="Only these metrics, separated by commas; the first one ranks.")] = "",
+    target: Annotated[
+        str,
+        typer.Argument(help="A run's folder, a leaderboard CSV, or a suite (its committed leaderboard).", metavar="TARGET", autocompletion=completion.suites),
+    ],
+    task: Annotated[str, typer.Option("--task", "--tasks", help="Only these tasks, separated by commas.", autocompletion=completion.tasks)] = "",
+    method: Annotated[
+        str,
+        typer.Option("--method", "--methods", help="Only these methods, separated by commas; ranks stay those among all.", autocompletion=completion.methods),
+    ] = "",
+    metric: Annotated[
+        str, typer.Option("--metric", "--metrics", help="Only these metrics, separated by commas; the first one ranks.", autocompletion=completion.metrics)
+    ] = "",
     top: Annotated[int | None, typer.Option(min=1, metavar="N", help="Only the first N methods of each task; bounds do not count.")] = None,
     stats: Annotated[bool, typer.Option("--stats", help="Medians, interquartile means and probabilities of improvement, with intervals.")] = False,
     form: Annotated[Format, typer.Option("--format", help="table for people, csv for programs, markdown for pages.")] = Format.table,

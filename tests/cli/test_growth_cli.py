@@ -78,7 +78,7 @@ def test_show(grown: dict[tuple[str, str], int]) -> None:
     assert shown.index("class-split") < shown.index("class-agnostic")
     assert shown.count("  halves  ") == 1
     assert shown.count("  noisy  ") == 2
-    assert "halves: first 9 of 1,000 mixtures\nnoisy: first 7 of 1,000 mixtures" in shown
+    assert "class-split: halves: first 9 of 1,000 mixtures\nclass-split: noisy: first 7 of 1,000 mixtures" in shown
     csv = pd.read_csv(Path("here/leaderboard.csv"))
     assert len(_well("show", "here", "--format", "csv").splitlines()) == len(csv) + 1
 

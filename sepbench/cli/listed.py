@@ -1,0 +1,112 @@
+"""``sepbench list --json``: suites, methods, metrics and the page of a method as plain values; ``docs/json.md`` says what each field means."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def listed_suites() -> list[dict[str, Any]]:
+    """All suites with their tasks; one that cannot be read has its ``error`` instead."""
+    from sepbench.errors import SepbenchError
+    from sepbench.registry import suite_names
+    from sepbench.suites.loader import load_suite
+
+    found: list[dict[str, Any]] = []
+    for name in suite_names():
+        try:
+            suite = load_suite(name)
+        except SepbenchError as error:
+            found.append({"name": name, "error": str(error)})
+            continue
+        tasks = [
+            {
+                "name": task.spec.name,
+                "split": task.split,
+                "n_sources": task.spec.n_sources,
+                "operator": task.spec.operator,
+                "mixtures": task.n_examples,
+                "frozen": task.frozen,
+                "digest": task.digest,
+            }
+            for task in suite.tasks.values()
+        ]
+        head = {"name": name, "version": suite.version, "title": suite.title, "domain": suite.domain}
+        found.append(head | {"metrics": suite.metrics, "ranking_metric": suite.ranking_metric, "methods": suite.methods, "tasks": tasks})
+    return found
+
+
+def listed_methods() -> list[dict[str, Any]]:
+    """All methods with what they say of themselves; one that cannot be made has its ``error`` instead."""
+    from sepbench.errors import SepbenchError
+    from sepbench.registry import create_separator, separator_domains, separator_names
+
+    found: list[dict[str, Any]] = []
+    for name in separator_names():
+        try:
+            infos = [create_separator(name, domain=domain).info for domain in separator_domains(name)]
+        except SepbenchError as error:
+            found.append({"name": name, "error": str(error)})
+            continue
+        info, papers = infos[0], dict.fromkeys(info.paper for info in infos)
+        facts = {"title": info.title, "version": info.version, "supervision": info.supervision, "bound": info.bound, "deterministic": info.deterministic}
+        found.append({"name": name, **facts, "domains": sorted({domain for info in infos for domain in info.domains}), "papers": list(papers)})
+    return found
+
+
+def listed_metrics() -> list[dict[str, Any]]:
+    """All metrics; one that cannot be loaded has its ``error`` instead."""
+    from sepbench.errors import SepbenchError
+    from sepbench.metrics.catalogue import get_metric, metric_names
+
+    found: list[dict[str, Any]] = []
+    for name in metric_names():
+        try:
+            info = get_metric(name).info
+        except SepbenchError as error:
+            found.append({"name": name, "error": str(error)})
+            continue
+        found.append({"name": name, "unit": info.unit, "higher_is_better": info.higher_is_better, "per": info.per, "source": info.source})
+    return found
+
+
+def listed_method(name: str) -> dict[str, Any]:
+    """The page of one method: an entry for each kind of signal that it has another algorithm for.
+
+    Raises:
+        MethodError: it cannot be loaded or created, or a setting cannot be shown.
+    """
+    from sepbench.cli.method_page import facts_of
+    from sepbench.registry import create_separator, method_code, separator_class, separator_domains
+    from sepbench.settings import REQUIRED, describe
+
+    implementations = []
+    for domain in separator_domains(name):
+        separator = create_separator(name, domain=domain)
+        with method_code(name, "has a setting that cannot be shown"):
+            settings = [
+                {
+                    "name": one.name,
+                    "type": one.kind,
+                    "required": one.default is REQUIRED,
+                    "default": None if one.default is REQUIRED else one.default,
+                    "range": one.range,
+                    "description": one.description,
+                }
+                for one in describe(separator_class(name, domain))
+            ]
+        info, facts = separator.info, facts_of(name, separator)
+        implementations.append(
+            {
+                "title": info.title,
+                "version": info.version,
+                "domains": sorted(info.domains),
+                "supervision": info.supervision,
+                "bound": info.bound,
+                "deterministic": info.deterministic,
+                "paper": info.paper,
+                "about": next((text for label, text in facts if label == "about"), ""),
+                "caveats": [text for label, text in facts if label == "caveat"],
+                "settings": settings,
+            }
+        )
+    return {"name": name, "implementations": implementations}
