@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from difflib import get_close_matches
 
 
@@ -54,8 +55,14 @@ class SettingError(SepbenchError):
 def nearest(name: str, known: list[str], what: str) -> UnknownNameError:
     """The error for a name that is not known, with the closest ones."""
     close = get_close_matches(name, known, n=3, cutoff=0.4)
-    hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(known)}"
+    hint = f"did you mean {' or '.join(close)}?" if close else f"known: {some(known)}"
     return UnknownNameError(f"unknown {what} {name!r}; {hint}")
+
+
+def some(names: Iterable[object], most: int = 3) -> str:
+    """The first names and how many more there are: ``a, b, c and 20 more``. One more is named and not counted."""
+    texts = list(map(str, names))
+    return ", ".join(texts) if len(texts) <= most + 1 else f"{', '.join(texts[:most])} and {len(texts) - most:,} more"
 
 
 def flat(text: object) -> str:

@@ -26,7 +26,7 @@ def listed_suites() -> list[dict[str, Any]]:
                 "operator": task.spec.operator,
                 "mixtures": task.n_examples,
                 "frozen": task.frozen,
-                "digest": task.digest,
+                "digest": task.digest if task.frozen else None,  # else it would open the data
             }
             for task in suite.tasks.values()
         ]

@@ -111,14 +111,14 @@ class _Job:
 
     def _able(self, test: Callable[[OpenedRun, str], bool], option: str, what: str) -> list[str]:
         """The methods that an option can be served for; named ones must be able to."""
-        from sepbench.errors import SepbenchError
+        from sepbench.errors import SepbenchError, some
 
         able = [method for method in self.methods if test(self.run, method)]
         unable = [method for method in self.methods if method not in able]
         if not able:
-            raise SepbenchError(f"{option}: none of {', '.join(self.methods)} {what}; name a method of the run that does, or leave the option out")
+            raise SepbenchError(f"{option}: none of {some(self.methods)} {what}; name a method of the run that does, or leave the option out")
         if self.by_name and unable:
-            self.run.warn(f"{option} is not for {', '.join(unable)}: only a method that {what} can serve it")
+            self.run.warn(f"{option} is not for {some(unable)}: only a method that {what} can serve it")
         return able
 
     def _choice(self, values: dict[int, float], averaged: bool = False) -> Choice:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from sepbench.errors import SepbenchError
+from sepbench.errors import SepbenchError, some
 from sepbench.registry import nearest
 from sepbench.results import columns
 from sepbench.results.pairing import difference, pair_up
@@ -94,7 +94,7 @@ def check_comparable(a: pd.DataFrame, b: pd.DataFrame, label_a: str, label_b: st
     digests_a, digests_b = (dict(zip(frame["task"], frame["task_digest"], strict=True)) for frame in (a, b))
     common = [task for task in digests_a if task in digests_b]
     if not common:
-        raise SepbenchError(f"not comparable: {label_a} and {label_b} have no task in common ({', '.join(digests_a)} against {', '.join(digests_b)})")
+        raise SepbenchError(f"not comparable: {label_a} and {label_b} have no task in common ({some(digests_a)} against {some(digests_b)})")
     for task in common:
         if digests_a[task] != digests_b[task]:
             shown_a, shown_b = (digest[:12] or "none" for digest in (digests_a[task], digests_b[task]))
@@ -114,7 +114,7 @@ def method_pairs(a: Side, b: Side) -> list[tuple[str, str]]:
         wanted = a.method or b.method
         pairs = [(name, name) for name in a.methods if name in b.methods and wanted in (None, name)]
     if not pairs:
-        raise SepbenchError(f"{a.label} ({', '.join(a.methods)}) and {b.label} ({', '.join(b.methods)}) have no method in common; name two as RUN:METHOD")
+        raise SepbenchError(f"{a.label} ({some(a.methods)}) and {b.label} ({some(b.methods)}) have no method in common; name two as RUN:METHOD")
     return pairs
 
 

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from sepbench import __version__
-from sepbench.errors import SepbenchError
+from sepbench.errors import SepbenchError, some
 from sepbench.files import write_atomically
 from sepbench.results import columns
 from sepbench.results.columns import Column, Kind, column_names, key_names
@@ -112,10 +112,10 @@ def _check_header(header: list[str], path: Path) -> None:
     missing = [column.name for column in columns.COLUMNS if column.default is None and column.name not in header]
     unknown = [name for name in header if name not in known]
     if missing:
-        also = f" and has unknown columns {', '.join(unknown)[:80]}" if unknown else ""
-        raise SepbenchError(f"{path} is not a leaderboard: it lacks {', '.join(missing)}{also}")
+        also = f" and has unknown columns {some(unknown)[:80]}" if unknown else ""
+        raise SepbenchError(f"{path} is not a leaderboard: it lacks {some(missing)}{also}")
     if unknown:
-        raise SepbenchError(f"{path} has columns that sepbench {__version__} does not know ({', '.join(unknown)[:80]}); upgrade sepbench to read it")
+        raise SepbenchError(f"{path} has columns that sepbench {__version__} does not know ({some(unknown)[:80]}); upgrade sepbench to read it")
     repeated = [name for name in dict.fromkeys(header) if header.count(name) > 1]
     if repeated:
         raise SepbenchError(f"{path} is not a leaderboard: it has two columns {repeated[0]}")

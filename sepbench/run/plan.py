@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 
-from sepbench.errors import MethodError, SuiteError, flat
+from sepbench.errors import MethodError, SuiteError, flat, some
 from sepbench.errors import reason as why
 from sepbench.metrics.catalogue import defined_for, get_metric
 from sepbench.precision import KnowsDevices
@@ -133,7 +133,7 @@ def make_plan(request: RunRequest, suite: Suite) -> Plan:
     names = _unique(request.methods or suite.methods)
     for name in request.settings:
         if name not in names:
-            raise RequestError(f"--set names method {name!r}, which is not part of this run ({', '.join(names)})")
+            raise RequestError(f"--set names method {name!r}, which is not part of this run ({some(names)})")
     separators = {name: _create(name, request.settings.get(name, {}), suite.domain) for name in names}
     entries = {name: _entry(name, separator, request.settings.get(name, {})) for name, separator in separators.items()}
     cells = tuple(_cell(task, name, separators[name], request) for task in tasks.values() for name in names)

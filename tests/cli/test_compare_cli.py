@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pandas as pd
@@ -12,6 +13,7 @@ from typer.testing import CliRunner, Result
 
 from sepbench.cli.compare import compare
 from sepbench.errors import SepbenchError
+from sepbench.results.compare import COMPARE_COLUMNS, compare_sides, open_side
 
 app = typer.Typer()
 app.command()(compare)
@@ -72,3 +74,14 @@ def test_errors_are_one_line(saved: str, tmp_path: Path) -> None:
         assert isinstance(result.exception, SepbenchError), result.output
         assert message in str(result.exception)
         assert "\n" not in str(result.exception)
+
+
+def test_json_has_every_column_at_full_precision(tmp_path: Path) -> None:
+    a, b = (SyntheticRun({"nmf": level}, n=20, key=key).save(tmp_path / name) for name, level, key in (("a", 16.0, 1), ("b", 15.0, 2)))
+    result = invoke(a, b, "--json")
+    assert result.exit_code == 0, result.output
+    document = json.loads(result.stdout)
+    (row,) = document["rows"]
+    (mine,) = compare_sides(open_side(a), open_side(b)).to_dict("records")
+    assert {key: row[key] for key in COMPARE_COLUMNS} == mine
+    assert (document["a"], document["b"]) == (a, b)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
+from typing import Any
 
 import pytest
 from broken_methods import register
@@ -114,3 +116,61 @@ def test_in_a_narrow_terminal_the_explanation_gets_the_room(monkeypatch: pytest.
     out = capsys.readouterr().out
     assert re.search(r"atoms per class, at most one per training sample +│\n.*int, from 1, default 16", out)
     assert all(len(line) <= 80 for line in out.splitlines() if "│" in line)
+
+
+# -- JSON
+
+
+def _document(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, Any]:
+    assert _list(monkeypatch, *words, "--json", columns="40") == 0
+    return json.loads(capsys.readouterr().out)  # type: ignore[no-any-return]
+
+
+def test_json_of_everything(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    document = _document(monkeypatch, capsys)
+    assert set(document) == {"format", "sepbench_version", "suites", "methods", "metrics"}
+    assert [one["name"] for one in document["methods"]] == separator_names()
+    (digits,) = [one for one in document["suites"] if one["name"] == "digits-pairs"]
+    assert (digits["version"], digits["domain"], digits["ranking_metric"]) == (1, "image", "psnr")
+    assert [(task["name"], task["n_sources"], task["mixtures"]) for task in digits["tasks"]][0] == ("class-split", 2, 1000)
+    (psnr,) = [one for one in document["metrics"] if one["name"] == "psnr"]
+    assert psnr["higher_is_better"] is True
+    (bound,) = [one for one in document["methods"] if one["name"] == "ideal-mask"]
+    assert bound["supervision"] == "bound"
+
+
+def test_json_of_a_method(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    method = _document(monkeypatch, capsys, "nmf")["method"]
+    images, sounds = method["implementations"]
+    assert (images["domains"], sounds["domains"]) == (["image"], ["audio"])
+    atoms = {one["name"]: one for one in images["settings"]}["atoms"]
+    assert (atoms["type"], atoms["default"], atoms["range"], atoms["required"]) == ("int", 16, "from 1", False)
+    assert set(_document(monkeypatch, capsys, "metrics")) == {"format", "sepbench_version", "metrics"}
+
+
+def test_a_method_that_cannot_be_made_is_listed_with_its_error(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    register(monkeypatch, "toy", "RaisesWhenMade")
+    (toy,) = [one for one in _document(monkeypatch, capsys, "methods")["methods"] if one["name"] == "toy"]
+    assert "no licence" in toy["error"]
+
+
+def test_a_name_that_is_none_leaves_stdout_empty(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _list(monkeypatch, "avrage", "--json") == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "did you mean average" in printed.err
+
+
+# -- narrow terminals
+
+
+@pytest.mark.parametrize("what", ["suites", "methods", "metrics", "nmf"])
+def test_narrow_terminals_get_every_word(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], what: str) -> None:
+    assert _list(monkeypatch, what, columns="200") == 0
+    wide = capsys.readouterr().out
+    assert _list(monkeypatch, what, columns="40") == 0
+    narrow = capsys.readouterr().out
+    long_words = {word for word in re.findall(r"[\w-]{4,}", wide) if len(word) <= 36}
+    heads = {"suite", "method", "metric", "setting", "type", "range"}  # of columns that a paragraph does not need
+    assert {word for word in long_words if word not in narrow} <= heads
+    assert all(len(line) <= 40 or " " not in line.strip() for line in narrow.splitlines())

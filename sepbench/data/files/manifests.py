@@ -36,7 +36,7 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from sepbench.errors import DataError
+from sepbench.errors import DataError, some
 from sepbench.registry import nearest
 from sepbench.resources import resource_root
 
@@ -166,7 +166,7 @@ def _checked(table: Mapping[str, Any], cls: type[DataFile] | type[Manifest], giv
     known = {f.name for f in fields(cls)} - given
     needed = {"name", "size"} if cls is DataFile else {"name", "title", "licence", "citation", "homepage"}
     if unknown := sorted(table.keys() - known):
-        raise DataError(f"{where}: unknown key {unknown[0]!r}; known: {', '.join(sorted(known))}")
+        raise DataError(f"{where}: unknown key {unknown[0]!r}; known: {some(sorted(known))}")
     if missing := sorted(needed - table.keys()):
         raise DataError(f"{where}: the key {missing[0]!r} is missing")
     for key, value in table.items():

@@ -24,7 +24,7 @@ import numpy.typing as npt
 import torch
 
 from sepbench.data.signals import ArraySignals
-from sepbench.errors import DataError
+from sepbench.errors import DataError, some
 from sepbench.gmm import GaussianMixture
 from sepbench.noise import NoiseSource
 
@@ -81,7 +81,7 @@ def open_generated(name: str, split: str) -> ArraySignals:
 def _parsed(name: str) -> tuple[str, int, int]:
     found = _NAME.fullmatch(name.removeprefix(PREFIX))
     if name not in generated_names() or found is None:
-        raise DataError(f"unknown generated data set {name!r}; choose from {', '.join(generated_names())}")
+        raise DataError(f"unknown generated data set {name!r}; choose from {some(generated_names())}")
     return found[1], int(found[2]), int(found[3])
 
 

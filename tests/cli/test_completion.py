@@ -1,0 +1,73 @@
+"""Shell completion: asked as the shells ask, by the variables of typer's scripts."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from sepbench.cli.main import app
+from sepbench.registry import METRIC_GROUP, points, separator_names, suite_names
+from sepbench.suites.loader import load_suite
+
+
+def completed(*words: str) -> list[str]:
+    """What bash is offered for the last word."""
+    line = ["sepbench", *words]
+    environment = {"_SEPBENCH_COMPLETE": "complete_bash", "COMP_WORDS": " ".join(line), "COMP_CWORD": str(len(words))}
+    result = CliRunner().invoke(app, [], env=environment, prog_name="sepbench")
+    return result.stdout.split()
+
+
+def test_names_of_suites_methods_and_metrics() -> None:
+    assert completed("run", "--suite", "mnist-p") == ["mnist-pairs"]
+    assert set(completed("show", "cifar")) == {name for name in suite_names() if name.startswith("cifar")}
+    assert set(completed("run", "--methods", "basis")) == {name for name in separator_names() if name.startswith("basis")}
+    assert set(completed("show", "x", "--metric", "psnr_p")) == {name for name in points(METRIC_GROUP) if name.startswith("psnr_p")}
+    assert completed("list", "su")[0] == "suites"
+    assert completed("list", "suites")[0] == "suites"
+    assert "--save-config" in completed("run", "--save")
+
+
+def test_lists_with_commas_go_on() -> None:
+    assert completed("run", "--methods", "nmf,averag") == ["nmf,average"]
+    assert "average,average" not in completed("run", "--methods", "average,a")
+    assert "average,am" in completed("run", "--methods", "average,a")
+
+
+@pytest.mark.parametrize("words", [("run", "--suite", "gmm-exact", "--tasks"), ("show", "gmm-exact", "--task")], ids=["run", "show"])
+def test_tasks_are_those_of_the_suite_that_is_named(words: tuple[str, ...]) -> None:
+    tasks = list(load_suite("gmm-exact").tasks)
+    assert sorted(completed(*words, tasks[0][:2])) == sorted(name for name in tasks if name.startswith(tasks[0][:2]))
+
+
+def test_a_file_that_is_not_there_does_not_disturb() -> None:
+    assert completed("run", "--config", "nothing.yaml", "--suite", "mnist-p") == ["mnist-pairs"]
+
+
+def test_the_script_completes_in_bash() -> None:
+    """What ``sepbench --show-completion`` prints, in a shell that has read it."""
+    bash = shutil.which("bash")
+    if bash is None:
+        pytest.skip("bash is not installed")
+    words = "sepbench run --suite digits-pairs --tasks class-s"
+    script = f'eval "$(sepbench --show-completion)"; COMP_WORDS=({words}); COMP_CWORD=5; _sepbench_completion sepbench; echo "${{COMPREPLY[@]}}"'
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    done = subprocess.run([bash, "-c", script], capture_output=True, text=True, env=environment, check=False)
+    assert done.stdout.split() == ["class-split", "class-split-val"], done.stderr
+
+
+def test_completion_imports_nothing_heavy() -> None:
+    environment = {**os.environ, "_SEPBENCH_COMPLETE": "complete_bash", "COMP_WORDS": "sepbench run --suite digits-pairs --tasks class", "COMP_CWORD": "5"}
+    code = (
+        "import sys, json, atexit; atexit.register(lambda: print(json.dumps(sorted(sys.modules)), file=sys.stderr))\nfrom sepbench.cli.main import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
+    modules = set(json.loads(done.stderr.splitlines()[-1]))
+    assert not modules & {"torch", "numpy", "pandas", "scipy", "sklearn"}
