@@ -132,7 +132,7 @@ def test_json_of_everything(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     assert [one["name"] for one in document["methods"]] == separator_names()
     (digits,) = [one for one in document["suites"] if one["name"] == "digits-pairs"]
     assert (digits["version"], digits["domain"], digits["ranking_metric"]) == (1, "image", "psnr")
-    assert [(task["name"], task["n_sources"], task["mixtures"]) for task in digits["tasks"]][0] == ("class-split", 2, 1000)
+    assert next((task["name"], task["n_sources"], task["mixtures"]) for task in digits["tasks"]) == ("class-split", 2, 1000)
     (psnr,) = [one for one in document["metrics"] if one["name"] == "psnr"]
     assert psnr["higher_is_better"] is True
     (bound,) = [one for one in document["methods"] if one["name"] == "ideal-mask"]
