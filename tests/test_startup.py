@@ -24,6 +24,7 @@ def _modules_after(code: str) -> set[str]:
         "import sepbench.protocols, sepbench.registry; sepbench.registry.separator_names(); sepbench.registry.suite_names()",
         "import sepbench.metrics.kinds; from sepbench import registry; [registry.points(group) for group in (registry.METRIC_GROUP, registry.DATASET_GROUP)]",
         "import sepbench.cli.main",
+        "from sepbench.cli.run_config import options_model; from sepbench.cli.run import run; options_model(run)",  # before --threads takes effect
         "from typer.testing import CliRunner; from sepbench.cli.main import app; assert CliRunner().invoke(app, ['--help']).exit_code == 0",
     ],
 )

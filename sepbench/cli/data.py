@@ -26,11 +26,11 @@ def list_datasets() -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from sepbench.cli.tables import print_table
     from sepbench.data.datasets import dataset_names, manifest_of
     from sepbench.data.files.fetch import data_folders, offline, status
     from sepbench.data.files.manifests import load_manifest, manifest_names
     from sepbench.errors import SepbenchError
+    from sepbench.report.fitting import print_table
 
     table = Table(title="Data sets", title_justify="left", show_lines=True)
     for column in ("name", "data set, licence, where", "files", "size", "state"):

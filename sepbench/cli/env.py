@@ -14,8 +14,8 @@ def env(as_json: Annotated[bool, typer.Option("--json", help="Print JSON for a b
     from rich.table import Table
     from rich.text import Text
 
-    from sepbench.cli.tables import print_table
     from sepbench.data.files.fetch import data_folders
+    from sepbench.report.fitting import print_table
     from sepbench.run.plan import resolve_device
     from sepbench.run.provenance import environment
 

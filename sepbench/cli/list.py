@@ -22,7 +22,7 @@ def list_names(
     """List suites with their tasks, methods with what they may learn from, and metrics; or show one method with its settings."""
     from rich.console import Console
 
-    from sepbench.cli.tables import print_table
+    from sepbench.report.fitting import print_table
 
     console = Console()
     if as_json:

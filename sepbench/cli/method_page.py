@@ -24,8 +24,8 @@ def show_method(name: str, lists: Sequence[str], console: Console) -> None:
     """
     from rich.text import Text
 
-    from sepbench.cli.tables import print_table, print_words
     from sepbench.registry import create_separator, separator_class, separator_domains
+    from sepbench.report.fitting import print_table, print_words
 
     check_name(name, lists)
     domains = separator_domains(name)

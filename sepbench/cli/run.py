@@ -68,8 +68,8 @@ def run(
     from rich.text import Text
 
     from sepbench.cli import run_config
-    from sepbench.cli.tables import print_table
     from sepbench.cli.threads import use_threads
+    from sepbench.report.fitting import print_table
 
     use_threads(threads)
 

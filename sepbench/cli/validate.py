@@ -29,6 +29,7 @@ def validate(
     from rich.text import Text
 
     from sepbench.registry import create_separator, nearest
+    from sepbench.report.fitting import print_table
     from sepbench.run.plan import resolve_device
     from sepbench.suites.loader import load_suite
 
@@ -46,7 +47,7 @@ def validate(
     for check in checks:
         table.add_row(marks[check.passed], check.rule, Text(str(check.detail)))
     console = Console()
-    console.print(table)
+    print_table(table, console)
     broken = sum(check.passed is False for check in checks)
     console.print(Text(f"{method}: {sum(check.passed is True for check in checks)} rules hold, {broken} broken"))
     if broken:

@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from sepbench.report.fitting import print_table
 from sepbench.report.numbers import clusters_text, number_format
 from sepbench.results.robust import RobustRow
 from sepbench.results.statistics import Summary
@@ -30,7 +31,7 @@ def render_robust(title: str, metric: str, unit: str, rows: Sequence[RobustRow],
         write = number_format(unit, abs(row.iqm.mean))
         better = "" if row.improvement is None else _interval(row.improvement, "{:.2f}".format)
         table.add_row(*(escape(cell) for cell in (row.method, write(row.median), _interval(row.iqm, write), better, f"{row.iqm.n:,}")))
-    console.print(table)
+    print_table(table, console)
     counts = [row.iqm.n_clusters for row in rows]
     console.print(Text(f"intervals: {rows[0].iqm.interval}{clusters_text(min(counts), max(counts), rows[0].iqm.unit)}", style="dim"))
 

@@ -16,6 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from sepbench.report.fitting import print_table
 from sepbench.report.footnotes import page_notes
 from sepbench.report.numbers import clusters_text, number_format
 from sepbench.report.rows import Cells, Line, RowSelection, TaskTable, task_tables
@@ -190,7 +191,7 @@ def render_comparison(rows: pd.DataFrame, label_a: str, label_b: str, console: C
         for row in rows[rows["task"] == task].to_dict("records"):
             cells = (row["metric"], *_difference(row), str(row["verdict"]))
             table.add_row(*(escape(cell) for cell in ((row["method_a"], *cells) if alike else cells)))
-        console.print(table)
+        print_table(table, console)
     for side, method, column in (("A", "method_a", "failed_a"), ("B", "method_b", "failed_b")):
         lost = rows[rows[column] > 0].drop_duplicates(["task", method])
         for task, name, count in zip(lost["task"], lost[method], lost[column], strict=True):
@@ -226,7 +227,7 @@ def render_gate(report: GateReport, label_new: str, label_old: str, console: Con
             table.add_row(
                 *(escape(cell) for cell in (first.status, f"{first.task}, {first.method}, {metrics}", _why(first))), style=_STATUS_STYLES[first.status]
             )
-        console.print(table)
+        print_table(table, console)
     for note in report.notes:
         console.print(Text(f"note: {note}", style="dim"))
     console.print(Text(gate_line(report, label_new, label_old), style="bold"), soft_wrap=True)

@@ -1,0 +1,84 @@
+"""Tables on narrow terminals: rows become paragraphs, and neither words nor paths are broken."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from rich.table import Table
+from synthetic_run import SyntheticRun
+from typer.testing import CliRunner
+
+from sepbench.cli.main import app
+from sepbench.report.fitting import print_table, print_words
+
+PATH = "/a/folder/with/a-name-that/is-longer/than-the-terminal/is_wide.csv"
+
+
+def drawn(table: Table, width: int) -> str:
+    out = io.StringIO()
+    print_table(table, Console(file=out, width=width))
+    return out.getvalue()
+
+
+def _table(*heads: str) -> Table:
+    table = Table(title="Where things are")
+    for head in heads:
+        table.add_column(head)
+    return table
+
+
+def test_a_table_that_fits_is_a_table() -> None:
+    table = _table("name", "where")
+    table.add_row("board", PATH)
+    assert "│ board │" in drawn(table, 120)
+    assert drawn(table, 40) == f"Where things are\nboard\n  where:\n    {PATH}\n"
+
+
+def test_rows_that_share_a_name_share_a_head_and_styles_are_no_words() -> None:
+    table = _table("task", "method", "state")
+    for method in ("nmf", "ica"):
+        table.add_row("class-split", f"[bold]{method}[/bold]", PATH)
+    text = drawn(table, 30)
+    assert text.count("class-split") == 1
+    assert "  method: nmf, state:\n" in text
+
+
+def test_words_are_whole() -> None:
+    out = io.StringIO()
+    print_words(f"kept in {PATH} and semi-supervised", Console(file=out, width=20))
+    assert out.getvalue().splitlines() == ["kept in", PATH, "and semi-supervised"]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    folder = tmp_path_factory.mktemp("a-folder-whose-name-does-not-fit-on-a-line-of-forty")
+    levels = {"nmf": 16.0, "nmf-semi-printed": 13.0}
+    old = SyntheticRun(levels, n=20).save(folder / "old")
+    return old, SyntheticRun(levels, n=20).shift("nmf", "psnr", -1.0).save(folder / "new")
+
+
+def sepbench(*arguments: str, code: int = 0) -> str:
+    result = CliRunner().invoke(app, list(arguments), env={"COLUMNS": "40"})
+    assert result.exit_code == code, result.output
+    return result.stdout
+
+
+def test_findings_and_paths_at_forty_columns(runs: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    old, new = runs
+    monkeypatch.chdir(tmp_path)
+    compared, checked, stats = sepbench("compare", old, new), sepbench("check", new, "--against", old, code=1), sepbench("show", old, "--stats")
+    for path in runs:
+        assert path in compared
+        assert path in checked
+    for text in (compared, checked, stats):
+        assert all(len(line) <= 40 for line in text.splitlines() if not any(path in line for path in runs))
+    assert "nmf-semi-printed" in compared
+    assert "nmf-semi-printed" in stats
+    assert "A better" in compared
+    assert "regression" in checked
+    planned = sepbench("run", "--suite", "digits-pairs", "--methods", "average", "--dry-run", "--out", PATH)
+    assert f"would write to {PATH}" in planned
+    assert f"{Path(old).parent}/board/digits-pairs.csv: 0 rows replaced" in sepbench("publish", old, "--to", f"{Path(old).parent}/board")
