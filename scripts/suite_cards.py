@@ -12,6 +12,7 @@ import pandas as pd
 
 from sepbench.data.datasets import manifest_of
 from sepbench.data.files.manifests import Manifest, load_manifest
+from sepbench.metrics.catalogue import get_metric, metric_names
 from sepbench.registry import create_separator, separator_domains, separator_names, suite_names
 from sepbench.results.leaderboard_file import read_leaderboard
 from sepbench.suites.loader import load_suite
@@ -160,3 +161,15 @@ def _ours(frame: pd.DataFrame | None, task: str, method: str, metric: str) -> st
         return ""
     found = frame[(frame.task == task) & (frame.method == method) & (frame.metric == metric)]
     return "; ".join(f"`{method}` {with_interval(row)}, n = {int(row.n_scored):,}" for row in found.itertuples())
+
+
+def metric_table() -> str:
+    """What every metric says of itself."""
+    rows = []
+    for name in metric_names():
+        info = get_metric(name).info
+        better = "higher" if info.higher_is_better else "lower"
+        rows.append(
+            (f"`{name}`", info.per, ", ".join(sorted(info.domains)), info.unit, better, f"`{info.assigned_by}`" if info.assigned_by else "", info.source)
+        )
+    return table(("metric", "value per", "signals", "unit", "better", "assigned by", "source"), rows)
