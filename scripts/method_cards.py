@@ -184,8 +184,11 @@ def _figures(family: Family) -> str:
 
 
 def _pictures(family: Family) -> str:
-    found = [path for name in family.rows if (path := PICTURES / f"{name}.png").exists()]
+    """What ``scripts/failure_pictures.py`` drew."""
+    sound = ".audio" if family.stem.endswith("_audio") else ""
+    found = [path for name in family.rows if (path := PICTURES / f"{name}{sound}.png").exists()]
     if not found:
         return ""
-    text = [f"![Mixtures, estimates of {path.stem} and true sources, from its best to its worst mixture](../pictures/{path.name})" for path in found]
-    return "## Where it fails\n\nMixtures of `digits-pairs` from its best to its worst, `sepbench panel`.\n\n" + "\n\n".join(text)
+    intro = "Mixtures from its best to its worst, at quick budgets (`scripts/failure_pictures.py`, `sepbench panel`)."
+    pictures = [f"![Mixtures, estimates of {path.stem} and true sources, from its best to its worst mixture](../pictures/{path.name})" for path in found]
+    return "\n\n".join(("## Where it fails", intro, *pictures))
