@@ -14,11 +14,10 @@ from mkdocs.structure.files import File, Files
 sys.path.insert(0, str(Path(__file__).parent))
 
 from method_cards import families, method_index, method_page
-from suite_cards import metric_table, suite_card, suite_table
+from suite_cards import metric_table, suite_card
 
 ROOT = Path(__file__).resolve().parent.parent
 CARD = "<!-- card -->"
-TABLE = "<!-- suites -->"
 METRICS = "<!-- metrics -->"
 
 
@@ -43,9 +42,8 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
-    """Fill in the cards of suite pages and the tables of all suites and metrics."""
+    """Fill in the cards of suite pages and the table of all metrics."""
     if CARD in markdown:
         markdown = markdown.replace(CARD, suite_card(Path(page.file.src_uri).stem))
-    if METRICS in markdown:
-        markdown = markdown.replace(METRICS, metric_table())
-    return markdown.replace(TABLE, suite_table()) if TABLE in markdown else markdown
+    markdown = markdown.replace("](../benchmarks/results/", "](results/")  # as the repository has it, so that it is seen there too
+    return markdown.replace(METRICS, metric_table()) if METRICS in markdown else markdown

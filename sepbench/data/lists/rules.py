@@ -20,7 +20,7 @@ from sepbench.errors import DataError, SuiteError
 from sepbench.protocols import SignalSet
 
 SILENT_RMS = 1.5e-5 * 131_072**0.5
-"""0.00543, -45.3 dBFS: LASS calls a chunk silent if its L2 norm divided by its 131,072 samples is below 1.5e-5 (protocols.md 1.6). As an RMS the rule
+"""0.00543, -45.3 dBFS: LASS calls a chunk silent if its L2 norm divided by its 131,072 samples is below 1.5e-5 (docs/protocols.md 1.6). As an RMS the rule
 does not depend on the length of the chunk."""
 
 _BLOCK = 16  # signals per slot that are loaded at once while looking for loud ones
