@@ -9,7 +9,7 @@ from functools import cache
 from importlib import import_module
 from pathlib import Path
 
-from suite_cards import board, table, with_interval
+from suite_cards import board, seconds, table, with_interval
 
 from sepbench.kinds import shown
 from sepbench.protocols import SUPERVISION_LEVELS, Separator
@@ -174,12 +174,11 @@ def _figures(family: Family) -> str:
             continue
         found = frame[frame.method.isin(list(family.rows)) & (frame.metric == suite.ranking_metric)]
         for row in found.itertuples():
-            seconds = f"{row.seconds_per_mixture:.3g}" if row.seconds_per_mixture > 0 else ""
             names = (f"[`{name}`](../suites/{name}.md)", f"`{row.task}`", f"`{row.method}`", f"`{row.metric}`")
-            rows.append((*names, with_interval(row), f"{int(row.n_scored):,}", seconds, row.timing_group))
+            rows.append((*names, with_interval(row), f"{int(row.n_scored):,}", *seconds(row)))
     if not rows:
         return "## Figures\n\nNo leaderboard has a row of it yet."
-    head = ("suite", "task", "row", "metric", "mean [95 %]", "mixtures", "s/mixture", "timing group")
+    head = ("suite", "task", "row", "metric", "mean [95 %]", "mixtures", "s/fit", "s/mixture", "timing group")
     return "## Figures\n\nFrom the committed leaderboards; seconds are comparable within one timing group only.\n\n" + table(head, rows)
 
 

@@ -48,6 +48,12 @@ def with_interval(row: Any) -> str:
     return number(row.mean) + interval
 
 
+def seconds(row: Any) -> tuple[str, str, str]:
+    """Of fitting and of separating one mixture, and the timing group; empty where they were not measured."""
+    fit, each = (f"{value:.3g}" if value > 0 else "" for value in (row.fit_seconds, row.seconds_per_mixture))
+    return fit, each, row.timing_group if each else ""
+
+
 def suite_card(name: str) -> str:
     """Everything that a file of the project says of a suite."""
     suite = load_suite(name)
@@ -115,8 +121,9 @@ def _figures(suite: Suite, tests: Sequence[Task]) -> str:
         found = frame[(frame.task == task.spec.name) & (frame.metric == suite.ranking_metric)]
         if len(found):
             ordered = found.sort_values("mean", ascending=not bool(found.higher_is_better.iloc[0]))
-            rows = [(_styled(row), row.supervision, f"{int(row.n_scored):,}", with_interval(row), row.budget) for row in ordered.itertuples()]
-            parts.append(f"### `{task.spec.name}`\n\n" + table(("method", "may learn from", "mixtures", suite.ranking_metric, "budget"), rows))
+            rows = [(_styled(row), row.supervision, f"{int(row.n_scored):,}", with_interval(row), *seconds(row), row.budget) for row in ordered.itertuples()]
+            head = ("method", "may learn from", "mixtures", suite.ranking_metric, "s/fit", "s/mixture", "timing group", "budget")
+            parts.append(f"### `{task.spec.name}`\n\n" + table(head, rows))
     return "\n\n".join(parts)
 
 
