@@ -12,6 +12,8 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sepbench.api.boards import leaderboard as leaderboard
+    from sepbench.api.boards import methods as methods
     from sepbench.api.comparing import Comparison as Comparison
     from sepbench.api.comparing import compare as compare
     from sepbench.api.opened import Run as Run
@@ -19,9 +21,7 @@ if TYPE_CHECKING:
     from sepbench.api.running import RunWarning as RunWarning
     from sepbench.api.running import run as run
     from sepbench.api.separating import separate as separate
-    from sepbench.api.suites import leaderboard as leaderboard
     from sepbench.api.suites import load_suite as load_suite
-    from sepbench.api.suites import methods as methods
     from sepbench.errors import SepbenchError as SepbenchError
 
 __version__ = "0.1.0"
@@ -33,9 +33,9 @@ _PUBLIC = {
     "RunWarning": "sepbench.api.running",
     "SepbenchError": "sepbench.errors",
     "compare": "sepbench.api.comparing",
-    "leaderboard": "sepbench.api.suites",
+    "leaderboard": "sepbench.api.boards",
     "load_suite": "sepbench.api.suites",
-    "methods": "sepbench.api.suites",
+    "methods": "sepbench.api.boards",
     "open_run": "sepbench.api.opened",
     "separate": "sepbench.api.separating",
 }

@@ -158,7 +158,7 @@ def _device(device: object) -> str:
 def _settings(settings: object) -> dict[str, dict[str, Any]]:
     if settings is None:
         return {}
-    how = "settings must be a dict, method -> setting -> value, such as {'nmf': {'rank': 50}}"
+    how = "settings must be a dict, method -> setting -> value, such as {'nmf': {'atoms': 8}}"
     if not isinstance(settings, Mapping):
         raise ArgumentError(f"{how}; got {shown(settings)}")
     for method, values in settings.items():

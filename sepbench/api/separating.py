@@ -222,7 +222,7 @@ def _settings(method: str, settings: object) -> dict[str, Any]:
     if settings is None:
         return {}
     if not isinstance(settings, Mapping) or not all(isinstance(key, str) for key in settings):
-        raise ArgumentError(f"settings must be a dict, setting -> value, such as {{'rank': 50}}; got {shown(settings)}")
+        raise ArgumentError(f"settings must be a dict, setting -> value, such as {{'atoms': 8}}; got {shown(settings)}")
     return dict(settings)
 
 

@@ -1,0 +1,99 @@
+"""``import sepbench``: cheap, lazy, complete, and known to type checkers."""
+
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import sepbench
+from sepbench.api import running
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+def _python(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_torch_comes_with_the_first_use_and_not_before() -> None:
+    code = """
+import sys, sepbench
+assert callable(sepbench.run) and set(sepbench.__all__) <= set(dir(sepbench))
+assert not {"torch", "pandas", "numpy", "sepbench.api"} & set(sys.modules)
+sepbench.load_suite
+print("torch" in sys.modules)
+"""
+    assert _python(code) == "True"
+
+
+def test_the_package_run_stays_a_package_and_is_called_like_the_function() -> None:
+    code = """
+import sepbench, sepbench.run.plan as plan
+from sepbench import run
+from sepbench.run import request
+assert plan.make_plan and request.RunRequest and run is sepbench.run
+try:
+    run("no-such-suite")
+except sepbench.SepbenchError as error:
+    print(type(error).__name__)
+"""
+    assert _python(code) == "UnknownNameError"
+    assert inspect.signature(sepbench.run) == inspect.signature(running.run)  # type: ignore[arg-type]
+
+
+def test_all_names_are_there_and_no_other() -> None:
+    for name in sepbench.__all__:
+        assert getattr(sepbench, name) is not None
+        assert name in dir(sepbench)
+    with pytest.raises(AttributeError, match="'sepbench' has no attribute 'runn'"):
+        sepbench.runn  # type: ignore[attr-defined]  # noqa: B018
+
+
+def test_arguments_behind_the_first_are_keywords() -> None:
+    free = {"compare": 2, "separate": 2}
+    for name in ("run", "open_run", "compare", "leaderboard", "methods", "load_suite", "separate"):
+        kinds = [parameter.kind for parameter in inspect.signature(getattr(sepbench, name)).parameters.values()]
+        assert set(kinds[free.get(name, 1) :]) <= {inspect.Parameter.KEYWORD_ONLY}, name
+
+
+USER = """
+import pandas as pd
+import torch
+import sepbench
+from sepbench import Run
+
+run: Run = sepbench.run("digits-pairs", methods=["average"], limit=10, progress=False)
+scores: pd.DataFrame = run.scores
+estimates: torch.Tensor = run.estimates("class-split", "average", [0, 1])
+difference: float = sepbench.compare(run, run, metric="psnr").rows[0].difference
+mixtures: torch.Tensor = sepbench.load_suite("digits-pairs").task("class-split").mixtures(range(3))
+separated: torch.Tensor = sepbench.separate("average", mixtures, operator="sum", n_sources=2)
+board: pd.DataFrame = sepbench.leaderboard("digits-pairs")
+"""
+WRONG = """
+sepbench.run("digits-pairs", limit="ten")
+sepbench.run("digits-pairs", ["average"])
+sepbench.open_run(3)
+run.estimates("class-split")
+"""
+
+
+@pytest.mark.slow
+def test_type_checkers_know_it_all(tmp_path: Path) -> None:
+    script = tmp_path / "user.py"
+
+    def mypy(text: str) -> str:
+        script.write_text(text)
+        options = ["--strict", "--no-incremental", "--follow-imports=silent", "--config-file", str(ROOT / "pyproject.toml")]
+        return subprocess.run([sys.executable, "-m", "mypy", *options, str(script)], capture_output=True, text=True, cwd=tmp_path, check=False).stdout
+
+    assert "Success" in mypy(USER)
+    lines = [line for line in mypy(USER + WRONG).splitlines() if ": error:" in line]
+    first = USER.count("\n") + 2
+    assert {int(line.split(":")[1]) for line in lines} == set(range(first, first + 4)), lines
