@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -55,6 +56,26 @@ class Hidden(Takes):
     def separate(self, mixtures: Mixtures, ctx: RunContext) -> torch.Tensor:
         halves = torch.stack([self._share * mixtures.values, (1 - self._share) * mixtures.values], dim=1)
         return halves + 0.01 * self._mean
+
+
+class Keeps(Hidden):
+    """What it learns can be kept; ``learnt`` counts fits of all its copies."""
+
+    info: ClassVar[MethodInfo] = about("keeps", "sources")
+    learnt: ClassVar[list[str]] = []
+
+    def __init__(self) -> None:
+        super().__init__(0.4)
+
+    def fit(self, view: TrainingView, ctx: RunContext) -> None:
+        super().fit(view, ctx)
+        self.learnt.append(view.task.name)
+
+    def save(self, folder: Path) -> None:
+        torch.save(self._mean, folder / "mean.pt")
+
+    def load(self, folder: Path, ctx: RunContext) -> None:
+        self._mean = torch.load(folder / "mean.pt")
 
 
 class Raises(Takes):

@@ -5,12 +5,14 @@ from __future__ import annotations
 import inspect
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 import sepbench
 from sepbench.api import running
+from sepbench.errors import UnknownNameError
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -33,18 +35,15 @@ print("torch" in sys.modules)
 
 
 def test_the_package_run_stays_a_package_and_is_called_like_the_function() -> None:
-    code = """
-import sepbench, sepbench.run.plan as plan
-from sepbench import run
-from sepbench.run import request
-assert plan.make_plan and request.RunRequest and run is sepbench.run
-try:
-    run("no-such-suite")
-except sepbench.SepbenchError as error:
-    print(type(error).__name__)
-"""
-    assert _python(code) == "UnknownNameError"
-    assert inspect.signature(sepbench.run) == inspect.signature(running.run)  # type: ignore[arg-type]
+    plan = import_module("sepbench.run.plan")
+    from sepbench import run
+    from sepbench.run import plan as by_package
+
+    assert by_package is plan is sys.modules["sepbench.run"].plan
+    assert run is sepbench.run is sys.modules["sepbench.run"]
+    with pytest.raises(UnknownNameError):
+        run("no-such-suite")
+    assert inspect.signature(sepbench.run) == inspect.signature(running.run)
 
 
 def test_all_names_are_there_and_no_other() -> None:
