@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from sepbench.api.comparing import compare as compare
     from sepbench.api.opened import Run as Run
     from sepbench.api.opened import open_run as open_run
-    from sepbench.api.running import RunWarning as RunWarning
     from sepbench.api.running import run as run
     from sepbench.api.separating import separate as separate
     from sepbench.api.suites import load_suite as load_suite
+    from sepbench.api.telling import RunWarning as RunWarning
     from sepbench.errors import SepbenchError as SepbenchError
 
 __version__ = "0.1.0"
@@ -30,7 +30,7 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "Comparison": "sepbench.api.comparing",
     "Run": "sepbench.api.opened",
-    "RunWarning": "sepbench.api.running",
+    "RunWarning": "sepbench.api.telling",
     "SepbenchError": "sepbench.errors",
     "compare": "sepbench.api.comparing",
     "leaderboard": "sepbench.api.boards",

@@ -131,10 +131,14 @@ def handed_over(methods: Iterable[HandedOver]) -> Iterator[None]:
         _handed_over.reset(token)
 
 
+HELD = "(object)"
+"""The setting that ``held_state`` adds; no constructor can have one of that name."""
+
+
 def held_state(name: str) -> dict[str, str]:
-    """What an object that was handed over holds besides its settings, as one more setting: ``{"object": SHA-256}``; empty for all other methods."""
+    """What an object that was handed over holds besides its settings, as one more setting: ``{HELD: SHA-256}``; empty for all other methods."""
     method = _handed_over.get().get(name)
-    return {"object": method.state} if method is not None and method.state else {}
+    return {HELD: method.state} if method is not None and method.state else {}
 
 
 def points(group: str) -> dict[str, Point]:

@@ -45,13 +45,13 @@ def public(function: Callable[P, T]) -> Callable[P, T]:
 
 
 def spoken(text: str) -> str:
-    """``--retry-failed`` as ``retry_failed=``, ``--no-keep-estimates`` as ``keep_estimates=False``."""
+    """``--retry-failed`` as ``retry_failed=``, ``--no-keep-estimates`` as ``keep_estimates=False``; commands between backticks stay what they are."""
 
     def keyword(found: re.Match[str]) -> str:
         no, name = found.groups()
         return _KEYWORDS.get(name, f"{name.replace('-', '_')}={'False' if no else ''}")
 
-    return _OPTION.sub(keyword, text)
+    return "`".join(part if number % 2 else _OPTION.sub(keyword, part) for number, part in enumerate(text.split("`")))
 
 
 def whole(name: str, value: object, least: int | None = None) -> int:

@@ -63,6 +63,7 @@ class Run:
         return self._record
 
     @property
+    @public
     def suite(self) -> Suite:
         """The suite, in the version that the run was made on.
 
@@ -146,6 +147,7 @@ class Run:
         return Side(self._results, name)
 
     @property
+    @public
     def whole(self) -> Side:
         """All its methods, as a side of a comparison."""
         return Side(self._results)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from sepbench.ambient import threads as using_threads
-from sepbench.api.arguments import choice, flag, names, path_of, public, shown, spoken, suite_name, whole
+from sepbench.api.arguments import choice, flag, names, path_of, public, shown, suite_name, whole
 from sepbench.api.opened import Run
 from sepbench.api.own_methods import Method, methods_of
+from sepbench.api.telling import tell
 from sepbench.data.files.fetch import fetch
 from sepbench.errors import ArgumentError, flat, nearest
 from sepbench.protocols import Budget
@@ -27,15 +27,11 @@ from sepbench.run.sink import Silent
 from sepbench.suites.loader import load_suite
 
 
-class RunWarning(UserWarning):
-    """Something of a run went wrong without ending it: a method failed on some mixtures, or a damaged file was made again."""
-
-
 class _Warns(Silent):
     """Progress that nobody watches; warnings are Python's."""
 
     def warn(self, text: str) -> None:
-        warnings.warn(spoken(text), RunWarning, stacklevel=2)
+        tell(text)
 
 
 @public
@@ -170,7 +166,10 @@ def _settings(settings: object) -> dict[str, dict[str, Any]]:
 def _call(request: RunRequest, out: Path | None) -> str:
     """The call as text, for the record: what differs from the defaults."""
     default = RunRequest(request.suite)
-    told = {name: getattr(request, name) for name in ("methods", "tasks", "limit", "device", "seed", "budget", "settings", "refit", "retry_failed")}
+    told = {
+        name: getattr(request, name)
+        for name in ("methods", "tasks", "limit", "device", "seed", "budget", "settings", "refit", "retry_failed", "keep_estimates")
+    }
     shown_out = {} if out is None else {"out": str(out)}
     keywords = {name: list(value) if isinstance(value, tuple) else value for name, value in told.items() if value != getattr(default, name)} | shown_out
     return flat(f"sepbench.run({', '.join([repr(request.suite), *(f'{name}={value!r}' for name, value in keywords.items())])})")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,9 +13,10 @@ import torch
 
 from sepbench.ambient import generators
 from sepbench.ambient import threads as using_threads
-from sepbench.api.arguments import choice, one_name, public, shown, spoken, whole
+from sepbench.api.arguments import choice, one_name, public, shown, whole
 from sepbench.api.own_methods import Method, methods_of
-from sepbench.api.running import RunWarning, thread_count
+from sepbench.api.running import thread_count
+from sepbench.api.telling import tell
 from sepbench.data.views import TrainingMaterial, make_view
 from sepbench.errors import ArgumentError, MethodError, UnsupportedTaskError
 from sepbench.noise import NoiseSource
@@ -130,7 +130,7 @@ def _of_task(given: _Given, task: Task) -> torch.Tensor:
     operator = mixture_set.operator_for(ids if named else torch.zeros(len(ids), dtype=torch.int64))
     _check_shape(given.values, spec, mixture_set.operator_for([0]), where)
     with _as_found(given.method):
-        session = open_session(cell, plan, mixture_set, _tell)
+        session = open_session(cell, plan, mixture_set, _told)
         return _estimates(given, session.separator, session.ctx, ids, operator, cell.batch)
 
 
@@ -139,9 +139,9 @@ def _alone(task: Task) -> Suite:
     return Suite(task.spec.suite, 0, "", "", task.spec.domain, (), "mixture_error", (), {task.spec.name: task}, [])
 
 
-def _tell(tell: Tell) -> None:
-    if tell.warning:
-        warnings.warn(spoken(tell.warning), RunWarning, stacklevel=2)
+def _told(word: Tell) -> None:
+    if word.warning:
+        tell(word.warning)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import torch
 
 from sepbench.protocols import MethodInfo, Mixtures, RunContext, Supervision, Support, TaskSpec, TrainingView
+from sepbench.settings import FitScope
 
 
 def about(name: str, supervision: Supervision = "blind", **changes: Any) -> MethodInfo:
@@ -76,6 +77,17 @@ class Keeps(Hidden):
 
     def load(self, folder: Path, ctx: RunContext) -> None:
         self._mean = torch.load(folder / "mean.pt")
+
+
+class Scoped(Keeps):
+    """Says that its fits depend on nothing but the class."""
+
+    info: ClassVar[MethodInfo] = about("scoped", "sources")
+    learnt: ClassVar[list[str]] = []
+    fit_scope: ClassVar[FitScope]
+
+
+Scoped.fit_scope = FitScope(frozenset({"name"}), code=Scoped)
 
 
 class Raises(Takes):

@@ -65,9 +65,10 @@ USER = """
 import pandas as pd
 import torch
 import sepbench
+from baselines.average import Average
 from sepbench import Run
 
-run: Run = sepbench.run("digits-pairs", methods=["average"], limit=10, progress=False)
+run: Run = sepbench.run("digits-pairs", methods=["average", Average, Average()], limit=10, progress=False)
 scores: pd.DataFrame = run.scores
 estimates: torch.Tensor = run.estimates("class-split", "average", [0, 1])
 difference: float = sepbench.compare(run, run, metric="psnr").rows[0].difference

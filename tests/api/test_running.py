@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pandas as pd
 import pytest
 import torch
 import typer
-from own_methods_toys import Hidden, Misshapes, NamedAverage, Raises, Shares, Takes
+from own_methods_toys import Hidden, Misshapes, NamedAverage, Raises, Scoped, Shares, Takes
 from typer.testing import CliRunner, Result
 
 import sepbench
@@ -174,6 +175,22 @@ def test_what_fails_is_a_warning_and_has_its_traceback() -> None:
     assert "own_methods_toys.py" in cell["traceback"]
     assert cell["n_failed"] == 6
     assert mean(run, "average") > 0
+
+
+def test_the_same_failure_is_told_again_and_of_the_line_that_called() -> None:
+    for _ in range(2):
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("default")
+            quick(Raises)
+        assert [(Path(one.filename).name, one.category) for one in told] == [("test_running.py", RunWarning)]
+
+
+def test_an_object_shares_no_fit_with_one_that_hides_something_else() -> None:
+    for share in (0.3, 0.4):
+        given = Scoped()
+        given._share = torch.tensor(share)
+        quick(given)
+    assert Scoped.learnt == ["class-split"] * 2
 
 
 def test_threads_are_one_and_afterwards_as_they_were() -> None:
