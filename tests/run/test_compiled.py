@@ -71,9 +71,7 @@ def test_what_it_does_is_in_the_digest(old: str, new: str) -> None:
     assert compiled_sha256(cell(old, new)) != compiled_sha256(cell())
 
 
-@pytest.mark.parametrize(
-    ("old", "new"), [("# a remark", "# another"), ('"""Words."""', '"""Other words."""'), ("LEVEL = 3", "LEVEL = 3\nFREE = 9"), ("", "")]
-)
+@pytest.mark.parametrize(("old", "new"), [("# a remark", "# another"), ('"""Words."""', '"""Other words."""'), ("LEVEL = 3", "LEVEL = 3\nFREE = 9"), ("", "")])
 def test_what_it_says_is_not(old: str, new: str) -> None:
     assert compiled_sha256(cell(old, new)) == compiled_sha256(cell())
 
