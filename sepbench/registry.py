@@ -32,8 +32,9 @@ and ``info.name`` of all of them is the method's name. The plain entry serves al
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
@@ -93,7 +94,51 @@ class Claimed:
         raise NameClaimedError(f"{_GROUPS[self.group][0]} {self.name!r} is claimed by {self.value}; uninstall all but one of them, or rename one")
 
 
-Point = EntryPoint | Claimed
+@dataclass(frozen=True, slots=True)
+class HandedOver:
+    """Stands in for the entry point of a method that a program hands over by itself, as a class or as an object.
+
+    Attributes:
+        name, group: as of an entry point.
+        value: what it is, for messages.
+        made_by: the class, or a function without arguments that gives a fresh copy of the object.
+        state: SHA-256 of what the object holds besides its settings; stands among the settings of the run, for it decides numbers. Empty for a class.
+    """
+
+    name: str
+    value: str
+    made_by: Callable[..., Any]
+    state: str = ""
+    group: str = SEPARATOR_GROUP
+
+    def load(self) -> Any:
+        """What ``create`` calls."""
+        return self.made_by
+
+
+Point = EntryPoint | Claimed | HandedOver
+
+_handed_over: ContextVar[Mapping[str, HandedOver]] = ContextVar("sepbench methods of a program's own", default={})  # noqa: B039 - never changed in place
+
+
+@contextmanager
+def handed_over(methods: Iterable[HandedOver]) -> Iterator[None]:
+    """In the block these methods are found by their names too; by this thread alone, and by no worker process."""
+    token = _handed_over.set({**_handed_over.get(), **{method.name: method for method in methods}})
+    try:
+        yield
+    finally:
+        _handed_over.reset(token)
+
+
+HELD = "(object)"
+"""The setting that ``held_state`` adds; no constructor can have one of that name."""
+
+
+def held_state(name: str) -> dict[str, str]:
+    """What an object that was handed over holds besides its settings, as one more setting: ``{HELD: SHA-256}``; empty for all other methods."""
+    method = _handed_over.get().get(name)
+    return {HELD: method.state} if method is not None and method.state else {}
 
 
 def points(group: str) -> dict[str, Point]:
@@ -119,7 +164,9 @@ def _claims(point: Point) -> tuple[str, ...]:
     return point.claims if isinstance(point, Claimed) else (f"{_distribution(point)} ({point.value})",)
 
 
-def _distribution(point: EntryPoint) -> str:
+def _distribution(point: EntryPoint | HandedOver) -> str:
+    if isinstance(point, HandedOver):
+        return "this program"
     return point.dist.name if point.dist is not None else "a package without a name"
 
 
@@ -161,7 +208,8 @@ def _alone() -> Iterator[None]:
 
 
 def _separators() -> dict[str, Point]:
-    return points(SEPARATOR_GROUP)
+    own = dict(_handed_over.get())
+    return {entry: point for entry, point in points(SEPARATOR_GROUP).items() if _method_and_domain(entry)[0] not in own} | own
 
 
 def separator_names() -> list[str]:

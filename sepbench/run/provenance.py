@@ -146,6 +146,11 @@ def short_hash(record: RunRecord) -> str:
     return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:8]
 
 
+def default_folder(record: RunRecord) -> Path:
+    """Where a run goes that names no folder: ``runs/SUITE-HASH`` below the working folder."""
+    return Path("runs") / f"{record.suite.name}-{short_hash(record)}"
+
+
 def environment(device: str = "cpu") -> EnvironmentRecord:
     """Versions, processor, threads, git state and GPU: what decides numbers in the last digits, and speed.
 
