@@ -128,6 +128,7 @@ def _manifest(suite: Suite, task: Task, form: Format, references: bool, count: i
             "weights": matrix.squeeze(-2).tolist(),  # one list, or one per example
         },
         "value_range": {MIXTURES: [low, high], REFERENCES: [0.0, 1.0]} if images else None,
+        "file_format": form,
         "encoding": _encoding(form),
         "holds": [MIXTURES, *([REFERENCES] if references else [])],
         "estimates_shape": ["M", *([spec.posterior_draws] if spec.posterior_draws else []), spec.n_sources, *spec.source_shape],

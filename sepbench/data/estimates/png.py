@@ -38,17 +38,17 @@ def read_png(data: bytes) -> npt.NDArray[np.generic]:
         raise FileProblem(KIND, f"{_KINDS.get(colour, f'colour type {colour}')}, not grey or RGB")
     if depth not in (8, 16):
         raise FileProblem(KIND, f"{depth} bits per channel, not 8 or 16")
+    chunks = list(_chunks(data))
+    if any(name == b"tRNS" for name, _ in chunks):
+        raise FileProblem(KIND, "transparent pixels")
     if depth == 8:
         return _by_pillow(data)
     if interlaced:
         raise FileProblem(KIND, "interlaced, which is read for 8 bits only")
     try:
-        chunks = list(_chunks(data))
         raw = zlib.decompress(b"".join(body for name, body in chunks if name == b"IDAT"))
-    except (zlib.error, struct.error, ValueError) as error:
+    except zlib.error as error:
         raise FileProblem(UNREADABLE, reason(error)) from error
-    if any(name == b"tRNS" for name, _ in chunks):
-        raise FileProblem(KIND, "transparent pixels")
     rows = _unfiltered(raw, height, width, 2 * _CHANNELS[colour])
     pixels = rows.view(">u2").astype(np.uint16).reshape(height, width, _CHANNELS[colour])
     return np.ascontiguousarray(pixels.transpose(2, 0, 1))
@@ -63,8 +63,6 @@ def _by_pillow(data: bytes) -> npt.NDArray[np.generic]:
     PIL.ImageFile.LOAD_TRUNCATED_IMAGES = False  # some package may have set it, and half an image would be grey without a word
     try:
         with PIL.Image.open(BytesIO(data), formats=("PNG",)) as image:
-            if image.has_transparency_data:
-                raise FileProblem(KIND, "transparent pixels")
             if getattr(image, "n_frames", 1) != 1:
                 raise FileProblem(KIND, "several pictures")
             array = np.asarray(image)
@@ -81,13 +79,15 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     while position + 12 <= len(data):
         length, name = struct.unpack(">I4s", data[position : position + 8])
         body, checksum = data[position + 8 : position + 8 + length], data[position + 8 + length : position + 12 + length]
-        if len(checksum) < 4 or zlib.crc32(name + body) != struct.unpack(">I", checksum)[0]:
-            raise ValueError(f"damaged at byte {position}")
+        if len(checksum) < 4:
+            break
+        if zlib.crc32(name + body) != struct.unpack(">I", checksum)[0]:
+            raise FileProblem(UNREADABLE, f"damaged at byte {position:,}")
         yield name, body
         if name == b"IEND":
             return
         position += 12 + length
-    raise ValueError("cut off")
+    raise FileProblem(UNREADABLE, "cut off")
 
 
 def _unfiltered(raw: bytes, height: int, width: int, pixel: int) -> npt.NDArray[np.uint8]:
