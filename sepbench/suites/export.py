@@ -74,7 +74,7 @@ def export_task(
     if _is_there(folder, wanted):
         return False
     try:
-        with making_folder(folder) as place:
+        with making_folder(folder.resolve()) as place:
             files = _write(task, place, form, references, count, wanted["value_range"], advance)
             (place / MANIFEST).write_text(_json(wanted | {"files": files}), encoding="utf-8")
     except OSError as error:

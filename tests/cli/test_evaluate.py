@@ -47,19 +47,29 @@ def test_a_row_of_supplied_estimates_goes_everywhere(halves: Path) -> None:
     out = well("evaluate", *TASK, "--estimates", str(halves), "--name", "halves", "--limit", "12", "--out", "run")
     assert "halves: estimates supplied, sha256" in out
     assert re.search(r"estimates: sha256 [0-9a-f]{64}\n", out)
-    well("run", *TASK[:2], "--tasks", "class-split", "--methods", "average,mixture", "--limit", "12", "--out", "run")  # methods join the folder
+    well("run", *TASK[:2], "--tasks", "class-split", "--methods", "average", "--limit", "12", "--out", "run")  # methods join the folder
     board = pd.read_csv("run/leaderboard.csv").set_index(["method", "metric"])
     assert board.loc[("halves", "psnr"), "mean"] == board.loc[("average", "psnr"), "mean"]  # average is half the mixture
     assert "no difference shown" in well("compare", "run:halves", "run:average")
     assert "halves" in well("show", "run")
     assert "hold" in well("check", "run", "--against", "run")
-    assert "15 added" in well("publish", "run", "--to", "boards")
+    assert "10 added" in well("publish", "run", "--to", "boards")
     assert "hold" in well("check", "run", "--against", "boards/digits-pairs.csv")
-    assert "grid-class-split-halves.png" in well("panel", "run")
+    assert "grid-class-split-halves.png" in well("panel", "run", "--method", "halves", "--figures", "grid", "--count", "2")
     well("score", "run")
     again = pd.read_csv("run/leaderboard.csv").set_index(["method", "metric"])
     assert again.loc[("halves", "psnr"), "mean"] == board.loc[("halves", "psnr"), "mean"]
     assert pd.isna(again.loc[("halves", "psnr"), "seconds_per_mixture"])
+
+
+def test_the_folder_of_a_run_takes_estimates_whatever_it_was_made_with(halves: Path) -> None:
+    made = ("--methods", "average", "--limit", "12", "--seed", "3", "--budget", "quick", "--shard-size", "5")
+    well("run", *TASK[:2], "--tasks", "class-split", *made, "--out", "run")
+    well("evaluate", *TASK, "--estimates", str(halves), "--name", "halves", "--limit", "12", "--out", "run")
+    board = pd.read_csv("run/leaderboard.csv", keep_default_na=False).set_index(["method", "metric"])
+    assert board.loc[("average", "psnr"), "budget"] == "quick"
+    assert board.loc[("halves", "psnr"), "budget"] == ""
+    assert board.loc[("halves", "psnr"), "mean"] == board.loc[("average", "psnr"), "mean"]
 
 
 def test_pictures_that_compute_are_not_for_supplied_estimates(halves: Path) -> None:

@@ -48,7 +48,8 @@ def list_folder(folder: Path, spec: TaskSpec, n_examples: int, problems: Problem
     try:
         for name, path in _files(folder, problems):
             parsed = _parsed(name)
-            if parsed is None or Path(name).suffix.lower() not in SUFFIXES[spec.domain]:
+            special = path.exists() and not path.is_file()  # a pipe would wait for ever
+            if parsed is None or special or path.suffix.lower() not in SUFFIXES[spec.domain]:
                 problems.add(MISNAMED, name)
                 continue
             _enter(table, parsed[0], slots.get(parsed[1]), name, path, n_examples, problems)
@@ -64,13 +65,10 @@ def _files(folder: Path, problems: Problems) -> Iterator[tuple[str, Path]]:
             continue
         if not entry.is_dir():
             yield entry.name, entry
-            continue
-        if not _NUMBER.fullmatch(entry.name):
+        elif not _NUMBER.fullmatch(entry.name):
             problems.add(MISNAMED, f"{entry.name}/")
-            continue
-        for stem in sorted(entry.iterdir()):
-            if not stem.name.startswith(".") and stem.stem != _MIXTURE:
-                yield f"{entry.name}/{stem.name}", stem
+        else:
+            yield from ((f"{entry.name}/{stem.name}", stem) for stem in sorted(entry.iterdir()) if not stem.name.startswith(".") and stem.stem != _MIXTURE)
 
 
 def _parsed(name: str) -> tuple[int, str] | None:
