@@ -30,7 +30,7 @@ def evaluate(
 
     The row goes through show, compare, check, publish and panel like any other. It carries the SHA-256 of what was supplied and no seconds.
     With the same --out another name or another task is added. 'sepbench export' writes the mixtures; docs/evaluate.md shows every layout.
-    Exit code 2 if estimates are missing, extra, misnamed or of another shape, rate or kind: nothing is written then.
+    Exit code 2 if estimates are missing, extra, misnamed or of another shape, rate or kind: nothing is written then. 130 if it was interrupted.
     """
     import shlex
     import sys
@@ -46,24 +46,28 @@ def evaluate(
     loaded = load_suite(suite)
     if task in loaded.tasks:
         fetch_data_of(loaded.tasks[task])
-    with notes.status("reading estimates") as status:
-        store = evaluate_estimates(
-            suite,
-            task,
-            estimates,
-            name,
-            out,
-            supervision=supervision,
-            limit=limit,
-            partial=partial,
-            allow_clipped=allow_clipped,
-            keep_estimates=keep_estimates,
-            device=device,
-            command=shlex.join(["sepbench", *sys.argv[1:]]),
-            warn=lambda text: notes.print(Text.assemble(("warning:", "yellow"), f" {text}"), soft_wrap=True),
-            inspected=lambda done, total: status.update(f"reading estimates: {done:,} of {total:,} mixtures"),
-            scored=lambda done, total: status.update(f"scoring: {done:,} of {total:,} mixtures"),
-        )
+    try:
+        with notes.status("reading estimates") as status:
+            store = evaluate_estimates(
+                suite,
+                task,
+                estimates,
+                name,
+                out,
+                supervision=supervision,
+                limit=limit,
+                partial=partial,
+                allow_clipped=allow_clipped,
+                keep_estimates=keep_estimates,
+                device=device,
+                command=shlex.join(["sepbench", *sys.argv[1:]]),
+                warn=lambda text: notes.print(Text.assemble(("warning:", "yellow"), f" {text}"), soft_wrap=True),
+                inspected=lambda done, total: status.update(f"reading estimates: {done:,} of {total:,} mixtures"),
+                scored=lambda done, total: status.update(f"scoring: {done:,} of {total:,} mixtures"),
+            )
+    except KeyboardInterrupt:
+        notes.print("interrupted; the same command goes on where it stopped", soft_wrap=True)
+        raise typer.Exit(130) from None
     with store.session():
         finish(store, loaded, console)
     console.print(Text(f"estimates: sha256 {store.read_cells()[task, name].estimates_sha256}"), soft_wrap=True)

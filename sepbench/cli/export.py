@@ -47,14 +47,19 @@ def export(
         raise nearest(task, list(loaded.tasks), f"task of suite {loaded.name}")
     chosen = loaded.tasks[task]
     fetch_data_of(chosen)
-    with Console(stderr=True).status("writing") as status:
-        made = export_task(
-            loaded,
-            chosen,
-            out,
-            form=form.value,
-            references=references,
-            limit=limit,
-            advance=lambda done, total: status.update(f"writing: {done:,} of {total:,}"),
-        )
+    notes = Console(stderr=True)
+    try:
+        with notes.status("writing") as status:
+            made = export_task(
+                loaded,
+                chosen,
+                out,
+                form=form.value,
+                references=references,
+                limit=limit,
+                advance=lambda done, total: status.update(f"writing: {done:,} of {total:,}"),
+            )
+    except KeyboardInterrupt:
+        notes.print("interrupted; nothing is left of it, the same command begins anew", soft_wrap=True)
+        raise typer.Exit(130) from None
     Console().print(Text(f"mixtures: {out}" if made else f"mixtures: {out}, there already"), soft_wrap=True)

@@ -108,6 +108,17 @@ def test_mistakes_are_one_line_with_exit_code_2(
     assert not Path("run").exists()
 
 
+def test_interrupted(halves: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*arguments: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    arguments = ("evaluate", *TASK, "--estimates", str(halves), "--name", "halves", "--limit", "12", "--out", "run")
+    with monkeypatch.context() as patched:
+        patched.setattr("sepbench.run.supplied.score_shard", interrupt)
+        assert sepbench(*arguments).exit_code == 130
+    assert sepbench(*arguments).exit_code == 0
+
+
 def test_export_twice(halves: Path) -> None:
     assert well("export", *TASK, "--out", "digits", "--limit", "12") == "mixtures: digits, there already\n"
     done = sepbench("export", *TASK, "--out", "digits", "--limit", "11")

@@ -357,3 +357,17 @@ def test_clipped_sounds_are_refused_unless_the_truth_is_clipped_too(tmp_path: Pa
     assert inspect_estimates(task, "mine", tmp_path / "soft", allow_clipped=True).inspection.examples.tolist() == [0]
     of_loud: Any = _sounds(tmp_path / "loud", 1.0)
     assert inspect_estimates(of_loud, "mine", tmp_path / "loud").inspection.examples.tolist() == [0]
+
+
+# -- posterior draws
+
+
+def test_draws_are_scored_where_the_suite_scores_draws(tmp_path: Path) -> None:
+    task = load_suite("gaussian-exact").tasks["d2"]
+    draws = np.random.Generator(np.random.PCG64(0)).standard_normal((2, task.spec.posterior_draws, 2, 2)).astype(np.float32)
+    store = evaluate_estimates("gaussian-exact", "d2", draws, "mine", tmp_path / "run", limit=2)
+    (row,) = rows(store, "posterior_mean_error").values()
+    assert (row["n_scored"], row["samples"]) == (2, task.spec.posterior_draws)
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(EstimatesError, match=r"scores 256 draws per mixture; give one array \(M, N, K, \.\.\.\)"):
+        evaluate_estimates("gaussian-exact", "d2", tmp_path / "folder", "other", tmp_path / "run", limit=2)

@@ -73,7 +73,7 @@ def test_any_bytes(kind: str, tmp_path: Path) -> None:
     path.parent.mkdir(exist_ok=True)
     asked = path.parent if path.parent != tmp_path else path
 
-    @settings(max_examples=60, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=40, deadline=None, database=None, suppress_health_check=list(HealthCheck))
     @given(st.data())
     def try_it(draw: st.DataObject) -> None:
         spoilt = bytearray(data)
