@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import shutil
 import socket
 import stat
 import threading
@@ -56,6 +57,32 @@ def replacing(path: Path) -> Iterator[Path]:
     except BaseException:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+        raise
+
+
+@contextlib.contextmanager
+def making_folder(folder: Path) -> Iterator[Path]:
+    """A folder that is whole or absent: the block gets an empty folder beside it, which takes its name when the block ends.
+
+    What an earlier attempt that was killed has left beside it is removed first. Two processes must not make the same folder at once.
+
+    Args:
+        folder: it must not be there, or be empty.
+
+    Raises:
+        OSError: it cannot be written, or holds something; nothing is left of the attempt then.
+    """
+    temporary = folder.with_name(f".{folder.name}{TEMPORARY}")
+    try:
+        if temporary.exists():
+            shutil.rmtree(temporary)
+        temporary.mkdir(parents=True)
+        yield temporary
+        flush(temporary)
+        temporary.replace(folder)
+        flush(folder.parent)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
         raise
 
 

@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from sepbench import __version__
-from sepbench.cli import cache, check, compare, data, env, new_method, panel, publish, run, score, show, threads, train, validate
+from sepbench.cli import cache, check, compare, data, env, evaluate, export, new_method, panel, publish, run, score, show, threads, train, validate
 from sepbench.cli import list as list_command
 from sepbench.errors import SepbenchError, flat, reason
 
@@ -61,6 +61,8 @@ def _root(
 
 
 app.command("run", help="Run a suite: separate, score, write a leaderboard.")(run.run)
+app.command("evaluate", help="Score estimates that exist already, made by any program.")(evaluate.evaluate)
+app.command("export", help="Write a task's mixtures for a program in any language.")(export.export)
 app.command("score", help="Score a run's saved estimates again, without separating.")(score.score)
 app.command("show", help="Show the table of a run, a leaderboard CSV or a suite.")(show.show)
 app.command("compare", help="Paired comparison of two runs or two methods.")(compare.compare)

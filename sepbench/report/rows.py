@@ -16,6 +16,7 @@ from sepbench.results import columns
 from sepbench.results.columns import OLD_INTERVAL, Column, Shown
 from sepbench.results.statistics import MIN_CLUSTERS
 from sepbench.run.records import CellRecord
+from sepbench.run.supplied import SUPPLIED, UNSTATED
 from sepbench.suites import NOT_FROZEN
 
 if TYPE_CHECKING:
@@ -332,6 +333,9 @@ class _Layout:
 
     def _method_notes(self, method: str, record: Record) -> Iterator[str]:
         main = self.records.get((method, self.ranking), record)
+        if record["estimates_sha256"]:
+            unstated = "; what their method learns from is not stated" if record["supervision"] == UNSTATED else ""
+            yield f"{method}: {SUPPLIED}, sha256 {record['estimates_sha256'][:12]}{unstated}"
         if main["n_scored"] < main["n_expected"]:
             error = self.cells.get((self.task, method), CellRecord()).error
             missing = main["n_expected"] - main["n_scored"] - main["n_failed"]

@@ -60,7 +60,7 @@ class GradientNorms:
 
 def has_prior(run: OpenedRun, method: str) -> bool:
     """Whether a method of the run works with a score prior that can be looked at."""
-    return isinstance(create_separator(method, run.record.methods[method].settings, run.suite.domain), HasScorePrior)
+    return run.separates(method) and isinstance(create_separator(method, run.record.methods[method].settings, run.suite.domain), HasScorePrior)
 
 
 def annealing_levels(settings: dict[str, Any]) -> list[float]:

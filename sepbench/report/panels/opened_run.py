@@ -19,6 +19,7 @@ from sepbench.results.store import RunStore
 from sepbench.results.values import Values
 from sepbench.run.plan import Shard
 from sepbench.run.records import CellRecord, RunRecord
+from sepbench.run.supplied import SUPPLIED
 from sepbench.suites.loader import load_suite
 from sepbench.suites.model import Suite, Task
 
@@ -89,6 +90,10 @@ class OpenedRun:
             if name not in known:
                 raise nearest(name, known, f"task of {self.store.path}")
         return [self._task(name) for name in (wanted or known)]
+
+    def separates(self, method: str) -> bool:
+        """Whether a method of the run can compute again; False for estimates that were supplied."""
+        return self.record.methods[method].source != SUPPLIED
 
     def _task(self, name: str) -> Task:
         facts, task = self.record.tasks[name], self.suite.tasks.get(name)

@@ -26,7 +26,7 @@ _PER_ROW = 8
 
 def can_sample(run: OpenedRun, method: str) -> bool:
     """Whether a method of the run draws posterior samples."""
-    return isinstance(create_separator(method, run.record.methods[method].settings, run.suite.domain), PosteriorSampler)
+    return run.separates(method) and isinstance(create_separator(method, run.record.methods[method].settings, run.suite.domain), PosteriorSampler)
 
 
 def draw_samples(session: Session, example: int, n: int) -> torch.Tensor:
