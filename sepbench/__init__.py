@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from sepbench.api.boards import methods as methods
     from sepbench.api.comparing import Comparison as Comparison
     from sepbench.api.comparing import compare as compare
+    from sepbench.api.evaluating import evaluate as evaluate
     from sepbench.api.opened import Run as Run
     from sepbench.api.opened import open_run as open_run
     from sepbench.api.running import run as run
@@ -33,6 +34,7 @@ _PUBLIC = {
     "RunWarning": "sepbench.api.telling",
     "SepbenchError": "sepbench.errors",
     "compare": "sepbench.api.comparing",
+    "evaluate": "sepbench.api.evaluating",
     "leaderboard": "sepbench.api.boards",
     "load_suite": "sepbench.api.suites",
     "methods": "sepbench.api.boards",
@@ -46,6 +48,7 @@ __all__ = [
     "RunWarning",
     "SepbenchError",
     "compare",
+    "evaluate",
     "leaderboard",
     "load_suite",
     "methods",

@@ -75,9 +75,9 @@ def evaluate(
 
 def fetch_data_of(task: Task) -> None:
     """Download what a task needs and is missing, with a progress bar; silent where everything is there."""
-    from sepbench.cli.data import fetch_with_progress
-    from sepbench.data.datasets import manifest_of
+    from sepbench.data.datasets import manifests_of
     from sepbench.data.files.manifests import load_manifest
+    from sepbench.report.fetching import fetch_with_progress
 
-    for name in sorted({manifest_of(dataset) for dataset in task.spec.datasets} - {""}):
+    for name in manifests_of(task.spec.datasets):
         fetch_with_progress(load_manifest(name))

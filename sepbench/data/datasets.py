@@ -8,6 +8,7 @@ A third party adds one by one line in its own ``pyproject.toml`` (a name with ``
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -84,6 +85,11 @@ def manifest_of(name: str) -> str:
         UnknownNameError: no such data set; and as ``registered_dataset``.
     """
     return "" if name.startswith((GENERATED_PREFIX, FOLDER_PREFIX, NPY_PREFIX)) else registered_dataset(name).manifest
+
+
+def manifests_of(datasets: Iterable[str]) -> list[str]:
+    """The manifests of several data sets, each once, sorted; generated ones have none."""
+    return sorted({manifest_of(name) for name in datasets} - {""})
 
 
 def analytic_prior(name: str) -> GaussianMixture | None:

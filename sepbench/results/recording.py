@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
-from sepbench.data.datasets import manifest_of
+from sepbench.data.datasets import manifests_of
 from sepbench.data.files.manifests import Manifest, load_manifest
 from sepbench.results.leaderboard import build_leaderboard, clusters_of, write_leaderboard
 from sepbench.results.repeats import with_repetitions
@@ -35,8 +35,7 @@ def prepare(plan: Plan, fetch: Callable[[Manifest], object]) -> None:
         DataError, SuiteError: data are missing or not those of the suite.
     """
     check_runnable(plan)
-    manifests = {manifest_of(dataset) for task in plan.tasks.values() for dataset in task.spec.datasets}
-    for name in sorted(manifests - {""}):
+    for name in manifests_of(dataset for task in plan.tasks.values() for dataset in task.spec.datasets):
         fetch(load_manifest(name))
     check_data(plan)
 

@@ -56,7 +56,7 @@ def test_all_names_are_there_and_no_other() -> None:
 
 def test_arguments_behind_the_first_are_keywords() -> None:
     free = {"compare": 2, "separate": 2}
-    for name in ("run", "open_run", "compare", "leaderboard", "methods", "load_suite", "separate"):
+    for name in ("run", "evaluate", "open_run", "compare", "leaderboard", "methods", "load_suite", "separate"):
         kinds = [parameter.kind for parameter in inspect.signature(getattr(sepbench, name)).parameters.values()]
         assert set(kinds[free.get(name, 1) :]) <= {inspect.Parameter.KEYWORD_ONLY}, name
 
