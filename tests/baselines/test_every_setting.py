@@ -13,8 +13,8 @@ import torch
 from setting_worlds import Case, Outcome, Settings, World, audio, images, outcome, tiny_prior, vectors
 
 from baselines.training.token_models import LearntTokens
-from sepbench.kinds import choices
 from sepbench.errors import SettingError
+from sepbench.kinds import choices
 from sepbench.registry import create_separator, separator_class, separator_domains, separator_names
 from sepbench.settings import Setting, describe
 
@@ -135,12 +135,6 @@ CASES: Mapping[str, Case] = {
     ),
     "original": Case(partial(images, references=True), quiet={"budget": NOTHING_TO_CUT}),
     "repet": Case(
-        LONG,
-        {"shortest": 0.1, "longest": 0.12},
-        {"shortest": {"longest": 0.3}, "longest": {"shortest": 0.2, "longest": 0.21}},
-        {"shortest": 0.28, "longest": 0.3, "period": 0.2},
-        {"budget": NOTHING_TO_CUT},
-    ),
         LONG,
         {"shortest": 0.1, "longest": 0.12},
         {"shortest": {"longest": 0.3}, "longest": {"shortest": 0.2, "longest": 0.21}},

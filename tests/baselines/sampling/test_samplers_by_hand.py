@@ -98,8 +98,8 @@ def test_basis(weights: torch.Tensor, start: str, noise: bool, final: bool) -> N
                 ]
         return [one.denoise(k, x[k], SIGMAS[-1]) for k in range(2)] if final else x
 
-    found = basis(problem(weights), SIGMAS, delta=delta, steps_per_level=counts, factor=c, start=start, noise=noise, final_denoise=final)  # type: ignore[arg-type]
-    held(found, weights, by_hand)
+    given = {"delta": delta, "steps_per_level": counts, "factor": c, "start": start, "noise": noise, "final_denoise": final}
+    held(basis(problem(weights), SIGMAS, **given), weights, by_hand)  # type: ignore[arg-type]
 
 
 @WEIGHTS
