@@ -28,6 +28,7 @@ from sepbench.noise import NoiseSource
 from sepbench.operators import WeightedSum
 from sepbench.protocols import Mixtures, TaskSpec
 from sepbench.registry import create_separator
+from sepbench.selection import weighted_mean
 
 MEANS, SPREADS = (0.3, 0.7), (0.25, 0.4)
 SHARED = torch.tensor([0.7, 1.6])
@@ -297,6 +298,18 @@ def test_what_a_registered_method_hands_to_its_sampler(number: int, quick: bool)
     own, other = problem(SHARED), problem(SHARED)
     torch.testing.assert_close(method.draw(own, QUICK if quick else PAPER), by_hand(other, quick), atol=0, rtol=0)
     assert own.evaluations == other.evaluations
+
+
+@pytest.mark.parametrize("shared", [False, True], ids=["own priors", "one prior"])
+def test_the_mean_of_draws_reorders_sources_of_one_prior_only(shared: bool) -> None:
+    """Sources of different priors are told apart by them: none may stand for another."""
+    both = [replace(problem(SHARED), priors=[prior(0)]) if shared else problem(SHARED) for _ in range(2)]
+    method = Projected(steps=4, best_of=8, combine="mean", temperature=1e3)
+    draws, criterion = method.ranked(both[0], 8, PAPER)
+    found = method.estimate(both[1], PAPER)
+    straight, reordered = (weighted_mean(draws, criterion, 1e3, exchangeable=which) for which in (False, True))
+    assert not torch.equal(straight, reordered)
+    torch.testing.assert_close(found, reordered if shared else straight)
 
 
 def spec(operator: str, sources: int = 2, shape: tuple[int, ...] = (3, 4, 4)) -> TaskSpec:
