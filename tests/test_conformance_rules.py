@@ -208,6 +208,8 @@ def validated(monkeypatch: pytest.MonkeyPatch, make: Callable[[], Any]) -> list[
     restore = ambient.generators()
     with ambient.put_back():
         try:
+            np.random.seed(0)  # noqa: NPY002
+            np.random.random_sample(3)  # noqa: NPY002  amid its 624 words a draw moves the position alone
             return validate_method("subject", load_suite("digits-pairs").tasks["class-split"])
         finally:
             restore()
