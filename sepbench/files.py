@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
+import shutil
 import socket
 import stat
 import threading
@@ -41,7 +43,7 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         OSError: the file cannot be written; nothing is left of it then.
     """
-    temporary = path.with_name(f"{path.name}.{socket.gethostname()}-{os.getpid()}-{threading.get_native_id()}{TEMPORARY}")
+    temporary = path.with_name(f"{path.name}.{_owner()}{TEMPORARY}")
     try:
         if not path.parent.is_dir():
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -57,6 +59,35 @@ def replacing(path: Path) -> Iterator[Path]:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise
+
+
+@contextlib.contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """A folder that is whole or absent: the block fills a hidden folder beside it, which gets its name when the block ends.
+
+    Raises:
+        FileExistsError: ``path`` is there already.
+        OSError: the folder cannot be written; nothing is left of it then.
+    """
+    temporary = path.with_name(f".{path.name}.{_owner()}{TEMPORARY}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(temporary, ignore_errors=True)  # of a process that died and had the same number
+    try:
+        temporary.mkdir()
+        yield temporary
+        for written in temporary.rglob("*"):
+            flush(written)
+        if path.exists():  # a rename would replace an empty folder
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+        temporary.rename(path)
+        flush(path.parent)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def _owner() -> str:
+    return f"{socket.gethostname()}-{os.getpid()}-{threading.get_native_id()}"
 
 
 def _mode_of_new_file(path: Path) -> int:

@@ -31,6 +31,7 @@ and ``info.name`` of all of them is the method's name. The plain entry serves al
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -284,16 +285,61 @@ def trainer(name: str) -> Trainer:
     return loaded  # type: ignore[no-any-return]
 
 
+SUITES_VARIABLE = "SEPBENCH_SUITES"
+SUITE_FILE = "suite.toml"
+
+
+def suite_folders() -> list[Path]:
+    """Where suites of the user's own are looked up, each in a folder of its name: the folders of ``SEPBENCH_SUITES`` (``:`` between them), then ``suites``."""
+    named = [Path(part).expanduser() for part in os.environ.get(SUITES_VARIABLE, "").split(os.pathsep) if part.strip()]
+    return list({path.resolve(): path.absolute() for path in [Path("suites"), *reversed(named)]}.values())[::-1]
+
+
 def _suites() -> dict[str, Path | Point]:
     found: dict[str, Path | Point] = {path.stem: path for path in sorted(suites_root().glob("*.toml"))}
     for name, point in points(SUITE_GROUP).items():
         found[name] = Claimed(name, SUITE_GROUP, ("sepbench (built in)", *_claims(point))) if name in found else point
+    for folder in suite_folders():
+        for path in _suites_in(folder):
+            name = path.parent.name
+            found[name] = Claimed(name, SUITE_GROUP, (*_suite_claims(found[name]), str(path.parent))) if name in found else path
     return found
 
 
+def _suites_in(folder: Path) -> list[Path]:
+    """The suites' files of a folder; hidden folders are suites that were not finished."""
+    try:
+        return sorted(path for path in folder.glob(f"*/{SUITE_FILE}") if not path.parent.name.startswith("."))
+    except OSError:  # a folder that cannot be read holds none for us
+        return []
+
+
+def _suite_claims(found: Path | Point) -> tuple[str, ...]:
+    if isinstance(found, Path):
+        return ("sepbench (built in)" if found.parent == suites_root() else str(found.parent),)
+    return _claims(found)
+
+
 def suite_names() -> list[str]:
-    """Names of all suites, built-in and third-party, sorted."""
+    """Names of all suites, built-in, third-party and the user's own, sorted."""
     return sorted(_suites())
+
+
+def own_suite(name: str) -> Path | None:
+    """The file of a suite that no package brings: asked for by a path, or found by its name in ``suite_folders``. None for all others, known or not.
+
+    Raises:
+        SuiteError: the path of a folder without a ``suite.toml``.
+    """
+    if name.endswith(".toml"):
+        return Path(name)
+    if "/" in name or os.sep in name:
+        path = Path(name).expanduser() / SUITE_FILE
+        if not path.is_file():
+            raise SuiteError(f"{name} is not the folder of a suite: it holds no {SUITE_FILE}; 'sepbench list suites' shows the suites")
+        return path
+    found = _suites().get(name)
+    return found if isinstance(found, Path) and found.parent != suites_root() else None
 
 
 def suite_path(name: str) -> Path:

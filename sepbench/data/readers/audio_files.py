@@ -11,7 +11,7 @@ import math
 import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -38,11 +38,13 @@ class AudioInfo:
         length: samples per channel, T.
         sample_rate: Hz.
         channels: 1 for mono.
+        coding: libsndfile's word for how a sample is stored: ``PCM_16``, ``PCM_24``, ``FLOAT``, ...
     """
 
     length: int
     sample_rate: int
     channels: int
+    coding: str = field(default="", compare=False)
 
 
 def audio_info(path: Path) -> AudioInfo:
@@ -52,7 +54,7 @@ def audio_info(path: Path) -> AudioInfo:
         DataError: missing, not WAV or FLAC, cut off (WAV), empty, or a header that is wrong or silent about the length.
     """
     with _opened(path) as file:
-        return AudioInfo(int(file.frames), int(file.samplerate), int(file.channels))
+        return AudioInfo(int(file.frames), int(file.samplerate), int(file.channels), str(file.subtype))
 
 
 def read_audio(path: Path, sample_rate: int | None = None, mono: bool = True) -> torch.Tensor:
