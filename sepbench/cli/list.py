@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
 
 
@@ -25,6 +26,7 @@ def list_names(what: Annotated[str, typer.Argument(help="all, suites, methods, m
         return
     if what in ("all", "suites"):
         console.print(_suites())
+        _print_readiness(console)
     if what in ("all", "methods"):
         console.print(_methods())
     if what in ("all", "metrics"):
@@ -54,6 +56,37 @@ def _suites() -> Table:
             table.add_row(head, label, str(task.spec.n_sources), task.spec.operator, f"{task.n_examples:,}{'' if task.frozen else ' (not frozen)'}")
         table.add_section()
     return table
+
+
+def _print_readiness(console: Console) -> None:
+    """Per suite one line, which the terminal may break and the table of a narrow one would break into scraps: what it needs, and where it and its data lie."""
+    from rich.text import Text
+
+    from sepbench.data.files.fetch import offline
+    from sepbench.errors import SepbenchError
+    from sepbench.registry import suite_folders, suite_names
+    from sepbench.suites.loader import load_suite
+    from sepbench.suites.readiness import readiness
+
+    lines = []
+    for name in suite_names():
+        try:
+            found = readiness(name, load_suite(name))
+        except SepbenchError as error:
+            lines.append((name, "unusable", str(error)))
+            continue
+        needs = f"download {found.download / 1e6:,.1f} MB" if found.state == "download" else found.state
+        lacking = f"{', '.join(found.lacking)} lacking" if found.lacking else ""
+        lines.append((name, needs, ", ".join(filter(None, [lacking, *map(str, found.where)]))))
+    widths = [max(len(line[column]) for line in lines) + 2 for column in (0, 1)]
+    title = "What each suite needs, and where it lies (own copy: 'sepbench data verify NAME' says how to get the data)"
+    console.print(Text(title, style="table.title"), soft_wrap=True)
+    for name, needs, where in lines:
+        console.print(Text(f"{name:{widths[0]}}{needs:{widths[1]}}{where}".rstrip()), soft_wrap=True)
+    folders = ", then ".join(map(str, suite_folders()))
+    console.print(Text(f"Own suites are looked up in {folders} (SEPBENCH_SUITES names more; 'sepbench new-suite' makes one)."), soft_wrap=True)
+    if offline():
+        console.print("SEPBENCH_OFFLINE is set: nothing is downloaded.")
 
 
 def _methods() -> Table:

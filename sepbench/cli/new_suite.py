@@ -78,18 +78,25 @@ def new_suite(
 
 def _tell(made: MadeSuite, name: str) -> None:
     from sepbench.registry import suite_names
+    from sepbench.results.statistics import MIN_CLUSTERS
 
-    for note in made.notes:
+    few = [cls for cls, splits in made.classes.items() if splits["test"][0] < MIN_CLUSTERS]
+    low = [f"less than {MIN_CLUSTERS} test files of {' and '.join(few)}: too few to rank methods; add files, or give a larger --test"] if few else []
+    for note in [*made.notes, *low]:
         typer.echo(f"note: {note}", err=True)
     for cls, splits in made.classes.items():
         parts = [f"{split} {_amount(*amount)}" for split, amount in splits.items()]
         typer.echo(f"{cls}: {', '.join(parts)}")
     for task, count in made.tasks.items():
-        typer.echo(f"{task}: {count:,} mixtures")
+        typer.echo(f"{task}: {_count(count, 'mixture')}")
     typer.echo(f"{made.path}/ written and frozen. Next:")
     suite = name if name in suite_names() else made.path.absolute()
     typer.echo(f"  sepbench run --suite {suite} --methods average,nmf")
 
 
 def _amount(files: int, signals: int) -> str:
-    return f"{files:,} files" if files == signals else f"{files:,} files ({signals:,} pieces)"
+    return _count(files, "file") if files == signals else f"{_count(files, 'file')} ({_count(signals, 'piece')})"
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n:,} {what}{'' if n == 1 else 's'}"

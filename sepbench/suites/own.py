@@ -41,6 +41,9 @@ _METHODS: Mapping[str, tuple[str, ...]] = {
 }
 _UNIT = {"image": "image", "audio": "recording"}
 DEFAULT_SECONDS = 3.0
+MOST_SOURCES = 6
+"""The best of all orders of the estimates is looked for."""
+_MOST_DB = 100.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,8 +156,10 @@ def _check(asked: OwnSuite, target: Path) -> None:
         raise SuiteError(f"--agnostic mixes the files of one folder with each other, and {len(asked.sources)} are given; leave it out, or give one folder")
     if not asked.agnostic and len(asked.sources) == 1:
         raise SuiteError("one folder is one class: give a second folder after --sources, or --agnostic to mix the files of this one with each other")
-    if not 2 <= asked.n_sources <= 8:
-        raise SuiteError(f"--n-sources must be from 2 to 8, got {asked.n_sources}")
+    if not 2 <= asked.n_sources <= MOST_SOURCES:
+        raise SuiteError(f"--n-sources must be from 2 to {MOST_SOURCES}, got {asked.n_sources}")
+    if len(asked.sources) > MOST_SOURCES:
+        raise SuiteError(f"--sources takes at most {MOST_SOURCES} folders, a source of each mixture from each; got {len(asked.sources)}")
     if not asked.agnostic and asked.n_sources != 2:
         raise SuiteError("--n-sources goes with --agnostic; without it every folder is a source")
     check_shares(asked.validation, asked.test)
@@ -175,6 +180,8 @@ def _check_kind(asked: OwnSuite, domain: Domain) -> None:
         given = ["--size"] if asked.size is not None else []
         if asked.snr_db is not None and asked.operator not in ("", "gain"):
             raise SuiteError(f"--snr goes with --operator gain, not with {asked.operator}")
+        if asked.snr_db is not None and not abs(asked.snr_db) <= _MOST_DB:
+            raise SuiteError(f"--snr must be from {-_MOST_DB:g} to {_MOST_DB:g} dB, got {asked.snr_db:g}")
     if given:
         raise SuiteError(f"the folders hold {'images' if domain == 'image' else 'sounds'}; leave out {', '.join(given)}")
 

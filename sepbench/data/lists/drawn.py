@@ -17,7 +17,7 @@ from sepbench.data.lists.builders import Draws
 
 Integers = npt.NDArray[np.int64]
 
-_BLOCK = 4096  # candidates drawn at once
+_FEWEST, _MOST = 64, 1 << 16  # candidates drawn at once; how many decides nothing
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -87,8 +87,8 @@ def _drawn(draws: Draws, pools: Sequence[DrawPool], count: int, agnostic: bool) 
     seen = set[tuple[int, ...]]()
     start = 0
     while len(kept) < count:
-        examples = np.arange(start, start + _BLOCK)
-        start += _BLOCK
+        examples = np.arange(start, start + min(max(_FEWEST, 2 * (count - len(kept))), _MOST))
+        start += len(examples)
         picks = np.stack([draws.integers(len(pool.rows), examples, slot) for slot, pool in enumerate(pools)], axis=1)
         allowed = np.bitwise_and.reduce([pool.sounding[picks[:, slot]] for slot, pool in enumerate(pools)]) != 0
         if agnostic:

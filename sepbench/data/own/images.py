@@ -93,7 +93,8 @@ def _square(image: Image, size: int) -> Image:
     width, height = image.size
     side = min(width, height)
     left, top = (width - side) // 2, (height - side) // 2
-    return image.resize((size, size), PIL.Image.Resampling.BICUBIC, box=(left, top, left + side, top + side))
+    middle = image.crop((left, top, left + side, top + side))  # and no box for resize, which would look beyond it
+    return middle.resize((size, size), PIL.Image.Resampling.BICUBIC)
 
 
 def _converted(image: Image, path: Path) -> Image:

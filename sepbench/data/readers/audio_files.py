@@ -8,7 +8,9 @@ Samples are float32 as stored (16-bit values / 32768), shape ``(channels, T)``. 
 from __future__ import annotations
 
 import math
+import os
 import struct
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -142,7 +144,8 @@ def _opened(path: Path, formats: Sequence[str] = _FORMATS) -> Iterator[Any]:
     if not path.is_file():
         raise DataError(f"{path} is missing; check that the data set is complete")
     try:
-        file = import_soundfile().SoundFile(str(path))
+        # As bytes where names are bytes: not every one is UTF-8, and soundfile encodes strictly.
+        file = import_soundfile().SoundFile(str(path) if sys.platform == "win32" else os.fsencode(path))
     except (RuntimeError, OSError) as error:
         raise DataError(f"{path} is no readable {wanted} file: {_reason(error)}; replace the file") from error
     with file:
