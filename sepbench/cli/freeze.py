@@ -12,4 +12,4 @@ def freeze(suite: Annotated[str, typer.Argument(help="Name of the suite, or the 
     from sepbench.suites.freeze import freeze_suite
 
     for name, task in freeze_suite(suite).tasks.items():
-        typer.echo(f"{name}: {task.n_examples:,} mixtures, {task.mixtures_sha256}")
+        typer.echo(f"{name}: {task.n_examples:,} mixture{'' if task.n_examples == 1 else 's'}, {task.mixtures_sha256}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 import shutil
 from collections import defaultdict
 from dataclasses import replace
@@ -224,4 +223,4 @@ def test_an_existing_folder_is_never_written(sources: tuple[Path, Path], tmp_pat
     (tmp_path / "file").write_text("")
     with pytest.raises(SepbenchError, match=r"cannot write .*file/shapes: .*; choose another folder with --out"):
         make_suite(OwnSuite("shapes", sources, size=8), tmp_path / "file")
-    assert os.listdir(tmp_path / "shapes") == []
+    assert list((tmp_path / "shapes").iterdir()) == []

@@ -64,7 +64,7 @@ CASES = {
     "no folder": (lambda root: [root / "nowhere"], r"nowhere is not a folder"),
     "a file": (lambda root: [touch(root, "1.png") / "1.png"], r"1\.png is not a folder"),
     "empty": (lambda root: [touch(root / "a", ".DS_Store")], r"holds no images .* and no sounds .*, no files"),
-    "other kinds": (lambda root: [touch(root / "a", *"1.ogg 2.ogg 3.md".split())], r"only 2 of \.ogg, 1 of \.md; convert or add them"),
+    "other kinds": (lambda root: [touch(root / "a", "1.ogg", "2.ogg", "3.md")], r"only 2 of \.ogg, 1 of \.md; convert or add them"),
     "both kinds": (lambda root: [touch(root / "a", "1.png", "2.png"), touch(root / "b", "1.wav")], r"both images \(2\) and sounds \(1\)"),
     "twice": (_twice, r"a is given twice; every class"),
     "twice by a link": (_twice_by_link, r"b is given twice, also as .*a; every class"),

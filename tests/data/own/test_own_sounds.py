@@ -45,7 +45,7 @@ def test_silent_pieces_are_left_out_and_counted(tmp_path: Path) -> None:
     assert notes == ["a: silent and left out: 2 pieces"]
     assert signals.sounding.tolist() == [1, 1]
     assert read(tmp_path / "a", seconds=2.0)[0].sounding.tolist() == [1, 2]  # the first second of one, the second of the other
-    with pytest.raises(DataError, match="nothing is left of .*b: all is shorter than 1 s, or silent"):
+    with pytest.raises(DataError, match=r"nothing is left of .*b: all is shorter than 1 s, or silent"):
         read(write(tmp_path / "b" / "1.wav", np.zeros(5000, np.float32)))
 
 
