@@ -290,8 +290,16 @@ SUITE_FILE = "suite.toml"
 
 
 def suite_folders() -> list[Path]:
-    """Where suites of the user's own are looked up, each in a folder of its name: the folders of ``SEPBENCH_SUITES`` (``:`` between them), then ``suites``."""
-    named = [Path(part).expanduser() for part in os.environ.get(SUITES_VARIABLE, "").split(os.pathsep) if part.strip()]
+    """Where suites of the user's own are looked up, each in a folder of its name: the folders of ``SEPBENCH_SUITES`` (``:`` between them), then ``suites``.
+
+    Raises:
+        SuiteError: one begins with ``~`` and nobody knows that home folder.
+    """
+    given = os.environ.get(SUITES_VARIABLE, "")
+    try:
+        named = [Path(part).expanduser() for part in given.split(os.pathsep) if part.strip()]
+    except RuntimeError as error:  # nobody knows that home folder
+        raise SuiteError(f"{SUITES_VARIABLE}={given}: the home folder is not known; set HOME, or give whole paths") from error
     return list({path.resolve(): path.absolute() for path in [Path("suites"), *reversed(named)]}.values())[::-1]
 
 

@@ -17,7 +17,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from sepbench.files import file_digest, file_sha256, open_to_others, replacing, write_atomically
+from sepbench.files import file_digest, file_sha256, open_to_others, replacing, replacing_folder, write_atomically
 
 
 @contextmanager
@@ -134,3 +134,24 @@ def test_files_of_others_writers_are_opened_to_others(tmp_path: Path) -> None:
     with _umask(0o022):
         open_to_others(tmp_path)
     assert {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.rglob("*") if path.is_file()} == {"a": 0o644, "b": 0o644}
+
+
+def test_a_folder_is_whole_or_absent(tmp_path: Path) -> None:
+    def fill(target: Path) -> None:
+        with replacing_folder(target) as folder:
+            (folder / "deep").mkdir()
+            (folder / "deep" / "file").write_text("whole")
+            assert not target.exists()
+            if target.name == "broken":
+                raise KeyboardInterrupt
+
+    fill(tmp_path / "new" / "whole")
+    assert (tmp_path / "new" / "whole" / "deep" / "file").read_text() == "whole"
+    with pytest.raises(KeyboardInterrupt):
+        fill(tmp_path / "new" / "broken")
+    with replacing_folder(tmp_path / "new" / "other"), pytest.raises(FileExistsError, match="whole"):
+        fill_taken = replacing_folder(tmp_path / "new" / "whole")
+        with fill_taken as folder:
+            (folder / "file").write_text("second")
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["other", "whole"]
+    assert not (tmp_path / "new" / "whole" / "file").exists()

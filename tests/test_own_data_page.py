@@ -16,6 +16,7 @@ pytest.importorskip("soundfile", reason="soundfile is not installed")
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "own-data.md"
 
 
+@pytest.mark.slow  # three runs and their fits
 def test_everything_on_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     blocks = dict.fromkeys(re.findall(r"```(\w+)\n(.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.S))
     monkeypatch.chdir(tmp_path)
@@ -43,9 +44,8 @@ def test_the_page_names_every_option_and_every_key() -> None:
     assert len(arguments) == 13
     assert not [name for name in arguments if f"--{name.replace('_', '-')}" not in page]
     loader = (PAGE.parent.parent / "sepbench" / "suites" / "loader.py").read_text(encoding="utf-8")
-    keys = set(
-        re.findall(r'\b(?:table|rules|root|data|own|entry)\.(?:text|texts|integer|integers|optional_integer|choice|rows|tables?|array)\("(\w+)"', loader)
-    )
+    reads = "text|texts|integer|integers|optional_integer|choice|rows|tables?|array"
+    keys = set(re.findall(rf'\b(?:table|rules|root|data|own|entry)\.(?:{reads})\("(\w+)"', loader))
     keys |= set(re.findall(r'self\._list\(\w+, "(\w+)"', loader))
     assert len(keys) > 30
     assert not [key for key in keys if not re.search(rf"\b{key}\b", page)]

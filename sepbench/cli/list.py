@@ -7,8 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from rich.console import Console
     from rich.table import Table
+
+    from sepbench.errors import SepbenchError
+    from sepbench.suites.model import Suite
 
 
 LISTS = ("all", "suites", "methods", "metrics")
@@ -25,30 +30,42 @@ def list_names(what: Annotated[str, typer.Argument(help="all, suites, methods, m
         show_method(what, LISTS, console)
         return
     if what in ("all", "suites"):
-        console.print(_suites())
-        _print_readiness(console)
+        loaded = _loaded_suites()
+        console.print(_suites(loaded))
+        _print_readiness(loaded, console)
     if what in ("all", "methods"):
         console.print(_methods())
     if what in ("all", "metrics"):
         console.print(_metrics())
 
 
-def _suites() -> Table:
-    from rich.table import Table
-    from rich.text import Text
-
+def _loaded_suites() -> dict[str, Suite | SepbenchError]:
+    """All suites by name; instead of one that cannot be loaded, why."""
     from sepbench.errors import SepbenchError
     from sepbench.registry import suite_names
     from sepbench.suites.loader import load_suite
 
+    loaded: dict[str, Suite | SepbenchError] = {}
+    for name in suite_names():
+        try:
+            loaded[name] = load_suite(name)
+        except SepbenchError as error:
+            loaded[name] = error
+    return loaded
+
+
+def _suites(loaded: Mapping[str, Suite | SepbenchError]) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    from sepbench.errors import SepbenchError
+
     table = Table(title="Suites (tasks ending in -val are for choosing settings)", title_justify="left")
     for column in ("suite", "task", "K", "operator", "mixtures"):
         table.add_column(column, justify="right" if column in ("K", "mixtures") else "left", no_wrap=column in ("suite", "task"))
-    for name in suite_names():
-        try:
-            suite = load_suite(name)
-        except SepbenchError as error:
-            table.add_row(name, Text(str(error), style="red"), "", "", "")
+    for name, suite in loaded.items():
+        if isinstance(suite, SepbenchError):
+            table.add_row(name, Text(str(suite), style="red"), "", "", "")
             continue
         for row, task in enumerate(suite.tasks.values()):
             head = f"{name} v{suite.version}" if row == 0 else ""
@@ -58,20 +75,21 @@ def _suites() -> Table:
     return table
 
 
-def _print_readiness(console: Console) -> None:
+def _print_readiness(loaded: Mapping[str, Suite | SepbenchError], console: Console) -> None:
     """Per suite one line, which the terminal may break and the table of a narrow one would break into scraps: what it needs, and where it and its data lie."""
     from rich.text import Text
 
     from sepbench.data.files.fetch import offline
     from sepbench.errors import SepbenchError
-    from sepbench.registry import suite_folders, suite_names
-    from sepbench.suites.loader import load_suite
+    from sepbench.registry import suite_folders
     from sepbench.suites.readiness import readiness
 
     lines = []
-    for name in suite_names():
+    for name, suite in loaded.items():
         try:
-            found = readiness(name, load_suite(name))
+            if isinstance(suite, SepbenchError):
+                raise suite
+            found = readiness(name, suite)
         except SepbenchError as error:
             lines.append((name, "unusable", str(error)))
             continue

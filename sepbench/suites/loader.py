@@ -58,7 +58,11 @@ def recorded_suite(name: str, path: str) -> Suite:
     Raises:
         UnknownNameError, SuiteError: see ``load_suite``.
     """
-    return load_suite(path if path and (Path(path).is_file() or name not in suite_names()) else name)
+    if path and Path(path).is_file():
+        return load_suite(path)
+    if path and name not in suite_names():
+        raise SuiteError(f"the run's suite {name!r} lay in {path}, which is not there; put it back, or name the folder that holds {name}/ in SEPBENCH_SUITES")
+    return load_suite(name)
 
 
 def load_unfrozen(path: Path, opener: Opener = open_dataset) -> Suite:

@@ -200,7 +200,9 @@ def _split(asked: OwnSuite, signals: OwnSignals) -> dict[str, OwnSignals]:
     try:
         places = split_groups(f"{asked.name}.{signals.name}.split", signals.group, asked.validation, asked.test, least)
     except SepbenchError as error:
-        raise SuiteError(f"{signals.name}: {error}") from error
+        files, groups = len(np.unique(signals.file)), len(np.unique(signals.group))
+        joined = f"{files:,} files, of which those that share content count as one, " if files > groups else ""
+        raise SuiteError(f"{signals.name}: {joined}{error}") from error
     rows = {split: np.flatnonzero(places == place) for place, split in enumerate(SPLITS)}
     return {split: signals.of(chosen) for split, chosen in rows.items() if len(chosen)}
 

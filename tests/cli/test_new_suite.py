@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -125,3 +126,11 @@ def test_list_suites_says_what_is_needed_and_where(sepbench, home: Path, data_ho
     assert " ".join(lines["mnist-pairs"].split()[1:]) == "download 11.6 MB mnist lacking"
     assert " ".join(lines["musdb-drums"].split()[1:]) == "own copy musdb18-hq lacking"
     assert f"Own suites are looked up in {home}/suites (" in out
+
+
+def test_folders_of_the_environment_are_those_of_the_start(sepbench, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEPBENCH_SUITES", os.pathsep.join(["kept", "", "~/more"]))
+    sepbench("list metrics")
+    assert os.environ["SEPBENCH_SUITES"] == os.pathsep.join([str(home / "kept"), "~/more"])
+    sepbench("new-suite shapes --sources discs bars --size 8")
+    assert (home / "kept" / "shapes" / "suite.toml").is_file()  # the first of them
