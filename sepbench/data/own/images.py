@@ -131,7 +131,7 @@ def _same_shape(folders: Sequence[OwnFolder], names: Sequence[str], read: list[l
         raise DataError(f"the images are {width} x {height}; at least {SMALLEST} x {SMALLEST} are needed: --size brings them to another size")
     mixed = 0 < len(grey) < sum(map(len, read))
     if mixed and not convert:
-        count = f"{len(grey):,} of {sum(map(len, read)):,} images are grey, the others colour"
+        count = f"{len(grey):,} of {sum(map(len, read)):,} images {'is' if len(grey) == 1 else 'are'} grey, the others colour"
         raise DataError(f"{count}: {first_three(grey)}; --convert gives them three equal channels")
     if mixed:
         notes.append(f"grey among colour, given three equal channels: {first_three(grey)}")
