@@ -73,7 +73,7 @@ def new_suite(
         test=test,
         convert=convert,
     )
-    _tell(make_suite(asked, out or suite_folders()[0]), name)
+    _tell(make_suite(asked, out or suite_folders()[0], lambda line: typer.echo(line, err=True)), name)
 
 
 def _tell(made: MadeSuite, name: str) -> None:

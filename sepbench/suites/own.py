@@ -10,7 +10,7 @@ import io
 import json
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,6 +79,11 @@ class OwnSuite:
     test: float = 0.2
     convert: bool = False
 
+    @property
+    def length(self) -> float:
+        """Seconds of a piece of sound."""
+        return DEFAULT_SECONDS if self.seconds is None else self.seconds
+
 
 @dataclass(frozen=True, slots=True)
 class MadeSuite:
@@ -97,12 +102,13 @@ class MadeSuite:
     notes: list[str]
 
 
-def make_suite(asked: OwnSuite, into: Path) -> MadeSuite:
+def make_suite(asked: OwnSuite, into: Path, tell: Callable[[str], object] = lambda line: None) -> MadeSuite:
     """Read, convert, split, mix and freeze.
 
     Args:
         asked: the request.
         into: the folder in which the suite's folder is made.
+        tell: is given a line before the part that takes long.
 
     Raises:
         SuiteError: a name that is taken or malformed, options that do not go together.
@@ -115,11 +121,12 @@ def make_suite(asked: OwnSuite, into: Path) -> MadeSuite:
     _check_kind(asked, domain)
     names = _class_names(asked.sources)
     notes = _passed_over(names, folders)
+    tell(f"reading {sum(len(folder.files) for folder in folders):,} {'images' if domain == 'image' else 'sounds'}")
     rate = None
     if domain == "image":
         read, told = read_images(folders, names, asked.size, asked.convert)
     else:
-        read, rate, told = read_sounds(folders, names, asked.rate, asked.seconds or DEFAULT_SECONDS, asked.convert)
+        read, rate, told = read_sounds(folders, names, asked.rate, asked.length, asked.convert)
     notes += told
     check_no_shared_content(read)
     classes = []
@@ -281,7 +288,7 @@ def _settings(asked: OwnSuite, domain: Domain, operator: str, rate: int | None) 
     """The options that decided the data, as they would be given again."""
     given = [f"--size {asked.size}"] if asked.size is not None else []
     if domain == "audio":
-        given += [f"--rate {rate}", f"--seconds {asked.seconds or DEFAULT_SECONDS:g}"]
+        given += [f"--rate {rate}", f"--seconds {asked.length:g}"]
     given.append(f"--operator {operator}")
     given += [f"--snr {asked.snr_db or 0.0:g}"] if operator == "gain" else []
     given += [f"--mixtures {asked.mixtures}"] if asked.mixtures is not None else []

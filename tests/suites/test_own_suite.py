@@ -72,12 +72,13 @@ def test_every_supervision_level_has_its_data(images: MadeSuite) -> None:
 
 
 def test_files_are_in_one_split_and_clusters_follow_files(sounds: MadeSuite) -> None:
-    places, of_row = defaultdict(set), {}
+    places, groups, of_row = defaultdict(set), defaultdict(set), {}
     for row in rows(sounds):
         places[row["class"], row["file"]].add(row["split"])
+        groups[row["class"], row["group"]].add(row["split"])
         of_row[row["class"], row["split"], int(row["row"])] = (row["class"], row["file"])
     assert len(places) == 20
-    assert all(len(found) == 1 for found in places.values())
+    assert all(len(found) == 1 for found in (*places.values(), *groups.values()))
     suite = load_suite(str(sounds.path / "suite.toml"))
     for name, split in (("class-split", "test"), ("class-split-val", "validation")):
         task = suite.tasks[name]
@@ -149,6 +150,19 @@ def test_one_folder_and_several_sources(sources: tuple[Path, Path], tmp_path: Pa
     assert load_suite(str(three.path / "suite.toml")).tasks["class-split"].spec.n_sources == 3
 
 
+def test_files_that_share_a_piece_stay_together(tmp_path: Path) -> None:
+    soundfile = pytest.importorskip("soundfile", reason="soundfile is not installed")
+    folder = sound_folder(tmp_path / "hum", 12, seconds=2.0)
+    for number in range(4):  # the second seconds of four files become one
+        values, rate = soundfile.read(folder / f"s{number}.wav", dtype="int16")
+        values[1000:2000] = soundfile.read(folder / "s0.wav", dtype="int16")[0][1000:2000]
+        soundfile.write(folder / f"s{number}.wav", values, rate, subtype="PCM_16")
+    made = make_suite(OwnSuite("joined", (folder,), agnostic=True, seconds=1.0, test=0.4), tmp_path)
+    found = {(row["split"], row["group"]) for row in rows(made) if row["file"] in {f"s{number}.wav" for number in range(4)}}
+    assert len(found) == 1
+    assert "hum: left out, of the same content as another: s1.wav (as s0.wav), s2.wav (as s0.wav), s3.wav (as s0.wav)" in made.notes
+
+
 def test_all_files_may_be_for_test(sources: tuple[Path, Path], tmp_path: Path) -> None:
     made = make_suite(OwnSuite("all", sources, size=8, validation=0.0, test=1.0), tmp_path)
     suite = load_suite(str(made.path / "suite.toml"))
@@ -162,6 +176,8 @@ def test_copies_and_other_kinds_are_told(sources: tuple[Path, Path], tmp_path: P
     shutil.copy(folder / "im3.png", folder / "copy.png")
     (folder / "notes.txt").write_text("mine")
     made = make_suite(OwnSuite("copies", (folder, sources[1]), size=8), tmp_path)
+    whole = {split: {image.tobytes() for image in np.load(made.path / "data" / "a" / f"{split}.npy")} for split in made.classes["a"]}
+    assert sum(map(len, whole.values())) == len(set.union(*whole.values())) == 12
     assert "a: passed over, neither image nor sound: notes.txt" in made.notes
     assert "a: left out, of the same content as another: im3.png (as copy.png)" in made.notes
     assert sum(files for files, _ in made.classes["a"].values()) == 12
