@@ -42,7 +42,7 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         OSError: the file cannot be written; nothing is left of it then.
     """
-    temporary = path.with_name(f"{path.name}.{socket.gethostname()}-{os.getpid()}-{threading.get_native_id()}{TEMPORARY}")
+    temporary = path.with_name(f"{path.name}.{_owner()}{TEMPORARY}")
     try:
         if not path.parent.is_dir():
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -78,12 +78,18 @@ def making_folder(folder: Path) -> Iterator[Path]:
             shutil.rmtree(temporary)
         temporary.mkdir(parents=True)
         yield temporary
+        for written in temporary.rglob("*"):
+            flush(written)
         flush(temporary)
         temporary.replace(folder)
         flush(folder.parent)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+def _owner() -> str:
+    return f"{socket.gethostname()}-{os.getpid()}-{threading.get_native_id()}"
 
 
 def _mode_of_new_file(path: Path) -> int:

@@ -31,10 +31,10 @@ and ``info.name`` of all of them is the method's name. The plain entry serves al
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
@@ -44,11 +44,12 @@ from typing import Any, NoReturn, get_args
 from sepbench.errors import DataError, MethodError, MetricError, NameClaimedError, SepbenchError, SuiteError, UnknownNameError, reason
 from sepbench.errors import flat as flat
 from sepbench.errors import nearest as nearest
+from sepbench.handed_over import SEPARATOR_GROUP as SEPARATOR_GROUP
+from sepbench.handed_over import HandedOver, methods_handed_over
 from sepbench.protocols import Domain, MethodInfo, Separator, Trainer
 from sepbench.resources import suites_root
 from sepbench.settings import create
 
-SEPARATOR_GROUP = "sepbench.separators"
 SUITE_GROUP = "sepbench.suites"
 METRIC_GROUP = "sepbench.metrics"
 DATASET_GROUP = "sepbench.datasets"
@@ -94,51 +95,7 @@ class Claimed:
         raise NameClaimedError(f"{_GROUPS[self.group][0]} {self.name!r} is claimed by {self.value}; uninstall all but one of them, or rename one")
 
 
-@dataclass(frozen=True, slots=True)
-class HandedOver:
-    """Stands in for the entry point of a method that a program hands over by itself, as a class or as an object.
-
-    Attributes:
-        name, group: as of an entry point.
-        value: what it is, for messages.
-        made_by: the class, or a function without arguments that gives a fresh copy of the object.
-        state: SHA-256 of what the object holds besides its settings; stands among the settings of the run, for it decides numbers. Empty for a class.
-    """
-
-    name: str
-    value: str
-    made_by: Callable[..., Any]
-    state: str = ""
-    group: str = SEPARATOR_GROUP
-
-    def load(self) -> Any:
-        """What ``create`` calls."""
-        return self.made_by
-
-
 Point = EntryPoint | Claimed | HandedOver
-
-_handed_over: ContextVar[Mapping[str, HandedOver]] = ContextVar("sepbench methods of a program's own", default={})  # noqa: B039 - never changed in place
-
-
-@contextmanager
-def handed_over(methods: Iterable[HandedOver]) -> Iterator[None]:
-    """In the block these methods are found by their names too; by this thread alone, and by no worker process."""
-    token = _handed_over.set({**_handed_over.get(), **{method.name: method for method in methods}})
-    try:
-        yield
-    finally:
-        _handed_over.reset(token)
-
-
-HELD = "(object)"
-"""The setting that ``held_state`` adds; no constructor can have one of that name."""
-
-
-def held_state(name: str) -> dict[str, str]:
-    """What an object that was handed over holds besides its settings, as one more setting: ``{HELD: SHA-256}``; empty for all other methods."""
-    method = _handed_over.get().get(name)
-    return {HELD: method.state} if method is not None and method.state else {}
 
 
 def points(group: str) -> dict[str, Point]:
@@ -208,7 +165,7 @@ def _alone() -> Iterator[None]:
 
 
 def _separators() -> dict[str, Point]:
-    own = dict(_handed_over.get())
+    own = dict(methods_handed_over())
     return {entry: point for entry, point in points(SEPARATOR_GROUP).items() if _method_and_domain(entry)[0] not in own} | own
 
 
@@ -332,16 +289,69 @@ def trainer(name: str) -> Trainer:
     return loaded  # type: ignore[no-any-return]
 
 
+SUITES_VARIABLE = "SEPBENCH_SUITES"
+SUITE_FILE = "suite.toml"
+
+
+def suite_folders() -> list[Path]:
+    """Where suites of the user's own are looked up, each in a folder of its name: the folders of ``SEPBENCH_SUITES`` (``:`` between them), then ``suites``.
+
+    Raises:
+        SuiteError: one begins with ``~`` and nobody knows that home folder.
+    """
+    given = os.environ.get(SUITES_VARIABLE, "")
+    try:
+        named = [Path(part).expanduser() for part in given.split(os.pathsep) if part.strip()]
+    except RuntimeError as error:  # nobody knows that home folder
+        raise SuiteError(f"{SUITES_VARIABLE}={given}: the home folder is not known; set HOME, or give whole paths") from error
+    return list({path.resolve(): path.absolute() for path in [Path("suites"), *reversed(named)]}.values())[::-1]
+
+
 def _suites() -> dict[str, Path | Point]:
     found: dict[str, Path | Point] = {path.stem: path for path in sorted(suites_root().glob("*.toml"))}
     for name, point in points(SUITE_GROUP).items():
         found[name] = Claimed(name, SUITE_GROUP, ("sepbench (built in)", *_claims(point))) if name in found else point
+    for folder in suite_folders():
+        for path in _suites_in(folder):
+            name = path.parent.name
+            found[name] = Claimed(name, SUITE_GROUP, (*_suite_claims(found[name]), str(path.parent))) if name in found else path
     return found
 
 
+def _suites_in(folder: Path) -> list[Path]:
+    """The suites' files of a folder; hidden folders are suites that were not finished."""
+    try:
+        return sorted(path for path in folder.glob(f"*/{SUITE_FILE}") if not path.parent.name.startswith("."))
+    except OSError:  # a folder that cannot be read holds none for us
+        return []
+
+
+def _suite_claims(found: Path | Point) -> tuple[str, ...]:
+    if isinstance(found, Path):
+        return ("sepbench (built in)" if found.parent == suites_root() else str(found.parent),)
+    return _claims(found)
+
+
 def suite_names() -> list[str]:
-    """Names of all suites, built-in and third-party, sorted."""
+    """Names of all suites, built-in, third-party and the user's own, sorted."""
     return sorted(_suites())
+
+
+def own_suite(name: str) -> Path | None:
+    """The file of a suite that no package brings: asked for by a path, or found by its name in ``suite_folders``. None for all others, known or not.
+
+    Raises:
+        SuiteError: the path of a folder without a ``suite.toml``.
+    """
+    if name.endswith(".toml"):
+        return Path(name)
+    if "/" in name or os.sep in name:
+        path = Path(name).expanduser() / SUITE_FILE
+        if not path.is_file():
+            raise SuiteError(f"{name} is not the folder of a suite: it holds no {SUITE_FILE}; 'sepbench list suites' shows the suites")
+        return path
+    found = _suites().get(name)
+    return found if isinstance(found, Path) and found.parent != suites_root() else None
 
 
 def suite_path(name: str) -> Path:

@@ -15,8 +15,9 @@ import torch
 
 from sepbench.api.arguments import one_name, several, shown
 from sepbench.errors import ArgumentError, SepbenchError, flat, reason
+from sepbench.handed_over import HandedOver
 from sepbench.protocols import MethodInfo, Separator
-from sepbench.registry import HandedOver, separator_class, separator_domains, separator_names
+from sepbench.registry import separator_class, separator_domains, separator_names
 from sepbench.settings import settings_of
 
 Method = str | type | Separator

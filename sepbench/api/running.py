@@ -14,8 +14,8 @@ from sepbench.api.own_methods import Method, methods_of
 from sepbench.api.telling import tell
 from sepbench.data.files.fetch import fetch
 from sepbench.errors import ArgumentError, flat, nearest
+from sepbench.handed_over import HandedOver, handed_over
 from sepbench.protocols import Budget
-from sepbench.registry import HandedOver, handed_over
 from sepbench.report.fetching import fetch_with_progress
 from sepbench.report.progress import RunProgress
 from sepbench.results.recording import finish, prepare, record_run

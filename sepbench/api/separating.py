@@ -19,10 +19,11 @@ from sepbench.api.running import thread_count
 from sepbench.api.telling import tell
 from sepbench.data.views import TrainingMaterial, make_view
 from sepbench.errors import ArgumentError, MethodError, UnsupportedTaskError
+from sepbench.handed_over import handed_over
 from sepbench.noise import NoiseSource
 from sepbench.operators import make_operator
 from sepbench.protocols import Budget, Domain, MixingOperator, Mixtures, RunContext, Separator, TaskSpec
-from sepbench.registry import create_separator, handed_over, method_code
+from sepbench.registry import create_separator, method_code
 from sepbench.run.plan import ask_support, make_plan, resolve_device
 from sepbench.run.request import BUDGETS, RunRequest
 from sepbench.run.separate import ContractError, checked_call

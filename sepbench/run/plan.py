@@ -11,10 +11,11 @@ import torch
 
 from sepbench.errors import MethodError, SuiteError, flat
 from sepbench.errors import reason as why
+from sepbench.handed_over import held_state
 from sepbench.metrics.catalogue import defined_for, get_metric
 from sepbench.precision import KnowsDevices
 from sepbench.protocols import Domain, MethodInfo, PosteriorSampler, Separator, Supervision, Support, TaskSpec
-from sepbench.registry import create_separator, held_state, method_code, nearest
+from sepbench.registry import create_separator, method_code, nearest
 from sepbench.run.request import RequestError, RunRequest
 from sepbench.settings import setting_files, settings_of
 

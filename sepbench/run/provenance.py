@@ -16,6 +16,7 @@ import torch
 
 import sepbench
 from sepbench.errors import flat
+from sepbench.registry import own_suite
 from sepbench.run.plan import MethodEntry, Plan
 from sepbench.run.records import EnvironmentRecord, MethodRecord, RunRecord, SessionRecord, SuiteRecord, TaskRecord
 from sepbench.run.source import source_sha256
@@ -59,7 +60,7 @@ def run_record(plan: Plan, command: str, backend: str = "local", workers: int = 
         sepbench_version=sepbench.__version__,
         command=command,
         created=created,
-        suite=SuiteRecord(name=plan.suite.name, version=plan.suite.version, path=str(Path(request.suite).resolve()) if request.suite.endswith(".toml") else ""),
+        suite=SuiteRecord(name=plan.suite.name, version=plan.suite.version, path=str(own.resolve()) if (own := own_suite(request.suite)) else ""),
         tasks={name: _task_record(plan, name) for name in plan.tasks},
         methods={name: _method_record(entry) for name, entry in plan.methods.items()},
         grid={name: list(plan.methods) for name in plan.tasks},

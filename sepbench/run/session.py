@@ -11,10 +11,11 @@ import torch
 
 import sepbench
 from sepbench.errors import flat, reason
+from sepbench.handed_over import HELD
 from sepbench.noise import NoiseSource
 from sepbench.precision import as_the_session_says
 from sepbench.protocols import Fitted, RunContext, Separator, TrainingView
-from sepbench.registry import HELD, create_separator
+from sepbench.registry import create_separator
 from sepbench.run.fit_cache import CacheError, FitFacts, KeptFit, Stopwatch
 from sepbench.run.handouts import References, TimedView
 from sepbench.run.plan import Cell, Plan

@@ -132,7 +132,7 @@ def test_export_twice(halves: Path) -> None:
 def _blocks(section: str) -> list[tuple[str, str]]:
     """Language and text of every block of a section of the page."""
     text = PAGE.read_text(encoding="utf-8").split(f"## {section}\n", 1)[1].split("\n## ", 1)[0]
-    return re.findall(r"^```(\w+)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    return re.findall(r"^```(\w+)[^\n]*\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
 
 
 def test_the_example_in_numpy() -> None:

@@ -20,7 +20,7 @@ from sepbench.results.values import Values
 from sepbench.run.plan import Shard
 from sepbench.run.records import CellRecord, RunRecord
 from sepbench.run.supplied import SUPPLIED
-from sepbench.suites.loader import load_suite
+from sepbench.suites.loader import recorded_suite
 from sepbench.suites.model import Suite, Task
 
 
@@ -51,7 +51,7 @@ class OpenedRun:
             raise SepbenchError(f"there is no {path}; name the folder of a run, as `sepbench run --out` made it")
         store = RunStore.open(path, warn)
         record = store.read_run()
-        suite = load_suite(record.suite.path or record.suite.name)
+        suite = recorded_suite(record.suite.name, record.suite.path)
         if suite.version != record.suite.version:
             made = record.suite.version
             raise SepbenchError(f"{path} is a run of {suite.name} version {made}, version {suite.version} is installed; run the suite again")
