@@ -4,13 +4,18 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-EXTRAS := dev,report,audio,nussl-without-sox,ray
+EXTRAS := dev,docs,report,audio,nussl-without-sox,ray
 STAMP := $(VENV)/.installed
+# What a user needs, and nothing for tests.
+USER := $(VENV)/.user
 
-.PHONY: demo test test-slow lint clean
+.PHONY: demo test test-slow lint docs clean
 
-demo: $(STAMP)
+# All methods of the suite's list on all mixtures, a score method on the first 100, pictures of the latter: under two minutes on two cores.
+demo: $(USER)
 	$(BIN)/sepbench run --suite digits-pairs --out runs/demo
+	$(BIN)/sepbench run --suite digits-pairs --limit 100 --methods average,nmf,projected --out runs/demo-score
+	$(BIN)/sepbench panel runs/demo-score
 
 # One thread per worker: two workers with two threads each would wait for each other at every small operation.
 test: $(STAMP)
@@ -19,18 +24,25 @@ test: $(STAMP)
 test-slow: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m slow
 
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-$(STAMP): pyproject.toml constraints.txt
+$(USER): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: sepbench needs Python >= 3.11; name one with: make PYTHON=python3.11 ..." >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch==2.13.0
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[report]'
+	@touch $(USER)
+
+$(STAMP): $(USER)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$(EXTRAS)]'
 	$(BIN)/python -m pip install --quiet --no-deps --constraint constraints.txt nussl==1.1.9
 	@touch $(STAMP)
 
 clean:
-	rm -rf $(VENV) runs build dist
+	rm -rf $(VENV) runs build dist site

@@ -3,7 +3,7 @@
 Supervision: ``blind``. A lower bound: a method of separation should beat it.
 
 The estimates are the operator's pseudo-inverse, the sources of least norm that explain the mixture: ``m / K`` each for ``sum``, m itself
-for ``mean`` (where LASS prints ``y / 2`` although its y is the average already: flag 15 of the protocol notes), grey for ``channel-mean``.
+for ``mean`` (where LASS prints ``y / 2`` although its y is the average already: flag 15 of docs/protocols.md), grey for ``channel-mean``.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ theirs are known (``baselines/training/token_models.py``). For a mixture y of tw
 
 The estimates are decoded images as they are; their mean is near y and not equal to it.
 
-Ours: eqs. (12) and (13) descend (flag 47 of the protocol facts); a token of a mixture that no pair of the counts makes is looked up as its nearest that one
+Ours: eqs. (12) and (13) descend (flag 47 of docs/protocols.md); a token of a mixture that no pair of the counts makes is looked up as its nearest that one
 does, where the released code raises an error; sequences begin with a vector that is no code; and see the rooms named above.
 """
 

@@ -11,7 +11,7 @@ are found by descent::
 2. up to 5,001 more steps from there.
 
 The estimates are the images G(z_k), as they are. The deconvolution of the title, 5 x 5 filters that are found with the codes, is not here: separation is the
-case of known filters, for which no driver is released (flag 41 of the protocol facts).
+case of known filters, for which no driver is released (flag 41 of docs/protocols.md).
 
 Ours: each stage keeps the codes of its least loss instead of its last ones; a search of stage 2 ends early (``baselines/training/search.py``); where the
 weights of the sources are not 1 on average, the error is divided by their mean, so that ``mean`` gives the estimates that ``sum`` gives.

@@ -5,7 +5,7 @@
     python benchmarks/score_timing.py --methods lass,lass-particles,lass-projected,projected-4x --batches 1 8 --out benchmarks/results/lass_timing.csv
 
 Everything runs in one process on one device, in turns; each figure is the median over ``--repeats`` turns, and ratios are medians of the ratios
-within a turn. The RefineNet (7,638,657 parameters, protocols.md 3.1) has random weights: its arithmetic does not depend on them.
+within a turn. The RefineNet (7,638,657 parameters, docs/protocols.md 3.1) has random weights: its arithmetic does not depend on them.
 The mixtures are validation mixtures of MNIST: what LASS costs depends on their tokens. Rows go to ``benchmarks/results/score_timing.csv`` or ``--out``.
 """
 

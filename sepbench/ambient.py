@@ -111,6 +111,21 @@ def put_back() -> Iterator[None]:
                 write(value)
 
 
+@contextlib.contextmanager
+def threads(count: int) -> Iterator[None]:
+    """torch, and the libraries of linear algebra that are loaded, compute with so many threads in the block; then as before.
+
+    A library that is loaded in the block keeps that number, for it reads it once.
+    """
+    import scipy.linalg  # noqa: F401 - so that its library is among those that are loaded
+    from threadpoolctl import threadpool_limits
+
+    with put_back(), threadpool_limits(count):
+        os.environ["OMP_NUM_THREADS"] = str(count)
+        torch.set_num_threads(count)
+        yield
+
+
 def generators() -> Callable[[], None]:
     """Remember the states of the global generators of Python, numpy and torch; what is returned puts them back, as often as it is called."""
     python, arrays, tensors = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002

@@ -52,6 +52,10 @@ class SettingError(SepbenchError):
     """A setting that its method does not take; the message is about this one setting and says what it may be."""
 
 
+class ArgumentError(SepbenchError):
+    """An argument of a function of the Python API that it cannot take; the message names it."""
+
+
 def nearest(name: str, known: list[str], what: str) -> UnknownNameError:
     """The error for a name that is not known, with the closest ones."""
     close = get_close_matches(name, known, n=3, cutoff=0.4)

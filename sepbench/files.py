@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import shutil
 import socket
 import stat
 import threading
@@ -41,7 +42,7 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         OSError: the file cannot be written; nothing is left of it then.
     """
-    temporary = path.with_name(f"{path.name}.{socket.gethostname()}-{os.getpid()}-{threading.get_native_id()}{TEMPORARY}")
+    temporary = path.with_name(f"{path.name}.{_owner()}{TEMPORARY}")
     try:
         if not path.parent.is_dir():
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -57,6 +58,38 @@ def replacing(path: Path) -> Iterator[Path]:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise
+
+
+@contextlib.contextmanager
+def making_folder(folder: Path) -> Iterator[Path]:
+    """A folder that is whole or absent: the block gets an empty folder beside it, which takes its name when the block ends.
+
+    What an earlier attempt that was killed has left beside it is removed first. Two processes must not make the same folder at once.
+
+    Args:
+        folder: it must not be there, or be empty.
+
+    Raises:
+        OSError: it cannot be written, or holds something; nothing is left of the attempt then.
+    """
+    temporary = folder.with_name(f".{folder.name}{TEMPORARY}")
+    try:
+        if temporary.exists():
+            shutil.rmtree(temporary)
+        temporary.mkdir(parents=True)
+        yield temporary
+        for written in temporary.rglob("*"):
+            flush(written)
+        flush(temporary)
+        temporary.replace(folder)
+        flush(folder.parent)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def _owner() -> str:
+    return f"{socket.gethostname()}-{os.getpid()}-{threading.get_native_id()}"
 
 
 def _mode_of_new_file(path: Path) -> int:

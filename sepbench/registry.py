@@ -31,6 +31,7 @@ and ``info.name`` of all of them is the method's name. The plain entry serves al
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -43,11 +44,12 @@ from typing import Any, NoReturn, get_args
 from sepbench.errors import DataError, MethodError, MetricError, NameClaimedError, SepbenchError, SuiteError, UnknownNameError, reason
 from sepbench.errors import flat as flat
 from sepbench.errors import nearest as nearest
+from sepbench.handed_over import SEPARATOR_GROUP as SEPARATOR_GROUP
+from sepbench.handed_over import HandedOver, methods_handed_over
 from sepbench.protocols import Domain, MethodInfo, Separator, Trainer
 from sepbench.resources import suites_root
 from sepbench.settings import create
 
-SEPARATOR_GROUP = "sepbench.separators"
 SUITE_GROUP = "sepbench.suites"
 METRIC_GROUP = "sepbench.metrics"
 DATASET_GROUP = "sepbench.datasets"
@@ -93,7 +95,7 @@ class Claimed:
         raise NameClaimedError(f"{_GROUPS[self.group][0]} {self.name!r} is claimed by {self.value}; uninstall all but one of them, or rename one")
 
 
-Point = EntryPoint | Claimed
+Point = EntryPoint | Claimed | HandedOver
 
 
 def points(group: str) -> dict[str, Point]:
@@ -119,7 +121,9 @@ def _claims(point: Point) -> tuple[str, ...]:
     return point.claims if isinstance(point, Claimed) else (f"{_distribution(point)} ({point.value})",)
 
 
-def _distribution(point: EntryPoint) -> str:
+def _distribution(point: EntryPoint | HandedOver) -> str:
+    if isinstance(point, HandedOver):
+        return "this program"
     return point.dist.name if point.dist is not None else "a package without a name"
 
 
@@ -161,7 +165,8 @@ def _alone() -> Iterator[None]:
 
 
 def _separators() -> dict[str, Point]:
-    return points(SEPARATOR_GROUP)
+    own = dict(methods_handed_over())
+    return {entry: point for entry, point in points(SEPARATOR_GROUP).items() if _method_and_domain(entry)[0] not in own} | own
 
 
 def separator_names() -> list[str]:
@@ -284,16 +289,69 @@ def trainer(name: str) -> Trainer:
     return loaded  # type: ignore[no-any-return]
 
 
+SUITES_VARIABLE = "SEPBENCH_SUITES"
+SUITE_FILE = "suite.toml"
+
+
+def suite_folders() -> list[Path]:
+    """Where suites of the user's own are looked up, each in a folder of its name: the folders of ``SEPBENCH_SUITES`` (``:`` between them), then ``suites``.
+
+    Raises:
+        SuiteError: one begins with ``~`` and nobody knows that home folder.
+    """
+    given = os.environ.get(SUITES_VARIABLE, "")
+    try:
+        named = [Path(part).expanduser() for part in given.split(os.pathsep) if part.strip()]
+    except RuntimeError as error:  # nobody knows that home folder
+        raise SuiteError(f"{SUITES_VARIABLE}={given}: the home folder is not known; set HOME, or give whole paths") from error
+    return list({path.resolve(): path.absolute() for path in [Path("suites"), *reversed(named)]}.values())[::-1]
+
+
 def _suites() -> dict[str, Path | Point]:
     found: dict[str, Path | Point] = {path.stem: path for path in sorted(suites_root().glob("*.toml"))}
     for name, point in points(SUITE_GROUP).items():
         found[name] = Claimed(name, SUITE_GROUP, ("sepbench (built in)", *_claims(point))) if name in found else point
+    for folder in suite_folders():
+        for path in _suites_in(folder):
+            name = path.parent.name
+            found[name] = Claimed(name, SUITE_GROUP, (*_suite_claims(found[name]), str(path.parent))) if name in found else path
     return found
 
 
+def _suites_in(folder: Path) -> list[Path]:
+    """The suites' files of a folder; hidden folders are suites that were not finished."""
+    try:
+        return sorted(path for path in folder.glob(f"*/{SUITE_FILE}") if not path.parent.name.startswith("."))
+    except OSError:  # a folder that cannot be read holds none for us
+        return []
+
+
+def _suite_claims(found: Path | Point) -> tuple[str, ...]:
+    if isinstance(found, Path):
+        return ("sepbench (built in)" if found.parent == suites_root() else str(found.parent),)
+    return _claims(found)
+
+
 def suite_names() -> list[str]:
-    """Names of all suites, built-in and third-party, sorted."""
+    """Names of all suites, built-in, third-party and the user's own, sorted."""
     return sorted(_suites())
+
+
+def own_suite(name: str) -> Path | None:
+    """The file of a suite that no package brings: asked for by a path, or found by its name in ``suite_folders``. None for all others, known or not.
+
+    Raises:
+        SuiteError: the path of a folder without a ``suite.toml``.
+    """
+    if name.endswith(".toml"):
+        return Path(name)
+    if "/" in name or os.sep in name:
+        path = Path(name).expanduser() / SUITE_FILE
+        if not path.is_file():
+            raise SuiteError(f"{name} is not the folder of a suite: it holds no {SUITE_FILE}; 'sepbench list suites' shows the suites")
+        return path
+    found = _suites().get(name)
+    return found if isinstance(found, Path) and found.parent != suites_root() else None
 
 
 def suite_path(name: str) -> Path:

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-LAYERS = ["errors", "files", "ambient", "protocols", "resources", "kinds", "settings", "registry"]
+LAYERS = ["errors", "files", "ambient", "protocols", "resources", "kinds", "settings", "handed_over", "registry"]
 LAYERS += ["precision", "memory", "noise_kernel", "noise", "operators", "gmm", "stft", "compat", "data", "suites", "metrics", "selection"]
-LAYERS += ["run", "results", "report", "conformance", "cli"]
+LAYERS += ["run", "results", "report", "conformance", "cli", "api"]
 # protocols name types of later rooms for type checkers only; they are not imports at run time.
 BASELINES_MAY_IMPORT = {"sepbench.errors", "sepbench.resources", "sepbench.protocols", "sepbench.settings", "sepbench.noise", "sepbench.selection"}
 BASELINES_MAY_IMPORT |= {"sepbench.files", "sepbench.precision", "sepbench.memory"}
@@ -121,7 +121,7 @@ def test_no_room_without_a_name() -> None:
 
 
 def test_every_layer_is_known() -> None:
-    rooms = {p.stem if p.suffix == ".py" else p.name for p in (ROOT / "sepbench").iterdir() if not p.name.startswith(("_", "."))}
+    rooms = {p.stem if p.suffix == ".py" else p.name for p in (ROOT / "sepbench").iterdir() if not p.name.startswith(("_", ".")) and p.name != "py.typed"}
     assert rooms <= set(LAYERS), f"new rooms need a place in the order: {rooms - set(LAYERS)}"
 
 
@@ -196,6 +196,6 @@ def test_tests_mirror_the_tree() -> None:
 def test_tests_of_a_room_name_its_files(folder: str) -> None:
     """``tests/baselines/priors/test_edm.py`` tests ``baselines/priors/edm.py``; a story that crosses files stands with the one that tells it."""
     files = {path.stem for path in (ROOT / folder).glob("*.py")}
-    stories = {"class_wise_priors", "samplers"}
+    stories = {"class_wise_priors", "samplers", "samplers_by_hand", "steps_by_hand"}
     named = {path.stem.removeprefix("test_") for path in (ROOT / "tests" / folder).glob("test_*.py")}
     assert named - stories <= files

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shlex
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,6 @@ AUTOMATION, JSON = ((DOCS / name).read_text(encoding="utf-8") for name in ("auto
 def outputs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """Every command of the page with what it printed, run in one folder."""
     folder = tmp_path_factory.mktemp("automation")
-    shutil.copy(DOCS / "examples" / "sepbench.yaml", folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("SEPBENCH_OFFLINE", "1")

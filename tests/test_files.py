@@ -17,7 +17,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from sepbench.files import file_digest, file_sha256, open_to_others, replacing, write_atomically
+from sepbench.files import file_digest, file_sha256, making_folder, open_to_others, replacing, write_atomically
 
 
 @contextmanager
@@ -134,3 +134,22 @@ def test_files_of_others_writers_are_opened_to_others(tmp_path: Path) -> None:
     with _umask(0o022):
         open_to_others(tmp_path)
     assert {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.rglob("*") if path.is_file()} == {"a": 0o644, "b": 0o644}
+
+
+def _make_folder(folder: Path, name: str, error: BaseException | None = None) -> None:
+    with making_folder(folder) as place:
+        (place / name).touch()
+        if error is not None:
+            raise error
+
+
+def test_a_folder_is_whole_or_absent(tmp_path: Path) -> None:
+    folder = tmp_path / "deep" / "out"
+    with pytest.raises(KeyboardInterrupt):
+        _make_folder(folder, "first", KeyboardInterrupt())
+    assert list((tmp_path / "deep").iterdir()) == []
+    _make_folder(folder, "first")
+    assert [path.name for path in (tmp_path / "deep").rglob("*")] == ["out", "first"]
+    with pytest.raises(OSError):
+        _make_folder(folder, "second")  # it holds something
+    assert [path.name for path in (tmp_path / "deep").rglob("*")] == ["out", "first"]

@@ -38,6 +38,21 @@ def test_every_suite_of_the_table_exists_and_none_is_missing() -> None:
     from sepbench.registry import suite_names
 
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    table = text[text.index("| suite |") : text.index("`--limit N`")]
-    named = set(re.findall(r"`([a-z0-9-]+)`", table))
+    table = text[text.index("| suite |") : text.index("Each has a page")]
+    named = {name for row in table.splitlines() for name in re.findall(r"`([a-z0-9-]+)`", row.split("|")[1] if "|" in row else "")}
     assert named == set(suite_names())
+
+
+def test_the_figures_are_those_of_the_leaderboard() -> None:
+    """Mean, interval and number of mixtures of every row of the first table."""
+    from sepbench.results.leaderboard_file import read_leaderboard
+
+    frame = read_leaderboard(ROOT / "leaderboards" / "mnist-pairs.csv")
+    ours = frame[(frame.task == "class-split") & (frame.metric == "psnr")].set_index("method")
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `([a-z0-9-]+)`[^|]*\|[^|]*\| ([\d,]+) \| ([\d.]+) \[([\d.]+), ([\d.]+)\] \|", text, flags=re.M)
+    assert len(rows) >= 6
+    for method, count, *figures in rows:
+        row = ours.loc[method]
+        assert int(count.replace(",", "")) == row.n_scored, method
+        assert figures == [f"{value:.2f}" for value in (row["mean"], row.ci_low, row.ci_high)], method

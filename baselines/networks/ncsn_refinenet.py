@@ -1,7 +1,7 @@
 """The noise-conditional score network of Song and Ermon, "Generative modeling by estimating gradients of the data distribution"
 (NeurIPS 2019), app. A and B: the RefineNet with dilated convolutions that BASIS uses as its prior.
 
-The layout is written from protocols.md, section 3.1 (7,638,657 parameters on MNIST, 30,117,635 on CIFAR-10); no code of the authors is used.
+The layout is written from docs/protocols.md, section 3.1 (7,638,657 parameters on MNIST, 30,117,635 on CIFAR-10); no code of the authors is used.
 The network is conditioned on the number of one of ten noise levels and returns the score itself, for images in [0, 1].
 """
 
@@ -218,7 +218,7 @@ def from_checkpoint(state: Mapping[str, torch.Tensor]) -> CondRefineNetDilated:
     network = CondRefineNetDilated(channels=stem.shape[1], features=stem.shape[0])
     wanted = network.state_dict()
     for name in sorted(set(wanted) ^ set(own)):
-        raise ValueError(f"NCSN checkpoint: {name} is {'missing' if name in wanted else 'not part of the layout'}; see protocols.md, section 3.1")
+        raise ValueError(f"NCSN checkpoint: {name} is {'missing' if name in wanted else 'not part of the layout'}; see docs/protocols.md, section 3.1")
     for name, value in own.items():
         if value.shape != wanted[name].shape:
             raise ValueError(f"NCSN checkpoint: {name} has shape {tuple(value.shape)}, the layout needs {tuple(wanted[name].shape)}")

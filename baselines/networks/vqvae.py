@@ -5,7 +5,7 @@ An encoder makes a map of vectors that is a quarter as high and as wide as the i
 that code is a *token*. A decoder makes an image of the codes. 28x28x1, 256 codes of 128 numbers: 7x7 tokens, 1,220,481 parameters.
 
 Encoder and decoder have batch norm, so that the tokens of an image depend on its batch while the network is in training mode: tokens, counts of sums and
-samples are taken in evaluation mode. The authors' code counts in training mode (flag 44 of the protocol facts); ours never does.
+samples are taken in evaluation mode. The authors' code counts in training mode (flag 44 of docs/protocols.md); ours never does.
 """
 
 from __future__ import annotations

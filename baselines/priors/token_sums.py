@@ -2,7 +2,7 @@
 
 The authors count: of many pairs of clean images, the tokens of both and of their mixture, position by position. The counts are a sparse tensor, here its
 non-zeros sorted by (m, z1, z2), so that the pairs of one mixture token lie together. As the paper has it, and other than the released code, counts are
-symmetric in (z1, z2) and every triple of a batch counts; both are switches (flags 42 and 43 of the protocol facts).
+symmetric in (z1, z2) and every triple of a batch counts; both are switches (flags 42 and 43 of docs/protocols.md).
 
 A pair that was never seen has likelihood zero for every m, unless there is ``smoothing``. A mixture token that no pair was seen with is looked up as the
 nearest one that was, by the distance of their codes; whoever samples is told how many there were.

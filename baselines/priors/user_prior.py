@@ -112,7 +112,7 @@ def split(weights: str) -> list[str]:
 
 
 def digests(weights: str) -> str:
-    """SHA-256 of every file, or of the module that a reference names, with commas between; what is not there is left out, and told of by ``check``."""
+    """SHA-256 of every file, or of the module that a reference names, separated by commas. A missing file has none; ``check`` names it."""
     found = [module_sha256(part) if is_reference(part) else file_sha256(Path(part)) if Path(part).is_file() else "" for part in split(weights)]
     return ",".join(digest for digest in found if digest)
 

@@ -2,7 +2,7 @@
 
     e_k <- e_k - alpha grad_k || D(e_1) + D(e_2) - 2 y ||_2        T = 500, alpha = 0.1
 
-The paper prints a plus sign, which would climb (flag 47 of the protocol facts). The released code descends otherwise, and on another loss: Adam with a rate
+The paper prints a plus sign, which would climb (flag 47 of docs/protocols.md). The released code descends otherwise, and on another loss: Adam with a rate
 of 0.1 that halves every 100 steps, on ``mean ((D(e_1) + D(e_2)) / 2 - y)^2 + 1e-3 mean of (e - start)^2``: ``adam``.
 
 Ours: every mixture is refined by itself, and keeps its images of least loss, the start's among them. The released code refines a batch by one loss and

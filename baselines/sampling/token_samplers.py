@@ -11,7 +11,7 @@ pairs (z1_s, z2_s) that P allows for m_s, which is short, and the three terms of
 taken without regard to how well the mixture's later tokens can be explained after it. ``Drawn`` holds both log probabilities, whose differences are the
 weights of importance sampling, with which draws do stand for the posterior. Where the prior is independent between positions the two agree.
 
-``search`` keeps the best sequences so far. The released code gives every beam the score of another one (flag 46 of the protocol facts): ``misaligned``.
+``search`` keeps the best sequences so far. The released code gives every beam the score of another one (flag 46 of docs/protocols.md): ``misaligned``.
 
 Nothing here is trained or remembered. A draw depends on the mixture's tokens, the seed, the example's id, the candidate's number and the position alone.
 """

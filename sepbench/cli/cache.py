@@ -16,8 +16,8 @@ def list_fits(method: Annotated[str, typer.Argument(help="Only the fits of this 
     from rich.table import Table
     from rich.text import Text
 
-    from sepbench.cli.progress import in_seconds
     from sepbench.report.fitting import print_table
+    from sepbench.report.progress import in_seconds
     from sepbench.run.fit_cache import entries, fits_root
 
     console = Console()

@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from sepbench.data.files.fetch import DataStatus
     from sepbench.data.files.integrity import FileCheck
     from sepbench.data.files.manifests import Manifest
@@ -77,6 +75,7 @@ def fetch_datasets(
     """Download what is missing, verified by checksum, into the user's cache. Files already there are kept."""
     from sepbench.data.files.manifests import load_manifest, manifest_names
     from sepbench.errors import SepbenchError
+    from sepbench.report.fetching import fetch_with_progress
 
     if bool(names) == everything:
         raise SepbenchError("name the data sets to fetch, or give --all (not both); see 'sepbench data list'")
@@ -86,35 +85,6 @@ def fetch_datasets(
             continue
         folder = fetch_with_progress(manifest)
         typer.echo(f"{manifest.name}: {folder}")
-
-
-def fetch_with_progress(manifest: Manifest) -> Path:
-    """Fetch one data set with a progress bar on stderr that appears only if something is downloaded.
-
-    Raises:
-        DataError: see ``sepbench.data.files.fetch.obtain``.
-    """
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-
-    from sepbench.data.files.fetch import fetch
-
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    bars = Progress(*columns, console=Console(stderr=True))
-    tasks: dict[str, TaskID] = {}
-
-    def show(name: str, done: int, total: int) -> None:
-        if not tasks:
-            bars.start()  # started here and not before: even an empty bar leaves a line behind
-        if name not in tasks:
-            tasks[name] = bars.add_task(name, total=total)
-        bars.update(tasks[name], completed=done)
-
-    try:
-        return fetch(manifest, show)
-    finally:
-        if tasks:
-            bars.stop()
 
 
 @app.command("verify")

@@ -10,11 +10,13 @@ def listed_suites() -> list[dict[str, Any]]:
     from sepbench.errors import SepbenchError
     from sepbench.registry import suite_names
     from sepbench.suites.loader import load_suite
+    from sepbench.suites.readiness import readiness
 
     found: list[dict[str, Any]] = []
     for name in suite_names():
         try:
             suite = load_suite(name)
+            ready = readiness(name, suite)
         except SepbenchError as error:
             found.append({"name": name, "error": str(error)})
             continue
@@ -31,6 +33,7 @@ def listed_suites() -> list[dict[str, Any]]:
             for task in suite.tasks.values()
         ]
         head = {"name": name, "version": suite.version, "title": suite.title, "domain": suite.domain}
+        head |= {"state": ready.state, "download_bytes": ready.download, "lacking": ready.lacking, "where": ready.where}
         found.append(head | {"metrics": suite.metrics, "ranking_metric": suite.ranking_metric, "methods": suite.methods, "tasks": tasks})
     return found
 

@@ -11,13 +11,33 @@ import typer
 from typer.core import TyperGroup
 
 from sepbench import __version__
-from sepbench.cli import cache, check, compare, data, env, new_method, panel, publish, run, score, show, threads, train, validate
+from sepbench.cli import (
+    cache,
+    check,
+    compare,
+    data,
+    env,
+    evaluate,
+    export,
+    freeze,
+    new_method,
+    new_suite,
+    panel,
+    publish,
+    run,
+    score,
+    show,
+    threads,
+    train,
+    validate,
+    verify,
+)
 from sepbench.cli import list as list_command
 from sepbench.errors import SepbenchError, flat, reason
 
 TRACEBACK = "SEPBENCH_TRACEBACK"
 """Variable of the environment; if it is set, errors that nobody foresaw show where they come from."""
-FOLDERS = ("SEPBENCH_DATA", "SEPBENCH_CACHE")
+FOLDERS = ("SEPBENCH_DATA", "SEPBENCH_CACHE", "SEPBENCH_SUITES")
 
 
 class _Commands(TyperGroup):
@@ -60,6 +80,8 @@ def _root(
 
 
 app.command("run", help="Run a suite: separate, score, write a leaderboard.")(run.run)
+app.command("evaluate", help="Score estimates that exist already, made by any program.")(evaluate.evaluate)
+app.command("export", help="Write a task's mixtures for a program in any language.")(export.export)
 app.command("score", help="Score a run's saved estimates again, without separating.")(score.score)
 app.command("show", help="Show the table of a run, a leaderboard CSV or a suite.")(show.show)
 app.command("compare", help="Paired comparison of two runs or two methods.")(compare.compare)
@@ -69,6 +91,9 @@ app.command("publish", help="Merge a run into the committed leaderboards.")(publ
 app.command("train", help="Train a prior on a data set's training split.")(train.train)
 app.command("list", help="List suites, tasks, methods and metrics, or show one method with its settings.")(list_command.list_names)
 app.command("new-method", help="Write a runnable template of a method with its test.")(new_method.new_method)
+app.command("new-suite", cls=new_suite.SourcesCommand, help="Make a frozen suite of your own images or sounds.")(new_suite.new_suite)
+app.command("freeze", help="Write pair lists and digests into a suite that has none.")(freeze.freeze)
+app.command("verify", help="Compare a suite's mixtures with its frozen digests.")(verify.verify)
 app.command("validate", help="Hold a method against the contract.")(validate.validate)
 app.command("env", help="Show what decides a run's numbers and speed on this machine.")(env.env)
 app.add_typer(cache.app, name="cache", help="Fits that are kept: list, clear.")
@@ -133,9 +158,9 @@ def _check_texts() -> None:
 def _fix_folders() -> None:
     """Relative folders of the environment are those of the folder in which the command began, wherever a method goes."""
     for name in FOLDERS:
-        value = os.environ.get(name, "").strip()
-        if value and not value.startswith("~"):
-            os.environ[name] = os.path.abspath(value)  # noqa: PTH100 - pathlib is not imported for it
+        parts = os.environ.get(name, "").strip().split(os.pathsep if name == "SEPBENCH_SUITES" else "\0")
+        if any(parts):
+            os.environ[name] = os.pathsep.join(part if part.startswith("~") else os.path.abspath(part) for part in parts if part)  # noqa: PTH100 - no pathlib for it
 
 
 if __name__ == "__main__":

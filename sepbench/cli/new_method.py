@@ -7,12 +7,13 @@ from typing import Annotated
 
 import typer
 
-_FILES = {"method.py.txt": "{module}.py", "test_method.py.txt": "test_{module}.py", "pyproject.toml.txt": "pyproject.toml"}
+_FILES = {"test_method.py.txt": "test_{module}.py", "pyproject.toml.txt": "pyproject.toml"}
 
 
 def new_method(
     name: Annotated[str, typer.Argument(help="Name of the method: lower-case letters, digits and single hyphens.")],
     into: Annotated[Path, typer.Option(help="Folder in which the package's folder is made.")] = Path(),
+    trained: Annotated[bool, typer.Option("--trained", help="A method with a network: training, checkpoints, a cached fit, weights of your own.")] = False,
 ) -> None:
     """Write NAME/ with a method that runs as it is, to be changed into yours. Existing files are never overwritten."""
     import re
@@ -33,7 +34,7 @@ def new_method(
     templates = Path(__file__).with_name("templates")
     try:
         folder.mkdir(parents=True)
-        for template, target in _FILES.items():
+        for template, target in {"trained.py.txt" if trained else "method.py.txt": "{module}.py", **_FILES}.items():
             text = Template((templates / template).read_text(encoding="utf-8")).substitute(words)
             (folder / target.format(module=module)).write_text(text, encoding="utf-8")
     except OSError as error:
@@ -42,3 +43,5 @@ def new_method(
     typer.echo(f"  pip install --no-deps -e {folder}")
     typer.echo(f"  sepbench validate {name}")
     typer.echo(f"  sepbench run --suite digits-pairs --methods average,{name}")
+    if trained:
+        typer.echo("The first run trains; the second takes the fit from the cache (sepbench cache list).")

@@ -73,12 +73,13 @@ def run(
 
     use_threads(threads)
 
+    from sepbench.report.fetching import fetch_with_progress
+    from sepbench.results.recording import prepare
     from sepbench.results.repeats import folder_of
     from sepbench.results.store import RunStore
     from sepbench.run.backends.chosen import make_backend
-    from sepbench.run.execute import check_data
-    from sepbench.run.plan import check_runnable, make_plan, repeated_plans
-    from sepbench.run.provenance import run_record, short_hash
+    from sepbench.run.plan import make_plan, repeated_plans
+    from sepbench.run.provenance import default_folder, run_record
     from sepbench.run.request import RunRequest
     from sepbench.settings import parse_settings
     from sepbench.suites.loader import load_suite
@@ -105,15 +106,13 @@ def run(
     if save_config is not None:
         run_config.save_config(ctx, save_config)
     command = run_config.command_line(ctx, sys.argv[1:])
-    folder = out or Path("runs") / f"{plan.suite.name}-{short_hash(run_record(plan, command))}"
+    folder = out or default_folder(run_record(plan, command))
     console = Console()
     if dry_run:
         print_table(_plan_table(plan), console)
         console.print(Text(f"would write to {folder}"), soft_wrap=True)
         return
-    check_runnable(plan)
-    _fetch_data(plan)
-    check_data(plan)
+    prepare(plan, fetch_with_progress)
     team = make_backend(backend, workers, plan.device)
     repeats = list(repeated_plans(plan, loaded, seeds, fits))
     outcome = _execute(plan, run_record(plan, command, backend, team.workers), folder, team, last=not repeats)
@@ -154,17 +153,6 @@ def _save_audio(folder: Path, count: int, console: Console) -> None:
     console.print(Text(f"audio: {len(written)} mixtures in {folder / 'audio'}"), soft_wrap=True)
 
 
-def _fetch_data(plan: Plan) -> None:
-    """Download what is missing, with a progress bar, before the run begins; silent where everything is there."""
-    from sepbench.cli.data import fetch_with_progress
-    from sepbench.data.datasets import manifest_of
-    from sepbench.data.files.manifests import load_manifest
-
-    manifests = {manifest_of(dataset) for task in plan.tasks.values() for dataset in task.spec.datasets}
-    for name in sorted(manifests - {""}):
-        fetch_with_progress(load_manifest(name))
-
-
 def names(text: str) -> tuple[str, ...]:
     """``"a, b"`` to ``("a", "b")``."""
     return tuple(name.strip() for name in text.split(",") if name.strip())
@@ -174,27 +162,16 @@ def _execute(plan: Plan, record: RunRecord, folder: Path, team: Backend, last: b
     """Run a plan in its folder; ``last``: print its table, for nothing follows that changes it."""
     from rich.console import Console
 
-    from sepbench.cli.progress import RunProgress
-    from sepbench.results.store import RunStore
-    from sepbench.run.execute import execute
-    from sepbench.run.provenance import commit
-    from sepbench.run.timing import keep_freed_memory
+    from sepbench.report.progress import RunProgress
+    from sepbench.results.recording import record_run
 
-    keep_freed_memory()
     progress = RunProgress()
-    store = RunStore.create(folder, record, progress.warn)
-    with store.session(record):
-        try:
-            with progress:
-                outcome = execute(plan, store, progress, team, record.command, commit(record.environment))
-        except KeyboardInterrupt:
-            total = sum(cell.n_planned for cell in plan.cells)
-            progress.console.print(f"interrupted after {progress.finished:,} of {total:,} mixtures; run the same command again to resume")
-            raise typer.Exit(130) from None
-        store.end_session(plan.metrics)
-        if last:
-            finish(store, plan.suite, Console())
-    return outcome
+    try:
+        return record_run(plan, record, folder, progress, team, lambda store: finish(store, plan.suite, Console()) if last else None)
+    except KeyboardInterrupt:
+        total = sum(cell.n_planned for cell in plan.cells)
+        progress.console.print(f"interrupted after {progress.finished:,} of {total:,} mixtures; run the same command again to resume")
+        raise typer.Exit(130) from None
 
 
 def finish(store: RunStore, suite: Suite, console: Console) -> None:
@@ -202,20 +179,12 @@ def finish(store: RunStore, suite: Suite, console: Console) -> None:
     from rich.text import Text
 
     from sepbench.report.table import render_leaderboard
-    from sepbench.results.leaderboard import build_leaderboard, clusters_of, write_leaderboard
-    from sepbench.results.ranking import Evidence
-    from sepbench.results.repeats import with_repetitions
-    from sepbench.results.statistics import TaskDesigns
-    from sepbench.results.values import Values
+    from sepbench.results.recording import finish as write
+    from sepbench.results.recording import leaderboard_path
 
-    run, cells, values = store.read_run(), store.read_cells(), Values.of_run(store)
-    designs = TaskDesigns(lambda task: clusters_of(suite, task))
-    frame = with_repetitions(build_leaderboard(values, run, cells, suite), store, designs)
-    path = store.path / "leaderboard.csv"
-    write_leaderboard(frame, path)
-    evidence = Evidence(values, designs)
-    render_leaderboard(frame, suite, console, cells=cells, bounds={name: method.bound for name, method in run.methods.items()}, evidence=evidence)
-    console.print(Text(f"leaderboard: {path}"), soft_wrap=True)
+    results = write(store, suite)
+    render_leaderboard(results.frame, suite, console, cells=results.cells, bounds=results.bounds, evidence=results.evidence)
+    console.print(Text(f"leaderboard: {leaderboard_path(store)}"), soft_wrap=True)
 
 
 def _plan_table(plan: Plan) -> Table:

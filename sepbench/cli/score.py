@@ -21,13 +21,13 @@ def score(
     from sepbench.results.store import RunStore
     from sepbench.run.execute import rescore
     from sepbench.run.plan import resolve_device
-    from sepbench.suites.loader import load_suite
+    from sepbench.suites.loader import recorded_suite
 
     console, notes = Console(), Console(stderr=True)
     store = RunStore.open(run, lambda text: notes.print(Text.assemble(("warning:", "yellow"), f" {text}"), soft_wrap=True))
     record = store.read_run()
     store.refuse_older(record)
-    suite = load_suite(record.suite.path or record.suite.name)
+    suite = recorded_suite(record.suite.name, record.suite.path)
     with store.session():
         with notes.status("scoring") as status:
             chosen = rescore(record, suite, names(metrics), store, lambda shard: status.update(f"scoring: {shard}"), resolve_device(device))

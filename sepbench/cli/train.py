@@ -40,10 +40,10 @@ def train(
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-    from sepbench.cli.data import fetch_with_progress
     from sepbench.data.datasets import manifest_of, open_dataset
     from sepbench.data.files.manifests import load_manifest
     from sepbench.registry import trainer
+    from sepbench.report.fetching import fetch_with_progress
     from sepbench.run.plan import resolve_device
     from sepbench.run.timing import keep_freed_memory
 

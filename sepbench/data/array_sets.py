@@ -90,7 +90,7 @@ def _nes(kind: str) -> Callable[[FoundData, str], _Arrays]:
     def read(found: FoundData, split: str) -> _Arrays:
         if split != "test":
             raise DataError(f"bags-shoes-mini has the test arrays of {kind} only, no {split} split; use split 'test'")
-        # The authors' code works on 1 - v/255 (protocols.md 1.4): the white background becomes 0.
+        # The authors' code works on 1 - v/255 (docs/protocols.md 1.4): the white background becomes 0.
         images = 255 - read_npy_images(found.folder / kind / "test.npy")
         return images, torch.zeros(len(images), dtype=torch.int64)
 

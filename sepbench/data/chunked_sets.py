@@ -53,12 +53,12 @@ def _opened(chunked: ChunkedSet, name: str, split: str, folder: Path) -> Chunked
 
 
 def _slakh(instrument: str) -> ChunkedSet:
-    # LASS' chunks of 131,072 samples at 44,100 Hz (protocols.md 1.6), 2.972 s.
+    # LASS' chunks of 131,072 samples at 44,100 Hz (docs/protocols.md 1.6), 2.972 s.
     return ChunkedSet("slakh2100", partial(read_slakh, instrument=instrument), length=65_536, sample_rate=22_050)
 
 
 def _musdb(source: str) -> ChunkedSet:
-    # NES' rate (protocols.md 1.4); 3 s, three windows of its SDR.
+    # NES' rate (docs/protocols.md 1.4); 3 s, three windows of its SDR.
     return ChunkedSet("musdb18-hq", partial(read_musdb, source=source), length=61_440, sample_rate=20_480)
 
 
@@ -68,6 +68,6 @@ MUSDB_VOCALS = _musdb("vocals")
 MUSDB_ACCOMPANIMENT = _musdb("accompaniment")
 MUSDB_DRUMS = _musdb("drums")
 MUSDB_NO_DRUMS = _musdb("no-drums")
-# NES' 64 frames of 160 samples (protocols.md 1.4, flag 10), 0.64 s.
+# NES' 64 frames of 160 samples (docs/protocols.md 1.4, flag 10), 0.64 s.
 LRW = ChunkedSet("lrw", read_speech_folder, length=10_240, sample_rate=16_000)
 ESC50 = ChunkedSet("esc50", read_esc50, length=10_240, sample_rate=16_000)

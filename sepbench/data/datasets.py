@@ -8,6 +8,7 @@ A third party adds one by one line in its own ``pyproject.toml`` (a name with ``
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -16,6 +17,7 @@ import torch
 
 from sepbench.data.files.fetch import FoundData, obtain
 from sepbench.data.files.manifests import load_manifest
+from sepbench.data.own.stored import BESIDE
 from sepbench.data.readers.image_folder import list_images, read_image_folder
 from sepbench.data.readers.npy import read_npy_images
 from sepbench.data.signals import ArraySignals
@@ -78,12 +80,17 @@ def registered_dataset(name: str) -> DataSet:
 
 
 def manifest_of(name: str) -> str:
-    """The manifest that a data set's files belong to, ``""`` for ``generated:``, ``folder:``, ``npy:`` and data sets with files of their own.
+    """The manifest that a data set's files belong to, ``""`` for ``generated:``, ``folder:``, ``npy:``, ``beside:`` and data sets with files of their own.
 
     Raises:
         UnknownNameError: no such data set; and as ``registered_dataset``.
     """
-    return "" if name.startswith((GENERATED_PREFIX, FOLDER_PREFIX, NPY_PREFIX)) else registered_dataset(name).manifest
+    return "" if name.startswith((GENERATED_PREFIX, FOLDER_PREFIX, NPY_PREFIX, BESIDE)) else registered_dataset(name).manifest
+
+
+def manifests_of(datasets: Iterable[str]) -> list[str]:
+    """The manifests of several data sets, each once, sorted; generated ones have none."""
+    return sorted({manifest_of(name) for name in datasets} - {""})
 
 
 def analytic_prior(name: str) -> GaussianMixture | None:
@@ -121,6 +128,7 @@ def open_dataset(name: str, split: str) -> SignalSet:
     ``generated:<name>``             (D,), see ``generated``     2,100 and 100
     ``folder:<path>``                (C, H, W) in 0..1           ``<path>/train`` and ``<path>/test``; without them all is ``test``
     ``npy:<path>``                   (C, H, W) in 0..1           ``<path>/train.npy`` and ``<path>/test.npy``; a file is ``test``
+    ``beside:<path>``                (C, H, W) or (1, T)         of suites in folders of their own, see ``own.stored``; not opened here
     ===============================  ==========================  ====================================================================
 
     Besides these, what third parties have registered. Splits are kept in memory (the last few) and shared between callers, per name, split and
@@ -132,6 +140,8 @@ def open_dataset(name: str, split: str) -> SignalSet:
         DataError: no such split; the data are missing and cannot be had, damaged or corrupt.
         SepbenchError: a folder of images without pillow.
     """
+    if name.startswith(BESIDE):
+        raise DataError(f"data set {name!r} lies beside a suite's file and is opened by its suite alone; name its folder instead, as npy:PATH")
     if not name.startswith((GENERATED_PREFIX, FOLDER_PREFIX, NPY_PREFIX)):
         return _open_registered(name, split)
     if split not in SPLITS:

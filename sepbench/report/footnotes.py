@@ -11,6 +11,7 @@ from sepbench.report.numbers import Record, clusters_text
 from sepbench.results.columns import OLD_INTERVAL
 from sepbench.results.statistics import MIN_CLUSTERS
 from sepbench.run.records import CellRecord
+from sepbench.run.supplied import SUPPLIED, UNSTATED
 
 if TYPE_CHECKING:
     from sepbench.report.rows import TaskLayout, TaskTable
@@ -140,6 +141,9 @@ def _row_remarks(layout: TaskLayout, method: str, record: Record) -> Iterator[tu
     """Remarks on one method, and whether they hold for this task alone."""
     main = layout.records.get((method, layout.ranking), record)
     cell = layout.cells.get((layout.task, method), CellRecord())
+    if record["estimates_sha256"]:
+        unstated = "; what their method learns from is not stated" if record["supervision"] == UNSTATED else ""
+        yield f"{SUPPLIED}, sha256 {record['estimates_sha256'][:12]}{unstated}", True
     if main["n_scored"] < main["n_expected"]:
         missing = main["n_expected"] - main["n_scored"] - main["n_failed"]
         parts = [f"{main['n_failed']:,} failed"] * bool(main["n_failed"]) + [f"{missing:,} not reached"] * (missing > 0)

@@ -111,8 +111,14 @@ class Column:
 
 
 def _seconds_per_mixture(facts: Facts) -> float:
+    """Nothing for estimates that were supplied: nobody measured them."""
     cell = facts.cell
-    return cell.separate_seconds / cell.n_separated if cell.n_separated else math.nan
+    return cell.separate_seconds / cell.n_separated if cell.n_separated and not cell.estimates_sha256 else math.nan
+
+
+def _of_the_run(name: str) -> Callable[[Facts], str]:
+    """An entry of the run's record; empty for estimates that were supplied, which were made nobody knows where and how."""
+    return lambda facts: "" if facts.cell.estimates_sha256 else getattr(facts.run, name)
 
 
 def _fit_seconds(facts: Facts) -> float | None:
@@ -123,6 +129,8 @@ def _fit_seconds(facts: Facts) -> float | None:
 
 def _timing_group(facts: Facts) -> str:
     """The group of the run, or of the workers where theirs is another, with a method's own ``precision`` in place of the session's, and the workers."""
+    if facts.cell.estimates_sha256:
+        return ""
     group, own = facts.cell.timing_group or facts.run.timing_group, facts.method.settings.get("precision")
     group = group if own is None else f"{group.rpartition(':')[0]}:{own}"  # float32 too: it is that whatever the session's own products are
     return f"{group}:{facts.cell.workers}workers" if facts.cell.workers > 1 else group
@@ -141,6 +149,7 @@ COLUMNS: tuple[Column, ...] = (
     Column("method_version", "text", "method.version", empty=True, gate="note", word="version"),
     Column("weights_sha256", "text", "cell.weights_sha256", default="", empty=True, gate="note", word="weights"),
     Column("prior", "text", "cell.prior", default="", empty=True),
+    Column("estimates_sha256", "text", "cell.estimates_sha256", default="", empty=True, gate="note", word="supplied estimates"),
     Column("supervision", "text", ("cell.supervision", "method.supervision"), empty=True, gate="agree", word="supervision"),
     Column("metric", "text", "row.metric", key=True),
     Column("unit", "text", "row.unit", empty=True, gate="agree", word="unit"),
@@ -174,8 +183,8 @@ COLUMNS: tuple[Column, ...] = (
     Column("seconds_per_mixture", "number", _seconds_per_mixture, empty=True, shown=Shown("s/mixture", True, "timing_group")),
     Column("timing_group", "text", _timing_group, empty=True),
     Column("peak_mb", "number", "cell.peak_mb", empty=True),
-    Column("device", "text", "run.device", empty=True, gate="note", word="device"),
-    Column("budget", "text", "run.budget", empty=True, gate="agree", word="budget"),
+    Column("device", "text", _of_the_run("device"), empty=True, gate="note", word="device"),
+    Column("budget", "text", _of_the_run("budget"), empty=True, gate="agree", word="budget"),
     Column("seed", "integer", "run.seed", gate="note", word="seed"),
     Column("sepbench_version", "text", "run.sepbench_version", empty=True),
     Column("git_sha", "text", _git_sha, empty=True),

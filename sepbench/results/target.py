@@ -84,10 +84,25 @@ def open_results(target: str, *, suites: bool = False, statistics: bool = True) 
         raise SepbenchError(f"there is no {target}; name the folder of a run, a leaderboard CSV or a suite")
     if target not in suite_names():
         raise nearest(target, suite_names(), "run folder, CSV or suite")
-    committed = resource_root("leaderboards") / f"{target}.csv"
+    committed = committed_path(target)
     if not committed.is_file():
         raise SepbenchError(f"no leaderboard is committed for suite {target}; make one with `sepbench run --suite {target}` and `sepbench publish`")
     return open_csv(committed, target)
+
+
+def committed_path(suite: str) -> Path:
+    """Where the committed leaderboard of a suite lies, if there is one."""
+    return resource_root("leaderboards") / f"{suite}.csv"
+
+
+def committed_leaderboard(suite: str) -> pd.DataFrame | None:
+    """The rows of a suite's committed leaderboard; None if there is none.
+
+    Raises:
+        SepbenchError: it cannot be read.
+    """
+    path = committed_path(suite)
+    return read_leaderboard(path) if path.is_file() else None
 
 
 def open_csv(path: Path, label: str) -> Results:

@@ -11,6 +11,7 @@ import torch
 
 from sepbench.errors import MethodError, SuiteError, flat, some
 from sepbench.errors import reason as why
+from sepbench.handed_over import held_state
 from sepbench.metrics.catalogue import defined_for, get_metric
 from sepbench.precision import KnowsDevices
 from sepbench.protocols import Domain, MethodInfo, PosteriorSampler, Separator, Supervision, Support, TaskSpec
@@ -261,7 +262,7 @@ def _check_info(name: str, info: MethodInfo) -> None:
 
 def _entry(name: str, separator: Separator, given: Mapping[str, Any]) -> MethodEntry:
     with method_code(name, "cannot say its settings or weights_sha256"):
-        settings = dict(given) | settings_of(separator)  # a plain class need not say what it was given
+        settings = dict(given) | settings_of(separator) | held_state(name)  # a plain class need not say what it was given
         weights = flat(getattr(separator, "weights_sha256", ""))
     for key, value in settings.items():
         try:

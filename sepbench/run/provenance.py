@@ -16,6 +16,7 @@ import torch
 
 import sepbench
 from sepbench.errors import flat
+from sepbench.registry import own_suite
 from sepbench.run.plan import MethodEntry, Plan
 from sepbench.run.records import EnvironmentRecord, MethodRecord, RunRecord, SessionRecord, SuiteRecord, TaskRecord
 from sepbench.run.source import source_sha256
@@ -59,7 +60,7 @@ def run_record(plan: Plan, command: str, backend: str = "local", workers: int = 
         sepbench_version=sepbench.__version__,
         command=command,
         created=created,
-        suite=SuiteRecord(name=plan.suite.name, version=plan.suite.version, path=str(Path(request.suite).resolve()) if request.suite.endswith(".toml") else ""),
+        suite=SuiteRecord(name=plan.suite.name, version=plan.suite.version, path=str(own.resolve()) if (own := own_suite(request.suite)) else ""),
         tasks={name: _task_record(plan, name) for name in plan.tasks},
         methods={name: _method_record(entry) for name, entry in plan.methods.items()},
         grid={name: list(plan.methods) for name in plan.tasks},
@@ -144,6 +145,11 @@ def short_hash(record: RunRecord) -> str:
     """Eight hex digits of the run's identity and extent: the same command on the same code and data gives the same folder name."""
     whole = identity(record) | {"tasks": list(record.tasks), "methods": list(record.methods), "limit": record.limit}
     return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def default_folder(record: RunRecord) -> Path:
+    """Where a run goes that names no folder: ``runs/SUITE-HASH`` below the working folder."""
+    return Path("runs") / f"{record.suite.name}-{short_hash(record)}"
 
 
 def environment(device: str = "cpu") -> EnvironmentRecord:

@@ -41,6 +41,7 @@ class CellRecord(_Record):
         prior: what the method's prior is, "" if it has none: kind, parameters, digest.
         workers: the most processes that separated side by side; what timings are comparable with depends on it.
         timing_group: the workers' own, where it is not the run's.
+        estimates_sha256: digest of the estimates, if they were supplied and nothing was separated (``run/supplied.py``); else "".
         command, git_sha: of the last session that separated for this cell.
         traceback: of the first failure.
     """
@@ -65,6 +66,7 @@ class CellRecord(_Record):
     prior: str = ""
     workers: int = 1
     timing_group: str = ""
+    estimates_sha256: str = ""
     command: str = ""
     git_sha: str = ""
     traceback: str = ""

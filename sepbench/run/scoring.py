@@ -153,6 +153,6 @@ def _assemble(
         fit_failed=fit_failed,
         n_separated=int(separated.sum()),
         n_failed=len(errors),
-        separate_seconds=float(seconds[separated].sum()),
+        separate_seconds=float(np.nansum(seconds[separated])),  # NaN: nobody measured them
         parts=parts,
     )

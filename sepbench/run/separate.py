@@ -84,15 +84,24 @@ def separate_batch(session: Session, mixtures: Mixtures) -> tuple[torch.Tensor, 
         ContractError: the estimates are not what the contract asks for.
         Exception: whatever ``separate`` or ``sample`` raises.
     """
-    before = _fingerprint(mixtures)
     read = session.references.seconds if session.references else 0.0
-    with put_back(), Timer(session.ctx.device) as timer:
-        returned = _call(session.separator, mixtures, session.ctx)
-    elapsed = timer.seconds - ((session.references.seconds if session.references else 0.0) - read)
-    estimates = _checked(returned, session, len(mixtures))
+    estimates, seconds = checked_call(session.separator, mixtures, session.ctx)
+    return estimates, seconds - ((session.references.seconds if session.references else 0.0) - read)
+
+
+def checked_call(separator: Separator, mixtures: Mixtures, ctx: RunContext) -> tuple[torch.Tensor, float]:
+    """What ``separate``, or ``sample`` where the task has draws, returns, held against the contract: on the CPU, with the seconds of the call.
+
+    Raises:
+        ContractError, Exception: see ``separate_batch``.
+    """
+    before = _fingerprint(mixtures)
+    with put_back(), Timer(ctx.device) as timer:
+        returned = _call(separator, mixtures, ctx)
+    estimates = _checked(returned, ctx, len(mixtures))
     if _fingerprint(mixtures) != before:
-        raise ContractError(f"{_called(session)} changed its input mixtures in place")
-    return estimates.detach().cpu(), elapsed
+        raise ContractError(f"{_called(ctx)} changed its input mixtures in place")
+    return estimates.detach().cpu(), timer.seconds
 
 
 def _call(separator: Separator, mixtures: Mixtures, ctx: RunContext) -> object:
@@ -104,9 +113,9 @@ def _call(separator: Separator, mixtures: Mixtures, ctx: RunContext) -> object:
         return separator.sample(mixtures, ctx.task.posterior_draws, ctx)
 
 
-def _called(session: Session) -> str:
+def _called(ctx: RunContext) -> str:
     """Name of the method's function that gave the result, for messages."""
-    return "sample" if session.ctx.task.posterior_draws else "separate"
+    return "sample" if ctx.task.posterior_draws else "separate"
 
 
 def _result_shape(spec: TaskSpec) -> tuple[int, ...]:
@@ -167,7 +176,8 @@ def _attempt(session: Session, example_ids: torch.Tensor) -> tuple[torch.Tensor,
 
 
 def _mixtures(session: Session, example_ids: torch.Tensor) -> Mixtures:
-    return session.mixture_set.mixtures(example_ids, session.ctx.device)
+    """A copy of the ids goes out: a method that changes them in place must not change whose estimates these are."""
+    return session.mixture_set.mixtures(example_ids.clone(), session.ctx.device)
 
 
 def _warm_up(session: Session, example_ids: torch.Tensor) -> None:
@@ -178,15 +188,15 @@ def _warm_up(session: Session, example_ids: torch.Tensor) -> None:
     session.first_traceback = ""
 
 
-def _fingerprint(mixtures: Mixtures) -> tuple[int, int, int]:
+def _fingerprint(mixtures: Mixtures) -> tuple[int, ...]:
     """Changes when the batch is written to: torch's version counter sees every torch operation, the sum of bits also writes through numpy."""
     bits = mixtures.values.view(torch.int32).sum()
-    return mixtures.values._version, int(bits), int(mixtures.example_ids.sum())
+    return mixtures.values._version, int(bits), mixtures.example_ids._version, int(mixtures.example_ids.sum())
 
 
-def _checked(returned: object, session: Session, n: int) -> torch.Tensor:
-    spec, device = session.cell.task.spec, torch.device(session.ctx.device)
-    called = _called(session)
+def _checked(returned: object, ctx: RunContext, n: int) -> torch.Tensor:
+    spec, device = ctx.task, torch.device(ctx.device)
+    called = _called(ctx)
     if not isinstance(returned, torch.Tensor):
         raise ContractError(f"{called} returned {type(returned).__name__} instead of a tensor")
     expected = (n, *_result_shape(spec))
@@ -195,5 +205,5 @@ def _checked(returned: object, session: Session, n: int) -> torch.Tensor:
     if returned.dtype != torch.float32:
         raise ContractError(f"{called} returned {returned.dtype} instead of torch.float32")
     if returned.device.type != device.type or (device.index is not None and returned.device.index != device.index):
-        raise ContractError(f"{called} returned estimates on {returned.device} instead of {session.ctx.device}")
+        raise ContractError(f"{called} returned estimates on {returned.device} instead of {ctx.device}")
     return returned

@@ -11,6 +11,7 @@ import torch
 
 import sepbench
 from sepbench.errors import flat, reason
+from sepbench.handed_over import HELD
 from sepbench.noise import NoiseSource
 from sepbench.precision import as_the_session_says
 from sepbench.protocols import Fitted, RunContext, Separator, TrainingView
@@ -164,7 +165,7 @@ def fit_key(cell: Cell, plan: Plan, training: str) -> dict[str, Any]:
     task, settings = asdict(cell.task.spec), dict(entry.settings)
     scope: FitScope = getattr(entry.cls, "fit_scope", None) or FitScope(frozenset(task) - {"suite", "name"})
     code = scope.code or entry.cls
-    deciding = set(settings) if scope.code is None else set(settings) & set(setting_names(code))
+    deciding = set(settings) if scope.code is None else set(settings) & {*setting_names(code), HELD}
     return {
         "training": training,
         "task": {key: value for key, value in task.items() if key in scope.task},

@@ -11,10 +11,15 @@ import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from types import FunctionType
+
+from sepbench.run.compiled import compiled_sha256
 
 
 def source_sha256(cls: type) -> str:
-    """SHA-256 of the code of a class: of its module, or of all modules that it rests on if there are several; empty without any.
+    """SHA-256 of the code of a class: of its module, or of all modules that it rests on if there are several.
+
+    A class that was typed into a notebook or at a prompt counts by its compiled code, see ``compiled.py``.
 
     What counts of a file is what it does: its syntax tree without comments, docstrings and the descriptions of settings, so
     that editing those does not make another run. A file that is no Python counts by its bytes.
@@ -22,18 +27,30 @@ def source_sha256(cls: type) -> str:
     A method rests on the modules of its own package, or, outside a package, of its own folder, that it imports anywhere, and on those that they
     import. sepbench itself and other people's packages count by their versions.
     """
-    try:
-        own = inspect.getsourcefile(cls)
-    except (OSError, TypeError):
-        return ""
+    own = _file_of_class(cls)
     if own is None:
-        return ""
+        return compiled_sha256(cls)
     found: dict[str, Path] = {}
-    _collect(cls.__module__, Path(own), found)
+    _collect(cls.__module__, own, found)
     digests = {name: _code_sha256(path) for name, path in found.items()}
     if len(digests) <= 1:
         return next(iter(digests.values()), "")
     return hashlib.sha256("".join(f"{name} {digests[name]}\n" for name in sorted(digests)).encode()).hexdigest()
+
+
+def _file_of_class(cls: type) -> Path | None:
+    """The file that a class is written in; None if there is none.
+
+    A console may well have a file that is its ``__main__``, its own: there a class is of that file only if one of its functions says so.
+    """
+    try:
+        own = inspect.getsourcefile(cls)
+    except (OSError, TypeError):
+        return None
+    if own is None or cls.__module__ != "__main__":
+        return Path(own) if own is not None else None
+    files = {Path(one.__code__.co_filename).absolute() for one in vars(cls).values() if isinstance(one, FunctionType)}
+    return Path(own) if Path(own).absolute() in files else None
 
 
 def _collect(module: str, path: Path, found: dict[str, Path]) -> None:

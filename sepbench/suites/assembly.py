@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -79,11 +79,13 @@ class DerivedList:
         rule: how it is made.
         sha256: digest it must have; empty until someone who has the data freezes it.
         column: the only slot whose signals are wanted, None for all.
+        path: where the list was written when it was frozen; None: it is made anew.
     """
 
     rule: PairRule
     sha256: str
     column: int | None = None
+    path: Path | None = None
 
     def checked(self, pairs: PairList) -> PairList:
         """The list as it was derived, if it is the frozen one.
@@ -174,6 +176,8 @@ class TaskData:
         """A list from its file, or by its rule from the signals that lists of this role may use."""
         if isinstance(listing, FrozenList):
             return listing.read()
+        if listing.path is not None:
+            return listing.checked(read_pairs(listing.path))
         key = (listing.rule, self.slots, role, self.test_rows, self.train_rows)
         if key not in self.derived:
             signals = [self._open(c.dataset, self._split(role)) for c in self.slots]
@@ -184,6 +188,10 @@ class TaskData:
     def derived_sha256(self, listing: DerivedList, role: str) -> str:
         """Digest of the list that a rule makes of the data; raises as opening them does."""
         return self._read(listing, role).sha256
+
+    def whole_list(self, listing: DerivedList, role: str) -> PairList:
+        """The whole list that a rule makes of the data, all columns; raises as opening them does."""
+        return self._read(replace(listing, column=None), role)
 
     def pair_list(self) -> PairList:
         """The mixtures to separate, as numbers of the list; opens data only where the list is made by a rule."""

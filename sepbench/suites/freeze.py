@@ -1,19 +1,27 @@
-"""Freezing: the digests of a suite's lists and mixtures, written to ``tasks.toml`` once and compared ever after."""
+"""Freezing: the digests of a suite's lists and mixtures, written to ``tasks.toml`` once and compared ever after.
+
+Built-in suites are frozen together by ``scripts/build_pairs.py``; a suite in a folder of its own by ``freeze_suite``, the command ``sepbench freeze``.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from sepbench.data.datasets import open_dataset
-from sepbench.errors import DataError
+from sepbench.data.lists.pairs import PairList, pairs_csv
+from sepbench.errors import DataError, SepbenchError, SuiteError
 from sepbench.files import write_atomically
-from sepbench.suites.assembly import FrozenList, Listing, Opener, TaskData
-from sepbench.suites.loader import load_unfrozen
+from sepbench.registry import own_suite, suite_path
+from sepbench.suites.assembly import DerivedList, FrozenList, Listing, Opener, TaskData
+from sepbench.suites.loader import load_suite, load_unfrozen
 from sepbench.suites.model import Suite, Task
 from sepbench.suites.tables import read_table
 
+DIGESTS = "tasks.toml"
+SUMS = "SHA256SUMS"
+"""Digests of the files of a suite's folder, as ``sha256sum -c`` reads them; ``new-suite`` writes it."""
 _HEAD = """\
 # Digests of every frozen task, written by sepbench.suites.freeze. Read by load_suite; never edited by hand.
 # pairs_sha256: the pair list's file. mixtures_sha256: float32 mixtures in order. train_*: the lists behind level mixtures+one.
@@ -34,11 +42,16 @@ def task_digests(task: Task, previous: Mapping[str, Any]) -> dict[str, int | str
     except DataError:
         kept = found["pairs_sha256"] != "" and previous.get("pairs_sha256") == found["pairs_sha256"]
         found["mixtures_sha256"] = previous.get("mixtures_sha256", "") if kept else ""
-    if task.split == "test":
-        lists = {"train_mixtures": data.train_mixtures, "train_observed": data.train_observed, "train_sources": data.train_sources}
-        for key, listing in lists.items():
-            found |= {} if listing is None else _list_digests(data, key, listing, "training", previous)
+    for key, listing in _training_lists(task):
+        found |= _list_digests(data, key, listing, "training", previous)
     return found
+
+
+def _training_lists(task: Task) -> list[tuple[str, Listing]]:
+    """Those of a test task, by their keys; a validation task has the same."""
+    data = task.data
+    lists = (("train_mixtures", data.train_mixtures), ("train_observed", data.train_observed), ("train_sources", data.train_sources))
+    return [(key, listing) for key, listing in lists if listing is not None] if task.split == "test" else []
 
 
 def _list_digests(data: TaskData, key: str, listing: Listing, role: str, previous: Mapping[str, Any]) -> dict[str, int | str]:
@@ -82,3 +95,54 @@ def write_digests(suites: Sequence[Path], target: Path, opener: Opener = open_da
         suite = load_unfrozen(path, opener)
         after[suite.name] = suite_digests(suite, before.get(suite.name, {}))
     write_atomically(target, lambda temporary: temporary.write_text(render(after), encoding="utf-8"))
+
+
+def freeze_suite(name: str) -> Suite:
+    """Freeze a suite in a folder of its own that is not frozen yet; the frozen suite.
+
+    Lists that rules make are written as CSV files into ``pairs/`` beside the suite's file and read from there afterwards.
+
+    Args:
+        name: a suite's name, or the path of its file or folder.
+
+    Raises:
+        UnknownNameError: no such suite.
+        SuiteError: it comes with a package, it is frozen already, or it is malformed.
+        DataError: its data are not here.
+        SepbenchError: the folder cannot be written.
+    """
+    path = own_suite(name)
+    if path is None:
+        raise SuiteError(f"suite {name!r} ({suite_path(name)}) comes with a package, which freezes it; 'sepbench verify {name}' compares it with its data")
+    suite, target = load_unfrozen(path), path.parent / DIGESTS
+    whole = read_table(target).raw() if target.is_file() else {}
+    before = whole.get(suite.name, {})
+    again = "to freeze it anew, raise its version and remove that file"
+    if suite.tasks.keys() <= before.keys():
+        raise SuiteError(f"suite {suite.name!r} is frozen ({target}); 'sepbench verify {name}' compares, and {again}")
+    found = suite_digests(suite, {})
+    if changed := [task for task, digests in before.items() if task in found and not found[task].items() <= digests.items()]:
+        raise SuiteError(f"task {changed[0]!r} of suite {suite.name!r} is frozen with other digests ({target}); restore its lists and data, or, {again}")
+    for task_name, task in suite.tasks.items():
+        task.verify()  # raises what task_digests leaves out: freezing half a suite helps nobody
+        for key, listing, pairs in _made_by_rules(task):
+            file = f"pairs/{task_name}{'' if key == 'pairs' else f'.{key}'}.csv"
+            found[task_name][f"{key}_file"] = file
+            _write(path.parent / file, pairs_csv(pairs.indices.numpy(), None if pairs.gains is None else pairs.gains.numpy()), listing)
+    _write(target, render({**whole, suite.name: found}).encode("utf-8"))
+    return load_suite(str(path))
+
+
+def _made_by_rules(task: Task) -> Iterator[tuple[str, DerivedList, PairList]]:
+    """Keys of the lists of a task that a rule makes, and the lists as a whole."""
+    for key, listing in [("pairs", task.data.pairs), *_training_lists(task)]:
+        if isinstance(listing, DerivedList):
+            yield key, listing, task.data.whole_list(listing, task.split if key == "pairs" else "training")
+
+
+def _write(path: Path, content: bytes, listing: DerivedList | None = None) -> None:
+    try:
+        write_atomically(path, lambda temporary: temporary.write_bytes(content))
+    except OSError as error:
+        what = f"the list {listing}" if listing is not None else "the digests"
+        raise SepbenchError(f"{what} cannot be written to {path}: {error.strerror or error}; choose a writable folder, or free some space") from error

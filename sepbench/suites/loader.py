@@ -16,10 +16,11 @@ from sepbench.data.datasets import open_dataset
 from sepbench.data.lists.pairs import list_sha256
 from sepbench.data.lists.rules import BUILDERS, GAINED, PairRule
 from sepbench.data.mixtures import Transform
+from sepbench.data.own.stored import beside
 from sepbench.errors import SuiteError
 from sepbench.operators import OPERATOR_NAMES
 from sepbench.protocols import Assignment, Domain, TaskSpec
-from sepbench.registry import nearest, suite_path
+from sepbench.registry import nearest, own_suite, suite_names, suite_path
 from sepbench.resources import resource_root
 from sepbench.suites.assembly import DerivedList, DerivedLists, FrozenList, Listing, Opener, SourceClass, TaskData, UsableRows
 from sepbench.suites.model import Suite, Task, TaskSplit
@@ -30,21 +31,38 @@ FORMAT = 1
 RULE_PREFIX = "rule:"
 NEVER_RANKING = frozenset({"isr", "sir", "sar"})
 """Metrics whose single windows depend on the last bit of the samples, see ``sepbench/metrics/bss_eval_images.py``."""
-_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")  # no "--": it separates task and method in file names
+NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")  # no "--": it separates task and method in file names
 
 
 def load_suite(name: str, opener: Opener = open_dataset) -> Suite:
-    """A suite by name, or by the path of its TOML file.
+    """A suite by name, or by the path of its TOML file or folder.
 
     Args:
-        name: a registered suite (``sepbench.registry.suite_names``) or a path ending in ``.toml``.
+        name: a suite's name (``sepbench.registry.suite_names``), a path ending in ``.toml``, or the path, with a ``/``, of a folder with a ``suite.toml``.
         opener: opens a split of a data set; nothing is opened while loading.
 
     Raises:
         UnknownNameError: no such suite.
         SuiteError: malformed, a link that leads nowhere, or a pair list that is not the frozen one.
     """
-    return _Reader(Path(name) if name.endswith(".toml") else suite_path(name), opener, check=True).suite()
+    own = own_suite(name)
+    suite = _Reader(own or suite_path(name), opener, check=True).suite()
+    if own is not None and own.parent.name == name and suite.name != name:
+        raise SuiteError(f"{own} is the suite {suite.name!r}; give its folder this name, or rename the suite (key 'name', and freeze it again)")
+    return suite
+
+
+def recorded_suite(name: str, path: str) -> Suite:
+    """The suite of a run: of its own file, where that is still there, else the one of its name.
+
+    Raises:
+        UnknownNameError, SuiteError: see ``load_suite``.
+    """
+    if path and Path(path).is_file():
+        return load_suite(path)
+    if path and name not in suite_names():
+        raise SuiteError(f"the run's suite {name!r} lay in {path}, which is not there; put it back, or name the folder that holds {name}/ in SEPBENCH_SUITES")
+    return load_suite(name)
 
 
 def load_unfrozen(path: Path, opener: Opener = open_dataset) -> Suite:
@@ -57,7 +75,6 @@ class _Reader:
 
     def __init__(self, path: Path, opener: Opener, check: bool) -> None:
         self.path = path
-        self.opener = opener
         self.usable: UsableRows = {}
         self.derived: DerivedLists = {}
         self.root = root = read_table(path)
@@ -65,6 +82,7 @@ class _Reader:
             raise SuiteError(f"{path}: format {root.integer('format')} is not known, this sepbench reads format {FORMAT}")
         self.name = _name(root.text("name"), str(path))
         self.domain = cast(Domain, root.choice("domain", get_args(Domain)))
+        self.opener = beside(path.resolve().parent, self.domain, opener)
         self.classes = {key: _source_class(key, table) for key, table in root.tables("classes").items()}
         self.rules = {key: _rule(self.name, key, table) for key, table in root.tables("rules", {}).items()}
         self.frozen = self._digests() if check else None
@@ -213,19 +231,25 @@ class _Reader:
             raise nearest(rule, sorted(self.rules), f"rule in {table.where}")
         if table.text("index", "row") != "row":
             raise SuiteError(f"{table.where}: lists made by a rule hold rows; leave out 'index'")
-        frozen = self._frozen(task)
-        return DerivedList(self.rules[rule], "" if frozen is None else frozen.text(f"{key}_sha256"), column)
+        made, frozen = self.rules[rule], self._frozen(task)
+        if frozen is None:
+            return DerivedList(made, "", column)
+        # The file that 'sepbench freeze' wrote is the list of the rule as it was then; another rule's list is made, and found to differ.
+        file = frozen.text(f"{key}_file", "") if frozen.text(f"{key}_rule", "") == made.text else ""
+        return DerivedList(made, frozen.text(f"{key}_sha256"), column, self.path.parent / file if file else None)
 
     def _frozen(self, task: str) -> Table | None:
         if self.frozen is None:
             return None
         if task not in self.frozen:
-            raise SuiteError(f"{self.frozen.where} has no digests of task {task!r}; freeze them with sepbench.suites.freeze.write_digests")
+            raise SuiteError(f"{self.frozen.where} has no digests of task {task!r}; freeze them with 'sepbench freeze {self.path}'")
         return self.frozen.table(task)
 
     def _digests(self) -> Table:
-        path = self._beside("tasks.toml", resource_root("data_manifests"))
-        return read_table(path).table(self.name)
+        table = read_table(self._beside("tasks.toml", resource_root("data_manifests")))
+        if self.name not in table:
+            raise SuiteError(f"{self.path} is not frozen: {table.where} has no digests of {self.name!r}; freeze it with 'sepbench freeze {self.path}'")
+        return table.table(self.name)
 
     def _beside(self, file: str, fallback: Path) -> Path:
         beside = self.path.parent / file
@@ -259,7 +283,7 @@ def _ranking_metric(root: Table, metrics: tuple[str, ...]) -> str:
 
 
 def _name(name: str, where: str) -> str:
-    if not _NAME.fullmatch(name):
+    if not NAME.fullmatch(name):
         raise SuiteError(f"{where}: name {name!r} must be lower-case letters and digits in groups joined by single hyphens")
     return name
 

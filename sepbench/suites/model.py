@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from sepbench.data.lists.clusters import Clusters
 from sepbench.data.mixtures import MixtureSet, Transform
 from sepbench.data.views import PooledView, make_view
-from sepbench.errors import SuiteError, UnsupportedTaskError
+from sepbench.errors import ArgumentError, SuiteError, UnsupportedTaskError, nearest
 from sepbench.gmm import ExactPosterior
 from sepbench.protocols import Domain, SignalSet, Supervision, Support, TaskSpec
 from sepbench.suites import NOT_FROZEN
@@ -17,7 +18,11 @@ from sepbench.suites.assembly import TaskData
 from sepbench.suites.published import PublishedRow
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     import torch
+
+    ExampleIds = Sequence[int] | torch.Tensor | npt.NDArray[np.integer]
 
 TaskSplit = Literal["test", "validation"]
 
@@ -75,6 +80,31 @@ class Task:
             SuiteError: the pair list is not the frozen one, or does not fit the data.
         """
         return self.data.mixture_set()
+
+    def mixtures(self, ids: ExampleIds | None = None) -> torch.Tensor:
+        """Mixtures ``(B, ...)`` float32 on the CPU, of these examples (numbers of the frozen list, from 0) or of all.
+
+        Every call opens the data anew: ask for many examples at once. ``mixture_set`` keeps them open, and knows the operator.
+
+        Raises:
+            ArgumentError: ids that are no such numbers.
+            DataError, SuiteError: see ``mixture_set``.
+        """
+        wanted = self.example_ids(ids)
+        return self.mixture_set().mixtures(wanted).values
+
+    def references(self, ids: ExampleIds | None = None) -> torch.Tensor:
+        """True sources ``(B, K, ...)`` of these examples, or of all; otherwise as ``mixtures``."""
+        wanted = self.example_ids(ids)
+        return self.mixture_set().sources(wanted)
+
+    def example_ids(self, ids: ExampleIds | None = None) -> torch.Tensor:
+        """Numbers of examples as ``(B,)`` int64; of all examples if None.
+
+        Raises:
+            ArgumentError: they are not whole numbers in [0, n_examples), or not in one row.
+        """
+        return example_numbers(ids, self.n_examples, f"task {self.spec.name!r}")
 
     def clusters(self) -> Clusters:
         """Which mixtures share a song, an image or a recording, and so are not independent; one row of keys per mixture.
@@ -140,6 +170,32 @@ class Task:
         return found
 
 
+def example_numbers(ids: ExampleIds | None, count: int, where: str) -> torch.Tensor:
+    """Numbers of examples as ``(B,)`` int64; all if None.
+
+    Raises:
+        ArgumentError: they are not whole numbers in [0, count), or not in one row.
+    """
+    import torch
+
+    if ids is None:
+        return torch.arange(count)
+    known = f" to {count - 1} ({where} has {count:,} mixtures)" if count < 1 << 62 else ""
+    wrong = f"ids must be a row of whole numbers from 0{known}"
+    try:
+        numbers = torch.as_tensor(list(ids) if isinstance(ids, range) else ids)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ArgumentError(f"{wrong}, got {type(ids).__name__}") from error
+    if numbers.ndim != 1:
+        raise ArgumentError(f"{wrong}, got {ids!r}; write a single one as [{ids!r}]" if numbers.ndim == 0 else f"{wrong}, got shape {tuple(numbers.shape)}")
+    if numbers.numel() and (numbers.is_floating_point() or numbers.is_complex() or numbers.dtype == torch.bool):
+        raise ArgumentError(f"{wrong}, got {str(numbers.dtype).removeprefix('torch.')} values")
+    bad = numbers[(numbers < 0) | (numbers >= count)]
+    if len(bad):
+        raise ArgumentError(f"{wrong}, got {int(bad[0])}")
+    return numbers.to("cpu", torch.int64)
+
+
 @dataclass(frozen=True, slots=True)
 class Suite:
     """Tasks that belong together.
@@ -165,3 +221,13 @@ class Suite:
     methods: tuple[str, ...]
     tasks: dict[str, Task]
     published: list[PublishedRow]
+
+    def task(self, name: str) -> Task:
+        """A task by name.
+
+        Raises:
+            UnknownNameError: no such task; the message offers the nearest names.
+        """
+        if name not in self.tasks:
+            raise nearest(str(name), list(self.tasks), f"task of suite {self.name}")
+        return self.tasks[name]

@@ -1,4 +1,4 @@
-"""Published and measured figures on real images (protocols.md sections 1.4, 2.1): skipped where SEPBENCH_DATA has none."""
+"""Published and measured figures on real images (docs/protocols.md sections 1.4, 2.1): skipped where SEPBENCH_DATA has none."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_mixture_as_estimate_on_padded_mnist(mnist: tuple[torch.Tensor, np.ndarr
 
 @pytest.mark.parametrize(("scored", "expected"), [("shoes", 0.473), ("bags", 0.610)])
 def test_mixture_as_estimate_on_bags_and_shoes(scored: str, expected: float) -> None:
-    """protocols.md FLAG-9: SSIM of the unclipped mixture against each side of NES's own test arrays, the 192 images that NES scores."""
+    """docs/protocols.md FLAG-9: SSIM of the unclipped mixture against each side of NES's own test arrays, the 192 images that NES scores."""
     images = {name: np.load(io.BytesIO(_file(f"bags-shoes-mini/{name}/test.npy")))[:192] for name in ("shoes", "bags")}
     other = "bags" if scored == "shoes" else "shoes"
     references = torch.stack([torch.from_numpy(1.0 - images[name] / 255.0).permute(0, 3, 1, 2) for name in (scored, other)], 1)

@@ -27,7 +27,7 @@ NAMES = sorted(path.stem for path in suites_root().glob("*.toml"))
 TASKS = [(suite, task) for suite in NAMES for task in load_suite(suite).tasks]
 WithData = Callable[[Task], Task]
 
-SIZES = {  # mixtures of the test tasks: the papers' figures, protocols.md sec. 1
+SIZES = {  # mixtures of the test tasks: the papers' figures, docs/protocols.md sec. 1
     "bags-shoes-mini": {"x-bags": 200, "x-shoes": 200, "x-bags-half": 100, "x-shoes-half": 100},
     "cifar10-color": {"colorization": 50_000},
     "cifar10-mini-color": {"colorization": 1017},
@@ -307,7 +307,7 @@ def test_half_the_mixture_scores_what_basis_printed(
 
 @pytest.mark.parametrize(("task", "expected"), [("x-0-4", 10.80), ("x-5-9", 10.98)])
 def test_the_mixture_itself_scores_what_nes_printed(suites: dict[str, Suite], with_data: WithData, task: str, expected: float) -> None:
-    """protocols.md 1.4: per-image means 10.80 and 10.98 (pooled over batches 10.6, as printed)."""
+    """docs/protocols.md 1.4: per-image means 10.80 and 10.98 (pooled over batches 10.6, as printed)."""
     assert mean_psnr(with_data(suites["mnist-nes"].tasks[task]), lambda m: m) == pytest.approx(expected, abs=0.05)
 
 
@@ -318,7 +318,7 @@ def test_the_mixture_itself_scores_what_nes_printed(suites: dict[str, Suite], wi
 def test_the_mixture_itself_scores_what_protocols_measured_of_nes_pooled(
     suites: dict[str, Suite], with_data: WithData, suite: str, task: str, expected: float
 ) -> None:
-    """protocols.md 1.4 and flag 9, counted by other code: 156 and 6 full batches of 32."""
+    """docs/protocols.md 1.4 and flag 9, counted by other code: 156 and 6 full batches of 32."""
     mixtures = with_data(suites[suite].tasks[task]).mixture_set()
     ids = range(len(mixtures))
     parts = PSNR_POOLED32.parts(mixtures.mixtures(ids).values.unsqueeze(1), mixtures.sources(ids)[:, :1], torch.arange(len(mixtures)))

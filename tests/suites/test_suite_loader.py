@@ -236,7 +236,7 @@ def test_signals_of_another_shape_are_refused(toy: ToyFolder) -> None:
 
 def test_a_task_that_was_never_frozen_says_how_to(toy: ToyFolder) -> None:
     toy.edit("[tasks.split-val]", "[tasks.split-val2]")
-    with pytest.raises(SuiteError, match="write_digests"):
+    with pytest.raises(SuiteError, match="freeze them with 'sepbench freeze"):
         load_suite(str(toy.toml), toy.opener)
 
 

@@ -9,19 +9,23 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import platformdirs
-import pooch
 import requests
 
 from sepbench.data.files.integrity import FileCheck, check_file, check_files, check_size, read_digest
 from sepbench.data.files.made import make_missing
 from sepbench.data.files.manifests import DataFile, Manifest, load_manifest
 from sepbench.errors import DataError
+
+with warnings.catch_warnings():  # in a notebook without widgets tqdm complains, which pooch imports and nobody here uses
+    warnings.filterwarnings("ignore", message="IProgress not found")
+    import pooch
 
 DATA_VARIABLE = "SEPBENCH_DATA"
 CACHE_VARIABLE = "SEPBENCH_CACHE"

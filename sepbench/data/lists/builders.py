@@ -117,13 +117,18 @@ def halves(name: str, pool: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return shuffled[: len(pool) // 2], shuffled[len(pool) // 2 :]
 
 
-def equal_rms_gains(signals: Sequence[SignalSet], indices: np.ndarray) -> np.ndarray:
-    """``(M, K)`` gains of mixtures ``(M, K)`` at 0 dB: 1 for slot 0, the ratio of both RMS values for the others, to six significant digits.
+def equal_rms_gains(signals: Sequence[SignalSet], indices: np.ndarray, snr_db: float = 0.0) -> np.ndarray:
+    """``(M, K)`` gains of mixtures ``(M, K)``: 1 for slot 0, the ratio of both RMS values for the others, to six significant digits.
 
     Sums of squares of 16-bit signals are exact in float64, so the gains have the same digits on every machine.
+
+    Args:
+        snr_db: level of slot 0 over each other one; 0: all are equally loud.
     """
     energies = np.stack([_energies(source, indices[:, k]) for k, source in enumerate(signals)], axis=1)
-    return np.array([[float(f"{gain:.6g}") for gain in row] for row in np.sqrt(energies[:, :1] / energies)])
+    gains = np.sqrt(energies[:, :1] / energies)
+    gains[:, 1:] *= 10.0 ** (-snr_db / 20.0)
+    return np.array([[float(f"{gain:.6g}") for gain in row] for row in gains])
 
 
 def _energies(signals: SignalSet, rows: np.ndarray) -> np.ndarray:

@@ -15,12 +15,14 @@ import numpy.typing as npt
 import torch
 
 from sepbench.data.lists.builders import Draws
+from sepbench.data.lists.drawn import DrawPool, count_mixtures, count_sets, draw_mixtures, draw_sets
 from sepbench.data.lists.pairs import PairList, pairs_csv
+from sepbench.data.signals import KnowsGroups
 from sepbench.errors import DataError, SuiteError
 from sepbench.protocols import SignalSet
 
 SILENT_RMS = 1.5e-5 * 131_072**0.5
-"""0.00543, -45.3 dBFS: LASS calls a chunk silent if its L2 norm divided by its 131,072 samples is below 1.5e-5 (protocols.md 1.6). As an RMS the rule
+"""0.00543, -45.3 dBFS: LASS calls a chunk silent if its L2 norm divided by its 131,072 samples is below 1.5e-5 (docs/protocols.md 1.6). As an RMS the rule
 does not depend on the length of the chunk."""
 
 _BLOCK = 16  # signals per slot that are loaded at once while looking for loud ones
@@ -91,9 +93,39 @@ def _independent(rule: PairRule, slots: Sequence[Slot]) -> tuple[_Rows, npt.NDAr
     return np.stack([rows for rows, _ in found], axis=1), gains.astype(np.float32)
 
 
+def _one_of_each(rule: PairRule, slots: Sequence[Slot]) -> tuple[_Rows, None]:
+    """A random signal of every slot, no mixture twice."""
+    pools = [_pool(*slot) for slot in slots]
+    _check_count(rule, count_mixtures(pools), slots)
+    return draw_mixtures(Draws(rule.order), pools, rule.skip + rule.count)[rule.skip :], None
+
+
+def _any_different(rule: PairRule, slots: Sequence[Slot]) -> tuple[_Rows, None]:
+    """Random signals of one pool, of different recordings where it knows them, no mixture twice in whatever order."""
+    if any(signals is not slots[0][0] or not torch.equal(rows, slots[0][1]) for signals, rows in slots):
+        raise SuiteError(f"builder {rule.builder!r} mixes signals of one class; take 'one-of-each' for several")
+    pool = _pool(*slots[0])
+    _check_count(rule, count_sets(pool, len(slots)), slots)
+    return draw_sets(Draws(rule.order), pool, len(slots), rule.skip + rule.count)[rule.skip :], None
+
+
+def _pool(signals: SignalSet, rows: torch.Tensor) -> DrawPool:
+    numbers = rows.numpy()
+    groups = np.unique(signals.groups, return_inverse=True)[1][numbers] if isinstance(signals, KnowsGroups) else numbers
+    return DrawPool(numbers, groups.astype(np.int64), np.ones(len(numbers), dtype=np.int64))
+
+
+def _check_count(rule: PairRule, there: int, slots: Sequence[Slot]) -> None:
+    if rule.skip + rule.count > there:
+        where = " and ".join(dict.fromkeys(f"{signals.name} {signals.split}" for signals, _ in slots))
+        raise DataError(f"{where} make {there:,} different mixtures, the suite needs {rule.skip + rule.count:,}; lower n, or add data")
+
+
 BUILDERS: Mapping[str, Callable[[PairRule, Sequence[Slot]], tuple[_Rows, npt.NDArray[np.float32] | None]]] = {
     "aligned-chunks": _aligned,
     "independent-at-snr": _independent,
+    "one-of-each": _one_of_each,
+    "any-different": _any_different,
 }
 """Names as in suites; ``GAINED`` are those that need operator ``gain``."""
 

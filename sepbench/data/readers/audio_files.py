@@ -8,10 +8,12 @@ Samples are float32 as stored (16-bit values / 32768), shape ``(channels, T)``. 
 from __future__ import annotations
 
 import math
+import os
 import struct
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -38,11 +40,13 @@ class AudioInfo:
         length: samples per channel, T.
         sample_rate: Hz.
         channels: 1 for mono.
+        coding: libsndfile's word for how a sample is stored: ``PCM_16``, ``PCM_24``, ``FLOAT``, ...
     """
 
     length: int
     sample_rate: int
     channels: int
+    coding: str = field(default="", compare=False)
 
 
 def audio_info(path: Path) -> AudioInfo:
@@ -52,7 +56,7 @@ def audio_info(path: Path) -> AudioInfo:
         DataError: missing, not WAV or FLAC, cut off (WAV), empty, or a header that is wrong or silent about the length.
     """
     with _opened(path) as file:
-        return AudioInfo(int(file.frames), int(file.samplerate), int(file.channels))
+        return AudioInfo(int(file.frames), int(file.samplerate), int(file.channels), str(file.subtype))
 
 
 def read_audio(path: Path, sample_rate: int | None = None, mono: bool = True) -> torch.Tensor:
@@ -140,7 +144,8 @@ def _opened(path: Path, formats: Sequence[str] = _FORMATS) -> Iterator[Any]:
     if not path.is_file():
         raise DataError(f"{path} is missing; check that the data set is complete")
     try:
-        file = import_soundfile().SoundFile(str(path))
+        # As bytes where names are bytes: not every one is UTF-8, and soundfile encodes strictly.
+        file = import_soundfile().SoundFile(str(path) if sys.platform == "win32" else os.fsencode(path))
     except (RuntimeError, OSError) as error:
         raise DataError(f"{path} is no readable {wanted} file: {_reason(error)}; replace the file") from error
     with file:

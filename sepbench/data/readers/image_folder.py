@@ -7,6 +7,8 @@ channel, or has more than one page, is refused.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -82,27 +84,11 @@ def read_image_folder(folder: Path) -> tuple[torch.Tensor, torch.Tensor]:
         DataError: see ``list_images``; an image that cannot be decoded, has another size or other channels than the first, more than 8 bits per
             channel, other levels than 0 to 255, several pages, or transparent pixels; a link that leads nowhere. The message names the file.
     """
-    try:
-        import PIL.Image
-        import PIL.ImageFile
-    except ImportError as error:
-        raise SepbenchError("reading a folder of images needs pillow, which is not installed; run: pip install 'sepbench[report]'") from error
     found = list_images(folder)
-    PIL.ImageFile.LOAD_TRUNCATED_IMAGES = False  # some package may have set it, and half an image would be grey without a word
     images: npt.NDArray[np.uint8] | None = None
     for position, (path, _) in enumerate(found):
-        try:
-            # Not by the path: of a TIFF that is to be turned pillow 13 would map the file by its turned size, which scrambles it.
-            with path.open("rb") as handle, PIL.Image.open(handle, formats=_FORMATS) as image:
-                pixels = _pixels(image, path)
-        except DataError:
-            raise
-        except OSError as error:
-            if error.errno is not None:  # of the file itself, which may be whole
-                raise unreadable(path, error) from error
-            raise DataError(f"{path} cannot be decoded as an image ({reason(error)}); replace or remove it") from error
-        except Exception as error:  # pillow's decoders raise whatever their format's parser does
-            raise DataError(f"{path} cannot be decoded as an image ({reason(error)}); replace or remove it") from error
+        with opened_image(path) as image:
+            pixels = _pixels(image, path)
         if images is None:
             images = np.empty((len(found), *pixels.shape), dtype=np.uint8)
         if pixels.shape != images.shape[1:]:
@@ -113,6 +99,34 @@ def read_image_folder(folder: Path) -> tuple[torch.Tensor, torch.Tensor]:
     if images is None:
         raise ValueError("list_images returns at least one image")
     return torch.from_numpy(images), torch.tensor([label for _, label in found], dtype=torch.int64)
+
+
+@contextmanager
+def opened_image(path: Path) -> Iterator[Image]:
+    """An image file as pillow opens it; decoding it within the block fails in the same words as opening it.
+
+    Raises:
+        SepbenchError: pillow is not installed.
+        DataError: the file cannot be read, or not be decoded.
+    """
+    try:
+        import PIL.Image
+        import PIL.ImageFile
+    except ImportError as error:
+        raise SepbenchError("reading a folder of images needs pillow, which is not installed; run: pip install 'sepbench[report]'") from error
+    PIL.ImageFile.LOAD_TRUNCATED_IMAGES = False  # some package may have set it, and half an image would be grey without a word
+    try:
+        # Not by the path: of a TIFF that is to be turned pillow 13 would map the file by its turned size, which scrambles it.
+        with path.open("rb") as handle, PIL.Image.open(handle, formats=_FORMATS) as image:
+            yield image
+    except DataError:
+        raise
+    except OSError as error:
+        if error.errno is not None:  # of the file itself, which may be whole
+            raise unreadable(path, error) from error
+        raise DataError(f"{path} cannot be decoded as an image ({reason(error)}); replace or remove it") from error
+    except Exception as error:  # pillow's decoders raise whatever their format's parser does
+        raise DataError(f"{path} cannot be decoded as an image ({reason(error)}); replace or remove it") from error
 
 
 def _size(pixels: npt.NDArray[np.uint8]) -> str:
@@ -135,15 +149,28 @@ def _changed(image: Image) -> str:
     return ""
 
 
-def _pixels(image: Image, path: Path) -> npt.NDArray[np.uint8]:
-    """One image, decoded and upright, as ``(C, H, W)``."""
+def oddity(image: Image) -> tuple[str, str]:
+    """Why an image does not fit into 8-bit grey or RGB as it is, in words that go on from its name, and what to do; both empty if it does."""
+    if image.mode not in _TARGET_MODES:
+        return f"has the pixel format {image.mode!r}", "; convert it to 8-bit grey or RGB"
+    if problem := _changed(image):
+        return problem, ", which 8-bit grey or RGB would change; convert it as you want it"
+    if image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema()[0] != 255:
+        return "has transparent pixels", "; flatten it onto a background first"
+    return "", ""
+
+
+def upright(image: Image) -> Image:
+    """An image without oddities, turned as its EXIF orientation says, in mode ``L`` or ``RGB``."""
     import PIL.ImageOps
 
-    if image.mode not in _TARGET_MODES:
-        raise DataError(f"{path} has the pixel format {image.mode!r}; convert it to 8-bit grey or RGB")
-    if problem := _changed(image):
-        raise DataError(f"{path} {problem}, which 8-bit grey or RGB would change; convert it as you want it")
-    if image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema()[0] != 255:
-        raise DataError(f"{path} has transparent pixels; flatten it onto a background first")
-    array = np.asarray(PIL.ImageOps.exif_transpose(image).convert(_TARGET_MODES[image.mode]))
+    return PIL.ImageOps.exif_transpose(image).convert(_TARGET_MODES[image.mode])
+
+
+def _pixels(image: Image, path: Path) -> npt.NDArray[np.uint8]:
+    """One image, decoded and upright, as ``(C, H, W)``."""
+    problem, remedy = oddity(image)
+    if problem:
+        raise DataError(f"{path} {problem}{remedy}")
+    array = np.asarray(upright(image))
     return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)

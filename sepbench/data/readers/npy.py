@@ -1,4 +1,7 @@
-"""``.npy`` arrays of images, ``(N, H, W)`` or ``(N, H, W, C)``, uint8 or float in [0, 1]. Pickled objects are never loaded."""
+"""``.npy`` arrays of images, ``(N, H, W)`` or ``(N, H, W, C)``, uint8 or float in [0, 1], and of sounds, ``(N, T)`` int16.
+
+Pickled objects are never loaded.
+"""
 
 from __future__ import annotations
 
@@ -76,3 +79,15 @@ def read_npy_images(path: Path) -> torch.Tensor:
     if len(wrong):
         raise DataError(f"{path} holds the value {images[tuple(wrong[0])]} in image {wrong[0][0]}; float images must be finite and in [0, 1]")
     return torch.from_numpy(images)
+
+
+def read_npy_sounds(path: Path) -> torch.Tensor:
+    """Mono sounds ``(N, 1, T)`` int16, of a file of ``(N, T)``.
+
+    Raises:
+        DataError: see ``read_array``; another shape or element type, no sounds.
+    """
+    array = read_array(path)
+    if array.ndim != 2 or array.dtype != np.int16 or 0 in array.shape:
+        raise DataError(f"{path} holds an array of shape {array.shape} of {array.dtype}; sounds must be (N, T), int16, at least one")
+    return torch.from_numpy(array[:, None].astype(np.int16))

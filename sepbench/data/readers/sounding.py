@@ -14,7 +14,7 @@ _SILENT_POWER = (SILENT_RMS * _FULL_SCALE) ** 2
 def sounding_seconds(chunks: npt.NDArray[np.int16], sample_rate: int) -> npt.NDArray[np.int64]:
     """Of every chunk: 0 silent, 1 the first second sounds, 2 the second, 3 both, (4 the third, ...).
 
-    A second sounds if its RMS is LASS' ``SILENT_RMS`` (protocols.md 1.6) or more. A chunk whose own RMS is below it is silent, as LASS has it. So is one
+    A second sounds if its RMS is LASS' ``SILENT_RMS`` (docs/protocols.md 1.6) or more. A chunk whose own RMS is below it is silent, as LASS has it. So is one
     that sounds in no whole second: SDR is measured in those (``metrics/sdr.py``), and is undefined where a source is silent in all of them.
 
     Args:

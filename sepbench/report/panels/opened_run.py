@@ -19,7 +19,8 @@ from sepbench.results.store import RunStore
 from sepbench.results.values import Values
 from sepbench.run.plan import Shard
 from sepbench.run.records import CellRecord, RunRecord
-from sepbench.suites.loader import load_suite
+from sepbench.run.supplied import SUPPLIED
+from sepbench.suites.loader import recorded_suite
 from sepbench.suites.model import Suite, Task
 
 
@@ -50,7 +51,7 @@ class OpenedRun:
             raise SepbenchError(f"there is no {path}; name the folder of a run, as `sepbench run --out` made it")
         store = RunStore.open(path, warn)
         record = store.read_run()
-        suite = load_suite(record.suite.path or record.suite.name)
+        suite = recorded_suite(record.suite.name, record.suite.path)
         if suite.version != record.suite.version:
             made = record.suite.version
             raise SepbenchError(f"{path} is a run of {suite.name} version {made}, version {suite.version} is installed; run the suite again")
@@ -89,6 +90,10 @@ class OpenedRun:
             if name not in known:
                 raise nearest(name, known, f"task of {self.store.path}")
         return [self._task(name) for name in (wanted or known)]
+
+    def separates(self, method: str) -> bool:
+        """Whether a method of the run can compute again; False for estimates that were supplied."""
+        return self.record.methods[method].source != SUPPLIED
 
     def _task(self, name: str) -> Task:
         facts, task = self.record.tasks[name], self.suite.tasks.get(name)

@@ -10,7 +10,7 @@ from baselines.networks.ncsn_refinenet import CondRefineNetDilated, from_checkpo
 
 @pytest.mark.parametrize(("channels", "features", "count"), [(1, 64, 7_638_657), (3, 128, 30_117_635)])
 def test_parameter_counts(channels: int, features: int, count: int) -> None:
-    """protocols.md, section 3.1."""
+    """docs/protocols.md, section 3.1."""
     with torch.device("meta"):
         network = CondRefineNetDilated(channels, features)
     assert sum(p.numel() for p in network.parameters()) == count

@@ -23,7 +23,7 @@ def _tokens(count: int, seed: int = 2) -> torch.Tensor:
 
 
 def test_size_is_the_papers() -> None:
-    """Section 7.1 of the protocol facts has 0.63 M: 634,112, and here the vector that begins a sequence."""
+    """Section 7.1 of docs/protocols.md has 0.63 M: 634,112, and here the vector that begins a sequence."""
     assert sum(p.numel() for p in TokenTransformer().parameters()) == 634_112 + 128
 
 

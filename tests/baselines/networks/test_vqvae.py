@@ -20,7 +20,7 @@ def _images(count: int, seed: int = 2) -> torch.Tensor:
 
 
 def test_size_is_the_papers() -> None:
-    """Section 7.1 of the protocol facts: 1.22 M parameters, 7 x 7 tokens on MNIST."""
+    """Section 7.1 of docs/protocols.md: 1.22 M parameters, 7 x 7 tokens on MNIST."""
     network = VQVAE()
     assert sum(p.numel() for p in network.parameters()) == 1_220_481
     assert network.grid == (7, 7)

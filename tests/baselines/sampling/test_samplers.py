@@ -204,7 +204,7 @@ def test_the_sign_of_the_printed_algorithm_diverges() -> None:
     [(2, 2e-5, 1, True), (2, 3e-5, 2, True), (3, 3e-5, 2, False), (4, 3e-5, 2, False), (4, 3e-5, 1, True), (4, 2e-5, 2, True), (4, 2e-5, 1, True)],
 )
 def test_stability_of_the_residual(sources: int, delta: float, factor: float, stable: bool) -> None:
-    """protocols.md, flag 8: the released MNIST settings diverge for four sources; for three the factor reaches -1.1."""
+    """docs/protocols.md, flag 8: the released MNIST settings diverge for four sources; for three the factor reaches -1.1."""
     assert is_stable(sources, delta, factor, 0.01) is stable
     if (sources, delta, factor) == (4, 3e-5, 2):
         assert contraction(sources, delta, factor, 0.01)[1] == pytest.approx(-1.4)

@@ -168,7 +168,7 @@ def test_real_mnist(real_data) -> None:
     images, labels = read_mnist(folder, "test")
     assert tuple(images.shape) == (10_000, 1, 28, 28)
     assert labels[:10].tolist() == [7, 2, 1, 0, 4, 1, 4, 9, 5, 9]
-    assert (int((labels <= 4).sum()), int((labels >= 5).sum())) == (5_139, 4_861)  # protocols.md 1.1
+    assert (int((labels <= 4).sum()), int((labels >= 5).sum())) == (5_139, 4_861)  # docs/protocols.md 1.1
     images, labels = read_mnist(folder, "train")
     assert tuple(images.shape) == (60_000, 1, 28, 28)
     assert labels[:10].tolist() == [5, 0, 4, 1, 9, 2, 1, 3, 1, 4]

@@ -61,6 +61,29 @@ def test_frechet_distance_with_fewer_images_than_features_is_that_of_torch_fidel
     assert values.mean() == pytest.approx(theirs, rel=1e-6)
 
 
+@pytest.mark.parametrize("directions", [12, 7])
+def test_frechet_distance_is_the_same_by_cholesky_and_by_the_root(directions: int) -> None:
+    """A reference that fills all 12 directions has a Cholesky factor; one that lies in 7 of them has none, and a little noise gives it one."""
+    draw = np.random.default_rng(3)
+    flat = draw.standard_normal((200, directions)) @ draw.standard_normal((directions, 12))
+    estimates = Moments.of(draw.standard_normal((150, 12)) * 0.7 + 0.2)
+    full = reference_of(flat + 1e-6 * draw.standard_normal(flat.shape))
+    assert full.factor is not None
+    values = np.linalg.eigvals(estimates.covariance @ full.moments.covariance)
+    step = estimates.mean - full.moments.mean
+    expected = step @ step + np.trace(estimates.covariance) + np.trace(full.moments.covariance) - 2 * np.sqrt(np.abs(values)).sum()
+    assert frechet_distance(estimates, full) == pytest.approx(expected, rel=1e-9)
+    assert frechet_distance(estimates, reference_of(flat)) == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_singular_reference_has_no_cholesky_factor_and_a_distance() -> None:
+    constant = reference_of(np.ones((50, 4)))
+    assert constant.factor is None
+    estimates = Moments.of(np.random.default_rng(0).standard_normal((50, 4)))
+    expected = float(((estimates.mean - 1.0) ** 2).sum() + np.trace(estimates.covariance))
+    assert frechet_distance(estimates, constant) == pytest.approx(expected, rel=1e-12)
+
+
 def test_kernel_distance_is_that_of_torch_fidelity_on_the_same_block() -> None:
     fidelity = import_torch_fidelity("metric_kid")
     a, b = features(BLOCK, 32, 1, 0.1), features(BLOCK, 32, 2)

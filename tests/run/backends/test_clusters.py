@@ -36,7 +36,7 @@ def _commands(heading: str) -> list[tuple[str, str]]:
     """(where, command) of every command under a heading of the recipes."""
     text = (ROOT / "docs" / "clusters.md").read_text(encoding="utf-8")
     section = text.split(f"## {heading}\n")[1].split("\n## ")[0]
-    blocks = re.findall(r"```console\n(.*?)```", section, flags=re.S)
+    blocks = re.findall(r"```console[^\n]*\n(.*?)```", section, flags=re.S)
     return [(where, command) for block in blocks for where, command in re.findall(r"^(\w*)\$ (.*)$", block, flags=re.M)]
 
 

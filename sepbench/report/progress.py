@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.progress import Task as Row
 from rich.text import Text
 
-from sepbench.cli.time_left import TimeLeft
+from sepbench.report.time_left import TimeLeft
 
 if TYPE_CHECKING:
     from sepbench.run.plan import Cell, Plan

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from sepbench.cli.progress import RunProgress
+from sepbench.report.progress import RunProgress
 from sepbench.results.store import RunStore
 from sepbench.run.execute import execute
 from sepbench.run.plan import Plan, make_plan

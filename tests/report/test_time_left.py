@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sepbench.cli.progress import spelled
-from sepbench.cli.time_left import TimeLeft
+from sepbench.report.progress import spelled
+from sepbench.report.time_left import TimeLeft
 
 
 class Clock:

@@ -1,0 +1,65 @@
+"""``sepbench export``: a task's mixtures as files for a program in any language."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class FormatChoice(StrEnum):
+    """How signals are written."""
+
+    npy = "npy"
+    npz = "npz"
+    safetensors = "safetensors"
+    png = "png"
+    wav = "wav"
+
+
+def export(
+    suite: Annotated[str, typer.Option(help="Suite; 'sepbench list suites' shows them.")],
+    task: Annotated[str, typer.Option(help="Task of the suite.")],
+    out: Annotated[Path, typer.Option(help="The folder to write. It appears when all of it is there.", metavar="FOLDER")],
+    references: Annotated[bool, typer.Option("--references", help="Also write the true sources.")] = False,
+    form: Annotated[
+        FormatChoice, typer.Option("--format", help="npy, npz, safetensors: one array. png (16 bits), wav (float): one file each.")
+    ] = FormatChoice.npy,
+    limit: Annotated[int | None, typer.Option(help="Only the first so many mixtures.")] = None,
+) -> None:
+    """Write a task's mixtures, and a manifest that says how they were mixed, so that any program can take part.
+
+    FOLDER/mixtures.npy (M, ...) and FOLDER/references.npy (M, K, ...), or FOLDER/mixtures/000012.wav and FOLDER/references/000012_1.wav.
+    Estimates in the form of the references are what 'sepbench evaluate' takes. docs/evaluate.md has examples.
+    """
+    from rich.console import Console
+    from rich.text import Text
+
+    from sepbench.cli.evaluate import fetch_data_of
+    from sepbench.registry import nearest
+    from sepbench.suites.export import export_task
+    from sepbench.suites.loader import load_suite
+
+    loaded = load_suite(suite)
+    if task not in loaded.tasks:
+        raise nearest(task, list(loaded.tasks), f"task of suite {loaded.name}")
+    chosen = loaded.tasks[task]
+    fetch_data_of(chosen)
+    notes = Console(stderr=True)
+    try:
+        with notes.status("writing") as status:
+            made = export_task(
+                loaded,
+                chosen,
+                out,
+                form=form.value,
+                references=references,
+                limit=limit,
+                advance=lambda done, total: status.update(f"writing: {done:,} of {total:,}"),
+            )
+    except KeyboardInterrupt:
+        notes.print("interrupted; nothing is left of it, the same command begins anew", soft_wrap=True)
+        raise typer.Exit(130) from None
+    Console().print(Text(f"mixtures: {out}" if made else f"mixtures: {out}, there already"), soft_wrap=True)

@@ -1,0 +1,102 @@
+"""``sepbench new-suite NAME --sources DIR DIR``: folders of images or sounds to a frozen suite."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+if TYPE_CHECKING:
+    from sepbench.suites.own import MadeSuite
+
+
+class OperatorChoice(StrEnum):
+    """How sources become a mixture."""
+
+    sum = "sum"
+    mean = "mean"
+    gain = "gain"
+
+
+class SourcesCommand(TyperCommand):
+    """``--sources A B C`` as ``--sources A --sources B --sources C``: options of click take a fixed number of words."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        spelt, listing = list[str](), False
+        for word in args:
+            if word == "--sources":
+                listing = True
+                continue
+            listing = listing and not word.startswith("-")
+            spelt += ["--sources", word] if listing else [word]
+        return super().parse_args(ctx, spelt)
+
+
+def new_suite(
+    name: Annotated[str, typer.Argument(help="Name of the suite: lower-case letters, digits and single hyphens.")],
+    sources: Annotated[list[Path] | None, typer.Option("--sources", metavar="DIR DIR ...", help="Folders of images or sounds, one per class.")] = None,
+    agnostic: Annotated[bool, typer.Option("--agnostic", help="Mix the files of one folder with each other.")] = False,
+    n_sources: Annotated[int, typer.Option(help="With --agnostic: so many in a mixture.")] = 2,
+    size: Annotated[int | None, typer.Option(help="Images: pixels of a side. The middle square is cut out and resized.")] = None,
+    rate: Annotated[int | None, typer.Option(help="Sounds: Hz. Default: the rate that all files have.")] = None,
+    seconds: Annotated[float | None, typer.Option(help="Sounds: length of the pieces that files are cut into. Default: 3.")] = None,
+    operator: Annotated[OperatorChoice | None, typer.Option(help="Sum, mean, or sum at levels. Default: sum of images, gain of sounds.")] = None,
+    snr: Annotated[float | None, typer.Option(help="With gain: dB of the first source over each other. Default: 0.")] = None,
+    mixtures: Annotated[int | None, typer.Option(help="Test mixtures. Default: 1,000, or as many as the files make.")] = None,
+    val: Annotated[float, typer.Option(help="Share of the files for validation.")] = 0.1,
+    test: Annotated[float, typer.Option(help="Share of the files for test.")] = 0.2,
+    convert: Annotated[bool, typer.Option("--convert", help="Convert files that do not fit in as they are, by the rules of docs/own-data.md.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Folder in which NAME/ is made. Default: the first of SEPBENCH_SUITES, or suites.")] = None,
+) -> None:
+    """Make a frozen suite of your own images or sounds: read, split by file, mix, write digests. Existing folders are never overwritten."""
+    from sepbench.errors import SepbenchError
+    from sepbench.registry import suite_folders
+    from sepbench.suites.own import OwnSuite, make_suite
+
+    if not sources:
+        raise SepbenchError("--sources is missing: give the folders of images or sounds, one per class")
+    asked = OwnSuite(
+        name=name,
+        sources=tuple(sources),
+        agnostic=agnostic,
+        n_sources=n_sources,
+        size=size,
+        rate=rate,
+        seconds=seconds,
+        operator=operator.value if operator else "",
+        snr_db=snr,
+        mixtures=mixtures,
+        validation=val,
+        test=test,
+        convert=convert,
+    )
+    _tell(make_suite(asked, out or suite_folders()[0], lambda line: typer.echo(line, err=True)), name)
+
+
+def _tell(made: MadeSuite, name: str) -> None:
+    from sepbench.registry import suite_names
+    from sepbench.results.statistics import MIN_CLUSTERS
+
+    few = [cls for cls, splits in made.classes.items() if splits["test"][0] < MIN_CLUSTERS]
+    low = [f"less than {MIN_CLUSTERS} test files of {' and '.join(few)}: too few to rank methods; add files, or give a larger --test"] if few else []
+    for note in [*made.notes, *low]:
+        typer.echo(f"note: {note}", err=True)
+    for cls, splits in made.classes.items():
+        parts = [f"{split} {_amount(*amount)}" for split, amount in splits.items()]
+        typer.echo(f"{cls}: {', '.join(parts)}")
+    for task, count in made.tasks.items():
+        typer.echo(f"{task}: {_count(count, 'mixture')}")
+    typer.echo(f"{made.path}/ written and frozen. Next:")
+    suite = name if name in suite_names() else made.path.absolute()
+    typer.echo(f"  sepbench run --suite {suite} --methods average,nmf")
+
+
+def _amount(files: int, signals: int) -> str:
+    return _count(files, "file") if files == signals else f"{_count(files, 'file')} ({_count(signals, 'piece')})"
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n:,} {what}{'' if n == 1 else 's'}"

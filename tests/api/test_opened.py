@@ -1,0 +1,151 @@
+"""A run as data frames and tensors, and the tasks of a suite as tensors."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from own_methods_toys import Raises
+
+import sepbench
+from sepbench import Run, RunWarning, SepbenchError
+from sepbench.errors import ArgumentError, UnknownNameError
+from sepbench.results.columns import column_names
+from sepbench.results.leaderboard_file import read_leaderboard
+from sepbench.suites.model import Task
+
+
+def test_scores_are_tidy(shared_run: Run) -> None:
+    scores = shared_run.scores
+    assert list(scores.columns) == ["task", "method", "example", "source", "metric", "value", "seconds", "error"]
+    assert not scores.duplicated(["task", "method", "example", "source", "metric"]).any()
+    assert set(scores["metric"]) == set(shared_run.record.metrics)
+    assert set(scores.query("metric == 'psnr'")["source"]) == {0, 1}
+    assert set(scores.query("metric == 'mixture_error'")["source"]) == {-1}
+    counts = scores.query("metric == 'psnr'").groupby(["task", "method"]).size()  # plain texts: no category that is not there
+    assert list(counts) == [24] * 6
+
+
+def test_the_summary_is_the_leaderboard_and_follows_from_the_scores(shared_run: Run) -> None:
+    summary = shared_run.summary
+    assert set(column_names()) < set(summary.columns)
+    written = read_leaderboard(shared_run.path / "leaderboard.csv")
+    pd.testing.assert_frame_equal(summary[list(written.columns)], written, check_exact=False, rtol=1e-5)
+    per_example = shared_run.scores.query("metric == 'psnr'").groupby(["task", "method", "example"])["value"].mean()
+    means = per_example.groupby(["task", "method"]).mean()
+    for row in summary.query("metric == 'psnr'").itertuples():
+        assert row.mean == pytest.approx(means[row.task, row.method])
+        assert row.ci_low < row.mean < row.ci_high
+        assert (row.n_scored, row.n_failed, row.state, row.error) == (12, 0, "done", "")
+        assert row.convention
+        assert row.interval == "cluster t"
+
+
+def test_cells_tell_of_what_is_not_in_the_summary() -> None:
+    run = sepbench.run("digits-pairs", methods=["average", "hpss"], limit=4, device="cpu")
+    assert ("class-agnostic", "hpss") not in set(zip(run.summary["task"], run.summary["method"], strict=True))
+    cell = run.cells.set_index(["task", "method"]).loc["class-agnostic", "hpss"]
+    assert cell["state"] == "unsupported"
+    assert cell["note"]
+    with pytest.raises(SepbenchError, match="hpss does not take task class-agnostic: "):
+        run.estimates("class-agnostic", "hpss")
+
+
+def test_failed_examples_are_rows() -> None:
+    with pytest.warns(RunWarning):
+        run = sepbench.run("digits-pairs", methods=[Raises], tasks="class-split", limit=3, device="cpu")
+    assert run.scores["value"].isna().all()
+    assert set(run.scores["error"]) == {"RuntimeError: no convergence at all"}
+    assert set(run.scores["source"]) == {-1}
+    assert run.estimates("class-split", "raises").isnan().all()
+
+
+def test_a_folder_is_opened_again(shared_run: Run) -> None:
+    again = sepbench.open_run(shared_run.path)
+    pd.testing.assert_frame_equal(again.scores, shared_run.scores)
+    pd.testing.assert_frame_equal(again.summary, shared_run.summary)
+    assert repr(again) == f"<sepbench run of digits-pairs: 2 tasks, 3 methods, {shared_run.path}>"
+    assert again.suite.name == "digits-pairs"
+
+
+def test_estimates_of_some_are_rows_of_all(shared_run: Run) -> None:
+    whole = shared_run.estimates("class-agnostic", "nmf")
+    assert whole.shape == (12, 2, 1, 8, 8)
+    for ids in ([3, 0, 3], range(2, 5), np.array([11]), torch.tensor([7, 1])):
+        assert torch.equal(shared_run.estimates("class-agnostic", "nmf", ids), whole[torch.as_tensor(list(ids))])
+
+
+@pytest.fixture(scope="module")
+def task() -> Task:
+    return sepbench.load_suite("digits-pairs").task("class-split")
+
+
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])  # the folder that it runs in is no part of it
+@given(ids=st.lists(st.integers(0, 999), max_size=12))
+def test_mixtures_are_the_operator_of_the_references(task: Task, ids: list[int]) -> None:
+    mixtures, references = task.mixtures(ids), task.references(ids)
+    assert mixtures.shape == (len(ids), 1, 8, 8)
+    assert references.shape == (len(ids), 2, 1, 8, 8)
+    assert torch.equal(mixtures, references.sum(1))
+
+
+def test_all_mixtures_are_the_frozen_ones() -> None:
+    task = sepbench.load_suite("digits-pairs").task("class-agnostic")
+    assert len(task.mixtures()) == task.n_examples == 1000
+    assert torch.equal(task.mixtures()[[5, 900]], task.mixtures([5, 900]))
+
+
+WRONG: dict[str, tuple[Callable[[Run], object], type[SepbenchError], str]] = {
+    "no folder": (lambda run: sepbench.open_run("runs/nothing"), SepbenchError, "there is no runs/nothing; name the folder of a run"),
+    "no run": (lambda run: sepbench.open_run(Path.cwd()), SepbenchError, "is not the folder of a run"),
+    "no path": (lambda run: sepbench.open_run(7), ArgumentError, "path must be a path, got 7"),  # type: ignore[arg-type]
+    "task": (lambda run: run.estimates("class-splt", "nmf"), UnknownNameError, "did you mean class-split"),
+    "method": (lambda run: run.estimates("class-split", "nmff"), UnknownNameError, "did you mean nmf"),
+    "one method": (lambda run: run.method("nmff"), UnknownNameError, "did you mean nmf"),
+    "beyond": (lambda run: run.estimates("class-split", "nmf", [0, 12]), ArgumentError, r"from 0 to 11 \(nmf on class-split has 12 mixtures\), got 12"),
+    "suite": (lambda run: sepbench.load_suite("digits"), UnknownNameError, "did you mean digits-pairs"),
+    "suite object": (lambda run: sepbench.load_suite(run.suite), ArgumentError, "give its name, 'digits-pairs'"),  # type: ignore[arg-type]
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_a_wrong_argument_is_one_line_at_the_door(wrong: str, shared_run: Run) -> None:
+    call, kind, text = WRONG[wrong]
+    with pytest.raises(kind, match=text) as caught:
+        call(shared_run)
+    assert "\n" not in str(caught.value)
+    files = [Path(frame.filename).name for frame in traceback.extract_tb(caught.value.__traceback__)]
+    assert set(files) <= {"test_opened.py", "arguments.py"}
+
+
+@pytest.mark.parametrize(
+    ("ids", "text"),
+    [
+        (3, "got 3; write a single one as [3]"),
+        ([1000], "from 0 to 999 (task 'class-split' has 1,000 mixtures), got 1000"),
+        ([-1], "got -1"),
+        ([0.5], "got float32 values"),
+        ([[0, 1]], "got shape (1, 2)"),
+        ("12", "got str"),
+        ([True], "got bool values"),
+    ],
+)
+def test_ids_are_numbers_of_the_list(task: Task, ids: object, text: str) -> None:
+    with pytest.raises(ArgumentError) as caught:
+        task.mixtures(ids)  # type: ignore[arg-type]
+    assert text in str(caught.value)
+    with pytest.raises(UnknownNameError, match="did you mean class-split"):
+        sepbench.load_suite("digits-pairs").task("class-spilt")
+
+
+def test_estimates_that_were_not_kept_are_told_of() -> None:
+    run = sepbench.run("digits-pairs", methods="average", tasks="class-split", limit=3, device="cpu", keep_estimates=False)
+    with pytest.raises(SepbenchError, match=r"were not kept.*keep_estimates=False"):
+        run.estimates("class-split", "average")
