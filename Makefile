@@ -4,7 +4,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-EXTRAS := dev,report,audio,nussl-without-sox,ray
+EXTRAS := dev,report,html,audio,nussl-without-sox,ray
 STAMP := $(VENV)/.installed
 
 .PHONY: demo test test-slow lint clean

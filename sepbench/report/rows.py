@@ -238,7 +238,7 @@ class _Layout:
             rank=rank,
             method=method,
             supervision=record["supervision"],
-            value=_with_interval(main) if main else "",
+            value=with_interval(main) if main else "",
             others=tuple(_mean(self.records.get((method, metric))) for metric in self.others),
             published=self._published(method),
             extras=tuple(self._extra(record, column, how) for column, how in self.extras),
@@ -379,7 +379,7 @@ def _mean(record: Record | None) -> str:
     return number_format(record["unit"], abs(record["mean"]))(record["mean"])
 
 
-def _with_interval(record: Record) -> str:
+def with_interval(record: Record) -> str:
     """``16.02 [15.95, 16.09]``."""
     if not math.isfinite(record["mean"]):
         return ""
