@@ -28,7 +28,7 @@ LONGEST_NAME = 60
 def slug(name: str) -> str:
     """A name as part of a file's name and of an address: ASCII letters, digits and hyphens; a digest tells names apart that look alike without the rest."""
     plain = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:LONGEST_NAME].strip("-")
-    return plain if plain == name else f"{plain or 'x'}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    return plain if plain and plain == name else f"{plain or 'x'}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 @dataclass(frozen=True, slots=True)

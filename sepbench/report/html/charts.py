@@ -71,10 +71,9 @@ def forest(rows: Rows, metric: str, heads: Mapping[str, str], longest: int, word
     )
     value = alt.X("mean:Q", scale=alt.Scale(zero=False), title=None)
     bars = base.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q", scale=alt.Scale(zero=False), title=None), x2="high:Q")
-    points = base.mark_point(filled=True, size=60, opacity=1).encode(
-        x=value,
-        shape=alt.Shape("style:N", scale=alt.Scale(domain=list(SHAPES), range=list(SHAPES.values())), legend=None),
-    )
+    there = [style for style in STYLES if any(row["style"] == style for row in rows)]
+    shapes = alt.Shape("style:N", scale=alt.Scale(domain=there, range=[SHAPES[style] for style in there]), legend=alt.Legend(title=None, orient="top"))
+    points = base.mark_point(filled=True, size=60, opacity=1).encode(x=value, shape=shapes)
     chart = (bars + points).add_params(chosen, hidden, titles)
     title = alt.TitleParams(text=alt.ExprRef("heads[metric]"), anchor="start", fontSize=12)
     return _finished(

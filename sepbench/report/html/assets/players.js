@@ -9,6 +9,7 @@
     const choices = Array.from(example.querySelectorAll("[data-sound]"));
     const sounds = new Map();
     let current = null, position = 0, playing = false;
+    let heard = null; // the sound that tells the position: none while another is being loaded
 
     function sound(choice) {
       if (!sounds.has(choice)) {
@@ -29,31 +30,34 @@
     }
 
     function tick() {
-      if (!playing) { return; }
-      position = sound(current).currentTime;
+      if (!playing || !heard) { return; }
+      position = heard.currentTime;
       move();
       requestAnimationFrame(tick);
     }
 
     function stop() {
       playing = false;
+      heard = null;
       play.textContent = "Play";
       for (const audio of sounds.values()) { audio.pause(); }
     }
 
     function start() {
       const audio = sound(current);
+      heard = null;
       for (const other of sounds.values()) { if (other !== audio) { other.pause(); } }
       const begin = function () {
         if (audio !== sound(current)) { return; }
         audio.currentTime = Math.min(position, audio.duration || position);
-        if (playing) { audio.play().then(tick, stop); }
+        if (playing) { audio.play().then(function () { if (audio === sound(current)) { heard = audio; tick(); } }, stop); }
       };
       if (audio.readyState >= 1) { begin(); } else { audio.addEventListener("loadedmetadata", begin, { once: true }); }
     }
 
-    function choose(choice) {
-      if (playing) { position = sound(current).currentTime; }
+    // at: where to go on; else where the source before is now.
+    function choose(choice, at) {
+      if (at !== undefined) { position = at; } else if (heard) { position = heard.currentTime; }
       current = choice;
       choice.checked = true;
       source.textContent = choice.dataset.label;
@@ -66,7 +70,7 @@
       for (const other of document.querySelectorAll("[data-play]")) { if (other !== play && other.textContent === "Pause") { other.click(); } }
       playing = true;
       play.textContent = "Pause";
-      choose(current || choices[0]);
+      choose(current || choices[0], position);
     });
     seek.addEventListener("input", function () {
       position = Number(seek.value);
@@ -82,11 +86,10 @@
         const place = (event.clientX - box.left) / box.width * own.length;
         const k = Math.min(own.length - 1, Math.max(0, Math.floor(place)));
         stop();
-        position = (place - k) * seek.max;
-        move();
         playing = true;
         play.textContent = "Pause";
-        choose(own[k]);
+        choose(own[k], (place - k) * seek.max);
+        move();
       });
     }
   }
