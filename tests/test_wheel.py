@@ -34,7 +34,9 @@ def test_everything_travels(wheel: Path) -> None:
     suites = [f"sepbench/suites/{p.name}" for p in (ROOT / "sepbench" / "suites").glob("*.toml")]
     templates = [f"sepbench/cli/templates/{p.name}" for p in (ROOT / "sepbench" / "cli" / "templates").iterdir()]
     weights = [p.relative_to(ROOT).as_posix() for p in (ROOT / "baselines").rglob("*.safetensors")]
-    assert not [f for f in [*suites, *templates, *weights] if f not in names]
+    pages = [p.relative_to(ROOT).as_posix() for room in ("assets", "templates") for p in (ROOT / "sepbench" / "report" / "html" / room).iterdir()]
+    assert pages
+    assert not [f for f in [*suites, *templates, *weights, *pages] if f not in names]
     assert not [n for n in names if n.startswith(("tests/", "benchmarks/")) or n.endswith((".pyc", ".gz", ".npy", ".bin", ".wav"))]
 
 
