@@ -15,6 +15,7 @@ from synthetic_run import SyntheticRun
 from sepbench.errors import SepbenchError
 from sepbench.report.html import extra, page
 from sepbench.report.html.board import open_board, slug, task_views
+from sepbench.report.html.curves import curves
 from sepbench.report.html.distributions import distributions
 from sepbench.report.html.history import State, git_states, history
 from sepbench.report.html.page import MANIFEST, Options, write_report
@@ -148,6 +149,23 @@ def test_history_flags_what_the_gate_flags(tmp_path: Path) -> None:
     written = write_report([old, new], tmp_path / "report")
     assert "nmf, psnr" in Page(written.index).words
     assert {"old.html", "new.html"} <= {path.name for path in written.index.parent.glob("*.html")}
+
+
+def test_rows_that_differ_in_one_number_make_a_curve(tmp_path: Path) -> None:
+    runs = []
+    for iterations, other in ((1, "a"), (3, "a"), (10, "a"), (10, "b")):
+        made = SyntheticRun({"nmf": 14.0 + iterations, "ica": 12.0}, n=12)
+        made.record["methods"]["nmf"]["settings"] = {"iterations": iterations, "kind": other}
+        runs.append(made.save(tmp_path / f"{iterations}{other}"))
+    (found,) = curves([open_board(name, set(), lambda text: None) for name in runs])
+    assert (found.task, found.setting) == ("class-split", "iterations")
+    (rows,) = found.chart.spec["datasets"].values()
+    assert [row["x"] for row in rows] == [1.0, 3.0, 10.0]  # not the one of another kind
+    frame = open_results(runs[1]).frame
+    (mean,) = frame.loc[(frame["method"] == "nmf") & (frame["metric"] == "psnr"), "mean"]
+    assert rows[1]["y"] == mean
+    assert curves([open_board(runs[0], set(), lambda text: None)]) == []
+    assert "quality against a setting" in Page(write_report(runs, tmp_path / "report").index).words
 
 
 def test_history_of_a_committed_leaderboard(tmp_path: Path) -> None:

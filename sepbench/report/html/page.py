@@ -14,6 +14,7 @@ from sepbench import __version__
 from sepbench.errors import SepbenchError
 from sepbench.files import write_atomically
 from sepbench.report.html.board import Board, MetricWords, TaskView, open_board, slug, task_views
+from sepbench.report.html.curves import Curves, curves
 from sepbench.report.html.distributions import Distributions, distributions
 from sepbench.report.html.examples import Examples, examples
 from sepbench.report.html.extra import asset_files, check_html, vega_script, versions
@@ -124,9 +125,8 @@ def write_report(targets: Sequence[str], folder: Path, options: Options | None =
     several = len(boards) > 1
     summaries = [_board_page(report, board, boards if several else [], warn) for board in boards]
     if several:
-        report.render(
-            "index.html", "overview.html.j2", summaries=summaries, histories=_histories(boards), title="Source separation: results", boards=boards, board=None
-        )
+        more = {"histories": _histories(boards), "curves": _curves(boards)}
+        report.render("index.html", "overview.html.j2", summaries=summaries, title="Source separation: results", boards=boards, board=None, **more)
     report.files |= {f"assets/{name}": content for name, content in asset_files().items()}
     report.files["assets/vega.js"] = vega_script().encode("utf-8")
     report.files |= report.media.files
@@ -164,9 +164,12 @@ def _board_page(report: _Report, board: Board, boards: Sequence[Board], warn: Ca
         metrics |= {metric.name: metric for metric in view.metrics}
     address = f"{board.slug}.html" if boards else "index.html"
     past = _git_history(board, options.history, warn)
+    along = curves([board])
     common = {"boards": boards, "board": board, "address": address}
     levels = list(dict.fromkeys(level for section in sections for level in section.leaderboard.supervisions))
-    report.render(address, "board.html.j2", title=board.title, sections=sections, metrics=list(metrics.values()), history=past, levels=levels, **common)
+    report.render(
+        address, "board.html.j2", title=board.title, sections=sections, metrics=list(metrics.values()), history=past, curves=along, levels=levels, **common
+    )
     for page in pages.pages():
         name = f"method-{board.slug}--{slug(page.name)}.html"
         report.render(name, "method.html.j2", title=f"{page.name}: {board.title}", page=page, **common)
@@ -200,6 +203,14 @@ def _histories(boards: Sequence[Board]) -> list[tuple[str, History]]:
         if made is not None:
             found.append((suite, made))
     return found
+
+
+def _curves(boards: Sequence[Board]) -> list[tuple[str, list[Curves]]]:
+    """Of suites of which several runs were named: curves that run from one to another."""
+    suites = dict.fromkeys(board.suite_name for board in boards)
+    of_suite = {suite: [board for board in boards if board.suite_name == suite] for suite in suites}
+    found = {suite: curves(members) for suite, members in of_suite.items() if len(members) > 1}
+    return [(suite, made) for suite, made in found.items() if made]
 
 
 def _environment() -> Any:
