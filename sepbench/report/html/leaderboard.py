@@ -21,7 +21,7 @@ PARTS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
+class TableCell:
     """One cell: its text, the number it is sorted by (None: last), and the interval in brackets."""
 
     text: str
@@ -36,9 +36,9 @@ class Row:
     line: Line
     address: str
     equal: bool
-    cells: tuple[Cell, ...]
-    extras: tuple[Cell, ...]
-    n: Cell
+    cells: tuple[TableCell, ...]
+    extras: tuple[TableCell, ...]
+    n: TableCell
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,16 +87,16 @@ def _extra_columns(view: TaskView) -> list[str]:
 
 def _row(view: TaskView, line: Line, extras: Sequence[str]) -> Row:
     if line.from_paper:
-        return Row(line, "", False, (Cell(""),) * len(view.metrics), (Cell(""),) * len(extras), Cell(""))
+        return Row(line, "", False, (TableCell(""),) * len(view.metrics), (TableCell(""),) * len(extras), TableCell(""))
     record = view.first(line.method)
     texts = dict(zip(view.table.other_heads, line.others, strict=True))
-    cells: list[Cell] = []
+    cells: list[TableCell] = []
     for metric in view.metrics:
         found = view.records.get((line.method, metric.name))
         shown = line.value.partition(" [")[0] if metric.name == view.table.value_head else texts.get(metric.name, "")
-        cells.append(Cell(shown, _number(found, "mean"), _interval(found)))
-    beside = tuple(Cell(text, _number(record, name)) for text, name in zip(line.extras, extras, strict=True))
-    return Row(line, method_address(view, line.method), in_best_group(line), tuple(cells), beside, Cell(line.n, float(record["n_scored"])))
+        cells.append(TableCell(shown, _number(found, "mean"), _interval(found)))
+    beside = tuple(TableCell(text, _number(record, name)) for text, name in zip(line.extras, extras, strict=True))
+    return Row(line, method_address(view, line.method), in_best_group(line), tuple(cells), beside, TableCell(line.n, float(record["n_scored"])))
 
 
 def in_best_group(line: Line) -> bool:

@@ -21,7 +21,7 @@ Facts = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
+class SettingRow:
     """A setting: the value of the run (empty where it is not known, as of a leaderboard), the default, and what it does."""
 
     name: str
@@ -48,7 +48,7 @@ class MethodPage:
     name: str
     title: str
     about: Facts
-    settings: tuple[Setting, ...]
+    settings: tuple[SettingRow, ...]
     settings_told: str
     prior: Facts
     provenance: Facts
@@ -116,7 +116,7 @@ class MethodPages:
         facts = (("about", about), ("paper", info.paper), learns, ("bound", bound), ("chance", seeds))
         return info.title, tuple((label, text) for label, text in facts if text)
 
-    def _settings(self, method: str) -> tuple[tuple[Setting, ...], str]:
+    def _settings(self, method: str) -> tuple[tuple[SettingRow, ...], str]:
         entry = self.board.record.methods.get(method) if self.board.record is not None else None
         values: Mapping[str, Any] = entry.settings if entry is not None else {}
         told = "as the run had them" if entry is not None else "defaults of the installed version; what a row had instead stands in its command after --set"
@@ -124,12 +124,12 @@ class MethodPages:
             with method_code(method, "has a setting that cannot be shown"):
                 known = list(describe(separator_class(method, self._domain())))
         except SepbenchError:
-            return tuple(Setting(name, str(value), "", "", "") for name, value in values.items()), told
+            return tuple(SettingRow(name, str(value), "", "", "") for name, value in values.items()), told
         found = []
         for one in known:
             default = "required" if one.default is REQUIRED else _shown(one.default)
             value = _shown(values[one.name]) if one.name in values else ""
-            found.append(Setting(one.name, value, default, ", ".join(filter(None, (one.kind, one.range))), one.description))
+            found.append(SettingRow(one.name, value, default, ", ".join(filter(None, (one.kind, one.range))), one.description))
         return tuple(found), told
 
     def _provenance(self, method: str, records: list[Record]) -> Iterator[tuple[str, str]]:

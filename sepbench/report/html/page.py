@@ -77,7 +77,7 @@ class TaskSection:
 
 
 @dataclass(frozen=True, slots=True)
-class Summary:
+class BoardSummary:
     """A board on the first page of several."""
 
     title: str
@@ -144,7 +144,7 @@ def _check_tasks(boards: Sequence[Board], tasks: Sequence[str]) -> None:
             raise nearest(task, known, "task")
 
 
-def _board_page(report: _Report, board: Board, boards: Sequence[Board], warn: Callable[[str], None]) -> Summary:
+def _board_page(report: _Report, board: Board, boards: Sequence[Board], warn: Callable[[str], None]) -> BoardSummary:
     """Write the page of one board and those of its methods."""
     options, pages = report.options, MethodPages(board)
     sections, metrics = [], dict[str, MetricWords]()
@@ -173,7 +173,7 @@ def _board_page(report: _Report, board: Board, boards: Sequence[Board], warn: Ca
     for page in pages.pages():
         name = f"method-{board.slug}--{slug(page.name)}.html"
         report.render(name, "method.html.j2", title=f"{page.name}: {board.title}", page=page, **common)
-    return Summary(board.title, address, board.description, tuple(_summary(section.view) for section in sections))
+    return BoardSummary(board.title, address, board.description, tuple(_summary(section.view) for section in sections))
 
 
 def _summary(view: TaskView) -> tuple[str, str, str, str, str]:

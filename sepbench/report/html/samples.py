@@ -16,7 +16,7 @@ from sepbench.report.panels.shown import check_shown, shown
 
 
 @dataclass(frozen=True, slots=True)
-class Drawn:
+class MethodSamples:
     """One method's samples: a strip of all draws per source."""
 
     method: str
@@ -30,7 +30,7 @@ class Samples:
     """All of the section."""
 
     count: int
-    drawn: tuple[Drawn, ...]
+    drawn: tuple[MethodSamples, ...]
 
 
 def samples(view: TaskView, media: Media, count: int, device: str, asked: Sequence[int], warn: Callable[[str], None]) -> Samples | None:
@@ -61,5 +61,5 @@ def samples(view: TaskView, media: Media, count: int, device: str, asked: Sequen
         if media.add(files):
             names = [f"source {k + 1}" if spec.class_agnostic else str(spec.source_classes[k]) for k in range(spec.n_sources)]
             told = tuple((file, f"{count} samples of {name} by {method}, mixture {example}") for file, name in zip(files, names, strict=True))
-            drawn.append(Drawn(method, example, told))
+            drawn.append(MethodSamples(method, example, told))
     return Samples(count, tuple(drawn)) if drawn else None
