@@ -16,7 +16,15 @@ from PIL import Image
 from playwright.sync_api import sync_playwright
 
 ROOT = Path(__file__).resolve().parent.parent
-SWITCHES = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+SWITCHES = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 RUNS = {
     "digits": ("digits-pairs", "class-split", "average,ideal-mask,nmf,nmf-semi,ica,rpca", 200),
     "sounds": ("drums-bass-synth", "best-assignment", "average,ideal-ratio-mask,hpss,repet", 24),

@@ -100,7 +100,7 @@ def open_board(target: str, taken: set[str], warn: Callable[[str], None]) -> Boa
     record = opened = None
     if (path / "run.json").is_file():
         try:
-            opened = OpenedRun.open(path, warn)
+            opened = OpenedRun.open(path)  # what it would tell of methods that do not take a task stands in the table's footnotes
             record = opened.record
         except SepbenchError as error:  # its rows can be shown all the same
             warn(f"no signals of {target} are shown: {error}")

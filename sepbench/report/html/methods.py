@@ -55,6 +55,11 @@ class MethodPage:
     commands: tuple[str, ...]
     tasks: tuple[TaskRows, ...]
 
+    @property
+    def settings_known(self) -> bool:
+        """Whether the page knows what the rows were made with."""
+        return any(setting.value for setting in self.settings)
+
 
 class MethodPages:
     """Collects what the tasks of a board say of each method."""

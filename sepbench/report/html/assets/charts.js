@@ -16,7 +16,7 @@
       background: "transparent",
       font: style("--font"),
       axis: { labelColor: text, titleColor: text, gridColor: line, domainColor: faint, tickColor: faint, titleFontWeight: "normal", labelFontSize: 11 },
-      legend: { labelColor: text, titleColor: text },
+      legend: Object.assign({ labelColor: text, titleColor: text }, innerWidth < 560 ? { columns: 2 } : {}),
       title: { color: text, fontWeight: "normal" },
       header: { labelColor: text, titleColor: text, labelFontWeight: "normal" },
       text: { color: text },
@@ -86,6 +86,7 @@
     all.filter(function (element) { return element.dataset.drawn; }).forEach(draw);
   });
   addEventListener("beforeprint", function () {
+    document.querySelectorAll("img[loading=lazy]").forEach(function (image) { image.loading = "eager"; });
     all.filter(function (element) { return !element.dataset.drawn; }).forEach(draw);
   });
   for (const select of document.querySelectorAll("[data-group-of]")) {
