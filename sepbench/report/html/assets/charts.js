@@ -10,13 +10,13 @@
     return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   }
 
-  function config() {
+  function config(width) {
     const text = style("--text"), faint = style("--faint"), line = style("--line");
     return {
       background: "transparent",
       font: style("--font"),
       axis: { labelColor: text, titleColor: text, gridColor: line, domainColor: faint, tickColor: faint, titleFontWeight: "normal", labelFontSize: 11 },
-      legend: Object.assign({ labelColor: text, titleColor: text }, innerWidth < 560 ? { columns: 2 } : {}),
+      legend: Object.assign({ labelColor: text, titleColor: text }, width < 560 ? { columns: 2 } : {}),
       title: { color: text, fontWeight: "normal" },
       header: { labelColor: text, titleColor: text, labelFontWeight: "normal" },
       text: { color: text },
@@ -31,7 +31,7 @@
     }
     element.dataset.drawn = "yes";
     // ast: expressions are interpreted, never compiled, so that the page's policy may forbid eval.
-    const options = { actions: false, renderer: "svg", ast: true, logLevel: 1, config: config(), tooltip: { theme: document.documentElement.dataset.theme } };
+    const options = { actions: false, renderer: "svg", ast: true, logLevel: 1, config: config(element.clientWidth), tooltip: { theme: document.documentElement.dataset.theme } };
     return window.vegaEmbed(element, asked(id), options).then(function (result) {
       const old = views.get(id);
       if (old) { old.finalize(); }
