@@ -4,7 +4,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-EXTRAS := dev,docs,report,audio,nussl-without-sox,ray
+EXTRAS := dev,docs,report,html,audio,nussl-without-sox,ray
 STAMP := $(VENV)/.installed
 # What a user needs, and nothing for tests.
 USER := $(VENV)/.user

@@ -8,7 +8,25 @@ import sys
 
 import pytest
 
-HEAVY = ("torch", "numpy", "pandas", "scipy", "sklearn", "skimage", "matplotlib", "pyarrow", "PIL", "museval", "nussl", "librosa", "ray", "soundfile")
+HEAVY = (
+    "torch",
+    "numpy",
+    "pandas",
+    "scipy",
+    "sklearn",
+    "skimage",
+    "matplotlib",
+    "pyarrow",
+    "PIL",
+    "museval",
+    "nussl",
+    "librosa",
+    "ray",
+    "soundfile",
+    "altair",
+    "jinja2",
+    "vl_convert",
+)
 
 
 def _modules_after(code: str) -> set[str]:

@@ -35,7 +35,9 @@ def test_everything_travels(wheel: Path) -> None:
     templates = [f"sepbench/cli/templates/{p.name}" for p in (ROOT / "sepbench" / "cli" / "templates").iterdir()]
     weights = [p.relative_to(ROOT).as_posix() for p in (ROOT / "baselines").rglob("*.safetensors")]
     typed = ["sepbench/py.typed", "baselines/py.typed"]
-    assert not [f for f in [*suites, *templates, *weights, *typed] if f not in names]
+    pages = [p.relative_to(ROOT).as_posix() for room in ("assets", "templates") for p in (ROOT / "sepbench" / "report" / "html" / room).iterdir()]
+    assert pages
+    assert not [f for f in [*suites, *templates, *weights, *typed, *pages] if f not in names]
     assert not [n for n in names if n.startswith(("tests/", "benchmarks/")) or n.endswith((".pyc", ".gz", ".npy", ".bin", ".wav"))]
 
 

@@ -24,6 +24,7 @@ from sepbench.cli import (
     new_suite,
     panel,
     publish,
+    report,
     run,
     score,
     show,
@@ -86,6 +87,7 @@ app.command("score", help="Score a run's saved estimates again, without separati
 app.command("show", help="Show the table of a run, a leaderboard CSV or a suite.")(show.show)
 app.command("compare", help="Paired comparison of two runs or two methods.")(compare.compare)
 app.command("panel", help="Pictures of a run: grids, histograms, posterior samples, gradient norms.")(panel.panel)
+app.command("report", help="A page of runs or leaderboards that opens from disk.")(report.report)
 app.command("check", help="Regression gate: exit 0 holds, 1 regression, 2 not comparable.")(check.check)
 app.command("publish", help="Merge a run into the committed leaderboards.")(publish.publish)
 app.command("train", help="Train a prior on a data set's training split.")(train.train)

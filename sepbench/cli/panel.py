@@ -51,7 +51,7 @@ def panel(
 
     if examples and count is not None:
         raise SepbenchError("--examples and --count exclude each other; give one of them")
-    asked = _numbers(examples)
+    asked = numbers(examples)
     new_figure(1, 1)  # a missing matplotlib is said before anything is computed
     notes = Console(stderr=True)
     opened = OpenedRun.open(run, lambda text: notes.print(Text.assemble(("note:", "yellow"), f" {text}"), soft_wrap=True))
@@ -64,7 +64,7 @@ def panel(
             typer.echo(str(written))
 
 
-def _numbers(text: str) -> tuple[int, ...]:
+def numbers(text: str) -> tuple[int, ...]:
     from sepbench.errors import SepbenchError
 
     try:

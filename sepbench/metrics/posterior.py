@@ -97,14 +97,18 @@ class PitError(DrawsMetric):
 
     def posterior_score(self, draws: torch.Tensor, reference: PosteriorReference) -> torch.Tensor:
         """``(B, N, F)`` draws to ``(B,)`` in [0, 1]."""
-        ordered = draws.transpose(1, 2).contiguous().sort(dim=2).values
-        exact = reference.draws.transpose(1, 2).contiguous()
-        below = torch.searchsorted(ordered, exact, side="left") + torch.searchsorted(ordered, exact, side="right")
-        transformed = ((below.double() + 1) / 2 / (draws.shape[1] + 1)).sort(dim=2).values
-        count = exact.shape[2]
+        transformed = pit_values(draws, reference.draws).sort(dim=2).values
+        count = transformed.shape[2]
         steps = torch.arange(count + 1, dtype=torch.float64) / count
         distance = torch.maximum((steps[1:] - transformed).amax(2), (transformed - steps[:-1]).amax(2))
         return distance.mean(1)
+
+
+def pit_values(draws: torch.Tensor, exact: torch.Tensor) -> torch.Tensor:
+    """Where exact draws fall among a sampler's draws, see ``PitError``: ``(B, N, F)`` and ``(B, M, F)`` to ``(B, F, M)`` in (0, 1)."""
+    ordered, among = draws.transpose(1, 2).contiguous().sort(dim=2).values, exact.transpose(1, 2).contiguous()
+    below = torch.searchsorted(ordered, among, side="left") + torch.searchsorted(ordered, among, side="right")
+    return (below.double() + 1) / 2 / (draws.shape[1] + 1)
 
 
 def distances(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:

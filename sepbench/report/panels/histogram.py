@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,16 +67,28 @@ def bin_edges(values: Array, n: int) -> Array:
     return np.linspace(low, high, 1 + min(_MOST_BINS, max(_LEAST_BINS, math.isqrt(n))))
 
 
+def binned(values: Mapping[str, Array], bounds: Mapping[str, str]) -> tuple[Array, tuple[MethodCounts, ...], int]:
+    """Counts of finite values ``(n,)`` by method, n > 0, over the same bins.
+
+    Args:
+        bounds: method -> ``lower``, ``upper`` or empty.
+
+    Returns:
+        The edges, a row per method in the order given, and the number of values beyond the outer edges, counted in the outer bins.
+    """
+    pooled = np.concatenate(list(values.values()))
+    edges = bin_edges(pooled, max(len(of_method) for of_method in values.values()))
+    rows = []
+    for method, of_method in values.items():
+        counts = np.histogram(of_method.clip(edges[0], edges[-1]), edges)[0].astype(np.int64)
+        rows.append(MethodCounts(method, bounds.get(method, ""), counts, float(of_method.mean()), float(np.median(of_method)), len(of_method)))
+    return edges, tuple(rows), int(((pooled < edges[0]) | (pooled > edges[-1])).sum())
+
+
 def histogram(run: OpenedRun, task: str, methods: Sequence[str]) -> Histogram:
     """Count the values of each method; mixtures that failed are left out."""
     finite = {method: np.array([v for _, v in sorted(run.values(task, method).items()) if math.isfinite(v)]) for method in methods}
-    pooled = np.concatenate(list(finite.values()))
-    edges = bin_edges(pooled, max(len(values) for values in finite.values()))
-    rows = []
-    for method, values in finite.items():
-        counts = np.histogram(values.clip(edges[0], edges[-1]), edges)[0].astype(np.int64)
-        bound = run.record.methods[method].bound
-        rows.append(MethodCounts(method, bound, counts, float(values.mean()), float(np.median(values)), len(values)))
+    edges, rows, outside = binned(finite, {method: run.record.methods[method].bound for method in methods})
     info = run.metric.info
     direction = "higher" if info.higher_is_better else "lower"
     several = info.per == "source" and len(run.suite.tasks[task].spec.scored_sources) > 1
@@ -86,8 +98,7 @@ def histogram(run: OpenedRun, task: str, methods: Sequence[str]) -> Histogram:
         + ("" if info.unit in ("", "1") else f" [{info.unit}]")
         + f"; {direction} is better"
     )
-    outside = int(((pooled < edges[0]) | (pooled > edges[-1])).sum())
-    return Histogram(f"How {info.name} is spread over the mixtures of {run.suite.name}, {task}", axis, info.unit, edges, tuple(rows), outside)
+    return Histogram(f"How {info.name} is spread over the mixtures of {run.suite.name}, {task}", axis, info.unit, edges, rows, outside)
 
 
 def draw_histogram(data: Histogram, path: Path) -> Path:

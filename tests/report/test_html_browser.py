@@ -1,0 +1,223 @@
+"""The HTML report in a real browser: Debian's chromium, driven by Playwright, pages opened from disk."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from html_pages import large_leaderboard
+from synthetic_run import SyntheticRun
+
+from sepbench.report.html.page import Options, write_report
+from sepbench.results.store import RunStore
+from sepbench.run.execute import execute
+from sepbench.run.plan import make_plan
+from sepbench.run.provenance import run_record
+from sepbench.run.request import RunRequest
+from sepbench.suites.loader import load_suite
+
+pytest.importorskip("altair")
+playwright = pytest.importorskip("playwright.sync_api")
+CHROMIUM = shutil.which("chromium") or ""
+pytestmark = pytest.mark.skipif(not CHROMIUM, reason="Debian's chromium is not installed")
+SWITCHES = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+METHODS = {"nmf": 16.0, "ica": 15.9, "rpca": 12.0, "average": 14.0, "ideal-mask": 25.0}
+WIDTHS = (360, 1200, 2000)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with playwright.sync_playwright() as driver:
+        started = driver.chromium.launch(executable_path=CHROMIUM, args=SWITCHES)
+        yield started
+        started.close()
+
+
+class Tab:
+    """A page, and all that it should not do: errors and requests to the outside."""
+
+    def __init__(self, browser: Any, path: Path, **options: Any) -> None:
+        self.context = browser.new_context(**options)
+        self.page = self.context.new_page()
+        self.errors: list[str] = []
+        self.outside: list[str] = []
+        self.page.on("console", lambda message: self.errors.append(message.text) if message.type == "error" else None)
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.page.on("request", lambda request: None if request.url.startswith(("file:", "data:")) else self.outside.append(request.url))
+        self.page.goto(path.as_uri())
+
+    def scroll(self) -> None:
+        """Down to the end, so that everything lazy is there."""
+        self.page.evaluate(
+            "async () => { for (let y = 0; y < document.body.scrollHeight; y += 500) { scrollTo(0, y); await new Promise(r => setTimeout(r, 60)); } }"
+        )
+        self.wait("[...document.querySelectorAll('[data-chart]')].every(e => e.querySelector('svg'))")
+
+    def wait(self, condition: str) -> None:
+        """Until a condition of the page holds; Playwright's own waiting needs eval, which the page's policy forbids."""
+        for _ in range(200):
+            if self.page.evaluate(condition):
+                return
+            self.page.wait_for_timeout(50)
+        raise AssertionError(f"never came true: {condition}")
+
+    def close(self) -> None:
+        self.context.close()
+        assert self.errors == []
+        assert self.outside == []
+
+
+@pytest.fixture(scope="module")
+def synthetic(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("browser")
+    return write_report([SyntheticRun(METHODS, n=30).save(folder / "run")], folder / "report").index
+
+
+def column(tab: Tab, head: str) -> list[str]:
+    """The ranked methods of the first table, after a click on a head."""
+    tab.page.locator("table.board thead button", has_text=head).first.click()
+    return list(tab.page.locator("table.board tbody[data-part=ranked] tr[data-method] th").all_inner_texts())
+
+
+def test_sorting_filtering_and_the_chart_beside_the_table(browser: Any, synthetic: Path) -> None:
+    tab = Tab(browser, synthetic)
+    forest = tab.page.locator("#class-split-forest svg")
+    forest.wait_for()
+    assert column(tab, "ssim") == ["nmf", "ica", "rpca"]
+    assert "ssim, higher is better" in forest.text_content()
+    assert column(tab, "ssim") == ["rpca", "ica", "nmf"]
+    assert tab.page.locator("thead th[aria-sort=ascending]").count() == 1
+    tab.page.get_by_role("searchbox").fill("a")
+    assert tab.page.locator("table.board tr[data-method]:visible").count() == 4  # all but nmf
+    tab.wait("!document.querySelector('#class-split-forest').textContent.includes('nmf')")
+    tab.page.get_by_role("checkbox", name="bounds").uncheck()
+    assert tab.page.locator("table.board tr[data-method]:visible").count() == 2
+    tab.page.get_by_role("button", name="Reset").click()
+    tab.wait("document.querySelectorAll('table.board tr[data-method]:not([hidden])').length === 5")
+    tab.close()
+
+
+@pytest.mark.slow
+def test_a_method_called_script_runs_nothing(browser: Any, tmp_path: Path) -> None:
+    name = "<script>document.title='caught'"
+    made = SyntheticRun({name: 16.0, "<img src=x onerror=document.title='caught'>": 15.0}, n=12).fail(name, 1, "<script>document.title='caught'</script>")
+    tab = Tab(browser, write_report([made.save(tmp_path / "run")], tmp_path / "report").index)
+    tab.scroll()
+    tab.page.locator("#class-split-forest svg path[aria-roledescription]").first.hover()
+    assert "caught" not in tab.page.title()
+    tab.page.locator("table.board a").first.click()
+    assert "caught'" in tab.page.inner_text("h1")
+    assert tab.page.title() != "caught"
+    tab.close()
+
+
+@pytest.mark.slow
+def test_pairs_follow_their_selects_and_keys_reach_everything(browser: Any, synthetic: Path) -> None:
+    tab = Tab(browser, synthetic)
+    tab.scroll()
+    told = tab.page.locator("[data-told]")
+    before = told.inner_text()
+    tab.page.locator("[data-second]").select_option("rpca")
+    assert told.inner_text() != before
+    assert told.inner_text().startswith("nmf - rpca: ")
+    bars = tab.page.locator("#class-split-spread-difference svg .mark-rect path")
+    bars.first.wait_for(state="attached")
+    tab.page.keyboard.press("Home")
+    tab.page.locator("body").press("Tab")
+    assert tab.page.evaluate("document.activeElement.className") == "skip"
+    head = tab.page.locator("table.board thead button").nth(3)
+    head.focus()
+    head.press("Enter")
+    assert tab.page.locator("table.board thead th").nth(3).get_attribute("aria-sort") == "descending"
+    tab.close()
+
+
+@pytest.mark.slow
+def test_copying_a_command(browser: Any, synthetic: Path) -> None:
+    tab = Tab(browser, synthetic.parent / "method-run--nmf.html", permissions=["clipboard-read", "clipboard-write"])
+    tab.page.get_by_role("button", name="Copy").click()
+    tab.page.get_by_role("button", name="Copied").wait_for()
+    assert tab.page.evaluate("navigator.clipboard.readText()") == "sepbench run --suite digits-pairs --limit 30"
+    tab.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_width_without_a_scrollbar_and_axe_finds_nothing_serious(browser: Any, synthetic: Path, scheme: str) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright")
+    for width in WIDTHS:
+        tab = Tab(browser, synthetic, viewport={"width": width, "height": 900}, color_scheme=scheme, bypass_csp=True)
+        tab.scroll()
+        assert tab.page.evaluate("document.documentElement.scrollWidth") <= width
+        assert len(tab.page.screenshot(full_page=True)) > 20_000
+        assert tab.errors == []
+        found = axe.Axe().run(tab.page).response["violations"]
+        assert [(one["id"], one["nodes"][0]["html"]) for one in found if one["impact"] in ("serious", "critical")] == []
+        tab.context.close()  # axe itself reads the style sheet again, which pages from disk may not
+
+
+@pytest.mark.slow
+def test_without_scripts_the_tables_are_whole(browser: Any, synthetic: Path) -> None:
+    tab = Tab(browser, synthetic, java_script_enabled=False)
+    assert tab.page.locator("table.board tr[data-method]:visible").count() == len(METHODS)
+    assert not tab.page.locator("[data-chart]").first.is_visible()
+    tab.close()
+
+
+@pytest.mark.slow
+def test_sounds_decode_seek_and_keep_their_place(browser: Any, tmp_path: Path) -> None:
+    pytest.importorskip("soundfile")
+    request = RunRequest(suite="drums-bass-synth", tasks=("best-assignment",), methods=("average", "hpss"), limit=4)
+    plan = make_plan(request, load_suite("drums-bass-synth"))
+    record = run_record(plan, "sepbench run --suite drums-bass-synth")
+    store = RunStore.create(tmp_path / "run", record)
+    with store.session(record):
+        execute(plan, store)
+    written = write_report([str(tmp_path / "run")], tmp_path / "report", Options(asked=(2,)))
+    assert written.media > 100_000
+    tab = Tab(browser, written.index)
+    example = tab.page.locator("[data-example]").first
+    assert "chosen" in example.inner_text()
+    example.scroll_into_view_if_needed()
+    strip = example.locator(".spectrogram:not(.error)").first
+    box = strip.bounding_box()
+    strip.click(position={"x": box["width"] / 6, "y": box["height"] / 2})  # half a second into the mixture, played from there
+    tab.wait("parseFloat(document.querySelector('[data-time]').textContent) > 0.5")
+    assert example.locator("[data-play]").inner_text() == "Pause"
+    example.locator("[data-sound]").nth(1).check()
+    here = float(example.locator("[data-time]").inner_text().split()[0])
+    assert here >= 0.5  # another source, the same place
+    tab.wait(f"parseFloat(document.querySelector('[data-time]').textContent) > {here}")
+    assert example.locator("[data-source]").inner_text() == "truth: drums"
+    example.locator("[data-play]").click()
+    decoded = tab.page.evaluate(
+        """async () => { const audio = new Audio(document.querySelectorAll('[data-sound]')[2].dataset.sound);
+        await new Promise((done, failed) => { audio.oncanplay = done; audio.onerror = failed; audio.load(); });
+        audio.currentTime = 2; await new Promise(done => { audio.onseeked = done; });
+        return [audio.duration, audio.currentTime]; }"""
+    )
+    assert decoded == pytest.approx([3.0, 2.0], abs=0.05)
+    tab.close()
+
+
+@pytest.mark.slow
+def test_25000_mixtures_open_at_once(browser: Any, tmp_path: Path) -> None:
+    """No clock decides a test here: what is shown first must not wait for the charts below, and the page's size is what makes it quick."""
+    index = write_report([str(large_leaderboard(tmp_path, 25_000, 12))], tmp_path / "report").index
+    assert index.stat().st_size < 3_000_000
+    tab = Tab(browser, index)
+    assert tab.page.locator("table.board tr[data-method]").count() == 12
+    assert tab.page.locator("[data-chart] svg").count() < tab.page.locator("[data-chart]").count()
+    tab.scroll()
+    tab.close()
