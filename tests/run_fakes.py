@@ -105,6 +105,12 @@ class Broken(Fake):
                 np.multiply(mixtures.values.numpy(), 2.0, out=mixtures.values.numpy())
             case "flip":
                 mixtures.values.copy_(mixtures.values.flip(0))
+            case "ids":
+                mixtures.example_ids.add_(1)
+            case "ids-reversed":
+                mixtures.example_ids.copy_(mixtures.example_ids.flip(0).clone())
+            case "ids-numpy":
+                mixtures.example_ids.numpy()[:] += 7
             case "peek":
                 ctx.references(mixtures.example_ids)
             case "interrupt":

@@ -196,6 +196,6 @@ def test_tests_mirror_the_tree() -> None:
 def test_tests_of_a_room_name_its_files(folder: str) -> None:
     """``tests/baselines/priors/test_edm.py`` tests ``baselines/priors/edm.py``; a story that crosses files stands with the one that tells it."""
     files = {path.stem for path in (ROOT / folder).glob("*.py")}
-    stories = {"class_wise_priors", "samplers"}
+    stories = {"class_wise_priors", "samplers", "samplers_by_hand", "steps_by_hand"}
     named = {path.stem.removeprefix("test_") for path in (ROOT / "tests" / folder).glob("test_*.py")}
     assert named - stories <= files

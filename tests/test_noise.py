@@ -209,3 +209,28 @@ def test_normals_pass_kolmogorov_smirnov_and_moments() -> None:
 def test_keys_out_of_range_are_refused(call, message: str) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_the_smallest_word_is_the_largest_normal() -> None:
+    """Found by search: the first radius of seed 0 whose 24 bits are all zero. Without the offset of Box and Muller's logarithm it would be infinite."""
+    at = 940_458
+    normals = NoiseSource(0).normal(torch.tensor([45]), 0, 0, (at + 2,))[0]
+    assert bool(normals.isfinite().all())
+    assert float(normals[at:].norm()) == pytest.approx(math.sqrt(48 * math.log(2)), abs=1e-5)
+
+
+def test_sources_and_streams_share_no_numbers() -> None:
+    """A source of one stream is none of another, however they add up."""
+    ids, seen = torch.tensor([3]), set()
+    for stream in range(4):
+        for source in range(4):
+            seen.add(float(NoiseSource(0, stream).uniform(ids, 0, source, (1,))))
+            assert float(NoiseSource(0).uniform(ids, 0, source, (1,), streams=torch.tensor([stream]))) in seen
+    assert len(seen) == 16
+    assert len(set(NoiseSource(0, 2).uniforms(ids, 0, 4, (1,)).flatten().tolist()) & seen) == 4
+
+
+def test_all_64_bits_of_a_seed_count() -> None:
+    ids = torch.tensor([0])
+    found = {float(NoiseSource(1 << bit).uniform(ids, 0, 0, (1,))) for bit in range(64)}
+    assert len(found | {float(NoiseSource(0).uniform(ids, 0, 0, (1,)))}) == 65

@@ -86,3 +86,37 @@ def test_the_mean_at_low_temperature_is_the_best_draw_and_nan_counts_for_nothing
     assert bool(torch.isfinite(warm).all())
     draws[:, 2] = torch.nan
     torch.testing.assert_close(weighted_mean(draws, criterion, 1.0, exchangeable=False), warm)
+
+
+def test_denoising_losses_by_hand() -> None:
+    """Priors N(mean, spread^2) of single numbers, so that D is linear; each source is judged by its own prior, each level over its own variance."""
+    means, spreads, sigmas, repeats = (0.2, 0.9), (0.3, 0.5), (0.1, 0.7), 2
+    one = torch.ones(1, dtype=torch.float64)
+    priors = [GaussianMixture(one, one[:, None] * m, one[:, None, None] * s**2) for m, s in zip(means, spreads, strict=True)]
+    ids = torch.tensor([8, 3, 5])
+    draws = torch.rand(3, 4, 2, 1, generator=torch.Generator().manual_seed(0))
+    probes, wanted = NoiseSource(6).fork(7001), torch.zeros(3, 4, dtype=torch.float64)
+    for b in range(3):
+        for n in range(4):
+            for k in range(2):
+                x = float(draws[b, n, k, 0])
+                for level, sigma in enumerate(sigmas):
+                    for repeat in range(repeats):
+                        noisy = x + sigma * float(probes.normal(ids[b : b + 1], level, repeat, (1,)))
+                        clean = (sigma**2 * means[k] + spreads[k] ** 2 * noisy) / (sigma**2 + spreads[k] ** 2)
+                        wanted[b, n] -= (x - clean) ** 2 / sigma**2 / repeats
+    mixtures = Mixtures(draws[:, 0].sum(1), ids, make_operator("sum", 2))
+    torch.testing.assert_close(by_denoising_loss(draws, priors, mixtures, NoiseSource(6), sigmas, repeats), wanted, atol=1e-5, rtol=1e-5)
+
+
+def test_mixture_error_and_log_prior_by_hand() -> None:
+    """Every example has gains of its own, which all its draws share."""
+    gains = torch.tensor([[1.0, 2.0], [0.5, -1.0], [3.0, 0.1]])
+    operator = make_operator("gain", 2, gains=gains)
+    draws = torch.rand(3, 4, 2, 5, generator=torch.Generator().manual_seed(0))
+    mixtures = Mixtures(torch.rand(3, 5, generator=torch.Generator().manual_seed(1)), torch.arange(3), operator)
+    predicted = (gains[:, None, :, None] * draws).sum(2)
+    wanted = -(mixtures.values[:, None] - predicted).double().square().mean(2).sqrt()
+    torch.testing.assert_close(by_mixture_error(draws, mixtures), wanted, atol=1e-6, rtol=1e-6)
+    logs = by_log_prior(draws, lambda sources: sources.sum(2) * torch.tensor([1.0, 10.0]))
+    torch.testing.assert_close(logs, (draws.sum(3) * torch.tensor([1.0, 10.0])).sum(2).double())

@@ -167,7 +167,8 @@ def _attempt(session: Session, example_ids: torch.Tensor) -> tuple[torch.Tensor,
 
 
 def _mixtures(session: Session, example_ids: torch.Tensor) -> Mixtures:
-    return session.mixture_set.mixtures(example_ids, session.ctx.device)
+    """A copy of the ids goes out: a method that changes them in place must not change whose estimates these are."""
+    return session.mixture_set.mixtures(example_ids.clone(), session.ctx.device)
 
 
 def _warm_up(session: Session, example_ids: torch.Tensor) -> None:
@@ -178,10 +179,10 @@ def _warm_up(session: Session, example_ids: torch.Tensor) -> None:
     session.first_traceback = ""
 
 
-def _fingerprint(mixtures: Mixtures) -> tuple[int, int, int]:
+def _fingerprint(mixtures: Mixtures) -> tuple[int, ...]:
     """Changes when the batch is written to: torch's version counter sees every torch operation, the sum of bits also writes through numpy."""
     bits = mixtures.values.view(torch.int32).sum()
-    return mixtures.values._version, int(bits), int(mixtures.example_ids.sum())
+    return mixtures.values._version, int(bits), mixtures.example_ids._version, int(mixtures.example_ids.sum())
 
 
 def _checked(returned: object, session: Session, n: int) -> torch.Tensor:

@@ -257,6 +257,15 @@ def test_more_than_two_sources_are_separated_through_partial_sums(known: Known, 
     assert torch.equal(*(greedy.separate(mixtures, context(task, seed)) for seed in (0, 1)))
 
 
+def test_partial_sums_are_counted_from_as_many_mixtures_as_asked_for(known: Known, digits: Digits) -> None:
+    truth, task = of_more(digits, 3, 3), toy_task(classes=("a",) * 3, operator="mean")
+    mixtures, logs = mix(truth, "mean"), []
+    for count in (20, 3000):
+        method = known("lass-raw", partial_mixtures=count, candidates=8)
+        logs.append(method.found(mixtures.values, 3, mixtures.example_ids, context(task))[1])
+    assert not torch.equal(*logs)
+
+
 def test_the_evidence_of_a_row_is_the_error_of_the_pixels_under_it(models: TokenModels, digits: Digits) -> None:
     """What lies behind in the tokens does not count."""
     tokens = models.codec.tokens_of(digits.pooled[:3])

@@ -53,3 +53,30 @@ def test_metrics_that_do_not_fit_are_refused_in_one_line(names: list[str], chang
 
 def test_nine_ordered_sources_are_fine() -> None:
     check_metrics(["psnr"], image_task(9, assignment="ordered"))
+
+
+FROZEN: dict[str, tuple[str, bool, str, str]] = {
+    "psnr": ("dB", True, "source", "psnr"),
+    "psnr_unclamped": ("dB", True, "source", "psnr_unclamped"),
+    "psnr_sum_mse": ("dB", True, "mixture", "psnr_sum_mse"),
+    "psnr_pad32": ("dB", True, "source", "psnr_pad32"),
+    "psnr_pooled32": ("dB", True, "group", "psnr_unclamped"),
+    "psnr_pooled32_pad": ("dB", True, "group", "psnr_unclamped"),
+    "ssim": ("1", True, "source", "psnr"),
+    "sdr": ("dB", True, "source", "sdr"),
+    "sdr_mean": ("dB", True, "source", "sdr"),
+    "sdr_corpus_median": ("dB", True, "group", "sdr"),
+    "si_sdr": ("dB", True, "source", "si_sdr"),
+    "si_sdr_improvement": ("dB", True, "source", "si_sdr"),
+    "sdr_v3": ("dB", True, "source", "sdr"),
+    "isr": ("dB", True, "source", "sdr"),
+    "sir": ("dB", True, "source", "sdr"),
+    "sar": ("dB", True, "source", "sdr"),
+    "mixture_error": ("1", False, "mixture", ""),
+}
+
+
+def test_what_a_metric_means_is_frozen() -> None:
+    """Unit, direction, what a value stands for, and under whose assignment: another of these is another metric."""
+    infos = {name: get_metric(name).info for name in FROZEN}
+    assert {name: (info.unit, info.higher_is_better, info.per, info.assigned_by) for name, info in infos.items()} == FROZEN

@@ -230,3 +230,33 @@ def test_bits_do_not_depend_on_the_number_of_threads() -> None:
         environment = {**os.environ, "OMP_NUM_THREADS": threads, "PYTHONPATH": str(Path(__file__).parent)}
         digests.add(subprocess.run([sys.executable, "-c", code], env=environment, check=True, capture_output=True, text=True).stdout)
     assert len(digests) == 1
+
+
+def test_every_block_is_scored_under_its_own_gains() -> None:
+    """More examples than go into a block, each with gains of its own."""
+    n = 300
+    estimates, references, _ = random_batch(n, 2)
+    operator = make_operator("gain", 2, gains=0.2 + torch.rand(n, 2, generator=torch.Generator().manual_seed(3)))
+    mixtures = Mixtures(operator.forward(references), torch.arange(n), operator)
+    table = score_batch(["mixture_error"], estimates, references, mixtures, replace(image_task(2), operator="gain"))
+    wanted = (mixtures.values - operator.forward(estimates)).double().flatten(1).square().mean(1).sqrt()
+    np.testing.assert_allclose(column(table, "mixture_error", 1)[:, 0], wanted.numpy(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", [name for name in OF_EXAMPLES if get_metric(name).info.assigned_by not in ("", name)])
+def test_a_metric_that_is_assigned_by_another_follows_it(name: str) -> None:
+    """Estimates far out of [0, 1], for which clamped and unclamped errors prefer other orders."""
+    g = torch.Generator().manual_seed(4)
+    references = torch.rand(200, 2, 1, 32, 32, generator=g)
+    estimates = references.flip(1) + 3.0 * torch.randn(200, 2, 1, 1, 1, generator=g) + 0.5 * torch.randn(references.shape, generator=g)
+    mixtures, by = mixtures_of(references), ASSIGNED_BY[name]
+    order = best_assignment(pair_metric(by).pairwise(estimates.double(), references.double()))
+    clamped = best_assignment(pair_metric("psnr" if by != "psnr" else "psnr_unclamped").pairwise(estimates.double(), references.double()))
+    assert 10 < int((order != clamped).any(1).sum()) < 190
+    free = score_batch([name], estimates, references, mixtures, image_task(2, (1, 32, 32)))
+    put = torch.stack([estimates[b, order[b]] for b in range(200)])
+    fixed = score_batch([name], put, references, mixtures, image_task(2, (1, 32, 32), "ordered"))
+    np.testing.assert_allclose(free.value, fixed.value, rtol=1e-12)
+
+
+ASSIGNED_BY = {"ssim": "psnr", "psnr_pooled32": "psnr_unclamped", "psnr_pooled32_pad": "psnr_unclamped"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import shutil
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from importlib.metadata import EntryPoint
@@ -284,6 +285,24 @@ def test_what_a_method_raises_is_one_line(run: OpenedRun, monkeypatch: pytest.Mo
     monkeypatch.setattr(Toy, "info", replace(Toy.info, version="2"))
     with pytest.raises(SepbenchError, match="made with toy version 1, version 2 is installed"):
         sample_sheet(run, task, "toy", 2, 3, "cpu")
+
+
+@pytest.mark.parametrize("where", ["fit", "sample", "score"])
+def test_what_a_method_changes_for_its_process_is_put_back(run: OpenedRun, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    owner = GaussianPrior if where == "score" else Toy
+    own, (task,) = getattr(owner, where), run.tasks()
+
+    def careless(self: object, *arguments: object) -> object:
+        torch.set_grad_enabled(False)
+        return own(self, *arguments)
+
+    monkeypatch.setattr(owner, where, careless)
+    assert sample_sheet(run, task, "toy", 2, 3, "cpu") and gradient_norms(run, task, "toy", "cpu", n=2)  # noqa: PT018
+    assert torch.is_grad_enabled()
+    if where != "score":
+        monkeypatch.setattr(Toy, where, lambda self, *arguments: sys.exit(3))
+        with pytest.raises(SepbenchError, match=r"toy .*: SystemExit: 3"):
+            sample_sheet(run, task, "toy", 2, 3, "cpu")
 
 
 def test_gradient_norms_of_a_gaussian_are_the_exact_ones(run: OpenedRun, tmp_path: Path) -> None:

@@ -18,16 +18,19 @@ from sepbench.results.compare import (
     A_BETTER,
     B_BETTER,
     COMPARE_COLUMNS,
+    FLOAT_NOISE,
     NO_DIFFERENCE,
     TOO_FEW,
     Side,
+    _Head,
     compare_sides,
     open_side,
+    verdict,
     write_comparison,
 )
 from sepbench.results.leaderboard import write_leaderboard
 from sepbench.results.pairing import difference, pair_up
-from sepbench.results.statistics import MIN_CLUSTERS, Designs
+from sepbench.results.statistics import MIN_CLUSTERS, Designs, PairedDifference
 from sepbench.results.target import Results
 from sepbench.results.values import MetricValues, Values
 
@@ -195,3 +198,27 @@ def test_mixtures_that_share_images_make_the_interval_wider_than_independent_one
     pair = pair_up(run.values().of("class-split", "nmf", "psnr"), run.values().of("class-split", "average", "psnr"))
     unknown = difference(pair, Designs(None))
     assert known["ci_high"] - known["ci_low"] > 1.3 * (unknown.ci_high - unknown.ci_low)
+
+
+def paired_of(low: float, high: float, n_clusters: int = MIN_CLUSTERS) -> PairedDifference:
+    return PairedDifference(40, (low + high) / 2, low, high, 0.5, 0.5, 0.5, 0.5, n_clusters=n_clusters)
+
+
+@pytest.mark.parametrize("scale", [0.0, 0.5, 1.0, 30.0])
+def test_a_verdict_needs_an_interval_beyond_rounding_of_values_of_that_size(scale: float) -> None:
+    floor = FLOAT_NOISE * max(1.0, scale)
+    for higher, better, worse in ((True, A_BETTER, B_BETTER), (False, B_BETTER, A_BETTER)):
+        assert verdict(paired_of(1.01 * floor, 2.0), higher, scale) == better
+        assert verdict(paired_of(0.99 * floor, 2.0), higher, scale) == NO_DIFFERENCE
+        assert verdict(paired_of(-2.0, -1.01 * floor), higher, scale) == worse
+        assert verdict(paired_of(-2.0, -0.99 * floor), higher, scale) == NO_DIFFERENCE
+    assert verdict(paired_of(1.0, 2.0, MIN_CLUSTERS - 1), True, scale) == TOO_FEW
+
+
+@pytest.mark.parametrize("larger", ["a", "b"])
+def test_rounding_is_measured_by_the_larger_side(larger: str) -> None:
+    """One side near zero, the other of values of thousands: a thousandth is rounding there."""
+    big, tiny = {"mean_a": -5_000.0, "mean_b": 0.0}, {"mean_a": 0.0, "mean_b": -5_000.0}
+    head = _Head("t", "m", "dB", True, "x", "y", failed_a=0, failed_b=0, **(big if larger == "a" else tiny))
+    verdicts = [head.row(paired_of(low, 1.0))[COMPARE_COLUMNS.index("verdict")] for low in (0.004, 0.006)]
+    assert verdicts == [NO_DIFFERENCE, A_BETTER]

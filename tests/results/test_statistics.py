@@ -144,3 +144,19 @@ def test_holm_lies_between_the_plain_p_values_and_bonferronis_and_keeps_their_or
     assert (adjusted <= np.minimum(1.0, len(p) * p) + 1e-12).all()
     order = np.argsort(p, kind="stable")
     assert (np.diff(adjusted[order]) >= 0).all()
+
+
+def test_intervals_are_frozen() -> None:
+    """Independent mixtures: the mean and t times the standard error, by hand. Clusters: as they were when leaderboards were made."""
+    values = np.array([1.0, 2.0, 4.0, 8.0, 16.0, 32.0])
+    found = summary(values)
+    half = 2.5705818356 * values.std(ddof=1) / np.sqrt(6)  # t of 5 degrees of freedom at 97.5 %
+    assert (found.ci_low, found.ci_high) == pytest.approx((10.5 - half, 10.5 + half), rel=1e-9)
+    assert found.std == pytest.approx(np.sqrt(((values - 10.5) ** 2).sum() / 5))
+    songs = summarise(np.arange(24.0) ** 1.5, np.arange(24), Designs(Clusters("song", np.repeat(np.arange(12), 2)[:, None])))
+    assert (songs.ci_low, songs.ci_high) == pytest.approx((21.829159112070563, 67.38117516381189), rel=1e-9)
+
+
+def test_a_verdict_begins_at_the_stated_number_of_clusters() -> None:
+    for n, decidable in ((MIN_CLUSTERS - 1, False), (MIN_CLUSTERS, True)):
+        assert paired(normal(n), normal(n, key=4)).decidable is decidable

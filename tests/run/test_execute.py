@@ -15,7 +15,7 @@ from run_harness import KEYS, Runner, bits, sorted_scores
 from sepbench.metrics.scoring import score_batch
 from sepbench.results.columns import SCORE_COLUMNS
 from sepbench.run.execute import check_data, rescore
-from sepbench.run.plan import Plan
+from sepbench.run.plan import Plan, Shard
 from sepbench.suites.model import Suite
 
 Planned = Callable[..., Plan]
@@ -100,6 +100,9 @@ def test_only_the_bad_example_fails(planned: Planned, runner: Runner, how: str) 
     assert (cell.state, cell.n_separated, cell.n_failed) == ("partial", 9, 1)
     assert cell.error == bad["error"].iloc[0]
     assert bool(cell.traceback) == (how != "nan")
+    kept = store.read_estimates(Shard("class-split", "broken", 4, 8)).estimates
+    assert bool(kept[1].isnan().all())  # not a part of an estimate that failed
+    assert bool(kept[[0, 2, 3]].isfinite().all())
 
 
 @pytest.mark.parametrize(
@@ -111,6 +114,9 @@ def test_only_the_bad_example_fails(planned: Planned, runner: Runner, how: str) 
         ("mutate", "in place"),
         ("mutate-numpy", "in place"),
         ("flip", "in place"),
+        ("ids", "in place"),
+        ("ids-reversed", "in place"),
+        ("ids-numpy", "in place"),
     ],
 )
 def test_a_broken_contract_fails_its_batch(planned: Planned, runner: Runner, how: str, message: str) -> None:

@@ -225,3 +225,29 @@ def test_a_run_with_fewer_metrics_grows_with_the_suite_s(planned: Planned, runne
     _, store = runner(planned("noisy", limit=10))
     assert _separated() == 0  # estimates are there
     assert bits(store.read_scores()) == before
+
+
+def test_latency_is_measured_once_and_kept(planned: Planned, runner: Runner) -> None:
+    _, store = runner(planned("halves", latency=True))
+    before = store.read_cells()["class-split", "halves"].latency_seconds
+    assert before is not None
+    run_fakes.Fake.batches.clear()
+    runner(planned("halves", latency=True))
+    assert run_fakes.Fake.batches == []  # all is there, the measurement too
+    assert store.read_cells()["class-split", "halves"].latency_seconds == before
+    runner(planned("halves", limit=14))
+    grown = store.read_cells()["class-split", "halves"]
+    assert (grown.latency_seconds, grown.n_separated, grown.state) == (before, 14, "done")
+
+
+def test_other_weights_may_fit_where_nothing_is_kept(planned: Planned, runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that ended before its first shard was whole has a record and nothing else: no number of the old weights is there."""
+    monkeypatch.setattr(run_fakes.Halves, "weights_sha256", "old", raising=False)
+    plan = planned("halves")
+    _, store = runner(plan)
+    for shard in [item.shard for item in store.find("class-split", "halves", plan.metrics)]:
+        store.remove_scores(shard)
+        store.remove_estimates(shard)
+    monkeypatch.setattr(run_fakes.Halves, "fit", lambda self, view, ctx: setattr(self, "weights_sha256", "new"))
+    runner(plan)
+    assert store.read_cells()["class-split", "halves"].weights_sha256 == "new"

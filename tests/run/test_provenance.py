@@ -77,7 +77,13 @@ def test_identity_stays_for_the_same_request(planned: Planned) -> None:
 def test_identity_moves_with_sources_data_and_machine(planned: Planned) -> None:
     plan = planned("halves")
     record = run_record(plan, "x")
-    for path in (("methods", "halves", "source_sha256"), ("tasks", "class-split", "mixtures_sha256"), ("suite", "name"), ("timing_group",)):
+    for path in (
+        ("methods", "halves", "source_sha256"),
+        ("tasks", "class-split", "mixtures_sha256"),
+        ("suite", "name"),
+        ("timing_group",),
+        ("environment", "packages", "torch"),
+    ):
         changed = record.mapping()
         place = changed
         for key in path[:-1]:

@@ -9,14 +9,15 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import run_fakes
 import torch
 
 from sepbench.run import timing
 from sepbench.run.handouts import References, TimedView
 from sepbench.run.plan import Plan, Shard
-from sepbench.run.separate import separate_shard
+from sepbench.run.separate import measure_latency, separate_shard
 from sepbench.run.session import open_session
-from sepbench.run.timing import PeakMemory, Timer, latency, resident_peak
+from sepbench.run.timing import LATENCY_CALLS, PeakMemory, Timer, latency, resident_peak
 
 
 class Clock:
@@ -138,3 +139,46 @@ def test_peak_without_proc(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> No
     memory = PeakMemory("cpu")
     memory.reset()
     assert resident_peak() > 10_000_000
+
+
+def test_reading_training_data_does_not_count_as_fitting(clock: Clock, planned: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = planned("noisy")
+    (cell,) = plan.cells
+    view_of = type(cell.task).view
+
+    class Slow:
+        def __init__(self, view: Any) -> None:
+            self.view = view
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.view, name)
+
+        def sources(self, *arguments: Any) -> torch.Tensor:
+            clock.now += 3.0
+            found: torch.Tensor = self.view.sources(*arguments)
+            return found
+
+    monkeypatch.setattr(type(cell.task), "view", lambda self, level: Slow(view_of(self, level)))
+    fit = run_fakes.Noisy.fit
+
+    def with_work(self: run_fakes.Noisy, *arguments: Any) -> None:
+        clock.now += 0.25
+        fit(self, *arguments)
+
+    monkeypatch.setattr(run_fakes.Noisy, "fit", with_work)
+    session = open_session(cell, plan, cell.task.mixture_set(), lambda tell: None)
+    assert (session.fit.seconds, session.fit.load_seconds) == (0.25, 6.0)
+
+
+def test_latency_is_that_of_the_first_mixtures_one_after_the_other(planned: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = planned("halves", limit=4)
+    session = open_session(plan.cells[0], plan, plan.cells[0].task.mixture_set(), lambda tell: None)
+    seen, separate = list[list[int]](), session.separator.separate
+
+    def watched(mixtures: Any, ctx: Any) -> torch.Tensor:
+        seen.append(mixtures.example_ids.tolist())
+        return separate(mixtures, ctx)
+
+    monkeypatch.setattr(session.separator, "separate", watched)
+    measure_latency(session, 4)
+    assert seen == [[0], *([number % 4] for number in range(LATENCY_CALLS))]  # the first warms up

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from sepbench.ambient import put_back
 from sepbench.errors import MethodError, SepbenchError
 from sepbench.protocols import HasScorePrior, ScorePrior
 from sepbench.registry import create_separator
@@ -77,7 +78,9 @@ def score_norms(prior: ScorePrior, clean: torch.Tensor, sigmas: Sequence[float],
     rows = []
     for step, sigma in enumerate(sigmas):
         noisy = clean + sigma * noise.normal(ids, step, slot, tuple(clean.shape[1:]), session.ctx.device)
-        rows.append(prior.score(noisy, sigma).flatten(1).double().norm(dim=1).cpu().numpy())
+        with put_back():
+            found = prior.score(noisy, sigma)
+        rows.append(found.flatten(1).double().norm(dim=1).cpu().numpy())
     return np.stack(rows)
 
 

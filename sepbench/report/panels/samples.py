@@ -6,6 +6,7 @@ import math
 
 import torch
 
+from sepbench.ambient import put_back
 from sepbench.errors import MethodError, SepbenchError
 from sepbench.metrics.catalogue import get_metric
 from sepbench.metrics.kinds import PairMetric
@@ -41,10 +42,13 @@ def draw_samples(session: Session, example: int, n: int) -> torch.Tensor:
         raise MethodError(f"{name} draws no posterior samples; choose a method that does with --method")
     mixtures = session.mixture_set.mixtures([example], session.ctx.device)
     try:
-        drawn = separator.sample(mixtures, n, session.ctx)
+        with put_back():
+            drawn = separator.sample(mixtures, n, session.ctx)
     except SepbenchError:
         raise
-    except Exception as error:  # whatever a third party's method raises
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # whatever a third party's method raises
         raise MethodError(f"{name} failed to sample mixture {example}: {one_line(error)}") from error
     wanted = (1, n, spec.n_sources, *spec.source_shape)
     if tuple(drawn.shape) != wanted:

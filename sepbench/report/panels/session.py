@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sepbench.ambient import put_back
 from sepbench.errors import SepbenchError
 from sepbench.report.panels.opened_run import OpenedRun
 from sepbench.run.plan import make_plan
@@ -37,10 +38,13 @@ def fitted_again(run: OpenedRun, task: Task, method: str, device: str) -> Sessio
     if not cell.support.ok:
         raise SepbenchError(f"{method} does not take task {task.spec.name}: {cell.support.note}")
     try:
-        session = open_session(cell, plan, task.mixture_set(), lambda tell: None)
+        with put_back():
+            session = open_session(cell, plan, task.mixture_set(), lambda tell: None)
     except SepbenchError:
         raise
-    except Exception as error:  # whatever a third party's fit raises
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # whatever a third party's fit raises
         raise SepbenchError(f"{method} cannot be fitted on {task.spec.name}: {one_line(error)}") from error
     old = run.store.read_cell(task.spec.name, method)
     known = old.weights_sha256 if old is not None else ""

@@ -1,11 +1,26 @@
 from __future__ import annotations
 
+import json
+from dataclasses import MISSING, asdict, fields
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from baselines.networks.unet import UNetConfig
+from baselines.training import classifier, score
+from baselines.training.classifier import ClassifierRecipe
+from baselines.training.codec import VQVAERecipe
 from baselines.training.config import TrainConfig, batch_indices, derived_seed, draw_sigmas, generator, mirrored, rate_share
+from baselines.training.generative import GANRecipe
+from baselines.training.latent import LatentRecipe
+from baselines.training.mask import MaskRecipe
+from baselines.training.token_trainers import CODEC, TOKENS
+from baselines.training.tokens import TokenRecipe
+from baselines.training.waveform import WaveformRecipe
 
 
 @settings(deadline=None, max_examples=40)
@@ -75,3 +90,29 @@ def test_rate_warms_up_stays_and_decays() -> None:
 def test_senseless_settings_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=r"must|range"):
         TrainConfig(**{"steps": 10, **wrong})  # type: ignore[arg-type]
+
+
+FROZEN = Path(__file__).parents[2] / "golden" / "recipes.json"
+
+
+def recipes() -> dict[str, Any]:
+    """What is trained with which numbers: recipes by name, and the defaults of all others."""
+    of_fields = {
+        cls.__name__: {f.name: f.default for f in fields(cls) if f.default is not MISSING}
+        for cls in (TrainConfig, UNetConfig, MaskRecipe, LatentRecipe, GANRecipe, WaveformRecipe, VQVAERecipe, TokenRecipe, ClassifierRecipe)
+    }
+    named = {"score": score.RECIPES, "classifier": classifier.RECIPES, "codec": {"all": CODEC}, "tokens": {"all": TOKENS}}
+    found = {"defaults": of_fields, **{kind: {name: asdict(recipe) for name, recipe in table.items()} for kind, table in named.items()}}
+    return json.loads(json.dumps(found))  # type: ignore[no-any-return]
+
+
+def test_recipes_are_frozen() -> None:
+    """Weights that ship, and figures in the documentation, were made with these. Change one knowingly: run this file, which writes what is frozen."""
+    frozen, found = json.loads(FROZEN.read_text(encoding="utf-8")), recipes()
+    assert set(found) == set(frozen)
+    for kind, wanted in frozen.items():
+        assert found[kind] == wanted, kind
+
+
+if __name__ == "__main__":
+    FROZEN.write_text(json.dumps(recipes(), indent=1, sort_keys=True) + "\n", encoding="utf-8", newline="")

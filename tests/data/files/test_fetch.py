@@ -366,3 +366,26 @@ def test_the_digits_of_scikit_learn_are_the_frozen_ones() -> None:
     (check,) = verify(load_manifest("digits"))
     assert check.ok
     assert check.found == load_manifest("digits").array_sha256
+
+
+@pytest.mark.parametrize("part", ["cache", "own"])
+def test_offline_takes_what_is_whole(served, data_home: Path, monkeypatch: pytest.MonkeyPatch, part: str) -> None:
+    folder = fetch(served.manifest) if part == "cache" else put(data_home / "own", {"a.bin": A, "sub/b.bin": B})
+    monkeypatch.setenv("SEPBENCH_DATA", str(data_home / "own") if part == "own" else "")
+    monkeypatch.setenv("SEPBENCH_OFFLINE", "1")
+    requests = len(served.requests)
+    assert fetch(served.manifest) == folder
+    assert len(served.requests) == requests
+    (folder / "a.bin").unlink()
+    with pytest.raises(DataError, match="SEPBENCH_OFFLINE"):
+        fetch(served.manifest)
+
+
+def test_a_stamp_of_many_files_does_not_vouch_for_other_digests(many: tuple[Path, list[DataFile]], data_home: Path) -> None:
+    folder, files = many
+    assert check_files(files, folder, data_home / "stamps") == []
+    other = [*files[:-1], entry(files[-1].name, b"abcd")]
+    assert [(check.name, check.state) for check in check_files(other, folder, data_home / "stamps")] == [(files[-1].name, "wrong sha256")]
+    algorithm = DataFile("sub/1.bin", 4, md5=hashlib.md5((1).to_bytes(4, "big")).hexdigest())
+    assert check_file(algorithm, folder, data_home / "stamps").ok
+    assert check_file(files[1], folder, data_home / "stamps").ok

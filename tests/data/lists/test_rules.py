@@ -145,3 +145,21 @@ def test_the_digest_is_that_of_the_file_it_would_be(tmp_path: Path) -> None:
     assert torch.equal(again.indices, pairs.indices)
     assert again.gains is not None
     assert torch.equal(again.gains, pairs.gains)
+
+
+def test_every_slot_has_an_order_of_its_own() -> None:
+    """Sets alike in everything: a shuffle that the slots share would pair each signal with itself."""
+    sets = slots(*(Levels([0.1] * 60, name) for name in ("a", "b", "c")))
+    found = derive(PairRule("independent-at-snr", "toy.test", 50), sets).indices
+    for first, second in ((0, 1), (1, 2), (0, 2)):
+        assert int((found[:, first] == found[:, second]).sum()) < 10
+    assert all(len(set(found[:, slot].tolist())) == 50 for slot in range(3))
+
+
+def test_a_list_is_frozen() -> None:
+    """The first rows of a rule, which other generators, orders or streams would not give."""
+    found = derive(PairRule("independent-at-snr", "toy.test", 5, 2, 6.0), slots(Levels([0.1] * 20), Levels([0.2] * 20)))
+    assert found.indices.tolist() == [[18, 11], [0, 10], [11, 7], [8, 1], [15, 14]]
+    assert found.gains is not None
+    assert found.gains[:, 0].tolist() == [1.0] * 5
+    assert found.gains[:, 1].tolist() == pytest.approx([0.5 * 10 ** (-0.3)] * 5)
