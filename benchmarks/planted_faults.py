@@ -2,13 +2,13 @@
 
     SEPBENCH_DATA=... python benchmarks/planted_faults.py [--list FILE] [--out FILE] [--only TEXT] [--count]
 
-Two copies of the last commit are made in a temporary folder; the folder that this is called from is never changed. In one of them a line is replaced and the
-tests that stand beside the fault are run, up to the first that fails. When all faults have had their turn, those that passed unnoticed have another with
-the wider sets. A fault counts as noticed if a test fails that passes on the unchanged copy; one that fails there too is left out, and the fault is tried
-again. A crash counts as noticed, and so does a test that alone goes on for half of ``LIMIT`` seconds of the processor's time and ends soon on the
-unchanged copy; ``by`` says so. A set that is cut off by that limit without such a test has noticed nothing. Faults are taken in an order in which each kind comes up
-evenly, so the table of a part is a fair sample. Rows of an earlier call are kept, and the same command goes on where it was stopped. Writes
-``benchmarks/results/planted_faults.csv``, in which ``noticed`` is empty where the wider set has not run yet, and prints the count by kind.
+Two copies of the last commit are made in a temporary folder; the folder that this is called from is never changed. In one of them a line is replaced
+and the tests that stand beside the fault are run, up to the first that fails. When all faults have had their turn, those that passed unnoticed have
+another with the wider sets. A fault counts as noticed if a test fails that passes on the unchanged copy; one that fails there too is left out, and the
+fault is tried again. A crash counts as noticed, and so does a test that alone goes on for half of ``LIMIT`` seconds of the processor's time and ends
+soon on the unchanged copy; ``by`` says so. A set that is cut off by that limit without such a test has noticed nothing. Faults are taken in an order
+in which each kind comes up evenly, so the table of a part is a fair sample. Rows of an earlier call are kept, and the same command goes on where it was
+stopped. Writes ``benchmarks/results/planted_faults.csv``, in which ``noticed`` is empty where the wider set has not run yet, and prints the count.
 
 Every test run is forked from this process, which has loaded torch and its like, but nothing of the project: a fault costs what its tests cost.
 Hypothesis draws the same examples each time. Only one process works at a time; the seconds are those of this machine, whatever else it did.
@@ -42,7 +42,7 @@ HERE = Path(__file__).resolve().parent
 PRELOADED = ("torch", "numpy", "scipy.signal", "scipy.stats", "scipy.special", "pandas", "sklearn.datasets", "pyarrow.parquet", "safetensors.torch", "pydantic")
 PRELOADED += ("rich.console", "typer", "pooch", "hypothesis.strategies", "sympy", "skimage.metrics", "PIL.Image", "xdist")
 LIMIT = 240  # seconds of the processor for one run of tests
-WALL = 1200  # seconds of the clock, against tests that wait for ever without working
+WALL = 600  # seconds of the clock, against tests that wait for ever without working
 MOST_LEFT_OUT = 20
 COLUMNS = ("file", "kind", "fault", "noticed", "by", "seconds", "why")
 CHOSEN = ("-q", "-p", "no:cacheprovider", "-m", "not slow", "--no-header", "--tb=line")
@@ -175,6 +175,7 @@ class Copy:
             resource.setrlimit(resource.RLIMIT_CPU, (limit, limit + 30))
             resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
             os.environ |= {"SEPBENCH_CACHE": str(self._cache), "PYTHONPATH": str(self.folder)}
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it, and tests send it
             os.chdir(self.folder)
             sys.path.insert(0, str(self.folder))
             log = os.open(self._log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
