@@ -56,3 +56,18 @@ def test_classes_of_a_task_want_one_dictionary_each_or_one_for_all() -> None:
     assert not few.ok
     assert "2 shared_atoms cannot make 3 groups" in few.note
     assert "share a class" in dictionary_support(toy_task(classes=("a", "a", "b")), 9).note
+
+
+def test_two_groups_by_hand() -> None:
+    """The leading eigenvector of ``P diag(h) A diag(h) P`` says how far an atom lies on either side."""
+    g = torch.Generator().manual_seed(2)
+    codes = torch.rand(1, 6, generator=g).double() + 0.05
+    affinity = torch.randn(6, 6, generator=g).double()
+    affinity = affinity + affinity.T
+    h = codes[0] / codes[0].norm()
+    projector = torch.eye(6).double() - torch.outer(h, h)
+    leading = torch.linalg.eigh(projector @ torch.diag(h) @ affinity @ torch.diag(h) @ projector).eigenvectors[:, -1] * 6**0.5
+    leading = leading * leading[leading.abs().argmax()].sign()  # the first group is that of the longest
+    shares = group_atoms(codes, affinity, 2, 0.7)[0]
+    torch.testing.assert_close(shares[0], torch.sigmoid(2 * 0.7 * leading))
+    torch.testing.assert_close(shares.sum(0), torch.ones(6).double())

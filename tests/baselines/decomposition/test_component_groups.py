@@ -50,3 +50,10 @@ def test_envelopes_may_be_read_in_steps() -> None:
     similarity = envelope_similarity(activations, (1, 101), (1, 50))[0]
     assert similarity[0, 1] > 0.8
     assert similarity[0, 2] < -0.8
+
+
+def test_a_faint_stranger_begins_no_group() -> None:
+    """Seeds are far from the others in proportion to their energy: the second component, half like the first, comes before the third, unlike but faint."""
+    similarity = torch.tensor([[[1.0, 0.5, 0.0], [0.5, 1.0, 0.3], [0.0, 0.3, 1.0]]], dtype=torch.float64)
+    energy = torch.tensor([[10.0, 5.0, 0.1]], dtype=torch.float64)
+    assert group_components(similarity, energy, 2).tolist() == [[0, 1, 1]]
