@@ -14,6 +14,7 @@ error, projection onto the ball after every step, the length of the search. The 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import field
 from pathlib import Path
@@ -26,7 +27,17 @@ from pydantic.dataclasses import dataclass
 from baselines.decomposition.mask_tasks import observed_and_other_support, part_weights
 from baselines.decomposition.parts import estimates_from_parts
 from baselines.training.epochs import cut_epochs
-from baselines.training.latent import Generators, LatentRecipe, LatentTraining, found_parts, load_generators, new_generators, save_generators, shared_out
+from baselines.training.latent import (
+    Generators,
+    LatentRecipe,
+    LatentTraining,
+    found_parts,
+    in_unit_ball,
+    load_generators,
+    new_generators,
+    save_generators,
+    shared_out,
+)
 from baselines.training.loop import resume, run
 from baselines.training.mask import Precision
 from sepbench.protocols import MethodInfo, Mixtures, RunContext, Support, TaskSpec, TrainingView
@@ -51,6 +62,7 @@ class LatentMasking:
     joint: bool = Field(False, description="both sources at once, instead of the observed one first")
     weight: float = Field(1.0, gt=0, description="lambda, weight of the mixtures; of joint")
     search_steps: int = Field(400, ge=1, description="most steps of the search for a mixture's codes")
+    restarts: int = Field(4, ge=1, description="searches for each mixture, from random codes; the one of least error counts")
     search_lr: float = Field(0.05, gt=0, description="Adam's rate of the search")
     tolerance: float = Field(0.01, ge=0, lt=1, description="a search ends when 50 more steps lower its error by less than this share")
     samples: int = Field(12_000, ge=2, description="the first so many clean samples, and so many mixtures")
@@ -60,7 +72,7 @@ class LatentMasking:
     info: ClassVar[MethodInfo] = MethodInfo(
         name="glom",
         title="GLO masking",
-        version="1",
+        version="2",
         domains=frozenset({"image"}),
         supervision="mixtures+one",
         paper=_PAPER,
@@ -104,9 +116,15 @@ class LatentMasking:
         """Mixtures ``(B, C, H, W)`` to estimates ``(B, 2, C, H, W)`` that explain them exactly: the mixture shared out, each over its weight."""
         values = mixtures.values.to(ctx.device)
         steps = -(-self.search_steps // _QUICK_SEARCH) if ctx.budget == "quick" else self.search_steps
-        made = found_parts(self._fitted(), values, steps, self.search_lr, self.tolerance, lambda done: ctx.progress(done, "codes of mixtures"))
+        starts = self._starts(mixtures, ctx)
+        made = found_parts(self._fitted(), values, starts, steps, self.search_lr, self.tolerance, lambda done: ctx.progress(done, "codes of mixtures"))
         parts = shared_out(made, values)  # the observed source comes first
         return estimates_from_parts(parts if ctx.task.observed_source == 0 else parts.flip(1), values, mixtures.operator)
+
+    def _starts(self, mixtures: Mixtures, ctx: RunContext) -> torch.Tensor:
+        """Codes ``(B, restarts, 2, latent)`` of about unit length, as learning begins with; they depend on seed and example alone."""
+        draws = [ctx.noise.normals(mixtures.example_ids, number, 2, (self.latent,), ctx.device) for number in range(self.restarts)]
+        return in_unit_ball(torch.stack(draws, 1) / math.sqrt(self.latent))
 
     def _fitted(self) -> Generators:
         if self._generators is None:

@@ -233,6 +233,7 @@ class LatentTraining:
 def found_parts(
     generators: Generators,
     mixtures: torch.Tensor,
+    starts: torch.Tensor,
     steps: int,
     lr: float,
     tolerance: float,
@@ -240,20 +241,27 @@ def found_parts(
 ) -> torch.Tensor:
     """The generated parts ``(B, 2, C, H, W)`` that explain mixtures ``(B, C, H, W)`` best, by descent on two codes for each with the generators held fixed.
 
-    Both codes start in the middle of the ball. A mixture keeps the codes of its least error, and its search ends by the rule of ``search.descend``.
+    Each mixture has R searches and keeps the codes of its least error; a search ends by the rule of ``search.descend``.
+
+    Args:
+        starts: codes ``(B, R, 2, latent)`` in the ball to begin with. The middle of the ball is no good start: no code was learnt near it, and a generator
+            that makes an empty image there has a saturated sigmoid and next to no gradient.
     """
+    count, restarts = starts.shape[:2]
     generators.eval()
     needed = [parameter for parameter in generators.parameters() if parameter.requires_grad]
     generators.requires_grad_(False)
 
     def errors(codes: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         explained = generators.part(0, codes[:, 0]) + generators.part(1, codes[:, 1])
-        return (explained - mixtures[rows]).abs().flatten(1).mean(1)
+        return (explained - mixtures[rows // restarts]).abs().flatten(1).mean(1)
 
     try:
-        start = torch.zeros(len(mixtures), 2, generators.latent, device=mixtures.device)
-        codes = descend(start, errors, steps, lr, tolerance=tolerance, nearest=in_unit_ball, progress=progress)
+        found = descend(starts.flatten(0, 1), errors, steps, lr, tolerance=tolerance, nearest=in_unit_ball, progress=progress)
         with torch.no_grad():
+            every = torch.arange(len(found), device=found.device)
+            best = errors(found, every).unflatten(0, (count, restarts)).argmin(1)
+            codes = found.unflatten(0, (count, restarts))[torch.arange(count, device=found.device), best]
             return torch.stack([generators.part(which, codes[:, which]) for which in range(2)], 1)
     finally:
         for parameter in needed:

@@ -14,11 +14,12 @@ import pytest
 import torch
 from scipy.linalg import block_diag, solve_discrete_lyapunov
 
-from baselines.basis import Basis, basis
+from baselines.basis import Basis, basis, contraction, is_stable
 from baselines.sampling.noise_levels import ncsn_levels
 from baselines.sampling.problem import Problem
 from sepbench.gmm import GaussianMixture
 from sepbench.noise import NoiseSource
+from sepbench.operators import make_operator
 from sepbench.protocols import Mixtures
 from sepbench.suites.loader import load_suite
 from sepbench.suites.model import Task
@@ -122,3 +123,24 @@ def test_the_last_level_alone_would_be_closer_than_the_annealing_gets() -> None:
 def test_basis_takes_exact_tasks_without_weights() -> None:
     assert Basis().supports(gaussian_task("d2").spec).ok
     assert Basis().supports(gaussian_task("d8-three").spec).ok
+
+
+@pytest.mark.parametrize(("factor", "delta"), [(1.0, 2e-5), (2.0, 6e-5), (0.5, 1.2e-4)])
+def test_the_residual_shrinks_as_the_check_of_step_sizes_says(factor: float, delta: float) -> None:
+    """One step at the last level without noise: the first factor where a prior pulls to a point, the second where it does not pull."""
+
+    class Pull:
+        def __init__(self, target: float | None) -> None:
+            self.target = target
+
+        def denoise(self, x: torch.Tensor, sigma: float) -> torch.Tensor:
+            return x if self.target is None else torch.full_like(x, self.target)
+
+    operator, wanted = make_operator("sum", 2), contraction(2.0, delta, factor, 0.01)
+    for target, expected in ((0.25, wanted[0]), (None, wanted[1])):
+        mixtures = Mixtures(torch.full((3, 1), 0.5), torch.arange(3), operator)
+        problem = Problem(mixtures, [Pull(target)], NoiseSource(0), (1,))  # type: ignore[list-item]
+        before = problem.residual(problem.uniforms(0))
+        after = problem.residual(basis(problem, [0.01], delta=delta, factor=factor, steps_per_level=1, noise=False))
+        torch.testing.assert_close(after / before, torch.full_like(before, expected), atol=1e-4, rtol=1e-4)
+    assert is_stable(2.0, delta, factor, 0.01) == (max(map(abs, wanted)) < 1)

@@ -102,7 +102,7 @@ def test_quick_cuts_epochs_and_searches(digits: Digits, monkeypatch: pytest.Monk
     steps: list[int] = []
     searched: list[int] = []
     monkeypatch.setattr(glom, "run", lambda one, folder, progress: steps.append(one.steps))
-    monkeypatch.setattr(glom, "found_parts", lambda generators, values, count, *rest: (searched.append(count), torch.ones(len(values), 2, 1, 8, 8))[1])
+    monkeypatch.setattr(glom, "found_parts", lambda generators, values, starts, count, *rest: (searched.append(count), torch.ones(len(values), 2, 1, 8, 8))[1])
     task = toy_task(observed=1)
     for budget in ("paper", "quick"):
         view = digits.view("mixtures+one", task)

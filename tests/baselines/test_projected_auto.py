@@ -11,6 +11,7 @@ import torch
 from method_toys import ToyView, context, toy_task
 
 from baselines.projected_auto import ProjectedAuto
+from baselines.sampling.draw_until import clean_level
 from sepbench.conformance import validate_method
 from sepbench.errors import SepbenchError
 from sepbench.registry import create_separator
@@ -105,3 +106,11 @@ def test_tasks_that_are_no_images_or_no_weighted_sums_are_refused() -> None:
     support = separator.supports(replace(DIGITS["class-split"].spec, operator="channel-mean"))
     assert not support.ok
     assert "weighted" in support.note or "solves the mixture" in support.note
+
+
+def test_what_is_enough_counts_in_standard_deviations_of_two_clean_images() -> None:
+    separator, task = _fitted(relax=0.25, most_draws=3), DIGITS["class-split"]
+    chain = separator.chain(context(task.spec))
+    sigmas, clean = [chain.search[i] for i in chain.counted], task.view("prior").clean(separator.calibration)
+    mean, std = clean_level(separator.score_prior(0), clean, sigmas, context(task.spec).noise)
+    assert separator.enough(1.0) == pytest.approx([2 * mean + (1.0 + 0.25 * draw) * 2**0.5 * std for draw in range(3)])

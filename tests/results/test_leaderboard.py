@@ -331,3 +331,11 @@ def test_what_must_not_share_a_table(column: str, value: object, message: str) -
     old = SyntheticRun(n=5).frame()
     with pytest.raises(SepbenchError, match=message):
         merge_leaderboards(old, old.assign(**{column: value}))
+
+
+def test_a_method_that_lacks_a_source_everywhere_has_no_value() -> None:
+    run = SyntheticRun()
+    run.scores = run.scores[~(run.where("nmf", "psnr") & (run.scores["source"] == 1))]
+    found = {row["method"]: row for row in run.frame().to_dict("records") if row["metric"] == "psnr"}
+    assert (found["nmf"]["n_scored"], found["nmf"]["n_failed"], np.isnan(found["nmf"]["mean"])) == (0, 40, True)
+    assert (found["average"]["n_scored"], found["average"]["n_failed"]) == (40, 0)

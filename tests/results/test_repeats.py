@@ -86,3 +86,10 @@ def test_the_command_repeats_random_methods_only(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "r" / "fits").iterdir()) == ["1", "2"]
     again = CliRunner().invoke(app, [*arguments, "--seeds", "2", "--fits", "3"])
     assert again.exit_code == 0, again.output
+
+
+def test_more_seeds_make_the_interval_narrower(tmp_path: Path) -> None:
+    few, many = (rows(saved(tmp_path / str(count), [3.0, -3.0] * count))["nmf"] for count in (1, 6))
+    assert many["std_seeds"] == pytest.approx(3.0, rel=0.1)
+    assert (many["ci_high"] - many["ci_low"]) / 2 < 1.2 * 2.2 * 3.0 / np.sqrt(13)
+    assert few["ci_high"] - few["ci_low"] > 2 * (many["ci_high"] - many["ci_low"])

@@ -52,3 +52,17 @@ def test_the_probability_of_improvement_counts_mixtures_and_half_the_ties() -> N
     assert other.improvement.mean == pytest.approx((12 + 2) / 20)
     first = robust_rows(evidence, "class-split", "psnr", ["ica", "nmf"], False)[0]
     assert first.method == "ica"
+
+
+def test_the_best_method_must_beat_all_others_together() -> None:
+    """Each of two methods loses with a p-value of 0.03: alone that is a difference, among two it is none (Holm)."""
+    run = SyntheticRun({"best": 20.0, "second": 19.0, "third": 18.0}, metrics=("psnr",))
+    base, noise = np.repeat(np.arange(40.0), 2), np.random.Generator(np.random.Philox(3)).normal(size=(2, 40))
+    wanted = stats.t.isf(0.03, 39) / np.sqrt(40)
+    run.scores.loc[run.where("best"), "value"] = base
+    for method, drawn in zip(("second", "third"), noise, strict=True):
+        lost = (drawn - drawn.mean()) / drawn.std(ddof=1) + wanted
+        run.scores.loc[run.where(method), "value"] = base - np.repeat(lost, 2)
+    evidence = Evidence(run.values(), TaskDesigns(lambda task: None))
+    assert evidence.equals("class-split", "psnr", ["best", "second"], True) == frozenset()
+    assert evidence.equals("class-split", "psnr", ["best", "second", "third"], True) == {"second", "third"}

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from sepbench.errors import MethodError, SepbenchError
 from sepbench.protocols import MethodInfo, Support
-from sepbench.run.plan import Cell, Plan, Shard, check_runnable, checked_metrics, make_plan, planned_examples, resolve_device
+from sepbench.run.plan import Cell, Plan, Shard, check_runnable, checked_metrics, make_plan, planned_examples, repeated_plans, resolve_device
 from sepbench.run.request import RunRequest
 from sepbench.suites.model import Suite
 
@@ -182,3 +182,9 @@ def test_metrics_are_checked_against_the_signals(digits: Suite) -> None:
     large = replace(spec, source_shape=(1, 64, 64))
     with pytest.raises(SepbenchError, match="'psnr_pad32' is defined for images up to 32x32, the task has 64x64; leave it out for task 'class-split'"):
         checked_metrics(["psnr", "psnr_pad32"], [spec, large])
+
+
+def test_repetitions_have_the_seeds_after_the_runs_own(digits: Suite) -> None:
+    plan = make_plan(RunRequest("digits-pairs", ("halves", "noisy"), device="cpu", seed=5), digits)
+    found = [(kind, repeated.request.seed, repeated.request.fit_seed) for kind, repeated in repeated_plans(plan, digits, seeds=3, fits=2)]
+    assert found == [("seeds", 6, 5), ("seeds", 7, 5), ("fits", 5, 6)]

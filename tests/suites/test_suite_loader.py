@@ -337,7 +337,7 @@ def test_malformed_exact_suites_are_one_line(tmp_path: Path, old: str, new: str,
 
 def test_ranks_count_within_a_class(toy: ToyFolder, opener: Opener) -> None:
     toy.edit('operator = "sum"', 'operator = "sum"\nindex = "rank-in-class"')
-    toy.write("split", np.array([[3, 0], [19, 7]]))
+    toy.write("split", np.array([[3, 0], [19, 7], [0, 3]]))
     for name in ("split-val", "train-mixtures", "train-observed"):
         rows = read_pairs(toy.folder / f"{name}.csv").indices.numpy()
         labels = opener("toy", "train").labels.numpy()
@@ -347,7 +347,8 @@ def test_ranks_count_within_a_class(toy: ToyFolder, opener: Opener) -> None:
     task = load_suite(str(toy.toml), opener).tasks["split"]
     labels = opener("toy", "test").labels.numpy()
     low, high = ToyFolder.pick(labels, 0, 40, low=True), ToyFolder.pick(labels, 0, 40, low=False)
-    assert task.mixture_set().pairs.indices.tolist() == [[low[3], high[0]], [low[19], high[7]]]
+    assert task.mixture_set().pairs.indices.tolist() == [[low[3], high[0]], [low[19], high[7]], [low[0], high[3]]]
+    assert len(np.unique(task.clusters().keys)) == 6  # the third of one class is not the third of the other
     assert len(task.data.training().mixture_rows) == 8
     toy.write("split", np.array([[20, 0]]))
     with pytest.raises(SuiteError, match="asks for number 20 of the 'low' signals of toy test, which are 20"):

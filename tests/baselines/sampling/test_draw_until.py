@@ -156,3 +156,12 @@ def test_mirrored_noise_is_minus_the_noise_of_the_step_before() -> None:
         assert torch.equal(CHAIN.noise(problem, step), expected)
     anew = replace(CHAIN, mirrored=0.0)
     assert all(torch.equal(anew.noise(problem, step), problem.normals(step)) for step in range(len(levels)))
+
+
+def test_the_estimate_is_the_mean_over_the_last_levels() -> None:
+    """A prior that says sigma and one that says nothing: at each level the sources are half the mixture, plus and minus half of sigma."""
+    says = [SimpleNamespace(denoise=lambda x, sigma: torch.full_like(x, sigma)), SimpleNamespace(denoise=lambda x, sigma: torch.zeros_like(x))]
+    problem = replace(_problem(4), priors=says)
+    half, moved = problem.mixtures.values / 2, sum(CHAIN.finish) / FINISH / 2
+    found = finish(problem, CHAIN, torch.zeros(4, 2, DIMENSION))
+    torch.testing.assert_close(found, torch.stack([half + moved, half - moved], dim=1), atol=1e-6, rtol=0)

@@ -70,6 +70,20 @@ def test_evidence_counts_once_however_often_it_is_asked() -> None:
         assert 0.5 * float((law_of(made) - truth.softmax(0)).abs().sum()) < 0.06
 
 
+def test_evidence_that_stays_weighs_once() -> None:
+    """Told alike at every position, of the first token alone: after the first position it changes no weight, whoever is resampled."""
+
+    def evidence(tokens: torch.Tensor, made: int) -> torch.Tensor:
+        return 2.0 * tokens[:, :, 0, 0].double()
+
+    truth = (exact(posterior()) + 2.0 * SEQUENCES[:, 0].double()[:, None]).flatten()
+    made = drawn(threshold=0.9, evidence=evidence)
+    assert int(made.resampled.max()) >= 1
+    assert 0.5 * float((law_of(made) - truth.softmax(0)).abs().sum()) < 0.06
+    ratio = (made.log_mean_weight - truth.logsumexp(0)).exp()
+    assert abs(float(ratio.mean()) - 1.0) < 4 * float(ratio.std()) / math.sqrt(MIXTURES)
+
+
 def test_log_posteriors_are_those_of_the_tokens() -> None:
     made = drawn(threshold=1.0)
     assert torch.allclose(made.log_posterior, exact(posterior()).flatten()[numbers(made.tokens)], atol=1e-5)

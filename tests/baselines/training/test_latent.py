@@ -114,8 +114,25 @@ class Planes(Generators):
 def test_a_search_finds_the_codes_within_the_ball() -> None:
     """The first mixture is twice a code of length 0.5; the second would need one of length 2."""
     mixtures = torch.tensor([[0.5] * 4, [2.0] * 4]).reshape(2, 1, 2, 2)
-    found = found_parts(Planes(), mixtures, 400, 0.01, 0.0)
+    found = found_parts(Planes(), mixtures, torch.zeros(2, 1, 2, 4), 400, 0.01, 0.0)
     torch.testing.assert_close(found[:, 0].flatten(1), torch.tensor([[0.5] * 4, [1.0] * 4]), atol=0.03, rtol=0)
+
+
+class Saturated(Planes):
+    """As a sigmoid that learnt empty pixels: nothing comes of codes near the middle of the ball, and no gradient either."""
+
+    def part(self, which: int, codes: torch.Tensor) -> torch.Tensor:
+        return super().part(which, codes) * (codes.norm(dim=1) > 0.3).float().reshape(-1, 1, 1, 1)
+
+
+def test_a_mixture_keeps_the_best_of_its_searches() -> None:
+    """From the middle nothing is found; each mixture has one start of three from which it is."""
+    mixtures = torch.tensor([[0.5] * 4, [0.6] * 4]).reshape(2, 1, 2, 2)
+    starts = torch.zeros(2, 3, 2, 4)
+    assert float(found_parts(Saturated(), mixtures, starts, 200, 0.01, 0.0).abs().max()) == 0.0
+    starts[0, 1, 0], starts[1, 2, 0] = 0.4, 0.4
+    found = found_parts(Saturated(), mixtures, starts, 200, 0.01, 0.0)
+    torch.testing.assert_close(found[:, 0].flatten(1), mixtures.flatten(1), atol=0.03, rtol=0)
 
 
 @pytest.mark.parametrize(("tolerance", "looks"), [(0.5, 2), (0.0, 8)])
@@ -124,6 +141,6 @@ def test_a_search_ends_when_it_finds_no_more(tolerance: float, looks: int) -> No
     told: list[float] = []
     planes = Planes()
     mixtures = torch.full((1, 1, 2, 2), 1.9)
-    found_parts(planes, mixtures, 8 * CHECK_EVERY, 0.001, tolerance, told.append)
+    found_parts(planes, mixtures, torch.zeros(1, 1, 2, 4), 8 * CHECK_EVERY, 0.001, tolerance, told.append)
     assert len(told) == looks
-    assert planes.calls == 2 * looks * CHECK_EVERY + 2
+    assert planes.calls == 2 * looks * CHECK_EVERY + 4

@@ -14,6 +14,8 @@ from baselines.networks.ncsn_refinenet import CondRefineNetDilated, ncsn_sigmas
 from baselines.priors.score_prior import NCSNPrior
 from baselines.priors.weights_io import load_prior, read_card
 from baselines.training import loop, ncsn
+from baselines.training.config import batch_indices, generator
+from baselines.training.edm_loss import as_float
 from baselines.training.loop import CHECKPOINT
 from baselines.training.ncsn import NCSNConfig, NCSNTraining, export, ncsn_losses
 from sepbench.data.datasets import open_dataset
@@ -77,10 +79,14 @@ def test_a_run_that_was_stopped_ends_with_the_same_bits(tmp_path: Path) -> None:
 
 
 def test_parts_of_a_batch_add_up_to_the_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    once = finished(tmp_path / "once", replace(SMALL, steps=1))
+    once, parts = training(tmp_path / "once"), training(tmp_path / "parts")
+    once.advance()
     monkeypatch.setattr(ncsn, "_CPU_CHUNK", 3)
-    parts = finished(tmp_path / "parts", replace(SMALL, steps=1))
+    parts.advance()
+    assert float(once.loss) > 0
     torch.testing.assert_close(float(parts.loss), float(once.loss), rtol=1e-5, atol=0)
+    for own, other in zip(parts.network.parameters(), once.network.parameters(), strict=True):  # Adam alone would hide another scale
+        torch.testing.assert_close(own.grad, other.grad, rtol=1e-3, atol=1e-5)
 
 
 def test_minutes_end_it(tmp_path: Path) -> None:
@@ -139,3 +145,16 @@ def test_the_trainer_from_a_data_set_to_weights(tmp_path: Path, monkeypatch: pyt
     edm = next(Path(ncsn.__file__).parents[1].joinpath("weights").glob("digits*.safetensors"))
     with pytest.raises(SepbenchError, match="holds no ncsn-refinenet"):
         ncsn.train(open_dataset("digits", "train"), labels=(), out=tmp_path / "e.safetensors", progress=lambda done, text: None, **{**options, "init": edm})  # type: ignore[arg-type]
+
+
+def test_a_step_is_on_dequantised_images(tmp_path: Path) -> None:
+    """The loss of the first step: levels of 1/256 filled up evenly, the network's own noise levels, everything drawn from the seed in the order of the code."""
+    run = training(tmp_path)
+    random = generator(SMALL.seed, "step", 0)
+    images = as_float(run.images[batch_indices(SMALL.seed, 0, SMALL.batch, len(run.images))])
+    clean = (255 * images + torch.rand(images.shape, generator=random)) / 256
+    level = torch.randint(10, (SMALL.batch,), generator=random)
+    noise = torch.randn(clean.shape, generator=random)
+    wanted = float(ncsn_losses(run.network, clean, noise, level).detach().double().mean())
+    run.advance()
+    assert float(run.loss) == pytest.approx(wanted, rel=1e-5)

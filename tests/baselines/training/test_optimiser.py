@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from baselines.training.optimiser import BatchedMuon, orthogonalised
+from baselines.training.config import TrainConfig
+from baselines.training.optimiser import BatchedMuon, Optimiser, orthogonalised
 
 SHAPES = [(12, 30), (30, 12), (12, 30), (8, 8), (12, 30), (1, 5)]
 
@@ -67,3 +68,16 @@ def test_matrices_without_a_gradient_stay_and_a_state_is_taken_over() -> None:
         set_gradients(parameters, 2)
         optimiser.step()
     assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize("batched", [False, True])
+def test_each_part_has_its_own_rate_at_every_step(batched: bool) -> None:
+    """Matrices at ``matrix_lr``, all else at ``lr``, both times the share of the schedule."""
+    network = nn.Sequential(nn.Linear(4, 6), nn.Linear(6, 6), nn.Linear(6, 2))
+    optimiser = Optimiser(network, TrainConfig(steps=10, lr=0.25, matrix_lr=0.5), batched=batched)
+    for share in (1.0, 0.5):
+        optimiser.step(share)
+        rates = {id(p): group["lr"] for part in optimiser.parts for group in part.param_groups for p in group["params"]}
+        assert {rates[id(view)] for _, view in optimiser.pairs} == {0.5 * share}
+        assert {rates[id(p)] for p in network.parameters() if p.ndim == 1} == {0.25 * share}
+        assert len(optimiser.pairs) == 3
