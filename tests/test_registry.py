@@ -255,6 +255,7 @@ def test_a_built_in_name_cannot_be_taken(monkeypatch: pytest.MonkeyPatch, tmp_pa
         _ask(group, name)
 
 
+@pytest.mark.slow
 def test_on_the_command_line_lists_mark_it_and_a_run_ends_with_code_2(tmp_path: Path) -> None:
     named = {registry.SEPARATOR_GROUP: {"twice": "baselines.average:Average"}, registry.METRIC_GROUP: {"psnr": "sepbench.metrics.psnr:PSNR"}}
     for distribution in ("first-package", "second-package"):

@@ -29,18 +29,21 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return target
 
 
+@pytest.mark.slow
 def test_it_is_listed(site: Path, tmp_path: Path) -> None:
     listed = _sepbench("list", "methods", site=site, cwd=tmp_path)
     assert "my-wiener" in listed.stdout
     assert "my-wiener" not in _sepbench("list", "methods", site=tmp_path, cwd=tmp_path).stdout
 
 
+@pytest.mark.slow
 def test_the_template_keeps_the_contract(site: Path, tmp_path: Path) -> None:
     done = _sepbench("validate", "my-wiener", site=site, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert " 0 broken" in done.stdout
 
 
+@pytest.mark.slow
 def test_it_runs_and_beats_average(site: Path, tmp_path: Path) -> None:
     arguments = ["run", "--suite", "digits-pairs", "--methods", "average,my-wiener", "--tasks", "class-split", "--out", "mine"]
     done = _sepbench(*arguments, site=site, cwd=tmp_path)
@@ -52,6 +55,7 @@ def test_it_runs_and_beats_average(site: Path, tmp_path: Path) -> None:
     assert set(board.supervision[board.method == "my-wiener"]) == {"sources"}
 
 
+@pytest.mark.slow
 def test_settings_reach_it(site: Path, tmp_path: Path) -> None:
     arguments = ["run", "--suite", "digits-pairs", "--methods", "my-wiener", "--tasks", "class-split", "--limit", "50", "--set", "my-wiener.ridg=1"]
     done = _sepbench(*arguments, site=site, cwd=tmp_path)

@@ -67,6 +67,7 @@ def test_rounds_end_where_the_objective_stands(digits: Digits) -> None:
     assert not torch.equal(ends[0], ends[1])
 
 
+@pytest.mark.slow
 def test_the_printed_objective_has_no_minimum() -> None:
     """Data that the bases explain exactly: all that is left is the penalty, and it falls for ever as W shrinks and Z grows."""
     signals = planted(200, seed=3)[0].flatten(1)
@@ -154,5 +155,6 @@ def test_what_it_takes(digits: Digits) -> None:
         method.separate(mix(digits.pairs), context(toy_task(observed=0)))
 
 
+@pytest.mark.slow
 def test_keeps_the_contract(broken_rules: Callable[..., list[str]]) -> None:
     assert broken_rules("nmf-semi-printed", "class-split") == []

@@ -163,6 +163,7 @@ def test_starts_follow_the_seed() -> None:
     assert not torch.equal(method.separate(mixtures, context(toy_task(), 1)), first)
 
 
+@pytest.mark.slow
 def test_four_sources_in_colour_on_a_size_that_is_no_power_of_two() -> None:
     task = toy_task((3, 6, 10), classes=("a",) * 4)
     images = torch.rand(40, 3, 6, 10, generator=torch.Generator().manual_seed(0))

@@ -114,7 +114,9 @@ def with_two_more(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("with_two_more")
-@pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", [pytest.param(path, marks=[pytest.mark.slow] * (path.stem == "cifar10-pairs")) for path in COMMITTED], ids=lambda path: path.stem
+)
 def test_committed_files_are_read_and_held_against_with_two_more_columns(path: Path) -> None:
     results = open_csv(path, path.stem)
     assert set(results.frame["colour"]) == {"grey"}

@@ -56,6 +56,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[LinearTraining, Pat
     return fit(context(folder), STEPS), folder
 
 
+@pytest.mark.slow
 def test_a_fit_that_is_killed_again_and_again_ends_with_the_same_bits(whole: tuple[LinearTraining, Path], tmp_path: Path) -> None:
     dice, steps = random.Random(0), []
     for _ in range(3):

@@ -62,6 +62,7 @@ def test_the_defaults_are_the_papers() -> None:
     assert sum(p.numel() for p in CondRefineNetDilated(1, config.features).parameters()) == 7_638_657
 
 
+@pytest.mark.slow
 def test_the_loss_falls(tmp_path: Path) -> None:
     run = training(tmp_path, replace(SMALL, steps=60))
     before = sum(run.held_out_loss().values())

@@ -107,6 +107,7 @@ def test_a_run_is_exported_while_it_stands_as_when_it_ended(tmp_path: Path) -> N
     assert isinstance(load_prior(tmp_path / "a.safetensors"), EDMPrior)
 
 
+@pytest.mark.slow
 def test_the_script_exports_a_training_under_way(tmp_path: Path) -> None:
     options = ["--dataset", "digits", "--labels", "0,1", "--seed", "3", "--folder", str(tmp_path / "run")]
     command = [sys.executable, str(ROOT / "scripts" / "export_checkpoint.py"), *options, "--out", str(tmp_path / "early.safetensors")]
