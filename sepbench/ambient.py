@@ -78,6 +78,13 @@ def _set_streams(streams: tuple[Any, Any]) -> None:
     sys.stdout, sys.stderr = streams
 
 
+def _set_threads(count: int) -> None:
+    """Not ``torch.set_num_threads``: whoever calls it, batched LU decompositions go wrong in this process from then on (pytorch issues 142815 and 141358)."""
+    from threadpoolctl import threadpool_limits
+
+    threadpool_limits(count, user_api="openmp")
+
+
 _STATE: tuple[tuple[Callable[[], Any], Callable[[Any], object]], ...] = (
     (_folder, _go_to),
     (_variables, _set_variables),
@@ -87,7 +94,7 @@ _STATE: tuple[tuple[Callable[[], Any], Callable[[Any], object]], ...] = (
     (np.geterr, lambda kinds: np.seterr(**kinds)),
     (torch.get_default_dtype, torch.set_default_dtype),
     (_device, _set_device),
-    (torch.get_num_threads, torch.set_num_threads),
+    (torch.get_num_threads, _set_threads),
     (torch.is_grad_enabled, torch.set_grad_enabled),
     (_deterministic, lambda both: torch.use_deterministic_algorithms(both[0], warn_only=both[1])),
     (_products, lambda precision: torch.set_float32_matmul_precision(precision or "highest")),
@@ -120,9 +127,9 @@ def threads(count: int) -> Iterator[None]:
     import scipy.linalg  # noqa: F401 - so that its library is among those that are loaded
     from threadpoolctl import threadpool_limits
 
+    torch.get_num_threads()  # torch sets a thread's number when it is first asked for it: before it is limited, then, not after
     with put_back(), threadpool_limits(count):
         os.environ["OMP_NUM_THREADS"] = str(count)
-        torch.set_num_threads(count)
         yield
 
 

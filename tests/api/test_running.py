@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import traceback
 import warnings
 from collections.abc import Callable
@@ -14,6 +16,7 @@ import pytest
 import torch
 import typer
 from own_methods_toys import Hidden, Misshapes, NamedAverage, Raises, Scoped, Shares, Takes
+from threadpoolctl import threadpool_limits
 from typer.testing import CliRunner, Result
 
 import sepbench
@@ -194,15 +197,26 @@ def test_an_object_shares_no_fit_with_one_that_hides_something_else() -> None:
 
 
 def test_threads_are_one_and_afterwards_as_they_were() -> None:
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    try:
+    with threadpool_limits(2, user_api="openmp"):  # not torch.set_num_threads: it breaks batched LU for the process
         run = quick("average")
         assert run.record.environment.threads == 1
         assert quick("average", out="two", threads=2).record.environment.threads == 2
         assert torch.get_num_threads() == 2
-    finally:
-        torch.set_num_threads(before)
+
+
+def test_batched_lu_stays_right_after_a_run_with_other_threads() -> None:
+    """What ``torch.set_num_threads`` breaks for a process (pytorch issues 142815 and 141358)."""
+    code = """
+import torch, sepbench
+from threadpoolctl import threadpool_limits
+random = torch.Generator().manual_seed(1)
+matrices, wanted = (torch.randn(2, 256, columns, dtype=torch.float64, generator=random) for columns in (256, 4))
+sepbench.run("digits-pairs", methods="average", tasks="class-split", limit=2, device="cpu", threads=2)
+with threadpool_limits(2, user_api="openmp"):
+    torch.testing.assert_close(torch.linalg.solve(matrices, matrices @ wanted), wanted, atol=1e-8, rtol=0)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 class NoInfo(Takes):
