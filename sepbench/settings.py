@@ -378,7 +378,7 @@ def parse_settings(assignments: Sequence[str]) -> dict[str, dict[str, Any]]:
         address, equals, value = text.partition("=")
         method, dot, setting = address.strip().partition(".")
         if not (equals and dot and method and setting):
-            raise SettingError(f"--set takes METHOD.SETTING=VALUE (for example nmf.rank=50), got {text!r}")
+            raise SettingError(f"--set takes METHOD.SETTING=VALUE (for example nmf.atoms=50), got {text!r}")
         settings = parsed.setdefault(method, {})
         if setting in settings:
             raise SettingError(f"--set gives {method}.{setting} twice")
