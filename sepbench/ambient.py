@@ -12,6 +12,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import numpy as np
@@ -135,28 +136,46 @@ def _flushes_denormals() -> bool:
     return float(torch.tensor(1e-310, dtype=torch.float64) * 0.5) == 0.0
 
 
-_STATE: tuple[tuple[Callable[[], Any], Callable[[Any], object]], ...] = (
-    (_folder, _go_to),
-    (_variables, _set_variables),
-    (lambda: (sys.stdout, sys.stderr), _set_streams),
-    (_raised_warnings, _set_raised_warnings),
-    (sys.getrecursionlimit, sys.setrecursionlimit),
-    (_umask, os.umask),
-    (_handlers, _set_handlers),
-    (_alarm_is_set, _set_alarm),
-    (_limits, _set_limits),
-    (gc.isenabled, lambda enabled: gc.enable() if enabled else gc.disable()),
-    (np.geterr, lambda kinds: np.seterr(**kinds)),
-    (torch.get_default_dtype, torch.set_default_dtype),
-    (_device, _set_device),
-    (torch.get_num_threads, _set_threads),
-    (torch.is_grad_enabled, torch.set_grad_enabled),
-    (torch.is_anomaly_enabled, torch.autograd.set_detect_anomaly),
-    (_flushes_denormals, torch.set_flush_denormal),
-    (_deterministic, lambda both: torch.use_deterministic_algorithms(both[0], warn_only=both[1])),
-    (_products, lambda precision: torch.set_float32_matmul_precision(precision or "highest")),
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A part of the process's state: what it is called, how it is read, and how it is set."""
+
+    name: str
+    read: Callable[[], Any]
+    write: Callable[[Any], object]
+
+
+_STATE = (
+    _Part("the working folder", _folder, _go_to),
+    _Part("variables of the environment", _variables, _set_variables),
+    _Part("output streams", lambda: (sys.stdout, sys.stderr), _set_streams),
+    _Part("warnings that are errors", _raised_warnings, _set_raised_warnings),
+    _Part("the limit of recursion", sys.getrecursionlimit, sys.setrecursionlimit),
+    _Part("the mask of file modes", _umask, os.umask),
+    _Part("signal handlers", _handlers, _set_handlers),
+    _Part("an alarm", _alarm_is_set, _set_alarm),
+    _Part("limits of resources", _limits, _set_limits),
+    _Part("garbage collection", gc.isenabled, lambda enabled: gc.enable() if enabled else gc.disable()),
+    _Part("numpy's handling of errors", np.geterr, lambda kinds: np.seterr(**kinds)),
+    _Part("torch's default dtype", torch.get_default_dtype, torch.set_default_dtype),
+    _Part("torch's default device", _device, _set_device),
+    _Part("torch's thread count", torch.get_num_threads, _set_threads),
+    _Part("torch's gradient mode", torch.is_grad_enabled, torch.set_grad_enabled),
+    _Part("torch's anomaly detection", torch.is_anomaly_enabled, torch.autograd.set_detect_anomaly),
+    _Part("denormal numbers", _flushes_denormals, torch.set_flush_denormal),
+    _Part("torch's determinism", _deterministic, lambda both: torch.use_deterministic_algorithms(both[0], warn_only=both[1])),
+    _Part("torch's precision of products", _products, lambda precision: torch.set_float32_matmul_precision(precision or "highest")),
 )
-"""How each is read, and how it is set."""
+
+
+def state() -> tuple[Any, ...]:
+    """What ``put_back`` puts back, as it is now; see ``changed``."""
+    return tuple(part.read() for part in _STATE)
+
+
+def changed(before: tuple[Any, ...]) -> list[str]:
+    """What is not as it was when ``state`` returned ``before``, in words."""
+    return [part.name for part, value in zip(_STATE, before, strict=True) if part.read() != value]
 
 
 @contextlib.contextmanager
@@ -172,14 +191,14 @@ def put_back() -> Iterator[None]:
     Raises:
         ProcessEndedError: by such a call.
     """
-    before = [read() for read, _ in _STATE]
+    before = state()
     try:
         with _no_end():
             yield
     finally:
-        for (read, write), value in zip(_STATE, before, strict=True):
-            if read() != value:
-                write(value)
+        for part, value in zip(_STATE, before, strict=True):
+            if part.read() != value:
+                part.write(value)
 
 
 @contextlib.contextmanager
