@@ -9,7 +9,8 @@ found by descent; then::
     b = y G_B(z_b) / (G_B(z_b) + G_X(z_x)),    x = y - b
 
 Two stages, as in the paper, or jointly (``glom-joint``); the paper finds both alike. Not stated, and ours: the dimension of codes, rates, epochs, L1 as the
-error, projection onto the ball after every step, the length of the search. The perceptual loss that the paper uses on bags and shoes is not here.
+error, projection onto the ball after every step, the length of the search. The paper adds a perceptual loss on bags and shoes: ``perceptual``, whose
+classifier is ours and has seen CIFAR-10 with its labels, where the paper's has seen ImageNet.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ from pydantic.dataclasses import dataclass
 
 from baselines.decomposition.mask_tasks import observed_and_other_support
 from baselines.decomposition.parts import estimates_from_parts
+from baselines.networks.classifier import SMALLEST_SIDE
 from baselines.training.latent import Generators, LearntGenerators, in_unit_ball, shared_out
+from baselines.training.perceptual import ImageError, sees
 from baselines.training.search import descend
 from sepbench.protocols import MethodInfo, Mixtures, RunContext, Support, TaskSpec
 from sepbench.settings import OF_SIGNALS, STRICT, FitScope, Preset, presets
@@ -58,14 +61,18 @@ class LatentMasking(LearntGenerators):
     fit_scope: ClassVar[FitScope] = FitScope(OF_SIGNALS.task, "glom", "1", LearntGenerators)
 
     def supports(self, task: TaskSpec) -> Support:
-        return observed_and_other_support(task, self.info.name)
+        support = observed_and_other_support(task, self.info.name)
+        if support.ok and self.perceptual and not sees(task.source_shape):
+            return Support(False, f"the classifier of perceptual takes colour images of at least {SMALLEST_SIDE} x {SMALLEST_SIDE} pixels; leave it at 0")
+        return support
 
     def separate(self, mixtures: Mixtures, ctx: RunContext) -> torch.Tensor:
         """Mixtures ``(B, C, H, W)`` to estimates ``(B, 2, C, H, W)`` that explain them exactly: the mixture shared out, each over its weight."""
         values = mixtures.values.to(ctx.device)
         steps = -(-self.search_steps // _QUICK_SEARCH) if ctx.budget == "quick" else self.search_steps
         starts = self._starts(mixtures, ctx)
-        made = found_parts(self.fitted(), values, starts, steps, self.search_lr, self.tolerance, lambda done: ctx.progress(done, "codes of mixtures"))
+        error = ImageError(self.perceptual, ctx.device)
+        made = found_parts(self.fitted(), values, starts, steps, self.search_lr, self.tolerance, error, lambda done: ctx.progress(done, "codes of mixtures"))
         parts = shared_out(made, values)  # the observed source comes first
         return estimates_from_parts(parts if ctx.task.observed_source == 0 else parts.flip(1), values, mixtures.operator)
 
@@ -82,6 +89,7 @@ def found_parts(
     steps: int,
     lr: float,
     tolerance: float,
+    error: ImageError,
     progress: Callable[[float], None] = lambda fraction: None,
 ) -> torch.Tensor:
     """The generated parts ``(B, 2, C, H, W)`` that explain mixtures ``(B, C, H, W)`` best, by descent on two codes for each with the generators held fixed.
@@ -89,6 +97,7 @@ def found_parts(
     Each mixture has R searches and keeps the codes of its least error; a search ends by the rule of ``search.descend``.
 
     Args:
+        error: of an explained mixture.
         starts: codes ``(B, R, 2, latent)`` in the ball to begin with. The middle of the ball is no good start: no code was learnt near it, and a generator
             that makes an empty image there has a saturated sigmoid and next to no gradient.
     """
@@ -99,7 +108,7 @@ def found_parts(
 
     def errors(codes: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         explained = generators.part(0, codes[:, 0]) + generators.part(1, codes[:, 1])
-        return (explained - mixtures[rows // restarts]).abs().flatten(1).mean(1)
+        return error(explained, mixtures[rows // restarts], sum(generators.weights))
 
     try:
         found = descend(starts.flatten(0, 1), errors, steps, lr, tolerance=tolerance, nearest=in_unit_ball, progress=progress)

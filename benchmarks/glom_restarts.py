@@ -19,6 +19,7 @@ import torch
 
 from baselines.glom import LatentMasking, found_parts
 from baselines.training.latent import in_unit_ball, shared_out
+from baselines.training.perceptual import ImageError
 from sepbench.noise import NoiseSource
 from sepbench.run.plan import make_plan
 from sepbench.run.request import RunRequest
@@ -45,7 +46,7 @@ def searched(method: LatentMasking, task: str, args: argparse.Namespace) -> tupl
     wrong, unexplained = [], []
     for number in range(args.most):
         starts = in_unit_ball(noise.normals(ids, number, 2, (method.latent,), "cpu") / math.sqrt(method.latent))[:, None]
-        made = found_parts(method.fitted(), mixtures, starts, method.search_steps, method.search_lr, method.tolerance)
+        made = found_parts(method.fitted(), mixtures, starts, method.search_steps, method.search_lr, method.tolerance, ImageError())
         estimate = shared_out(made, mixtures)[:, 1]  # the observed source comes first, X second
         wrong.append((estimate - truth).double().square().flatten(1).mean(1))
         unexplained.append((made.sum(1) - mixtures).double().abs().flatten(1).mean(1))

@@ -6,9 +6,9 @@ Two generators; every training sample has a code of its own for each generator t
     |G_B(z_b) - b|                               for clean samples b
     |G_B(z_yb) + G_X(z_yx) - y|                  for mixtures y
 
-In two stages: G_B and the codes of clean samples first; then, G_B held fixed, G_X and the codes of mixtures. Or jointly, the second line with a weight. A new
-mixture gets its two codes by the same descent with both generators held fixed. Everything is in parts, a generator's image times the weight of its
-source in a mixture.
+The errors are those of ``baselines/training/perceptual.py``. In two stages: G_B and the codes of clean samples first; then, G_B held fixed, G_X and the codes
+of mixtures. Or jointly, the second line with a weight. A new mixture gets its two codes by the same descent with both generators held fixed. Everything is in
+parts, a generator's image times the weight of its source in a mixture.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from baselines.training.config import derived_seed, generator
 from baselines.training.epochs import MeanLoss, cut_epochs, epoch_rows, full_batches
 from baselines.training.loop import resume, run
 from baselines.training.mask import Precision
+from baselines.training.perceptual import ImageError
 from sepbench.operators import make_operator
 from sepbench.protocols import RunContext, TaskSpec, TrainingView
 from sepbench.settings import STRICT
@@ -51,6 +52,7 @@ class LatentRecipe:
         batch: samples per step.
         joint: both lines of the loss at once instead of in two stages.
         weight: of the mixtures' line, where they are learnt jointly.
+        perceptual: weight of the classifier's part in all errors, see ``ImageError``.
         precision: ``bfloat16`` computes generators under autocast.
         seed: of weights, codes and order.
     """
@@ -63,6 +65,7 @@ class LatentRecipe:
     batch: int = 32
     joint: bool = False
     weight: float = 1.0
+    perceptual: float = 0.0
     precision: Precision = "bfloat16"
     seed: int = 0
 
@@ -131,6 +134,7 @@ class LatentTraining:
         self.generators, self.recipe = generators, recipe
         self.device = next(generators.parameters()).device
         self.clean, self.mixed = clean.to(self.device), mixed.to(self.device)
+        self.error = ImageError(recipe.perceptual, self.device)
         sizes = {"b": len(clean), "yb": len(mixed), "yx": len(mixed)}
         self.codes = {
             name: nn.Embedding.from_pretrained(first_codes(count, recipe.latent, recipe.seed, "codes", name), freeze=False, sparse=True).to(self.device)
@@ -172,11 +176,11 @@ class LatentTraining:
 
     def _clean_error(self, epoch: int, batch: int) -> torch.Tensor:
         rows = self._rows("B", epoch, batch, len(self.clean))
-        return (self._part(0, "b", rows) - self.clean[rows]).abs().mean()
+        return self.error(self._part(0, "b", rows), self.clean[rows], self.generators.weights[0]).mean()
 
     def _mixture_error(self, epoch: int, batch: int) -> torch.Tensor:
         rows = self._rows("Y", epoch, batch, len(self.mixed))
-        return (self._part(0, "yb", rows) + self._part(1, "yx", rows) - self.mixed[rows]).abs().mean()
+        return self.error(self._part(0, "yb", rows) + self._part(1, "yx", rows), self.mixed[rows], sum(self.generators.weights)).mean()
 
     def _part(self, which: int, name: str, rows: torch.Tensor) -> torch.Tensor:
         codes = self.codes[name](rows)
@@ -262,6 +266,7 @@ class LearntGenerators:
     code_lr: float = Field(1e-2, gt=0, description="Adam's rate of the codes while generators learn")
     joint: bool = Field(False, description="both sources at once, instead of the observed one first")
     weight: float = Field(1.0, gt=0, description="lambda, weight of the mixtures; of joint")
+    perceptual: float = Field(0.0, ge=0, description="weight of what cifarnet, a classifier, sees in the images beside their pixels; for colour images")
     samples: int = Field(12_000, ge=2, description="the first so many clean samples, and so many mixtures")
     batch: int = Field(32, ge=2, description="samples per step")
     fit_precision: Precision = Field("bfloat16", description="of the generators while they learn; searches are in float32")
@@ -278,6 +283,7 @@ class LearntGenerators:
             batch=self.batch,
             joint=self.joint,
             weight=self.weight,
+            perceptual=self.perceptual,
             precision=self.fit_precision,
             seed=ctx.seed,
         )

@@ -17,6 +17,7 @@ from baselines.glom import PRESETS, LatentMasking, found_parts
 from baselines.nes import PRESETS as OF_NES
 from baselines.training import latent, loop
 from baselines.training.latent import Generators, LatentTraining, LearntGenerators
+from baselines.training.perceptual import ImageError
 from baselines.training.search import CHECK_EVERY
 from sepbench.protocols import Fitted, Separator
 from sepbench.settings import setting_names
@@ -117,7 +118,7 @@ class Planes(Generators):
 def test_a_search_finds_the_codes_within_the_ball() -> None:
     """The first mixture is twice a code of length 0.5; the second would need one of length 2."""
     mixtures = torch.tensor([[0.5] * 4, [2.0] * 4]).reshape(2, 1, 2, 2)
-    found = found_parts(Planes(), mixtures, torch.zeros(2, 1, 2, 4), 400, 0.01, 0.0)
+    found = found_parts(Planes(), mixtures, torch.zeros(2, 1, 2, 4), 400, 0.01, 0.0, ImageError())
     torch.testing.assert_close(found[:, 0].flatten(1), torch.tensor([[0.5] * 4, [1.0] * 4]), atol=0.03, rtol=0)
 
 
@@ -132,9 +133,9 @@ def test_a_mixture_keeps_the_best_of_its_searches() -> None:
     """From the middle nothing is found; each mixture has one start of three from which it is."""
     mixtures = torch.tensor([[0.5] * 4, [0.6] * 4]).reshape(2, 1, 2, 2)
     starts = torch.zeros(2, 3, 2, 4)
-    assert float(found_parts(Saturated(), mixtures, starts, 200, 0.01, 0.0).abs().max()) == 0.0
+    assert float(found_parts(Saturated(), mixtures, starts, 200, 0.01, 0.0, ImageError()).abs().max()) == 0.0
     starts[0, 1, 0], starts[1, 2, 0] = 0.4, 0.4
-    found = found_parts(Saturated(), mixtures, starts, 200, 0.01, 0.0)
+    found = found_parts(Saturated(), mixtures, starts, 200, 0.01, 0.0, ImageError())
     torch.testing.assert_close(found[:, 0].flatten(1), mixtures.flatten(1), atol=0.03, rtol=0)
 
 
@@ -144,9 +145,23 @@ def test_a_search_ends_when_it_finds_no_more(tolerance: float, looks: int) -> No
     told: list[float] = []
     planes = Planes()
     mixtures = torch.full((1, 1, 2, 2), 1.9)
-    found_parts(planes, mixtures, torch.zeros(1, 1, 2, 4), 8 * CHECK_EVERY, 0.001, tolerance, told.append)
+    found_parts(planes, mixtures, torch.zeros(1, 1, 2, 4), 8 * CHECK_EVERY, 0.001, tolerance, ImageError(), told.append)
     assert len(told) == looks
     assert planes.calls == 2 * looks * CHECK_EVERY + 4
+
+
+def test_a_classifier_may_judge_too() -> None:
+    """Learnt and searched with ``perceptual`` the estimates are others, and still explain the mixtures."""
+    task = toy_task((3, 20, 20), observed=0)
+    sources = torch.rand(64, 2, 3, 20, 20, generator=torch.Generator().manual_seed(0))
+    found = []
+    for perceptual in (0.0, 0.5):
+        method = LatentMasking(latent=8, epochs=1, search_steps=3, restarts=1, perceptual=perceptual)
+        method.fit(ToyView(task, "mixtures+one", mixed=mix(sources).values, one=sources[:, 0]), context(task))
+        found.append(method.separate(mix(sources[:2]), context(task)))
+        torch.testing.assert_close(found[-1].sum(1), sources[:2].sum(1))
+    assert not torch.equal(*found)
+    assert "colour" in LatentMasking(perceptual=0.5).supports(toy_task((1, 32, 32), observed=0)).note
 
 
 def test_quick_cuts_epochs_and_searches(digits: Digits, monkeypatch: pytest.MonkeyPatch) -> None:
