@@ -20,6 +20,8 @@ import torch
 
 _VARIABLES = ("SEPBENCH_DATA", "SEPBENCH_CACHE", "SEPBENCH_OFFLINE", "HOME", "XDG_CACHE_HOME", "OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
 """Of the environment; others are a method's own affair, whose library may read them later."""
+_PATH = tuple(sys.path)
+"""Where modules are looked for as sepbench begins. A method may add to it, for its own modules that it imports later."""
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
 _LIMITS = (resource.RLIMIT_NOFILE, resource.RLIMIT_FSIZE, resource.RLIMIT_AS)
 
@@ -74,6 +76,14 @@ def _set_variables(values: dict[str, str | None]) -> None:
             os.environ.pop(name, None)
         else:
             os.environ[name] = value
+
+
+def _path() -> tuple[str, ...]:
+    return tuple(entry for entry in _PATH if entry in sys.path)
+
+
+def _set_path(entries: tuple[str, ...]) -> None:
+    sys.path[:] = [*entries, *(entry for entry in sys.path if entry not in entries)]
 
 
 def _raised_warnings() -> list[Any]:
@@ -132,6 +142,14 @@ def _set_limits(limits: list[tuple[int, int]]) -> None:
             resource.setrlimit(kind, (soft, resource.getrlimit(kind)[1]))
 
 
+def _cudnn() -> tuple[bool, bool, bool]:
+    return torch.backends.cudnn.enabled, torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic
+
+
+def _set_cudnn(flags: tuple[bool, bool, bool]) -> None:
+    torch.backends.cudnn.enabled, torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = flags
+
+
 def _flushes_denormals() -> bool:
     return float(torch.tensor(1e-310, dtype=torch.float64) * 0.5) == 0.0
 
@@ -148,6 +166,9 @@ class _Part:
 _STATE = (
     _Part("the working folder", _folder, _go_to),
     _Part("variables of the environment", _variables, _set_variables),
+    _Part("entries of sys.path", _path, _set_path),
+    _Part("a trace function", sys.gettrace, sys.settrace),
+    _Part("a profile function", sys.getprofile, sys.setprofile),
     _Part("output streams", lambda: (sys.stdout, sys.stderr), _set_streams),
     _Part("warnings that are errors", _raised_warnings, _set_raised_warnings),
     _Part("the limit of recursion", sys.getrecursionlimit, sys.setrecursionlimit),
@@ -162,6 +183,8 @@ _STATE = (
     _Part("torch's thread count", torch.get_num_threads, _set_threads),
     _Part("torch's gradient mode", torch.is_grad_enabled, torch.set_grad_enabled),
     _Part("torch's anomaly detection", torch.is_anomaly_enabled, torch.autograd.set_detect_anomaly),
+    _Part("torch's use of oneDNN", torch._C._get_mkldnn_enabled, torch.backends.mkldnn.set_flags),
+    _Part("torch's use of cuDNN", _cudnn, _set_cudnn),
     _Part("denormal numbers", _flushes_denormals, torch.set_flush_denormal),
     _Part("torch's determinism", _deterministic, lambda both: torch.use_deterministic_algorithms(both[0], warn_only=both[1])),
     _Part("torch's precision of products", _products, lambda precision: torch.set_float32_matmul_precision(precision or "highest")),
@@ -180,9 +203,10 @@ def changed(before: tuple[Any, ...]) -> list[str]:
 
 @contextlib.contextmanager
 def put_back() -> Iterator[None]:
-    """After the block the process is as it was before: working folder, sepbench's variables, output streams, warnings, errors of numpy, file mode mask,
-    signal handlers, alarms, limits of resources, the garbage collector, and torch's default number type and device, threads, gradients, search for anomalies,
-    tiny numbers, determinism and precision of products. Costs some microseconds where nothing changed.
+    """After the block the process is as it was before: working folder, sepbench's variables, output streams and what they are open on, entries of sys.path,
+    functions that trace, warnings, errors of numpy, file mode mask, signal handlers, alarms, limits of resources, the garbage collector, and torch's default
+    number type and device, threads, gradients, search for anomalies, libraries, tiny numbers, determinism and precision of products. Where nothing changed
+    it costs a fraction of a millisecond.
 
     In the block nobody ends the process by ``os._exit`` or ``os.abort``.
 
@@ -193,12 +217,42 @@ def put_back() -> Iterator[None]:
     """
     before = state()
     try:
-        with _no_end():
+        with _same_descriptors(), _no_end():
             yield
     finally:
         for part, value in zip(_STATE, before, strict=True):
             if part.read() != value:
                 part.write(value)
+
+
+@contextlib.contextmanager
+def _same_descriptors() -> Iterator[None]:
+    """Standard input, output and errors are open on the same files after the block, whoever closed or turned them."""
+    kept = [(number, _copy_of(number), _file_behind(number)) for number in range(3)]
+    try:
+        yield
+    finally:
+        for number, copy, before in kept:
+            with contextlib.suppress(OSError):  # a copy that was closed too
+                if copy is not None and _file_behind(number) != before:
+                    os.dup2(copy, number)
+                if copy is not None:
+                    os.close(copy)
+
+
+def _copy_of(descriptor: int) -> int | None:
+    try:
+        return os.dup(descriptor)
+    except OSError:  # it is closed, or there are too many
+        return None
+
+
+def _file_behind(descriptor: int) -> tuple[int, int] | None:
+    try:
+        status = os.fstat(descriptor)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 @contextlib.contextmanager

@@ -33,10 +33,18 @@ class Plain:
     """Halves of the mixture."""
 
     info: ClassVar[MethodInfo]
+    max_batch = 500
 
     def __init_subclass__(cls) -> None:
         cls.info = MethodInfo(
-            name=cls.__name__.lower(), title=cls.__name__, version="1", domains=frozenset({"image"}), supervision="blind", paper="none", deterministic=True
+            name=cls.__name__.lower(),
+            title=cls.__name__,
+            version="1",
+            domains=frozenset({"image"}),
+            supervision="blind",
+            paper="none",
+            deterministic=True,
+            max_batch=cls.max_batch,
         )
 
     def supports(self, task: TaskSpec) -> Support:
@@ -99,6 +107,11 @@ class Meddles(Plain):
         os.umask(0o777)
         resource.setrlimit(resource.RLIMIT_FSIZE, (10, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
         gc.disable()
+        sys.path.clear()
+        sys.settrace(lambda *seen: None)
+        torch.backends.mkldnn.set_flags(False)
+        os.close(1)
+        os.close(2)
         torch.autograd.set_detect_anomaly(True)
         torch.set_flush_denormal(True)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -184,6 +197,24 @@ class Babbles(Plain):
         return super().separate(mixtures, ctx)
 
 
+class Reuses(Plain):
+    """Writes every batch of estimates into one tensor."""
+
+    buffer: ClassVar[torch.Tensor]
+    max_batch = 1
+
+    def separate(self, mixtures: Mixtures, ctx: RunContext) -> torch.Tensor:
+        estimates = super().separate(mixtures, ctx)
+        if not hasattr(Reuses, "buffer"):
+            Reuses.buffer = torch.empty_like(estimates)
+        return Reuses.buffer.copy_(estimates)
+
+
+class Sparse(Plain):
+    def separate(self, mixtures: Mixtures, ctx: RunContext) -> torch.Tensor:
+        return super().separate(mixtures, ctx).to_sparse()
+
+
 class Last(Plain):
     """Notes what it finds."""
 
@@ -202,6 +233,9 @@ class Last(Plain):
             "depth": sys.getrecursionlimit(),
             "mask": os.umask(0o022),
             "limit": resource.getrlimit(resource.RLIMIT_FSIZE),
+            "path": tuple(sys.path),
+            "traced": sys.gettrace(),
+            "library": torch._C._get_mkldnn_enabled(),
             "collects": gc.isenabled(),
             "anomalies": torch.is_anomaly_enabled(),
             "tiny": float(torch.tensor(1e-310, dtype=torch.float64) * 0.5),
