@@ -2,13 +2,13 @@
 
 Supervision: ``prior``.
 
-The reverse diffusion runs on all sources but one; the constrained source s is ``x_s = (m - sum_{j != s} w_j x_j) / w_s`` at every step,
-and its score reaches the others through the chain rule:
+The reverse diffusion runs on all sources but one. The constrained source s is ``x_s = (m - sum_{j != s} w_j x_j) /
+w_s`` at every step, and its score reaches the others through the chain rule:
 
     d_k = (x_k - D(x_k, sigma)) / sigma - (w_k / w_s) (x_s - D(x_s, sigma)) / sigma
 
-Karras schedule, Euler steps, optional churn and resampling. The released code does not recompute x_s after the last step, so its
-estimates need not sum to the mixture; here they do.
+It uses a Karras schedule, Euler steps, and optional churn and resampling. The released code does not compute x_s again
+after the last step, so its estimates need not sum to the mixture. Here they do.
 """
 
 from __future__ import annotations

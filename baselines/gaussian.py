@@ -4,8 +4,8 @@ Supervision: ``prior``.
 
     d = (x - D(x, sigma)) / sigma - sigma / gamma^2 A^T (m - g(x)),   gamma = gamma_ratio sigma
 
-The authors' code divides by ``2 gamma^2``; a N(., gamma^2) likelihood has ``gamma^2``, so their effective variance is twice what the paper
-says (``gamma_ratio = 0.75`` in their code is ``0.75 sqrt(2)`` here).
+The authors' code divides by ``2 gamma^2``, but a N(., gamma^2) likelihood has ``gamma^2``. So their effective variance
+is twice what the paper says (``gamma_ratio = 0.75`` in their code is ``0.75 sqrt(2)`` here).
 """
 
 from __future__ import annotations

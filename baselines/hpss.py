@@ -8,7 +8,7 @@ median along frequency keeps hits and drops lines (equations 2 and 3). With H an
 
     M_H = H^2 / (H^2 + P^2),   M_P = P^2 / (H^2 + P^2)
 
-Defaults are those of nussl 1.1.9 and librosa: 31 frames and 31 bins, mirrored ends, and halves where both are zero.
+Defaults are those of nussl 1.1.9 and librosa: 31 frames and 31 bins, mirrored ends, and half each if both are zero.
 """
 
 from __future__ import annotations

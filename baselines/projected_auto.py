@@ -1,18 +1,22 @@
 """Projected diffusion with as many draws as a mixture needs.
 
 Supervision: ``prior``.
-Related: ``baselines/projected.py``, whose sampler this is; its presets give every mixture the same number of draws.
+Related: ``baselines/projected.py``, which has the sampler. Its presets give every mixture the same number of draws.
 
-A draw of the projected diffusion ends in the right mode or in a wrong one, and most mixtures need few. Which it was shows early and for
-nothing: every step adds fresh noise to clean sources x_k and denoises the sum, so the denoising loss of x
+A draw of the projected diffusion ends in the right mode or in a wrong one, and most mixtures need few draws. The method
+sees early, and at no cost, how a draw will end. Every step adds fresh noise to clean sources x_k and denoises the sum,
+so the denoising loss of x
 
     sum_k |x_k - D(x_k + sigma n_k)|^2 / sigma^2
 
-comes with the step. Its mean over the lower levels of the search is held against the level of clean training images under the same prior. Sources that
-are less surprising than those by a margin are taken; else the mixture is drawn again, up to ``most_draws`` times. What is asked relaxes with every draw, for a
-mixture all of whose draws lose much is likely to hold images that do. Only the draw that is taken goes on to the low noise levels, in small steps;
-the estimate is the mean of its clean sources there. Below level ``mirrored`` every second step takes minus the noise of the step before, so that
-what the one added to the sources the other takes away. Settings were chosen on validation mixtures, see ``docs/projected-auto.md``.
+comes with the step. Its mean over the lower levels of the search is compared with the level of clean training images
+under the same prior. If the loss is below that level by a margin, the sources are taken. Otherwise the mixture is drawn
+again, up to ``most_draws`` times. The margin relaxes with every draw: if all draws of a mixture lose much, its images
+probably lose much too. Only the draw that is taken goes on to the low noise levels, in small steps. The estimate is the
+mean of its clean sources there.
+
+Below level ``mirrored`` every second step takes minus the noise of the step before. So it takes away from the sources
+what the step before added. Settings were chosen on validation mixtures, see ``docs/projected-auto.md``.
 """
 
 from __future__ import annotations

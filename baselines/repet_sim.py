@@ -3,14 +3,15 @@
 Supervision: ``blind``.
 
 1. The similarity of two frames (section 2.2, equation 1) is the cosine of their magnitude spectra.
-2. The frames similar to a frame (2.3) are the highest peaks of its row of similarities, each at least so many seconds from all higher ones and
-   from the frame itself, and above a threshold.
-3. The repeating spectrum (2.4, equation 3) is the median of the similar frames in each bin; the background's mask (equations 4 and 5) is W / V
-   with W = min(median, V).
+2. The frames similar to a frame (2.3) are the highest peaks of its row of similarities. Each is at least so many
+   seconds from all higher ones and from the frame itself, and above a threshold.
+3. The repeating spectrum (2.4, equation 3) is the median of the similar frames in each bin. The background's mask
+   (equations 4 and 5) is W / V with W = min(median, V).
 
-Everything below 100 Hz is background. Defaults are those of nussl 1.1.9: peaks 1 s apart, at most 99 of them, similarities scaled to
-[0, 1] in each row and the threshold 0. As there, a frame does not count as similar to itself; one without any similar frame is background. The
-peak that nussl leaves out is its row's highest, which is the frame itself but for exact repetitions; here it is always the frame itself.
+Everything below 100 Hz is background. Defaults are those of nussl 1.1.9: peaks 1 s apart, at most 99 of them,
+similarities scaled to [0, 1] in each row and the threshold 0. As in nussl, a frame does not count as similar to itself,
+and a frame without any similar frame is background. nussl leaves out the highest peak of a row, which is the frame
+itself unless there are exact repetitions. Here the peak that is left out is always the frame itself.
 
 Rows are taken a few at a time: the similarity matrix of 10 minutes would be 10 GB.
 """

@@ -98,7 +98,7 @@ def describe(cls: Callable[..., Any]) -> list[Setting]:
         return [_plain(p.name, hints, REQUIRED if p.default is inspect.Parameter.empty else p.default) for p in found]
     declared: Mapping[str, FieldInfo] = getattr(cls, "__pydantic_fields__", {})
     if declared and "__dataclass_fields__" in cls.__dict__ and "__pydantic_fields__" not in cls.__dict__:
-        raise MethodError(f"{cls.__qualname__} is a plain dataclass on a pydantic one; decorate it with pydantic.dataclasses.dataclass(config=STRICT)")
+        raise MethodError(f"{cls.__qualname__} is a plain dataclass based on a pydantic one; decorate it with pydantic.dataclasses.dataclass(config=STRICT)")
     hints = _hints(cls)
     settings = []
     for one in fields(cls):

@@ -71,7 +71,7 @@ class BssEvalImages:
         """
         check_audio(estimates, references)
         if self.sample_rate is None:
-            raise ValueError(f"{self.info.name} has windows of one second and was not told the sample rate; take it from get_metric(name, task)")
+            raise ValueError(f"{self.info.name} needs the sample rate for its windows of one second; get the metric with get_metric(name, task)")
         x, y = as_float64(estimates), as_float64(references)
         length = x.shape[-1]
         never_silent = ~(silent_windows(x, length) | silent_windows(y, length))[:, 0] & finite(y).all(1)

@@ -134,7 +134,7 @@ def summarise(values: Floats, examples: Integers, designs: Designs) -> Summary:
     """
     values = _finite(values)
     if values.shape != examples.shape:
-        raise ValueError(f"values and examples must be alike, got {values.shape} and {examples.shape}")
+        raise ValueError(f"values and examples must have one shape, got {values.shape} and {examples.shape}")
     n = len(values)
     if not n:
         return Summary(0, np.nan, np.nan, np.nan, np.nan, np.nan, designs.interval)
@@ -187,7 +187,7 @@ def holm(p_values: Floats) -> Floats:
     """
     p = np.asarray(p_values, dtype=np.float64)
     if p.size and not ((p >= 0) & (p <= 1)).all():
-        raise ValueError("p-values must lie in [0, 1]")
+        raise ValueError("p-values must be in [0, 1]")
     order = np.argsort(p, kind="stable")
     adjusted = np.empty_like(p)
     adjusted[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)), 1.0)

@@ -157,7 +157,7 @@ class TaskData:
     def _open(self, dataset: str, split: str) -> SignalSet:
         signals = self.opener(dataset, split)
         if signals.shape != self.shape:
-            raise SuiteError(f"data set {dataset} {split} holds signals of shape {signals.shape}, the suite expects {self.shape}")
+            raise SuiteError(f"data set {dataset} {split} has signals of shape {signals.shape}, the suite expects {self.shape}")
         return signals
 
     def _range(self, signals: SignalSet, role: str) -> tuple[int, int]:
@@ -208,7 +208,7 @@ class TaskData:
         if self.cluster_file is not None:
             found = read_clusters(self.cluster_file)
             if found.keys.shape != indices.shape:
-                raise SuiteError(f"clusters {self.cluster_file} are of {found.keys.shape} mixtures and sources, the list {self.pairs} of {indices.shape}")
+                raise SuiteError(f"clusters {self.cluster_file} have {found.keys.shape} mixtures and sources, but the list {self.pairs} has {indices.shape}")
             return found
         if self.cluster == INDEPENDENT:
             return independent(len(indices))
@@ -233,7 +233,7 @@ class TaskData:
         """Open the signal sets of a list and turn its numbers into rows, each checked for its class and its part of the split."""
         pairs = self._read(listing, role)
         if pairs.n_sources != len(classes):
-            raise SuiteError(f"pair list {listing} has {pairs.n_sources} sources per mixture, the task wants {len(classes)}")
+            raise SuiteError(f"pair list {listing} has {pairs.n_sources} sources per mixture, the task has {len(classes)}")
         signals = [self._open(c.dataset, self._split(role)) for c in classes]
         columns = []
         for k, (source, cls) in enumerate(zip(signals, classes, strict=True)):
@@ -241,7 +241,7 @@ class TaskData:
             pool = cls.rows(source) if self.by_rank else torch.arange(len(source))
             if int(rows.max()) >= len(pool):
                 what = f"{cls.name!r} signals of {source.name} {source.split}"
-                raise SuiteError(f"pair list {listing} asks for number {int(rows.max())} of the {what}, which are {len(pool):,}")
+                raise SuiteError(f"pair list {listing} asks for number {int(rows.max())} of the {what}, but there are only {len(pool):,}")
             rows = pool[rows]
             start, stop = self._range(source, role)
             misplaced = (rows < start) | (rows >= stop) | ~cls.member(source)[rows]

@@ -61,7 +61,7 @@ def recorded_suite(name: str, path: str) -> Suite:
     if path and Path(path).is_file():
         return load_suite(path)
     if path and name not in suite_names():
-        raise SuiteError(f"the run's suite {name!r} lay in {path}, which is not there; put it back, or name the folder that holds {name}/ in SEPBENCH_SUITES")
+        raise SuiteError(f"the run's suite {name!r} was in {path}, which does not exist; put it back, or name the folder with {name}/ in SEPBENCH_SUITES")
     return load_suite(name)
 
 
@@ -230,7 +230,7 @@ class _Reader:
         if rule not in self.rules:
             raise nearest(rule, sorted(self.rules), f"rule in {table.where}")
         if table.text("index", "row") != "row":
-            raise SuiteError(f"{table.where}: lists made by a rule hold rows; leave out 'index'")
+            raise SuiteError(f"{table.where}: lists made by a rule contain rows; leave out 'index'")
         made, frozen = self.rules[rule], self._frozen(task)
         if frozen is None:
             return DerivedList(made, "", column)
