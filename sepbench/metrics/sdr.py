@@ -109,7 +109,7 @@ class WindowedSdr:
 
     Attributes:
         aggregate: what becomes of the windows.
-        sample_rate: samples per second, hence per window; None until ``for_task`` says it.
+        sample_rate: samples per second, hence per window; None until ``for_task`` sets it.
     """
 
     info: MetricInfo

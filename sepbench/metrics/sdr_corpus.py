@@ -54,7 +54,7 @@ class CorpusSdr:
     """See the top of this file.
 
     Attributes:
-        sample_rate: samples per second, hence per window; None until ``for_task`` says it.
+        sample_rate: samples per second, hence per window; None until ``for_task`` sets it.
     """
 
     info: MetricInfo

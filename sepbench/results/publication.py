@@ -1,4 +1,4 @@
-"""Putting a run into a committed leaderboard, which is pieced together from several runs (one per group of methods)."""
+"""Puts a run into a committed leaderboard. Such a leaderboard consists of several runs (one per group of methods)."""
 
 from __future__ import annotations
 

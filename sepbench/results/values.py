@@ -1,8 +1,8 @@
 """One value per example: the scores of a cell (a task under a method) reduced over their sources, read when they are asked for.
 
-A pooled metric, or one of sets, has no value of an example. Here it has one nevertheless, whose mean over the examples is the metric's value and
-whose deviations are the examples' influence on it (``kinds.PooledMetric.pool``), so that whatever reduces, compares or checks means does the right
-thing with it.
+A pooled metric, or one of sets, has no value of an example. Here it gets one. The mean of these values over the
+examples is the metric's value, and their deviations are the examples' influence on it (``kinds.PooledMetric.pool``). So
+code that reduces, compares or checks means also works for it.
 """
 
 from __future__ import annotations

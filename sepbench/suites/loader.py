@@ -1,7 +1,7 @@
 """``load_suite``: a suite's TOML file to a ``Suite``, every list checked against its frozen digest.
 
-Files that a suite names (pair lists, ``tasks.toml``, ``published.csv``) are looked up beside its TOML file first and among the files that
-travel with sepbench next, so that a third party's suite is a folder of its own.
+Files that a suite names (pair lists, ``tasks.toml``, ``published.csv``) are looked up beside its TOML file first, and
+then among the files of sepbench. So a third party's suite is a folder of its own.
 """
 
 from __future__ import annotations
