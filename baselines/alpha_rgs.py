@@ -84,7 +84,7 @@ class AlphaRGS(ScoreSeparator):
     A point estimate by design: its draws differ by their start and their noise, and do not sample the posterior.
     """
 
-    iterations: int = Field(200, ge=1, description="gradient steps, one evaluation per source each")
+    iterations: int = Field(200, ge=1, description="gradient steps; each is one evaluation per source")
     highest: float = Field(1.0, gt=0, description="upper end of the range of noise levels, which are log-uniform in it")
     lowest: float = Field(0.02, gt=0, description="lower end of the range of noise levels")
     omega: float = Field(1.0, ge=0, description="weight of the second source's prior")

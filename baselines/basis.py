@@ -112,11 +112,11 @@ class Basis(ScoreSeparator):
     highest: float = Field(1.0, gt=0, description="first noise level")
     lowest: float = Field(0.01, gt=0, description="last noise level")
     level_shares: tuple[Annotated[float, Field(ge=0)], ...] = Field(
-        (), description="steps at each level as a multiple of steps_per_level, one per level; empty: equally many"
+        (), description="steps at each level as a multiple of steps_per_level, one number per level; empty: the same at all levels"
     )
     start: Start = Field("uniform", description="law of the first state: uniform on [0, 1], or normal as in the Glow runner")
-    noise: bool = Field(True, description="false is the ablation of Fig. 3 without Langevin noise; with annealing false too, its first column")
-    annealing: bool = Field(True, description="false is the ablation of Fig. 3: all steps at the lowest level")
+    noise: bool = Field(True, description="false: the ablation of Fig. 3 without Langevin noise; with annealing=false, its first column")
+    annealing: bool = Field(True, description="false: the ablation of Fig. 3 with all steps at the lowest level")
     final_denoise: bool = Field(False, description="replace the last state by its posterior mean at the lowest level, one evaluation more")
 
     info: ClassVar[MethodInfo] = MethodInfo(

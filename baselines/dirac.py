@@ -78,10 +78,10 @@ class Dirac(ScoreSeparator):
 
     steps: int = Field(150, ge=1, description="noise levels of Karras et al., one evaluation per source and resampling each")
     highest: float = Field(1.0, gt=0, description="first noise level")
-    lowest: float = Field(0.005, gt=0, description="last noise level; the paper goes down to 1e-4, the shipped priors are trained to 0.005")
-    slot: int = Field(0, ge=0, description="number of the source that the mixture minus the others is")
+    lowest: float = Field(0.005, gt=0, description="last noise level; the paper goes down to 1e-4, the priors in the package to 0.005")
+    slot: int = Field(0, ge=0, description="number of the constrained source, which is the mixture minus the others")
     churn: float = Field(20.0, ge=0, description="fresh noise: S_churn of Karras et al. (2022), Algorithm 2")
-    resamplings: int = Field(2, ge=1, description="how often each step is taken, with its noise added back in between")
+    resamplings: int = Field(2, ge=1, description="how many times each step is made, with its noise added back in between")
 
     info: ClassVar[MethodInfo] = MethodInfo(
         "dirac",

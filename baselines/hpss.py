@@ -54,7 +54,7 @@ class HPSS:
     frames: int = Field(31, ge=1, description="width of the median along time, odd")
     bins: int = Field(31, ge=1, description="width of the median along frequency, odd")
     mask: Literal["soft", "binary"] = Field("soft", description="soft shares each bin, binary gives it to the larger share (harmonic if equal)")
-    percussive_class: str = Field("drums", description="class that is the percussive part; roles are known where exactly one of a task's slots is of it")
+    percussive_class: str = Field("drums", description="class of the percussive part; roles are known if exactly one of a task's slots has it")
 
     info: ClassVar[MethodInfo] = MethodInfo(
         name="hpss",

@@ -48,7 +48,7 @@ class SingleChannelICA:
     patch: int = Field(8, ge=2, description="p, side of the patches in pixels")
     components: int = Field(8, ge=2, description="independent components per mixture")
     window: int = Field(9, ge=1, description="side of the box that smooths the envelopes, odd, in pixels")
-    max_iterations: int = Field(100, ge=1, description="an end for mixtures whose FastICA does not converge")
+    max_iterations: int = Field(100, ge=1, description="most iterations, for mixtures whose FastICA does not converge")
     tolerance: float = Field(1e-3, gt=0, description="FastICA ends when no component turns by more than sqrt(2 tolerance) radians")
 
     info: ClassVar[MethodInfo] = MethodInfo(

@@ -54,7 +54,7 @@ class SingleChannelAudioICA:
     lags: int = Field(64, ge=2, description="p, samples of a window")
     components: int = Field(16, ge=2, description="independent components per mixture")
     smoothing: float = Field(0.05, gt=0, description="length of the box that smooths the envelopes, in seconds")
-    max_iterations: int = Field(100, ge=1, description="an end for mixtures whose FastICA does not converge")
+    max_iterations: int = Field(100, ge=1, description="most iterations, for mixtures whose FastICA does not converge")
     tolerance: float = Field(1e-3, gt=0, description="FastICA ends when no component turns by more than sqrt(2 tolerance) radians")
 
     info: ClassVar[MethodInfo] = MethodInfo(

@@ -59,10 +59,10 @@ class SupervisedAudioNMF:
     shared_atoms: int = Field(64, ge=1, description="atoms of the one dictionary of a class-agnostic task")
     iterations: int = Field(100, ge=1, description="multiplicative updates of each dictionary")
     coding_iterations: int = Field(50, ge=1, description="multiplicative updates of a mixture's codes")
-    samples: int = Field(500, ge=1, description="the first so many training recordings per dictionary")
+    samples: int = Field(500, ge=1, description="how many training recordings a dictionary learns from (the first ones)")
     frames: int = Field(20_000, ge=1, description="frames per dictionary, spread evenly over the recordings")
-    divergence: Divergence = Field("kl", description="what is minimised between spectrogram and model, kl or euclidean")
-    sharpness: float = Field(0.25, ge=0, description="of the atom groups of a class-agnostic task: 0 shares every atom evenly, large values cut hard")
+    divergence: Divergence = Field("kl", description="divergence between spectrogram and model: kl or euclidean")
+    sharpness: float = Field(0.25, ge=0, description="how sharply atoms of a class-agnostic task are grouped: 0 shares every atom evenly, large values cut hard")
 
     info: ClassVar[MethodInfo] = MethodInfo(
         name="nmf",

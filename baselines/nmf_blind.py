@@ -164,7 +164,7 @@ def _soft_masks(features: torch.Tensor, centres: torch.Tensor) -> torch.Tensor:
 class BlindNMF:
     """K groups of bins of like timbre, group 0 the one of most energy."""
 
-    components: int = Field(50, ge=2, description="templates per mixture; no more are made than there are frames or bins")
+    components: int = Field(50, ge=2, description="templates per mixture, at most as many as frames or bins")
     iterations: int = Field(200, ge=1, description="rounds of coordinate descent; scikit-learn's limit")
     coefficients: int = Field(13, ge=1, le=128, description="mel cepstra per template")
 

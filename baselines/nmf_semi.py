@@ -44,7 +44,7 @@ class SemiSupervisedNMF:
     coding_sparsity: float = Field(0.0, ge=0, description="the same while a mixture is coded; 0 is plain NNLS")
     iterations: int = Field(100, ge=1, description="rounds of either stage")
     coding_iterations: int = Field(200, ge=1, description="gradient steps for the code of a mixture")
-    samples: int = Field(12_000, ge=1, description="the first so many clean samples, and so many mixtures")
+    samples: int = Field(12_000, ge=1, description="how many clean samples, and how many mixtures, are learnt from (the first ones)")
 
     info: ClassVar[MethodInfo] = MethodInfo(
         name="nmf-semi",

@@ -48,7 +48,7 @@ class SemiSupervisedAudioNMF:
     coding_sparsity: float = Field(0.0, ge=0, description="the same while a mixture is coded; 0 is plain NNLS, as in the paper")
     iterations: int = Field(100, ge=1, description="rounds of either stage")
     coding_iterations: int = Field(200, ge=1, description="gradient steps for the codes of a mixture")
-    samples: int = Field(500, ge=1, description="the first so many clean recordings, and so many mixtures")
+    samples: int = Field(500, ge=1, description="how many clean recordings, and how many mixtures, are learnt from (the first ones)")
     frames: int = Field(12_000, ge=1, description="frames of either kind, spread evenly over the recordings")
 
     info: ClassVar[MethodInfo] = MethodInfo(

@@ -73,8 +73,8 @@ class PrintedSemiSupervisedNMF:
 
     bases: int = Field(50, ge=1, description="l, bases per source; at most one per training sample")
     sparsity: float = Field(1.0, ge=0, description="alpha, weight of the squared L1 norm of the bases")
-    iterations: int = Field(100, ge=1, description="the most rounds of either stage; they end before, once the objective stands")
-    samples: int = Field(12_000, ge=1, description="the first so many clean samples, and so many mixtures")
+    iterations: int = Field(100, ge=1, description="most rounds of each stage; a stage ends earlier when the objective no longer falls")
+    samples: int = Field(12_000, ge=1, description="how many clean samples, and how many mixtures, are learnt from (the first ones)")
 
     info: ClassVar[MethodInfo] = MethodInfo(
         name="nmf-semi-printed",

@@ -50,15 +50,15 @@ class ProjectedAuto(ScoreSeparator):
     highest: float = Field(1.5, gt=0, description="first noise level")
     middle: float = Field(0.2, gt=0, description="last noise level of a search")
     lowest: float = Field(0.03, gt=0, description="last noise level")
-    judged: float = Field(0.6, gt=0, description="levels of the search up to here count for the loss")
-    mirrored: float = Field(0.9, ge=0, description="from this noise level on, noise comes in pairs n, -n; 0 draws all of it anew")
-    accept: float = Field(-0.5, description="loss that is taken at the first draw, in standard deviations above the mean of clean images")
-    relax: float = Field(0.4, ge=0, description="what accept rises by with every further draw")
-    most_draws: int = Field(12, ge=1, le=256, description="searches per mixture at most")
-    finalists: int = Field(4, ge=1, description="searches that are probed, where none was good enough at once: the best by the loss")
+    judged: float = Field(0.6, gt=0, description="the loss counts the levels of the search up to this one")
+    mirrored: float = Field(0.9, ge=0, description="from this noise level down, noise comes in pairs n, -n; 0 draws all of it anew")
+    accept: float = Field(-0.5, description="largest loss that is accepted at the first draw, in standard deviations above the mean of clean images")
+    relax: float = Field(0.4, ge=0, description="how much accept rises with every further draw")
+    most_draws: int = Field(12, ge=1, le=256, description="most searches per mixture")
+    finalists: int = Field(4, ge=1, description="how many searches are probed if the first was not good enough: those with the least loss")
     probe_sigmas: tuple[Annotated[float, Field(gt=0)], ...] = Field((0.4,), min_length=1, description="noise levels of the probes, one evaluation each")
     probe_weight: float = Field(2.0, ge=0, description="weight of the probes beside the loss")
-    calibration: int = Field(128, ge=2, description="clean training images that the accepted loss follows from")
+    calibration: int = Field(128, ge=2, description="clean training images that set the accepted loss")
 
     info: ClassVar[MethodInfo] = MethodInfo(
         "projected-auto",

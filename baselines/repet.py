@@ -79,7 +79,7 @@ class REPET:
 
     shortest: float = Field(0.8, gt=0, description="shortest period that is searched for, in seconds")
     longest: float = Field(8.0, gt=0, description="longest period that is searched for, in seconds; a third of the signal if that is less")
-    period: float = Field(0.0, ge=0, description="the period in seconds where it is known; 0 to search for it")
+    period: float = Field(0.0, ge=0, description="the period in seconds if it is known; 0 searches for it")
     high_pass: float = Field(100.0, ge=0, description="Hz below which everything is background")
     mask: Literal["soft", "binary"] = Field("soft", description="soft shares each bin, binary gives it to the larger share (background if equal)")
 

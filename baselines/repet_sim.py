@@ -87,7 +87,7 @@ def similar_share(magnitudes: torch.Tensor, distance: float, most: int, threshol
     Args:
         magnitudes: not negative.
         distance: frames between peaks, see ``peaks``.
-        most: similar frames of a frame at most.
+        most: most similar frames per frame.
         threshold: similarities, scaled to [0, 1] in their row, below it do not count.
     """
     frames = magnitudes.shape[-1]
@@ -113,7 +113,7 @@ class REPETSim:
     """Parts are (background, foreground); a voice is the foreground, whatever it is mixed with."""
 
     apart: float = Field(1.0, gt=0, description="seconds between similar frames, and between a frame and those similar to it")
-    most: int = Field(99, ge=1, description="similar frames of a frame at most")
+    most: int = Field(99, ge=1, description="most similar frames per frame")
     threshold: float = Field(0.0, ge=0, lt=1, description="similarities below it, scaled to [0, 1] in their row, do not count")
     high_pass: float = Field(100.0, ge=0, description="Hz below which everything is background")
     mask: Literal["soft", "binary"] = Field("soft", description="soft shares each bin, binary gives it to the larger share (background if equal)")

@@ -38,7 +38,7 @@ class RobustPCA:
     growth: float = Field(1.6, gt=1, description="rho, growth of the penalty; the paper's value")
     tolerance: float = Field(1e-7, gt=0, description="eps_1, on the relative residual; the paper's value")
     penalty_tolerance: float = Field(1e-3, gt=0, description="eps_2, on the movement of the sparse part that lets the penalty grow")
-    max_iterations: int = Field(300, ge=1, description="an end for mixtures that do not converge")
+    max_iterations: int = Field(300, ge=1, description="most iterations, for mixtures that do not converge")
 
     info: ClassVar[MethodInfo] = MethodInfo(
         name="rpca",

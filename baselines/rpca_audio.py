@@ -49,7 +49,7 @@ class AudioRobustPCA:
     sparsity: float = Field(1.0, gt=0, description="lambda in units of the paper's 1 / sqrt(max(m, n)); more makes the sparse part sparser")
     growth: float = Field(1.5, gt=1, description="rho, growth of the penalty; nussl's value")
     tolerance: float = Field(1e-4, gt=0, description="eps_1, on the relative residual; from 1e-4 on in float32, below in float64")
-    max_iterations: int = Field(100, ge=1, description="an end for spectrograms that do not converge")
+    max_iterations: int = Field(100, ge=1, description="most iterations, for spectrograms that do not converge")
     high_pass: float = Field(100.0, ge=0, description="bins below that many Hz belong to the low-rank part")
 
     info: ClassVar[MethodInfo] = MethodInfo(
