@@ -66,7 +66,7 @@ class SupervisedNMF:
     coding_iterations: int = Field(20, ge=1, description="multiplicative updates of a mixture's code; more fit the mixture better and separate it worse")
     samples: int = Field(12_000, ge=1, description="how many training samples a dictionary learns from (the first ones)")
     mask: bool = Field(True, description="cut the mixture in the ratio of the parts; false takes the parts themselves")
-    sharpness: float = Field(0.25, ge=0, description="how sharply atoms of a class-agnostic task are grouped: 0 shares every atom evenly, large values cut hard")
+    sharpness: float = Field(0.25, ge=0, description="how sharply atoms of a class-agnostic task are grouped: 0 shares each evenly, large values cut hard")
 
     info: ClassVar[MethodInfo] = MethodInfo(
         name="nmf",

@@ -62,7 +62,7 @@ class SupervisedAudioNMF:
     samples: int = Field(500, ge=1, description="how many training recordings a dictionary learns from (the first ones)")
     frames: int = Field(20_000, ge=1, description="frames per dictionary, spread evenly over the recordings")
     divergence: Divergence = Field("kl", description="divergence between spectrogram and model: kl or euclidean")
-    sharpness: float = Field(0.25, ge=0, description="how sharply atoms of a class-agnostic task are grouped: 0 shares every atom evenly, large values cut hard")
+    sharpness: float = Field(0.25, ge=0, description="how sharply atoms of a class-agnostic task are grouped: 0 shares each evenly, large values cut hard")
 
     info: ClassVar[MethodInfo] = MethodInfo(
         name="nmf",
