@@ -23,7 +23,7 @@ class Publication:
     Attributes:
         path: the leaderboard.
         replaced, added: numbers of rows.
-        left_out: one line per (task, method) that stayed out, with the reason.
+        left_out: one line per (task, method) that was left out, with the reason.
     """
 
     path: Path

@@ -38,7 +38,7 @@ _SMALL: dict[str, Any] = {
 
 
 def scores_path(leaderboard: Path) -> Path:
-    """Where the scores of a leaderboard lie."""
+    """Path of the scores of a leaderboard."""
     return leaderboard.parent / "scores" / f"{leaderboard.stem}.parquet"
 
 

@@ -77,7 +77,7 @@ class PairedDifference:
 
     @property
     def decidable(self) -> bool:
-        """Whether there are clusters enough for a verdict."""
+        """Whether there are enough clusters for a verdict."""
         return self.n_clusters >= MIN_CLUSTERS
 
 
@@ -180,7 +180,7 @@ def _p_values(mean: float, standard_error: float, design: Design) -> tuple[float
 
 
 def holm(p_values: Floats) -> Floats:
-    """Adjusted p-values ``(m,)`` of Holm (1979): rejecting those below a level makes any false rejection at most that likely, however they depend.
+    """Adjusted p-values ``(m,)`` of Holm (1979). Reject those below a level: any false rejection is then at most that likely, however they depend.
 
     Raises:
         ValueError: a p-value outside [0, 1].

@@ -53,7 +53,7 @@ def load_suite(name: str, opener: Opener = open_dataset) -> Suite:
 
 
 def recorded_suite(name: str, path: str) -> Suite:
-    """The suite of a run: of its own file, where that is still there, else the one of its name.
+    """The suite of a run: from its own file if that still exists, else the one of its name.
 
     Raises:
         UnknownNameError, SuiteError: see ``load_suite``.
