@@ -335,19 +335,19 @@ class Trainer(Protocol):
         command: str,
         progress: Callable[[float, str], None],
     ) -> Path:
-        """Train on a data set's training split, or continue from the checkpoints in ``folder``; returns the path of the weights.
+        """Train on a data set's training split, or go on where ``folder`` stands; returns the path of the weights.
 
         Args:
             signals: the split.
             labels: only signals of these classes; empty for all.
             folder: checkpoints and log.
-            out: the weights to write; their card is written beside them.
+            out: the weights to write; their card goes beside them.
             steps, minutes: length of the run; None for the recipe's.
             init: weights to start from.
             seed: of weights, order and noise.
             device: ``cpu`` or ``cuda``.
             command: the command line, for the card.
-            progress: called with the fraction done and one line of text.
+            progress: told the fraction done and one line of text.
         """
 
 

@@ -180,7 +180,7 @@ class RunStore:
         difference = conflict(there, record)
         if difference is not None:
             key, old, new = difference
-            raise StoreError(f"{self.path} contains another run: {key} is {_brief(old)} there and {_brief(new)} here; choose another --out")
+            raise StoreError(f"{self.path} holds another run: {key} is {_brief(old)} there and {_brief(new)} here; choose another --out")
 
     def read_cell(self, task: str, method: str) -> CellRecord | None:
         """The record of a cell; None if there is none or it is damaged.

@@ -91,7 +91,7 @@ def open_results(target: str, *, suites: bool = False, statistics: bool = True) 
 
 
 def committed_path(suite: str) -> Path:
-    """Path of the committed leaderboard of a suite, if there is one."""
+    """The file of a suite's committed leaderboard, if there is one."""
     return resource_root("leaderboards") / f"{suite}.csv"
 
 

@@ -147,7 +147,7 @@ def test_a_class_that_is_typed_in_anew_is_a_new_method() -> None:
     other = quick(typed(factor=0.5, comment=""))
     assert other.path != first.path
     assert mean(other, "typed") != mean(first, "typed")
-    with pytest.raises(SepbenchError, match="contains another run: source_sha256 of method typed"):
+    with pytest.raises(SepbenchError, match="holds another run: source_sha256 of method typed"):
         quick(typed(factor=0.5, comment=""), out=first.path)
 
 

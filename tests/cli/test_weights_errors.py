@@ -98,4 +98,4 @@ def test_other_weights_under_the_same_path_are_another_run(monkeypatch: pytest.M
     assert _sepbench(monkeypatch, *asked) == 2
     err = capsys.readouterr().err
     # The method states the digest of its weights, and the setting that names them is part of the run's identity: either may be the first to differ.
-    assert re.search(r"here contains another run: (files|weights_sha256) of method projected is ", err)
+    assert re.search(r"here holds another run: (files|weights_sha256) of method projected is ", err)

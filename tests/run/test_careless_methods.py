@@ -18,8 +18,8 @@ import torch
 from sepbench import registry
 from sepbench.cli.main import main
 
-UNAFFECTED = ("double", "elsewhere", "strict", "wanderer", "silent", "seeding", "babbles", "absent")
-FAILING = ("panics", "panicsinfit", "wordless", "quits", "generates", "forgets")
+UNAFFECTED = ("double", "elsewhere", "strict", "wanderer", "silent", "meddles", "forks", "seeding", "babbles", "absent")
+FAILING = ("panics", "panicsinfit", "wordless", "quits", "exits", "aborts", "generates", "forgets")
 NAMES = (*UNAFFECTED, *FAILING, "last")
 
 
@@ -92,6 +92,8 @@ def test_global_generators_are_the_same_for_every_method_and_afterwards(monkeypa
         ("panicsinfit", "Odd"),
         ("wordless", "Mute: a Mute that cannot be shown"),
         ("quits", "SystemExit: 0"),
+        ("exits", "ProcessEndedError: called os._exit(3), which would have ended the whole run"),
+        ("aborts", "ProcessEndedError: called os.abort(), which would have ended the whole run"),
         ("forgets", "Odd: not fitted"),
     ],
 )
