@@ -84,7 +84,7 @@ REFUSED = {
     "an operator": ("new-suite x --sources discs bars --operator product", "'product' is not one of"),
     "freeze a built-in": ("freeze digits-pairs", "comes with a package"),
     "verify nothing": ("verify shapes", "unknown suite 'shapes'; did you mean"),
-    "run nothing": ("run --suite ./shapes", "holds no suite.toml"),
+    "run nothing": ("run --suite ./shapes", "has no suite.toml"),
 }
 
 
