@@ -348,7 +348,7 @@ def own_suite(name: str) -> Path | None:
     if "/" in name or os.sep in name:
         path = Path(name).expanduser() / SUITE_FILE
         if not path.is_file():
-            raise SuiteError(f"{name} is not the folder of a suite: it holds no {SUITE_FILE}; 'sepbench list suites' shows the suites")
+            raise SuiteError(f"{name} is not the folder of a suite: it has no {SUITE_FILE}; 'sepbench list suites' shows the suites")
         return path
     found = _suites().get(name)
     return found if isinstance(found, Path) and found.parent != suites_root() else None

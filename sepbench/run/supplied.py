@@ -135,7 +135,7 @@ def inspect_estimates(
         problems.forgive(MISSING)
     problems.check(where)
     if not len(inspection.examples):
-        raise EstimatesError(f"{where} holds no complete estimate of the {n_planned:,} mixtures of task {spec.name} that were asked for")
+        raise EstimatesError(f"{where} has a complete estimate of none of the {n_planned:,} mixtures of task {spec.name} that were asked for")
     return SuppliedCell(task, name, n_planned, supplied, inspection, tuple(_warnings(where, spec.domain, inspection)))
 
 

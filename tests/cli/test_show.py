@@ -104,7 +104,7 @@ def test_a_run_of_another_suite_version_is_shown_from_its_own_leaderboard(tmp_pa
 def test_what_is_not_there(saved: str, tmp_path: Path) -> None:
     assert "did you mean digits-pairs" in fails("show", "digit-pairs")
     assert "there is no" in fails("show", str(tmp_path / "nothing"))
-    assert "holds no run.json" in fails("show", str(tmp_path))
+    assert "has no run.json" in fails("show", str(tmp_path))
     assert "did you mean class-split" in fails("show", saved, "--task", "class-splt")
     assert "did you mean psnr" in fails("show", saved, "--metric", "psnrr")
     (tmp_path / "text.csv").write_text("hello\n")

@@ -211,7 +211,7 @@ def test_partial_forgives_nothing_else(suite: Suite, noisy: np.ndarray, tmp_path
     noisy[1, 0, 0, 0, 0] = np.nan
     with pytest.raises(EstimatesError, match=r"^the array cannot be scored: 1 not finite \(mixture 1\); mend"):
         evaluate_estimates(suite, TASK, noisy[:3], "mine", tmp_path / "run", limit=N, partial=True)
-    with pytest.raises(EstimatesError, match="holds no complete estimate of the 12 mixtures"):
+    with pytest.raises(EstimatesError, match="has a complete estimate of none of the 12 mixtures"):
         evaluate_estimates(suite, TASK, noisy[:0], "mine", tmp_path / "run", limit=N, partial=True)
 
 

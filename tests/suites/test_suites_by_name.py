@@ -57,7 +57,7 @@ def test_a_folder_named_twice_is_one(home: Path, made: Path, monkeypatch: pytest
 def test_paths_of_a_folder_or_file_do(home: Path, made: Path) -> None:
     assert own_suite(str(made)) == made / "suite.toml"
     assert load_suite(f"{made}/").name == load_suite(str(made / "suite.toml")).name == "mine"
-    with pytest.raises(SuiteError, match=r"nowhere is not the folder of a suite: it holds no suite\.toml"):
+    with pytest.raises(SuiteError, match=r"nowhere is not the folder of a suite: it has no suite\.toml"):
         load_suite("./nowhere")
     assert own_suite("digits-pairs") is None
 
