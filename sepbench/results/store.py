@@ -27,6 +27,7 @@ from sepbench.results.feature_files import CellFeatures, save_features
 from sepbench.results.layout import Layout
 from sepbench.results.score_files import StoreError, read_parts, readable, score_table, unreadable
 from sepbench.run.plan import Shard
+from sepbench.results.another_run import another_run
 from sepbench.run.provenance import FORMAT, conflict, grown
 from sepbench.run.records import CellRecord, FitRecord, RunRecord
 from sepbench.run.sink import FoundShard, ShardEstimates, ShardScores, ShardTotals
@@ -180,7 +181,7 @@ class RunStore:
         difference = conflict(there, record)
         if difference is not None:
             key, old, new = difference
-            raise StoreError(f"{self.path} holds another run: {key} is {_brief(old)} there and {_brief(new)} here; choose another --out")
+            raise StoreError(another_run(self.path, key, old, new))
 
     def read_cell(self, task: str, method: str) -> CellRecord | None:
         """The record of a cell; None if there is none or it is damaged.
@@ -364,8 +365,3 @@ def _unusable(path: Path, error: Exception) -> StoreError:
 
 def _json(record: RunRecord | CellRecord) -> bytes:
     return (json.dumps(record.mapping(), indent=1, ensure_ascii=False) + "\n").encode(errors="replace")  # what methods say need not be sound text
-
-
-def _brief(value: Any) -> str:
-    text = json.dumps(value, default=str)
-    return text if len(text) <= 60 else text[:28] + "..." + text[-28:]

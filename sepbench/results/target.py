@@ -83,7 +83,8 @@ def open_results(target: str, *, suites: bool = False, statistics: bool = True) 
     if path.suffix or len(path.parts) > 1:
         raise SepbenchError(f"there is no {target}; name the folder of a run, a leaderboard CSV or a suite")
     if target not in suite_names():
-        raise nearest(target, suite_names(), "run folder, CSV or suite")
+        otherwise = "there is no folder, CSV or suite of that name; name the folder of a run ('runs/...'), or see 'sepbench list suites'"
+        raise nearest(target, suite_names(), "run folder, CSV or suite", otherwise)
     committed = committed_path(target)
     if not committed.is_file():
         raise SepbenchError(f"no leaderboard is committed for suite {target}; make one with `sepbench run --suite {target}` and `sepbench publish`")

@@ -84,7 +84,7 @@ REFUSED = {
     "a built-in name": ("new-suite mnist-pairs --sources discs bars --size 8", "there is a suite 'mnist-pairs' already"),
     "an operator": ("new-suite x --sources discs bars --operator product", "'product' is not one of"),
     "freeze a built-in": ("freeze digits-pairs", "comes with a package"),
-    "verify nothing": ("verify shapes", "unknown suite 'shapes'; did you mean"),
+    "verify nothing": ("verify shapes", "unknown suite 'shapes'; it does not come with an installed package, and is not in "),
     "run nothing": ("run --suite ./shapes", "has no suite.toml"),
 }
 
