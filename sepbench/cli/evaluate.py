@@ -69,7 +69,7 @@ def evaluate(
         notes.print("interrupted; the same command goes on where it stopped", soft_wrap=True)
         raise typer.Exit(130) from None
     with store.session():
-        finish(store, loaded, console)
+        finish(store, loaded, console, task)
     console.print(Text(f"estimates: sha256 {store.read_cells()[task, name].estimates_sha256}"), soft_wrap=True)
 
 
