@@ -57,7 +57,7 @@ class ArgumentError(SepbenchError):
 
 
 CLOSE = 0.65
-"""Share of letters that two names have in common, in order, for one to be taken for the other. Of names that have nothing to do with each other it is seldom above 0.6."""
+"""Share of letters that two names have in common, in order, for one to be taken for the other. Of unrelated names it is seldom above 0.6."""
 
 
 def nearest(name: str, known: list[str], what: str, otherwise: str = "") -> UnknownNameError:

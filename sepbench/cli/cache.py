@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -27,7 +27,9 @@ def list_fits(method: Annotated[str, typer.Argument(help="Only the fits of this 
     console = Console()
     table = Table(title=Text(f"Fits in {fits_root()}", style="table.title"), title_justify="left")
     for column in _COLUMNS:
-        table.add_column(column, justify="right" if column in ("size", "seed") else "left", overflow="fold", no_wrap=column != "sources", min_width=_CLASSES if column == "sources" else None)
+        justify: Literal["left", "right"] = "right" if column in ("size", "seed") else "left"
+        wraps = column == "sources"
+        table.add_column(column, justify=justify, overflow="fold", no_wrap=not wraps, min_width=_CLASSES if wraps else None)
     found = entries(_kept_under(method))
     for entry in found:
         task = entry.key.get("task", {})

@@ -52,7 +52,8 @@ def list_datasets() -> None:
             table.add_row(name, "[red]unusable[/red]", "-", escape(str(error)), "-", "")
     console = Console()
     print_table(table, console, spare=("folder", "files"))
-    console.print("Missing (download): 'sepbench data fetch NAME' gets it. Missing (own copy): 'sepbench data verify NAME' says where it comes from.", soft_wrap=True)
+    console.print("Missing (download): 'sepbench data fetch NAME' gets it.", soft_wrap=True)
+    console.print("Missing (own copy): 'sepbench data verify NAME' says where it comes from.", soft_wrap=True)
     console.print("'sepbench data path NAME' prints the folder of one.", soft_wrap=True)
     console.print("Looked up in: " + ", then ".join(str(folder) for folder in data_folders()), soft_wrap=True, highlight=False, markup=False)
     if offline():

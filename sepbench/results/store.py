@@ -22,12 +22,12 @@ from safetensors.torch import save_file
 
 from sepbench.errors import flat
 from sepbench.files import TEMPORARY, write_atomically
+from sepbench.results.another_run import another_run
 from sepbench.results.columns import SCORE_COLUMNS
 from sepbench.results.feature_files import CellFeatures, save_features
 from sepbench.results.layout import Layout
 from sepbench.results.score_files import StoreError, read_parts, readable, score_table, unreadable
 from sepbench.run.plan import Shard
-from sepbench.results.another_run import another_run
 from sepbench.run.provenance import FORMAT, conflict, grown
 from sepbench.run.records import CellRecord, FitRecord, RunRecord
 from sepbench.run.sink import FoundShard, ShardEstimates, ShardScores, ShardTotals

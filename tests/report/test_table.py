@@ -12,9 +12,9 @@ import pytest
 from rich.console import Console
 from synthetic_run import SyntheticRun
 
+from sepbench.report.footnotes import machine_words
 from sepbench.report.numbers import number_format
 from sepbench.report.rows import TaskTable, task_tables
-from sepbench.report.footnotes import machine_words
 from sepbench.report.table import markdown_leaderboard, render_gate, render_leaderboard
 from sepbench.results.gate import check_results
 from sepbench.results.leaderboard_file import write_leaderboard

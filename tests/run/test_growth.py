@@ -152,7 +152,10 @@ def test_a_fit_that_failed_makes_room_for_a_larger_one(planned: Planned, runner:
 OTHERS: dict[str, tuple[dict[str, Any], str]] = {
     "seed": ({"seed": 1}, r"seed is 0 in .* and 1 here; give --seed 0 to go on with that run, or"),
     "budget": ({"budget": "quick"}, "budget is paper in .* and quick here; give --budget paper to go on"),
-    "settings": ({"settings": {"halves": {"gain": 0.5}}}, r"another run of method halves: gain is 1\.0 in .* and 0\.5 here; give --set halves\.gain=1\.0 to go on with that run, or"),
+    "settings": (
+        {"settings": {"halves": {"gain": 0.5}}},
+        r"another run of method halves: gain is 1\.0 in .* and 0\.5 here; give --set halves\.gain=1\.0 to go on",
+    ),
     "shard size": ({"shard_size": 5}, "shard_size is 4 in .* and 5 here; give --shard-size 4 to"),
 }
 

@@ -194,7 +194,11 @@ def _one_file(root: Path, first: Path, second: Path) -> OwnSuite:
 
 
 REFUSED = {
-    "the same file in both folders": (_same_file_in_both, DataError, r"two classes have the same content: discs-rings/im1\.png and both/zz\.png\. What is compared is images, as they are cut and resized"),
+    "the same file in both folders": (
+        _same_file_in_both,
+        DataError,
+        r"two classes have the same content: discs-rings/im1\.png and both/zz\.png\. What is compared is images",
+    ),
     "one file": (_one_file, SuiteError, r"one: 1 different file cannot be split by --val 0\.1 --test 0\.2, .*; add files"),
     "twice": (lambda _, a, b: OwnSuite("bad", (a, a), size=8), DataError, "is given twice"),
     "too many mixtures": (

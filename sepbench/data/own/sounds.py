@@ -150,7 +150,8 @@ def _pieces(folder: OwnFolder, name: str, infos: Sequence[AudioInfo], rate: int,
         sounding.append(seconds[heard])
     _stop_at(faults)
     if not files:
-        raise DataError(f"nothing is left of {folder.path}: all files are shorter than {length / rate:g} s, or silent; choose a smaller --seconds, or other files")
+        why = f"all files are shorter than {length / rate:g} s, or silent"
+        raise DataError(f"nothing is left of {folder.path}: {why}; choose a smaller --seconds, or other files")
     notes = [f"{name}: silent and left out: {silent:,} {'piece' if silent == 1 else 'pieces'}"] if silent else []
     notes += [f"{name}: clipped at full scale: {first_three(clipped)}"] if clipped else []
     file = np.array(files, dtype=np.int64)
