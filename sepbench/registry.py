@@ -231,6 +231,8 @@ def unknown_method(name: str, others: Sequence[str] = (), what: str = "method") 
     """The error for a method that is not there: what is close, or where methods come from; ``others``: words that would do as well."""
     if (Path(name) / "pyproject.toml").is_file():  # as new-method leaves it
         return UnknownNameError(f"unknown {what} {name!r}; the package in the folder {name} is not installed: run 'pip install -e ./{name}'")
+    if len(name.split()) > 1:
+        return UnknownNameError(f"unknown {what} {name!r}; separate names by commas: {','.join(name.split())}")
     otherwise = "no installed package brings it ('sepbench list methods' shows what there is); install yours with 'pip install -e FOLDER', "
     return nearest(name, [*others, *separator_names()], what, f"{otherwise}or begin one with 'sepbench new-method'")
 

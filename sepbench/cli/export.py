@@ -84,7 +84,7 @@ def _told(name: str, suite: str, task: Task, out: Path, form: FormatChoice, refe
     return [
         f"{what}, as {form.value}{'' if made else ' (there already)'}: {files['mixtures']}",
         *([f"true sources: {files['references']}"] if references else []),
-        f"how they were mixed: {out}/manifest.json",
+        f"{'what the pixels mean, and ' if form is FormatChoice.png else ''}how they were mixed: {out}/manifest.json",
         f"Next: separate them into {estimates} (docs/evaluate.md has more layouts). Then:",
         f"  sepbench evaluate --suite {shlex.quote(suite)} --task {task.spec.name} --estimates PATH --name NAME{limited}",
     ]

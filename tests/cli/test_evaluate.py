@@ -85,7 +85,8 @@ def test_pictures_that_compute_are_not_for_supplied_estimates(halves: Path) -> N
         (("--estimates", "nowhere"), "error: there is no nowhere; name the file or the folder that holds the estimates\n"),
         (
             ("--estimates", "halves.npy"),
-            "error: halves.npy cannot be scored: 988 missing (mixture 12, mixture 13, mixture 14 and 985 more); add them, or score what is",
+            "error: halves.npy cannot be scored: 988 missing (mixture 12, mixture 13, mixture 14 and 985 more); add them, or score the first 12 mixtures "
+            "with --limit 12, or what is there with --partial\n",
         ),
         (("--estimates", "halves.npy", "--limit", "12", "--name", "average"), "error: --name average is a registered method"),
         (

@@ -159,6 +159,7 @@ def test_forms_of_a_file() -> None:
 
 
 LINES = {
+    "not near": ("suite: s\nsettings: {}\n", "unknown key 'settings'; the keys are the options of 'sepbench run' without dashes: suite, methods,"),
     "near": ("suite: s\nmethdos: [nmf]\n", "run.yaml: unknown key 'methdos'; did you mean methods"),
     "of the call": ("dry-run: true\n", "run.yaml: dry-run is about one call, and belongs on the command line"),
     "kind": ("limit: many\n", "run.yaml: limit must be a whole number, got 'many'"),
