@@ -63,7 +63,7 @@ def export(
                 advance=lambda done, total: status.update(f"writing: {done:,} of {total:,}"),
             )
     except KeyboardInterrupt:
-        notes.print("interrupted; nothing is left of it, the same command begins anew", soft_wrap=True)
+        notes.print("interrupted; nothing was written, the same command starts again", soft_wrap=True)
         raise typer.Exit(130) from None
     count = chosen.n_examples if limit is None else min(limit, chosen.n_examples)
     for line in _told(loaded.name, suite, chosen, out, form, references, count, made):

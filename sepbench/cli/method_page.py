@@ -51,8 +51,11 @@ def check_name(name: str, lists: Sequence[str]) -> None:
     Raises:
         UnknownNameError: it is none; the nearest of methods and ``lists`` are offered.
     """
-    from sepbench.registry import separator_names, unknown_method
+    from sepbench.errors import UnknownNameError
+    from sepbench.registry import separator_names, suite_names, unknown_method
 
+    if name not in separator_names() and name in suite_names():
+        raise UnknownNameError(f"{name} is a suite: 'sepbench list suites' shows its tasks, 'sepbench show {name}' its results")
     if name not in separator_names():
         raise unknown_method(name, lists, "list or method")
 

@@ -105,7 +105,7 @@ def _runs_of(suite: str) -> str:
         if name == suite:
             found.append((when, str(path.parent)))
     if not found:
-        return f"there is no run of it in ./{RUNS} either: make one with `sepbench run --suite {suite}`, and name its folder instead of the suite"
+        return f"there is no run of it in ./{RUNS} either: name the folder of one, or make one with `sepbench run --suite {suite}`"
     paths = [path for _, path in sorted(found, reverse=True)]
     return f"name the folder of a run: `sepbench show {paths[0]}`" + (f" (or {some(paths[1:])})" if len(paths) > 1 else "")
 

@@ -61,7 +61,7 @@ def recorded_suite(name: str, path: str) -> Suite:
     if path and Path(path).is_file():
         return load_suite(path)
     if path and name not in suite_names():
-        raise SuiteError(f"the run's suite {name!r} lay in {path}, which is not there; put it back, or name the folder that holds {name}/ in SEPBENCH_SUITES")
+        raise SuiteError(f"the run's suite {name!r} was in {path}, which is not there; put it back, or name the folder that holds {name}/ in SEPBENCH_SUITES")
     return load_suite(name)
 
 

@@ -78,6 +78,7 @@ def test_a_stranger_s_method_with_brackets_in_its_words(monkeypatch: pytest.Monk
 
 LINES = {
     "unknown": ("avrage", None, "unknown list or method 'avrage'; did you mean average"),
+    "a suite": ("digits-pairs", None, "digits-pairs is a suite: 'sepbench list suites' shows its tasks"),
     "unknown list": ("metric", None, "did you mean metrics"),
     "broken": ("toy", "RaisesWhenMade", "method 'toy' cannot be created: RuntimeError: no licence"),
     "mute": ("toy", "MuteSetting", "method 'toy' has a setting that cannot be shown: RuntimeError: no words"),

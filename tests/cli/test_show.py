@@ -85,7 +85,7 @@ def test_the_committed_leaderboard_of_a_suite(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(target, "resource_root", lambda name: tmp_path / name)
     monkeypatch.chdir(tmp_path)
     said = fails("show", "digits-pairs")
-    assert "no leaderboard is committed for suite digits-pairs; there is no run of it in ./runs either: make one with" in said
+    assert "no leaderboard is committed for suite digits-pairs; there is no run of it in ./runs either: name the folder of one, or make one with" in said
     SyntheticRun(n=4).save(tmp_path / "runs" / "mine")
     (tmp_path / "runs" / "broken").mkdir()
     (tmp_path / "runs" / "broken" / "run.json").write_text("{")
