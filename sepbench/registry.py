@@ -16,17 +16,20 @@ A third party registers in its own ``pyproject.toml``::
     [project.entry-points."sepbench.datasets"]
     my-data = "my_package:MY_DATA"       # a sepbench.data.datasets.DataSet
 
-The project's own methods, metrics and data sets are registered in just this way. A name belongs to one distribution: if two claim it in one
-group, it is listed, and whoever asks for it gets an error that names both; all other names work as ever.
+The project registers its own methods, metrics and data sets in the same way. A name belongs to one distribution. If two
+claim it in one group, it is listed, and whoever asks for it gets an error that names both. All other names work as
+ever.
 
-A method that is another algorithm on another kind of signal has one implementation per domain, under one name::
+A method may use another algorithm on another kind of signal. It then has one implementation per domain, under one
+name::
 
     [project.entry-points."sepbench.separators"]
     my-method = "my_package.images:MyMethod"
     "my-method.audio" = "my_package.audio:MyAudioMethod"   # what suites of audio get for the name my-method
 
-Names that end in ``.image``, ``.audio`` or ``.vector`` are such implementations and no methods of their own; each has settings of its own,
-and ``info.name`` of all of them is the method's name. The plain entry serves all other domains; it may be missing.
+Names that end in ``.image``, ``.audio`` or ``.vector`` are such implementations, and not methods of their own. Each has
+its own settings, and ``info.name`` of all of them is the method's name. The plain entry serves all other domains. It
+may be missing.
 """
 
 from __future__ import annotations
@@ -87,7 +90,7 @@ class Claimed:
         return " and ".join(self.claims)
 
     def load(self) -> NoReturn:
-        """Refuse: neither of them is the right one.
+        """Refuse, because neither of them is the right one.
 
         Raises:
             NameClaimedError: always.
@@ -204,7 +207,7 @@ def separator_class(name: str, domain: Domain | None = None) -> type:
     if isinstance(loaded, Mapping):
         if point.name not in loaded:
             raise MethodError(
-                f"method {name!r} ({point.value}) is not in the table that its entry point names; the table must hold the class under {point.name!r}"
+                f"method {name!r} ({point.value}) is not in the table that its entry point names; the table must have the class under {point.name!r}"
             )
         loaded = loaded[point.name]
     if not callable(loaded):

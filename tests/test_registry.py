@@ -91,7 +91,7 @@ BROKEN = {
     "NO_METHOD": "method 'toy' (broken_methods:NO_METHOD) is of type int; its entry point must name the method's class",
     "torch": "method 'toy' (broken_methods:torch) is of type module; its entry point must name the method's class",
     "INFO": "method 'toy' (broken_methods:INFO) is of type MethodInfo; its entry point must name the method's class",
-    "__builtins__": "method 'toy' (broken_methods:__builtins__) is not in the table that its entry point names; the table must hold the class under 'toy'",
+    "__builtins__": "method 'toy' (broken_methods:__builtins__) is not in the table that its entry point names; the table must have the class under 'toy'",
     "Any": "method 'toy' refuses its settings: Any cannot be instantiated",
 }
 

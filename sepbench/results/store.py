@@ -92,7 +92,7 @@ class RunStore:
             if store._run_file.is_file():
                 store._check_same(record)
             elif store.path.is_dir() and any(not entry.name.endswith(TEMPORARY) for entry in store.path.iterdir()):
-                raise StoreError(f"{path} holds something other than a run; choose a new or empty folder with --out")
+                raise StoreError(f"{path} contains something other than a run; choose a new or empty folder with --out")
             store.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise _unusable(store.path, error) from error
@@ -171,7 +171,7 @@ class RunStore:
         """
         if record.format != FORMAT:
             raise StoreError(
-                f"{self.path} holds a run of an earlier sepbench: its scores can be shown and compared, its estimates are read no more; "
+                f"{self.path} contains a run of an earlier sepbench: this one shows and compares its scores, but does not read its estimates; "
                 "run the suite again with another --out"
             )
 

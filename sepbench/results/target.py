@@ -1,4 +1,4 @@
-"""From what a user names on the command line (a run's folder, a leaderboard CSV, a suite) to results that can be shown and compared."""
+"""From the name that a user gives on the command line (a run's folder, a leaderboard CSV, a suite) to results that can be shown and compared."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ RUNS = "runs"
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """Results as they were found.
+    """The results that were found.
 
     Attributes:
         label: what the user called them.
         frame: leaderboard rows, see ``columns.COLUMNS``.
-        suite: the suite, where this installation has the version that the results are of.
+        suite: the suite, if this installation has the version of the results.
         values: per-example values, read when asked for, where the results are a run, or a leaderboard with scores beside it; else None.
         cells: ``(task, method)`` -> state of that part of the run; empty for a CSV.
         bounds: method -> ``lower``, ``upper`` or empty; None where only the registry could say (a CSV).
@@ -54,7 +54,7 @@ class Results:
 
     @property
     def evidence(self) -> Evidence | None:
-        """What tells which methods the best one beats; None without per-example values."""
+        """Evidence of which methods the best one beats; None without per-example values."""
         return None if self.values is None else Evidence(self.values, self.designs)
 
     @property
@@ -136,7 +136,7 @@ def open_csv(path: Path, label: str) -> Results:
 
 
 def open_run(path: Path, label: str, *, statistics: bool = True) -> Results:
-    """A run's folder: its leaderboard is built from the scores that are there, so that an unfinished run can be looked at.
+    """A run's folder. Its leaderboard is built from the scores that are there, so you can look at an unfinished run.
 
     Args:
         statistics: False leaves the statistics of the rows empty, for those who only want the values: then no scores are read here.

@@ -320,7 +320,7 @@ def test_a_backend_of_another_package_works_from_python_too(tmp_path: Path, monk
 def test_a_folder_with_something_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "cat.png").touch()
-    with pytest.raises(SepbenchError, match="holds something other than a run; choose a new or empty folder with out="):
+    with pytest.raises(SepbenchError, match="contains something other than a run; choose a new or empty folder with out="):
         quick("average", out=tmp_path / "photos")
 
 

@@ -330,7 +330,7 @@ def test_requests_that_make_no_sense(suite: Suite, noisy: np.ndarray, tmp_path: 
 def test_a_folder_that_is_no_run(suite: Suite, noisy: np.ndarray, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "letter.txt").write_text("dear")
-    with pytest.raises(StoreError, match="holds something other than a run"):
+    with pytest.raises(StoreError, match="contains something other than a run"):
         evaluate_estimates(suite, TASK, noisy, "mine", tmp_path / "run", limit=N)
     (tmp_path / "empty").mkdir()
     with pytest.raises(EstimatesError, match=r"is empty; it must hold one file per mixture and source, 000012_1\.png or 000012_1\.npy"):

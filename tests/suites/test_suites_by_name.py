@@ -89,7 +89,7 @@ def test_a_run_finds_its_suite_after_it_moved(home: Path, made: Path) -> None:
     shutil.copytree(made, home / "suites" / "mine")
     assert recorded_suite("mine", str(home / "gone" / "suite.toml")).name == "mine"
     assert recorded_suite("mine", str(made / "suite.toml")).name == "mine"
-    with pytest.raises(SuiteError, match=r"'theirs' was in .*gone/suite\.toml, which is not there; .* theirs/ in SEPBENCH_SUITES"):
+    with pytest.raises(SuiteError, match=r"'theirs' was in .*gone/suite\.toml, which does not exist; .* theirs/ in SEPBENCH_SUITES"):
         recorded_suite("theirs", str(home / "gone" / "suite.toml"))
 
 
