@@ -36,7 +36,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -226,8 +226,18 @@ def _implementations(name: str) -> dict[Domain | None, Point]:
     keys: dict[Domain | None, str] = {None: name} | {domain: f"{name}.{domain}" for domain in get_args(Domain)}
     found = {domain: points[entry] for domain, entry in keys.items() if entry in points}
     if not found or _method_and_domain(name)[1] is not None:
-        raise nearest(name, separator_names(), "method")
+        raise unknown_method(name)
     return found
+
+
+def unknown_method(name: str, others: Sequence[str] = (), what: str = "method") -> UnknownNameError:
+    """The error for a method that is not there: what is close, or where methods come from; ``others``: words that would do as well."""
+    if (Path(name) / "pyproject.toml").is_file():  # as new-method leaves it
+        return UnknownNameError(f"unknown {what} {name!r}; the package in the folder {name} is not installed: run 'pip install -e ./{name}'")
+    if len(name.split()) > 1:
+        return UnknownNameError(f"unknown {what} {name!r}; separate names by commas: {','.join(name.split())}")
+    otherwise = "no installed package brings it ('sepbench list methods' shows what there is); install yours with 'pip install -e FOLDER', "
+    return nearest(name, [*others, *separator_names()], what, f"{otherwise}or begin one with 'sepbench new-method'")
 
 
 @contextmanager
@@ -367,7 +377,14 @@ def suite_path(name: str) -> Path:
     """
     suites = _suites()
     if name not in suites:
-        raise nearest(name, sorted(suites), "suite")
+        where = " and ".join(map(str, suite_folders()))
+        raise nearest(
+            name,
+            sorted(suites),
+            "suite",
+            f"it does not come with an installed package, and is not in {where} ({SUITES_VARIABLE} names more folders); "
+            "'sepbench list suites' shows all, 'sepbench new-suite' makes one",
+        )
     found = suites[name]
     if isinstance(found, Path):
         return found

@@ -22,6 +22,7 @@ from safetensors.torch import save_file
 
 from sepbench.errors import flat
 from sepbench.files import TEMPORARY, write_atomically
+from sepbench.results.another_run import another_run
 from sepbench.results.columns import SCORE_COLUMNS
 from sepbench.results.feature_files import CellFeatures, save_features
 from sepbench.results.layout import Layout
@@ -180,7 +181,7 @@ class RunStore:
         difference = conflict(there, record)
         if difference is not None:
             key, old, new = difference
-            raise StoreError(f"{self.path} holds another run: {key} is {_brief(old)} there and {_brief(new)} here; choose another --out")
+            raise StoreError(another_run(self.path, key, old, new))
 
     def read_cell(self, task: str, method: str) -> CellRecord | None:
         """The record of a cell; None if there is none or it is damaged.
@@ -364,8 +365,3 @@ def _unusable(path: Path, error: Exception) -> StoreError:
 
 def _json(record: RunRecord | CellRecord) -> bytes:
     return (json.dumps(record.mapping(), indent=1, ensure_ascii=False) + "\n").encode(errors="replace")  # what methods say need not be sound text
-
-
-def _brief(value: Any) -> str:
-    text = json.dumps(value, default=str)
-    return text if len(text) <= 60 else text[:28] + "..." + text[-28:]

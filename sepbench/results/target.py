@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from sepbench.errors import SepbenchError
+from sepbench.errors import SepbenchError, some
 from sepbench.registry import nearest, suite_names
 from sepbench.resources import resource_root
 from sepbench.results.leaderboard import build_leaderboard, clusters_of, outline
@@ -22,6 +22,9 @@ from sepbench.results.values import Values
 from sepbench.run.records import CellRecord, SuiteRecord
 from sepbench.suites.loader import load_suite
 from sepbench.suites.model import Suite
+
+RUNS = "runs"
+"""The folder below the working folder in which runs are that name none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +86,28 @@ def open_results(target: str, *, suites: bool = False, statistics: bool = True) 
     if path.suffix or len(path.parts) > 1:
         raise SepbenchError(f"there is no {target}; name the folder of a run, a leaderboard CSV or a suite")
     if target not in suite_names():
-        raise nearest(target, suite_names(), "run folder, CSV or suite")
+        otherwise = "there is no folder, CSV or suite of that name; name the folder of a run ('runs/...'), or see 'sepbench list suites'"
+        raise nearest(target, suite_names(), "run folder, CSV or suite", otherwise)
     committed = committed_path(target)
     if not committed.is_file():
-        raise SepbenchError(f"no leaderboard is committed for suite {target}; make one with `sepbench run --suite {target}` and `sepbench publish`")
+        raise SepbenchError(f"no leaderboard is committed for suite {target}; {_runs_of(target)}")
     return open_csv(committed, target)
+
+
+def _runs_of(suite: str) -> str:
+    """Where a user finds results of a suite: the runs below the working folder, the newest first."""
+    found = []
+    for path in Path(RUNS).glob("*/run.json"):
+        try:
+            name, when = RunStore(path.parent).read_run().suite.name, path.stat().st_mtime
+        except (SepbenchError, OSError):  # not a run that can be shown
+            continue
+        if name == suite:
+            found.append((when, str(path.parent)))
+    if not found:
+        return f"there is no run of it in ./{RUNS} either: name the folder of one, or make one with `sepbench run --suite {suite}`"
+    paths = [path for _, path in sorted(found, reverse=True)]
+    return f"name the folder of a run: `sepbench show {paths[0]}`" + (f" (or {some(paths[1:])})" if len(paths) > 1 else "")
 
 
 def committed_path(suite: str) -> Path:

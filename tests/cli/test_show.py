@@ -84,7 +84,12 @@ def test_the_first_metric_ranks(saved: str) -> None:
 def test_the_committed_leaderboard_of_a_suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(target, "resource_root", lambda name: tmp_path / name)
     monkeypatch.chdir(tmp_path)
-    assert "no leaderboard is committed for suite digits-pairs" in fails("show", "digits-pairs")
+    said = fails("show", "digits-pairs")
+    assert "no leaderboard is committed for suite digits-pairs; there is no run of it in ./runs either: name the folder of one, or make one with" in said
+    SyntheticRun(n=4).save(tmp_path / "runs" / "mine")
+    (tmp_path / "runs" / "broken").mkdir()
+    (tmp_path / "runs" / "broken" / "run.json").write_text("{")
+    assert "name the folder of a run: `sepbench show runs/mine`" in fails("show", "digits-pairs")
     write_leaderboard(SyntheticRun(n=4).frame(), tmp_path / "leaderboards" / "digits-pairs.csv")
     assert "first 4 of 1,000 mixtures" in invoke("show", "digits-pairs").output
     (tmp_path / "digits-pairs").mkdir()  # a folder that happens to be called so hides no suite
@@ -204,7 +209,7 @@ def test_chosen_methods_keep_their_ranks(long_board: str) -> None:
 
 def test_footnotes_stand_once_per_page(long_board: str) -> None:
     shown = invoke("show", long_board, width=120).output
-    for note in ("intervals: cluster t over 20 images", "seconds on cpu:Test CPU:2threads:float32"):
+    for note in ("intervals: cluster t over 20 images", "seconds on cpu, Test CPU, 2 threads, float32"):
         assert shown.count(note) == 1
     numbered = [line.split()[0] for line in shown.splitlines() if line.startswith("(")]
     assert numbered == [f"({number})" for number in range(1, len(numbered) + 1)]
