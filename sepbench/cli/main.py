@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import sys
+import threading
+from collections.abc import Iterator
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -112,7 +115,8 @@ def main() -> None:
     try:
         _check_texts()
         _fix_folders()
-        app(standalone_mode=True)
+        with _threads_end_in_one_line():
+            app(standalone_mode=True)
     except SepbenchError as error:
         _end(str(error))
     except (SystemExit, KeyboardInterrupt):
@@ -126,6 +130,23 @@ def main() -> None:
         if _wanted_traceback():
             raise
         _end(f"unexpected {reason(error)}; this is a fault of sepbench or of a plug-in: please report it with what {TRACEBACK}=1 shows")
+
+
+@contextlib.contextmanager
+def _threads_end_in_one_line() -> Iterator[None]:
+    """A thread that a method started and left alone ends alone: the run goes on, and no traceback of it fills the screen."""
+
+    def told(failed: threading.ExceptHookArgs) -> None:
+        if _wanted_traceback():
+            threading.__excepthook__(failed)
+        elif failed.exc_value is not None:
+            typer.echo(f"warning: a thread of a method ended with {reason(failed.exc_value)}; {TRACEBACK}=1 shows where", err=True)
+
+    before, threading.excepthook = threading.excepthook, told
+    try:
+        yield
+    finally:
+        threading.excepthook = before
 
 
 def _tell_broken_pipes() -> None:

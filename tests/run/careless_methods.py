@@ -8,6 +8,7 @@ import random
 import resource
 import signal
 import sys
+import threading
 import warnings
 from pathlib import Path
 from typing import Any, ClassVar
@@ -208,6 +209,15 @@ class Reuses(Plain):
         if not hasattr(Reuses, "buffer"):
             Reuses.buffer = torch.empty_like(estimates)
         return Reuses.buffer.copy_(estimates)
+
+
+class Threaded(Plain):
+    """Leaves a thread alone, which fails."""
+
+    def fit(self, view: TrainingView, ctx: RunContext) -> None:
+        thread = threading.Thread(target=lambda: [][0])
+        thread.start()
+        thread.join()
 
 
 class Sparse(Plain):

@@ -18,7 +18,7 @@ import torch
 from sepbench import registry
 from sepbench.cli.main import main
 
-UNAFFECTED = ("double", "elsewhere", "strict", "wanderer", "silent", "meddles", "forks", "seeding", "babbles", "absent", "reuses")
+UNAFFECTED = ("double", "elsewhere", "strict", "wanderer", "silent", "meddles", "forks", "seeding", "babbles", "absent", "reuses", "threaded")
 FAILING = ("panics", "panicsinfit", "wordless", "quits", "exits", "aborts", "sparse", "generates", "forgets")
 NAMES = (*UNAFFECTED, *FAILING, "last")
 
@@ -111,6 +111,13 @@ def test_a_tensor_that_a_method_writes_to_again_is_not_scored_twice(monkeypatch:
     board = pd.read_csv("here/leaderboard.csv")
     figures = {method: rows["mean"].tolist() for method, rows in board.groupby("method")}
     assert figures["reuses"] == figures["average"]
+
+
+def test_a_thread_that_fails_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _run(monkeypatch, "threaded") == 0
+    told = capsys.readouterr().err
+    assert "warning: a thread of a method ended with IndexError: list index out of range" in told
+    assert "Traceback" not in told
 
 
 def test_results_are_where_they_were_asked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
