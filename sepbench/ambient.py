@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import operator
 import os
 import random
 import resource
@@ -20,8 +21,6 @@ import torch
 
 _VARIABLES = ("SEPBENCH_DATA", "SEPBENCH_CACHE", "SEPBENCH_OFFLINE", "HOME", "XDG_CACHE_HOME", "OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
 """Of the environment; others are a method's own affair, whose library may read them later."""
-_PATH = tuple(sys.path)
-"""Where modules are looked for as sepbench begins. A method may add to it, for its own modules that it imports later."""
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
 _LIMITS = (resource.RLIMIT_NOFILE, resource.RLIMIT_FSIZE, resource.RLIMIT_AS)
 
@@ -78,12 +77,13 @@ def _set_variables(values: dict[str, str | None]) -> None:
             os.environ[name] = value
 
 
-def _path() -> tuple[str, ...]:
-    return tuple(entry for entry in _PATH if entry in sys.path)
+def _keeps(before: tuple[str, ...], after: tuple[str, ...]) -> bool:
+    """A method may add to sys.path, for its own modules that it imports later."""
+    return set(before) <= set(after)
 
 
-def _set_path(entries: tuple[str, ...]) -> None:
-    sys.path[:] = [*entries, *(entry for entry in sys.path if entry not in entries)]
+def _set_path(before: tuple[str, ...]) -> None:
+    sys.path[:] = [*before, *(entry for entry in sys.path if entry not in before)]
 
 
 def _raised_warnings() -> list[Any]:
@@ -156,17 +156,18 @@ def _flushes_denormals() -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """A part of the process's state: what it is called, how it is read, and how it is set."""
+    """A part of the process's state: what it is called, how it is read, how it is set, and whether two readings are as good as the same."""
 
     name: str
     read: Callable[[], Any]
     write: Callable[[Any], object]
+    same: Callable[[Any, Any], bool] = operator.eq
 
 
 _STATE = (
     _Part("the working folder", _folder, _go_to),
     _Part("variables of the environment", _variables, _set_variables),
-    _Part("entries of sys.path", _path, _set_path),
+    _Part("entries of sys.path", lambda: tuple(sys.path), _set_path, _keeps),
     _Part("a trace function", sys.gettrace, sys.settrace),
     _Part("a profile function", sys.getprofile, sys.setprofile),
     _Part("output streams", lambda: (sys.stdout, sys.stderr), _set_streams),
@@ -198,7 +199,7 @@ def state() -> tuple[Any, ...]:
 
 def changed(before: tuple[Any, ...]) -> list[str]:
     """What is not as it was when ``state`` returned ``before``, in words."""
-    return [part.name for part, value in zip(_STATE, before, strict=True) if part.read() != value]
+    return [part.name for part, value in zip(_STATE, before, strict=True) if not part.same(value, part.read())]
 
 
 @contextlib.contextmanager
@@ -221,7 +222,7 @@ def put_back() -> Iterator[None]:
             yield
     finally:
         for part, value in zip(_STATE, before, strict=True):
-            if part.read() != value:
+            if not part.same(value, part.read()):
                 part.write(value)
 
 
