@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,12 +20,21 @@ from sepbench.report.html.curves import curves
 from sepbench.report.html.distributions import distributions
 from sepbench.report.html.history import State, git_states, history
 from sepbench.report.html.page import MANIFEST, Options, write_report
+from sepbench.report.html.pareto import pareto
 from sepbench.results.gate import check_results
 from sepbench.results.leaderboard import write_leaderboard
 from sepbench.results.target import open_results
 
 pytest.importorskip("altair")
 METHODS = {"nmf": 16.0, "ica": 15.9, "rpca": 12.0, "average": 14.0, "ideal-mask": 25.0}
+
+
+def rows_of(spec: Any) -> list[dict[str, Any]]:
+    """The rows of a chart with one data set."""
+    (rows,) = spec["datasets"].values()
+    return list(rows)
+
+
 EVIL = '<script>alert("1")'
 
 
@@ -135,6 +145,22 @@ def test_paired_differences_are_those_of_compare(run: str) -> None:
     np.testing.assert_allclose([pair["mean"], pair["low"], pair["high"]], [row["difference"], row["ci_low"], row["ci_high"]], rtol=1e-5)
     assert pair["text"].endswith("nmf is better")
     assert sum(pair["counts"]) == row["n"] == 29
+
+
+def test_quality_against_evaluations_of_those_that_counted(tmp_path: Path) -> None:
+    made = SyntheticRun(METHODS, n=30)
+    for method, evaluations in (("nmf", 3000.0), ("ica", 30.0 * 10_050)):
+        made.cells["class-split", method]["evaluations"] = evaluations
+    name = made.save(tmp_path / "run")
+    (view,) = task_views(open_board(name, set(), lambda text: None))
+    seconds, evaluations = pareto(view)
+    drawn = {row["method"]: (row["cost"], row["told"], row["front"]) for row in rows_of(evaluations.chart.spec)}
+    assert drawn == {"nmf": (100.0, "100", True), "ica": (10_050.0, "10,050", False)}
+    assert [group for group, _ in evaluations.groups] == ["evaluations"]
+    assert len(rows_of(seconds.chart.spec)) == len(METHODS)
+    write_leaderboard(made.frame(), tmp_path / "board.csv")  # and from a leaderboard
+    (view,) = task_views(open_board(str(tmp_path / "board.csv"), set(), lambda text: None))
+    assert [one.title for one in pareto(view)] == ["Quality against seconds", "Quality against network evaluations"]
 
 
 def test_history_flags_what_the_gate_flags(tmp_path: Path) -> None:

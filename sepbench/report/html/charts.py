@@ -85,7 +85,7 @@ def pareto(rows: Rows, quantity: str, axis: str, words: str) -> Chart:
     """Quality against cost, both with names; ``group`` is the parameter that tells timing groups apart.
 
     Args:
-        rows: ``method``, ``cost``, ``mean``, ``low``, ``high``, ``text``, ``group``, ``style``, ``seconds`` (text),
+        rows: ``method``, ``cost``, ``mean``, ``low``, ``high``, ``text``, ``group``, ``style``, ``told`` (the cost as text),
             ``front`` (whether nothing is better and cheaper).
     """
     import altair as alt
@@ -95,7 +95,7 @@ def pareto(rows: Rows, quantity: str, axis: str, words: str) -> Chart:
     chosen = alt.param(name="group", value=max(groups, key=lambda group: counts[group]))
     base = alt.Chart(_data(rows)).transform_filter("datum.group == group")
     x = alt.X("cost:Q", scale=alt.Scale(type="log"), title=axis, axis=alt.Axis(tickCount=6, format="~g"))
-    tooltip = [alt.Tooltip("method:N"), alt.Tooltip("text:N", title=quantity), alt.Tooltip("seconds:N", title=axis), alt.Tooltip("style:N", title="part")]
+    tooltip = [alt.Tooltip("method:N"), alt.Tooltip("text:N", title=quantity), alt.Tooltip("told:N", title=axis), alt.Tooltip("style:N", title="part")]
     colour = _style_colour(rows)
     bars = base.mark_rule(strokeWidth=1.5).encode(
         x=x, y=alt.Y("low:Q", scale=alt.Scale(zero=False), title=quantity), y2="high:Q", color=colour, tooltip=tooltip

@@ -176,6 +176,7 @@ def _seconds(view: TaskView, method: str, record: Record) -> Iterator[tuple[str,
         ("separation", float(record["seconds_per_mixture"]), " s per mixture"),
         ("one mixture alone", math.nan if cell.latency_seconds is None else cell.latency_seconds, " s"),
         ("warm-up", math.nan if cell.warm_up_seconds is None else cell.warm_up_seconds, " s"),
+        ("evaluations of the prior", float(record["evaluations_per_mixture"]), " per mixture and source"),
         ("peak memory", float(record["peak_mb"]), " MB"),
     ):
         if math.isfinite(value):
