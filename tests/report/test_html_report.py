@@ -174,6 +174,31 @@ def test_history_flags_what_the_gate_flags(tmp_path: Path) -> None:
     assert "nmf, psnr" in found.steps[1].regressions[0]
 
 
+def test_means_alone_are_no_regression_and_what_else_differs_is_said(tmp_path: Path) -> None:
+    """As in commit f68edfc: rows made again on another device, whose values per mixture the older state did not keep."""
+    states = []
+    for name, shift, device in (("old", 0.0, "cpu"), ("new", -0.035, "cuda")):
+        made = SyntheticRun(METHODS, n=30).shift("nmf", "psnr", shift)
+        made.record["device"] = device
+        write_leaderboard(made.frame(), tmp_path / f"{name}.csv")
+        states.append(State(name, "", open_results(str(tmp_path / f"{name}.csv"))))
+    assert check_results(states[1].results, states[0].results).count("regression") == 1  # the gate itself goes on saying so
+    found = history(states)
+    assert found is not None
+    step = found.steps[1]
+    assert (step.verdict, step.regressions, len(step.untested)) == ("worse, not tested", (), 1)
+    assert step.untested[0].startswith("class-split, nmf, psnr: ")
+    assert step.untested[0].endswith(", tolerance 0.01")
+    assert "1 worse, not tested" in step.counts
+    assert "nmf: device cpu in OLD, cuda in NEW" in step.notes
+    ((_, chart),) = found.charts
+    assert [row["flag"] for row in rows_of(chart.spec) if row["method"] == "nmf"] == ["new", "worse, not tested"]
+    write_report([str(tmp_path / "old.csv"), str(tmp_path / "new.csv")], tmp_path / "report")
+    words = Page(tmp_path / "report" / "index.html").words
+    assert "1 by means alone, not tested" in words
+    assert "chance is not ruled out" in words
+
+
 def test_rows_that_differ_in_one_number_make_a_curve(tmp_path: Path) -> None:
     runs = []
     for iterations, other in ((1, "a"), (3, "a"), (10, "a"), (10, "b")):

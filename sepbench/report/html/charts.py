@@ -16,6 +16,9 @@ BLUE, VERMILION, GREEN, PINK, ORANGE, SKY, _ = COLOURS
 GREY = "#8a8f98"
 STYLES = {"equal to the best": GREEN, "ranked": BLUE, "bounds": GREY, "not ranked": PINK, "published": ORANGE}
 SHAPES = {"equal to the best": "circle", "ranked": "circle", "bounds": "square", "not ranked": "triangle", "published": "diamond"}
+NOT_TESTED = "worse, not tested"
+FLAGS = {"holds": GREY, "improvement": GREEN, "regression": VERMILION, NOT_TESTED: ORANGE, "not comparable": PINK, "new": BLUE}
+"""Findings of the gate on a row of a history, with their colours."""
 _STEP = 19
 
 Rows = Sequence[Mapping[str, Any]]
@@ -239,7 +242,7 @@ def history(rows: Rows, unit: str, words: str) -> Chart:
     """Means over time: ``method``, ``when`` (text, in order ``step``), ``mean``, ``low``, ``high``, ``text``, ``flag`` of the gate."""
     import altair as alt
 
-    flags = {"holds": GREY, "improvement": GREEN, "regression": VERMILION, "not comparable": PINK, "new": BLUE}
+    flags = {flag: colour for flag, colour in FLAGS.items() if flag != NOT_TESTED or any(row["flag"] == NOT_TESTED for row in rows)}
     hidden = alt.param(name="hidden", value=[])
     base = alt.Chart(_data(rows)).transform_filter("indexof(hidden, datum.method) < 0")
     x = alt.X("when:O", sort=alt.EncodingSortField("step", op="min"), title=None, axis=alt.Axis(labelAngle=-40))

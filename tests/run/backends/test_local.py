@@ -54,7 +54,7 @@ def _children(parent: int) -> list[int]:
 
 
 def test_two_workers_count_as_one_does(tmp_path: Path) -> None:
-    quick = {"projected-auto": {"search_steps": 6, "finish_steps": 2, "most_draws": 4, "calibration": 32}}
+    quick = {"projected-auto": {"search_steps": 6, "finish_steps": 2, "most_draws": 4, "calibration": 32, "accept": 5.0}}
     counted = []
     for name, backend, size in (("alone", LocalBackend(), None), ("shared", LocalBackend(2), 5)):
         _, store, _ = separate(tmp_path / name, backend, "projected-auto", limit=20, shard_size=size, settings=quick)
