@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import runpy
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,28 +20,17 @@ from sepbench.run.request import RunRequest
 from sepbench.suites.loader import load_suite
 
 pytest.importorskip("altair")
-playwright = pytest.importorskip("playwright.sync_api")
-CHROMIUM = shutil.which("chromium") or ""
-pytestmark = pytest.mark.skipif(not CHROMIUM, reason="Debian's chromium is not installed")
-SWITCHES = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
+pytest.importorskip("playwright.sync_api")
+CHROMIUM = runpy.run_path(str(Path(__file__).parents[2] / "scripts" / "chromium.py"))
+pytestmark = pytest.mark.skipif(not CHROMIUM["PATH"], reason="Debian's chromium is not installed")
 METHODS = {"nmf": 16.0, "ica": 15.9, "rpca": 12.0, "average": 14.0, "ideal-mask": 25.0}
 WIDTHS = (360, 1200, 2000)
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as driver:
-        started = driver.chromium.launch(executable_path=CHROMIUM, args=SWITCHES)
+    with CHROMIUM["browser"]() as started:
         yield started
-        started.close()
 
 
 class Tab:

@@ -185,7 +185,7 @@ class MethodPages:
 def _shown(value: Any) -> str:
     from sepbench.kinds import shown
 
-    return shown(value) or "(empty)"
+    return shown(tuple(value) if isinstance(value, list) else value) or "(empty)"
 
 
 def _seconds(view: TaskView, method: str, record: Record) -> Iterator[tuple[str, str]]:

@@ -42,6 +42,7 @@ def _chart(title: str, rows: list[dict[str, Any]], quality: str, axis: str, word
     groups = tuple(sorted(counts.items(), key=lambda item: -item[1]))
     for group in counts:
         _mark_front([row for row in rows if row["group"] == group and row["ranks"]])
+        _turn_names([row for row in rows if row["group"] == group])
     return Pareto(title, groups, charts.pareto(rows, quality, axis, words))
 
 
@@ -68,6 +69,14 @@ def _rows(view: TaskView, column: str) -> Iterator[dict[str, Any]]:
             "style": "equal to the best" if in_best_group(line) else {"ranked": "ranked", "bound": "bounds"}.get(kind_of(line), "not ranked"),
             "ranks": kind_of(line) == "ranked",
         }
+
+
+def _turn_names(rows: list[dict[str, Any]]) -> None:
+    """Names stand to the right of their points, and to the left of those near the right edge, where there is no room."""
+    places = [math.log(row["cost"]) for row in rows]
+    middle = min(places) + 0.6 * (max(places) - min(places))
+    for row, place in zip(rows, places, strict=True):
+        row["turned"] = place > middle
 
 
 def _mark_front(rows: list[dict[str, Any]]) -> None:
