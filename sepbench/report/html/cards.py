@@ -24,7 +24,7 @@ _APART = ("config", "recipe", "network", "hardware", "packages")
 
 
 @dataclass(frozen=True, slots=True)
-class Card:
+class WeightsCard:
     """A card as the page shows it.
 
     Attributes:
@@ -56,7 +56,7 @@ def cards_in(folders: Iterable[Path]) -> dict[str, Path]:
     return found
 
 
-def card(path: Path, media: Media) -> Card | None:
+def card(path: Path, media: Media) -> WeightsCard | None:
     """The card, and the picture that lies beside it under the same name, if the budget has room. None if it cannot be read."""
     content = _read(path)
     if not content:
@@ -70,7 +70,9 @@ def card(path: Path, media: Media) -> Card | None:
     first = {key: plain[key] for key in _FIRST if key in plain}
     facts = tuple(_facts(first | {key: value for key, value in plain.items() if key not in ("format", "name")}))
     name = str(content.get("name") or path.stem)
-    return Card(name, facts, tuple(group for group in rest if group not in folded), tuple(folded), heads, rows, _picture(path.with_suffix(".png"), media))
+    return WeightsCard(
+        name, facts, tuple(group for group in rest if group not in folded), tuple(folded), heads, rows, _picture(path.with_suffix(".png"), media)
+    )
 
 
 def _read(path: Path) -> Mapping[str, Any]:

@@ -15,7 +15,7 @@ from sepbench.errors import SepbenchError
 from sepbench.protocols import SUPERVISION_LEVELS
 from sepbench.registry import create_separator, method_code, separator_class
 from sepbench.report.html.board import Board, Record, TaskView
-from sepbench.report.html.cards import FOLDER, Card, card, cards_in
+from sepbench.report.html.cards import FOLDER, WeightsCard, card, cards_in
 from sepbench.report.html.media import Media
 from sepbench.report.numbers import with_interval
 from sepbench.resources import resource_root
@@ -55,7 +55,7 @@ class MethodPage:
     settings: tuple[SettingRow, ...]
     settings_told: str
     prior: Facts
-    cards: tuple[Card, ...]
+    cards: tuple[WeightsCard, ...]
     provenance: Facts
     commands: tuple[str, ...]
     tasks: tuple[TaskRows, ...]
@@ -143,7 +143,7 @@ class MethodPages:
             found.append(SettingRow(one.name, value, default, ", ".join(filter(None, (one.kind, one.range))), one.description))
         return tuple(found), told
 
-    def _cards(self, method: str, records: list[Record]) -> Iterator[Card]:
+    def _cards(self, method: str, records: list[Record]) -> Iterator[WeightsCard]:
         """Cards of the weights of some rows: those that ship with the method's package, and those beside files that its settings name."""
         wanted = _digests(records)
         if not wanted:
