@@ -157,6 +157,26 @@ def test_every_width_without_a_scrollbar_and_axe_finds_nothing_serious(browser: 
 
 
 @pytest.mark.slow
+def test_the_page_of_a_method_with_its_card(browser: Any, tmp_path: Path) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright")
+    made = SyntheticRun({"projected": 16.0, "nmf": 15.0}, n=12)
+    digits_all = "4258417f2057cf7721e859b97d68f7f37cfbc37e27089de2f4292c8b6e55ef37"
+    made.cells["class-split", "projected"] |= {"weights_sha256": digits_all, "prior": "EDM U-Net", "evaluations": 1200.0}
+    page = write_report([made.save(tmp_path / "run")], tmp_path / "report").index.parent / "method-run--projected.html"
+    tab = Tab(browser, page, viewport={"width": 360, "height": 900}, bypass_csp=True)
+    assert tab.page.evaluate("document.documentElement.scrollWidth") <= 360
+    tab.wait("document.querySelector('.weights img').naturalWidth > 0")
+    folded = tab.page.get_by_text("Training: config")
+    assert not folded.is_visible()
+    tab.page.get_by_text("How it was trained").click()
+    assert folded.is_visible()
+    assert tab.errors == []
+    found = axe.Axe().run(tab.page).response["violations"]
+    assert [(one["id"], one["nodes"][0]["html"]) for one in found if one["impact"] in ("serious", "critical")] == []
+    tab.context.close()
+
+
+@pytest.mark.slow
 def test_without_scripts_the_tables_are_whole(browser: Any, synthetic: Path) -> None:
     tab = Tab(browser, synthetic, java_script_enabled=False)
     assert tab.page.locator("table.board tr[data-method]:visible").count() == len(METHODS)
