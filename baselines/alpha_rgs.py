@@ -2,13 +2,14 @@
 
 Supervision: ``prior``. Two sources under a weighted sum.
 
-The second source is what the first leaves over, ``b = (m - w_0 s) / w_1``, and s minimises the smoothed negative log posterior
+The second source is what the first leaves of the mixture, ``b = (m - w_0 s) / w_1``. The first, s, minimises the
+smoothed negative log posterior
 
     L(s) = - E_{sigma, z} log p_sigma(s + sigma z) - omega E_{sigma, z} log p_sigma(b + sigma z)
 
-by stochastic gradients at random noise levels. The zero-mean noise is taken out of each gradient, as in the paper's Algorithm 1:
-``-grad = (D(x) - x) / sigma^2 + z / sigma = (D(s + sigma z) - s) / sigma^2``. Levels are weighted by sigma^2, which keeps all gradients on
-one scale; omega is the alpha of the alpha-posterior over the signal's.
+by stochastic gradients at random noise levels. The zero-mean noise is taken out of each gradient, as in the paper's
+Algorithm 1: ``-grad = (D(x) - x) / sigma^2 + z / sigma = (D(s + sigma z) - s) / sigma^2``. Weights of sigma^2 keep the
+gradients of all levels on one scale. omega is the alpha of the alpha-posterior over the signal's.
 """
 
 from __future__ import annotations
@@ -83,7 +84,7 @@ class AlphaRGS(ScoreSeparator):
     A point estimate by design: its draws differ by their start and their noise, and do not sample the posterior.
     """
 
-    iterations: int = Field(200, ge=1, description="gradient steps, one evaluation per source each")
+    iterations: int = Field(200, ge=1, description="gradient steps; each is one evaluation per source")
     highest: float = Field(1.0, gt=0, description="upper end of the range of noise levels, which are log-uniform in it")
     lowest: float = Field(0.02, gt=0, description="lower end of the range of noise levels")
     omega: float = Field(1.0, ge=0, description="weight of the second source's prior")

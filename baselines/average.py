@@ -1,9 +1,10 @@
 """Average: the mixture shared evenly among its sources (Jayaram and Thickstun, ICML 2020, tables 2 and 3).
 
-Supervision: ``blind``. A lower bound: a method of separation should beat it.
+Supervision: ``blind``. This is a lower bound: a method of separation should beat it.
 
-The estimates are the operator's pseudo-inverse, the sources of least norm that explain the mixture: ``m / K`` each for ``sum``, m itself
-for ``mean`` (where LASS prints ``y / 2`` although its y is the average already: flag 15 of docs/protocols.md), grey for ``channel-mean``.
+The estimates are the operator's pseudo-inverse, the sources of least norm that explain the mixture. For ``sum`` each is
+``m / K``, for ``mean`` it is m itself, and for ``channel-mean`` it is grey. (For ``mean`` LASS prints ``y / 2``,
+although its y is already the average: flag 15 of docs/protocols.md.)
 """
 
 from __future__ import annotations

@@ -7,12 +7,13 @@ Annealed Langevin dynamics on ``p(x | m) ~ prod_k p_sigma(x_k) N(m; g(x), gamma^
     eta_i = delta sigma_i^2 / sigma_L^2
     x <- x + eta_i score(x, sigma_i) + sqrt(2 eta_i) eps + c eta_i / sigma_i^2 A^T (m - g(x))
 
-The residual is taken at the old x, as Algorithm 1 does (Jacobi). Two errata of the printed algorithm are put right: the correction is
-ADDED (the print subtracts it), and the noise uses the level's own eta_i. ``delta`` and ``c`` are 2e-5 and 1 in the paper; the authors'
-MNIST runner uses 3e-5 and 2.
+The residual is taken at the old x, as Algorithm 1 does (Jacobi). Two errors of the printed algorithm are corrected: the
+correction is ADDED (the print subtracts it), and the noise uses the level's own eta_i. ``delta`` and ``c`` are 2e-5 and
+1 in the paper. The authors' MNIST runner uses 3e-5 and 2.
 
-The registered names end in ``ncsn`` for the paper's noise levels and steps; which network the prior is depends on the weights (the ones that ship are a
-2.1 M EDM U-Net, not the paper's ten-level NCSN) and stands in the leaderboards' column ``prior``.
+The registered names end in ``ncsn`` for the paper's noise levels and steps. The weights decide which network the prior
+is. Those in the package are a 2.1 M EDM U-Net, and not the paper's ten-level NCSN. The leaderboards' column ``prior``
+names the prior of each row.
 """
 
 from __future__ import annotations
@@ -111,11 +112,11 @@ class Basis(ScoreSeparator):
     highest: float = Field(1.0, gt=0, description="first noise level")
     lowest: float = Field(0.01, gt=0, description="last noise level")
     level_shares: tuple[Annotated[float, Field(ge=0)], ...] = Field(
-        (), description="steps at each level as a multiple of steps_per_level, one per level; empty: equally many"
+        (), description="steps at each level as a multiple of steps_per_level, one number per level; empty: the same at all levels"
     )
     start: Start = Field("uniform", description="law of the first state: uniform on [0, 1], or normal as in the Glow runner")
-    noise: bool = Field(True, description="false is the ablation of Fig. 3 without Langevin noise; with annealing false too, its first column")
-    annealing: bool = Field(True, description="false is the ablation of Fig. 3: all steps at the lowest level")
+    noise: bool = Field(True, description="false: the ablation of Fig. 3 without Langevin noise; with annealing=false, its first column")
+    annealing: bool = Field(True, description="false: the ablation of Fig. 3 with all steps at the lowest level")
     final_denoise: bool = Field(False, description="replace the last state by its posterior mean at the lowest level, one evaluation more")
 
     info: ClassVar[MethodInfo] = MethodInfo(

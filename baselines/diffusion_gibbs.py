@@ -2,13 +2,15 @@
 
 Supervision: ``prior``.
 
-For ``m = sum_k w_k x_k + v`` with noise ``v ~ N(0, s^2)``, the conditional of one source given the others is a denoising problem,
+Take ``m = sum_k w_k x_k + v`` with noise ``v ~ N(0, s^2)``. Given the other sources, the conditional of one source is a
+denoising problem:
 
     p(x_k | x_{-k}, m)  is  p(x_k | r_k = x_k + (s / w_k) n),   r_k = (m - sum_{j != k} w_j x_j) / w_k,
 
-and a reverse diffusion that STARTS at r_k at noise level ``s / w_k`` draws from it exactly, given an exact prior. Sweeps over the sources
-are a Gibbs sampler, so the stationary distribution is the posterior with observation noise s. The noise is annealed from sweep to sweep
-for mixing, as the authors do; the last level is the posterior that is sampled.
+A reverse diffusion that STARTS at r_k, at noise level ``s / w_k``, draws from it exactly, given an exact prior. Sweeps
+over the sources are a Gibbs sampler, so the stationary distribution is the posterior with observation noise s. As the
+authors do, the noise is annealed from sweep to sweep for mixing. The sampler draws from the posterior of the last
+level.
 """
 
 from __future__ import annotations

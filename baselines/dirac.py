@@ -2,13 +2,13 @@
 
 Supervision: ``prior``.
 
-The reverse diffusion runs on all sources but one; the constrained source s is ``x_s = (m - sum_{j != s} w_j x_j) / w_s`` at every step,
-and its score reaches the others through the chain rule:
+The reverse diffusion runs on all sources but one. The constrained source s is ``x_s = (m - sum_{j != s} w_j x_j) /
+w_s`` at every step, and its score reaches the others through the chain rule:
 
     d_k = (x_k - D(x_k, sigma)) / sigma - (w_k / w_s) (x_s - D(x_s, sigma)) / sigma
 
-Karras schedule, Euler steps, optional churn and resampling. The released code does not recompute x_s after the last step, so its
-estimates need not sum to the mixture; here they do.
+It uses a Karras schedule, Euler steps, and optional churn and resampling. The released code does not compute x_s again
+after the last step, so its estimates need not sum to the mixture. Here they do.
 """
 
 from __future__ import annotations
@@ -78,10 +78,10 @@ class Dirac(ScoreSeparator):
 
     steps: int = Field(150, ge=1, description="noise levels of Karras et al., one evaluation per source and resampling each")
     highest: float = Field(1.0, gt=0, description="first noise level")
-    lowest: float = Field(0.005, gt=0, description="last noise level; the paper goes down to 1e-4, the shipped priors are trained to 0.005")
-    slot: int = Field(0, ge=0, description="number of the source that the mixture minus the others is")
+    lowest: float = Field(0.005, gt=0, description="last noise level; the paper goes down to 1e-4, the priors in the package to 0.005")
+    slot: int = Field(0, ge=0, description="number of the constrained source, which is the mixture minus the others")
     churn: float = Field(20.0, ge=0, description="fresh noise: S_churn of Karras et al. (2022), Algorithm 2")
-    resamplings: int = Field(2, ge=1, description="how often each step is taken, with its noise added back in between")
+    resamplings: int = Field(2, ge=1, description="how many times each step is made, with its noise added back in between")
 
     info: ClassVar[MethodInfo] = MethodInfo(
         "dirac",

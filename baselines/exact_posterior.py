@@ -1,10 +1,11 @@
 """Exact posterior: independent draws from ``p(sources | mixture)`` in closed form.
 
-Supervision: ``bound``. The row says what independent exact draws get at the suite's number of draws and mixtures. Draws that are too narrow can lie
-below it in the error of a single moment (their own scatter is smaller), but not in the distance of the distributions.
+Supervision: ``bound``. The row says what independent exact draws get at the suite's number of draws and mixtures. Draws
+that are too narrow can beat it in the error of a single moment (their own scatter is smaller), but not in the distance
+of the distributions.
 
-Gaussian-mixture sources under ``m = sum_k w_k x_k``: one component per source is chosen with its posterior probability, then a Gaussian draw is
-moved onto the mixture (Matheron's rule); see ``sepbench.gmm``.
+For Gaussian-mixture sources under ``m = sum_k w_k x_k`` it chooses one component per source with its posterior
+probability. Then it moves a Gaussian draw onto the mixture (Matheron's rule); see ``sepbench.gmm``.
 """
 
 from __future__ import annotations

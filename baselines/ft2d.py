@@ -3,17 +3,20 @@ transform", WASPAA 2017.
 
 Supervision: ``blind``.
 
-1. The magnitude spectrogram is taken as an image and transformed once more, in time and in frequency (section 2). Patterns that repeat in time
-   gather in peaks there, what does not repeat spreads out.
-2. Peaks are the values that are the largest of the 25 modulation rates around them, at one and the same scale (2.1). ``threshold`` keeps those whose
-   neighbourhood spans more than the standard deviation of all values, as the paper does; ``local-std``, nussl's default (Seetharaman, dissertation,
-   Northwestern University 2019, chapter 2), weighs each peak by ``(largest - mean) / deviation`` of its neighbourhood. A peak counts at its rate forwards
-   and backwards, whichever weighs more.
-3. The inverse transform W of the peaks alone is the background; its mask is ``min(W, V) / V``, divided by its largest value (2.2).
+1. The magnitude spectrogram is taken as an image and transformed once more, in time and in frequency (section 2).
+   Patterns that repeat in time gather in peaks there, and everything else spreads out.
+2. Peaks are the values that are the largest of the 25 modulation rates around them, at the same scale (2.1).
+   ``threshold``, the paper's rule, keeps those whose neighbourhood spans more than the standard deviation of all
+   values. ``local-std``, nussl's default (Seetharaman, dissertation, Northwestern University 2019, chapter 2), weighs
+   each peak by ``(largest - mean) / deviation`` of its neighbourhood. A peak counts at its rate forwards and backwards,
+   with the larger of the two weights.
+3. The inverse transform W of the peaks alone is the background. Its mask is ``min(W, V) / V``, divided by its largest
+   value (2.2).
 
-Everything below 100 Hz is background. Defaults are those of nussl 1.1.9. With an odd number of frames the masks are the same; with an even number nussl
-mirrors rates about half a rate beside zero, so that every peak has a ghost next to its mirror image and W is not real. Here rates are
-mirrored about zero always; the transform is symmetric, and half of it is enough.
+Everything below 100 Hz is background. Defaults are those of nussl 1.1.9. With an odd number of frames the masks are the
+same. With an even number nussl mirrors rates about half a rate beside zero, so every peak has a ghost next to its
+mirror image, and W is not real. Here rates are always mirrored about zero. The transform is symmetric, so half of it is
+enough.
 """
 
 from __future__ import annotations

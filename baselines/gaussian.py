@@ -4,8 +4,8 @@ Supervision: ``prior``.
 
     d = (x - D(x, sigma)) / sigma - sigma / gamma^2 A^T (m - g(x)),   gamma = gamma_ratio sigma
 
-The authors' code divides by ``2 gamma^2``; a N(., gamma^2) likelihood has ``gamma^2``, so their effective variance is twice what the paper
-says (``gamma_ratio = 0.75`` in their code is ``0.75 sqrt(2)`` here).
+The authors' code divides by ``2 gamma^2``, but a N(., gamma^2) likelihood has ``gamma^2``. So their effective variance
+is twice what the paper says (``gamma_ratio = 0.75`` in their code is ``0.75 sqrt(2)`` here).
 """
 
 from __future__ import annotations
@@ -66,10 +66,10 @@ class Gaussian(ScoreSeparator):
 
     steps: int = Field(150, ge=1, description="noise levels of Karras et al., one evaluation per source and resampling each")
     highest: float = Field(1.0, gt=0, description="first noise level")
-    lowest: float = Field(0.005, gt=0, description="last noise level; the paper goes down to 1e-4, the shipped priors are trained to 0.005")
+    lowest: float = Field(0.005, gt=0, description="last noise level; the paper goes down to 1e-4, the priors in the package to 0.005")
     gamma_ratio: float = Field(0.75 * math.sqrt(2), gt=0, description="standard deviation of the likelihood over the noise level")
     churn: float = Field(40.0, ge=0, description="fresh noise: S_churn of Karras et al. (2022), Algorithm 2")
-    resamplings: int = Field(2, ge=1, description="how often each step is taken, with its noise added back in between")
+    resamplings: int = Field(2, ge=1, description="how many times each step is made, with its noise added back in between")
 
     info: ClassVar[MethodInfo] = MethodInfo(
         "gaussian",

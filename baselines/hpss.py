@@ -8,7 +8,7 @@ median along frequency keeps hits and drops lines (equations 2 and 3). With H an
 
     M_H = H^2 / (H^2 + P^2),   M_P = P^2 / (H^2 + P^2)
 
-Defaults are those of nussl 1.1.9 and librosa: 31 frames and 31 bins, mirrored ends, and halves where both are zero.
+Defaults are those of nussl 1.1.9 and librosa: 31 frames and 31 bins, mirrored ends, and half each if both are zero.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class HPSS:
     frames: int = Field(31, ge=1, description="width of the median along time, odd")
     bins: int = Field(31, ge=1, description="width of the median along frequency, odd")
     mask: Literal["soft", "binary"] = Field("soft", description="soft shares each bin, binary gives it to the larger share (harmonic if equal)")
-    percussive_class: str = Field("drums", description="class that is the percussive part; roles are known where exactly one of a task's slots is of it")
+    percussive_class: str = Field("drums", description="class of the percussive part; roles are known if exactly one of a task's slots has it")
 
     info: ClassVar[MethodInfo] = MethodInfo(
         name="hpss",

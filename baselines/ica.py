@@ -2,12 +2,13 @@
 
 Supervision: ``blind``.
 
-ICA needs as many observations as sources. One mixture is one observation: ordinary ICA is degenerate there. Davies and James make several
-observations of one signal by a delay embedding and show what that can do: the components are outputs of linear filters, so sources come apart
-only where their spectra are disjoint. Two digits have the same spectrum, so this cannot separate them: it scores below ``average``. The row
-is in the leaderboard because LASS compares with ICA, as a floor.
+ICA needs as many observations as sources. One mixture is one observation, and ordinary ICA is degenerate there. Davies
+and James make several observations of one signal by a delay embedding, and show what that can do. The components are
+outputs of linear filters, so sources come apart only where their spectra are disjoint. Two digits have the same
+spectrum, so this cannot separate them: it scores below ``average``. The row is in the leaderboard as a floor, because
+LASS compares with ICA.
 
-What is done here, per mixture; patches are the delay embedding of an image:
+For every mixture, the method does the following. Patches are the delay embedding of an image:
 
 1. all overlapping patches are the observations x, ``(C p^2, n)``; colour channels are further rows;
 2. whitening: z = D^-1/2 V^T (x - mean), the leading ``components`` principal directions (V, D from ``eigh``);
@@ -18,10 +19,10 @@ What is done here, per mixture; patches are the delay embedding of an image:
    seeds (``group_components``), most energetic group first;
 5. each group's patches A_k W_k z are folded back to an image; mean and dropped directions are shared evenly among the sources.
 
-The defaults were chosen on 500 pairs of MNIST's training images, where they reach 14.1 dB: patches of 3, 4 and 6 reach 13.6, 13.7 and 13.9,
-16 components 14.1 in twice the time. A box of 9 brings textures of disjoint spectra apart, as it should; smaller boxes and fewer components
-do less to the mixture, so that digits score higher (14.5 with a box of 1) only as they move towards ``average`` (14.9).
-Audio suites get ``baselines/ica_audio.py`` under the same name.
+The defaults were chosen on 500 pairs of MNIST's training images, where they reach 14.1 dB. Patches of 3, 4 and 6 reach
+13.6, 13.7 and 13.9, and 16 components reach 14.1 in twice the time. A box of 9 brings textures of disjoint spectra
+apart, as it should. Smaller boxes and fewer components do less to the mixture. So digits score higher (14.5 with a box
+of 1) only as they move towards ``average`` (14.9). Audio suites get ``baselines/ica_audio.py`` under the same name.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class SingleChannelICA:
     patch: int = Field(8, ge=2, description="p, side of the patches in pixels")
     components: int = Field(8, ge=2, description="independent components per mixture")
     window: int = Field(9, ge=1, description="side of the box that smooths the envelopes, odd, in pixels")
-    max_iterations: int = Field(100, ge=1, description="an end for mixtures whose FastICA does not converge")
+    max_iterations: int = Field(100, ge=1, description="most iterations, for mixtures whose FastICA does not converge")
     tolerance: float = Field(1e-3, gt=0, description="FastICA ends when no component turns by more than sqrt(2 tolerance) radians")
 
     info: ClassVar[MethodInfo] = MethodInfo(

@@ -2,14 +2,17 @@
 
 Supervision: ``blind``.
 
-ICA needs as many observations as sources. One channel is one observation: ordinary ICA is degenerate there. nussl, given one channel, has
-one component to find: it subtracts the mean, divides by the standard deviation, may turn the sign, and scales the result to the mixture's
-peak. What comes back is the mixture, or the negated mixture, less its mean; a test shows it. Davies and James make several observations of one
-signal by a delay embedding and show what that can do: the components are outputs of linear filters, so sources come apart only where their
-spectra are disjoint: drums and bass have different spectra, two speakers the same. The row is in the leaderboard because LASS compares with ICA,
-as a floor.
+ICA needs as many observations as sources. One channel is one observation, and ordinary ICA is degenerate there. Given
+one channel, nussl has one component to find. It subtracts the mean, divides by the standard deviation, may turn the
+sign, and scales the result to the mixture's peak. The result is the mixture, or the negated mixture, less its mean; a
+test shows it.
 
-What is done here, per mixture (mono):
+Davies and James make several observations of one signal by a delay embedding, and show what that can do. The components
+are outputs of linear filters, so sources come apart only where their spectra are disjoint. Drums and bass have
+different spectra, and two speakers have the same. The row is in the leaderboard as a floor, because LASS compares with
+ICA.
+
+For every mixture (mono), the method does the following:
 
 1. all windows of ``lags`` samples are the observations x, ``(p, T + p - 1)``, mirrored at both ends;
 2. whitening: z = D^-1/2 V^T (x - mean), the leading ``components`` principal directions (V, D from ``eigh``);
@@ -20,8 +23,8 @@ What is done here, per mixture (mono):
    seeds (``group_components``), most energetic group first;
 5. each group's windows A_k W_k z are folded back to a signal; mean and dropped directions are shared evenly among the sources.
 
-On 50 validation mixtures each, 16, 32 and 64 lags gave an SDR of 2.36, 2.25 and 2.35 dB (drums and bass), and of 1.37, 1.50 and 1.82 dB (two
-speakers). Image suites get ``baselines/ica.py`` under the same name.
+On 50 validation mixtures each, 16, 32 and 64 lags gave an SDR of 2.36, 2.25 and 2.35 dB (drums and bass), and of 1.37,
+1.50 and 1.82 dB (two speakers). Image suites get ``baselines/ica.py`` under the same name.
 """
 
 from __future__ import annotations
@@ -51,7 +54,7 @@ class SingleChannelAudioICA:
     lags: int = Field(64, ge=2, description="p, samples of a window")
     components: int = Field(16, ge=2, description="independent components per mixture")
     smoothing: float = Field(0.05, gt=0, description="length of the box that smooths the envelopes, in seconds")
-    max_iterations: int = Field(100, ge=1, description="an end for mixtures whose FastICA does not converge")
+    max_iterations: int = Field(100, ge=1, description="most iterations, for mixtures whose FastICA does not converge")
     tolerance: float = Field(1e-3, gt=0, description="FastICA ends when no component turns by more than sqrt(2 tolerance) radians")
 
     info: ClassVar[MethodInfo] = MethodInfo(

@@ -1,9 +1,10 @@
 """Ideal binary mask of spectrograms. Wang, "On ideal binary mask as the computational goal of auditory scene analysis", 2005.
 
-Supervision: ``bound``. An upper bound for methods that give every bin of the short-time Fourier transform (``Stft.at``) to one source; never ranked.
+Supervision: ``bound``. This is an upper bound for methods that give every bin of the short-time Fourier transform
+(``Stft.at``) to one source. It is never ranked.
 
-The bin goes to the weighted source of largest magnitude, as in nussl 1.1.9. Where several are equally large they share it evenly (nussl
-gives it to none, and such bins are silent in its estimates), so that the estimates mix to the mixture.
+A bin goes to the weighted source of largest magnitude, as in nussl 1.1.9. If several are equally large, they share it
+evenly, so the estimates mix to the mixture. (nussl gives such a bin to none, and it is silent in its estimates.)
 """
 
 from __future__ import annotations

@@ -1,14 +1,15 @@
 """Ideal mask: the mixture is cut by a mask that is computed from the references.
 
-Supervision: ``bound``. An upper bound for methods whose mask is no finer than its blocks; never ranked.
+Supervision: ``bound``. This is an upper bound for methods whose mask is no finer than its blocks. It is never ranked.
 
-On a block of p x p pixels of a channel the share of source k is the least-squares optimum ``a_k = <m, w_k x_k> / <m, m>``: no mask that is
-constant on the blocks leaves a smaller squared error, and since ``sum_k w_k x_k = m`` the shares add up to 1. It is never worse than the
-average, whose shares are a special case.
+On a block of p x p pixels of a channel the share of source k is the least-squares optimum ``a_k = <m, w_k x_k> / <m,
+m>``. No mask that is constant on the blocks leaves a smaller squared error. Since ``sum_k w_k x_k = m``, the shares add
+up to 1. It is never worse than the average, whose shares are a special case.
 
-Why blocks: masks of single pixels bound nothing on images. With p = 1 the share is the ratio mask ``w_k x_k / m`` and the "estimate" is the
-reference itself. The ideal binary mask (Wang, "On ideal binary mask as the computational goal of auditory scene analysis", 2005) gives
-the whole value to the strongest source; where both are bright it misses by the whole other source. Measured PSNR (dB) on validation pairs:
+Why blocks: masks of single pixels are no bound on images. With p = 1 the share is the ratio mask ``w_k x_k / m``, and
+the "estimate" is the reference itself. The ideal binary mask (Wang, "On ideal binary mask as the computational goal of
+auditory scene analysis", 2005) gives the whole value to the strongest source. If both are bright, its error is the
+whole other source. Measured PSNR (dB) on validation pairs:
 
 ==================  =======  ===============  ===========  ===========
 classes split       average  binary, 1 x 1    share 2 x 2  share 4 x 4

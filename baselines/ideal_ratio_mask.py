@@ -1,14 +1,17 @@
 """Ideal ratio mask of spectrograms, in its phase-sensitive form. Erdogan, Hershey, Watanabe and Le Roux, ICASSP 2015, sec. 3.
 
-Supervision: ``bound``. An upper bound for methods that mask the short-time Fourier transform (``Stft.at``) with shares in [0, 1] and keep
-the mixture's phase; never ranked. A method that estimates phases or waveforms may pass it.
+Supervision: ``bound``. This is an upper bound for methods that mask the short-time Fourier transform (``Stft.at``) with
+shares in [0, 1] and keep the mixture's phase. It is never ranked. A method that estimates phases or waveforms may pass
+it.
 
-With m the mixture's and s_k the weighted source's value in a bin (``m = sum_k s_k``), the part of s_k in phase with m is
+In a bin, m is the value of the mixture and s_k that of the weighted source (``m = sum_k s_k``). The part of s_k in
+phase with m is
 
     p_k = |s_k| cos(angle(s_k) - angle(m)) = Re(s_k conj(m)) / |m|,   clipped to [0, |m|],
 
-and the mask is ``p_k / sum_j p_j``: nussl 1.1.9's default (approach ``psa``). ``msa`` takes the magnitudes, ``p_k = |s_k|``. Clipping breaks
-``sum_j p_j = |m|``, the quotient restores it; a bin of an all-zero mixture is shared evenly, so that estimates always mix to the mixture.
+and the mask is ``p_k / sum_j p_j``, nussl 1.1.9's default (approach ``psa``). ``msa`` takes the magnitudes, ``p_k =
+|s_k|``. Clipping breaks ``sum_j p_j = |m|``, and the quotient restores it. A bin of an all-zero mixture is shared
+evenly, so the estimates always mix to the mixture.
 """
 
 from __future__ import annotations

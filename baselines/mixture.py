@@ -1,8 +1,9 @@
 """The mixture itself as the estimate of every source (Halperin et al., Neural Egg Separation, table 1, row "Const").
 
-Supervision: ``blind``. A lower bound: doing nothing.
+Supervision: ``blind``. This is a lower bound: it does nothing.
 
-Not scaled and not clipped: for ``sum`` the estimates reach up to K. For ``channel-mean`` the grey mixture stands in every channel.
+The estimates are not scaled and not clipped: for ``sum`` they reach up to K. For ``channel-mean`` every channel is the
+grey mixture.
 """
 
 from __future__ import annotations

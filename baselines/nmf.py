@@ -4,9 +4,10 @@ Lee and Seung, "Algorithms for non-negative matrix factorization" (NIPS 2000), t
 class as in Smaragdis, Raj and Shashanka, "Supervised and semi-supervised separation of sounds from single-channel mixtures" (ICA 2007),
 sec. 3. Kong et al. (IJCAI 2019, table 2, "NMF") give no settings for the class-agnostic task.
 
-Supervision: ``sources`` (clean samples of every class); on class-agnostic tasks there are no classes to know and the level is ``prior``.
+Supervision: ``sources`` (clean samples of every class). Class-agnostic tasks have no classes to know, and there the
+level is ``prior``.
 
-With X ``(N, D)`` clean samples, m a mixture, W atoms, h codes, w_k the operator's weights:
+X ``(N, D)`` are clean samples, m a mixture, W atoms, h codes, and w_k the operator's weights:
 
 * classes differ: W_k from class k. h codes m on all atoms together; v_k = h_k W_k is source k's part of the mixture.
 * one class (``class-agnostic``): one W from all samples. The atoms that m uses are grouped (``group_atoms``) by how often they work
@@ -31,8 +32,8 @@ digits-pairs        14.7     15.1   12.7
 cifar10-mini-pairs  15.7     15.9   11.8
 ==================  =======  =====  ==============
 
-Hard groups (the last column) fall below the average: co-activation says too little about which atoms belong together, least on natural
-images. Soft shares keep what it says. Audio suites get ``baselines/nmf_audio.py`` under the same name.
+Hard groups (the last column) fall below the average. Co-activation says too little about which atoms belong together,
+least on natural images. Soft shares keep what it says. Audio suites get ``baselines/nmf_audio.py`` under the same name.
 """
 
 from __future__ import annotations
@@ -63,9 +64,9 @@ class SupervisedNMF:
     shared_atoms: int = Field(32, ge=1, description="atoms of the one dictionary of a class-agnostic task")
     iterations: int = Field(200, ge=1, description="multiplicative updates of each dictionary")
     coding_iterations: int = Field(20, ge=1, description="multiplicative updates of a mixture's code; more fit the mixture better and separate it worse")
-    samples: int = Field(12_000, ge=1, description="the first so many training samples per dictionary")
+    samples: int = Field(12_000, ge=1, description="how many training samples a dictionary learns from (the first ones)")
     mask: bool = Field(True, description="cut the mixture in the ratio of the parts; false takes the parts themselves")
-    sharpness: float = Field(0.25, ge=0, description="of the atom groups of a class-agnostic task: 0 shares every atom evenly, large values cut hard")
+    sharpness: float = Field(0.25, ge=0, description="how sharply atoms of a class-agnostic task are grouped: 0 shares each evenly, large values cut hard")
 
     info: ClassVar[MethodInfo] = MethodInfo(
         name="nmf",

@@ -4,9 +4,10 @@ Smaragdis, Raj and Shashanka, "Supervised and semi-supervised separation of soun
 and codes by the multiplicative updates of Lee and Seung, "Algorithms for non-negative matrix factorization" (NIPS 2000), theorem 2
 (``divergence="kl"``, which the former minimise as a latent variable model) or theorem 1 (``"euclidean"``).
 
-Supervision: ``sources`` (clean recordings of every class); on class-agnostic tasks there are no classes to know and the level is ``prior``.
+Supervision: ``sources`` (clean recordings of every class). Class-agnostic tasks have no classes to know, and there the
+level is ``prior``.
 
-With V ``(F, N)`` the mixture's magnitudes (mean of the channels), W atoms, H codes:
+V ``(F, N)`` are the mixture's magnitudes (mean of the channels), W atoms, and H codes:
 
 * classes differ: W_k from the frames of class k. H codes V on all atoms together; v_k = W_k^T H_k is source k's part.
 * one class (``class-agnostic``): one W from all recordings. Atoms are grouped (``group_atoms``) once per mixture, by their mean codes over time;
@@ -25,8 +26,8 @@ fsdd-pairs split  3.0      3.4   3.4
 fsdd-pairs        3.0      3.4   3.4
 ================  =======  ====  =========  ========
 
-``kl`` and ``euclidean`` each win on one kind of sound; ``kl`` is the paper's. Sharper groups lower the last row (sharpness 1: 3.1, 4: 2.7).
-Image suites get ``baselines/nmf.py`` under the same name.
+``kl`` and ``euclidean`` each win on one kind of sound. The paper uses ``kl``. Sharper groups lower the last row
+(sharpness 1: 3.1, 4: 2.7). Image suites get ``baselines/nmf.py`` under the same name.
 """
 
 from __future__ import annotations
@@ -58,10 +59,10 @@ class SupervisedAudioNMF:
     shared_atoms: int = Field(64, ge=1, description="atoms of the one dictionary of a class-agnostic task")
     iterations: int = Field(100, ge=1, description="multiplicative updates of each dictionary")
     coding_iterations: int = Field(50, ge=1, description="multiplicative updates of a mixture's codes")
-    samples: int = Field(500, ge=1, description="the first so many training recordings per dictionary")
+    samples: int = Field(500, ge=1, description="how many training recordings a dictionary learns from (the first ones)")
     frames: int = Field(20_000, ge=1, description="frames per dictionary, spread evenly over the recordings")
-    divergence: Divergence = Field("kl", description="what is minimised between spectrogram and model, kl or euclidean")
-    sharpness: float = Field(0.25, ge=0, description="of the atom groups of a class-agnostic task: 0 shares every atom evenly, large values cut hard")
+    divergence: Divergence = Field("kl", description="divergence between spectrogram and model: kl or euclidean")
+    sharpness: float = Field(0.25, ge=0, description="how sharply atoms of a class-agnostic task are grouped: 0 shares each evenly, large values cut hard")
 
     info: ClassVar[MethodInfo] = MethodInfo(
         name="nmf",

@@ -17,8 +17,9 @@ Per mixture, with V ``(F, N)`` its magnitude spectrogram:
    In 40 cases (20 mixtures, K = 2 and 3) the sum of squares was lower than nussl's in 12 and higher in one;
 5. masks ``exp(-5 d_k) / sum_j exp(-5 d_j)`` with d_k a bin's distance from centre k. Groups are numbered by falling energy.
 
-nussl has no default for the number of components; 50 is what its documentation uses. Its constants 1e-6 (1.) and 1e-8 (3.) are absolute, so the
-masks depend on the loudness of the mixture. They are kept: with them the estimates are nussl's wherever its k-means finds the same optimum.
+nussl has no default for the number of components; its documentation uses 50. Its constants 1e-6 (1.) and 1e-8 (3.) are
+absolute, so the masks depend on the loudness of the mixture. We keep them. So the estimates are nussl's wherever its
+k-means finds the same optimum.
 """
 
 from __future__ import annotations
@@ -163,7 +164,7 @@ def _soft_masks(features: torch.Tensor, centres: torch.Tensor) -> torch.Tensor:
 class BlindNMF:
     """K groups of bins of like timbre, group 0 the one of most energy."""
 
-    components: int = Field(50, ge=2, description="templates per mixture; no more are made than there are frames or bins")
+    components: int = Field(50, ge=2, description="templates per mixture, at most as many as frames or bins")
     iterations: int = Field(200, ge=1, description="rounds of coordinate descent; scikit-learn's limit")
     coefficients: int = Field(13, ge=1, le=128, description="mel cepstra per template")
 

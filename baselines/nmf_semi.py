@@ -2,16 +2,17 @@
 
 Supervision: ``mixtures+one``.
 
-The paper puts a squared L1 norm on the bases instead, which is ``nmf-semi-printed``; this row is not the paper's method, and the
-paper's numbers stand beside the other. With l = 50 atoms per source and L1 weight alpha = 1 on all codes Z >= 0:
+The paper puts a squared L1 norm on the bases instead, and that method is ``nmf-semi-printed``. This row is not the
+paper's method, so the paper's numbers are shown beside the other. With l = 50 atoms per source and L1 weight alpha = 1
+on all codes Z >= 0:
 
 1. W_B: sparse NMF of the clean samples, ``1/2 ||B - Z W_B||^2 + alpha sum(Z)``, l atoms;
 2. W_X: sparse NMF of the training mixtures with 2 l atoms, the first l fixed to W_B;
 3. a mixture is coded by non-negative least squares on both; the estimates are the products ``Z_B W_B`` and ``Z_X W_X``: no mask.
 
-Pixels lie in [0, 1] and atoms in the unit ball: without the ball codes could shrink and atoms grow at no cost, and the penalty would say nothing. Both
-stages take a stated number of rounds of ``sparse_factorise``.
-Audio suites get ``baselines/nmf_semi_audio.py`` under the same name.
+Pixels are in [0, 1] and atoms in the unit ball. Without the ball codes could shrink and atoms grow at no cost, and the
+penalty would say nothing. Both stages take a stated number of rounds of ``sparse_factorise``. Audio suites get
+``baselines/nmf_semi_audio.py`` under the same name.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class SemiSupervisedNMF:
     coding_sparsity: float = Field(0.0, ge=0, description="the same while a mixture is coded; 0 is plain NNLS")
     iterations: int = Field(100, ge=1, description="rounds of either stage")
     coding_iterations: int = Field(200, ge=1, description="gradient steps for the code of a mixture")
-    samples: int = Field(12_000, ge=1, description="the first so many clean samples, and so many mixtures")
+    samples: int = Field(12_000, ge=1, description="how many clean samples, and how many mixtures, are learnt from (the first ones)")
 
     info: ClassVar[MethodInfo] = MethodInfo(
         name="nmf-semi",

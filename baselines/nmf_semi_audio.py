@@ -7,12 +7,13 @@ magnitude spectrograms. With l = 50 atoms per source and L1 weight alpha = 1 on 
 
 1. W_B: sparse NMF of the clean samples, ``1/2 ||B - Z W_B||^2 + alpha sum(Z)``, l atoms;
 2. W_X: sparse NMF of the training mixtures with 2 l atoms, the first l fixed to W_B;
-3. every frame of a mixture is coded by non-negative least squares on both; the products ``Z_B W_B`` and ``Z_X W_X`` cut the mixture's spectrum in
-   their ratio, since magnitudes alone are no sound.
+3. every frame of a mixture is coded by non-negative least squares on both. Magnitudes alone are no sound, so the
+   products ``Z_B W_B`` and ``Z_X W_X`` cut the mixture's spectrum in their ratio.
 
-Not said in the paper: the scale that alpha = 1 refers to. Here frames are scaled so that the root mean square length of a training mixture's
-frame is 50. At 10, about the length of an MNIST digit, alpha = 1 is too much: SDR 7.3 and 2.2 dB on 20 validation mixtures each of fsdd-noise
-with brown noise and with babble, 8.9 and 2.6 dB at 50, 9.0 and 2.4 dB at 200. Image suites get ``baselines/nmf_semi.py`` under the same name.
+The paper does not say to which scale alpha = 1 refers. Here frames are scaled so that the root mean square length of a
+training mixture's frame is 50. At 10, about the length of an MNIST digit, alpha = 1 is too much. On 20 validation
+mixtures each of fsdd-noise with brown noise and with babble, SDR is 7.3 and 2.2 dB at 10, 8.9 and 2.6 dB at 50, and 9.0
+and 2.4 dB at 200. Image suites get ``baselines/nmf_semi.py`` under the same name.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class SemiSupervisedAudioNMF:
     coding_sparsity: float = Field(0.0, ge=0, description="the same while a mixture is coded; 0 is plain NNLS, as in the paper")
     iterations: int = Field(100, ge=1, description="rounds of either stage")
     coding_iterations: int = Field(200, ge=1, description="gradient steps for the codes of a mixture")
-    samples: int = Field(500, ge=1, description="the first so many clean recordings, and so many mixtures")
+    samples: int = Field(500, ge=1, description="how many clean recordings, and how many mixtures, are learnt from (the first ones)")
     frames: int = Field(12_000, ge=1, description="frames of either kind, spread evenly over the recordings")
 
     info: ClassVar[MethodInfo] = MethodInfo(

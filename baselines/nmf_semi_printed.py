@@ -6,10 +6,11 @@ Supervision: ``mixtures+one``. Signals are rows, l = 50 bases per source, alpha 
 2. bases of the other source from mixtures Y, ``||Y - Z_B W_B - Z_X W_X||^2 + alpha ||W_X||_1^2``: 2 l bases of which the first l are fixed, eqs. (15)-(17);
 3. a mixture is coded by NNLS on all 2 l; the estimates are ``Z_B W_B`` and ``Z_X W_X``, eq. (18): no mask.
 
-Read into the print: the squared L1 norm is taken for each pixel, over its l weights, as the sparse NMF of Kim and Park (2007, 2011) has it, whom the paper
-cites; only then is the step for W a problem of NNLS. "Until convergence" is a relative fall of the objective of less than ``1e-4`` in a round. The paper is
-silent on the start; here it is training signals. The penalty says next to nothing: Z is free, so W can shrink and Z grow at no cost.
-``nmf-semi`` is our own variant with the penalty on the codes, for comparison; what either gives stands in docs/semi-supervised-nmf.md.
+The paper leaves three things open. We take the squared L1 norm for each pixel, over its l weights, as in the sparse NMF
+of Kim and Park (2007, 2011), whom the paper cites. Only then is the step for W a problem of NNLS. "Until convergence"
+is a relative fall of the objective of less than ``1e-4`` in a round. The start is training signals. The penalty says
+next to nothing: Z is free, so W can shrink and Z grow at no cost. ``nmf-semi`` is our own variant with the penalty on
+the codes, for comparison. docs/semi-supervised-nmf.md says what both reach.
 """
 
 from __future__ import annotations
@@ -72,8 +73,8 @@ class PrintedSemiSupervisedNMF:
 
     bases: int = Field(50, ge=1, description="l, bases per source; at most one per training sample")
     sparsity: float = Field(1.0, ge=0, description="alpha, weight of the squared L1 norm of the bases")
-    iterations: int = Field(100, ge=1, description="the most rounds of either stage; they end before, once the objective stands")
-    samples: int = Field(12_000, ge=1, description="the first so many clean samples, and so many mixtures")
+    iterations: int = Field(100, ge=1, description="most rounds of each stage; a stage ends earlier when the objective no longer falls")
+    samples: int = Field(12_000, ge=1, description="how many clean samples, and how many mixtures, are learnt from (the first ones)")
 
     info: ClassVar[MethodInfo] = MethodInfo(
         name="nmf-semi-printed",

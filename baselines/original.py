@@ -1,7 +1,8 @@
 """The true sources themselves as estimates (BASIS, table 4, row "CIFAR-10 Original").
 
-Supervision: ``bound``. What a perfect separator would score: for metrics of sets (FID, KID, inception score) the value that the test images have
-against the training images, which is not zero; for all others their best value. Never ranked.
+Supervision: ``bound``. The row says what a perfect separator would score. For metrics of sets (FID, KID, inception
+score) this is the value of the test images against the training images, which is not zero. For all other metrics it is
+their best value. It is never ranked.
 """
 
 from __future__ import annotations

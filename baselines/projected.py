@@ -103,8 +103,8 @@ class Projected(ScoreSeparator):
     lowest: float = Field(0.02, gt=0, description="last noise level")
     rho: float = Field(3.0, gt=0, description="exponent of the levels: the larger, the more of them are low")
     stochasticity: float = Field(1.0, ge=0, le=1, description="share of fresh noise in each step: 1 draws all anew, 0 keeps it")
-    bounded: bool | None = Field(None, description="whether sources lie in [0, 1]; none asks the task (images do)")
-    candidates: int = Field(1, ge=1, description="runs that start for one draw")
+    bounded: bool | None = Field(None, description="whether sources are in [0, 1]; none: the task decides (images are)")
+    candidates: int = Field(1, ge=1, description="candidates that start for one draw")
     prune_after: tuple[Annotated[int, Field(ge=1)], ...] = Field((), description="numbers of steps after which candidates are dropped, ascending")
     survivors: tuple[Annotated[int, Field(ge=1)], ...] = Field((), description="how many are kept each time, one number for each of prune_after")
 

@@ -1,18 +1,22 @@
 """Projected diffusion with as many draws as a mixture needs.
 
 Supervision: ``prior``.
-Related: ``baselines/projected.py``, whose sampler this is; its presets give every mixture the same number of draws.
+Related: ``baselines/projected.py``, which has the sampler. Its presets give every mixture the same number of draws.
 
-A draw of the projected diffusion ends in the right mode or in a wrong one, and most mixtures need few. Which it was shows early and for
-nothing: every step adds fresh noise to clean sources x_k and denoises the sum, so the denoising loss of x
+A draw of the projected diffusion ends in the right mode or in a wrong one, and most mixtures need few draws. The method
+sees early, and at no cost, how a draw will end. Every step adds fresh noise to clean sources x_k and denoises the sum,
+so the denoising loss of x
 
     sum_k |x_k - D(x_k + sigma n_k)|^2 / sigma^2
 
-comes with the step. Its mean over the lower levels of the search is held against the level of clean training images under the same prior. Sources that
-are less surprising than those by a margin are taken; else the mixture is drawn again, up to ``most_draws`` times. What is asked relaxes with every draw, for a
-mixture all of whose draws lose much is likely to hold images that do. Only the draw that is taken goes on to the low noise levels, in small steps;
-the estimate is the mean of its clean sources there. Below level ``mirrored`` every second step takes minus the noise of the step before, so that
-what the one added to the sources the other takes away. Settings were chosen on validation mixtures, see ``docs/projected-auto.md``.
+comes with the step. Its mean over the lower levels of the search is compared with the level of clean training images
+under the same prior. If the loss is below that level by a margin, the sources are taken. Otherwise the mixture is drawn
+again, up to ``most_draws`` times. The margin relaxes with every draw: if all draws of a mixture lose much, its images
+probably lose much too. Only the draw that is taken goes on to the low noise levels, in small steps. The estimate is the
+mean of its clean sources there.
+
+Below level ``mirrored`` every second step takes minus the noise of the step before. So it takes away from the sources
+what the step before added. Settings were chosen on validation mixtures, see ``docs/projected-auto.md``.
 """
 
 from __future__ import annotations
@@ -46,15 +50,15 @@ class ProjectedAuto(ScoreSeparator):
     highest: float = Field(1.5, gt=0, description="first noise level")
     middle: float = Field(0.2, gt=0, description="last noise level of a search")
     lowest: float = Field(0.03, gt=0, description="last noise level")
-    judged: float = Field(0.6, gt=0, description="levels of the search up to here count for the loss")
-    mirrored: float = Field(0.9, ge=0, description="from this noise level on, noise comes in pairs n, -n; 0 draws all of it anew")
-    accept: float = Field(-0.5, description="loss that is taken at the first draw, in standard deviations above the mean of clean images")
-    relax: float = Field(0.4, ge=0, description="what accept rises by with every further draw")
-    most_draws: int = Field(12, ge=1, le=256, description="searches per mixture at most")
-    finalists: int = Field(4, ge=1, description="searches that are probed, where none was good enough at once: the best by the loss")
+    judged: float = Field(0.6, gt=0, description="the loss counts the levels of the search up to this one")
+    mirrored: float = Field(0.9, ge=0, description="from this noise level down, noise comes in pairs n, -n; 0 draws all of it anew")
+    accept: float = Field(-0.5, description="largest loss that is accepted at the first draw, in standard deviations above the mean of clean images")
+    relax: float = Field(0.4, ge=0, description="how much accept rises with every further draw")
+    most_draws: int = Field(12, ge=1, le=256, description="most searches per mixture")
+    finalists: int = Field(4, ge=1, description="how many searches are probed if the first was not good enough: those with the least loss")
     probe_sigmas: tuple[Annotated[float, Field(gt=0)], ...] = Field((0.4,), min_length=1, description="noise levels of the probes, one evaluation each")
     probe_weight: float = Field(2.0, ge=0, description="weight of the probes beside the loss")
-    calibration: int = Field(128, ge=2, description="clean training images that the accepted loss follows from")
+    calibration: int = Field(128, ge=2, description="clean training images that set the accepted loss")
 
     info: ClassVar[MethodInfo] = MethodInfo(
         "projected-auto",

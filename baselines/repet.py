@@ -7,11 +7,11 @@ Supervision: ``blind``.
 2. The repeating segment (II-B, equation 3) is the median over all periods: of magnitudes at t, t + p, t + 2p, ... in each bin.
 3. The background (II-C, equations 4 and 5) can be no louder than the mixture: W = min(segment, V), and its mask is W / V.
 
-Everything below 100 Hz is background. Defaults are those of nussl 1.1.9, which searches from 0.8 s to 8 s or a third of the signal, whichever is
-shorter, and takes the highest lag itself where the paper weighs it by its multiples.
+Everything below 100 Hz is background. Defaults are those of nussl 1.1.9. It searches from 0.8 s to 8 s or a third of
+the signal, whichever is shorter. It takes the highest lag itself, while the paper weighs a lag by its multiples.
 
-A signal of less than 2.4 s has no room for three periods of 0.8 s; nussl ends with an error there. Here the lower end gives way: the period is a third of
-the signal, as it would be for 2.4 s, and ``supports`` says so.
+A signal of less than 2.4 s has no room for three periods of 0.8 s, and nussl ends with an error there. Here the lower
+end gives way: the period is a third of the signal, as it would be for 2.4 s, and ``supports`` says so.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class REPET:
 
     shortest: float = Field(0.8, gt=0, description="shortest period that is searched for, in seconds")
     longest: float = Field(8.0, gt=0, description="longest period that is searched for, in seconds; a third of the signal if that is less")
-    period: float = Field(0.0, ge=0, description="the period in seconds where it is known; 0 to search for it")
+    period: float = Field(0.0, ge=0, description="the period in seconds if it is known; 0 searches for it")
     high_pass: float = Field(100.0, ge=0, description="Hz below which everything is background")
     mask: Literal["soft", "binary"] = Field("soft", description="soft shares each bin, binary gives it to the larger share (background if equal)")
 

@@ -3,14 +3,15 @@
 Supervision: ``blind``.
 
 1. The similarity of two frames (section 2.2, equation 1) is the cosine of their magnitude spectra.
-2. The frames similar to a frame (2.3) are the highest peaks of its row of similarities, each at least so many seconds from all higher ones and
-   from the frame itself, and above a threshold.
-3. The repeating spectrum (2.4, equation 3) is the median of the similar frames in each bin; the background's mask (equations 4 and 5) is W / V
-   with W = min(median, V).
+2. The frames similar to a frame (2.3) are the highest peaks of its row of similarities. Each is at least so many
+   seconds from all higher ones and from the frame itself, and above a threshold.
+3. The repeating spectrum (2.4, equation 3) is the median of the similar frames in each bin. The background's mask
+   (equations 4 and 5) is W / V with W = min(median, V).
 
-Everything below 100 Hz is background. Defaults are those of nussl 1.1.9: peaks 1 s apart, at most 99 of them, similarities scaled to
-[0, 1] in each row and the threshold 0. As there, a frame does not count as similar to itself; one without any similar frame is background. The
-peak that nussl leaves out is its row's highest, which is the frame itself but for exact repetitions; here it is always the frame itself.
+Everything below 100 Hz is background. Defaults are those of nussl 1.1.9: peaks 1 s apart, at most 99 of them,
+similarities scaled to [0, 1] in each row and the threshold 0. As in nussl, a frame does not count as similar to itself,
+and a frame without any similar frame is background. nussl leaves out the highest peak of a row, which is the frame
+itself unless there are exact repetitions. Here the peak that is left out is always the frame itself.
 
 Rows are taken a few at a time: the similarity matrix of 10 minutes would be 10 GB.
 """
@@ -86,7 +87,7 @@ def similar_share(magnitudes: torch.Tensor, distance: float, most: int, threshol
     Args:
         magnitudes: not negative.
         distance: frames between peaks, see ``peaks``.
-        most: similar frames of a frame at most.
+        most: most similar frames per frame.
         threshold: similarities, scaled to [0, 1] in their row, below it do not count.
     """
     frames = magnitudes.shape[-1]
@@ -112,7 +113,7 @@ class REPETSim:
     """Parts are (background, foreground); a voice is the foreground, whatever it is mixed with."""
 
     apart: float = Field(1.0, gt=0, description="seconds between similar frames, and between a frame and those similar to it")
-    most: int = Field(99, ge=1, description="similar frames of a frame at most")
+    most: int = Field(99, ge=1, description="most similar frames per frame")
     threshold: float = Field(0.0, ge=0, lt=1, description="similarities below it, scaled to [0, 1] in their row, do not count")
     high_pass: float = Field(100.0, ge=0, description="Hz below which everything is background")
     mask: Literal["soft", "binary"] = Field("soft", description="soft shares each bin, binary gives it to the larger share (background if equal)")

@@ -2,13 +2,15 @@
 
 Supervision: ``blind``.
 
-An image is the matrix D of ``robust_pca`` (``baselines/decomposition/robust_pca.py``, which states the algorithm with its symbols): principal component
-pursuit (Candes, Li, Ma and Wright, J. ACM 2011) cuts it into a low-rank part A, source 0, and a sparse part E, source 1. The split of two
-objects is degenerate: neither digit is low-rank and neither is sparse. A holds what rows and columns share (strokes along the axes, smooth
-background), E what is left, and both hold pieces of both sources. The row is in the leaderboard because LASS compares with it, as a floor.
+An image is the matrix D of ``robust_pca`` (``baselines/decomposition/robust_pca.py``, which states the algorithm with
+its symbols). Principal component pursuit (Candes, Li, Ma and Wright, J. ACM 2011) cuts it into a low-rank part A,
+source 0, and a sparse part E, source 1. The split of two objects is degenerate, because neither digit is low-rank and
+neither is sparse. A gets what rows and columns share (strokes along the axes, smooth background), E gets the rest, and
+both contain pieces of both sources. The row is in the leaderboard as a floor, because LASS compares with it.
 
-eps_2 is not the paper's 1e-5: at that value a digit pair takes more than 300 iterations; 1e-3 takes 74, raises the objective by 1e-4 of itself
-and moves PSNR by 0.001 dB (500 MNIST mixtures). Audio suites get ``baselines/rpca_audio.py`` under the same name.
+eps_2 is not the paper's 1e-5. At that value a digit pair takes more than 300 iterations. 1e-3 takes 74, raises the
+objective by 1e-4 of itself and changes PSNR by 0.001 dB (500 MNIST mixtures). Audio suites get
+``baselines/rpca_audio.py`` under the same name.
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ class RobustPCA:
     growth: float = Field(1.6, gt=1, description="rho, growth of the penalty; the paper's value")
     tolerance: float = Field(1e-7, gt=0, description="eps_1, on the relative residual; the paper's value")
     penalty_tolerance: float = Field(1e-3, gt=0, description="eps_2, on the movement of the sparse part that lets the penalty grow")
-    max_iterations: int = Field(300, ge=1, description="an end for mixtures that do not converge")
+    max_iterations: int = Field(300, ge=1, description="most iterations, for mixtures that do not converge")
 
     info: ClassVar[MethodInfo] = MethodInfo(
         name="rpca",

@@ -2,16 +2,19 @@
 
 Supervision: ``blind``.
 
-The magnitude spectrogram of a channel is the matrix D of ``robust_pca`` (Lin, Chen and Ma, arXiv 1009.5055 (2010), Algorithm 5;
-``baselines/decomposition/robust_pca.py`` states it with its symbols). Its low-rank part A is the repeating accompaniment, its sparse part E the
-voice; a bin belongs to the voice where |E| > |A| (eq. 3 of Huang et al., gain 1), and never below ``high_pass`` Hz. Source 0 is the low-rank part and
-source 1 the voice, unless the names of the task's classes say otherwise (``roles.py``).
+The magnitude spectrogram of a channel is the matrix D of ``robust_pca`` (Lin, Chen and Ma, arXiv 1009.5055 (2010),
+Algorithm 5; ``baselines/decomposition/robust_pca.py`` states it with its symbols). Its low-rank part A is the repeating
+accompaniment, and its sparse part E is the voice. A bin belongs to the voice if |E| > |A| (eq. 3 of Huang et al., gain
+1), and never below ``high_pass`` Hz. Source 0 is the low-rank part and source 1 the voice, unless the names of the
+task's classes say otherwise (``roles.py``).
 
-Settings are nussl 1.1.9's (rho = 1.5, the penalty grows in every iteration, at most 100 of them), but for the end: eps_1 = 1e-4 instead of 1e-7,
-23 iterations instead of 38, and those in float32 but for Gram matrices (``shrinkage.py``). A mask asks only which part of a bin is larger, which
-is settled by then: on 56 mixtures (7 each of validation drums and bass, two speakers, speech in white, brown and babble noise, and three kinds
-of toys) estimates correlate at >= 0.9998 with those of float64 and 1e-7, half of them at >= 0.99999; 1e-3 left 0.9975 on the worst toy.
-``benchmarks/nussl_speed.py`` prints speed and agreement. Image suites get ``baselines/rpca.py`` under the same name.
+Settings are nussl 1.1.9's (rho = 1.5, the penalty grows in every iteration, at most 100 of them), except for the end
+and the precision. eps_1 is 1e-4 instead of 1e-7, which takes 23 iterations instead of 38. They are made in float32, but
+Gram matrices are not (``shrinkage.py``). A mask asks only which part of a bin is larger, and that is settled by then.
+We compared with float64 and 1e-7 on 56 mixtures (7 each of validation drums and bass, two speakers, speech in white,
+brown and babble noise, and three kinds of toys). Estimates correlate at >= 0.9998, half of them at >= 0.99999; 1e-3
+left 0.9975 on the worst toy. ``benchmarks/nussl_speed.py`` prints speed and agreement. Image suites get
+``baselines/rpca.py`` under the same name.
 """
 
 from __future__ import annotations
@@ -46,7 +49,7 @@ class AudioRobustPCA:
     sparsity: float = Field(1.0, gt=0, description="lambda in units of the paper's 1 / sqrt(max(m, n)); more makes the sparse part sparser")
     growth: float = Field(1.5, gt=1, description="rho, growth of the penalty; nussl's value")
     tolerance: float = Field(1e-4, gt=0, description="eps_1, on the relative residual; from 1e-4 on in float32, below in float64")
-    max_iterations: int = Field(100, ge=1, description="an end for spectrograms that do not converge")
+    max_iterations: int = Field(100, ge=1, description="most iterations, for spectrograms that do not converge")
     high_pass: float = Field(100.0, ge=0, description="bins below that many Hz belong to the low-rank part")
 
     info: ClassVar[MethodInfo] = MethodInfo(

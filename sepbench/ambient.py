@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import random
+import resource
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
 
 _VARIABLES = ("SEPBENCH_DATA", "SEPBENCH_CACHE", "SEPBENCH_OFFLINE", "HOME", "XDG_CACHE_HOME", "OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
 """Of the environment; others are a method's own affair, whose library may read them later."""
+_PATH = tuple(sys.path)
+"""Where modules are looked for as sepbench begins. A method may add to it, for its own modules that it imports later."""
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
+_LIMITS = (resource.RLIMIT_NOFILE, resource.RLIMIT_FSIZE, resource.RLIMIT_AS)
+
+
+class ProcessEndedError(BaseException):
+    """A method asked for the end of the process, which is not its own. No ``Exception``, so that code which swallows those goes on to no next line."""
 
 
 def _folder() -> str | None:
@@ -65,6 +78,14 @@ def _set_variables(values: dict[str, str | None]) -> None:
             os.environ[name] = value
 
 
+def _path() -> tuple[str, ...]:
+    return tuple(entry for entry in _PATH if entry in sys.path)
+
+
+def _set_path(entries: tuple[str, ...]) -> None:
+    sys.path[:] = [*entries, *(entry for entry in sys.path if entry not in entries)]
+
+
 def _raised_warnings() -> list[Any]:
     return [entry for entry in warnings.filters if entry[0] == "error"]
 
@@ -85,37 +106,175 @@ def _set_threads(count: int) -> None:
     threadpool_limits(count, user_api="openmp")
 
 
-_STATE: tuple[tuple[Callable[[], Any], Callable[[Any], object]], ...] = (
-    (_folder, _go_to),
-    (_variables, _set_variables),
-    (lambda: (sys.stdout, sys.stderr), _set_streams),
-    (_raised_warnings, _set_raised_warnings),
-    (sys.getrecursionlimit, sys.setrecursionlimit),
-    (np.geterr, lambda kinds: np.seterr(**kinds)),
-    (torch.get_default_dtype, torch.set_default_dtype),
-    (_device, _set_device),
-    (torch.get_num_threads, _set_threads),
-    (torch.is_grad_enabled, torch.set_grad_enabled),
-    (_deterministic, lambda both: torch.use_deterministic_algorithms(both[0], warn_only=both[1])),
-    (_products, lambda precision: torch.set_float32_matmul_precision(precision or "highest")),
+def _umask() -> int:
+    mask = os.umask(0o077)  # it can be read in no other way
+    os.umask(mask)
+    return mask
+
+
+def _handlers() -> list[Any]:
+    return [signal.getsignal(number) for number in _SIGNALS]
+
+
+def _set_handlers(handlers: list[Any]) -> None:
+    if threading.current_thread() is threading.main_thread():  # others may set none
+        for number, handler in zip(_SIGNALS, handlers, strict=True):
+            if handler is not None:  # one that was not made in Python
+                signal.signal(number, handler)
+
+
+def _alarm_is_set() -> bool:
+    return signal.getitimer(signal.ITIMER_REAL)[0] > 0
+
+
+def _set_alarm(before: bool) -> None:
+    if not before:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def _limits() -> list[tuple[int, int]]:
+    return [resource.getrlimit(kind) for kind in _LIMITS]
+
+
+def _set_limits(limits: list[tuple[int, int]]) -> None:
+    for kind, (soft, _) in zip(_LIMITS, limits, strict=True):
+        with contextlib.suppress(OSError, ValueError):  # a hard limit that was lowered stays
+            resource.setrlimit(kind, (soft, resource.getrlimit(kind)[1]))
+
+
+def _cudnn() -> tuple[bool, bool, bool]:
+    return torch.backends.cudnn.enabled, torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic
+
+
+def _set_cudnn(flags: tuple[bool, bool, bool]) -> None:
+    torch.backends.cudnn.enabled, torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = flags
+
+
+def _flushes_denormals() -> bool:
+    return float(torch.tensor(1e-310, dtype=torch.float64) * 0.5) == 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A part of the process's state: what it is called, how it is read, and how it is set."""
+
+    name: str
+    read: Callable[[], Any]
+    write: Callable[[Any], object]
+
+
+_STATE = (
+    _Part("the working folder", _folder, _go_to),
+    _Part("variables of the environment", _variables, _set_variables),
+    _Part("entries of sys.path", _path, _set_path),
+    _Part("a trace function", sys.gettrace, sys.settrace),
+    _Part("a profile function", sys.getprofile, sys.setprofile),
+    _Part("output streams", lambda: (sys.stdout, sys.stderr), _set_streams),
+    _Part("warnings that are errors", _raised_warnings, _set_raised_warnings),
+    _Part("the limit of recursion", sys.getrecursionlimit, sys.setrecursionlimit),
+    _Part("the mask of file modes", _umask, os.umask),
+    _Part("signal handlers", _handlers, _set_handlers),
+    _Part("an alarm", _alarm_is_set, _set_alarm),
+    _Part("limits of resources", _limits, _set_limits),
+    _Part("garbage collection", gc.isenabled, lambda enabled: gc.enable() if enabled else gc.disable()),
+    _Part("numpy's handling of errors", np.geterr, lambda kinds: np.seterr(**kinds)),
+    _Part("torch's default dtype", torch.get_default_dtype, torch.set_default_dtype),
+    _Part("torch's default device", _device, _set_device),
+    _Part("torch's thread count", torch.get_num_threads, _set_threads),
+    _Part("torch's gradient mode", torch.is_grad_enabled, torch.set_grad_enabled),
+    _Part("torch's anomaly detection", torch.is_anomaly_enabled, torch.autograd.set_detect_anomaly),
+    _Part("torch's use of oneDNN", torch._C._get_mkldnn_enabled, torch.backends.mkldnn.set_flags),
+    _Part("torch's use of cuDNN", _cudnn, _set_cudnn),
+    _Part("denormal numbers", _flushes_denormals, torch.set_flush_denormal),
+    _Part("torch's determinism", _deterministic, lambda both: torch.use_deterministic_algorithms(both[0], warn_only=both[1])),
+    _Part("torch's precision of products", _products, lambda precision: torch.set_float32_matmul_precision(precision or "highest")),
 )
-"""How each is read, and how it is set."""
+
+
+def state() -> tuple[Any, ...]:
+    """What ``put_back`` puts back, as it is now; see ``changed``."""
+    return tuple(part.read() for part in _STATE)
+
+
+def changed(before: tuple[Any, ...]) -> list[str]:
+    """What is not as it was when ``state`` returned ``before``, in words."""
+    return [part.name for part, value in zip(_STATE, before, strict=True) if part.read() != value]
 
 
 @contextlib.contextmanager
 def put_back() -> Iterator[None]:
-    """After the block the process is as it was before: working folder, sepbench's variables, output streams, warnings, errors of numpy, and torch's
-    default number type and device, threads, gradients, determinism and precision of products. Costs some microseconds where nothing changed.
+    """After the block the process is as it was before: working folder, sepbench's variables, output streams and what they are open on, entries of sys.path,
+    functions that trace, warnings, errors of numpy, file mode mask, signal handlers, alarms, limits of resources, the garbage collector, and torch's default
+    number type and device, threads, gradients, search for anomalies, libraries, tiny numbers, determinism and precision of products. Where nothing changed
+    it costs a fraction of a millisecond.
+
+    In the block nobody ends the process by ``os._exit`` or ``os.abort``.
 
     Global generators are not among them: who draws from one gets another number at every call. See ``generators``.
+
+    Raises:
+        ProcessEndedError: by such a call.
     """
-    before = [read() for read, _ in _STATE]
+    before = state()
+    try:
+        with _same_descriptors(), _no_end():
+            yield
+    finally:
+        for part, value in zip(_STATE, before, strict=True):
+            if part.read() != value:
+                part.write(value)
+
+
+@contextlib.contextmanager
+def _same_descriptors() -> Iterator[None]:
+    """Standard input, output and errors are open on the same files after the block, whoever closed or turned them."""
+    kept = [(number, _copy_of(number), _file_behind(number)) for number in range(3)]
     try:
         yield
     finally:
-        for (read, write), value in zip(_STATE, before, strict=True):
-            if read() != value:
-                write(value)
+        for number, copy, before in kept:
+            with contextlib.suppress(OSError):  # a copy that was closed too
+                if copy is not None and _file_behind(number) != before:
+                    os.dup2(copy, number)
+                if copy is not None:
+                    os.close(copy)
+
+
+def _copy_of(descriptor: int) -> int | None:
+    try:
+        return os.dup(descriptor)
+    except OSError:  # it is closed, or there are too many
+        return None
+
+
+def _file_behind(descriptor: int) -> tuple[int, int] | None:
+    try:
+        status = os.fstat(descriptor)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+@contextlib.contextmanager
+def _no_end() -> Iterator[None]:
+    """Calls that end a process at once raise an error here; in processes that are forked meanwhile they do what they always do."""
+    owner, real_exit, real_abort = os.getpid(), os._exit, os.abort
+
+    def exit_(status: int) -> NoReturn:
+        if os.getpid() != owner:
+            real_exit(status)
+        raise ProcessEndedError(f"called os._exit({status}), which would have ended the whole run")
+
+    def abort() -> NoReturn:
+        if os.getpid() != owner:
+            real_abort()
+        raise ProcessEndedError("called os.abort(), which would have ended the whole run")
+
+    os._exit, os.abort = exit_, abort
+    try:
+        yield
+    finally:
+        os._exit, os.abort = real_exit, real_abort
 
 
 @contextlib.contextmanager

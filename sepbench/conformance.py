@@ -15,6 +15,7 @@ from typing import Any, get_args
 import numpy as np
 import torch
 
+from sepbench import ambient
 from sepbench.errors import SepbenchError, SupervisionError
 from sepbench.noise import NoiseSource
 from sepbench.protocols import Budget, Domain, Fitted, HasLogProb, MethodInfo, Mixtures, PosteriorSampler, RunContext, Separator, Supervision
@@ -105,7 +106,13 @@ def validate_method(
         MethodError: it cannot be created.
         SepbenchError: the method does not support the task (the message carries its reason).
     """
-    subject = _Subject(name, task, device, budget, settings or {}, min(examples, task.n_examples), begin)
+    with ambient.put_back():
+        return _checks(_Subject(name, task, device, budget, settings or {}, min(examples, task.n_examples), begin))
+
+
+def _checks(subject: _Subject) -> list[Check]:
+    """See ``validate_method``."""
+    name, task, device, begin = subject.name, subject.task, subject.device, subject.begin
     separator = create_separator(name, subject.settings, task.spec.domain)
     checks = [_check_info(name, separator.info)]
     try:
@@ -280,9 +287,7 @@ class _GlobalState:
 
     torch_rng: bytes
     numpy_rng: bytes
-    dtype: torch.dtype
-    threads: int
-    grad: bool
+    process: tuple[Any, ...]
 
     @classmethod
     def read(cls) -> _GlobalState:
@@ -290,18 +295,10 @@ class _GlobalState:
         return cls(
             torch_rng=torch.get_rng_state().numpy().tobytes(),
             numpy_rng=numpy_state[1].tobytes() + bytes(str(numpy_state[2:]), "ascii"),  # the position moves at every draw, the words at every 624th
-            dtype=torch.get_default_dtype(),
-            threads=torch.get_num_threads(),
-            grad=torch.is_grad_enabled(),
+            process=ambient.state(),
         )
 
     def compare(self, after: _GlobalState) -> Check:
-        named: list[tuple[str, Callable[[_GlobalState], object]]] = [
-            ("torch's global random state", lambda s: s.torch_rng),
-            ("numpy's global random state", lambda s: s.numpy_rng),
-            ("torch's default dtype", lambda s: s.dtype),
-            ("torch's thread count", lambda s: s.threads),
-            ("torch's gradient mode", lambda s: s.grad),
-        ]
-        changed = [label for label, get in named if get(self) != get(after)]
+        changed = ["torch's global random state"] * (self.torch_rng != after.torch_rng) + ["numpy's global random state"] * (self.numpy_rng != after.numpy_rng)
+        changed += ambient.changed(self.process)
         return Check("global state is left alone", not changed, "changed: " + ", ".join(changed) if changed else "")

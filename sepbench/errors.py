@@ -56,10 +56,22 @@ class ArgumentError(SepbenchError):
     """An argument of a function of the Python API that it cannot take; the message names it."""
 
 
-def nearest(name: str, known: list[str], what: str) -> UnknownNameError:
-    """The error for a name that is not known, with the closest ones."""
-    close = get_close_matches(name, known, n=3, cutoff=0.4)
-    hint = f"did you mean {' or '.join(close)}?" if close else f"known: {some(known)}"
+CLOSE = 0.65
+"""Share of letters that two names have in common, in order, for one to be taken for the other. Of unrelated names it is seldom above 0.6."""
+
+
+def nearest(name: str, known: list[str], what: str, otherwise: str = "") -> UnknownNameError:
+    """The error for a name that is not known, with those that are close.
+
+    Args:
+        name: what was asked for.
+        known: what there is.
+        what: what the names are.
+        otherwise: what to say if none is close. Default: some of the names.
+    """
+    begun = [one for one in known if name.startswith(f"{one}.") or (len(name) > 2 and one.startswith(name))]
+    close = get_close_matches(name, known, n=3, cutoff=CLOSE) or begun[:3]
+    hint = f"did you mean {' or '.join(close)}?" if close else otherwise or f"known: {some(known)}"
     return UnknownNameError(f"unknown {what} {name!r}; {hint}")
 
 

@@ -12,7 +12,7 @@ posterior samples   ``(B, N, K, ...)``      N draws of all K sources
 mixtures            ``(B, ...)``            the suite's operator applied to the sources
 ==================  ======================  ===========================================
 
-Nothing here imports torch at run time, so that ``import sepbench.protocols`` stays cheap.
+Nothing here imports torch at run time, so ``import sepbench.protocols`` stays cheap.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ SUPERVISION_LEVELS: Mapping[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class MethodInfo:
-    """What a separator says of itself; stands in every leaderboard row.
+    """What a separator says of itself. Every row of a leaderboard repeats it.
 
     Attributes:
         name: registry key, short and lower-case (``basis-ncsn``).
@@ -54,8 +54,8 @@ class MethodInfo:
         paper: author, year and equation or algorithm number.
         deterministic: True if the estimates do not depend on the seed.
         bound: ``lower`` or ``upper`` for reference rows that are not methods of separation; never ranked.
-        max_batch: the most mixtures that one call of ``separate`` is given; ``max_batch_cpu``: the same on a CPU, where a call should be over in a
-            minute, for a kill loses it; None: the same.
+        max_batch: the most mixtures that one call of ``separate`` gets. ``max_batch_cpu`` is the same on a CPU; None: as on other devices. A kill
+            loses the call that runs, so a call on a CPU should take at most a minute.
     """
 
     name: str
@@ -78,13 +78,13 @@ class TaskSpec:
         suite, name, domain: the task's address; image, audio or vector.
         n_sources, source_shape: K; shape of one source, ``(C, H, W)``, ``(channels, T)`` or ``(D,)``.
         operator: name of the mixing operator: ``sum``, ``mean``, ``channel-mean`` or ``gain``.
-        source_classes: one class name per source slot; all equal where the task is class-agnostic.
+        source_classes: one class name per source slot; all are equal if the task is class-agnostic.
         assignment: ``ordered`` if estimate k must be source k, ``permutation`` if the best assignment counts.
         scored_sources: the slots that metrics are computed for (NES scores only X).
-        observed_source: the slot whose clean samples the level ``mixtures+one`` hands out, or None.
+        observed_source: the slot whose clean samples a method of level ``mixtures+one`` gets, or None.
         sample_rate: samples per second for audio, else None.
-        datasets: name of the data set behind each source slot, so that a prior trained on its training split can be found.
-        analytic_prior: True if every source's distribution is known in closed form; ``TrainingView.prior`` then hands it out.
+        datasets: name of the data set behind each source slot. It lets a method find a prior that was trained on its training split.
+        analytic_prior: True if every source's distribution is known in closed form. ``TrainingView.prior`` then returns it.
         posterior_draws: N, if the suite scores N posterior draws per mixture (of ``PosteriorSampler.sample``) instead of estimates; else 0.
     """
 
@@ -111,7 +111,7 @@ class TaskSpec:
 
 @dataclass(frozen=True, slots=True)
 class Support:
-    """Whether a method can take a task. ``note`` is the reason if not, or a caveat that is shown if so."""
+    """Whether a method can take a task. If not, ``note`` is the reason. If so, it may be a caveat, which is shown."""
 
     ok: bool
     note: str = ""
@@ -127,10 +127,10 @@ class MixingOperator(Protocol):
     def n_sources(self) -> int: ...
 
     def matrix(self) -> torch.Tensor:
-        """``A``: ``(1, n)`` float64, or ``(B, 1, n)`` where it differs between examples."""
+        """``A``: ``(1, n)`` float64, or ``(B, 1, n)`` if it differs between examples."""
 
     def gram(self) -> torch.Tensor:
-        """``A A^T``: ``()`` or ``(B,)`` float64, the squared norm of the row; its step sizes bound every gradient method."""
+        """``A A^T``: ``()`` or ``(B,)`` float64, the squared norm of the row. It bounds the step sizes of every gradient method."""
 
     def forward(self, sources: torch.Tensor) -> torch.Tensor:
         """Sources ``(B, K, ...)`` to mixtures ``(B, ...)``."""
@@ -145,19 +145,19 @@ class MixingOperator(Protocol):
         """Range of the mixture for sources in [low, high]."""
 
     def select(self, rows: torch.Tensor) -> MixingOperator:
-        """The operator of a subset of the batch (int64 positions); itself where all examples share one matrix."""
+        """The operator of a subset of the batch (int64 positions). It is the operator itself if all examples share one matrix."""
 
     def to(self, device: str | torch.device) -> MixingOperator:
-        """The same operator with its weights on ``device``, so that no use of it there copies them."""
+        """The same operator with its weights on ``device``, so no use of it there copies them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Mixtures:
-    """A batch of mixtures as a separator sees it: never with references.
+    """A batch of mixtures as a separator sees it: always without references.
 
     Attributes:
-        values: ``(B, ...)`` float32 on the context's device. Never to be changed in place.
-        example_ids: ``(B,)`` int64 on the CPU, the examples' numbers in the frozen list; key of all noise.
+        values: ``(B, ...)`` float32 on the context's device. Never change them in place.
+        example_ids: ``(B,)`` int64 on the CPU, the numbers of the examples in the frozen list. They are the key of all noise.
         operator: the mixing operator of exactly these examples (per-example gains included).
     """
 
@@ -181,18 +181,18 @@ def _no_references(example_ids: torch.Tensor) -> torch.Tensor:
 
 @dataclass(frozen=True, slots=True)
 class RunContext:
-    """Everything a separator is told besides data.
+    """Everything a separator learns besides data.
 
     Attributes:
-        task: the task at hand.
-        device: ``cpu``, ``cuda`` or ``cuda:N``; tensors that the separator returns live there.
-        noise: the only source of randomness; a draw depends on (seed, example id, step, source), never on the batch.
+        task: the task to separate.
+        device: ``cpu``, ``cuda`` or ``cuda:N``. The tensors that the separator returns are there.
+        noise: the only source of randomness. A draw depends on (seed, example id, step, source), and never on the batch.
         seed: the run's seed, for anything drawn in ``fit``.
         budget: ``paper`` (settings of the paper) or ``quick`` (stated as such in the leaderboard).
         references: ``(B,)`` example ids -> ``(B, K, ...)`` true sources; raises SupervisionError unless the method declares ``bound``.
         progress: called by long loops of ``fit`` and ``separate`` with the fraction done in [0, 1] and one line of text.
-        cache: a folder of this very fit (training data, method, code, settings, seed, budget, precision), for checkpoints: a fit that was killed
-            finds there what it wrote, and a finished one leaves nothing. None where nothing is kept.
+        cache: a folder for the checkpoints of this very fit (training data, method, code, settings, seed, budget, precision). A fit that was killed
+            finds there what it wrote. A finished fit leaves nothing. None if nothing is kept.
     """
 
     task: TaskSpec
@@ -223,7 +223,7 @@ class SignalSet(Protocol):
 
     @property
     def labels(self) -> torch.Tensor:
-        """``(N,)`` int64 class numbers; zeros where the data set has no classes."""
+        """``(N,)`` int64 class numbers; zeros if the data set has no classes."""
 
     def __len__(self) -> int: ...
 
@@ -232,20 +232,20 @@ class SignalSet(Protocol):
 
 
 class TrainingRows(Protocol):
-    """Training signals by index, so that a set need not fit in memory; the order is that of the accessor of the same name."""
+    """Training signals by index, so a set need not fit in memory. The order is that of the accessor of the same name."""
 
     def __len__(self) -> int: ...
 
     def load(self, indices: torch.Tensor | Sequence[int]) -> torch.Tensor:
-        """Signals ``(n, ...)`` float32 on the CPU, transformed as the suite's are. Any order, repetition allowed."""
+        """Signals ``(n, ...)`` float32 on the CPU, with the suite's transform. Any order, repetition allowed."""
 
 
 class TrainingView(Protocol):
     """Training data, cut to what the method's supervision level allows.
 
-    All from the training split, float32 on the CPU in the range of the suite's sources, in a fixed order; ``limit`` returns the first so many.
-    Each accessor raises ``SupervisionError`` at a level that does not include it, and ``prior`` on tasks without ``TaskSpec.analytic_prior``. That is
-    a check at the interface, no more: a method could open the data by itself.
+    All signals are from the training split, float32 on the CPU in the range of the suite's sources, in a fixed order. ``limit`` returns only the
+    first so many. Each accessor raises ``SupervisionError`` at a level that does not include it, and ``prior`` also on tasks without
+    ``TaskSpec.analytic_prior``. This check covers the interface only: a method could open the data by itself.
 
     =============  ========================================
     level          accessors
@@ -277,7 +277,7 @@ class TrainingView(Protocol):
         """Clean samples ``(N, ...)`` of the class that source ``slot`` is drawn from."""
 
     def rows(self, what: Literal["mixtures", "observed", "clean", "sources"], slot: int = 0) -> TrainingRows:
-        """The same signals as the accessor ``what`` hands out, by index; ``slot`` counts for ``sources`` only."""
+        """The same signals as the accessor ``what`` returns, by index. ``slot`` matters for ``sources`` only."""
 
     def prior(self, slot: int) -> ScorePrior:
         """The true distribution of source ``slot``, in closed form."""
@@ -287,36 +287,36 @@ class TrainingView(Protocol):
 class Separator(Protocol):
     """A method. Settings are keyword arguments of its constructor (a dataclass is the natural form).
 
-    Three optional attributes stand in the results: ``posterior_samples`` (int, draws behind one estimate, 1 if absent),
-    ``weights_sha256`` (str, digest of trained weights, known after ``fit``) and ``prior_label`` (str, what the prior is: kind, parameters, digest).
+    The results contain three optional attributes: ``posterior_samples`` (int, draws behind one estimate, 1 if absent), ``weights_sha256`` (str,
+    digest of trained weights, known after ``fit``) and ``prior_label`` (str, what the prior is: kind, parameters, digest).
     """
 
     @property
     def info(self) -> MethodInfo: ...
 
     def supports(self, task: TaskSpec) -> Support:
-        """Whether this task can be taken; a caveat or the reason in ``note``."""
+        """Whether the method takes this task; ``note`` has a caveat or the reason."""
 
     def fit(self, view: TrainingView, ctx: RunContext) -> None:
-        """Learn from what the supervision level hands out. Called once per task; must be reproducible from ``ctx.seed``."""
+        """Learn from what the supervision level allows. Called once per task. The result must follow from ``ctx.seed``."""
 
     def separate(self, mixtures: Mixtures, ctx: RunContext) -> torch.Tensor:
-        """Estimates ``(B, K, ...)`` float32 on ``ctx.device``. Row b depends on mixture b and its example id alone."""
+        """Estimates ``(B, K, ...)`` float32 on ``ctx.device``. Row b depends only on mixture b and its example id."""
 
 
 @runtime_checkable
 class Fitted(Protocol):
-    """Optional: what ``fit`` learnt can be kept, so that a method trains once. ``load`` must leave the method as ``fit`` did, to the bit."""
+    """Optional: sepbench can keep what ``fit`` learnt, so the method trains once. ``load`` must leave the method as ``fit`` did, to the bit."""
 
     def save(self, folder: Path) -> None:
         """Write what was learnt into an empty folder."""
 
     def load(self, folder: Path, ctx: RunContext) -> None:
-        """Read it from there, onto ``ctx.device``; called instead of ``fit``."""
+        """Read it from there, onto ``ctx.device``. sepbench calls this instead of ``fit``."""
 
 
 class Trainer(Protocol):
-    """Trains a prior for ``sepbench train``: an entry point of the group ``sepbench.trainers`` that is called with these arguments."""
+    """Trains a prior for ``sepbench train``. An entry point of the group ``sepbench.trainers`` names it, and sepbench calls it with these arguments."""
 
     def __call__(
         self,
@@ -347,7 +347,7 @@ class Trainer(Protocol):
 
 @runtime_checkable
 class PosteriorSampler(Protocol):
-    """Optional: draws from the posterior; unlocks best-of-N, and the suites that score draws (``TaskSpec.posterior_draws``)."""
+    """Optional: draws from the posterior. It enables best-of-N, and the suites that score draws (``TaskSpec.posterior_draws``)."""
 
     def sample(self, mixtures: Mixtures, n: int, ctx: RunContext) -> torch.Tensor:
         """``(B, N, K, ...)`` independent draws."""
@@ -363,7 +363,7 @@ class CountsEvaluations(Protocol):
 
 @runtime_checkable
 class HasLogProb(Protocol):
-    """Optional: a prior density; unlocks selection by likelihood."""
+    """Optional: a prior density. It enables selection by likelihood."""
 
     def log_prob(self, sources: torch.Tensor) -> torch.Tensor:
         """``(B, K, ...)`` sources -> ``(B, K)`` log densities in nats."""
@@ -371,10 +371,10 @@ class HasLogProb(Protocol):
 
 @runtime_checkable
 class ScorePrior(Protocol):
-    """A prior over clean sources, smoothed by Gaussian noise: all that a sampler needs to know of the sources.
+    """A prior over clean sources, smoothed by Gaussian noise. A sampler needs to know nothing else of the sources.
 
-    ``p_sigma`` is the density of ``x + sigma * n``, x from the prior, n standard normal. Both methods take noisy sources ``(M, ...)`` and a noise
-    level, one number or ``(M,)``, in units of the sources. Tweedie's formula ties them together: ``score = (denoise - x) / sigma**2``.
+    ``p_sigma`` is the density of ``x + sigma * n``, with x from the prior and n standard normal. Both methods take noisy sources ``(M, ...)`` and a
+    noise level, one number or ``(M,)``, in units of the sources. Tweedie's formula connects them: ``score = (denoise - x) / sigma**2``.
     """
 
     def score(self, x: torch.Tensor, sigma: float | torch.Tensor) -> torch.Tensor:
@@ -386,7 +386,7 @@ class ScorePrior(Protocol):
 
 @runtime_checkable
 class HasDensity(Protocol):
-    """Optional, for priors of one source: its log density; unlocks best-of-N by it."""
+    """Optional, for priors of one source: the log density of the source. It enables best-of-N by density."""
 
     def log_prob(self, x: torch.Tensor) -> torch.Tensor:
         """``log p(x)`` in nats of clean sources ``(M, ...)``, ``(M,)`` float64."""
@@ -394,7 +394,7 @@ class HasDensity(Protocol):
 
 @runtime_checkable
 class HasScorePrior(Protocol):
-    """Optional, for separators: the score prior of a source, known after ``fit``; unlocks pictures of the prior."""
+    """Optional, for separators: the score prior of a source, known after ``fit``. It enables pictures of the prior."""
 
     def score_prior(self, slot: int) -> ScorePrior:
         """The prior of source ``slot``."""

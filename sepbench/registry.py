@@ -16,24 +16,27 @@ A third party registers in its own ``pyproject.toml``::
     [project.entry-points."sepbench.datasets"]
     my-data = "my_package:MY_DATA"       # a sepbench.data.datasets.DataSet
 
-The project's own methods, metrics and data sets are registered in just this way. A name belongs to one distribution: if two claim it in one
-group, it is listed, and whoever asks for it gets an error that names both; all other names work as ever.
+The project registers its own methods, metrics and data sets in the same way. A name belongs to one distribution. If two
+claim it in one group, it is listed, and whoever asks for it gets an error that names both. All other names work as
+ever.
 
-A method that is another algorithm on another kind of signal has one implementation per domain, under one name::
+A method may use another algorithm on another kind of signal. It then has one implementation per domain, under one
+name::
 
     [project.entry-points."sepbench.separators"]
     my-method = "my_package.images:MyMethod"
     "my-method.audio" = "my_package.audio:MyAudioMethod"   # what suites of audio get for the name my-method
 
-Names that end in ``.image``, ``.audio`` or ``.vector`` are such implementations and no methods of their own; each has settings of its own,
-and ``info.name`` of all of them is the method's name. The plain entry serves all other domains; it may be missing.
+Names that end in ``.image``, ``.audio`` or ``.vector`` are such implementations, and not methods of their own. Each has
+its own settings, and ``info.name`` of all of them is the method's name. The plain entry serves all other domains. It
+may be missing.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -87,7 +90,7 @@ class Claimed:
         return " and ".join(self.claims)
 
     def load(self) -> NoReturn:
-        """Refuse: neither of them is the right one.
+        """Refuse, because neither of them is the right one.
 
         Raises:
             NameClaimedError: always.
@@ -204,7 +207,7 @@ def separator_class(name: str, domain: Domain | None = None) -> type:
     if isinstance(loaded, Mapping):
         if point.name not in loaded:
             raise MethodError(
-                f"method {name!r} ({point.value}) is not in the table that its entry point names; the table must hold the class under {point.name!r}"
+                f"method {name!r} ({point.value}) is not in the table that its entry point names; the table must have the class under {point.name!r}"
             )
         loaded = loaded[point.name]
     if not callable(loaded):
@@ -223,8 +226,18 @@ def _implementations(name: str) -> dict[Domain | None, Point]:
     keys: dict[Domain | None, str] = {None: name} | {domain: f"{name}.{domain}" for domain in get_args(Domain)}
     found = {domain: points[entry] for domain, entry in keys.items() if entry in points}
     if not found or _method_and_domain(name)[1] is not None:
-        raise nearest(name, separator_names(), "method")
+        raise unknown_method(name)
     return found
+
+
+def unknown_method(name: str, others: Sequence[str] = (), what: str = "method") -> UnknownNameError:
+    """The error for a method that is not there: what is close, or where methods come from; ``others``: words that would do as well."""
+    if (Path(name) / "pyproject.toml").is_file():  # as new-method leaves it
+        return UnknownNameError(f"unknown {what} {name!r}; the package in the folder {name} is not installed: run 'pip install -e ./{name}'")
+    if len(name.split()) > 1:
+        return UnknownNameError(f"unknown {what} {name!r}; separate names by commas: {','.join(name.split())}")
+    otherwise = "no installed package brings it ('sepbench list methods' shows what there is); install yours with 'pip install -e FOLDER', "
+    return nearest(name, [*others, *separator_names()], what, f"{otherwise}or begin one with 'sepbench new-method'")
 
 
 @contextmanager
@@ -348,7 +361,7 @@ def own_suite(name: str) -> Path | None:
     if "/" in name or os.sep in name:
         path = Path(name).expanduser() / SUITE_FILE
         if not path.is_file():
-            raise SuiteError(f"{name} is not the folder of a suite: it holds no {SUITE_FILE}; 'sepbench list suites' shows the suites")
+            raise SuiteError(f"{name} is not the folder of a suite: it has no {SUITE_FILE}; 'sepbench list suites' shows the suites")
         return path
     found = _suites().get(name)
     return found if isinstance(found, Path) and found.parent != suites_root() else None
@@ -364,7 +377,14 @@ def suite_path(name: str) -> Path:
     """
     suites = _suites()
     if name not in suites:
-        raise nearest(name, sorted(suites), "suite")
+        where = " and ".join(map(str, suite_folders()))
+        raise nearest(
+            name,
+            sorted(suites),
+            "suite",
+            f"it does not come with an installed package, and is not in {where} ({SUITES_VARIABLE} names more folders); "
+            "'sepbench list suites' shows all, 'sepbench new-suite' makes one",
+        )
     found = suites[name]
     if isinstance(found, Path):
         return found

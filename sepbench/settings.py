@@ -1,6 +1,6 @@
-"""Settings of methods: declared once, on the field, and checked by that declaration for everybody.
+"""Settings of methods. A method declares a setting once, on the field, and everybody checks it by that declaration.
 
-The command line, the plan, ``validate``, ``list`` and third parties all come here. A method declares a setting like this::
+The command line, the plan, ``validate``, ``list`` and third parties all use this module. A method declares a setting like this::
 
     from pydantic import Field
     from pydantic.dataclasses import dataclass
@@ -10,7 +10,7 @@ The command line, the plan, ``validate``, ``list`` and third parties all come he
     class MyMethod:
         atoms: int = Field(16, ge=1, description="atoms per class")
 
-A plain dataclass or class works too: its annotations and defaults then say of what kind a value must be, without bounds.
+A plain dataclass or class works too. Its annotations and defaults then give the kind of each value, without bounds.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ _BROKEN_BOUNDS = {
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One setting of a method, as people read it.
+    """One setting of a method, in words.
 
     Attributes:
         name: the constructor's keyword.
@@ -64,7 +64,7 @@ class Setting:
         default: its value, or ``REQUIRED``.
         range: bounds in words, empty if there are none.
         description: one line on what it does, empty if the method says nothing.
-        hint: the annotation that the first three were read from; ``Any`` if there is none that can be relied on.
+        hint: the annotation that the first three come from; ``Any`` if there is none to rely on.
     """
 
     name: str
@@ -85,7 +85,7 @@ def describe(cls: Callable[..., Any]) -> list[Setting]:
     """The settings of a method in the order of its constructor.
 
     Args:
-        cls: a pydantic dataclass, a plain dataclass, or anything that is called with keywords.
+        cls: a pydantic dataclass, a plain dataclass, or anything that takes keywords.
 
     Raises:
         MethodError: a plain dataclass on a pydantic one, whose defaults would be declarations and not values.
@@ -98,7 +98,7 @@ def describe(cls: Callable[..., Any]) -> list[Setting]:
         return [_plain(p.name, hints, REQUIRED if p.default is inspect.Parameter.empty else p.default) for p in found]
     declared: Mapping[str, FieldInfo] = getattr(cls, "__pydantic_fields__", {})
     if declared and "__dataclass_fields__" in cls.__dict__ and "__pydantic_fields__" not in cls.__dict__:
-        raise MethodError(f"{cls.__qualname__} is a plain dataclass on a pydantic one; decorate it with pydantic.dataclasses.dataclass(config=STRICT)")
+        raise MethodError(f"{cls.__qualname__} is a plain dataclass based on a pydantic one; decorate it with pydantic.dataclasses.dataclass(config=STRICT)")
     hints = _hints(cls)
     settings = []
     for one in fields(cls):
@@ -115,7 +115,7 @@ def setting_names(cls: Callable[..., Any]) -> list[str]:
 
 
 def settings_of(separator: object) -> dict[str, Any]:
-    """The settings a run records: the constructor's fields where the method is a dataclass, else what ``settings`` holds."""
+    """The settings that a run records: the constructor's fields if the method is a dataclass, else the attribute ``settings``."""
     if is_dataclass(separator) and not isinstance(separator, type):
         return {f.name: getattr(separator, f.name) for f in fields(separator) if f.init}
     return dict(getattr(separator, "settings", {}))
@@ -124,7 +124,7 @@ def settings_of(separator: object) -> dict[str, Any]:
 def checked(name: str, cls: Callable[..., Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """Settings as the constructor wants them, see ``kinds.shaped``.
 
-    What a pydantic dataclass declares, it checks itself when it is made (``create``). The kinds of all others are checked here.
+    A pydantic dataclass checks what it declares when it is made (``create``). The kinds of all others are checked here.
 
     Args:
         name: the method, for messages.
@@ -233,8 +233,8 @@ def _adapter(hint: Any) -> TypeAdapter[Any]:
 def setting_files(cls: Callable[..., Any], settings: Mapping[str, Any]) -> dict[str, dict[str, str]]:
     """Which settings name files or folders, and the SHA-256 of what those hold: other content under a path is another run.
 
-    Texts and paths are looked at, the parts of a text with commas, and the elements of lists, tuples and dicts. The words of a
-    choice are not.
+    sepbench looks at texts and paths, at the parts of a text with commas, and at the elements of lists, tuples and dicts. It does not look at the
+    words of a choice.
 
     Args:
         cls: the method's class, which says what is a choice.
@@ -340,7 +340,7 @@ M = TypeVar("M")
 def presets(cls: type[M], rows: Mapping[str, Preset]) -> Mapping[str, type[M]]:
     """Methods that differ in their settings alone: the class itself under its own name, and a class of its own for every row.
 
-    An entry point names the table, and takes from it what stands under the entry's own name.
+    An entry point names the table. It takes the class under its own name from it.
 
     Args:
         cls: a pydantic dataclass with ``info``.

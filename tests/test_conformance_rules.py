@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import count
@@ -166,6 +168,7 @@ BROKEN: dict[str, list[type[Whole]]] = {
     conformance.FITS: [Raises, other(fit=lambda self, view, ctx: view.sources(0)), other(fit=lambda self, view, ctx: ctx.references(torch.tensor([0])))],
     conformance.RUNS: [
         after(_raising),
+        doing(lambda mixtures: os._exit(0)),
         after(lambda self, x, mixtures, ctx: x.numpy()),
         after(lambda self, x, mixtures, ctx: ctx.references(mixtures.example_ids)),
         other(sample=lambda self, mixtures, n, ctx: None),
@@ -203,6 +206,11 @@ BROKEN: dict[str, list[type[Whole]]] = {
         doing(lambda mixtures: torch.set_default_dtype(torch.float64)),
         doing(lambda mixtures: threadpool_limits(torch.get_num_threads() + 1, user_api="openmp")),  # torch.set_num_threads would break LU for the process
         doing(lambda mixtures: torch.set_grad_enabled(False)),
+        doing(lambda mixtures: os.chdir("/")),
+        doing(lambda mixtures: os.umask(0o077)),
+        doing(lambda mixtures: gc.disable()),
+        doing(lambda mixtures: torch.set_flush_denormal(True)),
+        doing(lambda mixtures: os.environ.update(SEPBENCH_OFFLINE="0")),
     ],
 }
 """Rule -> methods that break it alone."""

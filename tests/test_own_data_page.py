@@ -34,6 +34,7 @@ def test_everything_on_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyP
                 main()
             assert not stopped.value.code, f"$ {command}\n{capsys.readouterr()}"
             ran.append(command.split()[1])
+            assert command.split()[1] != "run" or " few " not in capsys.readouterr().out, f"$ {command} ranks nothing"
     assert ran == ["new-suite", "run", "new-suite", "run", "list", "verify", "freeze", "verify", "run"]
 
 

@@ -33,8 +33,25 @@ def test_unknown_names_answer_with_the_nearest() -> None:
         registry.create_separator("avrage")
     with pytest.raises(UnknownNameError, match=r"unknown suite 'mnist-pair'; did you mean mnist-pairs"):
         registry.suite_path("mnist-pair")
-    with pytest.raises(UnknownNameError, match=r"unknown method 'zzz'; known: [\w-]+, [\w-]+, [\w-]+ and \d+ more$"):
+    with pytest.raises(UnknownNameError, match=r"unknown method 'zzz'; no installed package brings it .*'pip install -e FOLDER', or begin one"):
         registry.create_separator("zzz")
+
+
+def test_a_far_off_name_is_not_guessed_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(registry.SUITES_VARIABLE, str(tmp_path / "kept"))
+    for name in ("my-method", "my-net", "wiener", "separator"):
+        with pytest.raises(UnknownNameError, match=f"unknown method '{name}'; no installed package brings it"):
+            registry.create_separator(name)
+    for name in ("my-suite", "shapes", "photos"):
+        with pytest.raises(UnknownNameError) as caught:
+            registry.suite_path(name)
+        assert f"is not in {tmp_path}/kept and {tmp_path}/suites (SEPBENCH_SUITES names more folders)" in str(caught.value)
+        assert "did you mean" not in str(caught.value)
+    (tmp_path / "my-method").mkdir()
+    (tmp_path / "my-method" / "pyproject.toml").write_text("")
+    with pytest.raises(UnknownNameError, match=r"the folder my-method is not installed: run 'pip install -e \./my-method'"):
+        registry.create_separator("my-method")
 
 
 def test_settings_are_checked_by_name() -> None:
@@ -74,7 +91,7 @@ BROKEN = {
     "NO_METHOD": "method 'toy' (broken_methods:NO_METHOD) is of type int; its entry point must name the method's class",
     "torch": "method 'toy' (broken_methods:torch) is of type module; its entry point must name the method's class",
     "INFO": "method 'toy' (broken_methods:INFO) is of type MethodInfo; its entry point must name the method's class",
-    "__builtins__": "method 'toy' (broken_methods:__builtins__) is not in the table that its entry point names; the table must hold the class under 'toy'",
+    "__builtins__": "method 'toy' (broken_methods:__builtins__) is not in the table that its entry point names; the table must have the class under 'toy'",
     "Any": "method 'toy' refuses its settings: Any cannot be instantiated",
 }
 

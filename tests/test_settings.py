@@ -204,7 +204,7 @@ def test_a_plain_dataclass_on_a_declared_one_is_told_what_to_do() -> None:
     class Mine(Declared):
         more: int = 3
 
-    with pytest.raises(MethodError, match=r"method 'm': .*Mine is a plain dataclass on a pydantic one; decorate it with pydantic"):
+    with pytest.raises(MethodError, match=r"method 'm': .*Mine is a plain dataclass based on a pydantic one; decorate it with pydantic"):
         create("m", Mine, {})
 
     class Renamed(Declared):

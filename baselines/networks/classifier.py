@@ -14,6 +14,8 @@ from torch import nn
 from torch.nn import functional as F
 
 PATCH = 2
+SMALLEST_SIDE = 18
+"""Of an image, in pixels: three poolings leave one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,13 @@ class SmallClassifier(nn.Module):
         """``(B, F)``: the mean over the last map."""
         maps: torch.Tensor = self.blocks(self.whiten(images))
         return maps.mean((2, 3))
+
+    def maps(self, images: torch.Tensor) -> list[torch.Tensor]:
+        """What each block makes of the images, ``(B, width, H', W')``."""
+        made = [self.whiten(images)]
+        for block in self.blocks:
+            made.append(block(made[-1]))
+        return made[1:]
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """``(B, classes)`` logits."""

@@ -6,33 +6,41 @@ Two generators; every training sample has a code of its own for each generator t
     |G_B(z_b) - b|                               for clean samples b
     |G_B(z_yb) + G_X(z_yx) - y|                  for mixtures y
 
-In two stages: G_B and the codes of clean samples first; then, G_B held fixed, G_X and the codes of mixtures. Or jointly, the second line with a weight. A new
-mixture gets its two codes by the same descent with both generators held fixed. Everything is in parts, a generator's image times the weight of its
-source in a mixture.
+The errors are those of ``baselines/training/perceptual.py``. In two stages: G_B and the codes of clean samples first; then, G_B held fixed, G_X and the codes
+of mixtures. Or jointly, the second line with a weight. A new mixture gets its two codes by the same descent with both generators held fixed. Everything is in
+parts, a generator's image times the weight of its source in a mixture.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass as plain_dataclass
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from baselines.networks.dcgan import DCGANGenerator, egg_generator, square_side
 from baselines.training.config import derived_seed, generator
-from baselines.training.epochs import MeanLoss, epoch_rows, full_batches
+from baselines.training.epochs import MeanLoss, cut_epochs, epoch_rows, full_batches
+from baselines.training.loop import resume, run
 from baselines.training.mask import Precision
-from baselines.training.search import descend
+from baselines.training.perceptual import ImageError
+from sepbench.operators import make_operator
+from sepbench.protocols import RunContext, TaskSpec, TrainingView
+from sepbench.settings import STRICT
 
 _EMPTY = 1e-3
+_FILE = "generators.safetensors"
 
 
-@dataclass(frozen=True, slots=True)
+@plain_dataclass(frozen=True, slots=True)
 class LatentRecipe:
     """How the generators and codes are trained. Only the unit ball is stated in the paper; the rest is ours.
 
@@ -44,6 +52,7 @@ class LatentRecipe:
         batch: samples per step.
         joint: both lines of the loss at once instead of in two stages.
         weight: of the mixtures' line, where they are learnt jointly.
+        perceptual: weight of the classifier's part in all errors, see ``ImageError``.
         precision: ``bfloat16`` computes generators under autocast.
         seed: of weights, codes and order.
     """
@@ -56,6 +65,7 @@ class LatentRecipe:
     batch: int = 32
     joint: bool = False
     weight: float = 1.0
+    perceptual: float = 0.0
     precision: Precision = "bfloat16"
     seed: int = 0
 
@@ -124,6 +134,7 @@ class LatentTraining:
         self.generators, self.recipe = generators, recipe
         self.device = next(generators.parameters()).device
         self.clean, self.mixed = clean.to(self.device), mixed.to(self.device)
+        self.error = ImageError(recipe.perceptual, self.device)
         sizes = {"b": len(clean), "yb": len(mixed), "yx": len(mixed)}
         self.codes = {
             name: nn.Embedding.from_pretrained(first_codes(count, recipe.latent, recipe.seed, "codes", name), freeze=False, sparse=True).to(self.device)
@@ -165,11 +176,11 @@ class LatentTraining:
 
     def _clean_error(self, epoch: int, batch: int) -> torch.Tensor:
         rows = self._rows("B", epoch, batch, len(self.clean))
-        return (self._part(0, "b", rows) - self.clean[rows]).abs().mean()
+        return self.error(self._part(0, "b", rows), self.clean[rows], self.generators.weights[0]).mean()
 
     def _mixture_error(self, epoch: int, batch: int) -> torch.Tensor:
         rows = self._rows("Y", epoch, batch, len(self.mixed))
-        return (self._part(0, "yb", rows) + self._part(1, "yx", rows) - self.mixed[rows]).abs().mean()
+        return self.error(self._part(0, "yb", rows) + self._part(1, "yx", rows), self.mixed[rows], sum(self.generators.weights)).mean()
 
     def _part(self, which: int, name: str, rows: torch.Tensor) -> torch.Tensor:
         codes = self.codes[name](rows)
@@ -230,44 +241,6 @@ class LatentTraining:
         self.losses.restore(state["losses"])
 
 
-def found_parts(
-    generators: Generators,
-    mixtures: torch.Tensor,
-    starts: torch.Tensor,
-    steps: int,
-    lr: float,
-    tolerance: float,
-    progress: Callable[[float], None] = lambda fraction: None,
-) -> torch.Tensor:
-    """The generated parts ``(B, 2, C, H, W)`` that explain mixtures ``(B, C, H, W)`` best, by descent on two codes for each with the generators held fixed.
-
-    Each mixture has R searches and keeps the codes of its least error; a search ends by the rule of ``search.descend``.
-
-    Args:
-        starts: codes ``(B, R, 2, latent)`` in the ball to begin with. The middle of the ball is no good start: no code was learnt near it, and a generator
-            that makes an empty image there has a saturated sigmoid and next to no gradient.
-    """
-    count, restarts = starts.shape[:2]
-    generators.eval()
-    needed = [parameter for parameter in generators.parameters() if parameter.requires_grad]
-    generators.requires_grad_(False)
-
-    def errors(codes: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-        explained = generators.part(0, codes[:, 0]) + generators.part(1, codes[:, 1])
-        return (explained - mixtures[rows // restarts]).abs().flatten(1).mean(1)
-
-    try:
-        found = descend(starts.flatten(0, 1), errors, steps, lr, tolerance=tolerance, nearest=in_unit_ball, progress=progress)
-        with torch.no_grad():
-            every = torch.arange(len(found), device=found.device)
-            best = errors(found, every).unflatten(0, (count, restarts)).argmin(1)
-            codes = found.unflatten(0, (count, restarts))[torch.arange(count, device=found.device), best]
-            return torch.stack([generators.part(which, codes[:, which]) for which in range(2)], 1)
-    finally:
-        for parameter in needed:
-            parameter.requires_grad_(True)
-
-
 def save_generators(generators: Generators, path: Path) -> None:
     """Write the weights and what batch norm knows."""
     save_file({name: value.detach().cpu().contiguous() for name, value in generators.state_dict().items()}, path)
@@ -278,3 +251,71 @@ def load_generators(latent: int, shape: tuple[int, ...], weights: tuple[float, f
     generators = new_generators(latent, shape, weights, 0, "cpu")
     generators.load_state_dict(load_file(path))
     return generators.to(device).eval()
+
+
+@dataclass(config=STRICT)
+class LearntGenerators:
+    """A method's ``fit``, ``save`` and ``load`` where it needs the two generators and no more, and their settings.
+
+    Budget ``quick`` makes a tenth of the epochs, rounded up.
+    """
+
+    latent: int = Field(100, ge=1, description="dimension of a code")
+    epochs: int = Field(50, ge=1, description="passes over the clean samples, and over the mixtures")
+    lr: float = Field(1e-3, gt=0, description="Adam's rate of the generators")
+    code_lr: float = Field(1e-2, gt=0, description="Adam's rate of the codes while generators learn")
+    joint: bool = Field(False, description="both sources at once, instead of the observed one first")
+    weight: float = Field(1.0, gt=0, description="lambda, weight of the mixtures; of joint")
+    perceptual: float = Field(0.0, ge=0, description="weight of what cifarnet, a classifier, sees in the images beside their pixels; for colour images")
+    samples: int = Field(12_000, ge=2, description="the first so many clean samples, and so many mixtures")
+    batch: int = Field(32, ge=2, description="samples per step")
+    fit_precision: Precision = Field("bfloat16", description="of the generators while they learn; searches are in float32")
+
+    _generators: Generators | None = field(default=None, init=False, repr=False)
+
+    def fit(self, view: TrainingView, ctx: RunContext) -> None:
+        """Learn generators and codes, or go on where ``ctx.cache`` stands."""
+        recipe = LatentRecipe(
+            latent=self.latent,
+            epochs=cut_epochs(self.epochs, ctx.budget),
+            lr=self.lr,
+            code_lr=self.code_lr,
+            batch=self.batch,
+            joint=self.joint,
+            weight=self.weight,
+            perceptual=self.perceptual,
+            precision=self.fit_precision,
+            seed=ctx.seed,
+        )
+        weights = _weights(ctx.task)
+        generators = new_generators(self.latent, ctx.task.source_shape, weights, ctx.seed, ctx.device)
+        training = LatentTraining(generators, recipe, weights[0] * view.observed(self.samples), view.mixtures(self.samples))
+        resume(training, ctx.cache, ctx.device)
+        run(training, ctx.cache, progress=ctx.progress)
+        self._generators = generators.eval().requires_grad_(False)
+
+    def save(self, folder: Path) -> None:
+        """The generators' weights, and what their batch norm knows."""
+        save_generators(self.fitted(), folder / _FILE)
+
+    def load(self, folder: Path, ctx: RunContext) -> None:
+        """See ``save``."""
+        generators = load_generators(self.latent, ctx.task.source_shape, _weights(ctx.task), folder / _FILE, ctx.device)
+        self._generators = generators.requires_grad_(False)
+
+    def fitted(self) -> Generators:
+        """The generators in evaluation mode.
+
+        Raises:
+            ValueError: there are none yet.
+        """
+        if self._generators is None:
+            raise ValueError("fit() or load() first")
+        return self._generators
+
+
+def _weights(task: TaskSpec) -> tuple[float, float]:
+    """Of the observed and of the other source in a mixture."""
+    assert task.observed_source is not None  # ``supports`` of the methods sees to it
+    weights = make_operator(task.operator, task.n_sources).matrix().reshape(-1).tolist()
+    return weights[task.observed_source], weights[1 - task.observed_source]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from sepbench.ambient import threads as using_threads
-from sepbench.api.arguments import choice, flag, names, path_of, public, shown, suite_name, whole
+from sepbench.api.arguments import choice, flag, names, one_name, path_of, public, shown, suite_name, whole
 from sepbench.api.opened import Run
 from sepbench.api.own_methods import Method, methods_of
 from sepbench.api.telling import tell
@@ -19,12 +20,17 @@ from sepbench.protocols import Budget
 from sepbench.report.fetching import fetch_with_progress
 from sepbench.report.progress import RunProgress
 from sepbench.results.recording import finish, prepare, record_run
+from sepbench.results.repeats import folder_of
+from sepbench.results.store import RunStore
+from sepbench.run.backends import Backend
 from sepbench.run.backends.chosen import make_backend
-from sepbench.run.plan import make_plan
+from sepbench.run.plan import Plan, make_plan, repeated_plans
 from sepbench.run.provenance import default_folder, run_record
+from sepbench.run.records import RunRecord
 from sepbench.run.request import BUDGETS, RunRequest
 from sepbench.run.sink import Silent
 from sepbench.suites.loader import load_suite
+from sepbench.suites.model import Suite
 
 
 class _Warns(Silent):
@@ -46,11 +52,15 @@ def run(
     out: str | os.PathLike[str] | None = None,
     device: str = "auto",
     budget: Budget = "paper",
-    workers: int | Literal["auto"] = 1,
+    seeds: int = 1,
+    fits: int = 1,
+    workers: int | Literal["auto"] | None = None,
+    backend: str = "local",
     threads: int | None = None,
     refit: bool = False,
     retry_failed: bool = False,
     keep_estimates: bool = True,
+    latency: bool = False,
     progress: bool = False,
 ) -> Run:
     """Separate a suite's mixtures with each method, score them, and open the run; the numbers are those of ``sepbench run``.
@@ -68,19 +78,23 @@ def run(
         out: the run's folder. Default: ``runs/SUITE-HASH``, the same for the same call, and for the same command.
         device: ``cpu``, ``cuda``, ``cuda:N`` or ``auto``.
         budget: the methods' settings: the paper's, or ``quick`` ones.
-        workers: processes that share the work, or ``auto``. The numbers do not depend on it. With several, methods must be registered: other
-            processes cannot import a class of a notebook.
+        seeds: run random methods with so many seeds on the same fit: ``seed`` and those after it. Their spread is in ``Run.summary``.
+        fits: fit random methods that learn so many times, with ``seed`` and those after it.
+        workers: processes that share the work, or ``auto``. Default: one, or all that a cluster has. The numbers do not depend on it. With several,
+            methods must be registered: other processes cannot import a class of a notebook.
+        backend: who works: ``local`` (this machine) or ``ray`` (a cluster), or one that a package registers.
         threads: of each process. Default: ``OMP_NUM_THREADS``, or 1, whatever torch is set to. The last bits depend on it.
         refit: train methods again whose fit is in the cache.
         retry_failed: try mixtures again that failed in an earlier session of this run.
         keep_estimates: keep estimates after they are scored; ``Run.estimates`` needs them.
+        latency: also measure the seconds of single-mixture calls.
         progress: show bars and lines on stderr, as the command does.
 
     Raises:
         SepbenchError: an argument that cannot be used, data that are missing, or a folder that holds another run; one line that says what to do.
     """
     chosen, own = methods_of(methods)
-    team = _workers(workers, own)
+    team, by = _workers(workers, own), _backend(backend, own)
     request = RunRequest(
         suite=suite_name(suite),
         methods=chosen,
@@ -91,27 +105,60 @@ def run(
         budget=choice("budget", budget, BUDGETS),  # type: ignore[arg-type]
         settings=_settings(settings),
         keep_estimates=flag("keep_estimates", keep_estimates),
+        latency=flag("latency", latency),
         retry_failed=flag("retry_failed", retry_failed),
         refit=flag("refit", refit),
     )
-    watching = flag("progress", progress)
     folder = None if out is None else path_of("out", out)
+    place = _Place(folder, by, team, whole("seeds", seeds, 1), whole("fits", fits, 1), flag("progress", progress))
     with using_threads(thread_count(threads)), handed_over(own):
-        return _carried_out(request, folder, str(team), RunProgress() if watching else _Warns())
+        return _carried_out(request, place)
 
 
-def _carried_out(request: RunRequest, out: Path | None, workers: str, progress: RunProgress | _Warns) -> Run:
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where and by whom a request is carried out, and how often; the arguments, checked."""
+
+    out: Path | None
+    backend: str
+    workers: str
+    seeds: int
+    fits: int
+    watched: bool
+
+    def progress(self) -> RunProgress | _Warns:
+        """Of one plan."""
+        return RunProgress() if self.watched else _Warns()
+
+
+def _carried_out(request: RunRequest, place: _Place) -> Run:
     suite = load_suite(request.suite)
     for name in request.settings:
         known = list(request.methods or suite.methods)
         if name not in known:
             raise nearest(name, known, "method of settings")
     plan = make_plan(request, suite)
-    prepare(plan, fetch_with_progress if isinstance(progress, RunProgress) else fetch)
-    team = make_backend("local", workers, plan.device)
-    record = run_record(plan, _call(request, out), "local", team.workers)
-    folder = out or default_folder(record)
-    outcome = record_run(plan, record, folder, progress, team, lambda store: finish(store, suite))
+    prepare(plan, fetch_with_progress if place.watched else fetch)
+    team = make_backend(place.backend, place.workers, plan.device)
+    command = _call(request, place)
+    record = run_record(plan, command, place.backend, team.workers)
+    folder = place.out or default_folder(record)
+    repeats = list(repeated_plans(plan, suite, place.seeds, place.fits))
+    _record(plan, record, folder, team, place, suite, last=not repeats)
+    for kind, repeated in repeats:
+        seed = repeated.request.seed if kind == "seeds" else repeated.request.fit_seed or 0
+        _record(repeated, run_record(repeated, command, place.backend, team.workers), folder_of(folder, kind, seed), team, place, suite, last=False)
+    if repeats:
+        store = RunStore.open(folder)
+        with store.session():
+            finish(store, suite)
+    return Run(folder)
+
+
+def _record(plan: Plan, record: RunRecord, folder: Path, team: Backend, place: _Place, suite: Suite, *, last: bool) -> None:
+    """One plan in its folder; ``last``: nothing follows that changes its leaderboard."""
+    progress = place.progress()
+    outcome = record_run(plan, record, folder, progress, team, lambda store: finish(store, suite) if last else None)
     for cell, done in outcome.cells:
         what = f"{cell.method} on {cell.task.spec.name}"
         if done.state == "failed":
@@ -119,7 +166,6 @@ def _carried_out(request: RunRequest, out: Path | None, workers: str, progress: 
         elif done.n_failed:
             first = f"the first with {done.error}; retry_failed=True tries them again"
             progress.warn(f"{what}: {done.n_failed:,} of {done.n_planned:,} mixtures failed, {first}")
-    return Run(folder)
 
 
 def thread_count(threads: object) -> int:
@@ -134,15 +180,29 @@ def thread_count(threads: object) -> int:
     return int(told) if told.isdecimal() and int(told) else 1
 
 
-def _workers(workers: object, own: Sequence[HandedOver]) -> int | str:
+def _workers(workers: object, own: Sequence[HandedOver]) -> str:
+    """As the command takes it; empty for the backend's own number."""
+    if workers is None:
+        return ""
     count: int | str = "auto" if workers == "auto" else whole("workers", workers, 1)
     if own and count != 1:
-        which = ", ".join(f"{one.name!r} ({one.value})" for one in own)
-        raise ArgumentError(
-            f"workers={count!r} needs methods that other processes can import, and {which} was handed over as a class or an object: register it by an "
-            "entry point of the group 'sepbench.separators' (`sepbench new-method` writes one), or leave workers at 1"
-        )
-    return count
+        raise _not_importable(f"workers={count!r}", own, "leave workers at 1")
+    return str(count)
+
+
+def _backend(backend: object, own: Sequence[HandedOver]) -> str:
+    name = one_name("backend", backend, "local, ray or the name of a registered one")
+    if own and name != "local":
+        raise _not_importable(f"backend={name!r}", own, "leave backend at 'local'")
+    return name
+
+
+def _not_importable(what: str, own: Sequence[HandedOver], otherwise: str) -> ArgumentError:
+    which = ", ".join(f"{one.name!r} ({one.value})" for one in own)
+    return ArgumentError(
+        f"{what} needs methods that other processes can import, and {which} was handed over as a class or an object: register it by an "
+        f"entry point of the group 'sepbench.separators' (`sepbench new-method` writes one), or {otherwise}"
+    )
 
 
 def _device(device: object) -> str:
@@ -163,13 +223,14 @@ def _settings(settings: object) -> dict[str, dict[str, Any]]:
     return {method: dict(values) for method, values in settings.items()}
 
 
-def _call(request: RunRequest, out: Path | None) -> str:
+def _call(request: RunRequest, place: _Place) -> str:
     """The call as text, for the record: what differs from the defaults."""
     default = RunRequest(request.suite)
     told = {
         name: getattr(request, name)
-        for name in ("methods", "tasks", "limit", "device", "seed", "budget", "settings", "refit", "retry_failed", "keep_estimates")
+        for name in ("methods", "tasks", "limit", "device", "seed", "budget", "settings", "refit", "retry_failed", "keep_estimates", "latency")
     }
-    shown_out = {} if out is None else {"out": str(out)}
+    shown_out: dict[str, object] = {} if place.out is None else {"out": str(place.out)}
+    shown_out |= {name: getattr(place, name) for name, usual in (("seeds", 1), ("fits", 1), ("backend", "local")) if getattr(place, name) != usual}
     keywords = {name: list(value) if isinstance(value, tuple) else value for name, value in told.items() if value != getattr(default, name)} | shown_out
     return flat(f"sepbench.run({', '.join([repr(request.suite), *(f'{name}={value!r}' for name, value in keywords.items())])})")

@@ -1,7 +1,7 @@
 """Configuration files as they are written: YAML, JSON or TOML by the ending, to and from plain values.
 
 YAML is read by the core schema of YAML 1.2, which is what JSON means too: ``1e-3`` is a number, and ``no``, ``on``, ``1:30`` and ``2024-01-01`` are
-words. PyYAML alone reads them by YAML 1.1, the other way round. A key that stands twice is refused in all three.
+words. PyYAML alone reads them by YAML 1.1, the other way round. A key that is given twice is refused in all three.
 """
 
 from __future__ import annotations
@@ -133,13 +133,13 @@ def _once(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
     """A mapping of pairs.
 
     Raises:
-        ValueError: a key that stands twice, or that is a list or a mapping.
+        ValueError: a key that is given twice, or that is a list or a mapping.
     """
     found: dict[Any, Any] = {}
     for key, value in pairs:
         if not isinstance(key, (str, int, float, bool)) and key is not None:
             raise ValueError(f"a key must be a word, got {key!r}")
         if key in found:
-            raise ValueError(f"key {key!r} stands twice")
+            raise ValueError(f"key {key!r} is given twice")
         found[key] = value
     return found

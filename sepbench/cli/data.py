@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, help="Data sets: list, fetch, verify, path.")
 
+_ABOUT, _WORDS = "data set", 24
+"""Head of the column of sentences, and how many characters it has at least."""
 _Names = Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Data sets, see 'sepbench data list'.", show_default=False)]
 
 
@@ -31,24 +33,28 @@ def list_datasets() -> None:
     from sepbench.report.fitting import print_table
 
     table = Table(title="Data sets", title_justify="left", show_lines=True)
-    for column in ("name", "data set, licence, where", "files", "size", "state"):
-        table.add_column(column, justify="right" if column in ("files", "size") else "left", overflow="fold", no_wrap=column in ("name", "size"))
+    for column in ("name", "state", "size", _ABOUT, "files", "folder"):
+        justify: Literal["left", "right"] = "right" if column in ("files", "size") else "left"
+        table.add_column(column, justify=justify, overflow="fold", no_wrap=column != _ABOUT, min_width=_WORDS if column == _ABOUT else None)
     for name in manifest_names():
         manifest = load_manifest(name)
         state = status(manifest)
         cut = _is_cut(manifest, state)
         files = () if cut else manifest.required(state.form or manifest.forms[0])
         size = decimal(sum(file.size for file in files)) if files else "-"
-        about = [escape(manifest.title), f"[dim]{escape(manifest.licence)}[/dim]", *([escape(str(state.folder))] if state.folder else [])]
-        table.add_row(name, "\n".join(about), str(len(files)) if files else "-", size, _state_text(manifest, state, cut))
+        about = f"{escape(manifest.title)}\n[dim]licence: {escape(manifest.licence)}[/dim]"
+        table.add_row(name, _state_text(manifest, state, cut), size, about, f"{len(files):,}" if files else "-", escape(str(state.folder or "")))
     for name in dataset_names():
         try:
             if manifest_of(name) == "":
-                table.add_row(name, "of another package, with files of its own", "-", "-", "registered")
+                table.add_row(name, "registered", "-", "of another package, with files of its own", "-", "")
         except SepbenchError as error:
-            table.add_row(name, escape(str(error)), "-", "-", "[red]unusable[/red]")
+            table.add_row(name, "[red]unusable[/red]", "-", escape(str(error)), "-", "")
     console = Console()
-    print_table(table, console)
+    print_table(table, console, spare=("folder", "files"))
+    console.print("Missing (download): 'sepbench data fetch NAME' gets it.", soft_wrap=True)
+    console.print("Missing (own copy): 'sepbench data verify NAME' says where it comes from.", soft_wrap=True)
+    console.print("'sepbench data path NAME' prints the folder of one.", soft_wrap=True)
     console.print("Looked up in: " + ", then ".join(str(folder) for folder in data_folders()), soft_wrap=True, highlight=False, markup=False)
     if offline():
         console.print("SEPBENCH_OFFLINE is set: nothing is downloaded.")
@@ -62,8 +68,9 @@ def _is_cut(manifest: Manifest, state: DataStatus) -> bool:
 def _state_text(manifest: Manifest, state: DataStatus, cut: bool) -> str:
     """``cut``: it is read from the files of another data set."""
     colour = {"present": "green", "built-in": "green", "on demand": "green", "damaged": "red", "incomplete": "yellow", "missing": "yellow"}[state.state]
-    hint = " (no download)" if state.state in ("missing", "incomplete") and manifest.download_form is None else ""
-    hint = f", cut from {manifest.cut_from}" if cut else hint
+    by_hand = manifest.download_form is None
+    hint = f"\n({'own copy' if by_hand else 'download'})" if state.state in ("missing", "incomplete") else ""
+    hint = f"\n(cut from {manifest.cut_from})" if cut else hint
     return f"[{colour}]{state.state}[/{colour}]{hint}"
 
 

@@ -18,7 +18,7 @@ def evaluate(
         Path, typer.Option(help="A .npy, .npz or .safetensors file (M, K, ...), a folder of images or sounds, or a .parquet index.", metavar="PATH")
     ],
     name: Annotated[str, typer.Option(help="What the row is called.")],
-    out: Annotated[Path | None, typer.Option(help="The run's folder; what it holds already stays. Default: runs/SUITE-HASH.", metavar="RUN")] = None,
+    out: Annotated[Path | None, typer.Option(help="The run's folder; what is in it already is kept. Default: runs/SUITE-HASH.", metavar="RUN")] = None,
     supervision: Annotated[str, typer.Option(help="What the method learnt from: blind, mixtures+one, sources, prior or bound. Default: unstated.")] = "",
     limit: Annotated[int | None, typer.Option(help="Only the first so many mixtures.")] = None,
     partial: Annotated[bool, typer.Option("--partial", help="Estimates of some mixtures may be missing. Such a row is marked, and never ranked.")] = False,
@@ -69,7 +69,7 @@ def evaluate(
         notes.print("interrupted; the same command goes on where it stopped", soft_wrap=True)
         raise typer.Exit(130) from None
     with store.session():
-        finish(store, loaded, console)
+        finish(store, loaded, console, task)
     console.print(Text(f"estimates: sha256 {store.read_cells()[task, name].estimates_sha256}"), soft_wrap=True)
 
 

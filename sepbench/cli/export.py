@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from sepbench.suites.model import Task
 
 
 class FormatChoice(StrEnum):
@@ -60,6 +63,28 @@ def export(
                 advance=lambda done, total: status.update(f"writing: {done:,} of {total:,}"),
             )
     except KeyboardInterrupt:
-        notes.print("interrupted; nothing is left of it, the same command begins anew", soft_wrap=True)
+        notes.print("interrupted; nothing was written, the same command starts again", soft_wrap=True)
         raise typer.Exit(130) from None
-    Console().print(Text(f"mixtures: {out}" if made else f"mixtures: {out}, there already"), soft_wrap=True)
+    count = chosen.n_examples if limit is None else min(limit, chosen.n_examples)
+    for line in _told(loaded.name, suite, chosen, out, form, references, count, made):
+        Console().print(Text(line), soft_wrap=True)
+
+
+def _told(name: str, suite: str, task: Task, out: Path, form: FormatChoice, references: bool, count: int, made: bool) -> list[str]:
+    """What was written, where, and what comes next."""
+    import shlex
+
+    each = form in (FormatChoice.png, FormatChoice.wav)
+    files = {what: f"{out}/{what}{'/' if each else f'.{form.value}'}" for what in ("mixtures", *(["references"] if references else []))}
+    limited = f" --limit {count}" if count < task.n_examples else ""
+    draws = f"{task.spec.posterior_draws}, " if task.spec.posterior_draws else ""
+    shape = f"({count}, {draws}{task.spec.n_sources}, {', '.join(map(str, task.spec.source_shape))})"
+    estimates = f"{task.spec.n_sources} files each, named as 000000_1.{form.value}" if each else f"one array {shape}"
+    what = f"{count:,} mixture{'' if count == 1 else 's'} of {name}, {task.spec.name}"
+    return [
+        f"{what}, as {form.value}{'' if made else ' (there already)'}: {files['mixtures']}",
+        *([f"true sources: {files['references']}"] if references else []),
+        f"{'what the pixels mean, and ' if form is FormatChoice.png else ''}how they were mixed: {out}/manifest.json",
+        f"Next: separate them into {estimates} (docs/evaluate.md has more layouts). Then:",
+        f"  sepbench evaluate --suite {shlex.quote(suite)} --task {task.spec.name} --estimates PATH --name NAME{limited}",
+    ]

@@ -9,13 +9,14 @@ import typer
 from sepbench.cli import completion
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from rich.console import Console
     from rich.table import Table
 
     from sepbench.errors import SepbenchError
     from sepbench.suites.model import Suite
+    from sepbench.suites.readiness import Readiness
 
 
 LISTS = ("all", "suites", "methods", "metrics")
@@ -41,8 +42,9 @@ def list_names(
         return
     if what in ("all", "suites"):
         loaded = _loaded_suites()
-        print_table(_suites(loaded), console)
-        _print_readiness(loaded, console)
+        needs = _needs(loaded)
+        print_table(_suites(loaded, needs), console, spare=("operator",))
+        _print_readiness(loaded, needs, console)
     if what in ("all", "methods"):
         print_table(_methods(), console)
     if what in ("all", "metrics"):
@@ -77,57 +79,87 @@ def _loaded_suites() -> dict[str, Suite | SepbenchError]:
     return loaded
 
 
-def _suites(loaded: Mapping[str, Suite | SepbenchError]) -> Table:
+def _needs(loaded: Mapping[str, Suite | SepbenchError]) -> dict[str, Readiness | SepbenchError]:
+    """What each suite lacks on this machine; instead of one that cannot be used, why."""
+    from sepbench.errors import SepbenchError
+    from sepbench.suites.readiness import readiness
+
+    found: dict[str, Readiness | SepbenchError] = {}
+    for name, suite in loaded.items():
+        try:
+            found[name] = suite if isinstance(suite, SepbenchError) else readiness(name, suite)
+        except SepbenchError as error:
+            found[name] = error
+    return found
+
+
+def _suites(loaded: Mapping[str, Suite | SepbenchError], needs: Mapping[str, Readiness | SepbenchError]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
     from sepbench.errors import SepbenchError
 
     table = Table(title="Suites (tasks ending in -val are for choosing settings)", title_justify="left")
-    for column in ("suite", "task", "K", "operator", "mixtures"):
-        table.add_column(column, justify="right" if column in ("K", "mixtures") else "left", no_wrap=column in ("suite", "task"))
+    for column in ("suite", "state", "task", "K", "operator", "mixtures"):
+        table.add_column(column, justify="right" if column in ("K", "mixtures") else "left", no_wrap=True)
     for name, suite in loaded.items():
         if isinstance(suite, SepbenchError):
-            table.add_row(name, Text(str(suite), style="red"), "", "", "")
+            table.add_row(name, Text("unusable", style="red"), "", "", "", "")  # why is told below: a cell would break it into scraps
             continue
+        states = _state(needs[name])
         for row, task in enumerate(suite.tasks.values()):
             head = f"{name} v{suite.version}" if row == 0 else ""
+            state = "\n".join(states) if len(suite.tasks) == 1 else "".join(states[row : row + 1])
             label = f"[dim]{task.spec.name}[/dim]" if task.split == "validation" else task.spec.name
-            table.add_row(head, label, str(task.spec.n_sources), task.spec.operator, f"{task.n_examples:,}{'' if task.frozen else ' (not frozen)'}")
+            table.add_row(head, state, label, str(task.spec.n_sources), task.spec.operator, f"{task.n_examples:,}{'' if task.frozen else ' *'}")
         table.add_section()
     return table
 
 
-def _print_readiness(loaded: Mapping[str, Suite | SepbenchError], console: Console) -> None:
-    """Per suite one line, which the terminal may break and the table of a narrow one would break into scraps: what it needs, and where it and its data lie."""
+def _state(found: Readiness | SepbenchError) -> list[str]:
+    """The state, and below it how much is to be downloaded."""
+    from rich.filesize import decimal
+
+    from sepbench.errors import SepbenchError
+
+    if isinstance(found, SepbenchError):
+        return ["[red]unusable[/red]"]
+    colour = {"ready": "green", "download": "yellow", "own copy": "yellow"}[found.state]
+    return [f"[{colour}]{found.state}[/{colour}]", *([decimal(found.download)] if found.state == "download" else [])]
+
+
+def _print_readiness(loaded: Mapping[str, Suite | SepbenchError], needs: Mapping[str, Readiness | SepbenchError], console: Console) -> None:
+    """What the table has no room for, in lines that the terminal may break: what its marks mean, what is lacking, where own suites are."""
     from rich.text import Text
 
     from sepbench.data.files.fetch import offline
     from sepbench.errors import SepbenchError
-    from sepbench.registry import suite_folders
-    from sepbench.suites.readiness import readiness
+    from sepbench.registry import own_suite, suite_folders
 
-    lines = []
-    for name, suite in loaded.items():
-        try:
-            if isinstance(suite, SepbenchError):
-                raise suite
-            found = readiness(name, suite)
-        except SepbenchError as error:
-            lines.append((name, "unusable", str(error)))
-            continue
-        needs = f"download {found.download / 1e6:,.1f} MB" if found.state == "download" else found.state
-        lacking = f"{', '.join(found.lacking)} lacking" if found.lacking else ""
-        lines.append((name, needs, ", ".join(filter(None, [lacking, *map(str, found.where)]))))
-    widths = [max(len(line[column]) for line in lines) + 2 for column in (0, 1)]
-    title = "What each suite needs, and where it lies (own copy: 'sepbench data verify NAME' says how to get the data)"
-    console.print(Text(title, style="table.title"), soft_wrap=True)
-    for name, needs, where in lines:
-        console.print(Text(f"{name:{widths[0]}}{needs:{widths[1]}}{where}".rstrip()), soft_wrap=True)
+    usable = {name: found for name, found in needs.items() if not isinstance(found, SepbenchError)}
+    lines = [f"{name} is unusable: {found}" for name, found in needs.items() if isinstance(found, SepbenchError)]
+    if any(not task.frozen for suite in loaded.values() if not isinstance(suite, SepbenchError) for task in suite.tasks.values()):
+        lines.append("*: the list of mixtures is not frozen; a rule makes it from your copy of the data")
+    if any(found.state == "download" for found in usable.values()):
+        lines.append("download: 'sepbench run' gets the data when it needs them, 'sepbench data fetch NAME' gets them now")
+    for data in dict.fromkeys(found.lacking for found in usable.values() if found.state == "own copy"):
+        suites = [name for name, found in usable.items() if found.lacking == data and found.state == "own copy"]
+        lines.append(f"own copy: {', '.join(suites)} {'needs' if len(suites) == 1 else 'need'} {_lacking(data)}")
+    lines += [f"{name} is a suite of your own, in {path.absolute().parent}" for name in loaded if (path := own_suite(name)) is not None]
     folders = ", then ".join(map(str, suite_folders()))
-    console.print(Text(f"Own suites are looked up in {folders} (SEPBENCH_SUITES names more; 'sepbench new-suite' makes one)."), soft_wrap=True)
+    lines.append(f"Suites of your own are looked up in {folders} (SEPBENCH_SUITES names more; 'sepbench new-suite' makes one).")
     if offline():
-        console.print("SEPBENCH_OFFLINE is set: nothing is downloaded.")
+        lines.append("SEPBENCH_OFFLINE is set: nothing is downloaded.")
+    for line in lines:
+        console.print(Text(line), soft_wrap=True)
+
+
+def _lacking(data: Sequence[str]) -> str:
+    from sepbench.data.own.stored import BESIDE
+
+    if any(name.startswith(BESIDE) for name in data):
+        return f"files that are missing in its own folder ({', '.join(data)}); copy the whole folder again"
+    return f"{' and '.join(data)}; 'sepbench data verify {data[0]}' says where that comes from"
 
 
 def _methods() -> Table:

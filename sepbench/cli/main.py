@@ -96,7 +96,7 @@ app.command("new-method", help="Write a runnable template of a method with its t
 app.command("new-suite", cls=new_suite.SourcesCommand, help="Make a frozen suite of your own images or sounds.")(new_suite.new_suite)
 app.command("freeze", help="Write pair lists and digests into a suite that has none.")(freeze.freeze)
 app.command("verify", help="Compare a suite's mixtures with its frozen digests.")(verify.verify)
-app.command("validate", help="Hold a method against the contract.")(validate.validate)
+app.command("validate", help="Check a method against the contract.")(validate.validate)
 app.command("env", help="Show what decides a run's numbers and speed on this machine.")(env.env)
 app.add_typer(cache.app, name="cache", help="Fits that are kept: list, clear.")
 app.add_typer(data.app, name="data", help="Data sets: list, fetch, verify, path.")

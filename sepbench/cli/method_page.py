@@ -51,11 +51,13 @@ def check_name(name: str, lists: Sequence[str]) -> None:
     Raises:
         UnknownNameError: it is none; the nearest of methods and ``lists`` are offered.
     """
-    from sepbench.errors import nearest
-    from sepbench.registry import separator_names
+    from sepbench.errors import UnknownNameError
+    from sepbench.registry import separator_names, suite_names, unknown_method
 
+    if name not in separator_names() and name in suite_names():
+        raise UnknownNameError(f"{name} is a suite: 'sepbench list suites' shows its tasks, 'sepbench show {name}' its results")
     if name not in separator_names():
-        raise nearest(name, [*lists, *separator_names()], "list or method")
+        raise unknown_method(name, lists, "list or method")
 
 
 def facts_of(name: str, separator: Separator) -> list[tuple[str, str]]:

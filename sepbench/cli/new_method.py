@@ -8,6 +8,11 @@ from typing import Annotated
 import typer
 
 _FILES = {"test_method.py.txt": "test_{module}.py", "pyproject.toml.txt": "pyproject.toml"}
+_NOTES = {
+    False: "It is a Wiener filter: better than 'average' where classes differ; where all sources are of one class it is 'average', less what its ridge costs.",
+    True: "The first run trains; the second takes the fit from the cache (sepbench cache list).",
+}
+"""What a newcomer will see and wonder about; by whether it is the template with a network."""
 
 
 def new_method(
@@ -43,5 +48,4 @@ def new_method(
     typer.echo(f"  pip install --no-deps -e {folder}")
     typer.echo(f"  sepbench validate {name}")
     typer.echo(f"  sepbench run --suite digits-pairs --methods average,{name}")
-    if trained:
-        typer.echo("The first run trains; the second takes the fit from the cache (sepbench cache list).")
+    typer.echo(_NOTES[trained])

@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperCommand
 
 if TYPE_CHECKING:
-    from sepbench.suites.own import MadeSuite
+    from sepbench.suites.own import MadeSuite, OwnSuite
 
 
 class OperatorChoice(StrEnum):
@@ -73,16 +73,13 @@ def new_suite(
         test=test,
         convert=convert,
     )
-    _tell(make_suite(asked, out or suite_folders()[0], lambda line: typer.echo(line, err=True)), name)
+    _tell(asked, make_suite(asked, out or suite_folders()[0], lambda line: typer.echo(line, err=True)))
 
 
-def _tell(made: MadeSuite, name: str) -> None:
+def _tell(asked: OwnSuite, made: MadeSuite) -> None:
     from sepbench.registry import suite_names
-    from sepbench.results.statistics import MIN_CLUSTERS
 
-    few = [cls for cls, splits in made.classes.items() if splits["test"][0] < MIN_CLUSTERS]
-    low = [f"less than {MIN_CLUSTERS} test files of {' and '.join(few)}: too few to rank methods; add files, or give a larger --test"] if few else []
-    for note in [*made.notes, *low]:
+    for note in [*made.notes, *_unranked(asked, made)]:
         typer.echo(f"note: {note}", err=True)
     for cls, splits in made.classes.items():
         parts = [f"{split} {_amount(*amount)}" for split, amount in splits.items()]
@@ -90,8 +87,24 @@ def _tell(made: MadeSuite, name: str) -> None:
     for task, count in made.tasks.items():
         typer.echo(f"{task}: {_count(count, 'mixture')}")
     typer.echo(f"{made.path}/ written and frozen. Next:")
-    suite = name if name in suite_names() else made.path.absolute()
+    suite = asked.name if asked.name in suite_names() else made.path.absolute()
     typer.echo(f"  sepbench run --suite {suite} --methods average,nmf")
+
+
+def _unranked(asked: OwnSuite, made: MadeSuite) -> list[str]:
+    """What would make a suite rank methods, if this one cannot."""
+    from sepbench.data.own.splits import groups_for, share_for
+    from sepbench.results.statistics import MIN_CLUSTERS
+
+    least = asked.n_sources if asked.agnostic else 1
+    few = [f"{splits['test']:,} of {cls}" for cls, splits in made.groups.items() if splits["test"] < MIN_CLUSTERS]
+    if not few:
+        return []
+    share = share_for(MIN_CLUSTERS, [sum(splits.values()) for splits in made.groups.values()], asked.validation, least)
+    files = f"{groups_for(MIN_CLUSTERS, asked.validation, asked.test, least):,} different files {'in all' if asked.agnostic else 'per class'}"
+    remedy = f"--test {share:g}, or with {files}" if share is not None else f"{files}, or with fewer and a larger --test"
+    missing = f"too few test files to rank methods: {', '.join(few)}; {MIN_CLUSTERS} are needed{'' if asked.agnostic else ' of each class'}"
+    return [f"{missing}. Remove {made.path} and run this command again with {remedy}"]
 
 
 def _amount(files: int, signals: int) -> str:

@@ -38,7 +38,7 @@ def panel(
 ) -> None:
     """Write pictures of a run as PNG files: mixtures, estimates and truth; how the metric is spread; posterior samples; gradient norms.
 
-    grid-TASK-METHOD.png and grid-TASK.png (methods side by side), METRIC-TASK.png (histogram), samples-TASK-METHOD.png,
+    grid-TASK.png (methods side by side: the overview), METRIC-TASK.png (histogram), grid-TASK-METHOD.png, samples-TASK-METHOD.png,
     gradient-norm-TASK-METHOD.png. Needs the extra 'report'. Reads only what the run kept, unless --samples or --gradients is given.
     """
     from rich.console import Console
@@ -87,7 +87,7 @@ class _Job:
         return self.task.spec.name
 
     def figures(self, wanted: Figures, samples: int, gradients: bool) -> Iterator[Callable[[], Path]]:
-        """What is to be drawn, cheap things first."""
+        """What is to be drawn: the overview first, then what looks closer, and what computes last."""
         from sepbench.report.panels.gradients import has_prior
         from sepbench.report.panels.samples import can_sample
         from sepbench.report.panels.shown import check_shown
@@ -100,12 +100,12 @@ class _Job:
                 self.run.estimates(self.task, method, self._choice(self.run.values(self.name, method)).examples[:1])
         samplers = self._able(can_sample, "--samples", "draws posterior samples") if samples else []
         with_prior = self._able(has_prior, "--gradients", "has a score prior") if gradients else []
+        if grids and len(self.methods) > 1:
+            yield self._comparison
         if wanted in (Figures.all, Figures.histogram):
             yield self._histogram
         if grids:
             yield from (lambda method=method: self._grid(method) for method in self.methods)
-            if len(self.methods) > 1:
-                yield self._comparison
         yield from (lambda method=method: self._samples(method, samples) for method in samplers)
         yield from (lambda method=method: self._gradients(method) for method in with_prior)
 

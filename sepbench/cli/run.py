@@ -174,8 +174,8 @@ def _execute(plan: Plan, record: RunRecord, folder: Path, team: Backend, last: b
         raise typer.Exit(130) from None
 
 
-def finish(store: RunStore, suite: Suite, console: Console) -> None:
-    """Build the leaderboard from the scores on disk, write it, and print it with the place where it lies."""
+def finish(store: RunStore, suite: Suite, console: Console, task: str = "") -> None:
+    """Build the leaderboard from the scores on disk, write it, and print it, or the part of one task, with its place."""
     from rich.text import Text
 
     from sepbench.report.table import render_leaderboard
@@ -183,7 +183,11 @@ def finish(store: RunStore, suite: Suite, console: Console) -> None:
     from sepbench.results.recording import leaderboard_path
 
     results = write(store, suite)
-    render_leaderboard(results.frame, suite, console, cells=results.cells, bounds=results.bounds, evidence=results.evidence)
+    frame = results.frame[results.frame["task"] == task] if task else results.frame
+    render_leaderboard(frame, suite, console, cells=results.cells, bounds=results.bounds, evidence=results.evidence)
+    others = results.frame["task"].nunique() - frame["task"].nunique()
+    if others:
+        console.print(Text(f"{others:,} more {'task is' if others == 1 else 'tasks are'} in this run: 'sepbench show {store.path}' shows all"), soft_wrap=True)
     console.print(Text(f"leaderboard: {leaderboard_path(store)}"), soft_wrap=True)
 
 

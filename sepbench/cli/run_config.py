@@ -78,7 +78,8 @@ def read_config(path: Path, command: Callable[..., Any]) -> Values:
         if option in (name.replace("_", "-") for name in OF_THE_CALL):
             raise SepbenchError(f"{path}: {option} is about one call, and belongs on the command line")
         if option not in names:
-            raise SepbenchError(f"{path}: {nearest(option, list(names), 'key')}")
+            keys = f"the keys are the options of 'sepbench run' without dashes: {', '.join(names)}"
+            raise SepbenchError(f"{path}: {nearest(option, list(names), 'key', keys)}")
         if names[option] in values:
             raise SepbenchError(f"{path} gives {option} twice")
         values[names[option]] = value

@@ -141,7 +141,7 @@ def open_dataset(name: str, split: str) -> SignalSet:
         SepbenchError: a folder of images without pillow.
     """
     if name.startswith(BESIDE):
-        raise DataError(f"data set {name!r} lies beside a suite's file and is opened by its suite alone; name its folder instead, as npy:PATH")
+        raise DataError(f"data set {name!r} is beside a suite's file and is opened by its suite alone; name its folder instead, as npy:PATH")
     if not name.startswith((GENERATED_PREFIX, FOLDER_PREFIX, NPY_PREFIX)):
         return _open_registered(name, split)
     if split not in SPLITS:

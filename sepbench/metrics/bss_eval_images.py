@@ -1,16 +1,19 @@
 """ISR, SIR and SAR of BSS Eval v4, by museval itself: what the error of ``sdr`` is made of.
 
-Spatial or filtering distortion, interference by the example's other sources, and artifacts, told apart by 512-tap filters that are fitted to the
-whole signals (museval's mode ``v4``). Windows, silence and aggregation as in ``sdr.py``: one second, the median of the windows in which nothing
-is silent; within +-200 dB. Slow: about as long as museval takes, 0.1 s per 3-second pair at 22,050 Hz. All three come out of one call.
+They tell apart spatial or filtering distortion, interference by the example's other sources, and artifacts, by 512-tap
+filters that are fitted to the whole signals (museval's mode ``v4``). Windows, silence and aggregation are those of
+``sdr.py``: one second, the median of the windows in which nothing is silent, within +-200 dB. They are slow: about as
+slow as museval, 0.1 s per 3-second pair at 22,050 Hz. One call gives all three.
 
-**Take medians over mixtures, and never rank by them.** Where a source rests, the last bit of the samples decides. On four real songs from start to end
-noise within half a 16-bit step, as much as a 16-bit file differs from a decoder to floating point, moves the SIR of a window by up to 33 dB and its
-mean over all windows by 3, the median by 0.13 (``benchmarks/bss_eval_rounding.py``). SDR moves as far in such windows, so chunks that are scored should
-sound: in those of ``stems-drums-bass`` the same noise moves one of 224 windows by more than 1 dB. Suites refuse the three as ``ranking_metric``.
+**Take medians over mixtures, and never rank by them.** Where a source is silent, the last bit of the samples decides.
+Take four real songs from start to end, and noise within half a 16-bit step, as much as a 16-bit file differs from a
+decoder to floating point. This noise moves the SIR of a window by up to 33 dB, its mean over all windows by 3, and the
+median by 0.13 (``benchmarks/bss_eval_rounding.py``). SDR moves as far in such windows, so chunks that are scored should
+sound. In those of ``stems-drums-bass`` the same noise moves one of 224 windows by more than 1 dB. Suites refuse the
+three as ``ranking_metric``.
 
-Defined where museval raises: an example with a source or an estimate that is silent throughout is NaN. An estimate with NaN or infinity is
-NaN itself; a reference with one makes the example NaN.
+They are also defined where museval raises. An example with a source or an estimate that is silent throughout is NaN. An
+estimate with NaN or infinity is itself NaN. A reference with one makes the example NaN.
 """
 
 from __future__ import annotations
@@ -51,7 +54,7 @@ class BssEvalImages:
     """One of museval's three ratios, named as the metric is; on permutation tasks under the best assignment of ``sdr``.
 
     Attributes:
-        sample_rate: samples per second, hence per window; None until ``for_task`` says it.
+        sample_rate: samples per second, hence per window; None until ``for_task`` sets it.
     """
 
     info: MetricInfo
@@ -71,7 +74,7 @@ class BssEvalImages:
         """
         check_audio(estimates, references)
         if self.sample_rate is None:
-            raise ValueError(f"{self.info.name} has windows of one second and was not told the sample rate; take it from get_metric(name, task)")
+            raise ValueError(f"{self.info.name} needs the sample rate for its windows of one second; get the metric with get_metric(name, task)")
         x, y = as_float64(estimates), as_float64(references)
         length = x.shape[-1]
         never_silent = ~(silent_windows(x, length) | silent_windows(y, length))[:, 0] & finite(y).all(1)

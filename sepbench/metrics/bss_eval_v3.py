@@ -5,8 +5,9 @@ projected on its own), over the whole signal, which is continued by 511 zeros::
 
     SDR = 10 log10(|P e|^2 / |e - P e|^2)
 
-This is ``museval.metrics.bss_eval_sources`` without its search for a permutation, to 1e-6 dB. It forgives every short filter, gains and delays
-included, and grows when both lose the same frequencies: museval itself advises against it. It is here for tables that report it.
+This is ``museval.metrics.bss_eval_sources`` without its search for a permutation, to 1e-6 dB. It forgives every short
+filter, including gains and delays, and it grows when both lose the same frequencies. museval itself advises against it.
+It is here for tables that report it.
 
 The filters c solve the normal equations ``G c = D`` of 512 unknowns per channel, G the (block) Toeplitz matrix of the source's correlations, by FFT.
 One Cholesky factor per source serves all estimates; the systems are factored one by one, by LAPACK and not by torch's batched LU, which

@@ -1,4 +1,4 @@
-"""How far the estimates are from explaining their mixture."""
+"""How well the estimates explain their mixture."""
 
 from __future__ import annotations
 

@@ -53,11 +53,11 @@ def check_audio(estimates: torch.Tensor, references: torch.Tensor) -> None:
     shape = tuple(references.shape)
     if tuple(estimates.shape) != shape or len(shape) != 4 or not (estimates.is_floating_point() and references.is_floating_point()):
         raise ValueError(
-            f"audio metrics want estimates and references as two float tensors of one shape (B, K, channels, T), "
+            f"audio metrics need estimates and references as two float tensors of one shape (B, K, channels, T), "
             f"got {estimates.dtype} {tuple(estimates.shape)} and {references.dtype} {shape}"
         )
     if 0 in shape[1:]:
-        raise ValueError(f"audio metrics want at least one source, channel and sample, got (B, K, channels, T) = {shape}")
+        raise ValueError(f"audio metrics need at least one source, channel and sample, got (B, K, channels, T) = {shape}")
 
 
 def supports_rate(task: TaskSpec) -> Support:

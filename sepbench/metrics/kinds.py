@@ -1,4 +1,4 @@
-"""What a metric is: one object of one of five kinds. A kind is a protocol of one method or two; a metric has the methods it needs and no others.
+"""What a metric is: one object of one of five kinds. A kind is a protocol of one or two methods. A metric has the methods that it needs, and no others.
 
 =========  ===================  ===============================================================  ============================
 kind       method               looks at                                                         for example
@@ -11,11 +11,11 @@ set        ``extractor``,       all estimates together, by their features, again
            ``pool``
 =========  ===================  ===============================================================  ============================
 
-All values are float64 on the CPU, unreduced: means and intervals are made in ``results/``. What belongs to one example must depend on that
-example alone, to the bit, whatever batch it is scored in. NaN stands for "not defined".
+All values are float64 on the CPU, unreduced: ``results/`` makes means and intervals. A value that belongs to one
+example must depend only on that example, to the bit, in whatever batch it is scored. NaN stands for "not defined".
 
-A metric is registered by one line, an entry point of the group ``sepbench.metrics`` (see ``sepbench.registry``). What a metric may offer
-besides its kind stands at the end of this file.
+One line registers a metric, an entry point of the group ``sepbench.metrics`` (see ``sepbench.registry``). The end of
+this file says what a metric may offer besides its kind.
 """
 
 from __future__ import annotations
@@ -102,9 +102,9 @@ PART = "/"
 class PooledMetric(Protocol):
     """One value per source over a whole set of examples that is no mean over examples: NES pools squared errors over batches of 32.
 
-    Scores hold its parts, one number per example, source and part, as a run makes them shard by shard; the value is made of all parts of a cell
-    when results are read. What is pooled with what (batches, windows) follows from the examples' numbers alone, so the value does not depend on
-    shards, on the order of work or on where a run was interrupted.
+    Scores contain its parts, one number per example, source and part, as a run makes them shard by shard. The value is
+    made from all parts of a cell when results are read. The examples' numbers alone decide which batches and windows
+    are pooled. So the value does not depend on shards, on the order of work or on where a run was interrupted.
     """
 
     @property
@@ -169,8 +169,8 @@ class PosteriorMetric(Protocol):
 class SetMetric(Protocol):
     """One value of all estimates of a task together (FID, KID, inception score), all scored sources of all mixtures, from their features.
 
-    Features are extracted shard by shard, once for all metrics of an extractor, and kept beside the scores; the value is made of them when results
-    are read. ``sepbench.metrics.sets.catalogue`` holds those that are there.
+    Features are extracted shard by shard, once for all metrics of an extractor, and kept beside the scores. The value
+    is made from them when results are read. ``sepbench.metrics.sets.catalogue`` has the metrics of this kind.
     """
 
     @property
@@ -205,7 +205,7 @@ class ChoosesTasks(Protocol):
 
 @runtime_checkable
 class NeedsTask(Protocol):
-    """A metric that must be told the task before it can compute (windows of one second need the sample rate); ``get_metric`` does that."""
+    """A metric that needs the task before it can compute (windows of one second need the sample rate); ``get_metric`` gives it."""
 
     def for_task(self, task: TaskSpec) -> Metric:
         """The same metric for one task that it supports."""

@@ -1,7 +1,8 @@
 """How far a sampler's draws are from the exact posterior. Every metric is one number per mixture, and lower is better.
 
-None of them is zero for a perfect sampler with finitely many draws: the row of ``exact-posterior`` says what N independent exact draws get.
-Draws and reference are float64, ``(B, N, F)`` with F = K * D: all sources of a mixture are one point, so wrong dependence between sources counts.
+For a perfect sampler with finitely many draws none of them is zero. The row of ``exact-posterior`` says what N
+independent exact draws get. Draws and reference are float64, ``(B, N, F)`` with F = K * D: all sources of a mixture are
+one point, so wrong dependence between sources counts.
 """
 
 from __future__ import annotations

@@ -9,8 +9,9 @@ key                one value                                                    
 ``psnr_pad32``     per image, zero-padded to 32 x 32 first, not clamped          NES on MNIST
 =================  ============================================================  ==================
 
-All have peak 1 and are capped at ``PSNR_CAP_DB`` = 100 dB. For the same error ``psnr_sum_mse`` lies 3.01 dB below a mean over two
-sources, and ``psnr_pad32`` of a 28 x 28 image 1.16 dB above ``psnr_unclamped``, because the empty border is free of error.
+All have peak 1 and are capped at ``PSNR_CAP_DB`` = 100 dB. For the same error ``psnr_sum_mse`` is 3.01 dB below a mean
+over two sources, and ``psnr_pad32`` of a 28 x 28 image is 1.16 dB above ``psnr_unclamped``, because the empty border
+has no error.
 """
 
 from __future__ import annotations

@@ -12,8 +12,9 @@ Per source, with b a batch of 32 mixtures (numbers 0 to 31, 32 to 63, ... of the
 Not clamped, peak 1, a batch without error is 100 dB as elsewhere. A batch is full if all its mixtures were scored or failed; those that failed
 are left out of its mean. The last batch, if it is not full, is left out, as NES' code drops it. Fewer mixtures than one full batch are one batch.
 
-The logarithm of a mean lies above the mean of logarithms, so a pooled PSNR lies **below** the mean over images: the more so, the more the images
-differ. Single examples enter intervals and comparisons by jackknife values within their batch, see ``PooledPsnr.pool``.
+The logarithm of a mean is larger than the mean of logarithms, so a pooled PSNR is **below** the mean over images. The
+gap grows with the differences between the images. Single examples enter intervals and comparisons by jackknife values
+within their batch, see ``PooledPsnr.pool``.
 """
 
 from __future__ import annotations

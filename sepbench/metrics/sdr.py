@@ -109,7 +109,7 @@ class WindowedSdr:
 
     Attributes:
         aggregate: what becomes of the windows.
-        sample_rate: samples per second, hence per window; None until ``for_task`` says it.
+        sample_rate: samples per second, hence per window; None until ``for_task`` sets it.
     """
 
     info: MetricInfo
@@ -124,7 +124,7 @@ class WindowedSdr:
 
     def _window(self) -> int:
         if self.sample_rate is None:
-            raise ValueError(f"{self.info.name} has windows of one second and was not told the sample rate; take it from get_metric(name, task)")
+            raise ValueError(f"{self.info.name} needs the sample rate for its windows of one second; get the metric with get_metric(name, task)")
         return self.sample_rate
 
     def pairwise(self, estimates: torch.Tensor, references: torch.Tensor) -> torch.Tensor:

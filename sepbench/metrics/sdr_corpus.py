@@ -54,7 +54,7 @@ class CorpusSdr:
     """See the top of this file.
 
     Attributes:
-        sample_rate: samples per second, hence per window; None until ``for_task`` says it.
+        sample_rate: samples per second, hence per window; None until ``for_task`` sets it.
     """
 
     info: MetricInfo
@@ -77,7 +77,7 @@ class CorpusSdr:
         check_audio(estimates, references)
         window = self.sample_rate
         if window is None:
-            raise ValueError(f"{self.info.name} has windows of one second and was not told the sample rate; take it from get_metric(name, task)")
+            raise ValueError(f"{self.info.name} needs the sample rate for its windows of one second; get the metric with get_metric(name, task)")
         true = as_float64(references)[:, :, 0]
         with np.errstate(invalid="ignore", over="ignore"):
             error = as_float64(estimates)[:, :, 0] - true

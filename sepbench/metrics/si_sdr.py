@@ -63,7 +63,7 @@ class ScaleInvariantImprovement:
         """
         check_audio(estimates, references)
         if tuple(mixtures.values.shape) != (len(references), *references.shape[2:]):
-            raise ValueError(f"{self.info.name} wants mixtures shaped like one source, got {tuple(mixtures.values.shape)} for {tuple(references.shape)}")
+            raise ValueError(f"{self.info.name} needs mixtures shaped like one source, got {tuple(mixtures.values.shape)} for {tuple(references.shape)}")
         x, y, mixture = _flat(estimates), _flat(references), as_float64(mixtures.values.flatten(1))
         gains = [scale_invariant_ratios(x[:, k], y[:, k]) - scale_invariant_ratios(mixture, y[:, k]) for k in range(x.shape[1])]
         return {self.info.name: torch.from_numpy(np.stack(gains, axis=1))}

@@ -97,7 +97,7 @@ def structural_similarity(estimates: torch.Tensor, references: torch.Tensor) -> 
         ValueError: shapes or dtypes differ, or H or W is below 7.
     """
     if estimates.shape != references.shape or estimates.ndim != 4 or estimates.dtype != references.dtype or not estimates.is_floating_point():
-        raise ValueError(f"SSIM wants two (n, C, H, W) of one float type, got {tuple(estimates.shape)} and {tuple(references.shape)}")
+        raise ValueError(f"SSIM needs two (n, C, H, W) of one float type, got {tuple(estimates.shape)} and {tuple(references.shape)}")
     n, channels, height, width = estimates.shape
     if min(height, width) < WINDOW:
         raise ValueError(f"SSIM has a {WINDOW}x{WINDOW} window, the images are {height}x{width}")

@@ -1,9 +1,12 @@
-"""Tables on terminals of any width: where the columns do not fit, each row becomes a paragraph. Words and paths are never broken."""
+"""Tables on terminals of any width: where the columns do not fit, those that matter least go, or each row becomes a paragraph.
+
+Words and paths are never broken.
+"""
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -11,16 +14,44 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
-def print_table(table: Table, console: Console) -> None:
-    """Print a table, or its rows as paragraphs where its longest words do not fit side by side."""
-    unbounded = console.options.update(width=10_000)
-    if console.measure(table, options=unbounded).minimum <= console.width:
-        console.print(table)
-        return
+def print_table(table: Table, console: Console, spare: Sequence[str] = ()) -> None:
+    """Print a table, or its rows as paragraphs where its longest words do not fit side by side.
+
+    Args:
+        table: with a head for every column that has a name in ``spare``.
+        console: where.
+        spare: heads of columns that may be left out, the first one first, where the table fits without them. Paragraphs have them all.
+    """
+    for count in range(len(spare) + 1):
+        fewer = _without(table, spare[:count])
+        if _fits(fewer, console):
+            console.print(fewer)
+            return
     if table.title:
         print_words(_plain(table.title), console, style="bold")
     for indent, paragraph in _paragraphs(table):
         print_words(paragraph, console, indent=indent, style="" if indent else "bold")
+
+
+def _fits(table: Table, console: Console) -> bool:
+    unbounded = console.options.update(width=10_000)
+    return console.measure(table, options=unbounded).minimum <= console.width
+
+
+def _without(table: Table, heads: Sequence[str]) -> Table:
+    """The table without the columns of these heads; a column that may not wrap is as wide as its longest line, which rich does not count on."""
+    from copy import copy
+
+    from rich.cells import cell_len
+
+    fewer = copy(table)
+    fewer.columns = [copy(column) for column in table.columns if _plain(column.header) not in heads]
+    for index, column in enumerate(fewer.columns):
+        column._index = index  # rich pads cells by their column's place
+        if column.no_wrap:
+            lines = [line for cell in (column.header, *column.cells) for line in _lines(cell)]
+            column.min_width = max(column.min_width or 0, *map(cell_len, lines), 0)
+    return fewer
 
 
 def print_words(text: str, console: Console, *, indent: int = 0, style: str = "") -> None:
@@ -50,7 +81,11 @@ def _paragraphs(table: Table) -> Iterator[tuple[int, str]]:
 
 
 def _plain(cell: RenderableType) -> str:
+    return ", ".join(" ".join(line.split()) for line in _lines(cell))
+
+
+def _lines(cell: RenderableType) -> list[str]:
     from rich.text import Text
 
     text = cell.plain if isinstance(cell, Text) else Text.from_markup(str(cell)).plain
-    return ", ".join(" ".join(line.split()) for line in text.splitlines())
+    return text.splitlines()

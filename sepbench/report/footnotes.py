@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -133,8 +134,14 @@ def _signs(layout: TaskLayout) -> Iterator[Footnote]:
 def _seconds(layout: TaskLayout) -> Iterator[Footnote]:
     letters = layout.marks.timing
     for group in dict.fromkeys(layout.groups()):
-        alone = len(letters) == 1
-        yield Footnote("seconds", f"seconds on {group}" if alone else f"{letters[group]}: seconds on {group}, compare only with the same letter")
+        alone, machine = len(letters) == 1, machine_words(group)
+        yield Footnote("seconds", f"seconds on {machine}" if alone else f"{letters[group]}: seconds on {machine}; compare only with the same letter")
+
+
+def machine_words(group: str) -> str:
+    """A timing group for people: ``cpu:AMD EPYC:1threads:float32`` as ``cpu, AMD EPYC, 1 thread, float32``."""
+    counted = re.sub(r"\b(\d+)(thread|worker)s\b", lambda found: f"{found[1]} {found[2]}{'' if found[1] == '1' else 's'}", group)
+    return ", ".join(counted.split(":"))
 
 
 def _row_remarks(layout: TaskLayout, method: str, record: Record) -> Iterator[tuple[str, bool]]:

@@ -105,10 +105,18 @@ def _remark(record: CellRecord) -> str:
         return f": {record.error}"
     text = f": {record.n_separated:,} mixtures, {in_seconds(record.separate_seconds / max(1, record.n_separated))} each"
     if record.fit_seconds is not None and record.fit_seconds >= 0.05:
-        text += f", fitted in {in_seconds(record.fit_seconds)}" + (" (cached)" if record.fit_cached else "")
+        text += f", fitted in {in_words(record.fit_seconds)}" + (" (cached)" if record.fit_cached else "")
     return text + (f"; {record.n_failed:,} failed, the first with {record.error}" if record.n_failed else "")
 
 
 def in_seconds(seconds: float) -> str:
     """Two digits, or all before the point."""
     return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:,.0f} s"
+
+
+def in_words(seconds: float) -> str:
+    """``41 s``, from two minutes on ``12 min``, from two hours on ``3 h 5 min``."""
+    minutes = round(seconds / 60)
+    if seconds < 120:
+        return in_seconds(seconds)
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60:,} h {minutes % 60} min"

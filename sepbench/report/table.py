@@ -243,10 +243,16 @@ def gate_json(report: GateReport, label_new: str, label_old: str) -> str:
 def gate_line(report: GateReport, label_new: str, label_old: str) -> str:
     """The verdict in one line."""
     counts = {status: report.count(status) for status in ("holds", "improvement", "new", "regression", "not comparable")}
-    plurals = {"holds": "hold", "improvement": "improved", "new": "new", "regression": "regressed", "not comparable": "not comparable"}
-    parts = ", ".join(f"{count:,} {plurals[status]}" for status, count in counts.items() if count)
+    words = {"holds": "hold", "improvement": "improved", "new": "new", "regression": "regressed", "not comparable": "not comparable"}
+    found = [(count, words[status]) for status, count in counts.items() if count]
+    parts = ", ".join(f"{count:,} {_figures(count, word) if not place else word}" for place, (count, word) in enumerate(found))
     bases = " and ".join(sorted({row.basis for row in report.rows if row.basis}))
     return f"{report.verdict}: {label_new} against {label_old}: {parts}" + (f" (by {bases})" if bases else "")
+
+
+def _figures(count: int, word: str) -> str:
+    """What is counted: a figure is one metric of one method on one task."""
+    return f"figures {word}" if count != 1 else f"figure {'holds' if word == 'hold' else word}"
 
 
 def _why(row: GateRow) -> str:

@@ -103,7 +103,7 @@ def check_comparable(a: pd.DataFrame, b: pd.DataFrame, label_a: str, label_b: st
 
 
 def method_pairs(a: Side, b: Side) -> list[tuple[str, str]]:
-    """Which method of A meets which of B: the named ones; one name counts for both; else every method in common.
+    """Which method of A is compared with which of B: the named ones (one name counts for both sides), otherwise every method in common.
 
     Raises:
         SepbenchError: there is no such pair.

@@ -1,4 +1,4 @@
-"""The regression gate: do new results hold against old ones?
+"""The regression gate: are new results at least as good as old ones?
 
 Every row of OLD must be found in NEW with the same value in the columns that must agree (``columns.COLUMNS``: suite version, task digest, unit,
 supervision, budget, number of planned examples ...), with a mean, and with no fewer examples scored. Then, with differences oriented so
@@ -10,9 +10,10 @@ that higher is better:
   (``benchmarks/results/false_alarms.csv``);
 * otherwise (a CSV without scores on either side), if the mean is worse by more than ``tolerance``.
 
-The tolerance is there because the same code gives other last digits with AVX2 than with AVX-512, with other numbers of threads, or on
-another device; it must be larger than that and smaller than anything worth knowing. Rows of fewer than ``MIN_CLUSTERS`` clusters hold if their mean
-does, and are not comparable if it is worse: so few cannot tell a change from chance.
+The tolerance is there because the same code gives other last digits with AVX2 than with AVX-512, with other numbers of
+threads, or on another device. It must be larger than that, and smaller than anything worth knowing. If a row has fewer
+than ``MIN_CLUSTERS`` clusters, it holds if its mean does. If its mean is worse, it is not comparable: so few clusters
+cannot tell a change from chance.
 """
 
 from __future__ import annotations

@@ -103,7 +103,7 @@ class Design:
             ValueError: a level outside (0, 1).
         """
         if not 0 < level < 1:
-            raise ValueError(f"level must lie in (0, 1), got {level}")
+            raise ValueError(f"level must be in (0, 1), got {level}")
         half = self.quantile((1 + level) / 2) * self.standard_errors(values)
         mean = values.mean(axis=0) if self.n else np.full(values.shape[1], np.nan)
         return np.stack([mean - half, mean + half])

@@ -1,4 +1,4 @@
-"""Where the files of a run's folder lie.
+"""The places of the files in a run's folder.
 
 ::
 
@@ -15,7 +15,8 @@
       references/<extractor>-<key>.safetensors                   the features that they are held against: (r, F) float32, their mean and scatter
       leaderboard.csv                                            one row per (task, method, metric)
 
-A file holds mixtures ``start`` to ``stop - 1``. A bucket is for shards that begin in one stretch of 10,000 mixtures, so no folder holds more files.
+A file contains mixtures ``start`` to ``stop - 1``. A bucket is for shards that begin in one stretch of 10,000 mixtures,
+so no folder contains more files.
 """
 
 from __future__ import annotations

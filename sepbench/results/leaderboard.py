@@ -34,11 +34,13 @@ _NO_EXAMPLES = Summary(0, np.nan, np.nan, np.nan, np.nan, np.nan)
 def build_leaderboard(values: Values, run: RunRecord, cells: Cells, suite: Suite) -> pd.DataFrame:
     """Reduce a run to its leaderboard, cell by cell.
 
-    Rows stand for every planned (task, method, metric), in the suite's order of tasks, the run's order of methods and the suite's order of
-    metrics; a method that could not run has an empty mean and ``n_scored`` 0. Methods that do not support a task have no row there.
-    An example's value is the mean over its scored sources; ``mean``, ``std`` (ddof = 1), ``median`` and the 95 % interval of the mean
-    (``statistics.summarise``, which knows the clusters) are over examples. ``n_failed`` counts examples that ended with an error or without a finite value;
-    ``n_expected - n_scored - n_failed`` examples were not reached. The other columns say themselves where they come from (``columns.COLUMNS``).
+    There is a row for every planned (task, method, metric), in the suite's order of tasks, the run's order of methods
+    and the suite's order of metrics. A method that could not run has an empty mean and ``n_scored`` 0. Methods that do
+    not support a task have no row there. An example's value is the mean over its scored sources. ``mean``, ``std``
+    (ddof = 1), ``median`` and the 95 % interval of the mean (``statistics.summarise``, which knows the clusters) are
+    over examples. ``n_failed`` counts examples that ended with an error or without a finite value; ``n_expected -
+    n_scored - n_failed`` examples were not reached. The other columns say themselves where they come from
+    (``columns.COLUMNS``).
 
     Args:
         values: the run's values; a failed example is there, without a value, for every metric.

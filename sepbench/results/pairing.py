@@ -1,4 +1,4 @@
-"""Two sides on the same examples: what is compared mixture by mixture."""
+"""Two sides on the same examples, for a comparison mixture by mixture."""
 
 from __future__ import annotations
 

@@ -111,7 +111,7 @@ def pooled_metric(name: str) -> PooledMetric:
     """
     metric = get_metric(name)
     if not isinstance(metric, PooledMetric):
-        raise SepbenchError(f"the scores hold parts of {name}, which is no pooled metric here; run `sepbench score` again")
+        raise SepbenchError(f"the scores have parts of {name}, which is not a pooled metric here; run `sepbench score` again")
     return metric
 
 
@@ -152,7 +152,7 @@ def parts_of(rows: Rows, metric: str, codes: Mapping[str, int], where: str) -> P
         dense = np.full((len(sources), len(examples)), np.nan)
         slot = np.searchsorted(sources, rows.source[places]) * len(examples) + np.searchsorted(examples, rows.example[places])
         if len(np.unique(slot)) < len(slot):
-            raise SepbenchError(f"the scores of {where} hold {metric} of an example twice; run `sepbench score` again")
+            raise SepbenchError(f"the scores of {where} contain {metric} of an example twice; run `sepbench score` again")
         dense.reshape(-1)[slot] = np.where(rows.failed[places], np.nan, rows.value[places])
         values[part] = dense
     return Parts(metric, examples, values)
@@ -169,11 +169,11 @@ def joined(found: Sequence[Parts], where: str) -> Parts:
     examples = np.concatenate([parts.examples for parts in found])
     order = np.argsort(examples, kind="stable")
     if (np.diff(examples[order]) == 0).any():
-        raise SepbenchError(f"the scores of {where} hold {found[0].metric} of an example twice; run `sepbench score` again")
+        raise SepbenchError(f"the scores of {where} contain {found[0].metric} of an example twice; run `sepbench score` again")
     values = {}
     for name in names:
         columns = [parts.values.get(name, np.full((n_sources, len(parts.examples)), np.nan)) for parts in found]
         if {len(column) for column in columns} != {n_sources}:
-            raise SepbenchError(f"the scores of {where} hold {found[0].metric} of other sources in other files; run `sepbench score` again")
+            raise SepbenchError(f"the scores of {where} contain {found[0].metric} of other sources in other files; run `sepbench score` again")
         values[name] = np.concatenate(columns, axis=1)[:, order]
     return Parts(found[0].metric, examples[order], values)

@@ -1,4 +1,4 @@
-"""Putting a run into a committed leaderboard, which is pieced together from several runs (one per group of methods)."""
+"""Puts a run into a committed leaderboard. Such a leaderboard consists of several runs (one per group of methods)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Publication:
     Attributes:
         path: the leaderboard.
         replaced, added: numbers of rows.
-        left_out: one line per (task, method) that stayed out, with the reason.
+        left_out: one line per (task, method) that was left out, with the reason.
     """
 
     path: Path

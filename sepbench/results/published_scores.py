@@ -1,7 +1,8 @@
 """Per-example values beside a committed leaderboard: ``leaderboards/scores/<suite>.parquet``.
 
-A leaderboard's means and intervals can be made again from them, and a user's run is compared with its rows mixture by mixture. One row per (task,
-method, metric, example): the mean over the example's scored sources, float32, NaN where it failed.
+From them you can make a leaderboard's means and intervals again, and compare a user's run with its rows mixture by
+mixture. There is one row per (task, method, metric, example): the mean over the example's scored sources, float32, NaN
+if it failed.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ _SMALL: dict[str, Any] = {
 
 
 def scores_path(leaderboard: Path) -> Path:
-    """Where the scores of a leaderboard lie."""
+    """Path of the scores of a leaderboard."""
     return leaderboard.parent / "scores" / f"{leaderboard.stem}.parquet"
 
 

@@ -1,4 +1,4 @@
-"""Which methods the best one beats: a rank is worth no more than the test behind it."""
+"""Which methods the best one beats. A rank is worth no more than the test behind it."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class Evidence:
     def equals(self, task: str, metric: str, ranked: Sequence[str], higher_is_better: bool) -> frozenset[str]:
         """The methods that the best one does not beat.
 
-        Each is compared with the best on the examples that both have, by the one-sided paired test of ``intervals``; p-values are adjusted by Holm
-        over all methods of the ranking, and a method is beaten below ``LEVEL``. Too few clusters beat nobody. Of methods without values per mixture
-        nothing is said; if the best has none, of no method.
+        A one-sided paired test of ``intervals`` compares each with the best on the examples that both have. Holm
+        adjusts the p-values over all methods of the ranking, and a method is beaten below ``LEVEL``. Too few clusters
+        beat nobody. Methods without values per mixture are left out. If the best has none, the result is empty.
 
         Args:
             ranked: methods from best to worst.

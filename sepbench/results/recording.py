@@ -1,4 +1,4 @@
-"""From a plan to a run's folder with its leaderboard: what the command line and the Python API share. Prints nothing."""
+"""From a plan to a run's folder with its leaderboard. The command line and the Python API share this. It prints nothing."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from sepbench.suites.model import Suite
 
 
 def prepare(plan: Plan, fetch: Callable[[Manifest], object]) -> None:
-    """See that a plan can run before anything is written: some method takes some task, and the data are there or are fetched.
+    """Check that a plan can run before anything is written: some method takes some task, and the data are there or are fetched.
 
     Args:
         fetch: called with the manifest of every data set of the plan; makes it be there.
@@ -43,7 +43,7 @@ def prepare(plan: Plan, fetch: Callable[[Manifest], object]) -> None:
 def record_run(
     plan: Plan, record: RunRecord, folder: Path, progress: Progress, backend: Backend, then: Callable[[RunStore], object] = lambda store: None
 ) -> Outcome:
-    """Run a plan in its folder; what exists there is not done again.
+    """Run a plan in its folder. Results that exist there are not made again.
 
     Args:
         record: contents of ``run.json``.

@@ -34,7 +34,7 @@ KINDS = ("seeds", "fits")
 
 
 def folder_of(run: Path, kind: str, seed: int) -> Path:
-    """Where a repetition lies."""
+    """The folder of a repetition."""
     return run / kind / str(seed)
 
 
@@ -107,7 +107,8 @@ def _half_width(a: float, degrees_a: float, b: float, degrees_b: float) -> float
 
 
 def with_repetitions(frame: pd.DataFrame, run: RunStore, designs: TaskDesigns) -> pd.DataFrame:
-    """A run's leaderboard with what its repetitions say: ``seeds``, ``std_seeds``, ``fits``, ``std_fits``, and mean and interval over all of them.
+    """A run's leaderboard with the figures of its repetitions: ``seeds``, ``std_seeds``, ``fits``, ``std_fits``, and mean and interval over all of
+    them. If there are both kinds, mean and interval are those of the fits, because a user would make a fit again.
 
     Where both kinds are there, mean and interval are those of the fits: a fit is what a user would make again.
 

@@ -117,12 +117,12 @@ def _encoded(column: pa.ChunkedArray) -> pa.DictionaryArray:
 
 
 def unreadable(path: Path, error: OSError) -> StoreError:
-    """The error for a file that cannot be opened, which is not damage."""
+    """The error for a file that cannot be opened. Such a file is not damaged."""
     return StoreError(f"{path} cannot be read: {(error.strerror or str(error)).lower()}; ask its owner, or choose another --out")
 
 
 def readable(path: Path) -> None:
-    """See that a file can be opened, before a library says of it what it likes.
+    """Check that a file can be opened, before a library makes its own error of it.
 
     Raises:
         StoreError: it cannot.

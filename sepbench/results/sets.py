@@ -84,5 +84,5 @@ def set_metric(name: str) -> SetMetric:
     """
     metric = get_metric(name)
     if not isinstance(metric, SetMetric):
-        raise SepbenchError(f"the scores hold features for {name}, which is no metric of sets here; run `sepbench score` again")
+        raise SepbenchError(f"the scores have features for {name}, which is not a metric of sets here; run `sepbench score` again")
     return metric

@@ -77,7 +77,7 @@ class PairedDifference:
 
     @property
     def decidable(self) -> bool:
-        """Whether there are clusters enough for a verdict."""
+        """Whether there are enough clusters for a verdict."""
         return self.n_clusters >= MIN_CLUSTERS
 
 
@@ -134,7 +134,7 @@ def summarise(values: Floats, examples: Integers, designs: Designs) -> Summary:
     """
     values = _finite(values)
     if values.shape != examples.shape:
-        raise ValueError(f"values and examples must be alike, got {values.shape} and {examples.shape}")
+        raise ValueError(f"values and examples must have one shape, got {values.shape} and {examples.shape}")
     n = len(values)
     if not n:
         return Summary(0, np.nan, np.nan, np.nan, np.nan, np.nan, designs.interval)
@@ -180,14 +180,14 @@ def _p_values(mean: float, standard_error: float, design: Design) -> tuple[float
 
 
 def holm(p_values: Floats) -> Floats:
-    """Adjusted p-values ``(m,)`` of Holm (1979): rejecting those below a level makes any false rejection at most that likely, however they depend.
+    """Adjusted p-values ``(m,)`` of Holm (1979). Reject those below a level: any false rejection is then at most that likely, however they depend.
 
     Raises:
         ValueError: a p-value outside [0, 1].
     """
     p = np.asarray(p_values, dtype=np.float64)
     if p.size and not ((p >= 0) & (p <= 1)).all():
-        raise ValueError("p-values must lie in [0, 1]")
+        raise ValueError("p-values must be in [0, 1]")
     order = np.argsort(p, kind="stable")
     adjusted = np.empty_like(p)
     adjusted[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)), 1.0)

@@ -22,6 +22,7 @@ from safetensors.torch import save_file
 
 from sepbench.errors import flat
 from sepbench.files import TEMPORARY, write_atomically
+from sepbench.results.another_run import another_run
 from sepbench.results.columns import SCORE_COLUMNS
 from sepbench.results.feature_files import CellFeatures, save_features
 from sepbench.results.layout import Layout
@@ -91,7 +92,7 @@ class RunStore:
             if store._run_file.is_file():
                 store._check_same(record)
             elif store.path.is_dir() and any(not entry.name.endswith(TEMPORARY) for entry in store.path.iterdir()):
-                raise StoreError(f"{path} holds something other than a run; choose a new or empty folder with --out")
+                raise StoreError(f"{path} contains something other than a run; choose a new or empty folder with --out")
             store.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise _unusable(store.path, error) from error
@@ -170,7 +171,7 @@ class RunStore:
         """
         if record.format != FORMAT:
             raise StoreError(
-                f"{self.path} holds a run of an earlier sepbench: its scores can be shown and compared, its estimates are read no more; "
+                f"{self.path} contains a run of an earlier sepbench: this one shows and compares its scores, but does not read its estimates; "
                 "run the suite again with another --out"
             )
 
@@ -180,7 +181,7 @@ class RunStore:
         difference = conflict(there, record)
         if difference is not None:
             key, old, new = difference
-            raise StoreError(f"{self.path} holds another run: {key} is {_brief(old)} there and {_brief(new)} here; choose another --out")
+            raise StoreError(another_run(self.path, key, old, new))
 
     def read_cell(self, task: str, method: str) -> CellRecord | None:
         """The record of a cell; None if there is none or it is damaged.
@@ -367,8 +368,3 @@ def _unusable(path: Path, error: Exception) -> StoreError:
 
 def _json(record: RunRecord | CellRecord) -> bytes:
     return (json.dumps(record.mapping(), indent=1, ensure_ascii=False) + "\n").encode(errors="replace")  # what methods say need not be sound text
-
-
-def _brief(value: Any) -> str:
-    text = json.dumps(value, default=str)
-    return text if len(text) <= 60 else text[:28] + "..." + text[-28:]

@@ -1,4 +1,4 @@
-"""From what a user names on the command line (a run's folder, a leaderboard CSV, a suite) to results that can be shown and compared."""
+"""From the name that a user gives on the command line (a run's folder, a leaderboard CSV, a suite) to results that can be shown and compared."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from sepbench.errors import SepbenchError
+from sepbench.errors import SepbenchError, some
 from sepbench.registry import nearest, suite_names
 from sepbench.resources import resource_root
 from sepbench.results.leaderboard import build_leaderboard, clusters_of, outline
@@ -23,15 +23,18 @@ from sepbench.run.records import CellRecord, SuiteRecord
 from sepbench.suites.loader import load_suite
 from sepbench.suites.model import Suite
 
+RUNS = "runs"
+"""The folder below the working folder in which runs are that name none."""
+
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """Results as they were found.
+    """The results that were found.
 
     Attributes:
         label: what the user called them.
         frame: leaderboard rows, see ``columns.COLUMNS``.
-        suite: the suite, where this installation has the version that the results are of.
+        suite: the suite, if this installation has the version of the results.
         values: per-example values, read when asked for, where the results are a run, or a leaderboard with scores beside it; else None.
         cells: ``(task, method)`` -> state of that part of the run; empty for a CSV.
         bounds: method -> ``lower``, ``upper`` or empty; None where only the registry could say (a CSV).
@@ -51,7 +54,7 @@ class Results:
 
     @property
     def evidence(self) -> Evidence | None:
-        """What tells which methods the best one beats; None without per-example values."""
+        """Evidence of which methods the best one beats; None without per-example values."""
         return None if self.values is None else Evidence(self.values, self.designs)
 
     @property
@@ -83,15 +86,32 @@ def open_results(target: str, *, suites: bool = False, statistics: bool = True) 
     if path.suffix or len(path.parts) > 1:
         raise SepbenchError(f"there is no {target}; name the folder of a run, a leaderboard CSV or a suite")
     if target not in suite_names():
-        raise nearest(target, suite_names(), "run folder, CSV or suite")
+        otherwise = "there is no folder, CSV or suite of that name; name the folder of a run ('runs/...'), or see 'sepbench list suites'"
+        raise nearest(target, suite_names(), "run folder, CSV or suite", otherwise)
     committed = committed_path(target)
     if not committed.is_file():
-        raise SepbenchError(f"no leaderboard is committed for suite {target}; make one with `sepbench run --suite {target}` and `sepbench publish`")
+        raise SepbenchError(f"no leaderboard is committed for suite {target}; {_runs_of(target)}")
     return open_csv(committed, target)
 
 
+def _runs_of(suite: str) -> str:
+    """Where a user finds results of a suite: the runs below the working folder, the newest first."""
+    found = []
+    for path in Path(RUNS).glob("*/run.json"):
+        try:
+            name, when = RunStore(path.parent).read_run().suite.name, path.stat().st_mtime
+        except (SepbenchError, OSError):  # not a run that can be shown
+            continue
+        if name == suite:
+            found.append((when, str(path.parent)))
+    if not found:
+        return f"there is no run of it in ./{RUNS} either: name the folder of one, or make one with `sepbench run --suite {suite}`"
+    paths = [path for _, path in sorted(found, reverse=True)]
+    return f"name the folder of a run: `sepbench show {paths[0]}`" + (f" (or {some(paths[1:])})" if len(paths) > 1 else "")
+
+
 def committed_path(suite: str) -> Path:
-    """Where the committed leaderboard of a suite lies, if there is one."""
+    """The file of a suite's committed leaderboard, if there is one."""
     return resource_root("leaderboards") / f"{suite}.csv"
 
 
@@ -116,7 +136,7 @@ def open_csv(path: Path, label: str) -> Results:
 
 
 def open_run(path: Path, label: str, *, statistics: bool = True) -> Results:
-    """A run's folder: its leaderboard is built from the scores that are there, so that an unfinished run can be looked at.
+    """A run's folder. Its leaderboard is built from the scores that are there, so you can look at an unfinished run.
 
     Args:
         statistics: False leaves the statistics of the rows empty, for those who only want the values: then no scores are read here.
@@ -127,7 +147,7 @@ def open_run(path: Path, label: str, *, statistics: bool = True) -> Results:
     if not (path / "run.json").is_file():
         if (path / "leaderboard.csv").is_file():
             return open_csv(path / "leaderboard.csv", label)
-        raise SepbenchError(f"{label} is not the folder of a run (it holds no run.json)")
+        raise SepbenchError(f"{label} is not the folder of a run (it has no run.json)")
     store = RunStore(path)
     run, cells, values = store.read_run(), store.read_cells(), Values.of_run(store)
     bounds = {name: entry.bound for name, entry in run.methods.items()}

@@ -1,8 +1,8 @@
 """One value per example: the scores of a cell (a task under a method) reduced over their sources, read when they are asked for.
 
-A pooled metric, or one of sets, has no value of an example. Here it has one nevertheless, whose mean over the examples is the metric's value and
-whose deviations are the examples' influence on it (``kinds.PooledMetric.pool``), so that whatever reduces, compares or checks means does the right
-thing with it.
+A pooled metric, or one of sets, has no value of an example. Here it gets one. The mean of these values over the
+examples is the metric's value, and their deviations are the examples' influence on it (``kinds.PooledMetric.pool``). So
+code that reduces, compares or checks means also works for it.
 """
 
 from __future__ import annotations
@@ -162,7 +162,7 @@ def reduce_cell(parts: Callable[[], Iterable[Rows]], where: str, features: CellF
         if metric in pooled:  # files in which every example failed have no parts
             pooled[metric] += [Parts(metric, sums.examples, {}) for sums in found.pop(metric)]
             continue
-        sums = _joined(found.pop(metric)) or _sums(*_rows_of(metric, parts()), f"{where} hold {metric}")
+        sums = _joined(found.pop(metric)) or _sums(*_rows_of(metric, parts()), f"{where} contain {metric}")
         wanted = int(sums.counts.max())
         examples = shared if np.array_equal(shared, sums.examples) else sums.examples  # metrics have their examples in common
         cell[metric] = MetricValues(examples, np.where(sums.bad | (sums.counts != wanted), np.nan, sums.totals / sums.counts), wanted)
@@ -176,7 +176,7 @@ def reduce_cell(parts: Callable[[], Iterable[Rows]], where: str, features: CellF
 
 def _set_parts(seen: Parts, features: CellFeatures | None, where: str) -> SetParts:
     if features is None:
-        raise SepbenchError(f"the scores of {where} hold {seen.metric} without features; run `sepbench score` again")
+        raise SepbenchError(f"the scores of {where} contain {seen.metric} without features; run `sepbench score` again")
     return SetParts(seen.metric, seen, features)
 
 
@@ -207,7 +207,7 @@ def _reduced(rows: Rows, codes: Sequence[int], where: str) -> Iterator[tuple[str
     for code in codes:
         metric, chosen = rows.metrics[code], rows.metric == code
         if chosen.any():
-            yield metric, _sums(rows.example[chosen], rows.source[chosen], rows.value[chosen], rows.failed[chosen], f"{where} hold {metric}")
+            yield metric, _sums(rows.example[chosen], rows.source[chosen], rows.value[chosen], rows.failed[chosen], f"{where} contain {metric}")
 
 
 def _sums(example: Integers, source: Integers, value: Floats, failed: npt.NDArray[np.bool_], where: str) -> _Sums:

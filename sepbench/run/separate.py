@@ -110,7 +110,7 @@ def checked_call(separator: Separator, mixtures: Mixtures, ctx: RunContext) -> t
     estimates = _checked(returned, ctx, len(mixtures))
     if _fingerprint(mixtures) != before:
         raise ContractError(f"{_called(ctx)} changed its input mixtures in place")
-    return estimates.detach().cpu(), timer.seconds
+    return estimates, timer.seconds
 
 
 def _call(separator: Separator, mixtures: Mixtures, ctx: RunContext) -> object:
@@ -233,4 +233,8 @@ def _checked(returned: object, ctx: RunContext, n: int) -> torch.Tensor:
         raise ContractError(f"{called} returned {returned.dtype} instead of torch.float32")
     if returned.device.type != device.type or (device.index is not None and returned.device.index != device.index):
         raise ContractError(f"{called} returned estimates on {returned.device} instead of {ctx.device}")
-    return returned
+    if returned.layout != torch.strided:
+        raise ContractError(f"{called} returned a tensor of layout {returned.layout} instead of a dense one")
+    # A copy: a method may write its next estimates into the same tensor. What a subclass of a tensor does by itself stays behind.
+    plain: torch.Tensor = returned.detach().as_subclass(torch.Tensor)
+    return plain.to("cpu", copy=True).contiguous()

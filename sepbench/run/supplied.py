@@ -6,21 +6,24 @@ Such a cell has the digest of what was supplied (``CellRecord.estimates_sha256``
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, cast, get_args
 
 import numpy as np
 import torch
 
 import sepbench
+from sepbench.data.estimates.names import slots_by_name
 from sepbench.data.estimates.numbers import is_clipped
 from sepbench.data.estimates.opening import Estimates, open_estimates
-from sepbench.data.estimates.problems import CLIPPED, MISSING, EstimatesError, Problems
+from sepbench.data.estimates.problems import CLIPPED, EXTRA, MISNAMED, MISSING, EstimatesError, Problems
 from sepbench.data.estimates.supplied import Advance, Inspection, Supplied
-from sepbench.protocols import MethodInfo, Supervision, Support
+from sepbench.protocols import MethodInfo, Supervision, Support, TaskSpec
 from sepbench.registry import separator_names
 from sepbench.run.cell import begun, finished, missing
 from sepbench.run.plan import Cell, Shard, planned_examples
@@ -133,10 +136,24 @@ def inspect_estimates(
             problems.add(CLIPPED, clipped)
     if partial:
         problems.forgive(MISSING)
+    _advise(problems, spec, inspection, n_planned, named=isinstance(estimates, str | os.PathLike) and Path(estimates).is_dir())
     problems.check(where)
     if not len(inspection.examples):
-        raise EstimatesError(f"{where} holds no complete estimate of the {n_planned:,} mixtures of task {spec.name} that were asked for")
+        raise EstimatesError(f"{where} has a complete estimate of none of the {n_planned:,} mixtures of task {spec.name} that were asked for")
     return SuppliedCell(task, name, n_planned, supplied, inspection, tuple(_warnings(where, spec.domain, inspection)))
+
+
+def _advise(problems: Problems, spec: TaskSpec, inspection: Inspection, n_planned: int, *, named: bool) -> None:
+    """How files of a folder (``named``) are to be named in this task, and that the first mixtures can be scored where just those are there."""
+    ending = {"image": "png", "audio": "wav"}.get(spec.domain)
+    if ending is not None and named:
+        *others, last = slots_by_name(spec)
+        how = f"name files MIXTURE_SOURCE.{ending} or MIXTURE/SOURCE.{ending}, where SOURCE is {', '.join(others)} or {last}, as in 000012_1.{ending}"
+        for kind in (EXTRA, MISNAMED):
+            problems.advise(kind, how)
+    there = len(inspection.examples)
+    if 0 < there < n_planned and int(inspection.examples[-1]) == there - 1:
+        problems.advise(MISSING, f"add them, or score the first {there:,} mixtures with --limit {there}, or what is there with --partial")
 
 
 def _more_than_the_truth(inspection: Inspection, mixture_set: MixtureSet) -> Iterator[str]:

@@ -30,7 +30,8 @@ UsableRows = dict[tuple[object, ...], dict[str, torch.Tensor]]
 class SourceClass:
     """What a source slot is drawn from: a data set, or those of its signals whose label is in ``labels``.
 
-    ``rows_per_cluster``: so many consecutive rows are of one song or one set of recordings; 1: every signal stands for itself.
+    ``rows_per_cluster``: this many consecutive rows are of one song or one set of recordings. 1: every signal stands
+    for itself.
     """
 
     name: str
@@ -73,13 +74,13 @@ class FrozenList:
 
 @dataclass(frozen=True, slots=True)
 class DerivedList:
-    """A pair list that is made from the data by a rule, because nobody could look at the data when the suite was written.
+    """A pair list that a rule makes from the data, because nobody could look at the data when the suite was written.
 
     Attributes:
         rule: how it is made.
         sha256: digest it must have; empty until someone who has the data freezes it.
-        column: the only slot whose signals are wanted, None for all.
-        path: where the list was written when it was frozen; None: it is made anew.
+        column: the only slot whose signals are used, None for all.
+        path: the file to which the list was written when it was frozen; None: it is made anew.
     """
 
     rule: PairRule
@@ -116,17 +117,18 @@ class TaskData:
         opener: opens a split of a data set.
         slots: class of each source slot.
         shape: shape of one signal as read, before the transform.
-        test_split, train_split: names of the splits; ``train_split`` is empty where the data set has none.
-        validation_split: name of the split that validation lists are made from; empty where it is the held-out part of the training split.
-        held_out: the last so many training signals are for validation only.
+        test_split, train_split: names of the splits; ``train_split`` is empty if the data set has none.
+        validation_split: name of the split that validation lists come from; empty if that is the held-out part of the
+            training split.
+        held_out: how many training signals are for validation only (the last ones).
         test_rows, train_rows: ``(start, stop)`` of the splits that the task may touch, or None for all (less the held-out ones).
         by_rank: lists hold ranks within the slot's class (in the split's order) instead of rows.
         pairs: the mixtures to separate; of the training split's held-out part if ``validation``.
         train_mixtures, train_observed: training lists for level ``mixtures+one``; ``observed_slot`` is the class of the second.
         train_sources: the only training signals, one column per slot, together with those of the two lists above; None: all of the split.
-        untrainable: why no training data exist; empty where they do.
+        untrainable: why no training data exist; empty if they do.
         cluster: what a cluster of this task is, see ``sepbench.data.lists.clusters``.
-        cluster_file: frozen cluster keys; None where they follow from the list.
+        cluster_file: frozen cluster keys; None if they follow from the list.
         usable, derived: caches of rows that survive the hygiene and of lists made by rules, shared by the tasks of one suite.
     """
 
@@ -157,7 +159,7 @@ class TaskData:
     def _open(self, dataset: str, split: str) -> SignalSet:
         signals = self.opener(dataset, split)
         if signals.shape != self.shape:
-            raise SuiteError(f"data set {dataset} {split} holds signals of shape {signals.shape}, the suite expects {self.shape}")
+            raise SuiteError(f"data set {dataset} {split} has signals of shape {signals.shape}, the suite expects {self.shape}")
         return signals
 
     def _range(self, signals: SignalSet, role: str) -> tuple[int, int]:
@@ -194,11 +196,11 @@ class TaskData:
         return self._read(replace(listing, column=None), role)
 
     def pair_list(self) -> PairList:
-        """The mixtures to separate, as numbers of the list; opens data only where the list is made by a rule."""
+        """The mixtures to separate, as numbers of the list. Data are opened only if a rule makes the list."""
         return self._read(self.pairs, "validation" if self.validation else "test")
 
     def clusters(self) -> Clusters:
-        """Which mixtures to separate share a song, an image, a recording. Opens data only where the list is made by a rule.
+        """Which mixtures share a song, an image or a recording. Data are opened only if a rule makes the list.
 
         Raises:
             DataError: the list is made by a rule and the data are missing.
@@ -208,7 +210,7 @@ class TaskData:
         if self.cluster_file is not None:
             found = read_clusters(self.cluster_file)
             if found.keys.shape != indices.shape:
-                raise SuiteError(f"clusters {self.cluster_file} are of {found.keys.shape} mixtures and sources, the list {self.pairs} of {indices.shape}")
+                raise SuiteError(f"clusters {self.cluster_file} have {found.keys.shape} mixtures and sources, but the list {self.pairs} has {indices.shape}")
             return found
         if self.cluster == INDEPENDENT:
             return independent(len(indices))
@@ -233,7 +235,7 @@ class TaskData:
         """Open the signal sets of a list and turn its numbers into rows, each checked for its class and its part of the split."""
         pairs = self._read(listing, role)
         if pairs.n_sources != len(classes):
-            raise SuiteError(f"pair list {listing} has {pairs.n_sources} sources per mixture, the task wants {len(classes)}")
+            raise SuiteError(f"pair list {listing} has {pairs.n_sources} sources per mixture, the task has {len(classes)}")
         signals = [self._open(c.dataset, self._split(role)) for c in classes]
         columns = []
         for k, (source, cls) in enumerate(zip(signals, classes, strict=True)):
@@ -241,7 +243,7 @@ class TaskData:
             pool = cls.rows(source) if self.by_rank else torch.arange(len(source))
             if int(rows.max()) >= len(pool):
                 what = f"{cls.name!r} signals of {source.name} {source.split}"
-                raise SuiteError(f"pair list {listing} asks for number {int(rows.max())} of the {what}, which are {len(pool):,}")
+                raise SuiteError(f"pair list {listing} asks for number {int(rows.max())} of the {what}, but there are only {len(pool):,}")
             rows = pool[rows]
             start, stop = self._range(source, role)
             misplaced = (rows < start) | (rows >= stop) | ~cls.member(source)[rows]
@@ -308,7 +310,7 @@ class TaskData:
         return [(listing, classes) for listing, classes in listed if listing is not None]
 
     def reference(self, slots: Sequence[int]) -> list[tuple[SignalSet, torch.Tensor, Transform]]:
-        """The training signals of the classes of some slots, by data set: what a set of estimates is held against. The held-out part belongs to them.
+        """The training signals of the classes of some slots, by data set. A set of estimates is compared with them. The held-out part belongs to them.
 
         Raises:
             UnsupportedTaskError: the data set has no training part.

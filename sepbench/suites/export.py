@@ -160,7 +160,7 @@ def _is_there(folder: Path, wanted: dict[str, Any]) -> bool:
             return True
     except (OSError, ValueError, AttributeError):
         pass
-    raise ExportError(f"{folder} holds something other than this export; choose a new or empty folder with --out")
+    raise ExportError(f"{folder} has something other than this export in it; choose a new or empty folder with --out")
 
 
 def _write(task: Task, place: Path, form: Format, references: bool, count: int, ranges: dict[str, list[float]] | None, advance: Advance) -> dict[str, Any]:

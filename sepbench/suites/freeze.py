@@ -33,7 +33,8 @@ def task_digests(task: Task, previous: Mapping[str, Any]) -> dict[str, int | str
 
     Args:
         task: from ``load_unfrozen``.
-        previous: what was frozen before; what needs data is kept where they are not on this machine and the list, or its rule, is unchanged.
+        previous: what was frozen before. Digests that need data are kept from it if the data are not on this machine
+            and the list, or its rule, is unchanged.
     """
     data = task.data
     found: dict[str, int | str] = {"n": task.n_examples, **_list_digests(data, "pairs", data.pairs, task.split, previous)}
@@ -100,7 +101,8 @@ def write_digests(suites: Sequence[Path], target: Path, opener: Opener = open_da
 def freeze_suite(name: str) -> Suite:
     """Freeze a suite in a folder of its own that is not frozen yet; the frozen suite.
 
-    Lists that rules make are written as CSV files into ``pairs/`` beside the suite's file and read from there afterwards.
+    Lists that rules make are written as CSV files into ``pairs/`` beside the suite's file, and read from there
+    afterwards.
 
     Args:
         name: a suite's name, or the path of its file or folder.

@@ -1,7 +1,7 @@
 """``load_suite``: a suite's TOML file to a ``Suite``, every list checked against its frozen digest.
 
-Files that a suite names (pair lists, ``tasks.toml``, ``published.csv``) are looked up beside its TOML file first and among the files that
-travel with sepbench next, so that a third party's suite is a folder of its own.
+Files that a suite names (pair lists, ``tasks.toml``, ``published.csv``) are looked up beside its TOML file first, and
+then among the files of sepbench. So a third party's suite is a folder of its own.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def load_suite(name: str, opener: Opener = open_dataset) -> Suite:
 
 
 def recorded_suite(name: str, path: str) -> Suite:
-    """The suite of a run: of its own file, where that is still there, else the one of its name.
+    """The suite of a run: from its own file if that still exists, else the one of its name.
 
     Raises:
         UnknownNameError, SuiteError: see ``load_suite``.
@@ -61,7 +61,7 @@ def recorded_suite(name: str, path: str) -> Suite:
     if path and Path(path).is_file():
         return load_suite(path)
     if path and name not in suite_names():
-        raise SuiteError(f"the run's suite {name!r} lay in {path}, which is not there; put it back, or name the folder that holds {name}/ in SEPBENCH_SUITES")
+        raise SuiteError(f"the run's suite {name!r} was in {path}, which does not exist; put it back, or name the folder with {name}/ in SEPBENCH_SUITES")
     return load_suite(name)
 
 
@@ -230,7 +230,7 @@ class _Reader:
         if rule not in self.rules:
             raise nearest(rule, sorted(self.rules), f"rule in {table.where}")
         if table.text("index", "row") != "row":
-            raise SuiteError(f"{table.where}: lists made by a rule hold rows; leave out 'index'")
+            raise SuiteError(f"{table.where}: lists made by a rule contain rows; leave out 'index'")
         made, frozen = self.rules[rule], self._frozen(task)
         if frozen is None:
             return DerivedList(made, "", column)

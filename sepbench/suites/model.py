@@ -34,11 +34,11 @@ class Task:
     """One frozen list of mixtures to separate.
 
     Attributes:
-        spec: what a separator is told.
+        spec: what a separator knows of the task.
         split: ``test``, or ``validation`` for lists made from training signals that no training view hands out.
-        validates: for a validation task, the test task it stands in for; else empty.
+        validates: for a validation task, the test task that it stands for; else empty.
         n_examples: mixtures in the list.
-        mixtures_sha256: digest of all mixtures, see ``MixtureSet.digest``; empty where it could not be frozen yet.
+        mixtures_sha256: digest of all mixtures, see ``MixtureSet.digest``; empty if it is not frozen yet.
         data: where the signals come from.
     """
 
@@ -51,12 +51,12 @@ class Task:
 
     @property
     def frozen(self) -> bool:
-        """False while the pair list is made by a rule from whatever data are there, and nobody has frozen its digest."""
+        """False while a rule makes the pair list from the data on this machine, and nobody has frozen its digest."""
         return bool(self.data.pairs.sha256)
 
     @property
     def pairs_sha256(self) -> str:
-        """Digest of the pair list's file; of the list made by a rule where it is not frozen, which opens the data.
+        """Digest of the pair list's file. If the list is not frozen, it is the digest of the list that the rule makes, and this opens the data.
 
         Raises:
             DataError: not frozen, and the data set is missing or corrupt.
@@ -84,7 +84,8 @@ class Task:
     def mixtures(self, ids: ExampleIds | None = None) -> torch.Tensor:
         """Mixtures ``(B, ...)`` float32 on the CPU, of these examples (numbers of the frozen list, from 0) or of all.
 
-        Every call opens the data anew: ask for many examples at once. ``mixture_set`` keeps them open, and knows the operator.
+        Every call opens the data anew, so ask for many examples at once. ``mixture_set`` keeps them open, and knows the
+        operator.
 
         Raises:
             ArgumentError: ids that are no such numbers.
@@ -116,7 +117,7 @@ class Task:
         return self.data.clusters()
 
     def reference(self) -> list[tuple[SignalSet, torch.Tensor, Transform]]:
-        """What all estimates together are held against: data sets, rows ``(n,)`` of their training split, and what is done to each signal.
+        """What all estimates together are compared with: data sets, rows ``(n,)`` of their training split, and what is done to each signal.
 
         Raises:
             UnsupportedTaskError: the task has no training split.
@@ -125,7 +126,7 @@ class Task:
         return self.data.reference(self.spec.scored_sources)
 
     def support(self, supervision: Supervision) -> Support:
-        """Whether this task has training data for a level, and if not why; opens no data."""
+        """Whether this task has training data for a level, and if not, why. Opens no data."""
         if supervision in _UNTRAINED:
             return Support(True)
         if self.data.untrainable:
@@ -135,7 +136,7 @@ class Task:
         return Support(True)
 
     def view(self, supervision: Supervision) -> PooledView:
-        """Training data at one level; never of the test split, nor any signal with the content of a test or validation signal.
+        """Training data at one level. They never contain a signal of the test split, nor one with the content of a test or validation signal.
 
         Raises:
             UnsupportedTaskError: the level needs training data and this task has none.
@@ -158,7 +159,7 @@ class Task:
         return ExactPosterior(priors, weights[0])
 
     def verify(self) -> str:
-        """Mix everything again and compare with the frozen digest; the digest is returned.
+        """Mix everything again and compare with the frozen digest; returns the digest.
 
         Raises:
             SuiteError: the mixtures are not those that were frozen.
@@ -204,9 +205,9 @@ class Suite:
         name, version: results of different versions are never compared.
         title, description: for people.
         domain: image, audio or vector.
-        metrics: metrics that are computed, in the order of the tables.
+        metrics: the metrics to compute, in the order of the tables.
         ranking_metric: the one that ranks.
-        methods: what runs by default.
+        methods: the methods that run by default.
         tasks: by name, test tasks and validation tasks in the file's order.
         published: the papers' numbers.
     """

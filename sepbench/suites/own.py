@@ -92,12 +92,14 @@ class MadeSuite:
     Attributes:
         path: the suite's folder.
         classes: name of a class -> split -> (files, signals).
+        groups: name of a class -> split -> groups of files; files that share content are one.
         tasks: task -> mixtures.
         notes: what was done to files, or was left out.
     """
 
     path: Path
     classes: dict[str, dict[str, tuple[int, int]]]
+    groups: dict[str, dict[str, int]]
     tasks: dict[str, int]
     notes: list[str]
 
@@ -149,7 +151,8 @@ def make_suite(asked: OwnSuite, into: Path, tell: Callable[[str], object] = lamb
     except OSError as error:
         raise SepbenchError(f"cannot write {target}: {error.strerror or error}; choose another folder with --out, or free some space") from error
     sizes = {part_name: {split: (len(np.unique(s.file)), len(s)) for split, s in part.items()} for part_name, part in zip(names, parts, strict=True)}
-    return MadeSuite(target, sizes, lists.sizes, notes)
+    groups = {part_name: {split: len(np.unique(s.group)) for split, s in part.items()} for part_name, part in zip(names, parts, strict=True)}
+    return MadeSuite(target, sizes, groups, lists.sizes, notes)
 
 
 def _check(asked: OwnSuite, target: Path) -> None:

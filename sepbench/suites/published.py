@@ -1,4 +1,4 @@
-"""The papers' numbers: links from a suite's tasks to rows of ``leaderboards/published.csv``. Values stand there and nowhere else."""
+"""The papers' numbers: links from a suite's tasks to rows of ``leaderboards/published.csv``. That file alone has the values."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class PublishedRow:
 
     Attributes:
         task: the task it belongs beside.
-        method: our registry key, or empty where we have no such method.
+        method: our registry key, or empty if we have no such method.
         metric: our metric whose convention the number follows.
-        value, std, n: as printed; std and n are None where the paper is silent.
+        value, std, n: as printed; std and n are None if the paper does not give them.
         source: paper and table (``BASIS Table 2``).
         title: the paper's name of the method.
         notes: what to know before comparing.

@@ -1,4 +1,4 @@
-"""What a suite still needs before it runs on this machine, and where its data lie. Nothing is opened, hashed or downloaded."""
+"""What a suite still needs before it runs on this machine, and where its data are. Nothing is opened, hashed or downloaded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Strict reading of TOML tables: a missing, mistyped or misspelt key is one clear line that names the file and the key."""
+"""Strict reading of TOML tables: a missing, mistyped or misspelt key gives one clear line that names the file and the key."""
 
 from __future__ import annotations
 

@@ -22,9 +22,9 @@ class SuiteCheck:
 
     Attributes:
         what: the task, or the file.
-        digest: of what is there; empty where nothing could be read.
+        digest: the digest that was found; empty if nothing could be read.
         problem: what is wrong; empty if nothing.
-        frozen: False where there is nothing to compare with.
+        frozen: False if there is nothing to compare with.
     """
 
     what: str

@@ -16,6 +16,7 @@ import pytest
 import torch
 import typer
 from own_methods_toys import Hidden, Misshapes, NamedAverage, Raises, Scoped, Shares, Takes
+from third_parties import install
 from threadpoolctl import threadpool_limits
 from typer.testing import CliRunner, Result
 
@@ -26,6 +27,8 @@ from sepbench.api import running
 from sepbench.cli.run import run as run_command
 from sepbench.cli.show import show
 from sepbench.errors import ArgumentError, SettingError, UnknownNameError
+from sepbench.registry import BACKEND_GROUP
+from sepbench.results.leaderboard_file import read_leaderboard
 from sepbench.results.store import RunStore
 from sepbench.run.request import RequestError
 
@@ -243,6 +246,11 @@ WRONG: dict[str, tuple[Callable[[], object], type[SepbenchError], str]] = {
     "name of another": (lambda: quick(NamedAverage), ArgumentError, "'average' is the name of a registered method"),
     "same name": (lambda: quick(Shares, Shares(0.2)), ArgumentError, "two methods of this run are named 'shares'"),
     "workers": (lambda: quick(Shares, workers=2), ArgumentError, r"other processes can import, and 'shares' \(own_methods_toys.Shares\) was handed over"),
+    "backend of own": (lambda: quick(Shares, backend="ray"), ArgumentError, r"backend='ray' needs methods that other processes can import"),
+    "backend": (lambda: quick("average", backend="locl"), UnknownNameError, "unknown backend 'locl'; did you mean local"),
+    "seeds": (lambda: quick("average", seeds=0), ArgumentError, "seeds must be a whole number of at least 1, got 0"),
+    "fits": (lambda: quick("average", fits="2"), ArgumentError, "fits must be a whole number of at least 1, got '2'"),
+    "latency": (lambda: quick("average", latency=1), ArgumentError, "latency must be True or False, got 1"),
     "task": (lambda: quick("average", tasks="class-splitt"), UnknownNameError, "did you mean class-split"),
     "limit": (lambda: quick("average", limit=0), ArgumentError, "limit must be a whole number of at least 1, got 0"),
     "limit text": (lambda: quick("average", limit="5"), ArgumentError, "limit must be a whole number of at least 1, got '5'"),
@@ -275,10 +283,44 @@ def test_a_wrong_argument_is_one_line_at_the_door(wrong: str) -> None:
     assert not Path("runs").exists()
 
 
+def _boards(tmp_path: Path, options: dict[str, Any], *words: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """``leaderboard.csv`` of a call and of the command with the same options, by method and metric."""
+    theirs, ours = tmp_path / "theirs", quick("average", "nmf", budget="quick", out=tmp_path / "ours", **options).path
+    asked = ["--suite", "digits-pairs", "--methods", "average,nmf", "--tasks", "class-split", "--limit", "6", "--device", "cpu", "--budget", "quick"]
+    assert command("run", *asked, "--out", str(theirs), *words).exit_code == 0
+    ours_and_theirs = [read_leaderboard(folder / "leaderboard.csv").set_index(["method", "metric"]) for folder in (ours, theirs)]
+    return ours_and_theirs[0], ours_and_theirs[1]
+
+
+def test_seeds_and_fits_are_the_commands(tmp_path: Path) -> None:
+    ours, theirs = _boards(tmp_path, {"seeds": 2, "fits": 2}, "--seeds", "2", "--fits", "2")
+    numbers = ["mean", "std", "ci_low", "ci_high", "seeds", "fits", "std_seeds", "std_fits"]
+    pd.testing.assert_frame_equal(ours[numbers], theirs[numbers], check_exact=True)
+    assert (ours.loc[("nmf", "psnr"), "seeds"], ours.loc[("nmf", "psnr"), "fits"]) == (2, 2)
+    assert ours.loc[("nmf", "psnr"), "std_fits"] > 0
+    shown = sepbench.open_run(tmp_path / "ours").summary.set_index(["method", "metric"])
+    assert shown.loc[("nmf", "psnr"), "std_fits"] == pytest.approx(ours.loc[("nmf", "psnr"), "std_fits"], rel=1e-5)  # six digits in a CSV
+
+
+def test_latency_is_measured_and_changes_no_number(tmp_path: Path) -> None:
+    ours, theirs = _boards(tmp_path, {"latency": True}, "--latency")
+    for place in ("ours", "theirs"):
+        assert (sepbench.open_run(tmp_path / place).cells["latency_seconds"] > 0).all()
+    pd.testing.assert_series_equal(ours["mean"], theirs["mean"], check_exact=True)
+    assert "latency=True" in sepbench.open_run(tmp_path / "ours").record.command
+
+
+def test_a_backend_of_another_package_works_from_python_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, tmp_path, "my-cluster", {BACKEND_GROUP: {"mine": "sepbench.run.backends.local:LocalBackend"}})
+    ours, theirs = _boards(tmp_path, {"backend": "mine"}, "--backend", "mine")
+    pd.testing.assert_series_equal(ours["mean"], theirs["mean"], check_exact=True)
+    assert sepbench.open_run(tmp_path / "ours").record.sessions[0].backend == "mine"
+
+
 def test_a_folder_with_something_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "cat.png").touch()
-    with pytest.raises(SepbenchError, match="holds something other than a run; choose a new or empty folder with out="):
+    with pytest.raises(SepbenchError, match="contains something other than a run; choose a new or empty folder with out="):
         quick("average", out=tmp_path / "photos")
 
 

@@ -89,6 +89,7 @@ CASES: Mapping[str, Case] = {
         {"epochs": 2, "latent": 6, "search_steps": 5, "samples": 34, "batch": 16},
         {"weight": {"joint": True}, "tolerance": {"search_steps": 110, "search_lr": 1e-3, "tolerance": 0.0}},
         {"tolerance": 0.9, "restarts": 1},
+        {"perceptual": "for colour images: test_glom.py"},
     ),
     "hpss": Case(
         partial(audio, classes=("drums", "bass")),

@@ -1,4 +1,4 @@
-"""GLO masking: a world with a known answer, the start that it gives NES, resuming, rows that depend on themselves, the contract."""
+"""GLO masking: a world with a known answer, searches that end, the start that it gives NES, resuming, rows that depend on themselves, the contract."""
 
 from __future__ import annotations
 
@@ -10,13 +10,17 @@ import pytest
 import torch
 from mask_toys import Stripes, error
 from method_toys import Digits, ToyView, context, mix, rows_of, toy_task
+from torch import nn
 
 from baselines import glom
-from baselines.glom import PRESETS, LatentMasking
+from baselines.glom import PRESETS, LatentMasking, found_parts
 from baselines.nes import PRESETS as OF_NES
-from baselines.training import loop
-from baselines.training.latent import LatentTraining
+from baselines.training import latent, loop
+from baselines.training.latent import Generators, LatentTraining, LearntGenerators
+from baselines.training.perceptual import ImageError
+from baselines.training.search import CHECK_EVERY
 from sepbench.protocols import Fitted, Separator
+from sepbench.settings import setting_names
 
 FAST: dict[str, Any] = {"latent": 16, "lr": 3e-3, "code_lr": 3e-2}
 
@@ -73,7 +77,7 @@ def test_an_interrupted_fit_ends_with_the_same_bits(tmp_path: Path, monkeypatch:
 
         with monkeypatch.context() as patched:
             patched.setattr(LatentTraining, "advance", until)
-            patched.setattr(glom, "run", lambda one, folder, progress: loop.run(one, folder, checkpoint_seconds=0.0, progress=progress))
+            patched.setattr(latent, "run", lambda one, folder, progress: loop.run(one, folder, checkpoint_seconds=0.0, progress=progress))
             with pytest.raises(Killed):
                 fitted(world, name=name, epochs=2, cache=tmp_path)
     resumed = fitted(world, name=name, epochs=2, cache=tmp_path)
@@ -98,10 +102,72 @@ def test_sides_that_are_no_power_of_two() -> None:
     assert method.separate(mix(sources[:5]), context(task)).shape == (5, 2, 3, 6, 10)
 
 
+class Planes(Generators):
+    """Generators whose image is the code itself, doubled; G_X makes nothing."""
+
+    def __init__(self) -> None:
+        nn.Module.__init__(self)
+        self.latent, self.weights = 4, (1.0, 1.0)
+        self.calls = 0
+
+    def part(self, which: int, codes: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        return (2.0 * codes if which == 0 else 0.0 * codes).reshape(-1, 1, 2, 2)
+
+
+def test_a_search_finds_the_codes_within_the_ball() -> None:
+    """The first mixture is twice a code of length 0.5; the second would need one of length 2."""
+    mixtures = torch.tensor([[0.5] * 4, [2.0] * 4]).reshape(2, 1, 2, 2)
+    found = found_parts(Planes(), mixtures, torch.zeros(2, 1, 2, 4), 400, 0.01, 0.0, ImageError())
+    torch.testing.assert_close(found[:, 0].flatten(1), torch.tensor([[0.5] * 4, [1.0] * 4]), atol=0.03, rtol=0)
+
+
+class Saturated(Planes):
+    """As a sigmoid that learnt empty pixels: nothing comes of codes near the middle of the ball, and no gradient either."""
+
+    def part(self, which: int, codes: torch.Tensor) -> torch.Tensor:
+        return super().part(which, codes) * (codes.norm(dim=1) > 0.3).float().reshape(-1, 1, 1, 1)
+
+
+def test_a_mixture_keeps_the_best_of_its_searches() -> None:
+    """From the middle nothing is found; each mixture has one start of three from which it is."""
+    mixtures = torch.tensor([[0.5] * 4, [0.6] * 4]).reshape(2, 1, 2, 2)
+    starts = torch.zeros(2, 3, 2, 4)
+    assert float(found_parts(Saturated(), mixtures, starts, 200, 0.01, 0.0, ImageError()).abs().max()) == 0.0
+    starts[0, 1, 0], starts[1, 2, 0] = 0.4, 0.4
+    found = found_parts(Saturated(), mixtures, starts, 200, 0.01, 0.0, ImageError())
+    torch.testing.assert_close(found[:, 0].flatten(1), mixtures.flatten(1), atol=0.03, rtol=0)
+
+
+@pytest.mark.parametrize(("tolerance", "looks"), [(0.5, 2), (0.0, 8)])
+def test_a_search_ends_when_it_finds_no_more(tolerance: float, looks: int) -> None:
+    """With a tolerance of one half the second look sees too little gain; without any, the last of eight is reached while the error still creeps."""
+    told: list[float] = []
+    planes = Planes()
+    mixtures = torch.full((1, 1, 2, 2), 1.9)
+    found_parts(planes, mixtures, torch.zeros(1, 1, 2, 4), 8 * CHECK_EVERY, 0.001, tolerance, ImageError(), told.append)
+    assert len(told) == looks
+    assert planes.calls == 2 * looks * CHECK_EVERY + 4
+
+
+def test_a_classifier_may_judge_too() -> None:
+    """Learnt and searched with ``perceptual`` the estimates are others, and still explain the mixtures."""
+    task = toy_task((3, 20, 20), observed=0)
+    sources = torch.rand(64, 2, 3, 20, 20, generator=torch.Generator().manual_seed(0))
+    found = []
+    for perceptual in (0.0, 0.5):
+        method = LatentMasking(latent=8, epochs=1, search_steps=3, restarts=1, perceptual=perceptual)
+        method.fit(ToyView(task, "mixtures+one", mixed=mix(sources).values, one=sources[:, 0]), context(task))
+        found.append(method.separate(mix(sources[:2]), context(task)))
+        torch.testing.assert_close(found[-1].sum(1), sources[:2].sum(1))
+    assert not torch.equal(*found)
+    assert "colour" in LatentMasking(perceptual=0.5).supports(toy_task((1, 32, 32), observed=0)).note
+
+
 def test_quick_cuts_epochs_and_searches(digits: Digits, monkeypatch: pytest.MonkeyPatch) -> None:
     steps: list[int] = []
     searched: list[int] = []
-    monkeypatch.setattr(glom, "run", lambda one, folder, progress: steps.append(one.steps))
+    monkeypatch.setattr(latent, "run", lambda one, folder, progress: steps.append(one.steps))
     monkeypatch.setattr(glom, "found_parts", lambda generators, values, starts, count, *rest: (searched.append(count), torch.ones(len(values), 2, 1, 8, 8))[1])
     task = toy_task(observed=1)
     for budget in ("paper", "quick"):
@@ -112,6 +178,14 @@ def test_quick_cuts_epochs_and_searches(digits: Digits, monkeypatch: pytest.Monk
         method.separate(mix(digits.pairs[:3]), ctx)
     assert steps == [50 * (2 + 2), 5 * (2 + 2)]
     assert searched == [400, 100]
+
+
+def test_a_fit_is_shared_by_all_settings_of_the_search() -> None:
+    """Another number of restarts must not train for an hour again."""
+    scope = LatentMasking.fit_scope
+    assert {id(made.fit_scope) for made in PRESETS.values()} == {id(scope)}
+    assert scope.code is LearntGenerators
+    assert {*setting_names(LatentMasking)} - {*setting_names(LearntGenerators)} == {"search_steps", "restarts", "search_lr", "tolerance"}
 
 
 def test_what_it_takes() -> None:

@@ -70,7 +70,17 @@ def test_finished_and_unfinished_fits_are_listed(tmp_path: Path, monkeypatch: py
 def test_seconds_and_size_of_a_fit(tmp_path: Path) -> None:
     _kept("nmf", 3600.0)
     (row,) = [line.replace("│", " ").split() for line in _cache("list") if " nmf " in line]
-    assert row[:7] == ["nmf", "bags", "paper", "7", "3,600", "s", "2.5"]
+    assert row[:7] == ["nmf", "bags", "paper", "7", "60", "min", "2.5"]
+
+
+def test_a_narrow_terminal_gets_a_table_of_what_matters(tmp_path: Path) -> None:
+    _kept("nmf", 12_000.0)
+    (done, narrow) = (CliRunner(env={"COLUMNS": "80"}).invoke(app, ["list"]), CliRunner(env={"COLUMNS": "40"}).invoke(app, ["list"]))
+    (row,) = [line for line in done.output.splitlines() if " nmf " in line]
+    assert [cell.strip() for cell in row.strip("│").split("│")] == ["nmf", "bags", "paper", "7", "3 h 20 min", "2.5 MB"]  # no folder
+    assert done.output.splitlines()[-1] == "1 fit, 2.5 MB; 'sepbench cache clear METHOD' removes those of a method"
+    folder = next((tmp_path / "cache" / "fits" / "nmf").iterdir()).name
+    assert folder in narrow.output  # paragraphs have all
 
 
 def test_a_fit_of_any_classes_shows_its_shape(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ def test_holds(old: str, tmp_path: Path) -> None:
     result = invoke(SyntheticRun(n=20).save(tmp_path / "run"), "--against", old)
     assert result.exit_code == 0
     assert result.output.startswith("holds: ")
-    assert "6 hold (by means)" in result.output
+    assert "6 figures hold (by means)" in result.output
     assert len(result.output.splitlines()) == 1
 
 

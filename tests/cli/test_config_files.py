@@ -52,12 +52,12 @@ def test_words_mean_what_yaml_1_2_says(tmp_path: Path, word: str, value: object)
 @pytest.mark.parametrize(
     ("name", "text", "line"),
     [
-        ("a.yaml", "a: 1\na: 2\n", "a.yaml cannot be read: key 'a' stands twice"),
-        ("a.yaml", "a: {b: 1, b: 2}\n", "key 'b' stands twice"),
+        ("a.yaml", "a: 1\na: 2\n", "a.yaml cannot be read: key 'a' is given twice"),
+        ("a.yaml", "a: {b: 1, b: 2}\n", "key 'b' is given twice"),
         ("a.yaml", "? [1, 2]\n: 3\n", "a key must be a word"),
         ("a.yaml", "a: !!python/object:os.system x\n", "a.yaml cannot be read: could not determine a constructor"),
         ("a.yaml", "a: &x [*x]\n", "cannot be read"),
-        ("a.json", '{"a": {"b": 1, "b": 2}}', "key 'b' stands twice"),
+        ("a.json", '{"a": {"b": 1, "b": 2}}', "key 'b' is given twice"),
         ("a.json", "[" * 100_000, "a.json cannot be read"),
         ("a.toml", "a = 1\na = 2\n", "a.toml cannot be read"),
         ("a.yaml", "text", "a.yaml must hold keys with values"),

@@ -48,7 +48,9 @@ def test_list_shows_state_size_and_place(toy: Manifest, runner: CliRunner, data_
     rows = {line.split("│")[1].strip(): line for line in result.stdout.splitlines() if line.startswith("│")}
     assert "missing" in rows["toy"]
     assert "35.0 kB" in rows["toy"]
-    assert "missing (no download)" in rows["own"]
+    assert "3 bytes" in rows["own"]
+    assert "(own copy)" in result.stdout
+    assert "(download)" in result.stdout
     assert "built-in" in rows["digits"]
     runner.invoke(app, ["fetch", "toy"])
     assert "present" in runner.invoke(app, ["list"]).stdout
@@ -59,7 +61,7 @@ def test_list_says_what_a_data_set_without_files_is_cut_from(toy: Manifest, runn
     assert "cut from" not in runner.invoke(app, ["list"]).stdout  # no data yet
     runner.invoke(app, ["fetch", "toy"])
     shown = " ".join(runner.invoke(app, ["list"]).stdout.split())
-    assert "present, cut from toy" in shown
+    assert "(cut from toy)" in shown
     verified = runner.invoke(app, ["verify", "part"])
     assert verified.exit_code == 0, verified.output
     assert "a.bin" in verified.stdout  # toy's file is what part is read from

@@ -52,7 +52,7 @@ def test_a_row_of_supplied_estimates_goes_everywhere(halves: Path) -> None:
     assert board.loc[("halves", "psnr"), "mean"] == board.loc[("average", "psnr"), "mean"]  # average is half the mixture
     assert "no difference shown" in well("compare", "run:halves", "run:average")
     assert "halves" in well("show", "run")
-    assert "hold" in well("check", "run", "--against", "run")
+    assert "figures hold (by" in well("check", "run", "--against", "run")
     assert "10 added" in well("publish", "run", "--to", "boards")
     assert "hold" in well("check", "run", "--against", "boards/digits-pairs.csv")
     assert "grid-class-split-halves.png" in well("panel", "run", "--method", "halves", "--figures", "grid", "--count", "2")
@@ -85,7 +85,8 @@ def test_pictures_that_compute_are_not_for_supplied_estimates(halves: Path) -> N
         (("--estimates", "nowhere"), "error: there is no nowhere; name the file or the folder that holds the estimates\n"),
         (
             ("--estimates", "halves.npy"),
-            "error: halves.npy cannot be scored: 988 missing (mixture 12, mixture 13, mixture 14 and 985 more); add them, or score what is",
+            "error: halves.npy cannot be scored: 988 missing (mixture 12, mixture 13, mixture 14 and 985 more); add them, or score the first 12 mixtures "
+            "with --limit 12, or what is there with --partial\n",
         ),
         (("--estimates", "halves.npy", "--limit", "12", "--name", "average"), "error: --name average is a registered method"),
         (
@@ -119,10 +120,29 @@ def test_interrupted(halves: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert sepbench(*arguments).exit_code == 0
 
 
+def test_only_the_task_that_was_evaluated_is_shown(halves: Path) -> None:
+    well("run", *TASK[:2], "--tasks", "class-split,class-agnostic", "--methods", "average", "--limit", "12", "--out", "run")
+    out = well("evaluate", *TASK, "--estimates", str(halves), "--name", "halves", "--limit", "12", "--out", "run")
+    assert "class-agnostic" not in out
+    assert "halves" in out
+    assert "average" in out
+    assert "1 more task is in this run: 'sepbench show run' shows all\n" in out
+    assert "class-agnostic" in well("show", "run")
+
+
 def test_export_twice(halves: Path) -> None:
-    assert well("export", *TASK, "--out", "digits", "--limit", "12") == "mixtures: digits, there already\n"
+    said = well("export", *TASK, "--out", "digits", "--limit", "12").splitlines()
+    assert said == [
+        "12 mixtures of digits-pairs, class-split, as npy (there already): digits/mixtures.npy",
+        "how they were mixed: digits/manifest.json",
+        "Next: separate them into one array (12, 2, 1, 8, 8) (docs/evaluate.md has more layouts). Then:",
+        "  sepbench evaluate --suite digits-pairs --task class-split --estimates PATH --name NAME --limit 12",
+    ]
+    said = well("export", *TASK, "--out", "pictures", "--limit", "2", "--format", "png", "--references").splitlines()
+    assert said[:2] == ["2 mixtures of digits-pairs, class-split, as png: pictures/mixtures/", "true sources: pictures/references/"]
+    assert "2 files each, named as 000000_1.png" in said[3]
     done = sepbench("export", *TASK, "--out", "digits", "--limit", "11")
-    assert str(done.exception) == "digits holds something other than this export; choose a new or empty folder with --out"
+    assert str(done.exception) == "digits has something other than this export in it; choose a new or empty folder with --out"
     assert "did you mean class-split" in str(sepbench("export", *TASK[:2], "--task", "class-splt", "--out", "other").exception)
 
 

@@ -100,7 +100,7 @@ def test_check_holds_against_itself_and_not_against_what_it_was(grown: dict[tupl
 
 
 @pytest.mark.parametrize(
-    ("option", "value", "what"), [("--seed", "1", "seed is 0 there and 1 here"), ("--set", "halves.gain=0.5", "settings of method halves")]
+    ("option", "value", "what"), [("--seed", "1", "seed is 0 in here and 1 here"), ("--set", "halves.gain=0.5", "holds another run of method halves: gain")]
 )
 def test_another_run_is_one_line_and_changes_nothing(option: str, value: str, what: str) -> None:
     _well(*RUN, "--tasks", "class-split", "--methods", "halves", "--limit", "6")

@@ -78,6 +78,7 @@ def test_a_stranger_s_method_with_brackets_in_its_words(monkeypatch: pytest.Monk
 
 LINES = {
     "unknown": ("avrage", None, "unknown list or method 'avrage'; did you mean average"),
+    "a suite": ("digits-pairs", None, "digits-pairs is a suite: 'sepbench list suites' shows its tasks"),
     "unknown list": ("metric", None, "did you mean metrics"),
     "broken": ("toy", "RaisesWhenMade", "method 'toy' cannot be created: RuntimeError: no licence"),
     "mute": ("toy", "MuteSetting", "method 'toy' has a setting that cannot be shown: RuntimeError: no words"),
@@ -173,5 +174,5 @@ def test_narrow_terminals_get_every_word(monkeypatch: pytest.MonkeyPatch, capsys
     long_words = {word for word in re.findall(r"[\w-]{4,}", wide) if len(word) <= 36}
     heads = {"suite", "method", "metric", "setting", "type", "range"}  # of columns that a paragraph does not need
     assert {word for word in long_words if word not in narrow} <= heads
-    tables = narrow.partition("What each suite needs")[0]  # whose lines the terminal breaks
+    tables = narrow.partition("*: the list")[0]  # whose lines the terminal breaks
     assert all(len(line) <= 40 or " " not in line.strip() for line in tables.splitlines())

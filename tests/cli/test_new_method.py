@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from sepbench import registry
 from sepbench.cli.main import app
+from sepbench.cli.method_page import facts_of
 from sepbench.conformance import validate_method
 from sepbench.noise import NoiseSource
 from sepbench.protocols import RunContext
@@ -60,6 +61,11 @@ def test_the_template_with_a_network_keeps_the_contract(written: ModuleType, tas
     checks = validate_method("my-net", task, settings={"epochs": 3, "training_samples": 64})
     assert [check for check in checks if check.passed is False] == []
     assert sum(check.passed is True for check in checks) >= 15
+
+
+def test_what_list_shows_of_a_new_method_is_a_sentence_to_be_replaced(written: ModuleType) -> None:
+    facts = dict(facts_of("my-net", written.MyNet()))
+    assert facts["about"] == "Replace this sentence: what My net does. ``sepbench list my-net`` shows it."
 
 
 def test_a_fit_that_was_killed_goes_on_to_the_same_bits(written: ModuleType, task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,7 +44,8 @@ def test_images_to_a_leaderboard_in_two_commands(sepbench, home: Path) -> None:
     assert "discs: train 4 files, validation 1 file, test 1 file" in out
     assert "class-split: 1 mixture\n" in out
     assert "sepbench run --suite shapes --methods average,nmf" in out
-    assert "note: less than 10 test files of discs and bars: too few to rank methods" in err
+    assert "note: too few test files to rank methods: 1 of discs, 1 of bars; 10 are needed of each class. Remove " in err
+    assert "run this command again with 48 different files per class, or with fewer and a larger --test" in err
     sepbench("run --suite shapes --methods average,nmf --device cpu --out r")
     board = pd.read_csv(home / "r" / "leaderboard.csv")
     assert set(board["method"]) == {"average", "nmf"}
@@ -52,7 +53,7 @@ def test_images_to_a_leaderboard_in_two_commands(sepbench, home: Path) -> None:
     record = json.loads((home / "r" / "run.json").read_text())
     assert record["suite"]["path"] == str(home / "suites" / "shapes" / "suite.toml")
     out, _ = sepbench("list suites")
-    assert f" ready {home}/suites/shapes" in " ".join(out.split())
+    assert f"shapes is a suite of your own, in {home}/suites/shapes\n" in out
     out, _ = sepbench("verify shapes")
     assert out.count(": ok, ") == 9  # six files of signals and their table, two tasks
 
@@ -83,8 +84,8 @@ REFUSED = {
     "a built-in name": ("new-suite mnist-pairs --sources discs bars --size 8", "there is a suite 'mnist-pairs' already"),
     "an operator": ("new-suite x --sources discs bars --operator product", "'product' is not one of"),
     "freeze a built-in": ("freeze digits-pairs", "comes with a package"),
-    "verify nothing": ("verify shapes", "unknown suite 'shapes'; did you mean"),
-    "run nothing": ("run --suite ./shapes", "holds no suite.toml"),
+    "verify nothing": ("verify shapes", "unknown suite 'shapes'; it does not come with an installed package, and is not in "),
+    "run nothing": ("run --suite ./shapes", "has no suite.toml"),
 }
 
 
@@ -121,11 +122,25 @@ def test_freeze_writes_what_verify_compares(sepbench, home: Path) -> None:
 
 def test_list_suites_says_what_is_needed_and_where(sepbench, home: Path, data_home: Path) -> None:
     out, _ = sepbench("list suites")
-    lines = {line.split()[0]: line for line in out.splitlines() if line and line[0].isalpha()}
-    assert lines["digits-pairs"].split()[1] == "ready"
-    assert " ".join(lines["mnist-pairs"].split()[1:]) == "download 11.6 MB mnist lacking"
-    assert " ".join(lines["musdb-drums"].split()[1:]) == "own copy musdb18-hq lacking"
-    assert f"Own suites are looked up in {home}/suites (" in out
+    table = [[cell.strip() for cell in line.split("│")[1:4]] for line in out.splitlines() if line.startswith("│")]
+    states = {cells[0].split()[0]: (cells[1], below[1]) for cells, below in zip(table, [*table[1:], ["", "", ""]], strict=True) if cells[0]}
+    assert states["digits-pairs"] == ("ready", "")
+    assert states["mnist-pairs"] == ("download", "11.6 MB")
+    assert states["musdb-drums"] == ("own copy", "")
+    assert "own copy: musdb-drums, musdb-vocals need musdb18-hq; 'sepbench data verify musdb18-hq' says where that comes from" in out
+    assert f"Suites of your own are looked up in {home}/suites (" in out
+
+
+def test_the_share_that_new_suite_names_is_enough_to_rank(sepbench, home: Path) -> None:
+    image_folder(home / "many", 30)
+    image_folder(home / "more", 25, key=400)
+    _, err = sepbench("new-suite few --sources many more --size 8")
+    share = err.partition("run this command again with --test ")[2].partition(",")[0]
+    out, err = sepbench(f"new-suite enough --sources many more --size 8 --mixtures 40 --test {share}")
+    assert "rank methods" not in err
+    assert "test 10 files" in out
+    _, err = sepbench("new-suite one --agnostic --sources many --size 8")
+    assert "6 of many; 10 are needed. Remove" in err
 
 
 def test_folders_of_the_environment_are_those_of_the_start(sepbench, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,7 +38,7 @@ def test_all_pictures_of_a_task(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     wanted = {"psnr-class-split.png", "grid-class-split-nmf.png", "grid-class-split-average.png", "grid-class-split.png"}
     assert names(folder) == wanted
     assert capsys.readouterr().out.split() == [
-        str(folder / name) for name in ("psnr-class-split.png", "grid-class-split-nmf.png", "grid-class-split-average.png", "grid-class-split.png")
+        str(folder / name) for name in ("grid-class-split.png", "psnr-class-split.png", "grid-class-split-nmf.png", "grid-class-split-average.png")
     ]
     for name in wanted:
         with Image.open(folder / name) as image:

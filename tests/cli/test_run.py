@@ -125,7 +125,7 @@ def test_another_request_leaves_a_run_alone() -> None:
     before = _written()
     done = _sepbench(*RUN, "--methods", "halves", "--out", "here", "--budget", "quick")
     assert isinstance(done.exception, SepbenchError)
-    assert 'budget is "paper" there and "quick" here; choose another --out' in str(done.exception)
+    assert "budget is paper in here and quick here; give --budget paper to go on with that run, or choose another --out" in str(done.exception)
     assert _written() == before
 
 

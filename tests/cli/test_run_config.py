@@ -159,6 +159,7 @@ def test_forms_of_a_file() -> None:
 
 
 LINES = {
+    "not near": ("suite: s\nsettings: {}\n", "unknown key 'settings'; the keys are the options of 'sepbench run' without dashes: suite, methods,"),
     "near": ("suite: s\nmethdos: [nmf]\n", "run.yaml: unknown key 'methdos'; did you mean methods"),
     "of the call": ("dry-run: true\n", "run.yaml: dry-run is about one call, and belongs on the command line"),
     "kind": ("limit: many\n", "run.yaml: limit must be a whole number, got 'many'"),
@@ -168,7 +169,7 @@ LINES = {
     "names": ("methods: {nmf: 1}\n", "methods must be names, such as [nmf, ica], got {'nmf': 1}"),
     "settings": ("set: 4\n", "set must be METHOD: {SETTING: VALUE}, or a list of METHOD.SETTING=VALUE, got 4"),
     "flag": ("refit: 'no'\n", "refit must be true or false, got 'no'"),
-    "twice": ("limit: 1\nlimit: 2\n", "run.yaml cannot be read: key 'limit' stands twice"),
+    "twice": ("limit: 1\nlimit: 2\n", "run.yaml cannot be read: key 'limit' is given twice"),
     "both spellings": ("shard-size: 1\nshard_size: 2\n", "run.yaml gives shard-size twice"),
     "no mapping": ("- a\n", "run.yaml must hold keys with values"),
     "not YAML": ("a: [\n", "run.yaml cannot be read: "),
@@ -182,7 +183,7 @@ def test_refusals_name_file_and_key(text: str, line: str) -> None:
 
 def test_files_that_are_none() -> None:
     assert "a configuration file ends in .yaml, .json or .toml" in refused("a", "run.txt")
-    assert "stands twice" in refused('{"limit": 1, "limit": 2}', "run.json")
+    assert "is given twice" in refused('{"limit": 1, "limit": 2}', "run.json")
     assert "cannot be read" in refused("limit = ", "run.toml")
     result = sepbench("run", "--config", "nothing.yaml")
     assert "nothing.yaml cannot be read: no such file or directory" in str(result.exception)

@@ -84,7 +84,12 @@ def test_the_first_metric_ranks(saved: str) -> None:
 def test_the_committed_leaderboard_of_a_suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(target, "resource_root", lambda name: tmp_path / name)
     monkeypatch.chdir(tmp_path)
-    assert "no leaderboard is committed for suite digits-pairs" in fails("show", "digits-pairs")
+    said = fails("show", "digits-pairs")
+    assert "no leaderboard is committed for suite digits-pairs; there is no run of it in ./runs either: name the folder of one, or make one with" in said
+    SyntheticRun(n=4).save(tmp_path / "runs" / "mine")
+    (tmp_path / "runs" / "broken").mkdir()
+    (tmp_path / "runs" / "broken" / "run.json").write_text("{")
+    assert "name the folder of a run: `sepbench show runs/mine`" in fails("show", "digits-pairs")
     write_leaderboard(SyntheticRun(n=4).frame(), tmp_path / "leaderboards" / "digits-pairs.csv")
     assert "first 4 of 1,000 mixtures" in invoke("show", "digits-pairs").output
     (tmp_path / "digits-pairs").mkdir()  # a folder that happens to be called so hides no suite
@@ -104,7 +109,7 @@ def test_a_run_of_another_suite_version_is_shown_from_its_own_leaderboard(tmp_pa
 def test_what_is_not_there(saved: str, tmp_path: Path) -> None:
     assert "did you mean digits-pairs" in fails("show", "digit-pairs")
     assert "there is no" in fails("show", str(tmp_path / "nothing"))
-    assert "holds no run.json" in fails("show", str(tmp_path))
+    assert "has no run.json" in fails("show", str(tmp_path))
     assert "did you mean class-split" in fails("show", saved, "--task", "class-splt")
     assert "did you mean psnr" in fails("show", saved, "--metric", "psnrr")
     (tmp_path / "text.csv").write_text("hello\n")
@@ -204,7 +209,7 @@ def test_chosen_methods_keep_their_ranks(long_board: str) -> None:
 
 def test_footnotes_stand_once_per_page(long_board: str) -> None:
     shown = invoke("show", long_board, width=120).output
-    for note in ("intervals: cluster t over 20 images", "seconds on cpu:Test CPU:2threads:float32"):
+    for note in ("intervals: cluster t over 20 images", "seconds on cpu, Test CPU, 2 threads, float32"):
         assert shown.count(note) == 1
     numbered = [line.split()[0] for line in shown.splitlines() if line.startswith("(")]
     assert numbered == [f"({number})" for number in range(1, len(numbered) + 1)]

@@ -30,6 +30,7 @@ DIGITS = ("run", "--suite", "digits-pairs", "--limit", "4", "--methods", "averag
 
 CASES = {
     "unknown suite": (("run", "--suite", "digit-pairs"), "did you mean digits-pairs"),
+    "methods without commas": (("run", "--suite", "digits-pairs", "--methods", "nmf average"), "separate names by commas: nmf,average"),
     "unknown method": (("run", "--suite", "digits-pairs", "--methods", "avrage"), "did you mean average"),
     "unknown task": (("run", "--suite", "digits-pairs", "--methods", "average", "--tasks", "class-splt"), "did you mean class-split"),
     "limit 0": (("run", "--suite", "digits-pairs", "--limit", "0"), "--limit"),

@@ -201,7 +201,7 @@ def test_faults_of_musdb_name_the_file(tmp_path: Path) -> None:
     layouts.write(stem, layouts.chord("x", 4000, 48_000, 2), 48_000)
     with pytest.raises(DataError, match=r"Band - Third/other\.wav has 48,000 Hz"):
         read_musdb(folder, "test", "vocals")
-    with pytest.raises(DataError, match="holds no song of the train split"):
+    with pytest.raises(DataError, match="has no song of the train split"):
         read_musdb(tmp_path, "train", "vocals")
 
 
@@ -215,12 +215,12 @@ def test_faults_of_speech_folders_name_the_file(tmp_path: Path) -> None:
         speech.load([0])
     for path in (folder / "YOUNG/test").iterdir():
         path.rename(path.with_suffix(".mp4"))
-    with pytest.raises(DataError, match=r"YOUNG/test holds no WAV or FLAC files; extract the sound .* ffmpeg -i X\.mp4"):
+    with pytest.raises(DataError, match=r"YOUNG/test has no WAV or FLAC files; extract the sound .* ffmpeg -i X\.mp4"):
         read_speech_folder(folder, "test")
     (folder / "NEWWORD").mkdir()
     with pytest.raises(DataError, match="NEWWORD/test is missing"):
         read_speech_folder(folder, "test")
-    with pytest.raises(DataError, match="holds no folders of words"):
+    with pytest.raises(DataError, match="has no folders of words"):
         read_speech_folder(folder / "ABOUT/val", "test")
 
 
@@ -242,7 +242,7 @@ def test_faults_of_esc50_name_the_file(tmp_path: Path) -> None:
 
 def test_recordings_shorter_than_a_chunk_are_no_data_set(tmp_path: Path) -> None:
     layouts.write(tmp_path / "a.wav", layouts.chord("a", 1000, 8000), 8000)
-    with pytest.raises(DataError, match=r"data set 'toy' train holds no recording of 0\.25 s"):
+    with pytest.raises(DataError, match=r"data set 'toy' train has no recording of 0\.25 s"):
         ChunkedAudio("toy", "train", [Recording((tmp_path / "a.wav",), 0, chunks.audio_info(tmp_path / "a.wav"))], 2000, 8000)
 
 

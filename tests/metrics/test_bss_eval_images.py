@@ -98,7 +98,7 @@ def test_misuse_is_refused() -> None:
     x, y, mixtures = random_audio(1)
     for metric in (ISR, SIR, SAR):
         assert not isinstance(metric, PairMetric)
-        with pytest.raises(ValueError, match="was not told the sample rate"):
+        with pytest.raises(ValueError, match="needs the sample rate"):
             metric.mixture_scores(x, y, mixtures)
         with pytest.raises(ValueError, match="one shape"):
             metric.for_task(audio_task()).mixture_scores(x[..., :-1], y, mixtures)

@@ -181,7 +181,7 @@ def test_inputs_that_do_not_fit_are_refused() -> None:
         bound().pairwise(x[..., :0], y[..., :0])
     with pytest.raises(ValueError, match="at least one sample"):
         window_ratios(x, y, 0, crossed=False)
-    with pytest.raises(ValueError, match=r"sdr .* was not told the sample rate; take it from get_metric\(name, task\)"):
+    with pytest.raises(ValueError, match=r"sdr needs the sample rate .*; get the metric with get_metric\(name, task\)"):
         SDR.pairwise(x, y)
 
 

@@ -100,7 +100,7 @@ def test_images_below_the_window_are_refused() -> None:
 
 @pytest.mark.parametrize("other", [torch.zeros(1, 1, 8, 9), torch.zeros(1, 1, 8, 8, dtype=torch.float64), torch.zeros(1, 8, 8)])
 def test_sides_that_do_not_fit_are_refused(other: torch.Tensor) -> None:
-    with pytest.raises(ValueError, match="SSIM wants"):
+    with pytest.raises(ValueError, match="SSIM needs"):
         structural_similarity(torch.zeros(1, 1, 8, 8), other)
 
 

@@ -37,6 +37,26 @@ def test_a_table_that_fits_is_a_table() -> None:
     assert drawn(table, 40) == f"Where things are\nboard\n  where:\n    {PATH}\n"
 
 
+def test_columns_that_can_be_spared_go_before_the_table_does() -> None:
+    table = _table("name", "state", "where")
+    table.add_row("board", "written", PATH)
+    out = io.StringIO()
+    print_table(table, Console(file=out, width=40), spare=("where", "state"))
+    assert PATH not in out.getvalue()
+    assert "│ board │ written │" in out.getvalue()
+    assert "where:" in drawn(table, 40)
+    print_table(table, Console(file=(tiny := io.StringIO()), width=6), spare=("where", "state"))
+    assert PATH in tiny.getvalue()  # where even that does not help, nothing is left out
+
+
+def test_a_column_that_may_not_wrap_is_not_cut() -> None:
+    table = _table("name")
+    table.add_column("state", no_wrap=True)
+    table.add_row("board", "not finished yet")
+    assert "│ not finished yet │" in drawn(table, 40)
+    assert drawn(table, 20) == "Where things are\nboard\n  state: not\n    finished yet\n"
+
+
 def test_rows_that_share_a_name_share_a_head_and_styles_are_no_words() -> None:
     table = _table("task", "method", "state")
     for method in ("nmf", "ica"):

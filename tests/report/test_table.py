@@ -12,6 +12,7 @@ import pytest
 from rich.console import Console
 from synthetic_run import SyntheticRun
 
+from sepbench.report.footnotes import machine_words
 from sepbench.report.numbers import number_format
 from sepbench.report.rows import TaskTable, task_tables
 from sepbench.report.table import markdown_leaderboard, render_gate, render_leaderboard
@@ -184,11 +185,11 @@ def test_seconds_of_other_machines_carry_a_letter() -> None:
     frame = SyntheticRun({"nmf": 16.0, "ica": 13.0}, n=5).frame()
     (alike,) = task_tables(frame, None)
     assert [line.extras[-1] for line in alike.lines] == ["0.25", "0.25"]
-    assert "seconds on cpu:Test CPU:2threads:float32" in alike.footnotes
+    assert "seconds on cpu, Test CPU, 2 threads, float32" in alike.footnotes
     frame.loc[frame["method"] == "ica", "timing_group"] = "cuda:H200:float32"
     (mixed,) = task_tables(frame, None)
     assert {line.method: line.extras[-1] for line in mixed.lines} == {"nmf": "0.25 a", "ica": "0.25 b"}
-    assert "b: seconds on cuda:H200:float32, compare only with the same letter" in mixed.footnotes
+    assert "b: seconds on cuda, H200, float32; compare only with the same letter" in mixed.footnotes
 
 
 def test_seconds_of_the_fit_are_those_of_the_machine_that_fitted() -> None:
@@ -199,12 +200,24 @@ def test_seconds_of_the_fit_are_those_of_the_machine_that_fitted() -> None:
     run.cells["class-split", "rpca"] |= {"fit_seconds": None}
     shown = table(run)
     assert shown.extra_heads == ("s/fit", "s/mixture")
-    here, there = ("a", "b") if "a: seconds on cpu:Test CPU:2threads:float32, compare only with the same letter" in shown.footnotes else ("b", "a")
-    assert f"{there}: seconds on cuda:H100:float32, compare only with the same letter" in shown.footnotes
+    here, there = ("a", "b") if "a: seconds on cpu, Test CPU, 2 threads, float32; compare only with the same letter" in shown.footnotes else ("b", "a")
+    assert f"{there}: seconds on cuda, H100, float32; compare only with the same letter" in shown.footnotes
     extras = {line.method: line.extras for line in shown.lines}
     assert extras == {"nmf": (f"3,600* {there}", f"0.25 {here}"), "ica": (f"0.5 {here}", f"0.25 {here}"), "rpca": ("", f"0.25 {here}")}
     assert [note for note in shown.footnotes if note.startswith("* s/fit: ")]
     assert not [note for note in table(SyntheticRun(n=2)).footnotes if note.startswith("*")]
+
+
+@pytest.mark.parametrize(
+    ("group", "words"),
+    [
+        ("cpu:AMD EPYC:1threads:float32", "cpu, AMD EPYC, 1 thread, float32"),
+        ("cpu:AMD EPYC:12threads shared:float32:2workers", "cpu, AMD EPYC, 12 threads shared, float32, 2 workers"),
+        ("cuda:H100:bf16", "cuda, H100, bf16"),
+    ],
+)
+def test_timing_groups_in_words(group: str, words: str) -> None:
+    assert machine_words(group) == words
 
 
 def test_where_nobody_says_how_long_fitting_took_there_is_no_column() -> None:
@@ -318,4 +331,4 @@ def test_a_gate_report_is_whole_at_any_width(width: int) -> None:
     assert "regression class-split, nmf, psnr" in words
     assert "-1.00 [-1.00," in words
     assert "class-split, ica, psnr, ssim, mixture_error" in words.replace("missing in NEW ", "")
-    assert verdict == "not comparable: new against old: 8 hold, 1 regressed, 3 not comparable (by paired test)"
+    assert verdict == "not comparable: new against old: 8 figures hold, 1 regressed, 3 not comparable (by paired test)"

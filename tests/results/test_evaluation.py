@@ -211,7 +211,7 @@ def test_partial_forgives_nothing_else(suite: Suite, noisy: np.ndarray, tmp_path
     noisy[1, 0, 0, 0, 0] = np.nan
     with pytest.raises(EstimatesError, match=r"^the array cannot be scored: 1 not finite \(mixture 1\); mend"):
         evaluate_estimates(suite, TASK, noisy[:3], "mine", tmp_path / "run", limit=N, partial=True)
-    with pytest.raises(EstimatesError, match="holds no complete estimate of the 12 mixtures"):
+    with pytest.raises(EstimatesError, match="has a complete estimate of none of the 12 mixtures"):
         evaluate_estimates(suite, TASK, noisy[:0], "mine", tmp_path / "run", limit=N, partial=True)
 
 
@@ -279,6 +279,15 @@ def test_folders_that_do_not_fit(suite: Suite, noisy: np.ndarray, tmp_path: Path
     assert contents(tmp_path / "run") == before
 
 
+def test_stems_that_are_called_otherwise_are_told_what_to_be_called(suite: Suite, tmp_path: Path) -> None:
+    (tmp_path / "stems" / "000000").mkdir(parents=True)
+    for name in ("S00.png", "S01.png"):  # as Slakh2100 numbers its stems
+        _png(tmp_path / "stems" / "000000", name, np.zeros((8, 8), np.uint8))
+    told = r"2 extra .*; name files MIXTURE_SOURCE\.png or MIXTURE/SOURCE\.png, where SOURCE is 0-4, 5-9, 1 or 2, as in 000012_1\.png; add them"
+    with pytest.raises(EstimatesError, match=told):
+        evaluate_estimates(suite, TASK, tmp_path / "stems", "mine", tmp_path / "run", limit=1)
+
+
 @pytest.mark.parametrize("suffix", [".npy", ".npz", ".safetensors"])
 @pytest.mark.parametrize("cut", [0, 1, 7, 40, 200, -1, -100])
 def test_damaged_arrays(suite: Suite, noisy: np.ndarray, tmp_path: Path, suffix: str, cut: int) -> None:
@@ -321,7 +330,7 @@ def test_requests_that_make_no_sense(suite: Suite, noisy: np.ndarray, tmp_path: 
 def test_a_folder_that_is_no_run(suite: Suite, noisy: np.ndarray, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "letter.txt").write_text("dear")
-    with pytest.raises(StoreError, match="holds something other than a run"):
+    with pytest.raises(StoreError, match="contains something other than a run"):
         evaluate_estimates(suite, TASK, noisy, "mine", tmp_path / "run", limit=N)
     (tmp_path / "empty").mkdir()
     with pytest.raises(EstimatesError, match=r"is empty; it must hold one file per mixture and source, 000012_1\.png or 000012_1\.npy"):

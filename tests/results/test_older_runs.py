@@ -97,7 +97,7 @@ def test_its_scores_count_as_ever(runs: tuple[Path, Path], tmp_path: Path) -> No
 
 def test_what_needs_its_estimates_refuses_it(runs: tuple[Path, Path]) -> None:
     now, older = runs
-    message = f"{older} holds a run of an earlier sepbench: .* run the suite again with another --out$"
+    message = f"{older} contains a run of an earlier sepbench: .* run the suite again with another --out$"
     before = {path: path.read_bytes() for path in older.rglob("*") if path.is_file()}
     with pytest.raises(StoreError, match=message):
         RunStore.create(older, RunStore.open(now).read_run())

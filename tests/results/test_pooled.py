@@ -76,7 +76,7 @@ def test_failed_examples_have_no_value_and_leave_their_batch() -> None:
 def test_an_example_twice_is_refused() -> None:
     mse = errors(4)
     rows = Rows(np.array([0, 1, 0]), np.zeros(3, np.int64), np.ones(3, np.int32), mse[:3, 0], np.zeros(3, np.bool_), METRICS)
-    with pytest.raises(SepbenchError, match="hold psnr_pooled32 of an example twice; run `sepbench score` again"):
+    with pytest.raises(SepbenchError, match="contain psnr_pooled32 of an example twice; run `sepbench score` again"):
         reduce_cell(lambda: [rows], "task, method")
     once = Rows(*(column[:2] for column in (rows.example, rows.source, rows.metric, rows.value, rows.failed)), METRICS)
     with pytest.raises(SepbenchError, match="of an example twice"):

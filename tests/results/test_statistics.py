@@ -80,7 +80,7 @@ def test_wrong_shapes_are_refused() -> None:
     designs = Designs(independent(4))
     with pytest.raises(ValueError, match=r"\(n,\)"):
         summarise(np.zeros((3, 1)), np.arange(3), designs)
-    with pytest.raises(ValueError, match="alike"):
+    with pytest.raises(ValueError, match="one shape"):
         summarise(np.zeros(3), np.arange(4), designs)
     with pytest.raises(ValueError, match="alike"):
         paired_difference(np.zeros(3), np.zeros(4), np.arange(3), designs)

@@ -89,7 +89,7 @@ def test_files_may_come_in_any_order() -> None:
 def test_a_source_that_is_scored_twice_is_an_error(apart: bool) -> None:
     rows: list[Row] = [(0, 0, "psnr", 1.0, False), (0, 1, "psnr", 2.0, False), (4, 0, "psnr", 1.0, False), (4, 1, "psnr", 1.0, False)]
     again: Row = (4, 0, "psnr", 7.0, False)
-    with pytest.raises(SepbenchError, match="scores of task, method hold psnr of example 4 twice"):
+    with pytest.raises(SepbenchError, match="scores of task, method contain psnr of example 4 twice"):
         cell(rows, [again]) if apart else cell([*rows, again])
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import random
+import resource
+import signal
 import sys
 import warnings
 from pathlib import Path
@@ -30,10 +33,18 @@ class Plain:
     """Halves of the mixture."""
 
     info: ClassVar[MethodInfo]
+    max_batch = 500
 
     def __init_subclass__(cls) -> None:
         cls.info = MethodInfo(
-            name=cls.__name__.lower(), title=cls.__name__, version="1", domains=frozenset({"image"}), supervision="blind", paper="none", deterministic=True
+            name=cls.__name__.lower(),
+            title=cls.__name__,
+            version="1",
+            domains=frozenset({"image"}),
+            supervision="blind",
+            paper="none",
+            deterministic=True,
+            max_batch=cls.max_batch,
         )
 
     def supports(self, task: TaskSpec) -> Support:
@@ -89,6 +100,24 @@ class Silent(Plain):
         sys.stdout = sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115
 
 
+class Meddles(Plain):
+    """Files that nobody may read or write to, a second to live, and numbers near zero that are none."""
+
+    def fit(self, view: TrainingView, ctx: RunContext) -> None:
+        os.umask(0o777)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+        gc.disable()
+        sys.path.clear()
+        sys.settrace(lambda *seen: None)
+        torch.backends.mkldnn.set_flags(False)
+        os.close(1)
+        os.close(2)
+        torch.autograd.set_detect_anomaly(True)
+        torch.set_flush_denormal(True)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+
+
 class Seeding(Plain):
     def fit(self, view: TrainingView, ctx: RunContext) -> None:
         random.seed(0)
@@ -114,6 +143,31 @@ class Wordless(Plain):
 class Quits(Plain):
     def fit(self, view: TrainingView, ctx: RunContext) -> None:
         raise SystemExit(0)
+
+
+class Exits(Plain):
+    def separate(self, mixtures: Mixtures, ctx: RunContext) -> torch.Tensor:
+        try:
+            os._exit(3)
+        except Exception:
+            return super().separate(mixtures, ctx)
+
+
+class Aborts(Plain):
+    def fit(self, view: TrainingView, ctx: RunContext) -> None:
+        os.abort()
+
+
+class Forks(Plain):
+    """A process of its own may end as it likes."""
+
+    def separate(self, mixtures: Mixtures, ctx: RunContext) -> torch.Tensor:
+        child = os.fork()
+        if child == 0:
+            os._exit(7)
+        if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) != 7:
+            raise AssertionError
+        return super().separate(mixtures, ctx)
 
 
 class Generates(Plain):
@@ -143,6 +197,24 @@ class Babbles(Plain):
         return super().separate(mixtures, ctx)
 
 
+class Reuses(Plain):
+    """Writes every batch of estimates into one tensor."""
+
+    buffer: ClassVar[torch.Tensor]
+    max_batch = 1
+
+    def separate(self, mixtures: Mixtures, ctx: RunContext) -> torch.Tensor:
+        estimates = super().separate(mixtures, ctx)
+        if not hasattr(Reuses, "buffer"):
+            Reuses.buffer = torch.empty_like(estimates)
+        return Reuses.buffer.copy_(estimates)
+
+
+class Sparse(Plain):
+    def separate(self, mixtures: Mixtures, ctx: RunContext) -> torch.Tensor:
+        return super().separate(mixtures, ctx).to_sparse()
+
+
 class Last(Plain):
     """Notes what it finds."""
 
@@ -159,6 +231,16 @@ class Last(Plain):
             "numpy": np.geterr(),
             "raised": [entry for entry in warnings.filters if entry[0] == "error"],
             "depth": sys.getrecursionlimit(),
+            "mask": os.umask(0o022),
+            "limit": resource.getrlimit(resource.RLIMIT_FSIZE),
+            "path": tuple(sys.path),
+            "traced": sys.gettrace(),
+            "library": torch._C._get_mkldnn_enabled(),
+            "collects": gc.isenabled(),
+            "anomalies": torch.is_anomaly_enabled(),
+            "tiny": float(torch.tensor(1e-310, dtype=torch.float64) * 0.5),
+            "interrupt": signal.getsignal(signal.SIGINT),
+            "alarm": signal.getitimer(signal.ITIMER_REAL),
             "folder": str(Path.cwd()),
             "variables": (os.environ.get("SEPBENCH_DATA"), os.environ.get("SEPBENCH_CACHE")),
             "streams": (sys.stdout, sys.stderr),

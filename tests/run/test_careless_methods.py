@@ -18,8 +18,8 @@ import torch
 from sepbench import registry
 from sepbench.cli.main import main
 
-UNAFFECTED = ("double", "elsewhere", "strict", "wanderer", "silent", "seeding", "babbles", "absent")
-FAILING = ("panics", "panicsinfit", "wordless", "quits", "generates", "forgets")
+UNAFFECTED = ("double", "elsewhere", "strict", "wanderer", "silent", "meddles", "forks", "seeding", "babbles", "absent", "reuses")
+FAILING = ("panics", "panicsinfit", "wordless", "quits", "exits", "aborts", "sparse", "generates", "forgets")
 NAMES = (*UNAFFECTED, *FAILING, "last")
 
 
@@ -92,6 +92,9 @@ def test_global_generators_are_the_same_for_every_method_and_afterwards(monkeypa
         ("panicsinfit", "Odd"),
         ("wordless", "Mute: a Mute that cannot be shown"),
         ("quits", "SystemExit: 0"),
+        ("exits", "ProcessEndedError: called os._exit(3), which would have ended the whole run"),
+        ("aborts", "ProcessEndedError: called os.abort(), which would have ended the whole run"),
+        ("sparse", "ContractError: separate returned a tensor of layout torch.sparse_coo instead of a dense one"),
         ("forgets", "Odd: not fitted"),
     ],
 )
@@ -100,6 +103,14 @@ def test_exceptions_that_are_none_are_rows(monkeypatch: pytest.MonkeyPatch, caps
     assert _cell(method)["error"] == error
     assert _cell("average")["state"] == "done"
     assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_tensor_that_a_method_writes_to_again_is_not_scored_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last estimates would be everybody's: a wrong number that nobody notices."""
+    assert _run(monkeypatch, "reuses,average") == 0
+    board = pd.read_csv("here/leaderboard.csv")
+    figures = {method: rows["mean"].tolist() for method, rows in board.groupby("method")}
+    assert figures["reuses"] == figures["average"]
 
 
 def test_results_are_where_they_were_asked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -150,10 +150,13 @@ def test_a_fit_that_failed_makes_room_for_a_larger_one(planned: Planned, runner:
 
 
 OTHERS: dict[str, tuple[dict[str, Any], str]] = {
-    "seed": ({"seed": 1}, "seed is 0 there and 1 here"),
-    "budget": ({"budget": "quick"}, 'budget is "paper" there and "quick" here'),
-    "settings": ({"settings": {"halves": {"gain": 0.5}}}, "settings of method halves is "),
-    "shard size": ({"shard_size": 5}, "shard_size is 4 there and 5 here"),
+    "seed": ({"seed": 1}, r"seed is 0 in .* and 1 here; give --seed 0 to go on with that run, or"),
+    "budget": ({"budget": "quick"}, "budget is paper in .* and quick here; give --budget paper to go on"),
+    "settings": (
+        {"settings": {"halves": {"gain": 0.5}}},
+        r"another run of method halves: gain is 1\.0 in .* and 0\.5 here; give --set halves\.gain=1\.0 to go on",
+    ),
+    "shard size": ({"shard_size": 5}, "shard_size is 4 in .* and 5 here; give --shard-size 4 to"),
 }
 
 
@@ -163,7 +166,7 @@ def test_another_run_is_refused_in_one_line(planned: Planned, runner: Runner, op
     before, record = _files(runner.folder), store.read_run()
     with pytest.raises(StoreError, match=message) as caught:
         runner(planned("halves", "noisy", limit=20, **options))
-    assert str(caught.value).endswith("; choose another --out")
+    assert str(caught.value).endswith(" choose another --out")
     assert "\n" not in str(caught.value)
     assert _files(runner.folder) == before
     assert store.read_run() == record

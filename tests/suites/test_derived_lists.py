@@ -236,11 +236,12 @@ def test_loading_needs_no_data_and_running_says_how_to_get_them(nothing: None, t
 def test_the_list_of_suites_marks_what_is_not_frozen(nothing: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     shown = CliRunner().invoke(app, ["list", "suites"]).stdout
-    cells = [(line.split("│")[1].strip(), line.split("│")[2].strip(), line) for line in shown.splitlines() if line.count("│") > 4]
+    cells = [(line.split("│")[1].strip(), line.split("│")[3].strip(), line) for line in shown.splitlines() if line.count("│") > 4]
     rows = {(suite.split(" ")[0], task): line for suite, task, line in cells}
-    assert "450 (not frozen)" in rows["musdb-drums", "drums"]
-    assert "not frozen" not in rows["stems-drums", "drums"]
-    assert "not frozen" not in rows["cifar10-color", "colorization"]
+    assert " 450 * " in rows["musdb-drums", "drums"]
+    assert "*" not in rows["stems-drums", "drums"]
+    assert "*" not in rows["cifar10-color", "colorization"]
+    assert "\n*: the list of mixtures is not frozen" in shown
 
 
 # --- from a name to a leaderboard -----------------------------------------------------------------------------------------------------

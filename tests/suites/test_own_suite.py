@@ -194,13 +194,17 @@ def _one_file(root: Path, first: Path, second: Path) -> OwnSuite:
 
 
 REFUSED = {
-    "the same file in both folders": (_same_file_in_both, DataError, r"in two classes: both/zz\.png \(as discs-rings/im1\.png\)"),
+    "the same file in both folders": (
+        _same_file_in_both,
+        DataError,
+        r"two classes have the same content: discs-rings/im1\.png and both/zz\.png\. What is compared is images",
+    ),
     "one file": (_one_file, SuiteError, r"one: 1 different file cannot be split by --val 0\.1 --test 0\.2, .*; add files"),
     "twice": (lambda _, a, b: OwnSuite("bad", (a, a), size=8), DataError, "is given twice"),
     "too many mixtures": (
         lambda _, a, b: OwnSuite("bad", (a, b), size=8, mixtures=5),
         DataError,
-        r"the test files \(2 of discs-rings and 2 of bars\) make 4 different mixtures, not 5; ask for 4 or less",
+        r"the test files \(2 of discs-rings and 2 of bars\) make 4 different mixtures, not 5; ask for at most 4",
     ),
     "no mixtures": (lambda _, a, b: OwnSuite("bad", (a, b), size=8, mixtures=0), DataError, "--mixtures must be at least 1, got 0"),
     "all for test": (lambda _, a, b: OwnSuite("bad", (a, b), size=8, test=1.0), DataError, "--val 0.1 and --test 1 are more than all files"),

@@ -209,7 +209,7 @@ def test_lists_that_reach_where_they_must_not_are_refused(toy: ToyFolder) -> Non
     held_out = np.array([[ToyFolder.pick(train, 40, 60, low=False)[0]]])
     cases = [
         ("split", np.array([[low[0], high[0]], [high[1], low[1]]]), "test signal of class 'low'"),
-        ("split", np.array([[low[0], 40]]), "which are 40"),
+        ("split", np.array([[low[0], 40]]), "there are only 40"),
         ("split-val", trained, "not a validation signal"),
         ("train-observed", held_out, "not a training signal"),
         ("split", np.array([[low[0]]]), "has 1 sources per mixture"),
@@ -351,5 +351,5 @@ def test_ranks_count_within_a_class(toy: ToyFolder, opener: Opener) -> None:
     assert len(np.unique(task.clusters().keys)) == 6  # the third of one class is not the third of the other
     assert len(task.data.training().mixture_rows) == 8
     toy.write("split", np.array([[20, 0]]))
-    with pytest.raises(SuiteError, match="asks for number 20 of the 'low' signals of toy test, which are 20"):
+    with pytest.raises(SuiteError, match="asks for number 20 of the 'low' signals of toy test, but there are only 20"):
         toy.freeze()

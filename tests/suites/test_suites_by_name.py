@@ -57,7 +57,7 @@ def test_a_folder_named_twice_is_one(home: Path, made: Path, monkeypatch: pytest
 def test_paths_of_a_folder_or_file_do(home: Path, made: Path) -> None:
     assert own_suite(str(made)) == made / "suite.toml"
     assert load_suite(f"{made}/").name == load_suite(str(made / "suite.toml")).name == "mine"
-    with pytest.raises(SuiteError, match=r"nowhere is not the folder of a suite: it holds no suite\.toml"):
+    with pytest.raises(SuiteError, match=r"nowhere is not the folder of a suite: it has no suite\.toml"):
         load_suite("./nowhere")
     assert own_suite("digits-pairs") is None
 
@@ -89,7 +89,7 @@ def test_a_run_finds_its_suite_after_it_moved(home: Path, made: Path) -> None:
     shutil.copytree(made, home / "suites" / "mine")
     assert recorded_suite("mine", str(home / "gone" / "suite.toml")).name == "mine"
     assert recorded_suite("mine", str(made / "suite.toml")).name == "mine"
-    with pytest.raises(SuiteError, match=r"'theirs' lay in .*gone/suite\.toml, which is not there; .* theirs/ in SEPBENCH_SUITES"):
+    with pytest.raises(SuiteError, match=r"'theirs' was in .*gone/suite\.toml, which does not exist; .* theirs/ in SEPBENCH_SUITES"):
         recorded_suite("theirs", str(home / "gone" / "suite.toml"))
 
 

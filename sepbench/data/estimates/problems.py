@@ -45,6 +45,11 @@ class Problems:
     def __init__(self) -> None:
         self._counts: dict[str, int] = {}
         self._names: dict[str, list[str]] = {}
+        self._advice = dict(_ADVICE)
+
+    def advise(self, kind: str, text: str) -> None:
+        """What to do next about a kind, where more is known than in general."""
+        self._advice[kind] = text
 
     def add(self, kind: str, name: str, detail: str = "") -> None:
         """One case: the name of the file or the mixture, and what is wrong in particular."""
@@ -76,7 +81,7 @@ class Problems:
             EstimatesError: there is one; the message has all kinds.
         """
         if self:
-            advice = "; ".join(_ADVICE[kind] for kind in self._counts if kind in _ADVICE)
+            advice = "; ".join(dict.fromkeys(self._advice[kind] for kind in self._counts if kind in self._advice))
             raise EstimatesError(f"{where} cannot be scored: {self.text()}; {advice or 'mend these and evaluate again'}")
 
 

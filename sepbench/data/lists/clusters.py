@@ -113,5 +113,5 @@ def read_clusters(path: Path, sha256: str = "") -> Clusters:
         if len(row) != len(head) or row[0] != str(number) or not all(row):
             raise SuiteError(f"clusters {path}, line {number + 2}: wanted example {number} and {len(head) - 1} keys, none empty")
     if len(rows) < 2:
-        raise SuiteError(f"clusters {path} hold no example")
+        raise SuiteError(f"the file of clusters {path} has no examples")
     return of_names([row[1:] for row in rows[1:]], named[1])

@@ -77,7 +77,7 @@ def read_pairs(path: Path) -> PairList:
     n_sources, n_gains = _columns(path, header)
     numbers = _parse(path, raw, range(n_sources + 1), np.int64)
     if not len(numbers):
-        raise SuiteError(f"pair list {path} holds no example")
+        raise SuiteError(f"the pair list {path} has no examples")
     wrong = np.flatnonzero((numbers[:, 0] != np.arange(len(numbers))) | (numbers[:, 1:] < 0).any(axis=1))
     if len(wrong):
         raise SuiteError(f"pair list {path}, line {wrong[0] + 2}: examples must be numbered 0, 1, 2, ... and sources from 0 on")

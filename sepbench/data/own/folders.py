@@ -53,7 +53,7 @@ def open_folders(paths: Sequence[Path]) -> tuple[Domain, list[OwnFolder]]:
     found = [(path, _files(path)) for path in paths]
     kinds = {kind: sum(file.suffix.lower() in endings for _, files in found for file in files) for kind, endings in _ENDINGS.items()}
     if kinds["image"] and kinds["audio"]:
-        raise DataError(f"the folders hold both images ({kinds['image']:,}) and sounds ({kinds['audio']:,}); a suite is of one kind, so keep them apart")
+        raise DataError(f"the folders have both images ({kinds['image']:,}) and sounds ({kinds['audio']:,}); make one suite of each kind")
     domain: Domain = "audio" if kinds["audio"] else "image"
     return domain, [_folder(path, files, _ENDINGS[domain]) for path, files in found]
 
@@ -69,7 +69,7 @@ def _check_apart(paths: Sequence[Path]) -> None:
                 raise DataError(f"{path} is given twice{'' if path == other else f', also as {other}'}; every class needs a folder of its own")
             if before in real.parents or real in before.parents:
                 inner, outer = (path, other) if before in real.parents else (other, path)
-                raise DataError(f"{inner} lies in {outer}, so its files would be of two classes; give folders that lie beside each other")
+                raise DataError(f"{inner} is a folder within {outer}, so its files would be of two classes; give folders that are beside each other")
         seen.append((path, real))
 
 
@@ -78,8 +78,9 @@ def _folder(path: Path, files: list[Path], endings: frozenset[str]) -> OwnFolder
     others = tuple(file for file in files if file.suffix.lower() not in endings)
     if not wanted:
         kinds = Counter(file.suffix.lower() or "no ending" for file in others).most_common()
-        holds = f"only {first_three([f'{count:,} of {flat(ending)}' for ending, count in kinds])}" if kinds else "no files"
-        raise DataError(f"{path} holds no images ({', '.join(sorted(IMAGES))}) and no sounds ({', '.join(sorted(SOUNDS))}), {holds}; convert or add them")
+        holds = f"has only {first_three([f'{count:,} of {flat(ending)}' for ending, count in kinds])}" if kinds else "has no files"
+        wanted_kinds = f"images ({', '.join(sorted(IMAGES))}) or sounds ({', '.join(sorted(SOUNDS))})"
+        raise DataError(f"the folder {path} {holds}; put {wanted_kinds} there, or convert its files to those")
     return OwnFolder(path, tuple(wanted), others)
 
 

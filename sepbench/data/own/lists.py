@@ -85,7 +85,7 @@ def _too_many(plan: ListPlan, parts: Parts, available: int, count: int) -> str:
     if count < 1 and plan.mixtures is not None:
         return f"--mixtures must be at least 1, got {count}"
     files = " and ".join(f"{len(np.unique(part['test'].group)):,} of {part['test'].name}" for part in parts)
-    remedy = f"ask for {available:,} or less, add files, or give a larger --test" if available else "add files, or give a larger --test"
+    remedy = f"ask for at most {available:,}, add files, or give a larger --test" if available else "add files, or give a larger --test"
     return f"the test files ({files}) make {available:,} different mixtures, not {max(count, 1):,}; {remedy}"
 
 

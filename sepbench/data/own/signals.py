@@ -75,7 +75,7 @@ def check_no_shared_content(classes: Sequence[OwnSignals]) -> None:
     """No signal is of two classes.
 
     Raises:
-        DataError: one is; three are named.
+        DataError: one is; three pairs of files are named, and what was compared.
     """
     owner: dict[bytes, str] = {}
     shared = dict[str, None]()
@@ -84,11 +84,15 @@ def check_no_shared_content(classes: Sequence[OwnSignals]) -> None:
         for row, digest in enumerate(_digests(signals)):
             name = f"{signals.name}/{signals.file_names[signals.file[row]]}"
             if digest in owner:
-                shared[f"{name} (as {owner[digest]})"] = None
+                shared[f"{owner[digest]} and {name}"] = None
             mine.setdefault(digest, name)
         owner |= mine
     if shared:
-        raise DataError(f"the same content is in two classes: {first_three(list(shared))}; remove it from one of the folders")
+        sounds = classes[0].values.dtype == np.int16
+        how = "pieces of sounds, as they are cut and converted for the suite" if sounds else "images, as they are cut and resized for the suite"
+        equal = "have a piece of" if sounds else "have"
+        one = "remove one of the two" if len(shared) == 1 else "remove one of each two"
+        raise DataError(f"two classes {equal} the same content: {first_three(list(shared))}. What is compared is {how}; {one}")
 
 
 def _digests(signals: OwnSignals) -> list[bytes]:

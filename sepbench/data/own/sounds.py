@@ -114,7 +114,7 @@ def _checked(folders: Sequence[OwnFolder], infos: Sequence[Sequence[AudioInfo]],
         raise DataError(f"{_counted(odd)} not {rate:,} Hz, mono, 16 bits: {first_three(odd)}; --convert does it by the rules of docs/own-data.md")
     if short and not convert:
         wanted = f"--seconds {length / rate:g}"
-        raise DataError(f"{_counted(short)} shorter than {wanted}: {first_three(short)}; choose less, or leave them out with --convert")
+        raise DataError(f"{_counted(short)} shorter than {wanted}: {first_three(short)}; choose a smaller --seconds, or leave them out with --convert")
     notes = [f"converted to {rate:,} Hz, mono, 16 bits: {first_three(odd)}"] if odd else []
     return notes + ([f"shorter than {length / rate:g} s and left out: {first_three(short)}"] if short else [])
 
@@ -150,7 +150,8 @@ def _pieces(folder: OwnFolder, name: str, infos: Sequence[AudioInfo], rate: int,
         sounding.append(seconds[heard])
     _stop_at(faults)
     if not files:
-        raise DataError(f"nothing is left of {folder.path}: all is shorter than {length / rate:g} s, or silent; choose a smaller --seconds, or other files")
+        why = f"all files are shorter than {length / rate:g} s, or silent"
+        raise DataError(f"nothing is left of {folder.path}: {why}; choose a smaller --seconds, or other files")
     notes = [f"{name}: silent and left out: {silent:,} {'piece' if silent == 1 else 'pieces'}"] if silent else []
     notes += [f"{name}: clipped at full scale: {first_three(clipped)}"] if clipped else []
     file = np.array(files, dtype=np.int64)

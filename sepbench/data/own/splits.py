@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
@@ -50,6 +52,36 @@ def split_sizes(n: int, validation: float, test: float, least: int = 1) -> tuple
         return 0, n - n_test, n_test
     n_validation = min(max(for_validation, int(validation * n + 0.5)), n - n_test - 1)
     return n - n_validation - n_test, n_validation, n_test
+
+
+def share_for(enough: int, groups: Sequence[int], validation: float, least: int = 1) -> float | None:
+    """The smallest share in hundredths that gives every class ``enough`` groups for test and leaves some for training; None: there are too few files.
+
+    Args:
+        enough: groups.
+        groups: how many groups of files each class has.
+        validation, least: see ``split_sizes``.
+    """
+    for hundredths in range(1, 100):
+        share = hundredths / 100
+        if validation + share < 1.0 - _ROUNDING and all(_n_test(n, validation, share, least) >= enough for n in groups):
+            return share
+    return None
+
+
+def groups_for(enough: int, validation: float, test: float, least: int = 1) -> int:
+    """The smallest number of groups of which ``enough`` are for test; arguments as of ``split_sizes``."""
+    n = enough
+    while _n_test(n, validation, test, least) < enough:
+        n += 1
+    return n
+
+
+def _n_test(n: int, validation: float, test: float, least: int) -> int:
+    try:
+        return split_sizes(n, validation, test, least)[2]
+    except DataError:
+        return 0
 
 
 def split_groups(name: str, groups: npt.NDArray[np.int64], validation: float, test: float, least: int = 1) -> npt.NDArray[np.int64]:

@@ -35,7 +35,7 @@ def split_file(folder: Path, name: str, split: str) -> Path:
     """
     inside = PurePosixPath(name.removeprefix(BESIDE))
     if not inside.parts or inside.is_absolute() or ".." in inside.parts:
-        raise DataError(f"data set {name!r}: what stands after the colon must be a path within the folder of the suite's file")
+        raise DataError(f"data set {name!r}: the part after the colon must be a path within the folder of the suite's file")
     if split not in SPLITS:
         raise DataError(f"unknown split {split!r}; data set {name!r} has {', '.join(SPLITS)}")
     return folder / inside / f"{split}.npy"

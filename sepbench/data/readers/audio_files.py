@@ -158,7 +158,7 @@ def _opened(path: Path, formats: Sequence[str] = _FORMATS) -> Iterator[Any]:
         if problem:
             raise DataError(f"{path} {problem}; replace the file, or write it anew, e.g. with ffmpeg")
         if file.frames < 1 or not file.seekable():
-            raise DataError(f"{path} holds no samples; replace the file")
+            raise DataError(f"{path} has no samples; replace the file")
         yield file
 
 

@@ -62,7 +62,7 @@ class ChunkedAudio:
         self._recordings = tuple(recordings)
         counts = torch.tensor([_chunks(recording, length, sample_rate) for recording in recordings], dtype=torch.int64)
         if not int(counts.sum()):
-            raise DataError(f"data set {name!r} {split} holds no recording of {length / sample_rate:.2f} s; check that it is complete")
+            raise DataError(f"data set {name!r} {split} has no recording of {length / sample_rate:.2f} s; check that it is complete")
         self._recording = torch.repeat_interleave(torch.arange(len(counts)), counts)
         self._number = torch.arange(len(self._recording)) - torch.repeat_interleave(counts.cumsum(0) - counts, counts)
         self.labels = torch.tensor([recording.label for recording in recordings], dtype=torch.int64)[self._recording]

@@ -93,7 +93,7 @@ def read_esc10(folder: Path, split: str) -> tuple[torch.Tensor, torch.Tensor]:
     """
     found = clips((path.relative_to(folder).as_posix() for path in folder.glob("audio/*/*.ogg")), split)
     if not found:
-        raise DataError(f"{folder / 'audio'} holds no clip of fold {FOLDS[split]}; lay ESC-10 out as audio/CLASS/FOLD-RECORDING-TAKE.ogg")
+        raise DataError(f"{folder / 'audio'} has no clip of fold {FOLDS[split]}; lay ESC-10 out as audio/CLASS/FOLD-RECORDING-TAKE.ogg")
     chunks = torch.cat([_chunks(folder / clip.name) for clip in found])
     kinds = np.repeat([CLASSES.index(clip.kind) + 1 for clip in found], ROWS_PER_CLIP)
     sounding = sounding_seconds(chunks.numpy(), SAMPLE_RATE) > 0

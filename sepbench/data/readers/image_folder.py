@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 
 from sepbench.data.readers import listed, unreadable
-from sepbench.errors import DataError, SepbenchError, reason
+from sepbench.errors import DataError, SepbenchError, flat, reason
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -57,10 +57,10 @@ def list_images(folder: Path) -> list[tuple[Path, int]]:
             )
         for name in classes:
             if deeper := _subfolders(name):
-                raise DataError(f"{deeper[0]} is nested too deeply; images must lie in <folder>/ or in <folder>/<class>/")
+                raise DataError(f"{deeper[0]} is nested too deeply; images must be in <folder>/ or in <folder>/<class>/")
         images = [(path, label) for label, name in enumerate(classes) for path in _images(name)]
     if not images:
-        raise DataError(f"{folder} holds no images ({', '.join(sorted(SUFFIXES))})")
+        raise DataError(f"{folder} has no images ({', '.join(sorted(SUFFIXES))})")
     return images
 
 
@@ -124,9 +124,18 @@ def opened_image(path: Path) -> Iterator[Image]:
     except OSError as error:
         if error.errno is not None:  # of the file itself, which may be whole
             raise unreadable(path, error) from error
-        raise DataError(f"{path} cannot be decoded as an image ({reason(error)}); replace or remove it") from error
+        raise DataError(f"{path} cannot be decoded as an image: {_why(path, error)}; replace or remove it") from error
     except Exception as error:  # pillow's decoders raise whatever their format's parser does
         raise DataError(f"{path} cannot be decoded as an image ({reason(error)}); replace or remove it") from error
+
+
+def _why(path: Path, error: OSError) -> str:
+    """Pillow names its own class and a stream where it knows no format; both tell a user nothing."""
+    import PIL
+
+    if not isinstance(error, PIL.UnidentifiedImageError):
+        return flat(error) or reason(error)
+    return "the file is empty" if path.stat().st_size == 0 else "its content is of no format that is read here"
 
 
 def _size(pixels: npt.NDArray[np.uint8]) -> str:

@@ -56,7 +56,7 @@ def read_musdb(folder: Path, split: str, source: str) -> list[Recording]:
     if split != "test":
         songs = [song for song in songs if (song.name in VALIDATION) == (split == "validation")]
     if not songs:
-        raise DataError(f"{part} holds no song of the {split} split; unpack MUSDB18-HQ so that its train and test lie in {folder}")
+        raise DataError(f"{part} has no song of the {split} split; unpack MUSDB18-HQ so that its train and test are in {folder}")
     label = list(SOURCES).index(source)
     return [_recording(song, source, label) for song in songs]
 

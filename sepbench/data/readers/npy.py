@@ -69,7 +69,7 @@ def read_npy_images(path: Path) -> torch.Tensor:
     if array.ndim != 4 or array.shape[-1] not in _CHANNELS:
         raise DataError(f"{path} holds an array of shape {array.shape}; images must be (N, H, W) or (N, H, W, C) with 1 or 3 channels last")
     if 0 in array.shape:
-        raise DataError(f"{path} holds no images: its shape is {array.shape}")
+        raise DataError(f"{path} has no images: its shape is {array.shape}")
     if array.dtype == np.uint8:
         return torch.from_numpy(np.ascontiguousarray(array.transpose(0, 3, 1, 2)).copy())
     if array.dtype.kind != "f":

@@ -52,7 +52,7 @@ def read_tracks(folder: Path) -> list[Track]:
     """The tracks of a split's folder that have drums or bass, by name. Headers are read, no samples. Raises as ``read_slakh`` does."""
     names = sorted(path.name for path in listed(folder) if _TRACK.fullmatch(path.name)) if folder.is_dir() else []
     if not names:
-        raise DataError(f"{folder} holds no TrackNNNNN folder; unpack slakh2100_flac_redux so that its train, validation and test lie in {folder.parent}")
+        raise DataError(f"{folder} has no TrackNNNNN folder; unpack slakh2100_flac_redux so that its train, validation and test are in {folder.parent}")
     found = ((name, _stems(folder / name)) for name in names)
     return [Track(name, stems, _common(stems)) for name, stems in found if any(stems.values())]
 

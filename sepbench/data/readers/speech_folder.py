@@ -25,7 +25,7 @@ def read_speech_folder(folder: Path, split: str) -> list[Recording]:
     """
     words = [path for path in listed(folder) if path.is_dir()] if folder.is_dir() else []
     if not words:
-        raise DataError(f"{folder} holds no folders of words; lay the speech out as {folder}/<WORD>/{SPLITS[split]}/<WORD>_00001.wav")
+        raise DataError(f"{folder} has no folders of words; lay the speech out as {folder}/<WORD>/{SPLITS[split]}/<WORD>_00001.wav")
     return [Recording((path,), label) for label, word in enumerate(words) for path in _files(word / SPLITS[split])]
 
 
@@ -35,5 +35,5 @@ def _files(folder: Path) -> list[Path]:
     files = [path for path in listed(folder) if path.suffix.lower() in _SUFFIXES]
     if not files:
         hint = "extract the sound of its videos first: ffmpeg -i X.mp4 -ac 1 -ar 16000 X.wav"
-        raise DataError(f"{folder} holds no WAV or FLAC files; {hint}" if any(folder.glob("*.mp4")) else f"{folder} holds no WAV or FLAC files; fill it")
+        raise DataError(f"{folder} has no WAV or FLAC files; {hint}" if any(folder.glob("*.mp4")) else f"{folder} has no WAV or FLAC files; fill it")
     return files

@@ -9,8 +9,9 @@ name begins       statistic                                                     
 ``is_``           inception score, higher is better                                              std over 10 splits
 ================  =============================================================================  ============================
 
-Each holds all scored estimates of a task, all sources of all mixtures together, against the training images of the task's classes. FID, and less so
-the inception score, depend on the number of images: rows of different numbers are never ranked together. See docs/set_metrics.md.
+Each compares all scored estimates of a task, all sources of all mixtures together, with the training images of the
+task's classes. FID depends on the number of images, and the inception score does so less. So rows of different numbers
+are never ranked together. See docs/set_metrics.md.
 """
 
 from __future__ import annotations

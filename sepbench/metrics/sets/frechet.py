@@ -7,8 +7,9 @@ Heusel et al., "GANs trained by a two time-scale update rule" (2017), eq. (6): w
 The trace of the root is the sum of the square roots of the eigenvalues of a symmetric matrix, so no general matrix root is taken. They are also those of
 ``L^T S L`` with ``R = L L^T`` (Cholesky), which one routine of LAPACK makes in a quarter of two products' operations; where R is singular the root serves.
 
-The distance depends on the number of images: its expectation lies above that of infinitely many by about c / n. ``frechet_limit`` draws the line
-through the distances of several n (Chong and Forsyth, "Effectively unbiased FID and Inception Score", CVPR 2020, sec. 3).
+The distance depends on the number of images: its expectation is above that of infinitely many by about c / n.
+``frechet_limit`` draws the line through the distances of several n (Chong and Forsyth, "Effectively unbiased FID and
+Inception Score", CVPR 2020, sec. 3).
 """
 
 from __future__ import annotations

@@ -1,18 +1,15 @@
-"""Generative latent optimisation: the ball, cuts of images, the stages, the shares, and searches that end."""
+"""Generative latent optimisation: the ball, cuts of images, the stages and the shares."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import nn
 
-from baselines.training.latent import Generators, LatentRecipe, LatentTraining, first_codes, found_parts, in_unit_ball, new_generators, shared_out
+from baselines.training.latent import LatentRecipe, LatentTraining, first_codes, in_unit_ball, new_generators, shared_out
 from baselines.training.loop import run
-from baselines.training.search import CHECK_EVERY
 
 
 @settings(deadline=None)
@@ -96,51 +93,3 @@ def test_parts_of_training_mixtures_come_from_their_own_codes() -> None:
     assert parts.shape == (13, 2, 1, 8, 8)
     one.generators.eval()
     torch.testing.assert_close(parts[7:8, 1], one.generators.part(1, one.codes["yx"].weight.detach()[7:8]))
-
-
-class Planes(Generators):
-    """Generators whose image is the code itself, doubled; G_X makes nothing."""
-
-    def __init__(self) -> None:
-        nn.Module.__init__(self)
-        self.latent, self.weights = 4, (1.0, 1.0)
-        self.calls = 0
-
-    def part(self, which: int, codes: torch.Tensor) -> torch.Tensor:
-        self.calls += 1
-        return (2.0 * codes if which == 0 else 0.0 * codes).reshape(-1, 1, 2, 2)
-
-
-def test_a_search_finds_the_codes_within_the_ball() -> None:
-    """The first mixture is twice a code of length 0.5; the second would need one of length 2."""
-    mixtures = torch.tensor([[0.5] * 4, [2.0] * 4]).reshape(2, 1, 2, 2)
-    found = found_parts(Planes(), mixtures, torch.zeros(2, 1, 2, 4), 400, 0.01, 0.0)
-    torch.testing.assert_close(found[:, 0].flatten(1), torch.tensor([[0.5] * 4, [1.0] * 4]), atol=0.03, rtol=0)
-
-
-class Saturated(Planes):
-    """As a sigmoid that learnt empty pixels: nothing comes of codes near the middle of the ball, and no gradient either."""
-
-    def part(self, which: int, codes: torch.Tensor) -> torch.Tensor:
-        return super().part(which, codes) * (codes.norm(dim=1) > 0.3).float().reshape(-1, 1, 1, 1)
-
-
-def test_a_mixture_keeps_the_best_of_its_searches() -> None:
-    """From the middle nothing is found; each mixture has one start of three from which it is."""
-    mixtures = torch.tensor([[0.5] * 4, [0.6] * 4]).reshape(2, 1, 2, 2)
-    starts = torch.zeros(2, 3, 2, 4)
-    assert float(found_parts(Saturated(), mixtures, starts, 200, 0.01, 0.0).abs().max()) == 0.0
-    starts[0, 1, 0], starts[1, 2, 0] = 0.4, 0.4
-    found = found_parts(Saturated(), mixtures, starts, 200, 0.01, 0.0)
-    torch.testing.assert_close(found[:, 0].flatten(1), mixtures.flatten(1), atol=0.03, rtol=0)
-
-
-@pytest.mark.parametrize(("tolerance", "looks"), [(0.5, 2), (0.0, 8)])
-def test_a_search_ends_when_it_finds_no_more(tolerance: float, looks: int) -> None:
-    """With a tolerance of one half the second look sees too little gain; without any, the last of eight is reached while the error still creeps."""
-    told: list[float] = []
-    planes = Planes()
-    mixtures = torch.full((1, 1, 2, 2), 1.9)
-    found_parts(planes, mixtures, torch.zeros(1, 1, 2, 4), 8 * CHECK_EVERY, 0.001, tolerance, told.append)
-    assert len(told) == looks
-    assert planes.calls == 2 * looks * CHECK_EVERY + 4

@@ -68,7 +68,7 @@ def test_the_file_is_what_it_says_on_the_tin() -> None:
     ("text", "says"),
     [
         ("", "must start with"),
-        ("example,source_0\n", "holds no example"),
+        ("example,source_0\n", "has no examples"),
         ("example,source_1\n0,1\n", "must start with"),
         ("source_0,source_1\n0,1\n", "must start with"),
         ("example,source_0,gain_0,gain_1\n0,1,1,1\n", "must start with"),

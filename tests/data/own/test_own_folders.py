@@ -63,12 +63,12 @@ def _itself(root: Path) -> list[Path]:
 CASES = {
     "no folder": (lambda root: [root / "nowhere"], r"nowhere is not a folder"),
     "a file": (lambda root: [touch(root, "1.png") / "1.png"], r"1\.png is not a folder"),
-    "empty": (lambda root: [touch(root / "a", ".DS_Store")], r"holds no images .* and no sounds .*, no files"),
-    "other kinds": (lambda root: [touch(root / "a", "1.ogg", "2.ogg", "3.md")], r"only 2 of \.ogg, 1 of \.md; convert or add them"),
+    "empty": (lambda root: [touch(root / "a", ".DS_Store")], r"the folder .*a has no files; put images \(.*\) or sounds \(.*\) there"),
+    "other kinds": (lambda root: [touch(root / "a", "1.ogg", "2.ogg", "3.md")], r"only 2 of \.ogg, 1 of \.md; put images"),
     "both kinds": (lambda root: [touch(root / "a", "1.png", "2.png"), touch(root / "b", "1.wav")], r"both images \(2\) and sounds \(1\)"),
     "twice": (_twice, r"a is given twice; every class"),
     "twice by a link": (_twice_by_link, r"b is given twice, also as .*a; every class"),
-    "one in the other": (_nested, r"a/b lies in .*a, so its files would be of two classes"),
+    "one in the other": (_nested, r"a/b is a folder within .*a, so its files would be of two classes"),
     "a loop": (_loop, r"again and .*a are one folder, reached by a link"),
     "a link to itself": (_itself, r"self is a link to self, which is not there"),
 }

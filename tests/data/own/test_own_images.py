@@ -124,7 +124,8 @@ def test_what_cannot_be_decoded_is_named_first_three(tmp_path: Path, forbid) -> 
     folder = image_folder(tmp_path / "a", 2)
     for number in range(5):
         (folder / f"x{number}.png").write_text("no image")
-    with pytest.raises(DataError, match=r"x0\.png cannot be decoded .*x1\.png .*x2\.png .*; and 2 more files") as caught:
+    wrong = r"x0\.png cannot be decoded as an image: its content is of no format that is read here; replace .*x1\.png .*x2\.png .*; and 2 more files"
+    with pytest.raises(DataError, match=wrong) as caught:
         read(folder, size=8, convert=True)
     assert "\n" not in str(caught.value)
     for number in range(5):

@@ -45,7 +45,7 @@ def test_silent_pieces_are_left_out_and_counted(tmp_path: Path) -> None:
     assert notes == ["a: silent and left out: 2 pieces"]
     assert signals.sounding.tolist() == [1, 1]
     assert read(tmp_path / "a", seconds=2.0)[0].sounding.tolist() == [1, 2]  # the first second of one, the second of the other
-    with pytest.raises(DataError, match=r"nothing is left of .*b: all is shorter than 1 s, or silent"):
+    with pytest.raises(DataError, match=r"nothing is left of .*b: all files are shorter than 1 s, or silent"):
         read(write(tmp_path / "b" / "1.wav", np.zeros(5000, np.float32)))
 
 
@@ -82,7 +82,7 @@ def test_different_rates_ask_for_one(tmp_path: Path) -> None:
 
 def test_short_files_are_refused_or_left_out(tmp_path: Path) -> None:
     folder = sound_folder(tmp_path / "a", 5, seconds=1.8)
-    with pytest.raises(DataError, match=r"2 files are shorter than --seconds 2: .*s0\.wav lasts 1\.80 s, .*; choose less, or"):
+    with pytest.raises(DataError, match=r"2 files are shorter than --seconds 2: .*s0\.wav lasts 1\.80 s, .*; choose a smaller --seconds, or"):
         read(folder, seconds=2.0)
     signals, _, notes = read(folder, seconds=2.0, convert=True)
     assert signals.file.tolist() == [2, 3, 4]

@@ -10,7 +10,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from sepbench.data.own.signals import OwnSignals, check_no_shared_content, distinct_signals
-from sepbench.data.own.splits import SPLITS, split_groups, split_sizes
+from sepbench.data.own.splits import SPLITS, groups_for, share_for, split_groups, split_sizes
 from sepbench.errors import DataError
 
 SHARES = st.integers(0, 20).map(lambda n: n / 20)
@@ -41,6 +41,23 @@ def test_the_parts_add_up_and_none_that_is_wanted_is_empty(n: int, validation: f
     if n >= 40 * least:  # enough files for the shares themselves
         assert abs(sizes["test"] - test * n) <= 1
         assert abs(sizes["validation"] - validation * n) <= 1
+
+
+@given(st.lists(st.integers(1, 120), min_size=1, max_size=4), SHARES, st.integers(1, 30), st.integers(1, 4))
+def test_the_share_named_is_the_smallest_that_is_enough(groups: list[int], validation: float, enough: int, least: int) -> None:
+    def tests_of(share: float) -> int:
+        try:
+            return min(split_sizes(n, validation, share, least)[2] for n in groups)
+        except DataError:
+            return 0
+
+    share = share_for(enough, groups, validation, least)
+    enough_at = [k / 100 for k in range(1, 100) if validation + k / 100 < 1 - 1e-9 and tests_of(k / 100) >= enough]
+    assert share == (enough_at[0] if enough_at else None)
+    n = groups_for(enough, 0.1, 0.2, least)
+    assert split_sizes(n, 0.1, 0.2, least)[2] >= enough
+    with pytest.raises((DataError, AssertionError)):
+        assert split_sizes(n - 1, 0.1, 0.2, least)[2] >= enough
 
 
 @given(st.lists(st.integers(0, 30), min_size=4, max_size=60), st.text("abc", max_size=5))
@@ -93,5 +110,5 @@ def test_copies_are_told() -> None:
 
 def test_content_of_two_classes_is_refused() -> None:
     check_no_shared_content([sounds([[1], [2]]), sounds([[3]], "b")])
-    with pytest.raises(DataError, match=r"in two classes: b/0\.wav \(as a/1\.wav\), b/1\.wav \(as a/0\.wav\); remove"):
+    with pytest.raises(DataError, match=r"a piece of the same content: a/1\.wav and b/0\.wav, a/0\.wav and b/1\.wav\. .* is pieces .* remove one of each two"):
         check_no_shared_content([sounds([[1], [2]]), sounds([[2, 3], [1]], "b")])

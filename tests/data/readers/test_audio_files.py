@@ -98,7 +98,7 @@ def test_other_errors_name_the_file(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"a\.ogg is OGG audio"):
         read_audio(tmp_path / "a.ogg")
     soundfile.write(tmp_path / "empty.wav", _noise(0), RATE)
-    with pytest.raises(DataError, match=r"empty\.wav holds no samples"):
+    with pytest.raises(DataError, match=r"empty\.wav has no samples"):
         read_audio(tmp_path / "empty.wav")
     soundfile.write(tmp_path / "nan.wav", np.full(100, np.nan, np.float32), RATE, subtype="FLOAT")
     with pytest.raises(DataError, match=r"nan\.wav holds samples that are not finite"):

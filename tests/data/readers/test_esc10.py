@@ -36,7 +36,7 @@ def test_a_clip_is_two_rows_at_the_rate_of_speech(folder: Path) -> None:
 
 
 def test_damage_is_one_clear_line(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"holds no clip of fold 1; lay ESC-10 out as"):
+    with pytest.raises(DataError, match=r"has no clip of fold 1; lay ESC-10 out as"):
         read_esc10(tmp_path, "train")
     path = layouts.make_esc10(tmp_path) / "audio" / "dog" / "1-3-A.ogg"
     path.rename(path.with_name("other.ogg"))

@@ -113,7 +113,7 @@ def test_a_cut_off_image_names_the_file(tmp_path: Path) -> None:
 def test_layouts_that_leave_the_classes_open_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="is not a folder"):
         list_images(tmp_path / "none")
-    with pytest.raises(DataError, match="holds no images"):
+    with pytest.raises(DataError, match="has no images"):
         list_images(tmp_path)
     save(tmp_path / "class" / "a.png")
     save(tmp_path / "b.png")

@@ -128,7 +128,7 @@ def test_floats_become_float32(tmp_path: Path, dtype: str) -> None:
     [
         (np.zeros((2, 3), dtype=np.uint8), "must be"),
         (np.zeros((2, 3, 8, 8), dtype=np.uint8), "1 or 3 channels last"),
-        (np.zeros((0, 3, 8), dtype=np.uint8), "holds no images"),
+        (np.zeros((0, 3, 8), dtype=np.uint8), "has no images"),
         (np.zeros((2, 3, 8), dtype=np.int64), "int64 values"),
         (np.zeros((2, 3, 8), dtype=bool), "bool values"),
         (np.full((2, 3, 8), 255.0), "the value 255.0 in image 0"),
