@@ -78,6 +78,7 @@ class LassProjected(TokenCandidates):
     )
     fit_scope: ClassVar[FitScope] = FitScope(frozenset({"source_shape"}), "lass", "1", LearntTokens)
     _score: tuple[ScorePrior, str] | None = plain_field(default=None, init=False, repr=False)
+    _last: torch.Tensor | None = plain_field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if not self.lowest < self.middle < self.highest:
@@ -87,6 +88,10 @@ class LassProjected(TokenCandidates):
     def evaluations(self) -> int:
         """Of the score prior, per source."""
         return self.starts * self.search_steps + self.finish_steps
+
+    def network_evaluations(self) -> torch.Tensor | None:
+        """Of the score prior; passes of the token models are none."""
+        return self._last
 
     def supports(self, task: TaskSpec) -> Support:
         support = part_support(task, self.info.name)
@@ -148,7 +153,9 @@ class LassProjected(TokenCandidates):
         clean, losses = search(rows, chain, condition(rows, starts.flatten(0, 1), bounded=True))
         taken = losses.mean(1).unflatten(0, (batch, count)).nan_to_num(nan=torch.inf).argmin(1)
         chosen = clean.unflatten(0, (batch, count))[torch.arange(batch, device=clean.device), taken]
-        return finish(replace(problem, draws=taken), chain, chosen)
+        estimates = finish(replace(problem, draws=taken), chain, chosen)
+        self._last = meter.by_mixture(mixtures.example_ids) / mixtures.n_sources
+        return estimates
 
     def chain(self) -> Chain:
         """The noise levels."""

@@ -87,6 +87,7 @@ def _best(problem: Problem, clean: torch.Tensor, keep: int, sigmas: Sequence[flo
     batch = len(problem.mixtures)
     count = clean.shape[0] // batch
     problem.evaluations += count * len(sigmas)
+    problem.told_apart(count * len(sigmas))
     criterion = by_denoising_loss(clean.unflatten(0, (batch, count)), problem.priors, problem.mixtures, problem.noise, sigmas)
     order = criterion.nan_to_num(nan=-math.inf).argsort(dim=1, descending=True, stable=True)[:, :keep]
     first: torch.Tensor = count * torch.arange(batch, device=order.device)[:, None]

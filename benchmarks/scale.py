@@ -23,7 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,20 +41,20 @@ STEPS = ("plan", "scan", "leaderboard", "compare")
 LIMITS = {"seconds": 30.0, "peak_mb": 1500.0}
 
 
-def make_record(n: int) -> RunRecord:
-    """``run.json`` of a run on the suite digits-pairs, as if it had so many mixtures."""
+def make_record(n: int, methods: Sequence[str] = METHODS, suite_name: str = "digits-pairs") -> RunRecord:
+    """``run.json`` of a run on a suite, as if it had so many mixtures."""
     from sepbench.run.provenance import FORMAT
     from sepbench.run.records import EnvironmentRecord, MethodRecord, RunRecord, SuiteRecord, TaskRecord
     from sepbench.suites.loader import load_suite
 
-    suite = load_suite("digits-pairs")
+    suite = load_suite(suite_name)
     return RunRecord(
         format=FORMAT,
         sepbench_version="0",
         command="benchmarks/scale.py",
         suite=SuiteRecord(name=suite.name, version=suite.version),
         tasks={TASK: TaskRecord(digest="simulated", pairs_sha256="", mixtures_sha256="", n_examples=n, n_planned=n)},
-        methods={name: MethodRecord(version="1", supervision="blind", deterministic=True) for name in METHODS},
+        methods={name: MethodRecord(version="1", supervision="blind", deterministic=True) for name in methods},
         metrics=list(METRICS),
         seed=0,
         budget="paper",
@@ -66,7 +66,7 @@ def make_record(n: int) -> RunRecord:
     )
 
 
-def write_run(folder: Path, n: int, shard_size: int) -> None:
+def write_run(folder: Path, n: int, shard_size: int, methods: Sequence[str] = METHODS, suite_name: str = "digits-pairs", estimates: bool = True) -> None:
     """A run of ``n`` mixtures: difficulty shared by the methods, one mixture in 10,000 failed."""
     import torch
 
@@ -75,13 +75,14 @@ def write_run(folder: Path, n: int, shard_size: int) -> None:
     from sepbench.run.records import CellRecord
     from sepbench.run.sink import ShardEstimates
 
-    record = make_record(n)
+    record = make_record(n, methods, suite_name)
     store = RunStore.create(folder, record)
     with store.session(record):
-        for number, method in enumerate(METHODS):
+        for number, method in enumerate(methods):
             for start in range(0, n, shard_size):
                 shard = Shard(TASK, method, start, min(start + shard_size, n))
-                store.write_estimates(shard, ShardEstimates(torch.zeros(len(shard), 2, 1), torch.full((len(shard),), 0.25, dtype=torch.float64)))
+                if estimates:
+                    store.write_estimates(shard, ShardEstimates(torch.zeros(len(shard), 2, 1), torch.full((len(shard),), 0.25, dtype=torch.float64)))
                 store.write_scores(shard, _simulated(shard.start, shard.stop, number))
             store.write_cell(TASK, method, CellRecord(state="done", n_planned=n, n_separated=n, separate_seconds=1.0, fit_seconds=1.0))
 

@@ -5,26 +5,16 @@ Runs two small suites whose data are free, writes their reports and photographs 
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
+import chromium  # beside this script
 from PIL import Image
-from playwright.sync_api import sync_playwright
 
 ROOT = Path(__file__).resolve().parent.parent
-SWITCHES = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 RUNS = {
     "digits": ("digits-pairs", "class-split", "average,ideal-mask,nmf,nmf-semi,ica,rpca", 200),
     "sounds": ("drums-bass-synth", "best-assignment", "average,ideal-ratio-mask,hpss,repet", 24),
@@ -61,11 +51,9 @@ def main() -> None:
             run = Path(work) / name
             sepbench("run", "--suite", suite, "--tasks", task, "--methods", methods, "--limit", str(limit), "--out", str(run))
             sepbench("report", str(run))
-        with sync_playwright() as driver:
-            browser = driver.chromium.launch(executable_path=shutil.which("chromium"), args=SWITCHES)
+        with chromium.browser() as browser:
             photograph(browser, Path(work) / "digits" / "report" / "index.html", folder / "report.png", "section.task", 1230, "light")
             photograph(browser, Path(work) / "sounds" / "report" / "index.html", folder / "report-sounds.png", "[data-example]", 770, "dark")
-            browser.close()
 
 
 if __name__ == "__main__":

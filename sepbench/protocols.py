@@ -75,10 +75,8 @@ class TaskSpec:
     """What a separator may know of a task before it sees a mixture.
 
     Attributes:
-        suite, name: the task's address.
-        domain: image, audio or vector.
-        n_sources: K.
-        source_shape: shape of one source, ``(C, H, W)``, ``(channels, T)`` or ``(D,)``.
+        suite, name, domain: the task's address; image, audio or vector.
+        n_sources, source_shape: K; shape of one source, ``(C, H, W)``, ``(channels, T)`` or ``(D,)``.
         operator: name of the mixing operator: ``sum``, ``mean``, ``channel-mean`` or ``gain``.
         source_classes: one class name per source slot; all are equal if the task is class-agnostic.
         assignment: ``ordered`` if estimate k must be source k, ``permutation`` if the best assignment counts.
@@ -338,15 +336,11 @@ class Trainer(Protocol):
         """Train on a data set's training split, or go on where ``folder`` stands; returns the path of the weights.
 
         Args:
-            signals: the split.
-            labels: only signals of these classes; empty for all.
-            folder: checkpoints and log.
-            out: the weights to write; their card goes beside them.
+            signals, labels: the split; only signals of these classes, empty for all.
+            folder, out: checkpoints and log; the weights to write, beside which their card goes.
             steps, minutes: length of the run; None for the recipe's.
-            init: weights to start from.
-            seed: of weights, order and noise.
-            device: ``cpu`` or ``cuda``.
-            command: the command line, for the card.
+            init, seed: weights to start from; of weights, order and noise.
+            device, command: ``cpu`` or ``cuda``; the command line, for the card.
             progress: told the fraction done and one line of text.
         """
 
@@ -357,6 +351,14 @@ class PosteriorSampler(Protocol):
 
     def sample(self, mixtures: Mixtures, n: int, ctx: RunContext) -> torch.Tensor:
         """``(B, N, K, ...)`` independent draws."""
+
+
+@runtime_checkable
+class CountsEvaluations(Protocol):
+    """Optional, for separators on a score prior: how often they asked it, the cost that papers count; stands in the results beside the seconds."""
+
+    def network_evaluations(self) -> torch.Tensor | None:
+        """``(B,)`` of the last call: evaluations of the prior per source, all draws and probes of a mixture added up; None where they are not counted."""
 
 
 @runtime_checkable

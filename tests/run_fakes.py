@@ -177,7 +177,32 @@ class ScaledByList(Fake):
         return super().separate(mixtures, ctx) * self._scale
 
 
+@dataclass
+class Counting(Fake):
+    """Says what it spent on every mixture, in the way of ``how``; a mixture's number alone decides, and example ``at`` has no estimate."""
+
+    info: ClassVar[MethodInfo] = info("counting", max_batch=3)
+    how: str = "each"
+    at: int = -1
+    spent: Any = field(default=None, init=False, repr=False)
+
+    @staticmethod
+    def cost(example: int) -> float:
+        return 10.0 + example**2
+
+    def separate(self, mixtures: Mixtures, ctx: RunContext) -> torch.Tensor:
+        spent = torch.tensor([self.cost(example) for example in mixtures.example_ids.tolist()])
+        self.spent = {"each": spent, "none": None, "one number": 3.0, "shape": spent[:, None], "minus": -spent, "nan": spent * torch.nan}[self.how]
+        estimates = super().separate(mixtures, ctx).clone()
+        estimates[mixtures.example_ids == self.at] = torch.nan
+        return estimates
+
+    def network_evaluations(self) -> Any:
+        return self.spent
+
+
 FAKES = {
+    "counting": "Counting",
     "halves": "Halves",
     "noisy": "Noisy",
     "broken": "Broken",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -132,10 +133,37 @@ def test_the_readme_is_short_and_its_links_lead_somewhere() -> None:
 def test_the_site_builds_in_strict_mode(tmp_path: Path) -> None:
     """Links, anchors, pages that no menu names, the cards of suites and the pages of methods."""
     arguments = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
-    done = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"}, check=False)
+    boards = "digits-pairs,stems-vocals"  # two of all, for the sake of time
+    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1", "SEPBENCH_OFFLINE": "1", "SEPBENCH_DOCS_LEADERBOARDS": boards}
+    done = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     pages = {path.parent.name for path in (tmp_path / "site" / "methods").glob("*/index.html")}
     assert {"basis", "nes", "nmf_audio", "projected_auto"} <= pages
     card = (tmp_path / "site" / "suites" / "mnist-pairs" / "index.html").read_text(encoding="utf-8")
     assert "33.67 [33.24, 34.10]" in card
     assert not re.search(r"""(?:src|href)=["']https?://fonts""", card)
+    assert "leaderboards: 2 boards, " in done.stderr
+    folder = tmp_path / "site" / "leaderboards"
+    assert 'href="digits-pairs.html"' in (folder / "index.html").read_text(encoding="utf-8")
+    assert "class-split" in (folder / "digits-pairs.html").read_text(encoding="utf-8")
+    assert 'href="leaderboards/"' in (tmp_path / "site" / "index.html").read_text(encoding="utf-8")
+
+
+def test_the_site_is_whole_where_the_leaderboards_cannot_be_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pages = runpy.run_path(str(ROOT / "scripts" / "leaderboard_pages.py"))
+    (tmp_path / "leaderboards").mkdir()
+    (tmp_path / "leaderboards" / "index.html").write_text(pages["PLACEHOLDER"])
+    monkeypatch.setitem(sys.modules, "altair", None)
+    said = pages["write_leaderboards"](tmp_path)
+    assert said.startswith("leaderboards: left out, reports need Altair")
+    assert "\n" not in said
+    assert (tmp_path / "leaderboards" / "index.html").read_text() == pages["PLACEHOLDER"]
+    monkeypatch.setenv("SEPBENCH_DOCS_LEADERBOARDS", "")
+    assert pages["write_leaderboards"](tmp_path) == "leaderboards: left out"
+
+
+def test_the_site_takes_every_committed_leaderboard(monkeypatch: pytest.MonkeyPatch) -> None:
+    pages = runpy.run_path(str(ROOT / "scripts" / "leaderboard_pages.py"))
+    monkeypatch.delenv("SEPBENCH_DOCS_LEADERBOARDS", raising=False)
+    assert {"mnist-pairs", "gaussian-exact", "drums-bass-synth"} <= set(pages["wanted"]())
+    assert "published" not in pages["wanted"]()

@@ -146,6 +146,7 @@ def _best(
         probed = -by_denoising_loss(few, problem.priors, part.mixtures, problem.noise, probes) / len(probes)
         total = values[chosen].gather(1, order) + weight * probed
         best[chosen] = order.gather(1, total.nan_to_num(nan=math.inf).argmin(1, keepdim=True))[:, 0]
+        part.told_apart(count * len(probes))
         spent[rows] += count * len(probes)
     return best
 

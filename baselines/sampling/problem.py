@@ -61,17 +61,33 @@ class Meter:
         tell: ``ctx.progress``.
         expected: sources that will have gone through a prior when the batch is over; 0 where that is not known.
         seen: sources that have gone through so far.
+        rows: by the identity of a batch's example ids: the ids, and how many sources of every row have gone through.
     """
 
     tell: Callable[[float, str], None] = lambda fraction, text: None
     expected: float = 0.0
     seen: int = 0
+    rows: dict[int, tuple[torch.Tensor, int]] = field(default_factory=dict)
 
     def count(self, sources: int) -> None:
         """So many sources more have been evaluated."""
         self.seen += sources
         if self.expected:
             self.tell(min(1.0, self.seen / self.expected), f"{self.seen:,} of {self.expected:,.0f} evaluations")
+
+    def note(self, example_ids: torch.Tensor, sources: int) -> None:
+        """So many sources of every row of a batch have gone through. Costs nothing: rows are added up when somebody asks, in ``by_mixture``."""
+        before = self.rows.get(id(example_ids), (example_ids, 0))[1]
+        self.rows[id(example_ids)] = example_ids, before + sources  # the ids are held, so no other tensor gets their identity
+
+    def by_mixture(self, example_ids: torch.Tensor) -> torch.Tensor:
+        """Sources that have gone through for each of these mixtures, ``(B,)`` float64; mixtures with one id share what was spent on it."""
+        known, place, times = example_ids.unique(return_inverse=True, return_counts=True)
+        spent = torch.zeros(len(known), dtype=torch.float64)
+        for ids, sources in self.rows.values():
+            spent.index_add_(0, torch.searchsorted(known, ids), torch.full((len(ids),), float(sources), dtype=torch.float64))
+        shared: torch.Tensor = (spent / times)[place]
+        return shared
 
 
 @dataclass(slots=True)
@@ -163,6 +179,7 @@ class Problem:
     def denoise(self, sources: torch.Tensor, sigma: float) -> torch.Tensor:
         """Posterior means of all sources at noise level sigma, ``(B, K, ...)``; one evaluation per source."""
         self.evaluations += 1
+        self.meter.note(self.mixtures.example_ids, self.n_sources)
         if len(self.priors) == 1:
             rows: torch.Tensor = self._rows(self.priors[0], sources.flatten(0, 1), sigma).unflatten(0, sources.shape[:2])
             return rows
@@ -170,7 +187,13 @@ class Problem:
 
     def denoise_one(self, source: torch.Tensor, slot: int, sigma: float) -> torch.Tensor:
         """Posterior mean of one source, ``(B, ...)``; counts as 1/K of an evaluation per source, which the caller adds up."""
+        self.meter.note(self.mixtures.example_ids, 1)
         return self._rows(self.priors[slot if len(self.priors) > 1 else 0], source, sigma)
+
+    def told_apart(self, evaluations: int) -> None:
+        """So many evaluations per source and row were made without ``denoise``, by what tells draws apart; the caller adds them to ``evaluations``."""
+        self.meter.note(self.mixtures.example_ids, evaluations * self.n_sources)
+        self.meter.count(evaluations * self.n_sources * len(self.mixtures))
 
     def score(self, sources: torch.Tensor, sigma: float) -> torch.Tensor:
         """Scores of all sources by Tweedie's formula, ``(B, K, ...)``; one evaluation per source."""

@@ -91,6 +91,7 @@ class ScoreSeparator:
     prior_label: str = field(default="", init=False)
     _priors: list[ScorePrior] = field(default_factory=list, init=False, repr=False)
     _evaluated: dict[int, float] = field(default_factory=dict, init=False, repr=False)
+    _last: torch.Tensor | None = field(default=None, init=False, repr=False)
     _limit: RowLimit | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -153,15 +154,26 @@ class ScoreSeparator:
         """``(B, K, ...)``, not clamped: one draw, or the best of several."""
         problem = self.problem(mixtures, ctx)
         estimates = self.estimate(problem, ctx)
-        self._evaluated[1] = problem.meter.seen / len(mixtures)
+        self._note(problem, 1)
         return estimates
 
     def sample(self, mixtures: Mixtures, n: int, ctx: RunContext) -> torch.Tensor:
         """``(B, n, K, ...)`` independent draws; the first is what ``separate`` returns."""
         problem = self.problem(mixtures, ctx, n)
         drawn = self.draws(problem, n, ctx, self.estimate)
-        self._evaluated[n] = problem.meter.seen / len(mixtures)
+        self._note(problem, n)
         return drawn
+
+    def network_evaluations(self) -> torch.Tensor | None:
+        """See ``CountsEvaluations``; None where the probability flow ranks draws, whose passes no count holds."""
+        return self._last
+
+    def _note(self, problem: Problem, draws: int) -> None:
+        """What the call that is over has cost."""
+        meter, uncounted = problem.meter, self.best_of > 1 and self.criterion == "log-prior"
+        self._evaluated[draws] = meter.seen / len(problem.mixtures)
+        flows = uncounted and any(isinstance(prior, EstimatesDensity) for prior in problem.priors)
+        self._last = None if flows else meter.by_mixture(problem.mixtures.example_ids) / problem.n_sources
 
     def estimate(self, problem: Problem, ctx: RunContext) -> torch.Tensor:
         """``(B, K, ...)``: a draw per row, or what is made of ``best_of``."""
@@ -180,6 +192,7 @@ class ScoreSeparator:
         if self.criterion == "log-prior":
             return draws, by_log_prior(draws, lambda sources: _log_probs(sources, problem, self.flow_steps, self.flow_spacing))
         problem.evaluations += n * len(self.loss_sigmas)
+        problem.told_apart(n * len(self.loss_sigmas))
         return draws, by_denoising_loss(draws, problem.priors, problem.mixtures, problem.noise, self.loss_sigmas)
 
     def draws(self, problem: Problem, n: int, ctx: RunContext, one: Callable[[Problem, RunContext], torch.Tensor]) -> torch.Tensor:

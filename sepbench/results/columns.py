@@ -116,6 +116,12 @@ def _seconds_per_mixture(facts: Facts) -> float:
     return cell.separate_seconds / cell.n_separated if cell.n_separated and not cell.estimates_sha256 else math.nan
 
 
+def _evaluations_per_mixture(facts: Facts) -> float:
+    """Nothing where they were not counted."""
+    cell = facts.cell
+    return math.nan if cell.evaluations is None or not cell.n_separated else cell.evaluations / cell.n_separated
+
+
 def _of_the_run(name: str) -> Callable[[Facts], str]:
     """An entry of the run's record; empty for estimates that were supplied, which were made nobody knows where and how."""
     return lambda facts: "" if facts.cell.estimates_sha256 else getattr(facts.run, name)
@@ -182,6 +188,7 @@ COLUMNS: tuple[Column, ...] = (
     Column("fit_timing_group", "text", "cell.fit_timing_group", default="", empty=True),
     Column("seconds_per_mixture", "number", _seconds_per_mixture, empty=True, shown=Shown("s/mixture", True, "timing_group")),
     Column("timing_group", "text", _timing_group, empty=True),
+    Column("evaluations_per_mixture", "number", _evaluations_per_mixture, default=math.nan, empty=True, shown=Shown("evaluations")),
     Column("peak_mb", "number", "cell.peak_mb", empty=True),
     Column("device", "text", _of_the_run("device"), empty=True, gate="note", word="device"),
     Column("budget", "text", _of_the_run("budget"), empty=True, gate="agree", word="budget"),

@@ -234,6 +234,7 @@ class RunStore:
 
     def write_estimates(self, shard: Shard, data: ShardEstimates) -> None:
         tensors = {"estimates": data.estimates.contiguous(), "example_ids": torch.arange(shard.start, shard.stop), "seconds": data.seconds}
+        tensors |= {} if data.evaluations is None else {"evaluations": data.evaluations}
         metadata = {"errors": json.dumps(dict(data.errors))}
         self._write(self._layout.estimates(shard), lambda path: save_file(tensors, path, metadata))
 
@@ -249,7 +250,8 @@ class RunStore:
         try:
             with safe_open(path, "pt") as file:
                 errors = {int(example): text for example, text in json.loads((file.metadata() or {})["errors"]).items()}
-                return ShardEstimates(file.get_tensor("estimates"), file.get_tensor("seconds"), errors)
+                counted = file.get_tensor("evaluations") if "evaluations" in file.keys() else None  # noqa: SIM118 - safe_open is no mapping
+                return ShardEstimates(file.get_tensor("estimates"), file.get_tensor("seconds"), errors, counted)
         except (SafetensorError, OSError, KeyError, ValueError) as error:
             raise StoreError(f"{path} cannot be read ({error}); delete it and run the same command again") from error
 
@@ -295,6 +297,7 @@ class RunStore:
             "n_separated": scores.n_separated,
             "n_failed": scores.n_failed,
             "separate_seconds": scores.separate_seconds,
+            "evaluations": scores.evaluations,
             "error": next((text for text in scores.errors if text), ""),
         }
         table = score_table(self._suite, shard, scores).replace_schema_metadata({_FACTS: json.dumps(facts)})
@@ -356,7 +359,7 @@ def _is_text(path: Path) -> bool:
 
 
 def _totals(facts: dict[str, Any]) -> ShardTotals:
-    return ShardTotals(facts["n_separated"], facts["n_failed"], facts["separate_seconds"], facts["error"])
+    return ShardTotals(facts["n_separated"], facts["n_failed"], facts["separate_seconds"], facts["error"], facts.get("evaluations"))
 
 
 def _unusable(path: Path, error: Exception) -> StoreError:

@@ -90,6 +90,9 @@ def finished(record: CellRecord, totals: Iterable[ShardTotals], fit_error: str =
     record.n_separated = sum(t.n_separated for t in shards)
     record.n_failed = sum(t.n_failed for t in shards)
     record.separate_seconds = sum(t.separate_seconds for t in shards)
+    counted = [t.evaluations for t in shards if t.n_separated]
+    known = [evaluations for evaluations in counted if evaluations is not None]
+    record.evaluations = sum(known) if known and len(known) == len(counted) else None  # a part of the cell may be an earlier version's
     record.error = fit_error or next((t.error for t in shards if t.error), "")
     if fit_error or record.n_separated == 0:
         record.state = "failed"

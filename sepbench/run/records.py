@@ -33,6 +33,7 @@ class CellRecord(_Record):
         load_seconds: spent in reading training data.
         warm_up_seconds: of the first, untimed call.
         separate_seconds: of all separated mixtures together.
+        evaluations: of the prior per source, all separated mixtures together; None unless they were counted for each of them.
         n_planned, n_separated, n_failed: numbers of mixtures.
         latency_seconds: median of single-mixture calls, where it was measured.
         peak_mb: peak memory in 10**6 bytes.
@@ -56,6 +57,7 @@ class CellRecord(_Record):
     load_seconds: float | None = None
     warm_up_seconds: float | None = None
     separate_seconds: float = 0.0
+    evaluations: float | None = None
     n_planned: int = 0
     n_separated: int = 0
     n_failed: int = 0

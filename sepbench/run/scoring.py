@@ -92,7 +92,16 @@ def score_shard(shard: Shard, data: ShardEstimates, mixture_set: MixtureSet, tas
                 np.asarray(table.value, dtype=np.float64),
             )
     scores = _assemble(shard, columns, data.seconds.numpy(), errors, metrics, parts, fit_failed=False)
+    scores = replace(scores, evaluations=_evaluations(shard, data, errors))
     return replace(scores, features=features, feature_examples=good.numpy()) if features else scores
+
+
+def _evaluations(shard: Shard, data: ShardEstimates, errors: Mapping[int, str]) -> float | None:
+    """Sum over the examples without an error; None where one of them was not counted, or there are none."""
+    if data.evaluations is None:
+        return None
+    counted = data.evaluations[[example - shard.start for example in range(shard.start, shard.stop) if example not in errors]]
+    return float(counted.sum()) if len(counted) and bool(counted.isfinite().all()) else None
 
 
 def failed_scores(shard: Shard, error: str, metrics: Sequence[str], *, fit_failed: bool = True) -> ShardScores:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 import torch
 
@@ -12,14 +12,11 @@ from sepbench.ambient import put_back
 from sepbench.errors import MethodError, reason
 from sepbench.memory import out_of_memory, release
 from sepbench.precision import as_the_session_says
-from sepbench.protocols import Mixtures, PosteriorSampler, RunContext, Separator, TaskSpec
+from sepbench.protocols import CountsEvaluations, Mixtures, PosteriorSampler, RunContext, Separator, TaskSpec
 from sepbench.run.plan import Shard
 from sepbench.run.session import Session
 from sepbench.run.sink import ShardEstimates
 from sepbench.run.timing import LATENCY_CALLS, Timer, latency
-
-if TYPE_CHECKING:
-    pass
 
 _MAX_LINE = 300
 
@@ -34,6 +31,7 @@ def separate_shard(session: Session, shard: Shard) -> ShardEstimates:
     ids = torch.arange(shard.start, shard.stop, dtype=torch.int64)
     estimates = torch.full((len(shard), *_result_shape(spec)), torch.nan)
     seconds = torch.full((len(shard),), torch.nan, dtype=torch.float64)
+    evaluations = torch.full((len(shard),), torch.nan, dtype=torch.float64)
     errors: dict[int, str] = {}
     if session.warm_up_seconds is None:
         session.teller.enter("warm up")
@@ -46,13 +44,15 @@ def separate_shard(session: Session, shard: Shard) -> ShardEstimates:
             if isinstance(outcome, str):
                 errors |= dict.fromkeys(part.tolist(), outcome)
                 continue
-            values, elapsed = outcome
+            values = outcome.estimates
             finite = values.flatten(1).isfinite().all(1)
             estimates[rows[finite]] = values[finite]
-            seconds[rows] = elapsed / len(part)
+            seconds[rows] = outcome.seconds / len(part)
+            if outcome.evaluations is not None:
+                evaluations[rows] = outcome.evaluations
             errors |= dict.fromkeys(part[~finite].tolist(), "the estimate holds values that are not finite")
         session.teller.end()
-    return ShardEstimates(estimates, seconds, errors)
+    return ShardEstimates(estimates, seconds, errors, None if bool(evaluations.isnan().all()) else evaluations)
 
 
 def _batches(ids: torch.Tensor, session: Session) -> Iterator[torch.Tensor]:
@@ -70,15 +70,23 @@ def measure_latency(session: Session, n_examples: int) -> float:
     """Median seconds of separating one mixture alone, over the first examples of the task."""
 
     def one(number: int) -> float:
-        return separate_batch(session, _mixtures(session, torch.tensor([number % n_examples])))[1]
+        return separate_batch(session, _mixtures(session, torch.tensor([number % n_examples]))).seconds
 
     if session.warm_up_seconds is None:
         _warm_up(session, torch.tensor([0]))
     return latency(one, LATENCY_CALLS)
 
 
-def separate_batch(session: Session, mixtures: Mixtures) -> tuple[torch.Tensor, float]:
-    """Checked estimates ``(B, K, ...)``, or draws ``(B, N, K, ...)``, on the CPU and the seconds of the call, references left out.
+class Separated(NamedTuple):
+    """A call: checked estimates ``(B, K, ...)``, or draws ``(B, N, K, ...)``, on the CPU; its seconds; evaluations of each mixture ``(B,)``, if counted."""
+
+    estimates: torch.Tensor
+    seconds: float
+    evaluations: torch.Tensor | None
+
+
+def separate_batch(session: Session, mixtures: Mixtures) -> Separated:
+    """Separate a batch; the seconds are those of the call without reading references.
 
     Raises:
         ContractError: the estimates are not what the contract asks for.
@@ -86,7 +94,8 @@ def separate_batch(session: Session, mixtures: Mixtures) -> tuple[torch.Tensor, 
     """
     read = session.references.seconds if session.references else 0.0
     estimates, seconds = checked_call(session.separator, mixtures, session.ctx)
-    return estimates, seconds - ((session.references.seconds if session.references else 0.0) - read)
+    seconds -= (session.references.seconds if session.references else 0.0) - read
+    return Separated(estimates, seconds, _evaluations(session.separator, len(mixtures)))
 
 
 def checked_call(separator: Separator, mixtures: Mixtures, ctx: RunContext) -> tuple[torch.Tensor, float]:
@@ -113,6 +122,24 @@ def _call(separator: Separator, mixtures: Mixtures, ctx: RunContext) -> object:
         return separator.sample(mixtures, ctx.task.posterior_draws, ctx)
 
 
+def _evaluations(separator: Separator, n: int) -> torch.Tensor | None:
+    """What the method counted in its last call, ``(n,)`` float64.
+
+    Raises:
+        ContractError: it is not one number, 0 or more, per mixture.
+    """
+    counted = separator.network_evaluations() if isinstance(separator, CountsEvaluations) else None
+    if counted is None:
+        return None
+    if not isinstance(counted, torch.Tensor) or counted.shape != (n,):
+        had = f"shape {tuple(counted.shape)}" if isinstance(counted, torch.Tensor) else type(counted).__name__
+        raise ContractError(f"network_evaluations returned {had} instead of a tensor of shape {(n,)}, one number per mixture")
+    spent = counted.detach().to("cpu", torch.float64)
+    if not bool((spent.isfinite() & (spent >= 0)).all()):
+        raise ContractError("network_evaluations returned values below 0 or not finite")
+    return spent
+
+
 def _called(ctx: RunContext) -> str:
     """Name of the method's function that gave the result, for messages."""
     return "sample" if ctx.task.posterior_draws else "separate"
@@ -133,8 +160,8 @@ def one_line(error: BaseException) -> str:
     return reason(error)[:_MAX_LINE]
 
 
-def _attempts(session: Session, batch: torch.Tensor) -> Iterator[tuple[torch.Tensor, tuple[torch.Tensor, float] | str]]:
-    """(example ids, estimates and seconds, or an error), for the whole batch or, if that raised, one by one; by halves if it ran out of memory."""
+def _attempts(session: Session, batch: torch.Tensor) -> Iterator[tuple[torch.Tensor, Separated | str]]:
+    """(example ids, what came of them, or an error), for the whole batch or, if that raised, one by one; by halves if it ran out of memory."""
     told = session.first_traceback
     outcome = _attempt(session, batch)
     if isinstance(outcome, BaseException) and not isinstance(outcome, ContractError) and len(batch) > 1:
@@ -149,7 +176,7 @@ def _attempts(session: Session, batch: torch.Tensor) -> Iterator[tuple[torch.Ten
     yield batch, one_line(outcome) if isinstance(outcome, BaseException) else outcome
 
 
-def _halves(session: Session, batch: torch.Tensor) -> Iterator[tuple[torch.Tensor, tuple[torch.Tensor, float] | str]]:
+def _halves(session: Session, batch: torch.Tensor) -> Iterator[tuple[torch.Tensor, Separated | str]]:
     """A batch that was too large, in halves; the session's later batches are as large as the largest part that went through."""
     release(session.ctx.device)
     largest = 1
@@ -163,7 +190,7 @@ def _halves(session: Session, batch: torch.Tensor) -> Iterator[tuple[torch.Tenso
     session.teller.warn(f"{name} on {task}: out of memory with {len(batch):,} mixtures at once; {largest:,} from here on")
 
 
-def _attempt(session: Session, example_ids: torch.Tensor) -> tuple[torch.Tensor, float] | BaseException:
+def _attempt(session: Session, example_ids: torch.Tensor) -> Separated | BaseException:
     mixtures = _mixtures(session, example_ids)  # not in the try block: data that cannot be read are no fault of the method
     try:
         return separate_batch(session, mixtures)

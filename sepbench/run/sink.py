@@ -24,11 +24,14 @@ class ShardEstimates:
         estimates: ``(n, K, ...)`` float32 on the CPU, or draws ``(n, N, K, ...)`` where the suite scores them; NaN where an example failed.
         seconds: ``(n,)`` float64 seconds of ``separate`` per example: its batch's time over the batch's size.
         errors: one line per failed example id.
+        evaluations: ``(n,)`` float64 evaluations of the prior per source, see ``protocols.CountsEvaluations``; NaN where none were counted, None if
+            nowhere.
     """
 
     estimates: torch.Tensor
     seconds: torch.Tensor
     errors: Mapping[int, str] = field(default_factory=dict)
+    evaluations: torch.Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,7 @@ class ShardScores:
         fit_failed: the rows stand for a method that could not be fitted; another attempt replaces them.
         n_separated, n_failed: examples with and without an estimate and its scores.
         separate_seconds: sum over the separated examples.
+        evaluations: sum over the separated examples; None unless they were counted for each of them.
         parts: texts of rows that hold parts of pooled metrics, ``metric/part``.
         features: of the examples with an estimate, by extractor, for metrics of sets; the examples are ``feature_examples``.
         feature_examples: ``(n,)`` int64, ascending.
@@ -62,6 +66,7 @@ class ShardScores:
     n_separated: int
     n_failed: int
     separate_seconds: float
+    evaluations: float | None = None
     parts: Sequence[str] = ()
     features: Mapping[str, ShardFeatures] = field(default_factory=dict)
     feature_examples: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
@@ -69,12 +74,13 @@ class ShardScores:
 
 @dataclass(frozen=True, slots=True)
 class ShardTotals:
-    """The counters of a scored shard, kept beside its rows so that nothing needs to be read again."""
+    """The counters of a scored shard, kept beside its rows so that nothing needs to be read again; see ``ShardScores``."""
 
     n_separated: int
     n_failed: int
     separate_seconds: float
     error: str
+    evaluations: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

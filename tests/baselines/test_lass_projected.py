@@ -114,6 +114,7 @@ def test_it_spends_the_evaluations_that_it_says(known: Known) -> None:
     method.separate(mixtures, context(DIGITS.spec, progress=lambda done, text: told.append(done)))
     assert method.evaluations == 3 * 4 + 8
     assert sum(seen) == 5 * 2 * method.evaluations
+    assert method.network_evaluations().tolist() == [method.evaluations] * 5  # type: ignore[union-attr]
     assert told == sorted(told)
     assert told[-1] == pytest.approx(1.0)
 

@@ -52,6 +52,20 @@ def test_the_first_sample_is_the_estimate_and_the_others_are_not() -> None:
     assert not torch.allclose(samples[:, 0], samples[:, 1], atol=1e-3)
 
 
+def test_what_each_mixture_cost_does_not_depend_on_its_batch() -> None:
+    task, separator, ids = DIGITS["class-split"], _fitted(most_draws=4, search_steps=6, finish_steps=2, accept=5.0), torch.arange(8)
+    ctx, mixtures = context(task.spec), task.mixture_set().mixtures(ids)
+    spent = separator.drawn(separator.problem(mixtures, ctx), ctx)[1]
+    assert len(spent.unique()) > 1  # or the test says nothing
+    separator.separate(mixtures, ctx)
+    assert separator.network_evaluations().tolist() == spent.tolist()  # type: ignore[union-attr]
+    alone = []
+    for one in ids.split(3):
+        separator.separate(task.mixture_set().mixtures(one), ctx)
+        alone += separator.network_evaluations().tolist()  # type: ignore[union-attr]
+    assert alone == spent.tolist()
+
+
 def test_a_stricter_threshold_costs_more_evaluations() -> None:
     task, ids, costs = DIGITS["class-split"], torch.arange(12), []
     for accept in (100.0, 0.0, -100.0):

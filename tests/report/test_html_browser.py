@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import runpy
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,28 +20,17 @@ from sepbench.run.request import RunRequest
 from sepbench.suites.loader import load_suite
 
 pytest.importorskip("altair")
-playwright = pytest.importorskip("playwright.sync_api")
-CHROMIUM = shutil.which("chromium") or ""
-pytestmark = pytest.mark.skipif(not CHROMIUM, reason="Debian's chromium is not installed")
-SWITCHES = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
+pytest.importorskip("playwright.sync_api")
+CHROMIUM = runpy.run_path(str(Path(__file__).parents[2] / "scripts" / "chromium.py"))
+pytestmark = pytest.mark.skipif(not CHROMIUM["PATH"], reason="Debian's chromium is not installed")
 METHODS = {"nmf": 16.0, "ica": 15.9, "rpca": 12.0, "average": 14.0, "ideal-mask": 25.0}
 WIDTHS = (360, 1200, 2000)
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as driver:
-        started = driver.chromium.launch(executable_path=CHROMIUM, args=SWITCHES)
+    with CHROMIUM["browser"]() as started:
         yield started
-        started.close()
 
 
 class Tab:
@@ -165,6 +154,26 @@ def test_every_width_without_a_scrollbar_and_axe_finds_nothing_serious(browser: 
         found = axe.Axe().run(tab.page).response["violations"]
         assert [(one["id"], one["nodes"][0]["html"]) for one in found if one["impact"] in ("serious", "critical")] == []
         tab.context.close()  # axe itself reads the style sheet again, which pages from disk may not
+
+
+@pytest.mark.slow
+def test_the_page_of_a_method_with_its_card(browser: Any, tmp_path: Path) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright")
+    made = SyntheticRun({"projected": 16.0, "nmf": 15.0}, n=12)
+    digits_all = "4258417f2057cf7721e859b97d68f7f37cfbc37e27089de2f4292c8b6e55ef37"
+    made.cells["class-split", "projected"] |= {"weights_sha256": digits_all, "prior": "EDM U-Net", "evaluations": 1200.0}
+    page = write_report([made.save(tmp_path / "run")], tmp_path / "report").index.parent / "method-run--projected.html"
+    tab = Tab(browser, page, viewport={"width": 360, "height": 900}, bypass_csp=True)
+    assert tab.page.evaluate("document.documentElement.scrollWidth") <= 360
+    tab.wait("document.querySelector('.weights img').naturalWidth > 0")
+    folded = tab.page.get_by_text("Training: config")
+    assert not folded.is_visible()
+    tab.page.get_by_text("How it was trained").click()
+    assert folded.is_visible()
+    assert tab.errors == []
+    found = axe.Axe().run(tab.page).response["violations"]
+    assert [(one["id"], one["nodes"][0]["html"]) for one in found if one["impact"] in ("serious", "critical")] == []
+    tab.context.close()
 
 
 @pytest.mark.slow

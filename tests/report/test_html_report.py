@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,12 +20,21 @@ from sepbench.report.html.curves import curves
 from sepbench.report.html.distributions import distributions
 from sepbench.report.html.history import State, git_states, history
 from sepbench.report.html.page import MANIFEST, Options, write_report
+from sepbench.report.html.pareto import pareto
 from sepbench.results.gate import check_results
 from sepbench.results.leaderboard import write_leaderboard
 from sepbench.results.target import open_results
 
 pytest.importorskip("altair")
 METHODS = {"nmf": 16.0, "ica": 15.9, "rpca": 12.0, "average": 14.0, "ideal-mask": 25.0}
+
+
+def rows_of(spec: Any) -> list[dict[str, Any]]:
+    """The rows of a chart with one data set."""
+    (rows,) = spec["datasets"].values()
+    return list(rows)
+
+
 EVIL = '<script>alert("1")'
 
 
@@ -137,6 +147,22 @@ def test_paired_differences_are_those_of_compare(run: str) -> None:
     assert sum(pair["counts"]) == row["n"] == 29
 
 
+def test_quality_against_evaluations_of_those_that_counted(tmp_path: Path) -> None:
+    made = SyntheticRun(METHODS, n=30)
+    for method, evaluations in (("nmf", 3000.0), ("ica", 30.0 * 10_050)):
+        made.cells["class-split", method]["evaluations"] = evaluations
+    name = made.save(tmp_path / "run")
+    (view,) = task_views(open_board(name, set(), lambda text: None))
+    seconds, evaluations = pareto(view)
+    drawn = {row["method"]: (row["cost"], row["told"], row["front"]) for row in rows_of(evaluations.chart.spec)}
+    assert drawn == {"nmf": (100.0, "100", True), "ica": (10_050.0, "10,050", False)}
+    assert [group for group, _ in evaluations.groups] == ["evaluations"]
+    assert len(rows_of(seconds.chart.spec)) == len(METHODS)
+    write_leaderboard(made.frame(), tmp_path / "board.csv")  # and from a leaderboard
+    (view,) = task_views(open_board(str(tmp_path / "board.csv"), set(), lambda text: None))
+    assert [one.title for one in pareto(view)] == ["Quality against seconds", "Quality against network evaluations"]
+
+
 def test_history_flags_what_the_gate_flags(tmp_path: Path) -> None:
     old, new = SyntheticRun(METHODS, n=30).save(tmp_path / "old"), SyntheticRun(METHODS, n=30).shift("nmf", "psnr", -3.0).save(tmp_path / "new")
     states = [State(name, "", open_results(name)) for name in (old, new)]
@@ -146,6 +172,31 @@ def test_history_flags_what_the_gate_flags(tmp_path: Path) -> None:
     worse = [row for row in gate.rows if row.status == "regression"]
     assert len(found.steps[1].regressions) == len(worse) == 1
     assert "nmf, psnr" in found.steps[1].regressions[0]
+
+
+def test_means_alone_are_no_regression_and_what_else_differs_is_said(tmp_path: Path) -> None:
+    """As in commit f68edfc: rows made again on another device, whose values per mixture the older state did not keep."""
+    states = []
+    for name, shift, device in (("old", 0.0, "cpu"), ("new", -0.035, "cuda")):
+        made = SyntheticRun(METHODS, n=30).shift("nmf", "psnr", shift)
+        made.record["device"] = device
+        write_leaderboard(made.frame(), tmp_path / f"{name}.csv")
+        states.append(State(name, "", open_results(str(tmp_path / f"{name}.csv"))))
+    assert check_results(states[1].results, states[0].results).count("regression") == 1  # the gate itself goes on saying so
+    found = history(states)
+    assert found is not None
+    step = found.steps[1]
+    assert (step.verdict, step.regressions, len(step.untested)) == ("worse, not tested", (), 1)
+    assert step.untested[0].startswith("class-split, nmf, psnr: ")
+    assert step.untested[0].endswith(", tolerance 0.01")
+    assert "1 worse, not tested" in step.counts
+    assert "nmf: device cpu in OLD, cuda in NEW" in step.notes
+    ((_, chart),) = found.charts
+    assert [row["flag"] for row in rows_of(chart.spec) if row["method"] == "nmf"] == ["new", "worse, not tested"]
+    write_report([str(tmp_path / "old.csv"), str(tmp_path / "new.csv")], tmp_path / "report")
+    words = Page(tmp_path / "report" / "index.html").words
+    assert "1 by means alone, not tested" in words
+    assert "chance is not ruled out" in words
 
 
 def test_rows_that_differ_in_one_number_make_a_curve(tmp_path: Path) -> None:

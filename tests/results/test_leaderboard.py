@@ -260,7 +260,7 @@ def damage(old: str, new: str) -> Callable[[str], str]:
         (damage(",dB,true,", ",dB,true,fine"), "line 2: mean must be a number, got 'fine"),
         (damage("digits-pairs,1,", "digits-pairs,1.5,"), "line 2: suite_version must be a whole number, got '1.5'"),
         (damage(",psnr,", ",,"), "line 2: metric is empty"),
-        (lambda text: text + "one,two\n", "line 8: 2 fields instead of 41"),
+        (lambda text: text + "one,two\n", "line 8: 2 fields instead of 42"),
         (lambda text: text + text.splitlines()[1] + "\n", "two rows for digits-pairs, class-split, average, psnr"),
         (lambda text: "", "not a leaderboard"),
         (lambda text: text + '"', "not a CSV file"),

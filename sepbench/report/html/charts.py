@@ -16,6 +16,9 @@ BLUE, VERMILION, GREEN, PINK, ORANGE, SKY, _ = COLOURS
 GREY = "#8a8f98"
 STYLES = {"equal to the best": GREEN, "ranked": BLUE, "bounds": GREY, "not ranked": PINK, "published": ORANGE}
 SHAPES = {"equal to the best": "circle", "ranked": "circle", "bounds": "square", "not ranked": "triangle", "published": "diamond"}
+NOT_TESTED = "worse, not tested"
+FLAGS = {"holds": GREY, "improvement": GREEN, "regression": VERMILION, NOT_TESTED: ORANGE, "not comparable": PINK, "new": BLUE}
+"""Findings of the gate on a row of a history, with their colours."""
 _STEP = 19
 
 Rows = Sequence[Mapping[str, Any]]
@@ -85,8 +88,8 @@ def pareto(rows: Rows, quantity: str, axis: str, words: str) -> Chart:
     """Quality against cost, both with names; ``group`` is the parameter that tells timing groups apart.
 
     Args:
-        rows: ``method``, ``cost``, ``mean``, ``low``, ``high``, ``text``, ``group``, ``style``, ``seconds`` (text),
-            ``front`` (whether nothing is better and cheaper).
+        rows: ``method``, ``cost``, ``mean``, ``low``, ``high``, ``text``, ``group``, ``style``, ``told`` (the cost as text),
+            ``front`` (whether nothing is better and cheaper), ``turned`` (whether its name stands to the left).
     """
     import altair as alt
 
@@ -94,8 +97,9 @@ def pareto(rows: Rows, quantity: str, axis: str, words: str) -> Chart:
     counts = {group: sum(row["group"] == group for row in rows) for group in groups}
     chosen = alt.param(name="group", value=max(groups, key=lambda group: counts[group]))
     base = alt.Chart(_data(rows)).transform_filter("datum.group == group")
-    x = alt.X("cost:Q", scale=alt.Scale(type="log"), title=axis, axis=alt.Axis(tickCount=6, format="~g"))
-    tooltip = [alt.Tooltip("method:N"), alt.Tooltip("text:N", title=quantity), alt.Tooltip("seconds:N", title=axis), alt.Tooltip("style:N", title="part")]
+    log = alt.Scale(type="log", padding=14, nice=False)
+    x = alt.X("cost:Q", scale=log, title=axis, axis=alt.Axis(tickCount=6, format="~g", labelOverlap="greedy", labelSeparation=8))
+    tooltip = [alt.Tooltip("method:N"), alt.Tooltip("text:N", title=quantity), alt.Tooltip("told:N", title=axis), alt.Tooltip("style:N", title="part")]
     colour = _style_colour(rows)
     bars = base.mark_rule(strokeWidth=1.5).encode(
         x=x, y=alt.Y("low:Q", scale=alt.Scale(zero=False), title=quantity), y2="high:Q", color=colour, tooltip=tooltip
@@ -103,8 +107,9 @@ def pareto(rows: Rows, quantity: str, axis: str, words: str) -> Chart:
     y = alt.Y("mean:Q", scale=alt.Scale(zero=False), title=quantity)
     points = base.mark_point(filled=True, size=75, opacity=1).encode(x=x, y=y, color=colour, tooltip=tooltip)
     front = base.transform_filter("datum.front").mark_line(interpolate="step-after", strokeDash=[4, 3], color=GREY).encode(x=x, y=y, order="cost:Q")
-    names = base.mark_text(align="left", dx=8, dy=-5, fontSize=11).encode(x=x, y=y, text="method:N")
-    return _finished((front + bars + points + names).add_params(chosen).properties(width="container", height=380), words)
+    right = base.transform_filter("!datum.turned").mark_text(align="left", dx=8, dy=-5, fontSize=11).encode(x=x, y=y, text="method:N")
+    left = base.transform_filter("datum.turned").mark_text(align="right", dx=-8, dy=-5, fontSize=11).encode(x=x, y=y, text="method:N")
+    return _finished((front + bars + points + right + left).add_params(chosen).properties(width="container", height=380), words)
 
 
 def strips(rows: Rows, marks: Rows, axis: str, order: Sequence[str], words: str) -> Chart:
@@ -190,7 +195,7 @@ def lines(rows: Rows, x_title: str, y_title: str, words: str, *, log: bool = Fal
         .encode(
             x=alt.X("x:Q", title=x_title, scale=alt.Scale(zero=False, nice=False, type="log" if log else "linear")),
             y=alt.Y("y:Q", title=y_title, scale=alt.Scale(zero=False), axis=alt.Axis(format="%") if percent else alt.Axis()),
-            color=alt.Color("method:N", legend=alt.Legend(title=None, orient="bottom", columns=4, labelLimit=170, symbolLimit=60)),
+            color=alt.Color("method:N", legend=alt.Legend(title=None, orient="bottom", symbolLimit=60)),
             tooltip=[alt.Tooltip("method:N"), alt.Tooltip("text:N", title="value")],
         )
     )
@@ -239,12 +244,12 @@ def history(rows: Rows, unit: str, words: str) -> Chart:
     """Means over time: ``method``, ``when`` (text, in order ``step``), ``mean``, ``low``, ``high``, ``text``, ``flag`` of the gate."""
     import altair as alt
 
-    flags = {"holds": GREY, "improvement": GREEN, "regression": VERMILION, "not comparable": PINK, "new": BLUE}
+    flags = {flag: colour for flag, colour in FLAGS.items() if flag != NOT_TESTED or any(row["flag"] == NOT_TESTED for row in rows)}
     hidden = alt.param(name="hidden", value=[])
     base = alt.Chart(_data(rows)).transform_filter("indexof(hidden, datum.method) < 0")
     x = alt.X("when:O", sort=alt.EncodingSortField("step", op="min"), title=None, axis=alt.Axis(labelAngle=-40))
     y = alt.Y("mean:Q", scale=alt.Scale(zero=False), title=unit)
-    drawn = base.mark_line(opacity=0.7).encode(x=x, y=y, color=alt.Color("method:N", legend=alt.Legend(title=None, orient="bottom", columns=4, symbolLimit=60)))
+    drawn = base.mark_line(opacity=0.7).encode(x=x, y=y, color=alt.Color("method:N", legend=alt.Legend(title=None, orient="bottom", symbolLimit=60)))
     told = [alt.Tooltip("method:N"), alt.Tooltip("when:N"), alt.Tooltip("text:N", title="value"), alt.Tooltip("flag:N", title="against the row before")]
     dots = base.mark_point(filled=True, size=70, opacity=1).encode(
         x=x,

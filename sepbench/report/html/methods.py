@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
+import sys
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from sepbench.errors import SepbenchError
 from sepbench.protocols import SUPERVISION_LEVELS
 from sepbench.registry import create_separator, method_code, separator_class
 from sepbench.report.html.board import Board, Record, TaskView
+from sepbench.report.html.cards import FOLDER, WeightsCard, card, cards_in
+from sepbench.report.html.media import Media
 from sepbench.report.numbers import with_interval
 from sepbench.resources import resource_root
 from sepbench.settings import REQUIRED, describe
@@ -51,6 +55,7 @@ class MethodPage:
     settings: tuple[SettingRow, ...]
     settings_told: str
     prior: Facts
+    cards: tuple[WeightsCard, ...]
     provenance: Facts
     commands: tuple[str, ...]
     tasks: tuple[TaskRows, ...]
@@ -64,8 +69,8 @@ class MethodPage:
 class MethodPages:
     """Collects what the tasks of a board say of each method."""
 
-    def __init__(self, board: Board) -> None:
-        self.board = board
+    def __init__(self, board: Board, media: Media) -> None:
+        self.board, self.media = board, media
         self._tasks: dict[str, list[TaskRows]] = {}
         self._records: dict[str, list[Record]] = {}
         self._priors: dict[str, dict[str, str]] = {}
@@ -98,6 +103,7 @@ class MethodPages:
                 settings,
                 told,
                 tuple(_prior(records)),
+                tuple(self._cards(method, records)),
                 tuple(self._provenance(method, records)),
                 commands,
                 tuple(self._tasks[method]),
@@ -137,6 +143,20 @@ class MethodPages:
             found.append(SettingRow(one.name, value, default, ", ".join(filter(None, (one.kind, one.range))), one.description))
         return tuple(found), told
 
+    def _cards(self, method: str, records: list[Record]) -> Iterator[WeightsCard]:
+        """Cards of the weights of some rows: those that ship with the method's package, and those beside files that its settings name."""
+        wanted = _digests(records)
+        if not wanted:
+            return
+        entry = self.board.record.methods.get(method) if self.board.record is not None else None
+        files = {path for paths in entry.files.values() for path in paths} if entry is not None else set()
+        folders = [*_weights_folders(method, self._domain()), *sorted({Path(file).parent for file in files})]
+        found = cards_in(folders)
+        for digest in wanted:
+            shown = card(found[digest], self.media) if digest in found else None
+            if shown is not None:
+                yield shown
+
     def _provenance(self, method: str, records: list[Record]) -> Iterator[tuple[str, str]]:
         for label, column in (
             ("suite version", "suite_version"),
@@ -165,7 +185,7 @@ class MethodPages:
 def _shown(value: Any) -> str:
     from sepbench.kinds import shown
 
-    return shown(value) or "(empty)"
+    return shown(tuple(value) if isinstance(value, list) else value) or "(empty)"
 
 
 def _seconds(view: TaskView, method: str, record: Record) -> Iterator[tuple[str, str]]:
@@ -176,6 +196,7 @@ def _seconds(view: TaskView, method: str, record: Record) -> Iterator[tuple[str,
         ("separation", float(record["seconds_per_mixture"]), " s per mixture"),
         ("one mixture alone", math.nan if cell.latency_seconds is None else cell.latency_seconds, " s"),
         ("warm-up", math.nan if cell.warm_up_seconds is None else cell.warm_up_seconds, " s"),
+        ("evaluations of the prior", float(record["evaluations_per_mixture"]), " per mixture and source"),
         ("peak memory", float(record["peak_mb"]), " MB"),
     ):
         if math.isfinite(value):
@@ -189,16 +210,30 @@ def _seconds(view: TaskView, method: str, record: Record) -> Iterator[tuple[str,
 def _prior(records: list[Record]) -> Iterator[tuple[str, str]]:
     for text in dict.fromkeys(str(record["prior"]) for record in records if record["prior"]):
         yield "prior", text
-    for digest in dict.fromkeys(str(record["weights_sha256"]) for record in records if record["weights_sha256"]):
-        card = _cards().get(digest)
-        if card is not None:
-            about = f"{card['name']}: trained on {card['dataset']}{' ' + card['classes'] if card['classes'] else ''}, signals of {card['shape']}"
-            yield "weights", f"{about}, {card['size'] / 1e6:.1f} MB, ships with sepbench"
+    for digest in _digests(records):
+        entry = _shipped().get(digest)
+        if entry is not None:
+            about = f"{entry['name']}: trained on {entry['dataset']}{' ' + entry['classes'] if entry['classes'] else ''}, signals of {entry['shape']}"
+            yield "weights", f"{about}, {entry['size'] / 1e6:.1f} MB, ships with sepbench"
         yield "weights SHA-256", digest
 
 
+def _digests(records: list[Record]) -> list[str]:
+    """Of all weights of some rows; a method of one prior per class names several with commas."""
+    return list(dict.fromkeys(digest for record in records for digest in str(record["weights_sha256"]).split(",") if digest))
+
+
+def _weights_folders(method: str, domain: Any) -> Iterator[Path]:
+    """Where the package of a method keeps its weights; nowhere if it is not installed here."""
+    try:
+        package = sys.modules[separator_class(method, domain).__module__.partition(".")[0]]
+    except (SepbenchError, KeyError):
+        return
+    yield from (Path(place) / FOLDER for place in getattr(package, "__path__", ()))
+
+
 @lru_cache(maxsize=1)
-def _cards() -> dict[str, Mapping[str, Any]]:
+def _shipped() -> dict[str, Mapping[str, Any]]:
     """The weights that ship, by digest."""
     path = resource_root("data_manifests") / "weights.toml"
     if not path.is_file():

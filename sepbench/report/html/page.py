@@ -146,7 +146,7 @@ def _check_tasks(boards: Sequence[Board], tasks: Sequence[str]) -> None:
 
 def _board_page(report: _Report, board: Board, boards: Sequence[Board], warn: Callable[[str], None]) -> BoardSummary:
     """Write the page of one board and those of its methods."""
-    options, pages = report.options, MethodPages(board)
+    options, pages = report.options, MethodPages(board, report.media)
     sections, metrics = [], dict[str, MetricWords]()
     for view in task_views(board, options.tasks):
         sections.append(

@@ -55,6 +55,25 @@ def test_rows_are_halved_until_they_fit_and_stay_so(error: type[Exception]) -> N
     assert set(prior.calls[6:]) <= {50, 40}
 
 
+def test_what_each_mixture_cost_is_counted_whatever_rows_it_had() -> None:
+    problem = _problem(Crowded(1000), 4)
+    problem.denoise(problem.normals(0), 0.1)  # once for all
+    few = problem.rows(torch.tensor([1, 3])).repeat(3)
+    few.denoise(few.normals(1), 0.1)  # three draws of two of them
+    few.denoise_one(few.normal(2, 0), 0, 0.1)  # and one source of those again
+    problem.told_apart(5)
+    expected = torch.tensor([12.0, 12 + 9, 12, 12 + 9], dtype=torch.float64)
+    assert torch.equal(problem.meter.by_mixture(torch.arange(4)), expected)
+    assert problem.meter.seen == expected.sum()
+
+
+def test_mixtures_of_one_number_share_what_it_cost() -> None:
+    problem = _problem(Crowded(1000), 3)
+    twice = problem.rows(torch.tensor([2, 0, 2]))
+    twice.denoise(twice.normals(0), 0.1)
+    assert problem.meter.by_mixture(torch.tensor([2, 0, 2])).tolist() == [2.0, 2.0, 2.0]
+
+
 def test_more_rows_of_few_numbers_are_halved_too() -> None:
     problem = _problem(Crowded(50), 100, RowLimit(1, 200 * 16))
     with pytest.warns(RuntimeWarning, match="out of memory"):

@@ -167,6 +167,25 @@ def test_the_best_of_many_has_the_least_denoising_loss() -> None:
     assert separator.posterior_samples == 6
 
 
+@pytest.mark.parametrize(("settings", "cost"), [({}, 50), ({"best_of": 3}, 3 * 55), ({"best_of": 3, "criterion": "mixture-error"}, 150)])
+def test_evaluations_of_each_mixture_are_those_of_the_last_call(settings: dict[str, Any], cost: int) -> None:
+    separator, mixtures, ctx = _fitted("basis-ncsn", **settings), _mixtures(3), context(TASK)
+    assert separator.network_evaluations() is None
+    separator.separate(mixtures, ctx)
+    assert separator.network_evaluations().tolist() == [cost] * 3  # type: ignore[union-attr]
+    separator.sample(_mixtures(2), 4, ctx)
+    assert separator.network_evaluations().tolist() == [4 * cost] * 2  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_every_sampler_counts_as_its_sampler_says(name: str) -> None:
+    separator, mixtures, ctx = _fitted(name), _mixtures(4), context(TASK)
+    problem = separator.problem(mixtures, ctx)
+    separator.estimate(problem, ctx)
+    separator.separate(mixtures, ctx)
+    assert separator.network_evaluations().tolist() == [problem.evaluations] * 4  # type: ignore[union-attr]
+
+
 def test_the_best_of_many_by_log_prior_is_the_likeliest() -> None:
     separator, mixtures, ctx = _fitted("basis-ncsn", best_of=6, criterion="log-prior"), _mixtures(3), context(TASK)
     draws, criterion = separator.ranked(separator.problem(mixtures, ctx), 6, ctx)

@@ -53,6 +53,17 @@ def _children(parent: int) -> list[int]:
     return found
 
 
+def test_two_workers_count_as_one_does(tmp_path: Path) -> None:
+    quick = {"projected-auto": {"search_steps": 6, "finish_steps": 2, "most_draws": 4, "calibration": 32, "accept": 5.0}}
+    counted = []
+    for name, backend, size in (("alone", LocalBackend(), None), ("shared", LocalBackend(2), 5)):
+        _, store, _ = separate(tmp_path / name, backend, "projected-auto", limit=20, shard_size=size, settings=quick)
+        counted.append(store.read_cells()["class-split", "projected-auto"].evaluations)
+    assert counted[0] == counted[1]
+    assert counted[0] is not None
+    assert counted[0] / 20 > 8  # some mixtures were drawn again
+
+
 @pytest.mark.parametrize("shard_size", [None, pytest.param(7, marks=pytest.mark.slow)])
 def test_two_workers_give_the_bits_of_one(tmp_path: Path, shard_size: int | None) -> None:
     _, alone, _ = separate(tmp_path / "alone", LocalBackend(), "average", "nmf", limit=100, shard_size=shard_size)

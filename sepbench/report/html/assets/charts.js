@@ -16,7 +16,7 @@
       background: "transparent",
       font: style("--font"),
       axis: { labelColor: text, titleColor: text, gridColor: line, domainColor: faint, tickColor: faint, titleFontWeight: "normal", labelFontSize: 11 },
-      legend: Object.assign({ labelColor: text, titleColor: text }, width < 560 ? { columns: 2 } : {}),
+      legend: { labelColor: text, titleColor: text, columns: Math.max(2, Math.floor(width / 170)), labelLimit: width < 560 ? 100 : 170 },
       title: { color: text, fontWeight: "normal" },
       header: { labelColor: text, titleColor: text, labelFontWeight: "normal" },
       text: { color: text },
