@@ -116,7 +116,7 @@ def test_the_same_again_is_there_already_and_anything_else_is_refused(digits: tu
     before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
     assert not export_task(suite, task, folder, limit=N)
     for options in ({"limit": 4}, {"limit": N, "references": True}, {"limit": N, "form": "npz"}):
-        with pytest.raises(ExportError, match="holds something other than this export"):
+        with pytest.raises(ExportError, match="has something other than this export in it"):
             export_task(suite, task, folder, **options)  # type: ignore[arg-type]
     assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == before
     (tmp_path / "other").mkdir()
