@@ -121,7 +121,7 @@ def test_the_same_again_is_there_already_and_anything_else_is_refused(digits: tu
     assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == before
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "letter.txt").write_text("dear")
-    with pytest.raises(ExportError, match="holds something other"):
+    with pytest.raises(ExportError, match="has something other"):
         export_task(suite, task, tmp_path / "other", limit=N)
     assert [path.name for path in (tmp_path / "other").iterdir()] == ["letter.txt"]
 
