@@ -38,6 +38,7 @@ from sepbench.results.leaderboard_file import read_leaderboard
 from sepbench.run.plan import Shard, make_plan
 from sepbench.run.request import RunRequest
 from sepbench.run.separate import separate_shard
+from sepbench.suites.assembly import FrozenList
 from sepbench.suites.loader import load_suite
 from sepbench.suites.own import OwnSuite, make_suite
 
@@ -207,10 +208,10 @@ def test_chunks_of_one_recording_are_one_cluster(name: str) -> None:
 
 def test_the_first_row_beyond_the_training_rows_is_not_taken() -> None:
     data = load_suite("digits-pairs").task("class-split").data
-    assert data.train_observed is not None
-    assert data.training().observed is not None
-    last = int(data.train_observed.read().indices.max())  # type: ignore[union-attr]
-    with pytest.raises(SuiteError, match="is not a training signal"):
+    lists = [listing.read().indices for listing in (data.train_mixtures, data.train_observed) if isinstance(listing, FrozenList)]
+    last = max(int(indices.max()) for indices in lists)
+    assert replace(data, train_rows=(0, last + 1), usable={}).training().observed is not None
+    with pytest.raises(SuiteError, match=f"row {last} of digits train is not a training signal"):
         replace(data, train_rows=(0, last), usable={}).training()
 
 

@@ -113,15 +113,16 @@ def test_a_fresh_block_of_the_score_network_changes_nothing() -> None:
 
 
 def test_scales_are_fused_with_their_corners_aligned() -> None:
-    """On 2 x 2 pixels that grow to 3 x 3 the corners stay, and the pixels between are their means."""
+    """On 2 x 2 pixels that grow to 4 x 4 the corners stay, and the pixels between stand at thirds."""
     fusion = MultiScaleFusion([1], 1)
     fusion.norms[0].forward = lambda x, level: x  # type: ignore[assignment]
     torch.nn.init.dirac_(fusion.convs[0].weight)  # type: ignore[arg-type]
     if fusion.convs[0].bias is not None:
         torch.nn.init.zeros_(fusion.convs[0].bias)  # type: ignore[arg-type]
     small = torch.tensor([[[[0.0, 2.0], [4.0, 6.0]]]])
-    large = fusion([small], torch.zeros(1, dtype=torch.int64), torch.Size((3, 3)))
-    assert torch.allclose(large, torch.tensor([[[[0.0, 1.0, 2.0], [2.0, 3.0, 4.0], [4.0, 5.0, 6.0]]]]))
+    large = fusion([small], torch.zeros(1, dtype=torch.int64), torch.Size((4, 4)))
+    thirds = torch.linspace(0.0, 1.0, 4)
+    assert torch.allclose(large[0, 0], 4.0 * thirds[:, None] + 2.0 * thirds)
 
 
 @pytest.mark.parametrize(("clean", "mixed"), [(9, 5), (5, 9), (4, 4)])
