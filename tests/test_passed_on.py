@@ -37,7 +37,7 @@ from sepbench.results.gate import parse_tolerances
 from sepbench.results.leaderboard_file import read_leaderboard
 from sepbench.run.plan import Shard, make_plan
 from sepbench.run.request import RunRequest
-from sepbench.run.separate import separate_shard
+from sepbench.run.separate import Separated, separate_shard
 from sepbench.suites.assembly import FrozenList
 from sepbench.suites.loader import load_suite
 from sepbench.suites.own import OwnSuite, make_suite
@@ -155,7 +155,7 @@ def test_seconds_of_a_batch_are_shared_by_its_mixtures(monkeypatch: pytest.Monke
     cell = SimpleNamespace(task=SimpleNamespace(spec=spec), unit=4, batch=4, method="m")
     session: Any = SimpleNamespace(cell=cell, warm_up_seconds=0.5, most=None, teller=teller, first_traceback="")
     monkeypatch.setattr(sepbench.run.separate, "_mixtures", lambda session, ids: ids)
-    monkeypatch.setattr(sepbench.run.separate, "separate_batch", lambda session, ids: (torch.zeros(len(ids), 2, 1, 8, 8), 6.0))
+    monkeypatch.setattr(sepbench.run.separate, "separate_batch", lambda session, ids: Separated(torch.zeros(len(ids), 2, 1, 8, 8), 6.0, None))
     done = separate_shard(session, Shard(spec.name, "m", 0, 6))
     assert done.seconds.tolist() == [1.5] * 4 + [3.0] * 2
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-import baselines.glom
+import baselines.training.latent
 from baselines.decomposition.delay_embedding import Windows
 from baselines.decomposition.nonnegative import sparse_encode
 from baselines.glom import LatentMasking
@@ -150,7 +150,7 @@ def test_glom_learns_the_observed_source_as_loud_as_it_is_in_mixtures(monkeypatc
         def mixtures(self, limit: int | None = None) -> torch.Tensor:
             return torch.ones(4, 1, 8, 8)
 
-    monkeypatch.setattr(baselines.glom, "LatentTraining", record)
+    monkeypatch.setattr(baselines.training.latent, "LatentTraining", record)
     for operator, level in (("mean", 0.5), ("sum", 1.0)):
         spec = image_task(operator, observed_source=0)
         with pytest.raises(_Stop):
