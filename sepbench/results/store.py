@@ -93,6 +93,8 @@ class RunStore:
                 store._check_same(record)
             elif store.path.is_dir() and any(not entry.name.endswith(TEMPORARY) for entry in store.path.iterdir()):
                 raise StoreError(f"{path} contains something other than a run; choose a new or empty folder with --out")
+            elif store.path.exists() and not store.path.is_dir():
+                raise StoreError(f"{path} is a file; choose a new or empty folder with --out")
             store.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise _unusable(store.path, error) from error

@@ -98,6 +98,8 @@ def test_out_is_a_file(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
     (tmp_path / "taken").write_text("mine")
     assert _sepbench(monkeypatch, *DIGITS, "--out", str(tmp_path / "taken" / "run")) == 2
     _assert_one_line(capsys, "taken")
+    assert _sepbench(monkeypatch, *DIGITS, "--out", str(tmp_path / "taken")) == 2
+    _assert_one_line(capsys, "taken is a file; choose a new or empty folder")
     assert (tmp_path / "taken").read_text() == "mine"
 
 
