@@ -79,7 +79,7 @@ def new_suite(
 def _tell(asked: OwnSuite, made: MadeSuite) -> None:
     from sepbench.registry import suite_names
 
-    for note in [*made.notes, *_unranked(asked, made)]:
+    for note in made.notes:
         typer.echo(f"note: {note}", err=True)
     for cls, splits in made.classes.items():
         parts = [f"{split} {_amount(*amount)}" for split, amount in splits.items()]
@@ -89,6 +89,8 @@ def _tell(asked: OwnSuite, made: MadeSuite) -> None:
     typer.echo(f"{made.path}/ written and frozen. Next:")
     suite = asked.name if asked.name in suite_names() else made.path.absolute()
     typer.echo(f"  sepbench run --suite {suite} --methods average,nmf")
+    for note in _unranked(asked, made):
+        typer.echo(f"note: {note}", err=True)
 
 
 def _unranked(asked: OwnSuite, made: MadeSuite) -> list[str]:

@@ -12,6 +12,7 @@ never           lower rates are raised; a file of floats beyond full scale is sc
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -112,6 +113,11 @@ def _checked(folders: Sequence[OwnFolder], infos: Sequence[Sequence[AudioInfo]],
         raise DataError(f"{_counted(loud)} of floats beyond full scale, 1: {first_three(loud)}; scale what you want to keep")
     if odd and not convert:
         raise DataError(f"{_counted(odd)} not {rate:,} Hz, mono, 16 bits: {first_three(odd)}; --convert does it by the rules of docs/own-data.md")
+    lasts = [info.length / info.sample_rate for found in infos for info in found]
+    if short and len(short) == len(lasts):
+        longest = math.floor(100 * max(lasts)) / 100
+        wanted = f"--seconds {length / rate:g}"
+        raise DataError(f"all {len(short):,} files are shorter than {wanted}; the longest lasts {longest:g} s: choose --seconds {longest:g} or less")
     if short and not convert:
         wanted = f"--seconds {length / rate:g}"
         raise DataError(f"{_counted(short)} shorter than {wanted}: {first_three(short)}; choose a smaller --seconds, or leave them out with --convert")

@@ -89,6 +89,13 @@ def test_short_files_are_refused_or_left_out(tmp_path: Path) -> None:
     assert notes[0].startswith("shorter than 2 s and left out: ")
 
 
+@pytest.mark.parametrize("convert", [False, True])
+def test_if_all_files_are_too_short_the_longest_says_what_to_choose(tmp_path: Path, convert: bool) -> None:
+    folder = sound_folder(tmp_path / "a", 2, seconds=1.8)
+    with pytest.raises(DataError, match=r"all 2 files are shorter than --seconds 3; the longest lasts 1\.[89]\d? s: choose --seconds 1\.[89]\d? or less"):
+        read(folder, seconds=3.0, convert=convert)
+
+
 def test_full_scale(tmp_path: Path) -> None:
     loud = np.where(np.arange(4000) % 8 < 4, 1.0, -1.0)
     folder = write(tmp_path / "a" / "square.wav", loud, 2000, "FLOAT")
