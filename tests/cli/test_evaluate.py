@@ -140,7 +140,8 @@ def test_export_twice(halves: Path) -> None:
     ]
     said = well("export", *TASK, "--out", "pictures", "--limit", "2", "--format", "png", "--references").splitlines()
     assert said[:2] == ["2 mixtures of digits-pairs, class-split, as png: pictures/mixtures/", "true sources: pictures/references/"]
-    assert "2 files each, named as 000000_1.png" in said[3]
+    assert said[3] == "the pixel 65535 means 2 in a mixture and 1 in an estimate"
+    assert "2 files each, named as 000000_1.png" in said[4]
     done = sepbench("export", *TASK, "--out", "digits", "--limit", "11")
     assert str(done.exception) == "digits has something other than this export in it; choose a new or empty folder with --out"
     assert "did you mean class-split" in str(sepbench("export", *TASK[:2], "--task", "class-splt", "--out", "other").exception)
