@@ -36,7 +36,7 @@ $(USER): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: sepbench needs Python >= 3.11; name one with: make PYTHON=python3.11 ..." >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch==2.13.0
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[report]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[report,html]'
 	@touch $(USER)
 
 $(STAMP): $(USER)
