@@ -55,7 +55,7 @@ def read_scores(leaderboard: Path) -> Values | None:
 def _read(path: Path) -> pa.Table:
     try:
         return pq.read_table(path, schema=_SCHEMA)
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
         raise SepbenchError(f"{path} cannot be read ({' '.join(str(error).split())[:120]}); restore the file, or publish the runs again") from error
 
 

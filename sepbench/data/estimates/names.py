@@ -117,7 +117,7 @@ def read_index(path: Path, spec: TaskSpec, n_examples: int, problems: Problems) 
         if error.errno is None:  # pyarrow's own, of what it reads
             raise EstimatesError(f"{path} is no readable Parquet file ({reason(error)}); write it anew") from error
         raise unreadable(path, error) from error
-    except pa.ArrowException as error:
+    except (pa.ArrowException, UnicodeDecodeError) as error:  # a damaged name is found where it is made text
         raise EstimatesError(f"{path} is no readable Parquet file ({reason(error)}); write it anew") from error
     table, slots = FileTable(), slots_by_name(spec)
     for row in rows:
