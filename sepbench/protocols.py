@@ -75,8 +75,10 @@ class TaskSpec:
     """What a separator may know of a task before it sees a mixture.
 
     Attributes:
-        suite, name, domain: the task's address; image, audio or vector.
-        n_sources, source_shape: K; shape of one source, ``(C, H, W)``, ``(channels, T)`` or ``(D,)``.
+        suite, name: the task's address.
+        domain: image, audio or vector.
+        n_sources: K.
+        source_shape: shape of one source, ``(C, H, W)``, ``(channels, T)`` or ``(D,)``.
         operator: name of the mixing operator: ``sum``, ``mean``, ``channel-mean`` or ``gain``.
         source_classes: one class name per source slot; all are equal if the task is class-agnostic.
         assignment: ``ordered`` if estimate k must be source k, ``permutation`` if the best assignment counts.
@@ -313,36 +315,6 @@ class Fitted(Protocol):
 
     def load(self, folder: Path, ctx: RunContext) -> None:
         """Read it from there, onto ``ctx.device``. sepbench calls this instead of ``fit``."""
-
-
-class Trainer(Protocol):
-    """Trains a prior for ``sepbench train``. An entry point of the group ``sepbench.trainers`` names it, and sepbench calls it with these arguments."""
-
-    def __call__(
-        self,
-        signals: SignalSet,
-        *,
-        labels: tuple[int, ...],
-        folder: Path,
-        out: Path,
-        steps: int | None,
-        minutes: float | None,
-        init: Path | None,
-        seed: int,
-        device: str,
-        command: str,
-        progress: Callable[[float, str], None],
-    ) -> Path:
-        """Train on a data set's training split, or go on where ``folder`` stands; returns the path of the weights.
-
-        Args:
-            signals, labels: the split; only signals of these classes, empty for all.
-            folder, out: checkpoints and log; the weights to write, beside which their card goes.
-            steps, minutes: length of the run; None for the recipe's.
-            init, seed: weights to start from; of weights, order and noise.
-            device, command: ``cpu`` or ``cuda``; the command line, for the card.
-            progress: told the fraction done and one line of text.
-        """
 
 
 @runtime_checkable

@@ -49,9 +49,10 @@ from sepbench.errors import flat as flat
 from sepbench.errors import nearest as nearest
 from sepbench.handed_over import SEPARATOR_GROUP as SEPARATOR_GROUP
 from sepbench.handed_over import HandedOver, methods_handed_over
-from sepbench.protocols import Domain, MethodInfo, Separator, Trainer
+from sepbench.protocols import Domain, MethodInfo, Separator
 from sepbench.resources import suites_root
 from sepbench.settings import create
+from sepbench.trainers import Trainer
 
 SUITE_GROUP = "sepbench.suites"
 METRIC_GROUP = "sepbench.metrics"
@@ -298,7 +299,7 @@ def trainer(name: str) -> Trainer:
     """
     loaded = load_entry(TRAINER_GROUP, name)
     if not callable(loaded):
-        raise MethodError(f"trainer {name!r} ({points(TRAINER_GROUP)[name].value}) is of type {type(loaded).__name__}; see sepbench.protocols.Trainer")
+        raise MethodError(f"trainer {name!r} ({points(TRAINER_GROUP)[name].value}) is of type {type(loaded).__name__}; see sepbench.trainers.Trainer")
     return loaded  # type: ignore[no-any-return]
 
 

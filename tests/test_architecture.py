@@ -12,11 +12,19 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-LAYERS = ["errors", "files", "ambient", "protocols", "resources", "kinds", "settings", "handed_over", "registry"]
+LAYERS = ["errors", "files", "ambient", "protocols", "trainers", "resources", "kinds", "settings", "handed_over", "registry"]
 LAYERS += ["precision", "memory", "noise_kernel", "noise", "operators", "gmm", "stft", "compat", "data", "suites", "metrics", "selection"]
 LAYERS += ["run", "results", "report", "conformance", "cli", "api"]
 # protocols name types of later rooms for type checkers only; they are not imports at run time.
-BASELINES_MAY_IMPORT = {"sepbench.errors", "sepbench.resources", "sepbench.protocols", "sepbench.settings", "sepbench.noise", "sepbench.selection"}
+BASELINES_MAY_IMPORT = {
+    "sepbench.errors",
+    "sepbench.resources",
+    "sepbench.protocols",
+    "sepbench.trainers",
+    "sepbench.settings",
+    "sepbench.noise",
+    "sepbench.selection",
+}
 BASELINES_MAY_IMPORT |= {"sepbench.files", "sepbench.precision", "sepbench.memory"}
 BASELINES_MAY_IMPORT |= {"sepbench.metrics.sets.extractors"}  # the contract of what gives features
 BASELINES_MAY_IMPORT |= {"sepbench.operators", "sepbench.gmm", "sepbench.stft"}  # mathematics that everybody may use

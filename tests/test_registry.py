@@ -185,7 +185,7 @@ def test_a_broken_third_party_suite_is_one_clear_error(mine: Callable[..., None]
 
 def test_a_broken_trainer_is_one_clear_error(mine: Callable[..., None]) -> None:
     mine("os:sep", registry.TRAINER_GROUP)
-    with pytest.raises(MethodError, match=r"trainer 'mine' \(os:sep\) is of type str; see sepbench.protocols.Trainer"):
+    with pytest.raises(MethodError, match=r"trainer 'mine' \(os:sep\) is of type str; see sepbench.trainers.Trainer"):
         registry.trainer("mine")
     assert callable(registry.trainer("score"))
 

@@ -28,7 +28,8 @@ from baselines.training.loop import CHECKPOINT
 from baselines.training.optimiser import Optimiser
 from baselines.training.score import check_writable, hardware
 from sepbench.errors import SepbenchError
-from sepbench.protocols import SignalSet, Trainer
+from sepbench.protocols import SignalSet
+from sepbench.trainers import Trainer
 
 _WHITENING_IMAGES = 5_000
 _HELD_OUT = 5_000
@@ -215,7 +216,7 @@ def train(
     command: str,
     progress: Callable[[float, str], None],
 ) -> Path:
-    """Train on a training split, or resume, and write weights and card. See ``sepbench.protocols.Trainer``.
+    """Train on a training split, or resume, and write weights and card. See ``sepbench.trainers.Trainer``.
 
     Raises:
         SepbenchError: what it cannot train on, an option that means nothing here, or a place that cannot be written.

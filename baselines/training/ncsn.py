@@ -30,7 +30,8 @@ from baselines.training.edm_loss import as_float, fixed_noise
 from baselines.training.loop import CHECKPOINT
 from baselines.training.score import check_writable, hardware, material, weights_digest
 from sepbench.errors import SepbenchError
-from sepbench.protocols import SignalSet, Trainer
+from sepbench.protocols import SignalSet
+from sepbench.trainers import Trainer
 
 _HELD_OUT = 512
 _CPU_CHUNK = 16
@@ -201,7 +202,7 @@ def train(
     command: str,
     progress: Callable[[float, str], None],
 ) -> Path:
-    """Train the ten-level network, or resume, and write weights and card; returns the weights' path. See ``sepbench.protocols.Trainer``.
+    """Train the ten-level network, or resume, and write weights and card; returns the weights' path. See ``sepbench.trainers.Trainer``.
 
     Raises:
         SepbenchError: images that the network cannot take, labels that leave nothing, weights that are no such network's,

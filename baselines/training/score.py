@@ -30,7 +30,8 @@ from baselines.training.trainer import ScoreTraining
 from sepbench.errors import SepbenchError
 from sepbench.memory import scaled
 from sepbench.noise import NoiseSource
-from sepbench.protocols import SignalSet, Trainer
+from sepbench.protocols import SignalSet
+from sepbench.trainers import Trainer
 
 _CARD_IMAGES = 512
 _CARD_SAMPLES = 64
@@ -130,7 +131,7 @@ def train(
     command: str,
     progress: Callable[[float, str], None],
 ) -> Path:
-    """Train on a training split, or resume, and write weights and card; returns the weights' path. See ``sepbench.protocols.Trainer``.
+    """Train on a training split, or resume, and write weights and card; returns the weights' path. See ``sepbench.trainers.Trainer``.
 
     Raises:
         SepbenchError: images that the network cannot take, labels that leave nothing, weights that are no U-Net,

@@ -28,7 +28,7 @@ from sepbench.files import file_sha256, write_atomically
 from sepbench.protocols import SignalSet
 
 if TYPE_CHECKING:
-    from sepbench.protocols import Trainer
+    from sepbench.trainers import Trainer
 
 CODEC = VQVAERecipe(epochs=30, batch=128, lr=1e-3, reconstruction=10.0)
 TOKENS = TokenRecipe(epochs=60, batch=256, lr=1e-3)
@@ -51,7 +51,7 @@ def train_vqvae(
     command: str,
     progress: Callable[[float, str], None],
 ) -> Path:
-    """Train a codec, or resume, and write it and its card. See ``sepbench.protocols.Trainer``.
+    """Train a codec, or resume, and write it and its card. See ``sepbench.trainers.Trainer``.
 
     Raises:
         SepbenchError: images that it cannot take, an option that means nothing here, or a place that cannot be written.
