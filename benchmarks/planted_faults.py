@@ -1,6 +1,6 @@
 """Plants the faults of ``planted_faults.toml`` one at a time, and sees whether a test notices.
 
-    SEPBENCH_DATA=... python benchmarks/planted_faults.py [--list FILE] [--out FILE] [--only TEXT] [--count]
+    SEPBENCH_DATA=... python benchmarks/planted_faults.py [--list FILE] [--out FILE] [--only TEXT] [--count] [--covered MAP --covered-at COMMIT]
 
 Two copies of the last commit are made in a temporary folder; the folder that this is called from is never changed. In one of them a line is replaced
 and the tests that stand beside the fault are run, up to the first that fails. When all faults have had their turn, those that passed unnoticed have
@@ -11,6 +11,8 @@ in which each kind comes up evenly, so the table of a part is a fair sample. Row
 stopped. Writes ``benchmarks/results/planted_faults.csv``, in which ``noticed`` is empty where the wider set has not run yet, and prints the count.
 
 Every test run is forked from this process, which has loaded torch and its like, but nothing of the project: a fault costs what its tests cost.
+Where a map of coverage is given, the tests are those that run the faulty
+line (``covering_tests.py``): the most specific ``SPECIFIC`` first, then the others with the wider sets, so that nobody has to choose them.
 Hypothesis draws the same examples each time. Only one process works at a time; the seconds are those of this machine, whatever else it did.
 """
 
@@ -31,11 +33,12 @@ import tempfile
 import time
 import tomllib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from covering_tests import CoveringTests
 from hypothesis import HealthCheck, settings
 
 HERE = Path(__file__).resolve().parent
@@ -44,6 +47,7 @@ PRELOADED += ("rich.console", "typer", "pooch", "hypothesis.strategies", "sympy"
 LIMIT = 240  # seconds of the processor for one run of tests
 WALL = 600  # seconds of the clock, against tests that wait for ever without working
 MOST_LEFT_OUT = 20
+SPECIFIC = 40  # tests that a fault has in its first turn, where a map of coverage chooses them
 COLUMNS = ("file", "kind", "fault", "noticed", "by", "seconds", "why")
 CHOSEN = ("-q", "-p", "no:cacheprovider", "-m", "not slow", "--no-header", "--tb=line")
 
@@ -87,15 +91,21 @@ class Fault:
 def read_faults(path: Path) -> list[Fault]:
     """The faults of a list, in an order in which each kind comes up evenly."""
     document = tomllib.loads(path.read_text(encoding="utf-8"))
-    wider: dict[str, list[str]] = document["wider"]
+    wider: dict[str, list[str]] = document.get("wider", {})
     made: dict[str, list[Fault]] = {}
     for entry in document["fault"]:
         room = max((prefix for prefix in wider if entry["file"].startswith(prefix)), key=len, default="")
-        tests = tuple(entry["tests"])
+        tests = tuple(entry.get("tests", ()))
         more = tuple(one for one in wider.get(room, ()) if one not in tests)
         made.setdefault(entry["kind"], []).append(Fault(entry["kind"], entry["file"], entry["text"], entry["to"], entry["why"], tests, more))
     placed = [((number + 0.5) / len(faults), fault) for faults in made.values() for number, fault in enumerate(faults)]
     return [fault for _, fault in sorted(placed, key=lambda pair: pair[0])]
+
+
+def covered(fault: Fault, covering: CoveringTests) -> Fault:
+    """The fault with the tests that run its line, and the list's own wider sets behind them."""
+    tests = covering.of(fault.file, fault.text)
+    return replace(fault, tests=tuple(tests[:SPECIFIC]) + fault.tests, wider=tuple(tests[SPECIFIC:]) + fault.wider)
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,12 +309,17 @@ def main() -> None:
     parser.add_argument("--list", type=Path, default=HERE / "planted_faults.toml", help="faults to plant")
     parser.add_argument("--out", type=Path, default=HERE / "results" / "planted_faults.csv", help="table to write; rows that it has are kept")
     parser.add_argument("--only", default="", help="only faults whose file or text holds this")
+    parser.add_argument("--covered", type=Path, help="a map of coverage that chooses the tests; see covering_tests.py")
+    parser.add_argument("--covered-at", default="HEAD", help="the commit that the map was made of")
     parser.add_argument("--count", action="store_true", help="only print what the table says")
     given = parser.parse_args()
     if not given.count:
         faults = [fault for fault in read_faults(given.list) if given.only in f"{fault.file} {fault.text}"]
         for fault in faults:
             fault.planted((HERE.parent / fault.file).read_text(encoding="utf-8"))
+        if given.covered:
+            covering = CoveringTests(given.covered, given.covered_at, HERE.parent)
+            faults = [covered(fault, covering) for fault in faults]
         for name in PRELOADED:
             importlib.import_module(name)
         settings.register_profile("planted", derandomize=True, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])

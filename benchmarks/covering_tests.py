@@ -1,0 +1,87 @@
+"""Which tests run a line of code, from a map that coverage.py has made; ``planted_faults.py --covered`` reads it.
+
+    pip install coverage pytest-cov
+    python -m pytest -n 2 --cov=sepbench --cov=baselines --cov-context=test --cov-report=
+
+makes the map (``.coverage``) of the commit that is checked out. Later commits use it too: a line that is still there is found by its text. A fault is given
+the tests that run its statement, the most specific first, that is those that run the fewest lines of the project in all. A statement that only an import
+runs (a default, a table) is given the tests that run anything of its file, those first that spend the greatest share of their lines on it.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import sqlite3
+import subprocess
+from collections import Counter, defaultdict
+from functools import cache
+from pathlib import Path
+
+
+class CoveringTests:
+    """The map.
+
+    Args:
+        map_file: ``.coverage``, made with ``--cov-context=test``.
+        commit: the commit that it was made of.
+        root: the repository.
+    """
+
+    def __init__(self, map_file: Path, commit: str, root: Path) -> None:
+        self._commit, self._root = commit, root
+        self._lines: dict[str, dict[int, set[str]]] = defaultdict(lambda: defaultdict(set))
+        self._size: Counter[str] = Counter()
+        with sqlite3.connect(f"file:{map_file}?mode=ro", uri=True) as store:
+            query = "select file.path, context.context, numbits from line_bits join file on file.id = file_id join context on context.id = context_id"
+            for path, context, bits in store.execute(query):
+                if context:
+                    self._read(path, _test(context), bits)
+
+    def _read(self, path: str, test: str, bits: bytes) -> None:
+        parts = Path(path).parts
+        room = next(place for place in reversed(range(len(parts))) if parts[place] in ("sepbench", "baselines"))
+        lines = [number * 8 + bit for number, byte in enumerate(bits) for bit in range(8) if byte >> bit & 1]
+        self._size[test] += len(lines)
+        for line in lines:
+            self._lines["/".join(parts[room:])][line].add(test)
+
+    def of(self, file: str, text: str) -> list[str]:
+        """Tests for a text that stands once in a file of the checked out commit, those first that are to be run first; none where nothing runs the file."""
+        known = self._lines[file]
+        tests: set[str] = set().union(*(known[line] for line in self._then(file, _statement(self._root / file, text)) if line in known))
+        if tests:
+            return sorted(tests, key=lambda test: (self._size[test], test))
+        share = Counter(test for line in known.values() for test in line)
+        return sorted(share, key=lambda test: (-share[test] / self._size[test], test))
+
+    def _then(self, file: str, lines: set[int]) -> list[int]:
+        """The numbers that lines of today had in the commit of the map."""
+        before, after = _text_at(self._commit, file, self._root).splitlines(), (self._root / file).read_text(encoding="utf-8").splitlines()
+        same = difflib.SequenceMatcher(None, before, after, autojunk=False).get_matching_blocks()
+        return [block.a + number - block.b + 1 for block in same for number in range(block.b, block.b + block.size) if number + 1 in lines]
+
+
+def _test(context: str) -> str:
+    """A test's id; for what prepares several tests, their file."""
+    name, _, phase = context.rpartition("|")
+    return name if phase == "run" else name.partition("::")[0]
+
+
+def _statement(path: Path, text: str) -> set[int]:
+    """Numbers of the lines of the innermost statement at which a text begins, without the statements inside it."""
+    source = path.read_text(encoding="utf-8")
+    first = source[: source.index(text)].count("\n") + 1
+    last = first + text.rstrip("\n").count("\n")
+    holding = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.stmt) and node.lineno <= first <= (node.end_lineno or 0)]
+    if not holding:
+        return set(range(first, last + 1))
+    inner = max(holding, key=lambda node: node.lineno)
+    body = getattr(inner, "body", None)
+    upto = min(inner.end_lineno or first, body[0].lineno - 1) if body else inner.end_lineno or first
+    return set(range(inner.lineno, max(upto, inner.lineno) + 1)) | set(range(first, last + 1))
+
+
+@cache
+def _text_at(commit: str, file: str, root: Path) -> str:
+    return subprocess.run(["git", "-C", str(root), "show", f"{commit}:{file}"], capture_output=True, text=True, check=False).stdout
