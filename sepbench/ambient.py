@@ -14,6 +14,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from types import FrameType
 from typing import Any, NoReturn
 
 import numpy as np
@@ -26,7 +27,10 @@ _LIMITS = (resource.RLIMIT_NOFILE, resource.RLIMIT_FSIZE, resource.RLIMIT_AS)
 
 
 class ProcessEndedError(BaseException):
-    """A method asked for the end of the process, which is not its own. No ``Exception``, so that code which swallows those goes on to no next line."""
+    """A method asked for the end of the process, or of the run, which is not its own.
+
+    No ``Exception``, so that code which swallows those goes on to no next line.
+    """
 
 
 def _folder() -> str | None:
@@ -209,16 +213,16 @@ def put_back() -> Iterator[None]:
     number type and device, threads, gradients, search for anomalies, libraries, tiny numbers, determinism and precision of products. Where nothing changed
     it costs a fraction of a millisecond.
 
-    In the block nobody ends the process by ``os._exit`` or ``os.abort``.
+    In the block nobody ends the process by ``os._exit`` or ``os.abort``, and KeyboardInterrupt comes out of it only after Ctrl-C.
 
     Global generators are not among them: who draws from one gets another number at every call. See ``generators``.
 
     Raises:
-        ProcessEndedError: by such a call.
+        ProcessEndedError: by such a call, or by a KeyboardInterrupt that nobody asked for.
     """
     before = state()
     try:
-        with _same_descriptors(), _no_end():
+        with _same_descriptors(), _no_end(), _only_real_interrupts():
             yield
     finally:
         for part, value in zip(_STATE, before, strict=True):
@@ -276,6 +280,39 @@ def _no_end() -> Iterator[None]:
         yield
     finally:
         os._exit, os.abort = real_exit, real_abort
+
+
+@contextlib.contextmanager
+def _only_real_interrupts() -> Iterator[None]:
+    """A KeyboardInterrupt without an interrupt is the method's own, and no wish of the user's.
+
+    Outside the main thread nothing tells the two apart, and it comes through.
+    """
+    handler = signal.getsignal(signal.SIGINT)
+    heard = _Heard(handler) if callable(handler) else None
+    on_main = threading.current_thread() is threading.main_thread()
+    if on_main and heard:
+        signal.signal(signal.SIGINT, heard)
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        if not on_main or (heard and heard.times):
+            raise
+        raise ProcessEndedError("raised KeyboardInterrupt, which would have ended the whole run as Ctrl-C does") from error
+    finally:
+        if on_main and heard and signal.getsignal(signal.SIGINT) is heard:
+            signal.signal(signal.SIGINT, handler)
+
+
+class _Heard:
+    """A signal's handler, which counts how often it was called."""
+
+    def __init__(self, handler: Callable[[int, FrameType | None], Any]) -> None:
+        self.handler, self.times = handler, 0
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        self.times += 1
+        self.handler(number, frame)
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint
@@ -114,7 +115,7 @@ class Broken(Fake):
             case "peek":
                 ctx.references(mixtures.example_ids)
             case "interrupt":
-                raise KeyboardInterrupt
+                signal.raise_signal(signal.SIGINT)
         return estimates
 
 

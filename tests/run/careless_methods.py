@@ -159,6 +159,16 @@ class Aborts(Plain):
         os.abort()
 
 
+class Interrupts(Plain):
+    def separate(self, mixtures: Mixtures, ctx: RunContext) -> torch.Tensor:
+        raise KeyboardInterrupt
+
+
+class InterruptsInFit(Plain):
+    def fit(self, view: TrainingView, ctx: RunContext) -> None:
+        raise KeyboardInterrupt
+
+
 class Forks(Plain):
     """A process of its own may end as it likes."""
 
@@ -249,7 +259,7 @@ class Last(Plain):
             "collects": gc.isenabled(),
             "anomalies": torch.is_anomaly_enabled(),
             "tiny": float(torch.tensor(1e-310, dtype=torch.float64) * 0.5),
-            "interrupt": signal.getsignal(signal.SIGINT),
+            "interrupt": getattr(signal.getsignal(signal.SIGINT), "handler", "another one"),
             "alarm": signal.getitimer(signal.ITIMER_REAL),
             "folder": str(Path.cwd()),
             "variables": (os.environ.get("SEPBENCH_DATA"), os.environ.get("SEPBENCH_CACHE")),

@@ -19,7 +19,7 @@ from sepbench import registry
 from sepbench.cli.main import main
 
 UNAFFECTED = ("double", "elsewhere", "strict", "wanderer", "silent", "meddles", "forks", "seeding", "babbles", "absent", "reuses", "threaded")
-FAILING = ("panics", "panicsinfit", "wordless", "quits", "exits", "aborts", "sparse", "generates", "forgets")
+FAILING = ("panics", "panicsinfit", "wordless", "quits", "exits", "aborts", "interrupts", "interruptsinfit", "sparse", "generates", "forgets")
 NAMES = (*UNAFFECTED, *FAILING, "last")
 
 
@@ -94,6 +94,8 @@ def test_global_generators_are_the_same_for_every_method_and_afterwards(monkeypa
         ("quits", "SystemExit: 0"),
         ("exits", "ProcessEndedError: called os._exit(3), which would have ended the whole run"),
         ("aborts", "ProcessEndedError: called os.abort(), which would have ended the whole run"),
+        ("interrupts", "ProcessEndedError: raised KeyboardInterrupt, which would have ended the whole run as Ctrl-C does"),
+        ("interruptsinfit", "ProcessEndedError: raised KeyboardInterrupt, which would have ended the whole run as Ctrl-C does"),
         ("sparse", "ContractError: separate returned a tensor of layout torch.sparse_coo instead of a dense one"),
         ("forgets", "Odd: not fitted"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -187,7 +188,7 @@ def test_an_interrupt_passes_and_the_run_resumes(planned: Planned, tmp_path: Pat
     def interrupted(self: run_fakes.Noisy, *arguments: object) -> torch.Tensor:
         calls["n"] += 1
         if calls["n"] == 4:
-            raise KeyboardInterrupt
+            signal.raise_signal(signal.SIGINT)
         return separate(self, *arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(run_fakes.Noisy, "separate", interrupted)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -121,7 +122,7 @@ def test_a_run_that_grew_and_was_cut_off_is_finished_by_the_same_command(
     def interrupted(self: run_fakes.Noisy, *arguments: Any) -> Any:
         calls["n"] += 1
         if calls["n"] == 4:
-            raise KeyboardInterrupt
+            signal.raise_signal(signal.SIGINT)
         return separate(self, *arguments)
 
     monkeypatch.setattr(run_fakes.Noisy, "separate", interrupted)
@@ -207,7 +208,7 @@ def test_a_part_that_was_asked_for_and_not_reached_is_not_scored_again(
     runner(planned("noisy"))
 
     def interrupted(self: run_fakes.Halves, *arguments: Any) -> Any:
-        raise KeyboardInterrupt
+        signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(run_fakes.Halves, "fit", interrupted)
     with pytest.raises(KeyboardInterrupt):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -65,9 +66,6 @@ def test_killed_at_every_write_of_a_fit(planned: Callable[..., Plan], tmp_path: 
     """Every rename and flush of checkpoints, of the kept fit and of the run is once the last thing that the process does."""
     from sepbench import files
 
-    class Killed(KeyboardInterrupt):  # what a method raises becomes a row, this excepted
-        pass
-
     flush, replace, rename = files.flush, Path.replace, Path.rename
     steps = {"taken": 0, "last": 0}
 
@@ -75,7 +73,7 @@ def test_killed_at_every_write_of_a_fit(planned: Callable[..., Plan], tmp_path: 
         def wrapped(*arguments: Any) -> Any:
             steps["taken"] += 1
             if steps["taken"] == steps["last"]:
-                raise Killed
+                signal.raise_signal(signal.SIGINT)  # what a method raises becomes a row, Ctrl-C excepted
             return step(*arguments)
 
         return wrapped
@@ -90,7 +88,7 @@ def test_killed_at_every_write_of_a_fit(planned: Callable[..., Plan], tmp_path: 
         monkeypatch.setenv("SEPBENCH_CACHE", str(tmp_path / f"cache-{last}"))
         runner = Runner(tmp_path / str(last))
         steps |= {"taken": 0, "last": last}
-        with pytest.raises(Killed):
+        with pytest.raises(KeyboardInterrupt):
             runner(plan)
         steps["last"] = 0
         _, store = runner(plan)
