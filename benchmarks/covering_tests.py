@@ -15,51 +15,63 @@ import difflib
 import sqlite3
 import subprocess
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
+Map = dict[str, dict[int, set[str]]]
+"""Of every file, which tests run which line."""
+
 
 class CoveringTests:
-    """The map.
+    """Maps, each of a commit; tests that came later have one of their own.
 
     Args:
-        map_file: ``.coverage``, made with ``--cov-context=test``.
-        commit: the commit that it was made of.
+        maps: files ``.coverage``, made with ``--cov-context=test``, and the commits that they were made of.
         root: the repository.
     """
 
-    def __init__(self, map_file: Path, commit: str, root: Path) -> None:
-        self._commit, self._root = commit, root
-        self._lines: dict[str, dict[int, set[str]]] = defaultdict(lambda: defaultdict(set))
+    def __init__(self, maps: Sequence[tuple[Path, str]], root: Path) -> None:
+        self._root = root
         self._size: Counter[str] = Counter()
+        self._maps = [(self._read(file), commit) for file, commit in maps]
+
+    def _read(self, map_file: Path) -> Map:
+        found: Map = defaultdict(lambda: defaultdict(set))
         with sqlite3.connect(f"file:{map_file}?mode=ro", uri=True) as store:
             query = "select file.path, context.context, numbits from line_bits join file on file.id = file_id join context on context.id = context_id"
             for path, context, bits in store.execute(query):
                 if context:
-                    self._read(path, _test(context), bits)
-
-    def _read(self, path: str, test: str, bits: bytes) -> None:
-        parts = Path(path).parts
-        room = next(place for place in reversed(range(len(parts))) if parts[place] in ("sepbench", "baselines"))
-        lines = [number * 8 + bit for number, byte in enumerate(bits) for bit in range(8) if byte >> bit & 1]
-        self._size[test] += len(lines)
-        for line in lines:
-            self._lines["/".join(parts[room:])][line].add(test)
+                    lines = [number * 8 + bit for number, byte in enumerate(bits) for bit in range(8) if byte >> bit & 1]
+                    self._size[_test(context)] += len(lines)
+                    for line in lines:
+                        found[_in_project(path)][line].add(_test(context))
+        return found
 
     def of(self, file: str, text: str) -> list[str]:
         """Tests for a text that stands once in a file of the checked out commit, those first that are to be run first; none where nothing runs the file."""
-        known = self._lines[file]
-        tests: set[str] = set().union(*(known[line] for line in self._then(file, _statement(self._root / file, text)) if line in known))
+        statement = _statement(self._root / file, text)
+        tests: set[str] = set()
+        share: Counter[str] = Counter()
+        for known, commit in self._maps:
+            for line in _then(commit, file, self._root, statement):
+                tests |= known[file].get(line, set())
+            share.update(test for of_line in known[file].values() for test in of_line)
         if tests:
             return sorted(tests, key=lambda test: (self._size[test], test))
-        share = Counter(test for line in known.values() for test in line)
         return sorted(share, key=lambda test: (-share[test] / self._size[test], test))
 
-    def _then(self, file: str, lines: set[int]) -> list[int]:
-        """The numbers that lines of today had in the commit of the map."""
-        before, after = _text_at(self._commit, file, self._root).splitlines(), (self._root / file).read_text(encoding="utf-8").splitlines()
-        same = difflib.SequenceMatcher(None, before, after, autojunk=False).get_matching_blocks()
-        return [block.a + number - block.b + 1 for block in same for number in range(block.b, block.b + block.size) if number + 1 in lines]
+
+def _then(commit: str, file: str, root: Path, lines: set[int]) -> list[int]:
+    """The numbers that lines of today had in a commit."""
+    before, after = _text_at(commit, file, root).splitlines(), (root / file).read_text(encoding="utf-8").splitlines()
+    same = difflib.SequenceMatcher(None, before, after, autojunk=False).get_matching_blocks()
+    return [block.a + number - block.b + 1 for block in same for number in range(block.b, block.b + block.size) if number + 1 in lines]
+
+
+def _in_project(path: str) -> str:
+    parts = Path(path).parts
+    return "/".join(parts[next(place for place in reversed(range(len(parts))) if parts[place] in ("sepbench", "baselines")) :])
 
 
 def _test(context: str) -> str:

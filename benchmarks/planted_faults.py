@@ -1,6 +1,6 @@
 """Plants the faults of ``planted_faults.toml`` one at a time, and sees whether a test notices.
 
-    SEPBENCH_DATA=... python benchmarks/planted_faults.py [--list FILE] [--out FILE] [--only TEXT] [--count] [--covered MAP --covered-at COMMIT]
+    SEPBENCH_DATA=... python benchmarks/planted_faults.py [--list FILE] [--out FILE] [--only TEXT] [--count] [--covered MAP@COMMIT ...]
 
 Two copies of the last commit are made in a temporary folder; the folder that this is called from is never changed. In one of them a line is replaced
 and the tests that stand beside the fault are run, up to the first that fails. When all faults have had their turn, those that passed unnoticed have
@@ -309,8 +309,7 @@ def main() -> None:
     parser.add_argument("--list", type=Path, default=HERE / "planted_faults.toml", help="faults to plant")
     parser.add_argument("--out", type=Path, default=HERE / "results" / "planted_faults.csv", help="table to write; rows that it has are kept")
     parser.add_argument("--only", default="", help="only faults whose file or text holds this")
-    parser.add_argument("--covered", type=Path, help="a map of coverage that chooses the tests; see covering_tests.py")
-    parser.add_argument("--covered-at", default="HEAD", help="the commit that the map was made of")
+    parser.add_argument("--covered", nargs="+", default=[], metavar="MAP@COMMIT", help="maps of coverage that choose the tests; see covering_tests.py")
     parser.add_argument("--count", action="store_true", help="only print what the table says")
     given = parser.parse_args()
     if not given.count:
@@ -318,7 +317,7 @@ def main() -> None:
         for fault in faults:
             fault.planted((HERE.parent / fault.file).read_text(encoding="utf-8"))
         if given.covered:
-            covering = CoveringTests(given.covered, given.covered_at, HERE.parent)
+            covering = CoveringTests([(Path(one.rpartition("@")[0]), one.rpartition("@")[2]) for one in given.covered], HERE.parent)
             faults = [covered(fault, covering) for fault in faults]
         for name in PRELOADED:
             importlib.import_module(name)
