@@ -95,10 +95,11 @@ class Rule:
 
     def choose(self, logs: torch.Tensor, uniforms: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Positions ``(n,)`` in the lists ``(n, L)``, and the log probabilities ``(n,)`` float64 that they were drawn with; uniforms ``(n,)`` in [0, 1)."""
-        logs = logs.double() / self.temperature
+        kept: torch.Tensor | None = None
         if self.top_k is not None and self.top_k < logs.shape[1]:
-            kept = logs.topk(self.top_k, dim=1).indices
-            logs = torch.full_like(logs, -math.inf).scatter(1, kept, logs.gather(1, kept))
+            kept = logs.topk(self.top_k, dim=1, sorted=False).indices.sort(dim=1).values  # in the order of the list
+            logs = logs.gather(1, kept)
+        logs = logs.double() / self.temperature
         if self.nucleus < 1:
             shares, order = logs.softmax(1).sort(dim=1, descending=True, stable=True)
             beyond = shares.cumsum(1) - shares >= self.nucleus
@@ -106,7 +107,8 @@ class Rule:
         # In the order of the list, so that two pairs which are as likely but for rounding do not change places.
         upto = logs.softmax(1).cumsum(1)
         chosen = torch.searchsorted(upto, uniforms.double()[:, None] * upto[:, -1:], right=True)
-        return chosen.squeeze(1), logs.log_softmax(1).gather(1, chosen).squeeze(1)
+        chances = logs.log_softmax(1).gather(1, chosen).squeeze(1)
+        return (chosen if kept is None else kept.gather(1, chosen)).squeeze(1), chances
 
 
 class Greedy:
@@ -277,7 +279,7 @@ class Histories:
 
 def step_logs(priors: torch.Tensor, pairs: PossiblePairs, weight: float) -> torch.Tensor:
     """``(2, ..., K)`` log probabilities of the priors to the step's logs ``(..., L)`` of the pairs."""
-    return priors[0][..., pairs.first] + priors[1][..., pairs.second] + weight * pairs.logs
+    return priors[0].index_select(-1, pairs.first) + priors[1].index_select(-1, pairs.second) + weight * pairs.logs
 
 
 def entries_at_once(device: str | torch.device) -> int:
