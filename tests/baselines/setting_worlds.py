@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from frozen_outcomes import hold_against_frozen, name_of
 from method_toys import Digits, ToyView, context, mix, toy_task
 from sound_toys import sound_task, sounds
 from wave_toys import LoadedRows
@@ -149,11 +150,13 @@ class Outcome:
 
 
 def outcome(method: str, world: World, settings: Settings, budget: str = "paper") -> Outcome:
-    """What a fresh method makes of the world's mixtures. Runs in ``sepbench`` create, fit and separate in this way."""
+    """What a fresh method makes of the world's mixtures, which must be what is frozen for its version. ``sepbench`` runs methods in this way."""
     separator = create_separator(method, settings, world.task.domain)
     supervision: Supervision = "prior" if separator.info.supervision == "sources" and world.task.class_agnostic else separator.info.supervision
     support = separator.supports(world.task)
     assert support.ok, support.note
     ctx = world.context(budget)
     separator.fit(world.view(supervision), ctx)
-    return Outcome(separator.separate(world.mixtures(), ctx), getattr(separator, "weights_sha256", ""))
+    estimates = separator.separate(world.mixtures(), ctx)
+    hold_against_frozen(name_of(method, separator.info.version, world.task, settings, budget), estimates)
+    return Outcome(estimates, getattr(separator, "weights_sha256", ""))

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import frozen_outcomes
 import pytest
 import torch
 from setting_worlds import Case, Outcome, Settings, World, audio, images, outcome, tiny_prior, vectors
@@ -337,3 +338,7 @@ def test_defaults_are_those_of_the_methods_version() -> None:
 
 if __name__ == "__main__":
     FROZEN.write_text(json.dumps(defaults(), indent=1, sort_keys=True) + "\n", encoding="utf-8", newline="")
+    frozen_outcomes.recorded = {}
+    if pytest.main(["-q", __file__]) == 0:
+        lines = [f"{json.dumps(name)}: {numbers}" for name, numbers in sorted(frozen_outcomes.recorded.items())]
+        frozen_outcomes.FILE.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8", newline="")
