@@ -324,7 +324,7 @@ def defaults() -> dict[str, Any]:
             settings = {setting.name: setting.default for setting in describe(cls)}
             info = cls.info
             shown = {"domains": sorted(info.domains), "supervision": info.supervision, "bound": info.bound, "deterministic": info.deterministic}
-        shown |= {"title": info.title, "paper": info.paper, "max_batch": info.max_batch, "max_batch_cpu": info.max_batch_cpu}
+            shown |= {"title": info.title, "paper": info.paper, "max_batch": info.max_batch, "max_batch_cpu": info.max_batch_cpu}
             found[f"{name}.{domain}" if domain else name] = {"version": info.version, **shown, "settings": settings}
     return json.loads(json.dumps(found))  # type: ignore[no-any-return]
 
