@@ -26,7 +26,7 @@ from baselines.networks.token_transformer import TokenTransformer
 from baselines.networks.unet import ScoreUNet, UNetConfig
 from baselines.networks.vqvae import VQVAE
 
-FILE = Path(__file__).parents[2] / "golden" / "network_outputs.json"
+FILE = Path(__file__).parents[1] / "golden" / "network_outputs.json"
 IMAGES = (2, 1, 8, 8)
 TOKENS = torch.tensor([[1, 4, 2, 0], [3, 3, 1, 2]])
 LEVELS = torch.tensor([-0.7, 0.2])
