@@ -325,7 +325,10 @@ def defaults() -> dict[str, Any]:
             info = cls.info
             shown = {"domains": sorted(info.domains), "supervision": info.supervision, "bound": info.bound, "deterministic": info.deterministic}
             shown |= {"title": info.title, "paper": info.paper, "max_batch": info.max_batch, "max_batch_cpu": info.max_batch_cpu}
-            found[f"{name}.{domain}" if domain else name] = {"version": info.version, **shown, "settings": settings}
+            bounds = {
+                name: ", ".join(sorted(map(repr, field.metadata))) for name, field in cls.__pydantic_fields__.items() if name in settings and field.metadata
+            }
+            found[f"{name}.{domain}" if domain else name] = {"version": info.version, **shown, "settings": settings, "bounds": bounds}
     return json.loads(json.dumps(found))  # type: ignore[no-any-return]
 
 
