@@ -44,14 +44,16 @@ def name_of(method: str, version: str, task: object, settings: Mapping[str, Any]
     return f"{method} {version} | {where} | {budget} | {json.dumps(told, sort_keys=True)}"
 
 
-def hold_against_frozen(name: str, estimates: torch.Tensor) -> None:
-    """Fails where the estimates are not those that are frozen under the name."""
+def hold_against_frozen(name: str, estimates: torch.Tensor, more: list[float]) -> None:
+    """Fails where the estimates are not those that are frozen under the name, or other numbers that do not come of them."""
     found = projections(estimates)
     if recorded is not None:
-        recorded[name] = [float(f"{value:.6g}") for value in found]
+        recorded[name] = [float(f"{value:.6g}") for value in [*found, *more]]
         return
     wanted = frozen().get(name)
     assert wanted is not None, f"nothing is frozen for {name}; run python tests/baselines/test_every_setting.py"
+    told, wanted = wanted[len(found) :], wanted[: len(found)]
+    assert all(abs(one - other) < 1e-4 * max(1.0, other) for one, other in zip(more, told, strict=True)), f"{name} tells {more}, not {told}"
     far = max(abs(one - other) for one, other in zip(found, wanted, strict=True))
     assert far <= ROUNDED.get(name.partition(" ")[0], TOLERANCE) * max(wanted[0], 1e-3), (
         f"other numbers than before: {name}: {found}, frozen {wanted}; if that is meant, raise the version"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,7 +21,7 @@ from baselines.priors.score_prior import EDMPrior
 from baselines.priors.weights_io import save_prior
 from sepbench.gmm import GaussianMixture
 from sepbench.noise import NoiseSource
-from sepbench.protocols import Mixtures, RunContext, Supervision, TaskSpec
+from sepbench.protocols import CountsEvaluations, Mixtures, RunContext, Supervision, TaskSpec
 from sepbench.registry import create_separator
 
 Settings = Mapping[str, Any]
@@ -155,8 +156,15 @@ def outcome(method: str, world: World, settings: Settings, budget: str = "paper"
     supervision: Supervision = "prior" if separator.info.supervision == "sources" and world.task.class_agnostic else separator.info.supervision
     support = separator.supports(world.task)
     assert support.ok, support.note
-    ctx = world.context(budget)
+    told: list[float] = []
+    ctx = replace(world.context(budget), progress=lambda fraction, text: told.append(fraction))
     separator.fit(world.view(supervision), ctx)
+    of_fit = tuple(told)
+    told.clear()
     estimates = separator.separate(world.mixtures(), ctx)
-    hold_against_frozen(name_of(method, separator.info.version, world.task, settings, budget), estimates)
+    for fractions in (of_fit, told):
+        assert all(0.0 <= before <= after <= 1.0 for before, after in pairwise([0.0, *fractions])), f"{method} tells its progress as {fractions}"
+    evaluations = separator.network_evaluations() if isinstance(separator, CountsEvaluations) else None
+    more = [max(of_fit, default=0.0), max(told, default=0.0), *([] if evaluations is None else evaluations.tolist())]
+    hold_against_frozen(name_of(method, separator.info.version, world.task, settings, budget), estimates, more)
     return Outcome(estimates, getattr(separator, "weights_sha256", ""))
