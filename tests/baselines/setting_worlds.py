@@ -106,6 +106,12 @@ def audio(length: int = 2_400, classes: tuple[str, ...] = ("a", "b"), observed: 
     return World(task, view, sounds(2, length, seed=1), references)
 
 
+def under(world: World, operator: str, classes: tuple[str, ...] = ()) -> World:
+    """The same sources mixed by another operator, or in slots of other classes."""
+    task = replace(world.task, operator=operator, source_classes=classes or world.task.source_classes)
+    return replace(world, task=task, view=lambda level: replace(world.view(level), task=task))
+
+
 def tiny_prior(folder: Path, seed: int) -> str:
     """A file of a score network for 8x8 images that nobody has trained."""
     path = folder / f"tiny-{seed}.safetensors"

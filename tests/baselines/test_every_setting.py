@@ -11,7 +11,7 @@ from typing import Any
 import frozen_outcomes
 import pytest
 import torch
-from setting_worlds import Case, Outcome, Settings, World, audio, images, outcome, tiny_prior, vectors
+from setting_worlds import Case, Outcome, Settings, World, audio, images, outcome, tiny_prior, under, vectors
 
 from baselines.training.token_models import LearntTokens
 from sepbench.errors import SettingError
@@ -219,6 +219,18 @@ def test_changing_a_setting_changes_the_estimates(key: str, name: str) -> None:
     world = case.within.get(name, case.world)()
     changed = moved(made(key, before, world), made(key, {**before, name: to}, world), learnt=name in case.learnt)
     assert changed, f"{key}.{name} is {to} instead of {value}, and nothing changes"
+
+
+@pytest.mark.parametrize("operator", ["sum", "mean", "gain"])
+@pytest.mark.parametrize("key", CASES)
+def test_sources_of_other_weights_give_the_numbers_that_they_gave(key: str, operator: str) -> None:
+    case = CASES[key]
+    world = under(case.world(), operator)
+    name, _, domain = key.partition(".")
+    if not create_separator(name, case.small, domain or world.task.domain).supports(world.task).ok:
+        pytest.skip("refused, as test_frozen_supports.py has it")
+    found = outcome(name, world, case.small).estimates
+    assert found.shape == world.sources.shape
 
 
 @pytest.mark.parametrize("key", [key for key, case in CASES.items() if "budget" not in case.quiet])
