@@ -177,6 +177,11 @@ def weights_of(networks: list[nn.Module]) -> torch.Tensor:
     return torch.cat([weight.detach().double().flatten() for network in networks for weight in network.parameters()])
 
 
+def sizes(networks: list[nn.Module]) -> list[float]:
+    """Root mean squares of all weights, one by one."""
+    return [float(f"{float(weight.detach().square().mean().sqrt()):.5g}") for network in networks for weight in network.parameters()]
+
+
 def steps(case: str, folder: Path) -> tuple[list[float], list[float]]:
     """Numbers of the log after each step, and of the weights' way."""
     training, networks = CASES[case](folder)
@@ -198,6 +203,12 @@ def test_the_first_steps_are_those_that_were_made(case: str, tmp_path: Path) -> 
     told, moved = steps(case, tmp_path)
     assert told == pytest.approx(wanted["told"], rel=LOSS, abs=2e-4, nan_ok=True)
     assert moved == pytest.approx(wanted["moved"], abs=MOVED * wanted["moved"][0])
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_first_weights_are_as_large_as_they_were(case: str, tmp_path: Path) -> None:
+    wanted = json.loads(FILE.read_text(encoding="utf-8"))[case]["sizes"]
+    assert sizes(CASES[case](tmp_path)[1]) == pytest.approx(wanted, rel=1e-3, abs=1e-6)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -240,5 +251,6 @@ if __name__ == "__main__":
     for name in CASES:
         with tempfile.TemporaryDirectory() as temporary:
             both = dict(zip(("told", "moved"), ([float(f"{value:.6g}") for value in part] for part in steps(name, Path(temporary))), strict=True))
+            both["sizes"] = sizes(CASES[name](Path(temporary) / "again")[1])
         lines.append(f"{json.dumps(name)}: {json.dumps(both)}")
     FILE.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8", newline="")

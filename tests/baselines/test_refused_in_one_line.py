@@ -51,6 +51,7 @@ from sepbench.data.datasets import open_dataset
 from sepbench.errors import DataError, MethodError, SepbenchError, UnsupportedTaskError
 from sepbench.files import file_sha256
 from sepbench.noise import NoiseSource
+from sepbench.registry import create_separator
 
 
 class NoScore:
@@ -126,6 +127,13 @@ def test_lass_projected_takes_no_known_prior_and_names_its_own_setting(tmp_path:
     prior, digest = own._load_score(context(toy_task()))
     assert isinstance(prior, EDMPrior)
     assert digest == file_sha256(Path(path))
+
+
+@pytest.mark.parametrize("levels", [(0.1, 0.1, 1.0), (0.1, 1.0, 1.0), (0.2, 0.1, 1.0)])
+def test_levels_of_lass_projected_fall(levels: tuple[float, float, float]) -> None:
+    lowest, middle, highest = levels
+    with pytest.raises(SepbenchError, match="give lowest below middle below highest"):
+        create_separator("lass-projected", {"lowest": lowest, "middle": middle, "highest": highest}, "image")
 
 
 # ---- priors ----------------------------------------------------------------------------------------------------------------------------
