@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from frozen_outcomes import hold_against_frozen, name_of
 from method_toys import Digits, ToyView, context, mix, toy_task
 from sound_toys import sound_task, sounds
 from wave_toys import LoadedRows
@@ -19,7 +21,7 @@ from baselines.priors.score_prior import EDMPrior
 from baselines.priors.weights_io import save_prior
 from sepbench.gmm import GaussianMixture
 from sepbench.noise import NoiseSource
-from sepbench.protocols import Mixtures, RunContext, Supervision, TaskSpec
+from sepbench.protocols import CountsEvaluations, Mixtures, RunContext, Supervision, TaskSpec
 from sepbench.registry import create_separator
 
 Settings = Mapping[str, Any]
@@ -104,6 +106,12 @@ def audio(length: int = 2_400, classes: tuple[str, ...] = ("a", "b"), observed: 
     return World(task, view, sounds(2, length, seed=1), references)
 
 
+def under(world: World, operator: str, classes: tuple[str, ...] = ()) -> World:
+    """The same sources mixed by another operator, or in slots of other classes."""
+    task = replace(world.task, operator=operator, source_classes=classes or world.task.source_classes)
+    return replace(world, task=task, view=lambda level: replace(world.view(level), task=task))
+
+
 def tiny_prior(folder: Path, seed: int) -> str:
     """A file of a score network for 8x8 images that nobody has trained."""
     path = folder / f"tiny-{seed}.safetensors"
@@ -149,11 +157,20 @@ class Outcome:
 
 
 def outcome(method: str, world: World, settings: Settings, budget: str = "paper") -> Outcome:
-    """What a fresh method makes of the world's mixtures. Runs in ``sepbench`` create, fit and separate in this way."""
+    """What a fresh method makes of the world's mixtures, which must be what is frozen for its version. ``sepbench`` runs methods in this way."""
     separator = create_separator(method, settings, world.task.domain)
     supervision: Supervision = "prior" if separator.info.supervision == "sources" and world.task.class_agnostic else separator.info.supervision
     support = separator.supports(world.task)
     assert support.ok, support.note
-    ctx = world.context(budget)
+    told: list[float] = []
+    ctx = replace(world.context(budget), progress=lambda fraction, text: told.append(fraction))
     separator.fit(world.view(supervision), ctx)
-    return Outcome(separator.separate(world.mixtures(), ctx), getattr(separator, "weights_sha256", ""))
+    of_fit = tuple(told)
+    told.clear()
+    estimates = separator.separate(world.mixtures(), ctx)
+    for fractions in (of_fit, told):
+        assert all(0.0 <= before <= after <= 1.0 for before, after in pairwise([0.0, *fractions])), f"{method} tells its progress as {fractions}"
+    evaluations = separator.network_evaluations() if isinstance(separator, CountsEvaluations) else None
+    more = [max(of_fit, default=0.0), max(told, default=0.0), *([] if evaluations is None else evaluations.tolist())]
+    hold_against_frozen(name_of(method, separator.info.version, world.task, settings, budget), estimates, more)
+    return Outcome(estimates, getattr(separator, "weights_sha256", ""))

@@ -8,9 +8,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import frozen_outcomes
 import pytest
 import torch
-from setting_worlds import Case, Outcome, Settings, World, audio, images, outcome, tiny_prior, vectors
+from setting_worlds import Case, Outcome, Settings, World, audio, images, outcome, tiny_prior, under, vectors
 
 from baselines.training.token_models import LearntTokens
 from sepbench.errors import SettingError
@@ -220,6 +221,18 @@ def test_changing_a_setting_changes_the_estimates(key: str, name: str) -> None:
     assert changed, f"{key}.{name} is {to} instead of {value}, and nothing changes"
 
 
+@pytest.mark.parametrize("operator", ["sum", "mean", "gain"])
+@pytest.mark.parametrize("key", CASES)
+def test_sources_of_other_weights_give_the_numbers_that_they_gave(key: str, operator: str) -> None:
+    case = CASES[key]
+    world = under(case.world(), operator)
+    name, _, domain = key.partition(".")
+    if not create_separator(name, case.small, domain or world.task.domain).supports(world.task).ok:
+        pytest.skip("refused, as test_frozen_supports.py has it")
+    found = outcome(name, world, case.small).estimates
+    assert found.shape == world.sources.shape
+
+
 @pytest.mark.parametrize("key", [key for key, case in CASES.items() if "budget" not in case.quiet])
 def test_the_quick_budget_is_another(key: str) -> None:
     case = CASES[key]
@@ -323,7 +336,11 @@ def defaults() -> dict[str, Any]:
             settings = {setting.name: setting.default for setting in describe(cls)}
             info = cls.info
             shown = {"domains": sorted(info.domains), "supervision": info.supervision, "bound": info.bound, "deterministic": info.deterministic}
-            found[f"{name}.{domain}" if domain else name] = {"version": info.version, **shown, "settings": settings}
+            shown |= {"title": info.title, "paper": info.paper, "max_batch": info.max_batch, "max_batch_cpu": info.max_batch_cpu}
+            bounds = {
+                name: ", ".join(sorted(map(repr, field.metadata))) for name, field in cls.__pydantic_fields__.items() if name in settings and field.metadata
+            }
+            found[f"{name}.{domain}" if domain else name] = {"version": info.version, **shown, "settings": settings, "bounds": bounds}
     return json.loads(json.dumps(found))  # type: ignore[no-any-return]
 
 
@@ -337,3 +354,7 @@ def test_defaults_are_those_of_the_methods_version() -> None:
 
 if __name__ == "__main__":
     FROZEN.write_text(json.dumps(defaults(), indent=1, sort_keys=True) + "\n", encoding="utf-8", newline="")
+    frozen_outcomes.recorded = {}
+    if pytest.main(["-q", __file__]) == 0:
+        lines = [f"{json.dumps(name)}: {numbers}" for name, numbers in sorted(frozen_outcomes.recorded.items())]
+        frozen_outcomes.FILE.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8", newline="")
