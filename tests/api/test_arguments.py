@@ -15,31 +15,33 @@ from sepbench.errors import SepbenchError, UnknownNameError
 @pytest.mark.parametrize(("value", "least"), [(3, None), (3, 3), (np.int64(4), 3), (-1, None), (0, 0)])
 def test_whole_numbers(value: int, least: int | None) -> None:
     found = whole("n", value, least)
-    assert found == value and type(found) is int
+    assert found == value
+    assert type(found) is int
 
 
 @pytest.mark.parametrize("value", [True, 2.0, "3", None, np.float64(3)])
 def test_what_is_no_whole_number(value: object) -> None:
-    with pytest.raises(SepbenchError, match="^n must be a whole number, got "):
+    with pytest.raises(SepbenchError, match=r"^n must be a whole number, got "):
         whole("n", value)
-    with pytest.raises(SepbenchError, match="^n must be a whole number of at least 2, got "):
+    with pytest.raises(SepbenchError, match=r"^n must be a whole number of at least 2, got "):
         whole("n", value, 2)
 
 
 def test_a_number_below_the_least() -> None:
-    with pytest.raises(SepbenchError, match="^limit must be a whole number of at least 5, got 4$"):
+    with pytest.raises(SepbenchError, match=r"^limit must be a whole number of at least 5, got 4$"):
         whole("limit", 4, 5)
 
 
 def test_flags_and_choices() -> None:
-    assert flag("f", True) is True and flag("f", False) is False
+    assert flag("f", True) is True
+    assert flag("f", False) is False
     for value in (1, 0, "yes", None, np.True_):
-        with pytest.raises(SepbenchError, match="^f must be True or False, got "):
+        with pytest.raises(SepbenchError, match=r"^f must be True or False, got "):
             flag("f", value)
     assert choice("c", "b", iter(("a", "b"))) == "b"
     with pytest.raises(UnknownNameError, match="apple"):
         choice("c", "appel", ("apple", "pear"))
-    with pytest.raises(SepbenchError, match="^c must be one of 'a', 'b', got 3$"):
+    with pytest.raises(SepbenchError, match=r"^c must be one of 'a', 'b', got 3$"):
         choice("c", 3, ("a", "b"))
 
 
@@ -50,29 +52,30 @@ def test_one_name_or_several() -> None:
     with pytest.raises(SepbenchError, match=r"^m takes several as a list: m=\['nmf', 'ica'\], not 'nmf, ica,'$"):
         one_name("m", "nmf, ica,", "a name")
     for value in ("", 3, None):
-        with pytest.raises(SepbenchError, match="^m must be a name, a text; got "):
+        with pytest.raises(SepbenchError, match=r"^m must be a name, a text; got "):
             one_name("m", value, "a name")
     for value in ({"a": 1}, {"a"}, frozenset("a"), b"a", 3):
-        with pytest.raises(SepbenchError, match="^m must be a name, or a list of such; got "):
+        with pytest.raises(SepbenchError, match=r"^m must be a name, or a list of such; got "):
             several("m", value, "a name")
 
 
 def test_paths_and_suites(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/somebody")
-    assert path_of("out", "~/x") == Path("/home/somebody/x") and path_of("out", Path("y")) == Path("y")
+    assert path_of("out", "~/x") == Path("/home/somebody/x")
+    assert path_of("out", Path("y")) == Path("y")
     for value in ("", 3, None):
-        with pytest.raises(SepbenchError, match="^out must be a path, got "):
+        with pytest.raises(SepbenchError, match=r"^out must be a path, got "):
             path_of("out", value)
 
     class Bytes:
         def __fspath__(self) -> bytes:
             return b"x"
 
-    with pytest.raises(SepbenchError, match="^out must be a path of text, got an object of type Bytes$"):
+    with pytest.raises(SepbenchError, match=r"^out must be a path of text, got an object of type Bytes$"):
         path_of("out", Bytes())
     assert suite_name("digits-pairs") == "digits-pairs"
     assert suite_name(Path("a/b.toml")) == "a/b.toml"
-    with pytest.raises(SepbenchError, match="got a/b.csv"):
+    with pytest.raises(SepbenchError, match=r"got a/b.csv"):
         suite_name(Path("a/b.csv"))
 
     class Named:
@@ -80,14 +83,15 @@ def test_paths_and_suites(monkeypatch: pytest.MonkeyPatch) -> None:
 
     with pytest.raises(SepbenchError, match="an object of type Named; give its name, 'digits-pairs'"):
         suite_name(Named())
-    with pytest.raises(SepbenchError, match="got 3$"):
+    with pytest.raises(SepbenchError, match=r"got 3$"):
         suite_name(3)
 
 
 def test_wrong_values_are_shown_short() -> None:
     assert shown("x" * 78) == repr("x" * 78)
     assert shown("x" * 79) == repr("x" * 79)[:77] + "..."
-    assert shown([1, 2]) == "[1, 2]" and shown(None) == "None"
+    assert shown([1, 2]) == "[1, 2]"
+    assert shown(None) == "None"
     assert shown("two\nlines").count("\n") == 0
     assert shown(np.zeros(3)) == "an object of type ndarray"
 
@@ -122,13 +126,13 @@ def test_errors_of_the_system_are_one_line(monkeypatch: pytest.MonkeyPatch, told
         monkeypatch.setenv(TRACEBACK, "1")
         with pytest.raises(OSError, match="No space"):
             full()
-        with pytest.raises(SepbenchError, match="^see --out$"):
+        with pytest.raises(SepbenchError, match=r"^see --out$"):
             wrong()
         return
     monkeypatch.delenv(TRACEBACK, raising=False)
-    with pytest.raises(SepbenchError, match="^/data/x: no space left on device; "):
+    with pytest.raises(SepbenchError, match=r"^/data/x: no space left on device; "):
         full()
-    with pytest.raises(SepbenchError, match="^see out=$"):
+    with pytest.raises(SepbenchError, match=r"^see out=$"):
         wrong()
 
 

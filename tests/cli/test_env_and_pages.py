@@ -47,9 +47,12 @@ def test_only_what_is_longer_than_the_screen_is_paged(monkeypatch: pytest.Monkey
     pages.print_in_pages(lambda console: console.print("\n".join(["line"] * lines)), wanted)
     if paged:
         ((pager, text),) = told
-        assert pager == "mine -x" and text.count("line") == lines and out.getvalue() == ""
+        assert pager == "mine -x"
+        assert text.count("line") == lines
+        assert out.getvalue() == ""
     else:
-        assert not told and out.getvalue().count("line") == lines
+        assert not told
+        assert out.getvalue().count("line") == lines
 
 
 @pytest.mark.parametrize(("code", "used"), [(0, True), (1, True), (pages.NOT_FOUND, False)])
@@ -71,7 +74,8 @@ def test_a_pager_that_is_not_there(monkeypatch: pytest.MonkeyPatch, code: int, u
     monkeypatch.setattr(subprocess, "Popen", Pager)
     monkeypatch.delenv("LESS", raising=False)
     assert pages._through("less", "ä\n") is used
-    assert asked[0][0] == "less" and "R" in asked[0][1]["LESS"]
+    assert asked[0][0] == "less"
+    assert "R" in asked[0][1]["LESS"]
     assert asked[1].decode() == "ä\n"
     monkeypatch.setenv("LESS", "S")
     pages._through("less", "")

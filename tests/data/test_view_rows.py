@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from sepbench.data.views import PooledRows, Pool, TrainingMaterial, content_hashes, make_view, training_digest, without_duplicates
+from sepbench.data.views import Pool, PooledRows, TrainingMaterial, content_hashes, make_view, training_digest, without_duplicates
 from sepbench.errors import DataError, SupervisionError
 from sepbench.suites.loader import load_suite
 
@@ -51,7 +51,8 @@ def test_positions_of_a_pool_are_those_of_its_parts_one_after_the_other() -> Non
 def test_rows_outside_are_refused_with_both_ends() -> None:
     rows = PooledRows(3, lambda wanted: wanted.float())
     assert rows.load([0, 2]).tolist() == [0.0, 2.0]
-    assert len(rows) == 3 and len(rows.load([])) == 0
+    assert len(rows) == 3
+    assert len(rows.load([])) == 0
     for wanted in ([-1, 2], [0, 3], [3]):
         with pytest.raises(IndexError, match=rf"\[0, 3\), got {min(wanted)} to {max(wanted)}"):
             rows.load(wanted)

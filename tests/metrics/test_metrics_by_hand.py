@@ -82,7 +82,8 @@ def test_only_metrics_of_draws_score_draws() -> None:
         score_draws(["c2st"], torch.zeros(2, 5, 2, 3), mixtures, exact, spec)
     draws = torch.randn(2, 4, 2, 3, generator=torch.Generator().manual_seed(0))
     table = score_draws(["posterior_mean_error", "c2st"], draws, mixtures, exact, spec)
-    assert table.example.tolist() == [7, 5, 7, 5] and table.source.tolist() == [-1] * 4
+    assert table.example.tolist() == [7, 5, 7, 5]
+    assert table.source.tolist() == [-1] * 4
     assert table.metric.tolist() == ["posterior_mean_error"] * 2 + ["c2st"] * 2
     alone = score_draws(["posterior_mean_error"], draws[1:], Mixtures(mixtures.values[1:], mixtures.example_ids[1:], mixtures.operator), exact, spec)
     assert alone.value[0] == table.value[1]
@@ -97,7 +98,8 @@ def test_only_metrics_of_draws_score_draws() -> None:
 def test_ratios_in_decibels() -> None:
     signal, error = np.array([1.0, 100.0, 0.0, 1.0, 0.0, np.inf, 1.0]), np.array([1.0, 1.0, 1.0, 0.0, 0.0, 1.0, np.nan])
     found = energy_ratio_db(signal, error)
-    assert found[:4].tolist() == [0.0, 20.0, -200.0, 200.0] and np.isnan(found[4:]).all()
+    assert found[:4].tolist() == [0.0, 20.0, -200.0, 200.0]
+    assert np.isnan(found[4:]).all()
     assert over_channels(np.arange(12.0).reshape(2, 3, 2)).tolist() == [[6.0, 9.0], [24.0, 27.0]]
     sounds = np.zeros((3, 2, 4))
     sounds[1, 1, 3], sounds[2, 0, 0] = np.inf, np.nan
@@ -129,10 +131,12 @@ def test_squared_errors_by_hand() -> None:
     assert pairwise_mse(estimates, references, False).tolist() == [[[1.0, (4 + 2.25) / 2], [0.25, 0.125]]]
     assert pairwise_mse(estimates, references, True).tolist() == [[[0.0, (1 + 0.25) / 2], [0.25, 0.125]]]
     some = pairwise_mse(estimates, references, False, [(1, 0)])
-    assert some[0, 1, 0] == 0.25 and np.isnan(some).sum() == 3
+    assert some[0, 1, 0] == 0.25
+    assert np.isnan(some).sum() == 3
     infinite = estimates.copy()
     infinite[0, 0, 0] = np.inf
-    assert np.isnan(pairwise_mse(infinite, references, True)[0, 0]).all() and np.isfinite(pairwise_mse(infinite, references, True)[0, 1]).all()
+    assert np.isnan(pairwise_mse(infinite, references, True)[0, 0]).all()
+    assert np.isfinite(pairwise_mse(infinite, references, True)[0, 1]).all()
     assert decibels(np.array([1.0, 0.1, 1e-10, 0.0])).tolist() == [0.0, 10.0, 100.0, 100.0]
 
 
@@ -143,9 +147,11 @@ def test_moments_are_those_of_all_rows() -> None:
     rows = np.random.default_rng(0).normal(size=(9, 3))
     found = moments_of([rows[:4], rows[4:4], rows[4:]])
     assert found.count == 9
-    assert np.allclose(found.mean, rows.mean(axis=0)) and np.allclose(found.covariance, np.cov(rows.T))
+    assert np.allclose(found.mean, rows.mean(axis=0))
+    assert np.allclose(found.covariance, np.cov(rows.T))
     nothing = Moments.of(rows[:0])
-    assert (nothing + nothing).count == 0 and np.isnan(Moments.of(rows[:1]).covariance).all()
+    assert (nothing + nothing).count == 0
+    assert np.isnan(Moments.of(rows[:1]).covariance).all()
     with pytest.raises(ValueError, match="no features"):
         moments_of([])
 
@@ -173,7 +179,9 @@ def test_kernel_distance_by_hand() -> None:
     assert influence.mean() == pytest.approx(0.0, abs=1e-12)
     own = [2 * (among_x - np.mean([k(a, b) for b in y])) for a in x]
     assert influence == pytest.approx(np.array(own) - np.mean(own))
-    assert math.isnan(block_distance(x[:1], y)[0]) and math.isnan(block_distance(x, y[:1])[0]) and len(block_distance(x[:1], y)[1]) == 1
+    assert math.isnan(block_distance(x[:1], y)[0])
+    assert math.isnan(block_distance(x, y[:1])[0])
+    assert len(block_distance(x[:1], y)[1]) == 1
 
 
 def test_blocks_of_the_kernel_distance_go_round_the_reference() -> None:
@@ -182,7 +190,8 @@ def test_blocks_of_the_kernel_distance_go_round_the_reference() -> None:
     found = kernel_values(lambda: iter([x[:300], x[300:]]), y)
     expected = [block_distance(x[:BLOCK], y[:BLOCK])[0], block_distance(x[BLOCK : 2 * BLOCK], y[:BLOCK])[0]]
     assert found.blocks == pytest.approx(np.array(expected))
-    assert found.values.mean() == pytest.approx(np.mean(expected)) and len(found.values) == len(x)
+    assert found.values.mean() == pytest.approx(np.mean(expected))
+    assert len(found.values) == len(x)
     assert np.ptp(found.values[-5:]) == 0.0
     few = kernel_values(lambda: iter([x[:30]]), y)
     assert few.blocks[0] == pytest.approx(block_distance(x[:30], y[:30])[0])
@@ -196,14 +205,17 @@ def test_inception_scores_by_hand() -> None:
     logits = np.random.default_rng(0).normal(size=(23, 3)).astype(np.float32)
     found = inception_values(lambda: iter([logits[:7], logits[7:]]))
     expected = [split_score(logits[s * 23 // SPLITS : (s + 1) * 23 // SPLITS])[0] for s in range(SPLITS)]
-    assert found.splits == pytest.approx(np.array(expected)) and found.values.mean() == pytest.approx(np.mean(expected))
+    assert found.splits == pytest.approx(np.array(expected))
+    assert found.values.mean() == pytest.approx(np.mean(expected))
     assert np.isnan(inception_values(lambda: iter([logits[:9]])).values).all()
     assert np.isfinite(inception_values(lambda: iter([logits[:10]])).values).all()
 
 
 def test_the_order_of_images_follows_from_their_numbers() -> None:
     found = order_of(np.arange(2_000))
-    assert ((found >= 0) & (found < 1)).all() and abs(found.mean() - 0.5) < 0.03 and len(np.unique(found)) == 2_000
+    assert ((found >= 0) & (found < 1)).all()
+    assert abs(found.mean() - 0.5) < 0.03
+    assert len(np.unique(found)) == 2_000
     assert order_of(np.array([5]))[0] == found[5]
     assert int(order_of(np.array([0]))[0] * 2**53) == 0xE220A8397B1DCDAF >> 11  # the first output of SplitMix64 seeded with 0
 
@@ -239,12 +251,17 @@ def test_metrics_that_a_task_cannot_have() -> None:
         (["sdr"], DIGIT, "'sdr' is not defined for image signals; remove it from task toy/digits"),
         (["psnr"], replace(DIGIT, n_sources=99), "toy/digits has 99 sources: the best assignment is found for at most"),
         (["psnr"], replace(DIGIT, posterior_draws=3), "'psnr' scores estimates, task toy/digits has posterior draws"),
-        (["psnr_pad32"], replace(DIGIT, source_shape=(1, 40, 33)), "'psnr_pad32' is defined for images up to 32x32, the task has 40x33; remove it from task toy/digits"),
+        (
+            ["psnr_pad32"],
+            replace(DIGIT, source_shape=(1, 40, 33)),
+            "'psnr_pad32' is defined for images up to 32x32, the task has 40x33; remove it from task toy/digits",
+        ),
     ):
         with pytest.raises(SuiteError, match=told):
             check_metrics(names, spec)
     check_metrics(["psnr", "ssim"], replace(DIGIT, n_sources=99, assignment="ordered"))
-    assert not defined_for(get_metric("c2st"), DIGIT).ok and defined_for(get_metric("c2st"), replace(DIGIT, posterior_draws=2, assignment="ordered")).ok
+    assert not defined_for(get_metric("c2st"), DIGIT).ok
+    assert defined_for(get_metric("c2st"), replace(DIGIT, posterior_draws=2, assignment="ordered")).ok
     with pytest.raises(SuiteError, match="'mixture_error' has no value per pair"):
         pair_metric("mixture_error")
 
@@ -252,9 +269,12 @@ def test_metrics_that_a_task_cannot_have() -> None:
 def test_metrics_in_the_order_of_lists() -> None:
     names = metric_names()
     known = [name for name in names if name in catalogue._FIRST]
-    assert known == [name for name in catalogue._FIRST if name in names] and names[: len(known)] == known
+    assert known == [name for name in catalogue._FIRST if name in names]
+    assert names[: len(known)] == known
     assert names[len(known) :] == sorted(names[len(known) :])
-    assert "psnr" in metric_names("image") and "psnr" not in metric_names("audio") and "mixture_error" in metric_names("audio")
+    assert "psnr" in metric_names("image")
+    assert "psnr" not in metric_names("audio")
+    assert "mixture_error" in metric_names("audio")
 
 
 def test_faults_of_a_metric_are_named() -> None:

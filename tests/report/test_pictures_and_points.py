@@ -43,13 +43,23 @@ def test_a_curve_holds_rows_that_differ_in_one_number() -> None:
     (line,) = _lines(points, "n")
     assert [(row["x"], row["y"], row["low"], row["high"]) for row in line] == [(2.0, 2.0, 1.0, 3.0), (8.0, 8.0, 7.0, 9.0)]
     assert {row["method"] for row in line} == {"a / a-8"}
-    assert line[1]["text"].startswith("n = 8: ") and line[1]["text"].endswith("(a-8)")
+    assert line[1]["text"].startswith("n = 8: ")
+    assert line[1]["text"].endswith("(a-8)")
     assert list(_lines(points, "mode")) == []
 
 
 @pytest.mark.parametrize(
     ("n", "count", "ranks"),
-    [(3, 7, [0, 1, 2]), (10, 1, [4]), (10, 2, [0, 9]), (9, 3, [0, 4, 8]), (9, 5, [0, 2, 4, 6, 8]), (10, 4, [0, 4, 7, 9]), (100, 5, [0, 25, 49, 74, 99]), (7, 7, [0, 1, 2, 3, 4, 5, 6])],
+    [
+        (3, 7, [0, 1, 2]),
+        (10, 1, [4]),
+        (10, 2, [0, 9]),
+        (9, 3, [0, 4, 8]),
+        (9, 5, [0, 2, 4, 6, 8]),
+        (10, 4, [0, 4, 7, 9]),
+        (100, 5, [0, 25, 49, 74, 99]),
+        (7, 7, [0, 1, 2, 3, 4, 5, 6]),
+    ],
 )
 def test_ranks_are_spread_on_both_sides_of_the_median(n: int, count: int, ranks: list[int]) -> None:
     assert spread_ranks(n, count) == ranks
@@ -60,8 +70,11 @@ def test_mixtures_from_best_to_worst(higher: bool) -> None:
     sign = 1 if higher else -1
     values = {7: sign * 1.0, 3: sign * 5.0, 4: sign * 3.0, 5: math.nan, 9: sign * 3.0, 1: sign * 2.0}
     choice = spread(values, 3, higher, "psnr")
-    assert choice.examples == (3, 9, 7) and choice.words == ("best", "median", "worst")
-    assert "3 of 5 mixtures" in choice.told and "1 that failed" in choice.told and "psnr" in choice.told
+    assert choice.examples == (3, 9, 7)
+    assert choice.words == ("best", "median", "worst")
+    assert "3 of 5 mixtures" in choice.told
+    assert "1 that failed" in choice.told
+    assert "psnr" in choice.told
     every = spread(values, 9, higher, "psnr")
     assert every.examples == (3, 4, 9, 1, 7)
     assert every.words == ("best", "rank 2 of 5", "median", "rank 4 of 5", "worst")
@@ -71,7 +84,8 @@ def test_mixtures_from_best_to_worst(higher: bool) -> None:
 
 
 def test_mixtures_that_the_user_names() -> None:
-    assert named([3, 0, 3], 4).examples == (3, 0) and named([3, 0, 3], 4).words == ("", "")
+    assert named([3, 0, 3], 4).examples == (3, 0)
+    assert named([3, 0, 3], 4).words == ("", "")
     for bad in (4, -1):
         with pytest.raises(SepbenchError, match=f"mixture {bad} is not part of this run, which took mixtures 0 to 3"):
             named([0, bad], 4)
@@ -107,15 +121,19 @@ def test_sounds_of_a_report() -> None:
 
     signal = torch.tensor([[0.25, -0.5, 4.0, -4.0, math.nan], [0.0, 0.125, 0.0, 0.0, 0.0]])
     values, rate = soundfile.read(io.BytesIO(flac(signal, 8_000, 2.0)), always_2d=True)
-    assert rate == 8_000 and values.shape == (5, 2)
-    assert values[:, 0] == pytest.approx([0.5, -1.0, 1.0, -1.0, 0.0], abs=1e-4) and values[1, 1] == pytest.approx(0.25)
+    assert rate == 8_000
+    assert values.shape == (5, 2)
+    assert values[:, 0] == pytest.approx([0.5, -1.0, 1.0, -1.0, 0.0], abs=1e-4)
+    assert values[1, 1] == pytest.approx(0.25)
 
 
 # ---- JSON ------------------------------------------------------------------------------------------------------------------------------
 
 
 def test_json_holds_plain_values() -> None:
-    document = json.loads(json_text({"a": np.float32(0.5), "b": math.nan, "c": frozenset({"y", "x"}), 3: (np.int64(2), math.inf), "d": True, "e": np.bool_(False)}))
+    document = json.loads(
+        json_text({"a": np.float32(0.5), "b": math.nan, "c": frozenset({"y", "x"}), 3: (np.int64(2), math.inf), "d": True, "e": np.bool_(False)})
+    )
     assert document | {"sepbench_version": ""} == {
         **{"format": 1, "sepbench_version": "", "a": 0.5, "b": None, "c": ["x", "y"]},
         **{"3": [2, None], "d": True, "e": False},
@@ -126,7 +144,14 @@ def test_json_holds_plain_values() -> None:
 
 @pytest.mark.parametrize(
     ("rank", "number", "mark", "equal", "fewer"),
-    [("1", 1, "", False, False), ("12=", 12, "", True, False), ("3+", 3, "", False, True), ("4=+", 4, "", True, True), ("few", None, "few", False, False), ("", None, "", False, False)],
+    [
+        ("1", 1, "", False, False),
+        ("12=", 12, "", True, False),
+        ("3+", 3, "", False, True),
+        ("4=+", 4, "", True, True),
+        ("few", None, "few", False, False),
+        ("", None, "", False, False),
+    ],
 )
 def test_ranks_in_json(rank: str, number: int | None, mark: str, equal: bool, fewer: bool) -> None:
     found = _rank(SimpleNamespace(rank=rank))  # type: ignore[arg-type]

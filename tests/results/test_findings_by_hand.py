@@ -36,8 +36,8 @@ from sepbench.results.leaderboard_file import read_leaderboard
 from sepbench.results.pairing import pair_up
 from sepbench.results.pooled import Parts, joined, pooled_metric
 from sepbench.results.publication import publish_run
-from sepbench.results.robust import interquartile_mean, robust_rows
 from sepbench.results.ranking import Evidence
+from sepbench.results.robust import interquartile_mean, robust_rows
 from sepbench.results.score_files import StoreError
 from sepbench.results.statistics import Designs, PairedDifference, TaskDesigns, holm, paired_difference, summarise
 from sepbench.results.target import Results
@@ -104,7 +104,8 @@ def test_a_constant_difference_is_certain(shift: float, lower: float, higher: fl
     found = paired_difference(a + shift, a, np.arange(8), Designs(independent(8)))
     assert (found.p_lower, found.p_higher) == (lower, higher)
     one = paired_difference(np.array([1.0 + shift]), np.array([1.0]), np.arange(1), Designs(independent(8)))
-    assert (one.p_lower, one.p_higher) == (1.0, 1.0) and math.isnan(one.ci_low)
+    assert (one.p_lower, one.p_higher) == (1.0, 1.0)
+    assert math.isnan(one.ci_low)
 
 
 def test_what_cannot_be_summarised() -> None:
@@ -113,7 +114,9 @@ def test_what_cannot_be_summarised() -> None:
         with pytest.raises(ValueError, match=told):
             summarise(np.array(values), np.arange(1), designs)
     nothing = summarise(np.zeros(0), np.arange(0), designs)
-    assert nothing.n == 0 and math.isnan(nothing.mean) and nothing.n_clusters == 0
+    assert nothing.n == 0
+    assert math.isnan(nothing.mean)
+    assert nothing.n_clusters == 0
     assert Designs(None).interval != designs.interval != Designs(Clusters("song", np.zeros((2, 1), np.int64))).interval
 
 
@@ -229,7 +232,9 @@ def test_obstacles_name_old_before_new() -> None:
     planned = {**record, "n_expected": record["n_expected"] + 1}
     assert f"{record['n_expected']} in OLD, {planned['n_expected']} in NEW" in gate._obstacle(planned, record, False, False)
     assert gate._obstacle(planned, record, False, True) == ""
-    assert gate._brief("x" * 16) == "x" * 16 and gate._brief("x" * 17) == "x" * 12 + "..." and gate._brief("") == "none"
+    assert gate._brief("x" * 16) == "x" * 16
+    assert gate._brief("x" * 17) == "x" * 12 + "..."
+    assert gate._brief("") == "none"
 
 
 # ---- pairing, pooling, features --------------------------------------------------------------------------------------------------------
@@ -243,7 +248,8 @@ def test_pairs_are_matched_by_example() -> None:
         assert pairs.examples.tolist() == [3, 7]
         assert (pairs.a.tolist(), pairs.b.tolist()) == (([3.0, 7.0], [30.0, 70.0]) if first is a else ([30.0, 70.0], [3.0, 7.0]))
     same = pair_up(a, a)
-    assert same.examples.tolist() == [1, 3, 7] and not same.pooled
+    assert same.examples.tolist() == [1, 3, 7]
+    assert not same.pooled
     whole = replace(b, whole_only=True)
     assert len(pair_up(a, whole).examples) == 0  # its values are of the whole set alone
     assert pair_up(whole, whole).a.tolist() == [30.0, 50.0, 70.0, 90.0]
@@ -255,7 +261,8 @@ def _parts(examples: list[int], mse: list[list[float]]) -> Parts:
 
 def test_parts_of_files_are_put_in_the_order_of_examples() -> None:
     found = joined([_parts([4, 5], [[0.4, 0.5]]), _parts([0, 2], [[0.1, math.nan]])], "x")
-    assert found.examples.tolist() == [0, 2, 4, 5] and found.values["mse"][0].tolist()[2:] == [0.4, 0.5]
+    assert found.examples.tolist() == [0, 2, 4, 5]
+    assert found.values["mse"][0].tolist()[2:] == [0.4, 0.5]
     assert found.scored.tolist() == [True, False, True, True]
     assert found.of(np.array([3, 0])).values["mse"].tolist() == [[0.5, 0.1]]
     with pytest.raises(SepbenchError, match="of an example twice"):
@@ -273,7 +280,9 @@ def test_values_of_a_pooled_metric_are_means_over_its_sources() -> None:
     assert math.isnan(values[1])
     expected = np.mean([-10 * np.log10(np.mean(row)) for row in ([0.1, 0.3], [0.4, 0.7])])
     assert np.nanmean(values) == pytest.approx(expected)
-    assert math.isnan(parts.std(among)) and parts.n_sources == 2 and parts.spread
+    assert math.isnan(parts.std(among))
+    assert parts.n_sources == 2
+    assert parts.spread
 
 
 def _saved(path: Path, examples: list[int], first: float, reference: str = "key") -> Path:
@@ -287,7 +296,8 @@ def test_features_are_those_of_the_examples_asked_for(tmp_path: Path) -> None:
     cell = CellFeatures(files, lambda key: tmp_path / key)
     found = cell.of("toy", np.array([1, 7]))
     values = np.concatenate(list(found.features()))
-    assert values[:, 0].tolist() == [6.0, 9.0, 100.0, 103.0] and found.count == 4
+    assert values[:, 0].tolist() == [6.0, 9.0, 100.0, 103.0]
+    assert found.count == 4
     assert np.array_equal(values, np.concatenate(list(found.features())))
     with pytest.raises(StoreError, match="example 5 has scores and no features of extractor 'toy'"):
         cell.of("toy", np.array([1, 5]))
@@ -320,7 +330,8 @@ def test_robust_rows_begin_with_the_best(higher: bool) -> None:
     rows = robust_rows(evidence, "t", "psnr", list(levels), higher, bounds=["bound"])
     assert [row.method for row in rows] == ["bound", "high", "low"]
     assert [row.improvement.mean if row.improvement else None for row in rows] == [None, None, 1.0]
-    assert rows[2].median == pytest.approx(sign * 1.25) and rows[2].iqm.n == 12
+    assert rows[2].median == pytest.approx(sign * 1.25)
+    assert rows[2].iqm.n == 12
 
 
 def test_a_csv_cannot_be_published(tmp_path: Path) -> None:

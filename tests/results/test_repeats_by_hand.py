@@ -56,4 +56,5 @@ def test_where_there_is_no_spread() -> None:
     assert spread(first, [Values(lambda task, method: {})], KEY, _designs(4)) is None
     assert spread(first, [_values([2, 3], [1.0, 2.0])], KEY, _designs(4)) is None
     three = spread(first, [_values([0, 1], [1.0, 2.0]), Values(lambda task, method: {}), _values([0, 1], [1.0, 2.0])], KEY, _designs(4))
-    assert three is not None and (three.count, three.between, three.mean) == (3, 0.0, 1.5)
+    assert three is not None
+    assert (three.count, three.between, three.mean) == (3, 0.0, 1.5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -57,7 +58,8 @@ def test_estimates_are_copied() -> None:
     ours = separate._checked(theirs, _ctx(), 2)
     with torch.no_grad():
         theirs += 1
-    assert float(ours.max()) == 0.0 and not ours.requires_grad
+    assert float(ours.max()) == 0.0
+    assert not ours.requires_grad
 
 
 class _Counts:
@@ -84,7 +86,9 @@ def test_wrong_counts_of_evaluations(counted: object, told: str) -> None:
 
 def test_counts_of_evaluations() -> None:
     found = separate._evaluations(_Counts(torch.tensor([0, 3])), 2)  # type: ignore[arg-type]
-    assert found is not None and found.tolist() == [0.0, 3.0] and found.dtype == torch.float64
+    assert found is not None
+    assert found.tolist() == [0.0, 3.0]
+    assert found.dtype == torch.float64
     assert separate._evaluations(_Counts(None), 2) is None  # type: ignore[arg-type]
     assert separate._evaluations(object(), 2) is None  # type: ignore[arg-type]
 
@@ -102,7 +106,7 @@ def test_counts_of_evaluations() -> None:
 def test_batches_begin_at_the_multiples_of_a_unit(ids: tuple[int, int], unit: int, batch: int, most: int | None, cuts: list[int]) -> None:
     session: Any = SimpleNamespace(cell=SimpleNamespace(unit=unit, batch=batch), most=most)
     found = [part.tolist() for part in separate._batches(torch.arange(*ids), session)]
-    assert found == [list(range(*pair)) for pair in zip(cuts[:-1], cuts[1:], strict=True)]
+    assert found == [list(range(*pair)) for pair in itertools.pairwise(cuts)]
 
 
 def test_memory_that_is_too_short_halves_the_batches(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,7 +126,8 @@ def test_memory_that_is_too_short_halves_the_batches(monkeypatch: pytest.MonkeyP
     found = list(separate._attempts(session, torch.arange(10)))
     assert torch.cat([ids for ids, _ in found]).tolist() == list(range(10))
     assert [outcome for _, outcome in found] == [len(ids) for ids, _ in found]
-    assert tried[:4] == [10, 5, 3, 2] and session.most == 2
+    assert tried[:4] == [10, 5, 3, 2]
+    assert session.most == 2
     assert warned[-1] == f"m on {SPEC.name}: out of memory with 10 mixtures at once; 2 from here on"
 
 
@@ -136,7 +141,8 @@ def test_a_batch_that_fails_is_tried_one_by_one(monkeypatch: pytest.MonkeyPatch)
     found = [(ids.tolist(), outcome) for ids, outcome in separate._attempts(session, torch.arange(2, 5))]
     assert [ids for ids, _ in found] == [[2], [3], [4]]
     assert [isinstance(outcome, str) for _, outcome in found] == [False, True, False]
-    assert "three" in str(found[1][1]) and "\n" not in str(found[1][1])
+    assert "three" in str(found[1][1])
+    assert "\n" not in str(found[1][1])
     monkeypatch.setattr(separate, "_attempt", lambda session, ids: ContractError("shape"))
     assert [ids.tolist() for ids, _ in separate._attempts(session, torch.arange(3))] == [[0, 1, 2]]  # a broken contract fails whole
 
@@ -177,7 +183,8 @@ def test_the_state_of_a_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
             assert provenance.git_state(tmp_path) == ("", False)  # no commit yet
         subprocess.run(["git", "-C", str(tmp_path), *command.split()], check=True)
     sha, dirty = provenance.git_state(tmp_path)
-    assert len(sha) == 40 and not dirty
+    assert len(sha) == 40
+    assert not dirty
     (tmp_path / "new").touch()
     assert provenance.git_state(tmp_path) == (sha, True)
 
@@ -198,7 +205,8 @@ def test_what_decides_a_run_s_numbers() -> None:
     assert provenance.conflict(_record("nmf"), here) is None  # what only one of them has is no conflict
     other = _record("nmf", settings={"nmf": {"atoms": 3}})
     key, old, new = provenance.conflict(other, _record("nmf")) or ("", {}, {})
-    assert key == "settings of method nmf" and old["atoms"] == 3 != new["atoms"]
+    assert key == "settings of method nmf"
+    assert old["atoms"] == 3 != new["atoms"]
     for one in (_record("nmf"), _record("average", limit=6)):
         assert provenance.short_hash(one) != provenance.short_hash(here)
     assert provenance.short_hash(_record("average")) == provenance.short_hash(here)
@@ -209,7 +217,9 @@ def test_a_run_that_has_grown() -> None:
     small, large = _record("average", limit=5), _record("nmf", limit=9)
     for there, here in ((small, large), (large, small)):
         whole = provenance.grown(there, here)
-        assert whole.limit == 9 and whole.tasks["class-split"].n_planned == 9
-        assert set(whole.methods) == {"average", "nmf"} and list(whole.grid["class-split"]) == [*there.methods, *here.methods]
+        assert whole.limit == 9
+        assert whole.tasks["class-split"].n_planned == 9
+        assert set(whole.methods) == {"average", "nmf"}
+        assert list(whole.grid["class-split"]) == [*there.methods, *here.methods]
         assert len(whole.sessions) == 2
     assert provenance.grown(small, _record("average", limit=None)).limit is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from collections.abc import Mapping
 from dataclasses import replace
@@ -112,7 +113,7 @@ def test_mixtures_that_are_planned() -> None:
 def test_gaps_are_cut_at_whole_units(gap: tuple[int, int], unit: int, mixtures: int, fixed: bool, cuts: list[int]) -> None:
     cell = replace(_plan("average").cells[0], unit=unit, fixed=fixed)
     pieces = list(cell.pieces(Shard("t", "m", *gap), mixtures))
-    assert [(one.start, one.stop) for one in pieces] == list(zip(cuts[:-1], cuts[1:], strict=True))
+    assert [(one.start, one.stop) for one in pieces] == list(itertools.pairwise(cuts))
     assert {(one.task, one.method) for one in pieces} == {("t", "m")}
 
 
@@ -124,7 +125,8 @@ def test_batches_of_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
         on_gpu = make_plan(RunRequest("mnist-pairs", (name,), device="cuda"), load_suite("mnist-pairs")).cells[0]
         assert on_cpu.batch == (on_cpu.info.max_batch_cpu or on_cpu.info.max_batch)
         assert on_gpu.batch == on_gpu.info.max_batch
-        assert on_cpu.unit == on_cpu.batch and not on_cpu.fixed
+        assert on_cpu.unit == on_cpu.batch
+        assert not on_cpu.fixed
     told = _plan("average", shard_size=7).cells[0]
     assert (told.unit, told.fixed) == (7, True)
 
@@ -132,7 +134,8 @@ def test_batches_of_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_repetitions_are_of_random_methods_with_the_seeds_that_follow() -> None:
     plan = _plan("average", "nmf", "nmf-blind", seed=5, limit=2)
     random = [name for name, entry in plan.methods.items() if not entry.info.deterministic]
-    assert random and "average" not in random
+    assert random
+    assert "average" not in random
     made = [(kind, list(one.methods), one.request.seed, one.request.fit_seed, one.request.limit) for kind, one in repeated_plans(plan, SUITE, 3, 1)]
     assert made == [("seeds", random, 6, 5, 2), ("seeds", random, 7, 5, 2)]
     learning = [name for name in random if plan.methods[name].info.supervision not in ("blind", "bound")]
@@ -228,7 +231,8 @@ def test_gaps_between_what_is_there() -> None:
     assert (what.done, what.separates) == (4, 6)
     assert {one.task for one in what.gaps} == {next(iter(SUITE.tasks))}
     beyond = _missing(_found(0, 4), _found(12, 14))
-    assert _ends(beyond.gaps) == [(4, 10)] and beyond.done == 4
+    assert _ends(beyond.gaps) == [(4, 10)]
+    assert beyond.done == 4
     assert _ends(_missing(_found(0, 14)).gaps) == []
 
 
@@ -272,7 +276,8 @@ def test_the_state_follows_from_the_shards(totals: list[Any], fit_error: str, st
     record = CellRecord(n_planned=10, traceback="trace")
     finished(record, totals, fit_error)
     assert (record.state, record.evaluations) == (state, evaluations)
-    assert record.n_separated == sum(one.n_separated for one in totals) and record.n_failed == sum(one.n_failed for one in totals)
+    assert record.n_separated == sum(one.n_separated for one in totals)
+    assert record.n_failed == sum(one.n_failed for one in totals)
     assert record.separate_seconds == float(len(totals))
     assert record.error == (fit_error or next((one.error for one in totals if one.error), ""))
     assert record.traceback == ("" if state == "done" else "trace")
@@ -296,7 +301,8 @@ def test_the_latency_asks_every_call_once() -> None:
     asked: list[int] = []
     seconds = [9.0, 1.0, 5.0, 2.0]
     found = latency(lambda number: (asked.append(number), seconds[number])[1], 4)  # type: ignore[func-returns-value]
-    assert asked == [0, 1, 2, 3] and found == statistics.median(seconds)
+    assert asked == [0, 1, 2, 3]
+    assert found == statistics.median(seconds)
     asked.clear()
     latency(lambda number: (asked.append(number), 0.0)[1])  # type: ignore[func-returns-value]
     assert asked == list(range(LATENCY_CALLS))
@@ -313,7 +319,8 @@ def test_a_gpu_is_waited_for_at_both_ends(monkeypatch: pytest.MonkeyPatch, fails
                 raise KeyError
     except KeyError:
         pass
-    assert waited == ["cuda:1"] * (1 if fails else 2) and timer.seconds > 0
+    assert waited == ["cuda:1"] * (1 if fails else 2)
+    assert timer.seconds > 0
     with Timer("cpu"):
         pass
     assert len(waited) == (1 if fails else 2)

@@ -24,13 +24,17 @@ def test_a_list_on_disk(tmp_path: Path) -> None:
     path, gains = tmp_path / "x.csv", np.array([[1.0, 0.1], [0.5, 1 / 3]], np.float32)
     raw = pairs_csv(np.array([[3, 0], [2, 9]]), gains)
     path.write_bytes(raw)
-    assert raw.startswith(b"example,source_0,source_1,gain_0,gain_1\n0,3,0,1.0,") and raw.endswith(b"\n")
+    assert raw.startswith(b"example,source_0,source_1,gain_0,gain_1\n0,3,0,1.0,")
+    assert raw.endswith(b"\n")
     found = read_pairs(path)
-    assert found.indices.tolist() == [[3, 0], [2, 9]] and found.gains is not None and np.array_equal(found.gains.numpy(), gains)
+    assert found.indices.tolist() == [[3, 0], [2, 9]]
+    assert found.gains is not None
+    assert np.array_equal(found.gains.numpy(), gains)
     assert (len(found), found.n_sources, found.sha256) == (2, 2, hashlib.sha256(raw).hexdigest())
     assert list_sha256(path) == found.sha256
     path.write_bytes(pairs_csv(np.array([[3]])))
-    assert path.read_bytes() == b"example,source_0\n0,3\n" and read_pairs(path).gains is None
+    assert path.read_bytes() == b"example,source_0\n0,3\n"
+    assert read_pairs(path).gains is None
     with pytest.raises(ValueError):
         pairs_csv(np.array([[1], [2]]), np.ones((1, 1)))
 
@@ -71,7 +75,8 @@ def _signals(values: Any, dtype: torch.dtype, name: str = "toy") -> ArraySignals
 def test_stored_numbers_to_signals(dtype: torch.dtype, scale: float) -> None:
     signals = _signals([[[[1]]], [[[100]]], [[[7]]]], dtype)
     found = signals.load([2, 0])
-    assert found.dtype == torch.float32 and found.flatten().tolist() == pytest.approx([7 / scale, 1 / scale])
+    assert found.dtype == torch.float32
+    assert found.flatten().tolist() == pytest.approx([7 / scale, 1 / scale])
     assert signals.load(torch.tensor([1, 1], dtype=torch.uint8)).shape == (2, 1, 1, 1)  # numbers of rows, not a mask
     assert (signals.shape, len(signals)) == ((1, 1, 1), 3)
 
@@ -100,8 +105,10 @@ def test_operators_pads_and_gains() -> None:
     gained = _mixed("gain", gains=[[1.0, 2.0], [3.0, 0.5], [1.0, 1.0]])
     assert gained.mixtures([1, 0]).values.flatten().tolist() == [12.5, 6.0]
     padded = _mixed(pad=2)
-    assert padded.source_shape == (1, 5, 5) and padded.sources([1])[0, 0, 0].sum() == padded.sources([1])[0, 0, 0, 2, 2] == 4
-    assert Transform(2).shape((1, 28, 30)) == (1, 32, 34) and Transform().shape((1, 28, 30)) == (1, 28, 30)
+    assert padded.source_shape == (1, 5, 5)
+    assert padded.sources([1])[0, 0, 0].sum() == padded.sources([1])[0, 0, 0, 2, 2] == 4
+    assert Transform(2).shape((1, 28, 30)) == (1, 32, 34)
+    assert Transform().shape((1, 28, 30)) == (1, 28, 30)
 
 
 def test_digests_are_of_the_mixtures_in_their_order() -> None:

@@ -21,7 +21,8 @@ def test_values_that_are_taken() -> None:
     assert (table.texts("s"), table.integers("i"), table.rows("r")) == (("p", "q"), (1, 2), (0, 1))
     assert table.tables("t")["u"].integer("v") == 1
     assert [one.integer("w") for one in table.array("l")] == [1, 2]
-    assert "a" in table and "b" not in table
+    assert "a" in table
+    assert "b" not in table
     table.close()
 
 

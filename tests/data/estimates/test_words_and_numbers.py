@@ -33,7 +33,8 @@ def _quiet(done: int, total: int) -> None:
 
 def test_problems_are_counted_and_three_named() -> None:
     problems = Problems()
-    assert not problems and problems.text() == ""
+    assert not problems
+    assert problems.text() == ""
     problems.check("x")
     for number in range(1_004):
         problems.add(MISSING, f"{number}.png")
@@ -41,10 +42,11 @@ def test_problems_are_counted_and_three_named() -> None:
     assert problems.text() == "1,004 missing (0.png, 1.png, 2.png and 1,001 more), 1 extra (z.png: why)"
     with pytest.raises(EstimatesError) as caught:
         problems.check("there")
-    assert str(caught.value).startswith("there cannot be scored: 1,004 missing") and "--partial" in str(caught.value)
+    assert str(caught.value).startswith("there cannot be scored: 1,004 missing")
+    assert "--partial" in str(caught.value)
     problems.forgive(MISSING)
     assert problems.text() == "1 extra (z.png: why)"
-    with pytest.raises(EstimatesError, match="evaluate again$"):
+    with pytest.raises(EstimatesError, match=r"evaluate again$"):
         problems.check("there")
     problems.advise(EXTRA, "do this")
     problems.add(CLIPPED, "a")
@@ -79,10 +81,14 @@ def test_scales_of_whole_numbers(domain: Any, dtype: str, scale: float) -> None:
     assert scale_of(np.dtype(dtype), domain) == scale
     largest = 1 if np.dtype(dtype).kind == "f" else np.iinfo(np.dtype(dtype)).max
     found = as_float32(np.array([largest, 0], dtype), domain)
-    assert found.dtype == np.float32 and found[0] == np.float32(largest / scale) and found[1] == 0
+    assert found.dtype == np.float32
+    assert found[0] == np.float32(largest / scale)
+    assert found[1] == 0
 
 
-@pytest.mark.parametrize(("domain", "dtype", "taken"), [("image", "int16", "uint8, uint16, float"), ("audio", "uint8", "int16, int32, float"), ("vector", "int32", "float")])
+@pytest.mark.parametrize(
+    ("domain", "dtype", "taken"), [("image", "int16", "uint8, uint16, float"), ("audio", "uint8", "int16, int32, float"), ("vector", "int32", "float")]
+)
 def test_numbers_that_nobody_has_explained(domain: Any, dtype: str, taken: str) -> None:
     with pytest.raises(FileProblem) as caught:
         scale_of(np.dtype(dtype), domain)
@@ -126,9 +132,12 @@ def test_arrays_are_written_and_read_bit_by_bit(tmp_path: Path, ending: str) -> 
     found = of_file(tmp_path / f"x.{ending}", DIGIT, 5)
     problems = Problems()
     seen = found.inspect(4, problems, _quiet)
-    assert not problems and seen.examples.tolist() == [0, 1, 2, 3] and seen.largest == np.abs(values[:4]).max()
+    assert not problems
+    assert seen.examples.tolist() == [0, 1, 2, 3]
+    assert seen.largest == np.abs(values[:4]).max()
     assert seen.sha256 == hashlib.sha256((tmp_path / f"x.{ending}").read_bytes()).hexdigest()
-    assert np.array_equal(found.load([3, 1]).numpy(), values[[3, 1]]) and np.array_equal(found.load([1, 2]).numpy(), values[1:3])
+    assert np.array_equal(found.load([3, 1]).numpy(), values[[3, 1]])
+    assert np.array_equal(found.load([1, 2]).numpy(), values[1:3])
     (tmp_path / f"x.{ending}").write_bytes((tmp_path / f"x.{ending}").read_bytes() + b"x")
     with pytest.raises(EstimatesError, match=f"{ending} has changed"):
         found.load([0])
@@ -140,7 +149,8 @@ def test_rows_of_an_array_are_named_by_their_ids(tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", any=values, example_ids=np.array([3, 9, 0, 1]))
     found, problems = of_file(tmp_path / "x.npz", DIGIT, 8), Problems()
     seen = found.inspect(4, problems, _quiet)
-    assert seen.examples.tolist() == [0, 1, 3] and seen.largest == np.abs(values[[0, 2]]).max()
+    assert seen.examples.tolist() == [0, 1, 3]
+    assert seen.largest == np.abs(values[[0, 2]]).max()
     assert problems.text() == "1 extra (mixture 9), 1 missing (mixture 2), 1 not finite (mixture 1)"
     assert np.array_equal(found.load([3, 0]).numpy(), values[[0, 2]])
     np.savez(tmp_path / "y.npz", any=values, example_ids=np.array([3, 3, 8, -1]))
@@ -191,7 +201,10 @@ def test_digests_of_arrays_in_memory_are_of_their_bytes() -> None:
         assert of_array(one, DIGIT, 3).inspect(1, Problems(), _quiet).sha256 == wanted
     half = torch.from_numpy(values).bfloat16()
     assert torch.equal(of_array(half, DIGIT, 3).load([]).reshape(-1), torch.zeros(0))
-    assert _as_slice([3, 4, 5]) == slice(3, 6) and _as_slice([3, 5]) == [3, 5] and _as_slice([5, 4]) == [5, 4] and _as_slice([]) == []
+    assert _as_slice([3, 4, 5]) == slice(3, 6)
+    assert _as_slice([3, 5]) == [3, 5]
+    assert _as_slice([5, 4]) == [5, 4]
+    assert _as_slice([]) == []
 
 
 # ---- files -----------------------------------------------------------------------------------------------------------------------------
@@ -227,7 +240,9 @@ def test_files_are_read_where_they_belong(tmp_path: Path) -> None:
             np.save(table[example, slot], np.full((8, 8), 10 * example + slot, np.float32))
     estimates, told = FileEstimates(table, tmp_path, DIGIT), list[tuple[int, int]]()
     seen = estimates.inspect(2, Problems(), lambda done, total: told.append((done, total)))
-    assert told == [(1, 2), (2, 2)] and seen.largest == 11.0 and seen.examples.tolist() == [0, 1]
+    assert told == [(1, 2), (2, 2)]
+    assert seen.largest == 11.0
+    assert seen.examples.tolist() == [0, 1]
     assert estimates.load([1, 0])[:, :, 0, 0, 0].tolist() == [[10.0, 11.0], [0.0, 1.0]]
     np.save(table[1, 0], np.zeros((1, 8, 8), np.float64))
     with pytest.raises(EstimatesError, match=r"1_1\.npy has changed"):
@@ -275,7 +290,9 @@ def test_sounds_at_full_scale(tmp_path: Path, subtype: str, step: float) -> None
         samples[5:8] = level
         soundfile.write(tmp_path / "x.wav", samples, 8_000, subtype=subtype)
         values, found = read_signal(tmp_path / "x.wav", SOUND)
-        assert values.shape == (1, 400) and values[0, 5] == pytest.approx(level, abs=2e-4) and found is clipped
+        assert values.shape == (1, 400)
+        assert values[0, 5] == pytest.approx(level, abs=2e-4)
+        assert found is clipped
 
 
 def test_pictures_are_written_by_the_stated_rule(tmp_path: Path) -> None:
@@ -295,7 +312,8 @@ def test_the_head_of_safetensors_is_padded_to_eight(tmp_path: Path) -> None:
         write_array(tmp_path / "x.safetensors", name, (2, 3), [np.ones((2, 3), np.float32)])
         raw = io.BytesIO((tmp_path / "x.safetensors").read_bytes())
         (length,) = struct.unpack("<Q", raw.read(8))
-        assert length % 8 == 0 and len(raw.getvalue()) == 8 + length + 24
+        assert length % 8 == 0
+        assert len(raw.getvalue()) == 8 + length + 24
 
 
 # ---- what may be supplied --------------------------------------------------------------------------------------------------------------

@@ -59,7 +59,9 @@ def test_another_file_than_the_frozen_one(tmp_path: Path) -> None:
 def test_slots_share_signals_where_they_draw_from_one_pool() -> None:
     indices = np.array([[0, 1], [1, 2], [2, 0]])
     shared, apart = (of_signals(indices, pools, "image").keys for pools in (("a", "a"), ("a", "b")))
-    assert shared[0, 1] == shared[1, 0] and shared[1, 1] == shared[2, 0] and shared[2, 1] == shared[0, 0]
+    assert shared[0, 1] == shared[1, 0]
+    assert shared[1, 1] == shared[2, 0]
+    assert shared[2, 1] == shared[0, 0]
     assert not set(apart[:, 0]) & set(apart[:, 1])
     assert of_signals(np.array([[0, 0], [0, 1], [0, 2]]), ("a", "b"), "image").n == 1  # of the slot that has fewest
 

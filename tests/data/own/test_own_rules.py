@@ -45,7 +45,9 @@ def test_too_few_files_for_the_shares() -> None:
     for n, file in ((1, "1 different file "), (4, "4 different files ")):
         with pytest.raises(DataError) as caught:
             split_sizes(n, 0.1, 0.2, 2)
-        assert str(caught.value).startswith(f"{file}cannot be split by --val 0.1 --test 0.2, which take at least 1 for training, 2 for validation and 2 for test")
+        assert str(caught.value).startswith(
+            f"{file}cannot be split by --val 0.1 --test 0.2, which take at least 1 for training, 2 for validation and 2 for test"
+        )
     assert split_sizes(5, 0.1, 0.2, 2) == (1, 2, 2)
     with pytest.raises(DataError, match="take at least 0 for training, 0 for validation and 2 for test"):
         split_sizes(1, 0.0, 1.0, 2)
@@ -53,7 +55,12 @@ def test_too_few_files_for_the_shares() -> None:
 
 @pytest.mark.parametrize(
     ("validation", "test", "told"),
-    [(-0.1, 0.2, "--val is a share .* got -0.1"), (0.1, 1.5, "--test is a share .* got 1.5"), (0.1, 0.0, "--test 0 leaves"), (0.7, 0.4, "--val 0.7 and --test 0.4")],
+    [
+        (-0.1, 0.2, "--val is a share .* got -0.1"),
+        (0.1, 1.5, "--test is a share .* got 1.5"),
+        (0.1, 0.0, "--test 0 leaves"),
+        (0.7, 0.4, "--val 0.7 and --test 0.4"),
+    ],
 )
 def test_shares_that_cannot_be(validation: float, test: float, told: str) -> None:
     with pytest.raises(DataError, match=told):
@@ -65,7 +72,8 @@ def test_shares_that_cannot_be(validation: float, test: float, told: str) -> Non
 def test_the_smallest_share_and_number_that_do() -> None:
     share = share_for(3, [10, 20], 0.1)
     assert share == 0.25  # of ten groups 2.5 are rounded up to three
-    assert split_sizes(10, 0.1, share)[2] == 3 and split_sizes(10, 0.1, share - 0.01)[2] == 2
+    assert split_sizes(10, 0.1, share)[2] == 3
+    assert split_sizes(10, 0.1, share - 0.01)[2] == 2
     assert share_for(9, [10], 0.1) is None
     assert groups_for(3, 0.1, 0.2) == 13  # 0.2 of 13 is 2.6
     assert split_sizes(12, 0.1, 0.2)[2] == 2
@@ -98,7 +106,8 @@ def test_files_of_a_folder_in_natural_order(tmp_path: Path) -> None:
     assert domain == "image"
     assert [first.name(file) for file in first.files] == ["img2.PNG", "img10.png", "sub/img1.jpg"]
     assert [file.name for file in first.others] == ["notes.txt"]
-    assert [second.name(file) for file in second.files] == ["x.png"] and second.path == b
+    assert [second.name(file) for file in second.files] == ["x.png"]
+    assert second.path == b
     assert open_folders([_files(tmp_path / "c", "x.FLAC")])[0] == "audio"
 
 
@@ -159,8 +168,10 @@ def test_copies_are_left_out_and_their_files_are_one_group() -> None:
     found, told = distinct_signals(_signals("x", [1, 2, 2, 3, 3, 3, 4], [0, 0, 1, 1, 2, 2, 3]))
     assert found.values[:, 0, 0].tolist() == [1, 2, 3, 4]
     assert found.file.tolist() == [0, 0, 1, 3]
-    assert found.start.tolist() == [0, 10, 30, 60] and found.sounding.tolist() == [1, 2, 4, 7]
-    assert len(set(found.group[:3].tolist())) == 1 and found.group[3] not in found.group[:3]
+    assert found.start.tolist() == [0, 10, 30, 60]
+    assert found.sounding.tolist() == [1, 2, 4, 7]
+    assert len(set(found.group[:3].tolist())) == 1
+    assert found.group[3] not in found.group[:3]
     assert told == ["b.png (as a.png)", "c.png (as b.png)"]
     assert distinct_signals(_signals("x", [1, 1], [0, 0]))[1] == ["a.png (repeats itself)"]
 
@@ -202,10 +213,12 @@ def test_lists_of_two_classes() -> None:
     assert len(rows) == len(set(rows)) == 4
     assert make_lists(_plan(), _parts(3)).sizes == {"class-split": 9}  # all that three and three files make
     mixed, observed = (
-        [[int(cell) for cell in row.split(",")] for row in made.pairs[f"class-split.train-{kind}"].decode().splitlines()[1:]] for kind in ("mixtures", "observed")
+        [[int(cell) for cell in row.split(",")] for row in made.pairs[f"class-split.train-{kind}"].decode().splitlines()[1:]]
+        for kind in ("mixtures", "observed")
     )
     assert not {row[-1] for row in mixed} & {row[-1] for row in observed}
-    assert len(mixed) + len(observed) == 4 and len({row[-1] for row in mixed}) == len(mixed)
+    assert len(mixed) + len(observed) == 4
+    assert len({row[-1] for row in mixed}) == len(mixed)
     assert not any("train" in stem for stem in make_lists(_plan(), _parts(3)).pairs)
     keys = made.clusters["class-split"].decode().splitlines()
     assert keys[0] == "example,file_0,file_1"
@@ -250,7 +263,8 @@ def test_the_rate_of_sounds() -> None:
     folders, infos = _folders(GOOD, ("b.wav", 16000, 8000, 1, "PCM_16"), ("c.wav", 8000, 9, 1, "PCM_16"))
     with pytest.raises(DataError, match=r"different rates: 2 of 8,000 Hz, 1 of 16,000 Hz; choose one with --rate 8000"):
         _rate(None, folders, infos)
-    assert _rate(8000, folders, infos) == 8000 and _rate(4000, folders, infos) == 4000
+    assert _rate(8000, folders, infos) == 8000
+    assert _rate(4000, folders, infos) == 4000
     with pytest.raises(DataError, match=r"--rate 9000 is above the rate of 2 files: a\.wav has 8,000 Hz, c\.wav has 8,000 Hz; choose --rate 8000"):
         _rate(9000, folders, infos)
     with pytest.raises(DataError, match="at least 1 Hz, got 0"):
@@ -266,12 +280,15 @@ def test_what_is_said_of_sounds_that_do_not_fit() -> None:
     with pytest.raises(DataError, match=r"^1 file is not 8,000 Hz, mono, 16 bits: b\.wav has 16,000 Hz, 2 channels, PCM_24 samples; "):
         _checked(*_folders(GOOD, odd), 8000, 8000, False)
     (note,) = _checked(*_folders(GOOD, odd), 8000, 8000, True)
-    assert "8,000 Hz" in note and "b.wav has 16,000 Hz, 2 channels, PCM_24 samples" in note and "a.wav" not in note
+    assert "8,000 Hz" in note
+    assert "b.wav has 16,000 Hz, 2 channels, PCM_24 samples" in note
+    assert "a.wav" not in note
     short = ("c.wav", 8000, 6000, 1, "PCM_16")
     with pytest.raises(DataError, match=r"^1 file is shorter than --seconds 1: c\.wav lasts 0\.75 s; "):
         _checked(*_folders(GOOD, short), 8000, 8000, False)
     (note,) = _checked(*_folders(GOOD, short), 8000, 8000, True)
-    assert "1 s" in note and "c.wav lasts 0.75 s" in note
+    assert "1 s" in note
+    assert "c.wav lasts 0.75 s" in note
     with pytest.raises(DataError, match=r"all 2 files are shorter than --seconds 2; the longest lasts 1 s: choose --seconds 1 or less"):
         _checked(*_folders(GOOD, short), 8000, 16000, True)
 
@@ -279,9 +296,9 @@ def test_what_is_said_of_sounds_that_do_not_fit() -> None:
 def test_counts_of_faults() -> None:
     assert (_counted(["a"]), _counted(["a"] * 1500)) == ("1 file is", "1,500 files are")
     _stop_at([])
-    with pytest.raises(DataError, match="^a; b; c$"):
+    with pytest.raises(DataError, match=r"^a; b; c$"):
         _stop_at([*"abc"])
-    with pytest.raises(DataError, match="^a; b; c; and 2 more files$"):
+    with pytest.raises(DataError, match=r"^a; b; c; and 2 more files$"):
         _stop_at([*"abcde"])
 
 

@@ -22,7 +22,8 @@ def test_corners_of_a_simplex_are_equally_far_apart_on_the_sphere(corners: int) 
 @pytest.mark.parametrize("slot", [0, 1])
 def test_a_mixture_on_a_simplex(dimension: int, slot: int) -> None:
     weights, means, covariances = generated._simplex_mixture(dimension, slot)
-    assert weights.sum() == 1.0 and (weights > 0).all()
+    assert weights.sum() == 1.0
+    assert (weights > 0).all()
     assert covariances.shape == (len(weights), dimension, dimension)
     gaps = np.linalg.norm(means[:, None] - means[None], axis=2)[~np.eye(len(weights), dtype=bool)]
     edge = generated._CORNER * np.sqrt(dimension) * np.sqrt(2 + 2 / (len(weights) - 1))  # of a simplex on a sphere of that radius
