@@ -202,6 +202,9 @@ def test_inception_scores_by_hand() -> None:
     divergence = 0.9 * math.log(1.8) + 0.1 * math.log(0.2)
     assert split_score(sure)[0] == pytest.approx(math.exp(divergence))
     assert split_score(sure)[1] == pytest.approx(np.zeros(2), abs=1e-12)
+    odd = np.array([[0.9, 0.1], [0.7, 0.3]])
+    each = [sum(p * math.log(p / q) for p, q in zip(row, (0.8, 0.2), strict=True)) for row in odd]
+    assert split_score(np.log(odd))[0] == pytest.approx(math.exp(sum(each) / 2))
     logits = np.random.default_rng(0).normal(size=(23, 3)).astype(np.float32)
     found = inception_values(lambda: iter([logits[:7], logits[7:]]))
     expected = [split_score(logits[s * 23 // SPLITS : (s + 1) * 23 // SPLITS])[0] for s in range(SPLITS)]

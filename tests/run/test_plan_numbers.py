@@ -17,8 +17,10 @@ from sepbench.protocols import MethodInfo, Support
 from sepbench.run.backends.agenda import Shard
 from sepbench.run.cell import begun, finished, missing
 from sepbench.run.plan import (
+    SupportError,
     _check_file_name,
     _check_info,
+    ask_support,
     check_runnable,
     checked_metrics,
     make_plan,
@@ -205,6 +207,20 @@ def test_metrics_that_cannot_score_a_task() -> None:
     with pytest.raises(ValueError, match="up to 32x32, got 33x40"):
         get_metric("psnr_pad32").from_mse(torch.zeros(1).numpy(), (33, 40))  # type: ignore[attr-defined]
     assert checked_metrics(["psnr_pad32"], [replace(spec, source_shape=(1, 32, 32))]) == ("psnr_pad32",)
+
+
+@pytest.mark.parametrize(
+    ("here", "there", "ok", "note"), [(True, True, True, "a"), (True, False, False, "b"), (False, True, False, "a"), (False, False, False, "a")]
+)
+def test_a_task_and_a_device_must_both_do(here: bool, there: bool, ok: bool, note: str) -> None:
+    method: Any = SimpleNamespace(supports=lambda task: Support(here, "a"), supports_device=lambda device: Support(there, "b"))
+    spec = next(iter(SUITE.tasks.values())).spec
+    answer = ask_support("m", method, spec, "cpu")
+    assert (answer.ok, answer.note) == (ok, note)
+    assert ask_support("m", method, spec).ok is here  # no device is asked about
+    method.supports = lambda task: True
+    with pytest.raises(SupportError, match=r"'m': supports.. must return a sepbench.protocols.Support, got bool"):
+        ask_support("m", method, spec, "cpu")
 
 
 # ---- what of a cell is missing ---------------------------------------------------------------------------------------------------------

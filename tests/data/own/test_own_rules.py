@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import sepbench.data.own.sounds
 from sepbench.data.own.folders import first_three, open_folders
 from sepbench.data.own.lists import ListPlan, make_lists
 from sepbench.data.own.signals import OwnSignals, check_no_shared_content, distinct_signals
@@ -113,7 +114,7 @@ def test_files_of_a_folder_in_natural_order(tmp_path: Path) -> None:
 
 def test_folders_that_cannot_be_classes(tmp_path: Path) -> None:
     a, b = _files(tmp_path / "a", "1.png", "2.png", "in/3.png"), _files(tmp_path / "b", "1.wav")
-    other = _files(tmp_path / "c", "1.txt", "2.txt", "3.doc", "x")
+    other = _files(tmp_path / "c", "1.txt", "2.TXT", "3.doc", "x")
     link = tmp_path / "link"
     link.symlink_to(a)
     for paths, told in (
@@ -291,6 +292,17 @@ def test_what_is_said_of_sounds_that_do_not_fit() -> None:
     assert "c.wav lasts 0.75 s" in note
     with pytest.raises(DataError, match=r"all 2 files are shorter than --seconds 2; the longest lasts 1 s: choose --seconds 1 or less"):
         _checked(*_folders(GOOD, short), 8000, 16000, True)
+
+
+def test_floats_beyond_full_scale(monkeypatch: pytest.MonkeyPatch) -> None:
+    peaks = {"b.wav": 1.0, "c.wav": 2.5, "d.wav": 1.25}
+    monkeypatch.setattr(sepbench.data.own.sounds, "_peak", lambda path, info: peaks[path.name])
+    folders, infos = _folders(GOOD, *((name, 8000, 8000, 1, "FLOAT") for name in peaks))
+    with pytest.raises(DataError, match=r"^2 files are of floats beyond full scale, 1: c\.wav reaches 2\.5, d\.wav reaches 1\.25; "):
+        _checked(folders, infos, 8000, 8000, True)
+    peaks |= dict.fromkeys(peaks, 1.0)
+    (note,) = _checked(folders, infos, 8000, 8000, True)
+    assert "b.wav has FLOAT samples" in note
 
 
 def test_counts_of_faults() -> None:
