@@ -213,6 +213,20 @@ def test_what_decides_a_run_s_numbers() -> None:
     assert provenance.default_folder(here) == Path("runs") / f"digits-pairs-{provenance.short_hash(here)}"
 
 
+def test_every_part_of_an_identity_counts() -> None:
+    here = _record("average")
+    suite, task = here.suite.model_copy(update={"version": 99}), here.tasks["class-split"]
+    for changed, told in (
+        ({"suite": suite}, ("suite version", 99, here.suite.version)),
+        ({"tasks": {"class-split": task.model_copy(update={"pairs_sha256": "x"})}}, ("pairs_sha256 of task class-split", "x", task.pairs_sha256)),
+        ({"tasks": {"class-split": task.model_copy(update={"mixtures_sha256": "x"})}}, ("mixtures_sha256 of task class-split", "x", task.mixtures_sha256)),
+        ({"sepbench_version": "0"}, ("sepbench_version", "0", here.sepbench_version)),
+        ({"device": "cuda"}, ("device", "cuda", "cpu")),
+        ({"fit_seed": 7}, ("fit_seed", 7, here.fit_seed)),
+    ):
+        assert provenance.conflict(here.model_copy(update=changed), here) == told
+
+
 def test_a_run_that_has_grown() -> None:
     small, large = _record("average", limit=5), _record("nmf", limit=9)
     for there, here in ((small, large), (large, small)):

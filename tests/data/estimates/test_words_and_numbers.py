@@ -295,6 +295,15 @@ def test_sounds_at_full_scale(tmp_path: Path, subtype: str, step: float) -> None
         assert found is clipped
 
 
+def test_clipped_files_are_told_with_their_place(tmp_path: Path) -> None:
+    import soundfile
+
+    table = {(0, slot): tmp_path / f"0_{slot + 1}.wav" for slot in range(2)}
+    soundfile.write(table[0, 0], np.zeros(400), 8_000)
+    soundfile.write(table[0, 1], np.full(400, -1.0), 8_000)
+    assert FileEstimates(table, tmp_path, SOUND).inspect(1, Problems(), _quiet).clipped == ((0, 1, "0_2.wav"),)
+
+
 def test_pictures_are_written_by_the_stated_rule(tmp_path: Path) -> None:
     from sepbench.data.estimates.png import read_png
 
