@@ -1,0 +1,127 @@
+"""Training rows by position, over the seams of pools, and what is said where there are none."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+import torch
+
+from sepbench.data.views import Pool, PooledRows, TrainingMaterial, content_hashes, make_view, training_digest, without_duplicates
+from sepbench.errors import DataError, SupervisionError
+from sepbench.suites.loader import load_suite
+
+
+@dataclass
+class Numbers:
+    """Signal i of a set that starts at ``first`` is the number first + i."""
+
+    first: int
+    count: int = 4
+    name: str = "numbers"
+    split: str = "train"
+    shape: tuple[int, ...] = (1,)
+
+    def __len__(self) -> int:
+        return self.count
+
+    def load(self, rows: torch.Tensor) -> torch.Tensor:
+        return (self.first + torch.as_tensor(rows, dtype=torch.float32)).unsqueeze(1)
+
+
+def _pool(*parts: tuple[int, list[int]]) -> Pool:
+    return Pool(tuple((Numbers(first), torch.tensor(rows, dtype=torch.int64)) for first, rows in parts))  # type: ignore[misc]
+
+
+POOL = _pool((10, [3, 0]), (20, []), (30, [1, 2, 3]))  # holds 13, 10, 31, 32, 33
+
+
+def test_positions_of_a_pool_are_those_of_its_parts_one_after_the_other() -> None:
+    assert len(POOL) == 5
+    assert POOL.load().squeeze(1).tolist() == [13, 10, 31, 32, 33]
+    for limit in (1, 2, 3, 5, 9):
+        assert POOL.load(limit).squeeze(1).tolist() == [13, 10, 31, 32, 33][:limit]
+    assert POOL.load_rows(torch.tensor([4, 0, 2, 1, 2])).squeeze(1).tolist() == [33, 13, 31, 10, 31]
+    assert POOL.load_rows(torch.tensor([], dtype=torch.int64)).shape == (0, 1)
+    with pytest.raises(IndexError, match=r"\[0, 5\)"):
+        POOL.load_rows(torch.tensor([5]))
+
+
+def test_rows_outside_are_refused_with_both_ends() -> None:
+    rows = PooledRows(3, lambda wanted: wanted.float())
+    assert rows.load([0, 2]).tolist() == [0.0, 2.0]
+    assert len(rows) == 3
+    assert len(rows.load([])) == 0
+    for wanted in ([-1, 2], [0, 3], [3]):
+        with pytest.raises(IndexError, match=rf"\[0, 3\), got {min(wanted)} to {max(wanted)}"):
+            rows.load(wanted)
+
+
+def _material(**changes: Any) -> TrainingMaterial:
+    made = TrainingMaterial(POOL, (_pool((10, [0, 1])), _pool((30, [2]))), _pool((50, [1])), None, torch.arange(0), lambda values: 2 * values, 0)  # type: ignore[arg-type]
+    return replace(made, **changes)
+
+
+TASK = load_suite("digits-pairs").task("class-split").spec
+
+
+def test_every_accessor_hands_out_its_own_signals_transformed() -> None:
+    view = make_view("sources", TASK, _material)
+    assert view.sources(0).squeeze(1).tolist() == [20, 22]
+    assert view.sources(1).squeeze(1).tolist() == [64]
+    assert view.rows("sources", 1).load([0]).squeeze(1).tolist() == [64]
+    assert view.rows("sources", 0).load([1, 0]).squeeze(1).tolist() == [22, 20]
+    assert view.rows("clean").load([1]).squeeze(1).tolist() == [20]
+    assert view.clean(2).squeeze(1).tolist() == [26, 20]
+    for slot in (-1, 2):
+        with pytest.raises(ValueError, match=rf"\[0, 2\), got {slot}"):
+            view.sources(slot)
+
+
+def test_what_a_task_does_not_have_is_said() -> None:
+    view = make_view("mixtures+one", replace(TASK, observed_source=1), lambda: _material(observed=None))
+    where = f"{TASK.suite}/{TASK.name}"
+    for ask, what in ((view.mixtures, "training mixtures"), (view.observed, "observed samples")):
+        with pytest.raises(SupervisionError, match=f"task {where} has no {what}"):
+            ask()
+    for name, what in (("mixtures", "training mixtures"), ("observed", "observed samples")):
+        with pytest.raises(SupervisionError, match=f"task {where} has no {what}"):
+            view.rows(name)  # type: ignore[arg-type]
+    assert make_view("mixtures+one", replace(TASK, observed_source=1), _material).rows("observed").load([0]).item() == 102
+    with pytest.raises(SupervisionError, match="no observed class"):
+        make_view("mixtures+one", replace(TASK, observed_source=None), _material).observed()
+
+
+def test_where_nothing_is_left_the_count_and_the_reason_are_said() -> None:
+    empty = _pool((10, []))
+    part = make_view("sources", TASK, lambda: _material(sources=(empty, empty), excluded=1234))
+    with pytest.raises(DataError, match=r"no training image of source 1 is left: 1,234 images"):
+        part.sources(1)
+    whole = make_view("prior", TASK, lambda: _material(clean=empty, excluded=1234))
+    with pytest.raises(DataError, match=r"none of the 1,234 training images is left"):
+        whole.clean()
+    assert make_view("sources", TASK, lambda: _material(excluded=7)).excluded_duplicates == 7
+
+
+@pytest.mark.parametrize("level", ["prior", "sources", "mixtures+one"])
+def test_the_digest_counts_what_the_level_hands_out_and_nothing_else(level: str) -> None:
+    def digest(**changes: Any) -> str:
+        return training_digest(_material(transform=str, **changes), level)  # type: ignore[arg-type]
+
+    other = _pool((70, [0]))
+    told = {
+        "clean": digest(clean=other) != digest(),
+        "sources": digest(sources=(_pool((10, [0, 1])), other)) != digest(),
+        "observed": digest(observed=other) != digest(),
+    }
+    assert told == {"clean": level in ("prior", "sources"), "sources": level == "sources", "observed": level == "mixtures+one"}
+    if level == "sources":
+        swapped = _material().sources[::-1]
+        assert digest(sources=swapped) != digest()
+
+
+def test_duplicates_are_found_by_content_whatever_the_set() -> None:
+    protected = frozenset(content_hashes(Numbers(10), torch.tensor([1, 3])))  # type: ignore[arg-type]
+    kept = without_duplicates(Numbers(8, count=9), torch.tensor([6, 5, 4, 3, 0]), protected)  # type: ignore[arg-type]
+    assert kept.tolist() == [6, 4, 0]  # 13 and 11 are protected
