@@ -110,8 +110,6 @@ def with_repetitions(frame: pd.DataFrame, run: RunStore, designs: TaskDesigns) -
     """A run's leaderboard with the figures of its repetitions: ``seeds``, ``std_seeds``, ``fits``, ``std_fits``, and mean and interval over all of
     them. If there are both kinds, mean and interval are those of the fits, because a user would make a fit again.
 
-    Where both kinds are there, mean and interval are those of the fits: a fit is what a user would make again.
-
     Raises:
         SepbenchError: a repetition is of another run, or cannot be read.
     """
