@@ -209,7 +209,7 @@ class _Section:
         values = self.run.source_values(self.view.task, method, [example])
         info = self.run.metric.info
         write = number_format(info.unit, max((abs(v) for v in values.values() if math.isfinite(v)), default=1.0))
-        unit = "" if info.unit in ("", "1") else f" {info.unit}"
+        unit = "" if info.unit in ("", "1") else f"\N{NO-BREAK SPACE}{info.unit}"
         scores = [values.get((example, k), math.nan) for k in range(self.spec.n_sources)]
         captions = tuple(
             " ".join(filter(None, (name, f"{write(score)}{unit}" if math.isfinite(score) else ""))) for name, score in zip(self.classes, scores, strict=True)
