@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import runpy
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,7 +50,8 @@ class Tab:
     def scroll(self) -> None:
         """Down to the end, so that everything lazy is there."""
         self.page.evaluate(
-            "async () => { for (let y = 0; y < document.body.scrollHeight; y += 500) { scrollTo(0, y); await new Promise(r => setTimeout(r, 60)); } }"
+            """async () => { for (let top = 0; top < document.body.scrollHeight; top += 500) {
+            scrollTo({ top, behavior: 'instant' }); await new Promise(r => setTimeout(r, 60)); } }"""
         )
         self.wait("[...document.querySelectorAll('[data-chart]')].every(e => e.querySelector('svg'))")
 
@@ -71,6 +73,13 @@ class Tab:
 def synthetic(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("browser")
     return write_report([SyntheticRun(METHODS, n=30).save(folder / "run")], folder / "report").index
+
+
+def serious(tab: Tab) -> list[Any]:
+    """What axe finds that is serious or worse; the page's policy must be bypassed for it."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright")
+    found = axe.Axe().run(tab.page).response["violations"]
+    return [(one["id"], one["nodes"][0]["html"]) for one in found if one["impact"] in ("serious", "critical")]
 
 
 def column(tab: Tab, head: str) -> list[str]:
@@ -144,21 +153,18 @@ def test_copying_a_command(browser: Any, synthetic: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_every_width_without_a_scrollbar_and_axe_finds_nothing_serious(browser: Any, synthetic: Path, scheme: str) -> None:
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright")
     for width in WIDTHS:
         tab = Tab(browser, synthetic, viewport={"width": width, "height": 900}, color_scheme=scheme, bypass_csp=True)
         tab.scroll()
         assert tab.page.evaluate("document.documentElement.scrollWidth") <= width
         assert len(tab.page.screenshot(full_page=True)) > 20_000
         assert tab.errors == []
-        found = axe.Axe().run(tab.page).response["violations"]
-        assert [(one["id"], one["nodes"][0]["html"]) for one in found if one["impact"] in ("serious", "critical")] == []
+        assert serious(tab) == []
         tab.context.close()  # axe itself reads the style sheet again, which pages from disk may not
 
 
 @pytest.mark.slow
 def test_the_page_of_a_method_with_its_card(browser: Any, tmp_path: Path) -> None:
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright")
     made = SyntheticRun({"projected": 16.0, "nmf": 15.0}, n=12)
     digits_all = "4258417f2057cf7721e859b97d68f7f37cfbc37e27089de2f4292c8b6e55ef37"
     made.cells["class-split", "projected"] |= {"weights_sha256": digits_all, "prior": "EDM U-Net", "evaluations": 1200.0}
@@ -171,9 +177,63 @@ def test_the_page_of_a_method_with_its_card(browser: Any, tmp_path: Path) -> Non
     tab.page.get_by_text("How it was trained").click()
     assert folded.is_visible()
     assert tab.errors == []
-    found = axe.Axe().run(tab.page).response["violations"]
-    assert [(one["id"], one["nodes"][0]["html"]) for one in found if one["impact"] in ("serious", "critical")] == []
+    assert serious(tab) == []
     tab.context.close()
+
+
+WIDER_THAN_ITS_BOX = "[...document.querySelectorAll('.side .scroll')].filter(e => e.scrollWidth > e.clientWidth + 1).map(e => e.getAttribute('aria-label'))"
+MEETING_NAMES = """[...document.querySelectorAll('[id*=-pareto-]')].some(chart => {
+    const shown = [...chart.querySelectorAll('g.mark-text.role-mark text')].filter(e => getComputedStyle(e).visibility === 'visible');
+    const boxes = shown.map(e => e.getBoundingClientRect());
+    return boxes.some((a, i) => boxes.slice(i + 1).some(b => a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom)); })"""
+CUT_LEGENDS = """[...document.querySelectorAll('[data-chart] svg')].filter(svg => [...svg.querySelectorAll('g.role-legend')].some(
+    e => e.getBoundingClientRect().right > svg.getBoundingClientRect().right + 1)).map(svg => svg.closest('[data-chart]').id)"""
+
+
+@pytest.mark.slow
+def test_the_widest_leaderboard_on_a_wide_screen_on_a_phone_and_on_paper(browser: Any, tmp_path: Path) -> None:
+    index = write_report(["mnist-pairs"], tmp_path / "report").index  # 25 methods, 8 metrics
+    for width in (360, 2000):
+        tab = Tab(browser, index, viewport={"width": width, "height": 900}, color_scheme="dark")
+        tab.scroll()
+        assert tab.page.evaluate("document.documentElement.scrollWidth") <= width
+        assert tab.page.evaluate(CUT_LEGENDS) == []
+        assert not tab.page.evaluate(MEETING_NAMES)
+        assert tab.page.locator("#class-split-pareto-1 g.mark-text text:visible").count() > 2
+        if width == 2000:
+            assert tab.page.evaluate(WIDER_THAN_ITS_BOX) == []
+            tab.page.set_viewport_size({"width": 1030, "height": 700})  # A4 across, without its margins
+            tab.page.emulate_media(media="print", color_scheme="dark")
+            assert tab.page.evaluate("document.documentElement.scrollWidth") <= 1030
+            wraps = "[...document.querySelectorAll('.board th, .board td')].map(e => getComputedStyle(e).overflowWrap)"
+            assert set(tab.page.evaluate(wraps)) == {"normal"}  # no word breaks in the middle
+            colours = "[...document.querySelectorAll('.published')].map(e => getComputedStyle(e).color)"
+            assert set(tab.page.evaluate(colours)) == {"rgb(122, 76, 0)"}  # ink, not the yellow of the dark page
+            sheets = re.findall(rb"/MediaBox \[0 0 ([\d.]+) ([\d.]+)\]", tab.page.pdf())
+            assert sheets
+            assert all(float(across) > float(high) for across, high in sheets)
+        tab.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_first_page_of_several_runs_with_their_history(browser: Any, tmp_path: Path, scheme: str) -> None:
+    runs = []
+    for atoms, shift in ((4, 0.0), (8, -3.0)):
+        made = SyntheticRun(METHODS, n=30).shift("nmf", "psnr", shift)
+        made.record["methods"]["nmf"]["settings"] = {"atoms": atoms}
+        runs.append(made.save(tmp_path / f"atoms-{atoms}"))
+    index = write_report(runs, tmp_path / "report").index
+    for width in (360, 900):
+        tab = Tab(browser, index, viewport={"width": width, "height": 900}, color_scheme=scheme, bypass_csp=True)
+        tab.scroll()
+        assert tab.page.evaluate("document.documentElement.scrollWidth") <= width
+        assert "regression" in tab.page.locator("#past-1-1 svg").text_content()
+        assert "class-split, nmf, psnr: 16" in tab.page.locator("tr.worse").inner_text()
+        assert tab.page.locator("#curve-1-1 svg").count() == 1
+        assert tab.errors == []
+        assert serious(tab) == []
+        tab.context.close()
 
 
 @pytest.mark.slow
