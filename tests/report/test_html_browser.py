@@ -82,6 +82,17 @@ def serious(tab: Tab) -> list[Any]:
     return [(one["id"], one["nodes"][0]["html"]) for one in found if one["impact"] in ("serious", "critical")]
 
 
+def real_run(folder: Path, suite: str, task: str, methods: tuple[str, ...], limit: int) -> str:
+    """A run with its estimates."""
+    request = RunRequest(suite=suite, tasks=(task,), methods=methods, limit=limit, budget="quick")
+    plan = make_plan(request, load_suite(suite))
+    record = run_record(plan, f"sepbench run --suite {suite}")
+    store = RunStore.create(folder, record)
+    with store.session(record):
+        execute(plan, store)
+    return str(folder)
+
+
 def column(tab: Tab, head: str) -> list[str]:
     """The ranked methods of the first table, after a click on a head."""
     tab.page.locator("table.board thead button", has_text=head).first.click()
@@ -103,6 +114,9 @@ def test_sorting_filtering_and_the_chart_beside_the_table(browser: Any, syntheti
     assert tab.page.locator("table.board tr[data-method]:visible").count() == 2
     tab.page.get_by_role("button", name="Reset").click()
     tab.wait("document.querySelectorAll('table.board tr[data-method]:not([hidden])').length === 5")
+    tab.page.get_by_role("link", name="nmf", exact=True).click()
+    assert tab.page.locator(".command code").inner_text() == "sepbench run --suite digits-pairs --limit 30"
+    assert tab.page.get_by_role("button", name="Copy").is_visible()
     tab.close()
 
 
@@ -247,13 +261,8 @@ def test_without_scripts_the_tables_are_whole(browser: Any, synthetic: Path) -> 
 @pytest.mark.slow
 def test_sounds_decode_seek_and_keep_their_place(browser: Any, tmp_path: Path) -> None:
     pytest.importorskip("soundfile")
-    request = RunRequest(suite="drums-bass-synth", tasks=("best-assignment",), methods=("average", "hpss"), limit=4)
-    plan = make_plan(request, load_suite("drums-bass-synth"))
-    record = run_record(plan, "sepbench run --suite drums-bass-synth")
-    store = RunStore.create(tmp_path / "run", record)
-    with store.session(record):
-        execute(plan, store)
-    written = write_report([str(tmp_path / "run")], tmp_path / "report", Options(asked=(2,)))
+    run = real_run(tmp_path / "run", "drums-bass-synth", "best-assignment", ("average", "hpss"), 4)
+    written = write_report([run], tmp_path / "report", Options(asked=(2,)))
     assert written.media > 100_000
     tab = Tab(browser, written.index)
     example = tab.page.locator("[data-example]").first
@@ -277,7 +286,37 @@ def test_sounds_decode_seek_and_keep_their_place(browser: Any, tmp_path: Path) -
         return [audio.duration, audio.currentTime]; }"""
     )
     assert decoded == pytest.approx([3.0, 2.0], abs=0.05)
+    tab.page.get_by_role("slider").first.focus()
+    before = float(example.locator("[data-time]").inner_text().split()[0])
+    tab.page.keyboard.press("ArrowRight")  # keys seek, too
+    tab.wait(f"parseFloat(document.querySelector('[data-time]').textContent) !== {before}")
     tab.close()
+    for width, scheme in ((360, "dark"), (2000, "light")):
+        looked = Tab(browser, written.index, viewport={"width": width, "height": 900}, color_scheme=scheme, bypass_csp=True)
+        looked.scroll()
+        looked.page.get_by_role("checkbox", name="show spectrograms of the error").first.check()
+        assert looked.page.locator(".strip.error:visible").count() == looked.page.locator(".strip.error").count() > 0
+        assert looked.page.evaluate("document.documentElement.scrollWidth") <= width
+        assert serious(looked) == []
+        looked.context.close()
+
+
+@pytest.mark.slow
+def test_which_samplers_sample_the_posterior(browser: Any, tmp_path: Path) -> None:
+    run = real_run(tmp_path / "run", "gaussian-exact", "d2", ("dirac", "exact-posterior"), 12)
+    index = write_report([run], tmp_path / "report").index
+    for width, scheme in ((360, "light"), (2000, "dark")):
+        tab = Tab(browser, index, viewport={"width": width, "height": 900}, color_scheme=scheme, bypass_csp=True)
+        tab.scroll()
+        rows = tab.page.locator("#d2-posterior tbody tr").all_inner_texts()
+        assert [row.split("\t")[0] for row in rows] == ["exact-posterior", "dirac"]
+        assert "exact draws" in rows[0]
+        for chart in ("pit", "draws"):
+            assert "dirac" in tab.page.locator(f"#d2-posterior-{chart} svg").text_content()
+        assert tab.page.evaluate("document.documentElement.scrollWidth") <= width
+        assert tab.errors == []
+        assert serious(tab) == []
+        tab.context.close()
 
 
 @pytest.mark.slow
