@@ -32,6 +32,7 @@ def report(
     from sepbench.cli.run import names
     from sepbench.errors import SepbenchError
     from sepbench.report.html.page import Options, write_report
+    from sepbench.report.numbers import size_text
     from sepbench.resources import resource_root
 
     if bool(targets) == leaderboards:
@@ -51,5 +52,5 @@ def report(
         return
     with notes.status("writing the report"):
         written = write_report(wanted, folder, options, warn)
-    media = f", {written.media / 1e6:.1f} MB of them pictures and sounds" if written.media else ""
-    typer.echo(f"{written.index}: {written.files:,} files, {written.size / 1e6:.1f} MB{media}, {written.seconds:.0f} s")
+    media = f", {size_text(written.media)} of them pictures and sounds" if written.media else ""
+    typer.echo(f"{written.index}: {written.files:,} files, {size_text(written.size)}{media}, {written.seconds:.0f} s")

@@ -32,6 +32,11 @@ def number_format(unit: str, size: float) -> Callable[[float], str]:
     return "{:.1e}".format
 
 
+def size_text(size: int) -> str:
+    """Bytes as ``23 kB`` or ``1.3 MB``, of 1,000 and 1,000,000 each; nothing that is there has size 0."""
+    return f"{size / 1e6:.1f} MB" if size >= 999_500 else f"{max(size / 1e3, float(size > 0)):.0f} kB"
+
+
 def mean_text(record: Record | None) -> str:
     if record is None or not math.isfinite(record["mean"]):
         return ""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 import sys
 import threading
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from synthetic_run import SyntheticRun
 
 from sepbench.cli.main import main
@@ -35,7 +37,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A real run, with estimates to look at."""
     path = tmp_path_factory.mktemp("report") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        command = ("run", "--suite", "digits-pairs", "--tasks", "class-split", "--limit", "12", "--methods", "average,ica", "--out", str(path))
+        command = ("run", "--suite", "digits-pairs", "--tasks", "class-split", "--limit", "12", "--methods", "average,mixture,ica", "--out", str(path))
         assert sepbench(patch, *command) == 0
     return str(path)
 
@@ -44,15 +46,32 @@ def test_a_run_has_its_report_beside_it(monkeypatch: pytest.MonkeyPatch, capsys:
     capsys.readouterr()
     assert sepbench(monkeypatch, "report", run, "--examples", "5") == 0
     folder = Path(run) / "report"
-    assert capsys.readouterr().out.startswith(f"{folder / 'index.html'}: ")
+    told = capsys.readouterr().out
+    assert told.startswith(f"{folder / 'index.html'}: ")
+    assert re.search(r" [1-9]\d* kB of them pictures and sounds", told)  # of so few pictures 0.0 MB says nothing
     pictures = {path.relative_to(folder).as_posix() for path in folder.glob("media/**/*.png")}
-    assert {f"media/run/class-split/00005/{name}.png" for name in ("mixture", "truth", "average", "average-error", "ica", "ica-error")} <= pictures
+    assert {f"media/run/class-split/00005/{name}.png" for name in ("_mixture", "_truth", "average", "average_error", "mixture", "ica")} <= pictures
+    one, method = (Image.open(folder / f"media/run/class-split/00005/{name}.png").width for name in ("_mixture", "mixture"))
+    assert (one, method) == (8, 17)  # the mixture itself, and the two estimates of the method of that name
     shown = (folder / "index.html").read_text(encoding="utf-8")
     for word in ("chosen", "best mean psnr", "median mean psnr", "worst mean psnr", "drawn by lot"):
         assert word in shown
     assert all(f'src="{path}"' in shown for path in pictures)
     listed = set(json.loads((folder / page.MANIFEST).read_text(encoding="utf-8"))["files"])
     assert listed == {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} - {page.MANIFEST}
+
+
+def test_posterior_samples_of_one_mixture_beside_it_and_the_truth(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    run, methods = str(tmp_path / "run"), ("projected", "projected-4x")
+    command = ("run", "--suite", "digits-pairs", "--tasks", "class-split", "--limit", "5", "--budget", "quick", "--methods", ",".join(("average", *methods)))
+    assert sepbench(monkeypatch, *command, "--out", run) == 0
+    assert sepbench(monkeypatch, "report", run, "--samples", "3", "--device", "cpu") == 0
+    shown = (tmp_path / "run" / "report" / "index.html").read_text(encoding="utf-8")
+    (example,) = set(re.findall(r"mixture (\d+) \(median mean psnr of the methods that draw\)", shown))
+    words = {alt: src for src, alt in re.findall(r'<img[^>]* src="([^"]*/samples[^"]*)" alt="([^"]*)"', shown)}
+    told = [f"3 samples of {name} by {method}, mixture {example}" for method in methods for name in ("0-4", "5-9")]
+    assert sorted(words) == sorted([f"Mixture {example}", *(f"True {name} of mixture {example}" for name in ("0-4", "5-9")), *told])
+    assert [Image.open(tmp_path / "run" / "report" / words[name]).width for name in (f"Mixture {example}", told[0])] == [8, 3 * 8 + 2]
 
 
 def test_nothing_beyond_the_budget(monkeypatch: pytest.MonkeyPatch, run: str, tmp_path: Path) -> None:

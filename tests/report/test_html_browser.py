@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import runpy
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,7 +50,8 @@ class Tab:
     def scroll(self) -> None:
         """Down to the end, so that everything lazy is there."""
         self.page.evaluate(
-            "async () => { for (let y = 0; y < document.body.scrollHeight; y += 500) { scrollTo(0, y); await new Promise(r => setTimeout(r, 60)); } }"
+            """async () => { for (let top = 0; top < document.body.scrollHeight; top += 500) {
+            scrollTo({ top, behavior: 'instant' }); await new Promise(r => setTimeout(r, 60)); } }"""
         )
         self.wait("[...document.querySelectorAll('[data-chart]')].every(e => e.querySelector('svg'))")
 
@@ -73,6 +75,24 @@ def synthetic(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_report([SyntheticRun(METHODS, n=30).save(folder / "run")], folder / "report").index
 
 
+def serious(tab: Tab) -> list[Any]:
+    """What axe finds that is serious or worse; the page's policy must be bypassed for it."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright")
+    found = axe.Axe().run(tab.page).response["violations"]
+    return [(one["id"], one["nodes"][0]["html"]) for one in found if one["impact"] in ("serious", "critical")]
+
+
+def real_run(folder: Path, suite: str, task: str, methods: tuple[str, ...], limit: int) -> str:
+    """A run with its estimates."""
+    request = RunRequest(suite=suite, tasks=(task,), methods=methods, limit=limit, budget="quick")
+    plan = make_plan(request, load_suite(suite))
+    record = run_record(plan, f"sepbench run --suite {suite}")
+    store = RunStore.create(folder, record)
+    with store.session(record):
+        execute(plan, store)
+    return str(folder)
+
+
 def column(tab: Tab, head: str) -> list[str]:
     """The ranked methods of the first table, after a click on a head."""
     tab.page.locator("table.board thead button", has_text=head).first.click()
@@ -94,6 +114,9 @@ def test_sorting_filtering_and_the_chart_beside_the_table(browser: Any, syntheti
     assert tab.page.locator("table.board tr[data-method]:visible").count() == 2
     tab.page.get_by_role("button", name="Reset").click()
     tab.wait("document.querySelectorAll('table.board tr[data-method]:not([hidden])').length === 5")
+    tab.page.get_by_role("link", name="nmf", exact=True).click()
+    assert tab.page.locator(".command code").inner_text() == "sepbench run --suite digits-pairs --limit 30"
+    assert tab.page.get_by_role("button", name="Copy").is_visible()
     tab.close()
 
 
@@ -144,21 +167,18 @@ def test_copying_a_command(browser: Any, synthetic: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_every_width_without_a_scrollbar_and_axe_finds_nothing_serious(browser: Any, synthetic: Path, scheme: str) -> None:
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright")
     for width in WIDTHS:
         tab = Tab(browser, synthetic, viewport={"width": width, "height": 900}, color_scheme=scheme, bypass_csp=True)
         tab.scroll()
         assert tab.page.evaluate("document.documentElement.scrollWidth") <= width
         assert len(tab.page.screenshot(full_page=True)) > 20_000
         assert tab.errors == []
-        found = axe.Axe().run(tab.page).response["violations"]
-        assert [(one["id"], one["nodes"][0]["html"]) for one in found if one["impact"] in ("serious", "critical")] == []
+        assert serious(tab) == []
         tab.context.close()  # axe itself reads the style sheet again, which pages from disk may not
 
 
 @pytest.mark.slow
 def test_the_page_of_a_method_with_its_card(browser: Any, tmp_path: Path) -> None:
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright")
     made = SyntheticRun({"projected": 16.0, "nmf": 15.0}, n=12)
     digits_all = "4258417f2057cf7721e859b97d68f7f37cfbc37e27089de2f4292c8b6e55ef37"
     made.cells["class-split", "projected"] |= {"weights_sha256": digits_all, "prior": "EDM U-Net", "evaluations": 1200.0}
@@ -171,9 +191,63 @@ def test_the_page_of_a_method_with_its_card(browser: Any, tmp_path: Path) -> Non
     tab.page.get_by_text("How it was trained").click()
     assert folded.is_visible()
     assert tab.errors == []
-    found = axe.Axe().run(tab.page).response["violations"]
-    assert [(one["id"], one["nodes"][0]["html"]) for one in found if one["impact"] in ("serious", "critical")] == []
+    assert serious(tab) == []
     tab.context.close()
+
+
+WIDER_THAN_ITS_BOX = "[...document.querySelectorAll('.side .scroll')].filter(e => e.scrollWidth > e.clientWidth + 1).map(e => e.getAttribute('aria-label'))"
+MEETING_NAMES = """[...document.querySelectorAll('[id*=-pareto-]')].some(chart => {
+    const shown = [...chart.querySelectorAll('g.mark-text.role-mark text')].filter(e => getComputedStyle(e).visibility === 'visible');
+    const boxes = shown.map(e => e.getBoundingClientRect());
+    return boxes.some((a, i) => boxes.slice(i + 1).some(b => a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom)); })"""
+CUT_LEGENDS = """[...document.querySelectorAll('[data-chart] svg')].filter(svg => [...svg.querySelectorAll('g.role-legend')].some(
+    e => e.getBoundingClientRect().right > svg.getBoundingClientRect().right + 1)).map(svg => svg.closest('[data-chart]').id)"""
+
+
+@pytest.mark.slow
+def test_the_widest_leaderboard_on_a_wide_screen_on_a_phone_and_on_paper(browser: Any, tmp_path: Path) -> None:
+    index = write_report(["mnist-pairs"], tmp_path / "report").index  # 25 methods, 8 metrics
+    for width in (360, 2000):
+        tab = Tab(browser, index, viewport={"width": width, "height": 900}, color_scheme="dark")
+        tab.scroll()
+        assert tab.page.evaluate("document.documentElement.scrollWidth") <= width
+        assert tab.page.evaluate(CUT_LEGENDS) == []
+        assert not tab.page.evaluate(MEETING_NAMES)
+        assert tab.page.locator("#class-split-pareto-1 g.mark-text text:visible").count() > 2
+        if width == 2000:
+            assert tab.page.evaluate(WIDER_THAN_ITS_BOX) == []
+            tab.page.set_viewport_size({"width": 1030, "height": 700})  # A4 across, without its margins
+            tab.page.emulate_media(media="print", color_scheme="dark")
+            assert tab.page.evaluate("document.documentElement.scrollWidth") <= 1030
+            wraps = "[...document.querySelectorAll('.board th, .board td')].map(e => getComputedStyle(e).overflowWrap)"
+            assert set(tab.page.evaluate(wraps)) == {"normal"}  # no word breaks in the middle
+            colours = "[...document.querySelectorAll('.published')].map(e => getComputedStyle(e).color)"
+            assert set(tab.page.evaluate(colours)) == {"rgb(122, 76, 0)"}  # ink, not the yellow of the dark page
+            sheets = re.findall(rb"/MediaBox \[0 0 ([\d.]+) ([\d.]+)\]", tab.page.pdf())
+            assert sheets
+            assert all(float(across) > float(high) for across, high in sheets)
+        tab.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_first_page_of_several_runs_with_their_history(browser: Any, tmp_path: Path, scheme: str) -> None:
+    runs = []
+    for atoms, shift in ((4, 0.0), (8, -3.0)):
+        made = SyntheticRun(METHODS, n=30).shift("nmf", "psnr", shift)
+        made.record["methods"]["nmf"]["settings"] = {"atoms": atoms}
+        runs.append(made.save(tmp_path / f"atoms-{atoms}"))
+    index = write_report(runs, tmp_path / "report").index
+    for width in (360, 900):
+        tab = Tab(browser, index, viewport={"width": width, "height": 900}, color_scheme=scheme, bypass_csp=True)
+        tab.scroll()
+        assert tab.page.evaluate("document.documentElement.scrollWidth") <= width
+        assert "regression" in tab.page.locator("#past-1-1 svg").text_content()
+        assert "class-split, nmf, psnr: 16" in tab.page.locator("tr.worse").inner_text()
+        assert tab.page.locator("#curve-1-1 svg").count() == 1
+        assert tab.errors == []
+        assert serious(tab) == []
+        tab.context.close()
 
 
 @pytest.mark.slow
@@ -187,13 +261,8 @@ def test_without_scripts_the_tables_are_whole(browser: Any, synthetic: Path) -> 
 @pytest.mark.slow
 def test_sounds_decode_seek_and_keep_their_place(browser: Any, tmp_path: Path) -> None:
     pytest.importorskip("soundfile")
-    request = RunRequest(suite="drums-bass-synth", tasks=("best-assignment",), methods=("average", "hpss"), limit=4)
-    plan = make_plan(request, load_suite("drums-bass-synth"))
-    record = run_record(plan, "sepbench run --suite drums-bass-synth")
-    store = RunStore.create(tmp_path / "run", record)
-    with store.session(record):
-        execute(plan, store)
-    written = write_report([str(tmp_path / "run")], tmp_path / "report", Options(asked=(2,)))
+    run = real_run(tmp_path / "run", "drums-bass-synth", "best-assignment", ("average", "hpss"), 4)
+    written = write_report([run], tmp_path / "report", Options(asked=(2,)))
     assert written.media > 100_000
     tab = Tab(browser, written.index)
     example = tab.page.locator("[data-example]").first
@@ -217,7 +286,37 @@ def test_sounds_decode_seek_and_keep_their_place(browser: Any, tmp_path: Path) -
         return [audio.duration, audio.currentTime]; }"""
     )
     assert decoded == pytest.approx([3.0, 2.0], abs=0.05)
+    tab.page.get_by_role("slider").first.focus()
+    before = float(example.locator("[data-time]").inner_text().split()[0])
+    tab.page.keyboard.press("ArrowRight")  # keys seek, too
+    tab.wait(f"parseFloat(document.querySelector('[data-time]').textContent) !== {before}")
     tab.close()
+    for width, scheme in ((360, "dark"), (2000, "light")):
+        looked = Tab(browser, written.index, viewport={"width": width, "height": 900}, color_scheme=scheme, bypass_csp=True)
+        looked.scroll()
+        looked.page.get_by_role("checkbox", name="show spectrograms of the error").first.check()
+        assert looked.page.locator(".strip.error:visible").count() == looked.page.locator(".strip.error").count() > 0
+        assert looked.page.evaluate("document.documentElement.scrollWidth") <= width
+        assert serious(looked) == []
+        looked.context.close()
+
+
+@pytest.mark.slow
+def test_which_samplers_sample_the_posterior(browser: Any, tmp_path: Path) -> None:
+    run = real_run(tmp_path / "run", "gaussian-exact", "d2", ("dirac", "exact-posterior"), 12)
+    index = write_report([run], tmp_path / "report").index
+    for width, scheme in ((360, "light"), (2000, "dark")):
+        tab = Tab(browser, index, viewport={"width": width, "height": 900}, color_scheme=scheme, bypass_csp=True)
+        tab.scroll()
+        rows = tab.page.locator("#d2-posterior tbody tr").all_inner_texts()
+        assert [row.split("\t")[0] for row in rows] == ["exact-posterior", "dirac"]
+        assert "exact draws" in rows[0]
+        for chart in ("pit", "draws"):
+            assert "dirac" in tab.page.locator(f"#d2-posterior-{chart} svg").text_content()
+        assert tab.page.evaluate("document.documentElement.scrollWidth") <= width
+        assert tab.errors == []
+        assert serious(tab) == []
+        tab.context.close()
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from rich.console import Console
 from synthetic_run import SyntheticRun
 
 from sepbench.report.footnotes import machine_words
-from sepbench.report.numbers import number_format
+from sepbench.report.numbers import number_format, size_text
 from sepbench.report.rows import TaskTable, task_tables
 from sepbench.report.table import markdown_leaderboard, render_gate, render_leaderboard
 from sepbench.results.gate import check_results
@@ -301,6 +301,11 @@ def test_markdown_is_a_table_with_equal_cells() -> None:
     rows = [line for line in text.splitlines() if line.startswith("|")]
     assert {line.count("|") for line in rows} == {rows[0].count("|")}
     assert any("BASIS (NCSN)" in line for line in rows)
+
+
+def test_sizes_of_what_is_there_are_never_zero() -> None:
+    sizes = (0, 1, 1_499, 23_000, 999_499, 999_500, 18_600_000)
+    assert [size_text(size) for size in sizes] == ["0 kB", "1 kB", "1 kB", "23 kB", "999 kB", "1.0 MB", "18.6 MB"]
 
 
 def test_number_formats() -> None:

@@ -19,6 +19,10 @@ SHAPES = {"equal to the best": "circle", "ranked": "circle", "bounds": "square",
 NOT_TESTED = "worse, not tested"
 FLAGS = {"holds": GREY, "improvement": GREEN, "regression": VERMILION, NOT_TESTED: ORANGE, "not comparable": PINK, "new": BLUE}
 """Findings of the gate on a row of a history, with their colours."""
+MARKS = {"improvement": "triangle-up", "regression": "triangle-down", NOT_TESTED: "triangle-down"}
+"""Their shapes, where they are no circles."""
+PIT_TOP = 4.0
+"""Highest density that PIT histograms show; 1 is uniform."""
 _STEP = 19
 
 Rows = Sequence[Mapping[str, Any]]
@@ -48,6 +52,14 @@ def _style_colour(rows: Rows) -> Any:
     there = [style for style in STYLES if any(row["style"] == style for row in rows)]
     scale = alt.Scale(domain=there, range=[STYLES[style] for style in there])
     return alt.Color("style:N", scale=scale, legend=alt.Legend(title=None, orient="top"))
+
+
+def _method_colour(rows: Rows) -> Any:
+    """A colour per method, from a palette that has as many as that can be had."""
+    import altair as alt
+
+    many = len({row["method"] for row in rows}) > 10
+    return alt.Color("method:N", scale=alt.Scale(scheme="tableau20" if many else "tableau10"), legend=alt.Legend(title=None, orient="bottom", symbolLimit=60))
 
 
 def forest(rows: Rows, metric: str, heads: Mapping[str, str], longest: int, words: str) -> Chart:
@@ -106,7 +118,7 @@ def pareto(rows: Rows, quantity: str, axis: str, words: str) -> Chart:
     )
     y = alt.Y("mean:Q", scale=alt.Scale(zero=False), title=quantity)
     points = base.mark_point(filled=True, size=75, opacity=1).encode(x=x, y=y, color=colour, tooltip=tooltip)
-    front = base.transform_filter("datum.front").mark_line(interpolate="step-after", strokeDash=[4, 3], color=GREY).encode(x=x, y=y, order="cost:Q")
+    front = base.transform_filter("datum.front").mark_line(interpolate="step-after", strokeDash=[4, 3], color=GREY, aria=False).encode(x=x, y=y, order="cost:Q")
     right = base.transform_filter("!datum.turned").mark_text(align="left", dx=8, dy=-5, fontSize=11).encode(x=x, y=y, text="method:N")
     left = base.transform_filter("datum.turned").mark_text(align="right", dx=-8, dy=-5, fontSize=11).encode(x=x, y=y, text="method:N")
     return _finished((front + bars + points + right + left).add_params(chosen).properties(width="container", height=380), words)
@@ -188,14 +200,18 @@ def lines(rows: Rows, x_title: str, y_title: str, words: str, *, log: bool = Fal
     import altair as alt
 
     hidden = alt.param(name="hidden", value=[])
+    x = alt.X("x:Q", title=x_title, scale=alt.Scale(zero=False, nice=False, type="log" if log else "linear"))
+    if points:  # few values of a setting: each has its tick, and none lies on the edge
+        ticks = alt.Axis(values=sorted({row["x"] for row in rows}), format="~g", labelOverlap="greedy")
+        x = alt.X("x:Q", title=x_title, axis=ticks, scale=alt.Scale(zero=False, nice=False, padding=12, type="log" if log else "linear"))
     near = alt.selection_point(name="near", fields=["method"], on="pointerover", nearest=True, empty=False, clear="pointerout")
     base = (
         alt.Chart(_data(rows))
         .transform_filter("indexof(hidden, datum.method) < 0")
         .encode(
-            x=alt.X("x:Q", title=x_title, scale=alt.Scale(zero=False, nice=False, type="log" if log else "linear")),
+            x=x,
             y=alt.Y("y:Q", title=y_title, scale=alt.Scale(zero=False), axis=alt.Axis(format="%") if percent else alt.Axis()),
-            color=alt.Color("method:N", legend=alt.Legend(title=None, orient="bottom", symbolLimit=60)),
+            color=_method_colour(rows),
             tooltip=[alt.Tooltip("method:N"), alt.Tooltip("text:N", title="value")],
         )
     )
@@ -211,13 +227,15 @@ def pit(rows: Rows, methods: Sequence[str], words: str) -> Chart:
     """PIT histograms, one panel per method; the line is the uniform density of an exact sampler.
 
     Args:
-        rows: ``method``, ``low``, ``high``, ``density``.
+        rows: ``method``, ``low``, ``high``, ``density``. Bars above ``PIT_TOP`` are cut, so that one bad sampler does not flatten all others.
     """
     import altair as alt
 
+    top = min(PIT_TOP, max((row["density"] for row in rows), default=PIT_TOP))
+    density = alt.Y("density:Q", title="density", scale=alt.Scale(domain=[0, top], nice=False), axis=alt.Axis(tickCount=4))
     base = alt.Chart().encode(x=alt.X("low:Q", bin="binned", title="PIT", scale=alt.Scale(domain=[0, 1]), axis=alt.Axis(values=[0, 0.5, 1])))
-    bars = base.mark_bar(color=BLUE).encode(x2="high:Q", y=alt.Y("density:Q", title="density"), tooltip=["method:N", alt.Tooltip("density:Q", format=".3f")])
-    level = alt.Chart().mark_rule(color=VERMILION, strokeDash=[4, 3]).encode(y=alt.datum(1.0))
+    bars = base.mark_bar(color=BLUE, clip=True).encode(x2="high:Q", y=density, tooltip=["method:N", alt.Tooltip("density:Q", format=".3f")])
+    level = alt.Chart().mark_rule(color=VERMILION, strokeDash=[4, 3], aria=False).encode(y=alt.datum(1.0))
     panel = alt.layer(bars, level).properties(width=150, height=90)
     chart = panel.facet(facet=alt.Facet("method:N", sort=list(methods), title=None), columns=4, data=_data(rows))
     return _finished(chart, words)
@@ -244,17 +262,19 @@ def history(rows: Rows, unit: str, words: str) -> Chart:
     """Means over time: ``method``, ``when`` (text, in order ``step``), ``mean``, ``low``, ``high``, ``text``, ``flag`` of the gate."""
     import altair as alt
 
-    flags = {flag: colour for flag, colour in FLAGS.items() if flag != NOT_TESTED or any(row["flag"] == NOT_TESTED for row in rows)}
+    flags = {flag: colour for flag, colour in FLAGS.items() if any(row["flag"] == flag for row in rows)}
+    shapes = alt.Scale(domain=list(flags), range=[MARKS.get(flag, "circle") for flag in flags])
     hidden = alt.param(name="hidden", value=[])
     base = alt.Chart(_data(rows)).transform_filter("indexof(hidden, datum.method) < 0")
     x = alt.X("when:O", sort=alt.EncodingSortField("step", op="min"), title=None, axis=alt.Axis(labelAngle=-40))
     y = alt.Y("mean:Q", scale=alt.Scale(zero=False), title=unit)
-    drawn = base.mark_line(opacity=0.7).encode(x=x, y=y, color=alt.Color("method:N", legend=alt.Legend(title=None, orient="bottom", symbolLimit=60)))
+    drawn = base.mark_line(opacity=0.7).encode(x=x, y=y, color=_method_colour(rows))
     told = [alt.Tooltip("method:N"), alt.Tooltip("when:N"), alt.Tooltip("text:N", title="value"), alt.Tooltip("flag:N", title="against the row before")]
     dots = base.mark_point(filled=True, size=70, opacity=1).encode(
         x=x,
         y=y,
         fill=alt.Fill("flag:N", scale=alt.Scale(domain=list(flags), range=list(flags.values())), legend=alt.Legend(title="gate", orient="top")),
+        shape=alt.Shape("flag:N", scale=shapes, legend=alt.Legend(title="gate", orient="top")),
         tooltip=told,
     )
     return _finished((drawn + dots).resolve_scale(color="independent").add_params(hidden).properties(width="container", height=320), words)

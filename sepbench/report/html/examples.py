@@ -22,6 +22,8 @@ from sepbench.report.panels.shown import check_shown, shown
 from sepbench.suites.model import Task
 
 RANDOM = 3
+MIXTURE, TRUTH = "_mixture", "_truth"
+"""Names of files. No slug holds ``_``: a method called ``mixture`` has files of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,14 +192,14 @@ class _Section:
         place = f"{self.folder}/{example:05}"
         files: dict[str, bytes] = {}
         low, high = mixtures.operator.output_range(0.0, 1.0)
-        files[f"{place}/mixture.png"] = strip(shown(mixtures.values, self.spec, low, high))
+        files[f"{place}/{MIXTURE}.png"] = strip(shown(mixtures.values, self.spec, low, high))
         head = mixture_head(self.task).replace("\n", " ")
-        sounds = self._sounds(files, f"{place}/mixture", mixtures.values, scale, ("mixture",))
-        cards = [Card(head, f"{place}/mixture.png", f"Mixture {example}", (), sounds=sounds)]
-        files[f"{place}/truth.png"] = strip(shown(truth, self.spec))
-        sounds = self._sounds(files, f"{place}/truth", truth, scale, self._labels("truth"))
+        sounds = self._sounds(files, f"{place}/{MIXTURE}", mixtures.values, scale, ("mixture",))
+        cards = [Card(head, f"{place}/{MIXTURE}.png", f"Mixture {example}", (), sounds=sounds)]
+        files[f"{place}/{TRUTH}.png"] = strip(shown(truth, self.spec))
+        sounds = self._sounds(files, f"{place}/{TRUTH}", truth, scale, self._labels("truth"))
         words = f"True sources of mixture {example}: {', '.join(self._labels('source'))}"
-        cards.append(Card("truth", f"{place}/truth.png", words, self.classes, sounds=sounds, count=self.spec.n_sources))
+        cards.append(Card("truth", f"{place}/{TRUTH}.png", words, self.classes, sounds=sounds, count=self.spec.n_sources))
         for method, estimates in signals.items():
             cards.append(self._card(files, place, example, method, estimates, truth, scale))
         note = f"All sounds of this mixture are played at {scale:.2f} of their level, because one of them goes beyond full scale." if scale < 1 else ""
@@ -207,7 +209,7 @@ class _Section:
         values = self.run.source_values(self.view.task, method, [example])
         info = self.run.metric.info
         write = number_format(info.unit, max((abs(v) for v in values.values() if math.isfinite(v)), default=1.0))
-        unit = "" if info.unit in ("", "1") else f" {info.unit}"
+        unit = "" if info.unit in ("", "1") else f"\N{NO-BREAK SPACE}{info.unit}"
         scores = [values.get((example, k), math.nan) for k in range(self.spec.n_sources)]
         captions = tuple(
             " ".join(filter(None, (name, f"{write(score)}{unit}" if math.isfinite(score) else ""))) for name, score in zip(self.classes, scores, strict=True)
@@ -215,7 +217,7 @@ class _Section:
         failed = not bool(estimates.isfinite().all())
         stem = f"{place}/{slug(method)}"
         files[f"{stem}.png"] = strip(shown(estimates, self.spec))
-        files[f"{stem}-error.png"] = strip(shown(estimates - truth if self.audio else (estimates - truth).abs(), self.spec))
+        files[f"{stem}_error.png"] = strip(shown(estimates - truth if self.audio else (estimates - truth).abs(), self.spec))
         sounds = () if failed else self._sounds(files, stem, estimates, scale, self._labels(method))
         told = ", ".join(filter(None, captions)) or "without values"
         return Card(
@@ -223,7 +225,7 @@ class _Section:
             f"{stem}.png",
             f"Estimates of {method} for mixture {example}: {told}",
             ("failed",) * len(captions) if failed else captions,
-            f"{stem}-error.png",
+            f"{stem}_error.png",
             f"Absolute difference of {method}'s estimates from the truth, mixture {example}",
             sounds,
             self.spec.n_sources,
@@ -238,6 +240,6 @@ class _Section:
         assert self.spec.sample_rate is not None
         made = []
         for k, label in enumerate(labels):
-            files[f"{stem}-{k}.flac"] = flac(signals[k], self.spec.sample_rate, scale)
-            made.append(Sound(label, f"{stem}-{k}.flac"))
+            files[f"{stem}_{k}.flac"] = flac(signals[k], self.spec.sample_rate, scale)
+            made.append(Sound(label, f"{stem}_{k}.flac"))
         return tuple(made)

@@ -17,7 +17,7 @@ from sepbench.registry import create_separator, method_code, separator_class
 from sepbench.report.html.board import Board, Record, TaskView
 from sepbench.report.html.cards import FOLDER, WeightsCard, card, cards_in
 from sepbench.report.html.media import Media
-from sepbench.report.numbers import with_interval
+from sepbench.report.numbers import size_text, with_interval
 from sepbench.resources import resource_root
 from sepbench.settings import REQUIRED, describe
 
@@ -214,7 +214,7 @@ def _prior(records: list[Record]) -> Iterator[tuple[str, str]]:
         entry = _shipped().get(digest)
         if entry is not None:
             about = f"{entry['name']}: trained on {entry['dataset']}{' ' + entry['classes'] if entry['classes'] else ''}, signals of {entry['shape']}"
-            yield "weights", f"{about}, {entry['size'] / 1e6:.1f} MB, ships with sepbench"
+            yield "weights", f"{about}, {size_text(int(entry['size']))}, ships with sepbench"
         yield "weights SHA-256", digest
 
 

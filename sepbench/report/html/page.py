@@ -224,9 +224,17 @@ def _environment() -> Any:
         lstrip_blocks=True,
     )
     environment.filters["json"] = as_json
+    environment.filters["breakable"] = breakable
     environment.filters["slug"] = slug
     environment.globals["method_address"] = method_address
     return environment
+
+
+def breakable(name: Any) -> Any:
+    """A name that may go on in the next line behind ``_`` and ``/``, and nowhere else within a word."""
+    from markupsafe import Markup, escape
+
+    return Markup(str(escape(name)).replace("_", "_<wbr>").replace("/", "/<wbr>"))
 
 
 def as_json(value: Any) -> Any:

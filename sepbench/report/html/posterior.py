@@ -75,6 +75,7 @@ def posterior(view: TaskView) -> Posterior | None:
     dims = opened.spec.n_sources * math.prod(opened.spec.source_shape)
     count = min(_MIXTURES, run.n_planned(view.task))
     pit_told = f"First {count} mixtures, all {dims} coordinates. Flat at 1: calibrated. A hill: too wide. Horns at the ends: too narrow. A slope: biased."
+    pit_told += f" Bars beyond {charts.PIT_TOP:g} are cut."
     words = f"PIT histograms of {len(methods)} samplers on {view.task}; their distance from uniform is the metric pit_error"
     scatter_words = f"Draws for mixture 0 of {view.task} by each sampler, over exact draws"
     second = "second" if opened.spec.source_shape[-1] > 1 else "first of source 2,"

@@ -10,13 +10,14 @@
     return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   }
 
-  function config(width) {
+  // columns: of the legend.
+  function config(width, columns) {
     const text = style("--text"), faint = style("--faint"), line = style("--line");
     return {
       background: "transparent",
       font: style("--font"),
       axis: { labelColor: text, titleColor: text, gridColor: line, domainColor: faint, tickColor: faint, titleFontWeight: "normal", labelFontSize: 11 },
-      legend: { labelColor: text, titleColor: text, columns: Math.max(2, Math.floor(width / 170)), labelLimit: width < 560 ? 100 : 170 },
+      legend: { labelColor: text, titleColor: text, columns: columns, labelLimit: width < 560 ? 100 : 170 },
       title: { color: text, fontWeight: "normal" },
       header: { labelColor: text, titleColor: text, labelFontWeight: "normal" },
       text: { color: text },
@@ -24,22 +25,42 @@
     };
   }
 
-  function draw(element) {
-    const id = element.id;
+  // A legend that is wider than its chart is drawn again in fewer columns.
+  function draw(element, most) {
+    const id = element.id, columns = most || Math.max(2, Math.floor(element.clientWidth / 170));
     if (!specs.has(id)) {
       specs.set(id, JSON.parse(document.querySelector('[data-spec="' + CSS.escape(id) + '"]').textContent));
     }
     element.dataset.drawn = "yes";
     // ast: expressions are interpreted, never compiled, so that the page's policy may forbid eval.
-    const options = { actions: false, renderer: "svg", ast: true, logLevel: 1, config: config(element.clientWidth), tooltip: { theme: document.documentElement.dataset.theme } };
+    const options = { actions: false, renderer: "svg", ast: true, logLevel: 1, config: config(element.clientWidth, columns), tooltip: { theme: document.documentElement.dataset.theme } };
     return window.vegaEmbed(element, asked(id), options).then(function (result) {
       const old = views.get(id);
       if (old) { old.finalize(); }
       views.set(id, result.view);
+      if (columns > 1 && beyond(element)) { return draw(element, columns - 1); }
+      apart(element);
+      result.view.addResizeListener(function () { setTimeout(apart, 100, element); });
     }).catch(function (error) {
       element.textContent = "This chart cannot be drawn: " + error.message;
       console.error(error);
     });
+  }
+
+  function beyond(element) {
+    const right = element.querySelector("svg").getBoundingClientRect().right + 1;
+    return Array.from(element.querySelectorAll("g.role-legend")).some(function (legend) { return legend.getBoundingClientRect().right > right; });
+  }
+
+  // Names of points: one that would lie over another is hidden, and is told on hovering.
+  function apart(element) {
+    const kept = [];
+    for (const text of element.querySelectorAll("g.mark-text.role-mark text")) {
+      const box = text.getBoundingClientRect();
+      const covers = kept.some(function (other) { return box.left < other.right && other.left < box.right && box.top < other.bottom && other.top < box.bottom; });
+      text.style.visibility = covers ? "hidden" : "visible";
+      if (!covers) { kept.push(box); }
+    }
   }
 
   // The specification with what was set meanwhile.
@@ -61,7 +82,7 @@
     remember(id, "signals", name, value);
     const view = views.get(id);
     if (view) {
-      try { view.signal(name, value).resize().runAsync(); } catch (error) { return; } // a chart without this parameter
+      try { view.signal(name, value).resize().runAsync().then(function () { apart(document.getElementById(id)); }); } catch (error) { return; } // a chart without this parameter
     }
   }
 
@@ -83,11 +104,11 @@
   all.forEach(function (element) { seen.observe(element); });
 
   document.addEventListener("sepbench:theme", function () {
-    all.filter(function (element) { return element.dataset.drawn; }).forEach(draw);
+    all.filter(function (element) { return element.dataset.drawn; }).forEach(function (element) { draw(element); });
   });
   addEventListener("beforeprint", function () {
     document.querySelectorAll("img[loading=lazy]").forEach(function (image) { image.loading = "eager"; });
-    all.filter(function (element) { return !element.dataset.drawn; }).forEach(draw);
+    all.filter(function (element) { return !element.dataset.drawn; }).forEach(function (element) { draw(element); });
   });
   for (const select of document.querySelectorAll("[data-group-of]")) {
     select.addEventListener("change", function () { set(select.dataset.groupOf, "group", select.value); });
