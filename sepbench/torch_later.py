@@ -21,7 +21,7 @@ else:
         """Stands for torch. It keeps nothing of it, so that what tests or libraries replace in torch is replaced here."""
 
         def __getattr__(self, name: str) -> Any:
-            if name.startswith("__"):  # what Python asks of any object
+            if name.startswith("__") and name != "__version__":  # what Python asks of any object
                 raise AttributeError(name)
             import torch
 

@@ -209,7 +209,8 @@ class TaskLayout:
         self.equal, self.shorter = self.equal & set(chosen), self.shorter & set(chosen)
         rows = self.first.values()
         shown = ((column, column.shown) for column in columns.COLUMNS if column.shown is not None)
-        self.extras = [(column, how) for column, how in shown if how.always or any(said(record[column.name]) for record in rows)]
+        measured = not all(record["estimates_sha256"] for record in rows)  # nobody measured estimates that were supplied
+        self.extras = [(column, how) for column, how in shown if (how.always and measured) or any(said(record[column.name]) for record in rows)]
 
     def groups(self) -> Iterator[str]:
         """The machines whose seconds are shown."""
@@ -296,6 +297,10 @@ class TaskLayout:
         if self.most and record["n_scored"] < self.most:
             return "size"
         return "few" if 0 < record["n_clusters"] < MIN_CLUSTERS else ""
+
+    def is_bound(self, method: str) -> bool:
+        """Whether a row is there for comparison."""
+        return bool(self.bounds.get(method)) or self.first[method]["supervision"] == "bound"
 
     def _loss(self, method: str) -> float:
         record = self.records.get((method, self.ranking))
