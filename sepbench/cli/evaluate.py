@@ -86,7 +86,7 @@ def _print_next_step(store: RunStore, task: str, name: str, suite: Suite, consol
     run = store.read_run()
     if len(run.methods_on(task)) > 1:
         return
-    cheap = [method for method in ("average", "nmf") if method in suite.methods] or list(suite.methods[:2])
+    cheap = tuple(method for method in suite.methods if method in ("average", "nmf")) or suite.methods[:2]
     count = run.tasks[task].n_planned
     limit = ["--limit", str(count)] if count < suite.tasks[task].n_examples else []
     options = ["--suite", run.suite.path or suite.name, "--tasks", task, "--methods", ",".join(cheap), *limit, "--out", str(store.path)]

@@ -47,7 +47,7 @@ def list_names(
         print_table(_suites(loaded, needs), console, spare=("operator",))
         _print_readiness(loaded, needs, console)
     if what in ("all", "methods"):
-        print_table(_methods(long), console)
+        print_table(_methods(long), console, spare=("signals",))
     if what in ("all", "metrics"):
         print_table(_metrics(), console)
 
@@ -174,7 +174,7 @@ def _methods(long: bool) -> Table:
 
     table = Table(title="Methods ('sepbench list NAME' shows one with its settings" + ("" if long else ", --long the papers") + ")", title_justify="left")
     for column in ("method", "learns from", "signals", "what it is", *(["paper"] if long else [])):
-        table.add_column(column, overflow="fold", no_wrap=column in ("method", "learns from"))
+        table.add_column(column, overflow="fold", no_wrap=column == "method")
     for name, infos in method_infos(separator_names()).items():
         if isinstance(infos, SepbenchError):
             table.add_row(name, "", "", Text(str(infos), style="red"))
