@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import operator
 import os
@@ -18,7 +19,8 @@ from types import FrameType
 from typing import Any, NoReturn
 
 import numpy as np
-import torch
+
+from sepbench.torch_later import torch
 
 _VARIABLES = ("SEPBENCH_DATA", "SEPBENCH_CACHE", "SEPBENCH_OFFLINE", "HOME", "XDG_CACHE_HOME", "OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
 """Of the environment; others are a method's own affair, whose library may read them later."""
@@ -168,42 +170,44 @@ class _Part:
     same: Callable[[Any, Any], bool] = operator.eq
 
 
-_STATE = (
-    _Part("the working folder", _folder, _go_to),
-    _Part("variables of the environment", _variables, _set_variables),
-    _Part("entries of sys.path", lambda: tuple(sys.path), _set_path, _keeps),
-    _Part("a trace function", sys.gettrace, sys.settrace),
-    _Part("a profile function", sys.getprofile, sys.setprofile),
-    _Part("output streams", lambda: (sys.stdout, sys.stderr), _set_streams),
-    _Part("warnings that are errors", _raised_warnings, _set_raised_warnings),
-    _Part("the limit of recursion", sys.getrecursionlimit, sys.setrecursionlimit),
-    _Part("the mask of file modes", _umask, os.umask),
-    _Part("signal handlers", _handlers, _set_handlers),
-    _Part("an alarm", _alarm_is_set, _set_alarm),
-    _Part("limits of resources", _limits, _set_limits),
-    _Part("garbage collection", gc.isenabled, lambda enabled: gc.enable() if enabled else gc.disable()),
-    _Part("numpy's handling of errors", np.geterr, lambda kinds: np.seterr(**kinds)),
-    _Part("torch's default dtype", torch.get_default_dtype, torch.set_default_dtype),
-    _Part("torch's default device", _device, _set_device),
-    _Part("torch's thread count", torch.get_num_threads, _set_threads),
-    _Part("torch's gradient mode", torch.is_grad_enabled, torch.set_grad_enabled),
-    _Part("torch's anomaly detection", torch.is_anomaly_enabled, torch.autograd.set_detect_anomaly),
-    _Part("torch's use of oneDNN", torch._C._get_mkldnn_enabled, torch.backends.mkldnn.set_flags),
-    _Part("torch's use of cuDNN", _cudnn, _set_cudnn),
-    _Part("denormal numbers", _flushes_denormals, torch.set_flush_denormal),
-    _Part("torch's determinism", _deterministic, lambda both: torch.use_deterministic_algorithms(both[0], warn_only=both[1])),
-    _Part("torch's precision of products", _products, lambda precision: torch.set_float32_matmul_precision(precision or "highest")),
-)
+@functools.cache
+def _parts() -> tuple[_Part, ...]:
+    return (
+        _Part("the working folder", _folder, _go_to),
+        _Part("variables of the environment", _variables, _set_variables),
+        _Part("entries of sys.path", lambda: tuple(sys.path), _set_path, _keeps),
+        _Part("a trace function", sys.gettrace, sys.settrace),
+        _Part("a profile function", sys.getprofile, sys.setprofile),
+        _Part("output streams", lambda: (sys.stdout, sys.stderr), _set_streams),
+        _Part("warnings that are errors", _raised_warnings, _set_raised_warnings),
+        _Part("the limit of recursion", sys.getrecursionlimit, sys.setrecursionlimit),
+        _Part("the mask of file modes", _umask, os.umask),
+        _Part("signal handlers", _handlers, _set_handlers),
+        _Part("an alarm", _alarm_is_set, _set_alarm),
+        _Part("limits of resources", _limits, _set_limits),
+        _Part("garbage collection", gc.isenabled, lambda enabled: gc.enable() if enabled else gc.disable()),
+        _Part("numpy's handling of errors", np.geterr, lambda kinds: np.seterr(**kinds)),
+        _Part("torch's default dtype", torch.get_default_dtype, torch.set_default_dtype),
+        _Part("torch's default device", _device, _set_device),
+        _Part("torch's thread count", torch.get_num_threads, _set_threads),
+        _Part("torch's gradient mode", torch.is_grad_enabled, torch.set_grad_enabled),
+        _Part("torch's anomaly detection", torch.is_anomaly_enabled, torch.autograd.set_detect_anomaly),
+        _Part("torch's use of oneDNN", torch._C._get_mkldnn_enabled, torch.backends.mkldnn.set_flags),
+        _Part("torch's use of cuDNN", _cudnn, _set_cudnn),
+        _Part("denormal numbers", _flushes_denormals, torch.set_flush_denormal),
+        _Part("torch's determinism", _deterministic, lambda both: torch.use_deterministic_algorithms(both[0], warn_only=both[1])),
+        _Part("torch's precision of products", _products, lambda precision: torch.set_float32_matmul_precision(precision or "highest")),
+    )
 
 
 def state() -> tuple[Any, ...]:
     """What ``put_back`` puts back, as it is now; see ``changed``."""
-    return tuple(part.read() for part in _STATE)
+    return tuple(part.read() for part in _parts())
 
 
 def changed(before: tuple[Any, ...]) -> list[str]:
     """What is not as it was when ``state`` returned ``before``, in words."""
-    return [part.name for part, value in zip(_STATE, before, strict=True) if not part.same(value, part.read())]
+    return [part.name for part, value in zip(_parts(), before, strict=True) if not part.same(value, part.read())]
 
 
 @contextlib.contextmanager
@@ -225,7 +229,7 @@ def put_back() -> Iterator[None]:
         with _same_descriptors(), _no_end(), _only_real_interrupts():
             yield
     finally:
-        for part, value in zip(_STATE, before, strict=True):
+        for part, value in zip(_parts(), before, strict=True):
             if not part.same(value, part.read()):
                 part.write(value)
 

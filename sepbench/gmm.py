@@ -16,9 +16,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import product
 
-import torch
-
 from sepbench.noise import NoiseSource, noise_levels
+from sepbench.torch_later import torch
 
 
 @dataclass(frozen=True, slots=True)

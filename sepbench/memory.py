@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import torch
+from sepbench.torch_later import torch
 
 FULL_BYTES = 32 << 30
 """Memory of a GPU from which on sizes are not cut."""

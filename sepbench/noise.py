@@ -17,8 +17,9 @@ import os
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
-import torch
+from sepbench.torch_later import torch
 
 _MASK = 0xFFFFFFFF
 _M0, _M1 = 0xD2511F53, 0xCD9E8D57  # multipliers, table 2 of the paper
@@ -79,7 +80,7 @@ def _normals(words: torch.Tensor) -> torch.Tensor:
     return torch.stack([radius * angle.cos(), radius * angle.sin()], dim=-1).flatten(1)
 
 
-Kernel = Callable[[torch.Tensor, torch.Tensor, int, tuple[int, int], int, bool], torch.Tensor]
+Kernel: TypeAlias = "Callable[[torch.Tensor, torch.Tensor, int, tuple[int, int], int, bool], torch.Tensor]"
 
 
 @functools.cache

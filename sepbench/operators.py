@@ -10,10 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import torch
-
 from sepbench.errors import SuiteError
 from sepbench.protocols import MixingOperator
+from sepbench.torch_later import torch
 
 
 def _expand(weights: torch.Tensor, like: torch.Tensor) -> torch.Tensor:

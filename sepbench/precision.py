@@ -11,9 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Literal, Protocol, runtime_checkable
 
-import torch
-
 from sepbench.protocols import Support
+from sepbench.torch_later import torch
 
 Precision = Literal["float32", "tf32", "bfloat16"]
 """Arithmetic of a network: float32; products of float32 numbers rounded to TF32 (CUDA only); bfloat16 under autocast."""

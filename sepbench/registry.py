@@ -16,20 +16,17 @@ A third party registers in its own ``pyproject.toml``::
     [project.entry-points."sepbench.datasets"]
     my-data = "my_package:MY_DATA"       # a sepbench.data.datasets.DataSet
 
-The project registers its own methods, metrics and data sets in the same way. A name belongs to one distribution. If two
-claim it in one group, it is listed, and whoever asks for it gets an error that names both. All other names work as
-ever.
+The project registers its own methods, metrics and data sets in the same way. A name belongs to one distribution. If two claim it in one group, it is
+listed, and whoever asks for it gets an error that names both. All other names work as ever.
 
-A method may use another algorithm on another kind of signal. It then has one implementation per domain, under one
-name::
+A method may use another algorithm on another kind of signal. It then has one implementation per domain, under one name::
 
     [project.entry-points."sepbench.separators"]
     my-method = "my_package.images:MyMethod"
     "my-method.audio" = "my_package.audio:MyAudioMethod"   # what suites of audio get for the name my-method
 
-Names that end in ``.image``, ``.audio`` or ``.vector`` are such implementations, and not methods of their own. Each has
-its own settings, and ``info.name`` of all of them is the method's name. The plain entry serves all other domains. It
-may be missing.
+Names that end in ``.image``, ``.audio`` or ``.vector`` are such implementations, and not methods of their own. Each has its own settings; ``info.name``
+of all is the method's name. The plain entry serves all other domains. It may be missing.
 """
 
 from __future__ import annotations
@@ -37,7 +34,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
@@ -151,7 +148,7 @@ def load_entry(group: str, name: str) -> Any:
 def _load(point: Point) -> Any:
     what, becomes = _GROUPS[point.group]
     try:
-        with _alone():
+        with _while_loading(point):
             return point.load()
     except (NameClaimedError, KeyboardInterrupt):
         raise
@@ -166,6 +163,11 @@ def _alone() -> Iterator[None]:
 
     with put_back():
         yield
+
+
+def _while_loading(point: Point) -> AbstractContextManager[None]:
+    """Around the import of what an entry names. Modules of this package change nothing, and need not wait for torch, of which there is much to put back."""
+    return nullcontext() if isinstance(point, EntryPoint) and point.module.startswith("sepbench.") else _alone()
 
 
 def _separators() -> dict[str, Point]:
@@ -199,7 +201,7 @@ def separator_class(name: str, domain: Domain | None = None) -> type:
     points = _implementations(name)
     point = points.get(domain) or points.get(None) or next(iter(points.values()))
     try:
-        with _alone():
+        with _while_loading(point):
             loaded = point.load()
     except (NameClaimedError, KeyboardInterrupt):
         raise

@@ -43,7 +43,7 @@ def read_file(path: Path) -> Mapping[str, Any]:
     except UnicodeDecodeError as error:
         raise SepbenchError(f"{path} is not UTF-8 text") from error
     except OSError as error:
-        raise SepbenchError(f"{path} cannot be read: {(error.strerror or flat(error)).lower()}") from error
+        raise SepbenchError(f"{path} cannot be read: {(error.strerror or flat(error)).lower()}; 'sepbench run --save-config FILE' writes one") from error
     kind = path.suffix.lower()
     try:
         found = tomllib.loads(text) if kind == ".toml" else json.loads(text, object_pairs_hook=_once) if kind == ".json" else _yaml_value(text)

@@ -52,8 +52,8 @@ def list_datasets() -> None:
             table.add_row(name, "[red]unusable[/red]", "-", escape(str(error)), "-", "")
     console = Console()
     print_table(table, console, spare=("folder", "files"))
-    console.print("Missing (download): 'sepbench data fetch NAME' gets it.", soft_wrap=True)
-    console.print("Missing (own copy): 'sepbench data verify NAME' says where it comes from.", soft_wrap=True)
+    console.print("download: 'sepbench data fetch NAME' gets it.", soft_wrap=True)
+    console.print("own copy: 'sepbench data verify NAME' says where it comes from.", soft_wrap=True)
     console.print("'sepbench data path NAME' prints the folder of one.", soft_wrap=True)
     console.print("Looked up in: " + ", then ".join(str(folder) for folder in data_folders()), soft_wrap=True, highlight=False, markup=False)
     if offline():
@@ -66,12 +66,14 @@ def _is_cut(manifest: Manifest, state: DataStatus) -> bool:
 
 
 def _state_text(manifest: Manifest, state: DataStatus, cut: bool) -> str:
-    """``cut``: it is read from the files of another data set."""
-    colour = {"present": "green", "built-in": "green", "on demand": "green", "damaged": "red", "incomplete": "yellow", "missing": "yellow"}[state.state]
-    by_hand = manifest.download_form is None
-    hint = f"\n({'own copy' if by_hand else 'download'})" if state.state in ("missing", "incomplete") else ""
-    hint = f"\n(cut from {manifest.cut_from})" if cut else hint
-    return f"[{colour}]{state.state}[/{colour}]{hint}"
+    """The word that ``sepbench list suites`` has for it, and below it how that is. ``cut``: it is read from the files of another data set."""
+    if state.state in ("missing", "incomplete"):
+        word, colour = "own copy" if manifest.download_form is None else "download", "yellow"
+    else:
+        word, colour = ("damaged", "red") if state.state == "damaged" else ("ready", "green")
+    hint = {"incomplete": "incomplete", "built-in": "built in", "on demand": "made when used"}.get(state.state, "")
+    hint = f"cut from {manifest.cut_from}" if cut else hint
+    return f"[{colour}]{word}[/{colour}]" + (f"\n({hint})" if hint else "")
 
 
 @app.command("fetch")

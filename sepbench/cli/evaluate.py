@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from sepbench.suites.model import Task
+    from rich.console import Console
+
+    from sepbench.results.store import RunStore
+    from sepbench.suites.model import Suite, Task
 
 
 def evaluate(
@@ -70,7 +73,25 @@ def evaluate(
         raise typer.Exit(130) from None
     with store.session():
         finish(store, loaded, console, task)
+    _print_next_step(store, task, name, loaded, console)
     console.print(Text(f"estimates: sha256 {store.read_cells()[task, name].estimates_sha256}"), soft_wrap=True)
+
+
+def _print_next_step(store: RunStore, task: str, name: str, suite: Suite, console: Console) -> None:
+    """Where the row stands alone: how others come beside it."""
+    import shlex
+
+    from rich.text import Text
+
+    run = store.read_run()
+    if len(run.methods_on(task)) > 1:
+        return
+    cheap = tuple(method for method in suite.methods if method in ("average", "nmf")) or suite.methods[:2]
+    count = run.tasks[task].n_planned
+    limit = ["--limit", str(count)] if count < suite.tasks[task].n_examples else []
+    options = ["--suite", run.suite.path or suite.name, "--tasks", task, "--methods", ",".join(cheap), *limit, "--out", str(store.path)]
+    named = shlex.join(["sepbench", "run", *options])
+    console.print(Text(f"to compare {name} with methods on the same mixtures: {named}"), soft_wrap=True)
 
 
 def fetch_data_of(task: Task) -> None:

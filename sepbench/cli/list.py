@@ -24,6 +24,7 @@ LISTS = ("all", "suites", "methods", "metrics")
 
 def list_names(
     what: Annotated[str, typer.Argument(help="all, suites, methods, metrics, or the name of a method.", autocompletion=completion.lists)] = "all",
+    long: Annotated[bool, typer.Option("--long", help="Methods with their papers.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, see docs/json.md.")] = False,
 ) -> None:
     """List suites with their tasks, methods with what they may learn from, and metrics; or show one method with its settings."""
@@ -46,7 +47,7 @@ def list_names(
         print_table(_suites(loaded, needs), console, spare=("operator",))
         _print_readiness(loaded, needs, console)
     if what in ("all", "methods"):
-        print_table(_methods(), console)
+        print_table(_methods(long), console, spare=("signals",))
     if what in ("all", "metrics"):
         print_table(_metrics(), console)
 
@@ -162,25 +163,26 @@ def _lacking(data: Sequence[str]) -> str:
     return f"{' and '.join(data)}; 'sepbench data verify {data[0]}' says where that comes from"
 
 
-def _methods() -> Table:
+def _methods(long: bool) -> Table:
     from rich.table import Table
     from rich.text import Text
 
+    from sepbench.cli.method_page import paper_of
     from sepbench.errors import SepbenchError
-    from sepbench.registry import create_separator, separator_domains, separator_names
+    from sepbench.registry import separator_names
+    from sepbench.run.method_infos import method_infos
 
-    table = Table(title="Methods", title_justify="left")
-    for column in ("method", "learns from", "signals", "paper"):
-        table.add_column(column, overflow="fold", no_wrap=column in ("method", "learns from"))
-    for name in separator_names():
-        try:
-            infos = [create_separator(name, domain=domain).info for domain in separator_domains(name)]
-        except SepbenchError as error:
-            table.add_row(name, "", "", Text(str(error), style="red"))
+    table = Table(title="Methods ('sepbench list NAME' shows one with its settings" + ("" if long else ", --long the papers") + ")", title_justify="left")
+    for column in ("method", "learns from", "signals", "what it is", *(["paper"] if long else [])):
+        table.add_column(column, overflow="fold", no_wrap=column == "method")
+    for name, infos in method_infos(separator_names()).items():
+        if isinstance(infos, SepbenchError):
+            table.add_row(name, "", "", Text(str(infos), style="red"))
             continue
         info, signals = infos[0], sorted({signal for info in infos for signal in info.domains})
         level = info.supervision + (f", {info.bound} bound" if info.bound and info.supervision != "bound" else "")
-        table.add_row(name, level, ", ".join(signals), Text(f"{info.title}. {'; '.join(dict.fromkeys(info.paper for info in infos))}"))
+        papers = "; ".join(dict.fromkeys(paper_of(info) for info in infos))
+        table.add_row(name, level, ", ".join(signals), Text(info.title), *([Text(papers)] if long else []))
     return table
 
 

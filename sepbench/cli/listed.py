@@ -41,14 +41,13 @@ def listed_suites() -> list[dict[str, Any]]:
 def listed_methods() -> list[dict[str, Any]]:
     """All methods with what they say of themselves; one that cannot be made has its ``error`` instead."""
     from sepbench.errors import SepbenchError
-    from sepbench.registry import create_separator, separator_domains, separator_names
+    from sepbench.registry import separator_names
+    from sepbench.run.method_infos import method_infos
 
     found: list[dict[str, Any]] = []
-    for name in separator_names():
-        try:
-            infos = [create_separator(name, domain=domain).info for domain in separator_domains(name)]
-        except SepbenchError as error:
-            found.append({"name": name, "error": str(error)})
+    for name, infos in method_infos(separator_names()).items():
+        if isinstance(infos, SepbenchError):
+            found.append({"name": name, "error": str(infos)})
             continue
         info, papers = infos[0], dict.fromkeys(info.paper for info in infos)
         facts = {"title": info.title, "version": info.version, "supervision": info.supervision, "bound": info.bound, "deterministic": info.deterministic}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
 import sys
 import threading
 from collections.abc import Iterator
@@ -37,7 +38,7 @@ from sepbench.cli import (
     verify,
 )
 from sepbench.cli import list as list_command
-from sepbench.errors import SepbenchError, flat, reason
+from sepbench.errors import SepbenchError, flat, nearest, reason
 
 TRACEBACK = "SEPBENCH_TRACEBACK"
 """Variable of the environment; if it is set, errors that nobody foresaw show where they come from."""
@@ -52,12 +53,48 @@ class _Commands(TyperGroup):
             typer.Exit: 141 where the reader (head, less) went away: no news, no traceback, and not the 1 that click makes of it.
         """
         try:
-            return super().invoke(ctx)
+            with _told_in_one_line(ctx):
+                return super().invoke(ctx)
         except BrokenPipeError as error:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python would complain once more while flushing at exit
             raise typer.Exit(141) from error
         except EOFError as error:  # click makes 1 of it
             raise RuntimeError(reason(error)) from error
+
+    def make_context(self, *args: Any, **options: Any) -> Any:
+        """Read the command line."""
+        with _told_in_one_line():
+            return super().make_context(*args, **options)
+
+
+@contextlib.contextmanager
+def _told_in_one_line(outer: Any = None) -> Iterator[None]:
+    """What typer has to say of a command line is one line and a next step, like every other error. Its classes differ between versions; its words do not."""
+    try:
+        yield
+    except Exception as error:
+        context = getattr(error, "ctx", None) or outer
+        if context is None or not hasattr(error, "format_message") or type(error).__name__ == "NoArgsIsHelpError":
+            raise
+        text = usage_error(flat(error.format_message()), context)
+        error.show = lambda *args, **options: typer.echo(f"error: {text}", err=True)  # type: ignore[attr-defined]
+        raise
+
+
+def usage_error(message: str, context: Any) -> str:
+    """A message of typer in our words: what is wrong with the command line, and where one reads what may stand there."""
+    unknown = re.fullmatch(r"No such command '?([^']*)'?\.?.*", message)
+    if unknown:
+        names = sorted(context.command.list_commands(context))
+        return str(nearest(unknown[1], names, "command", f"'{context.command_path} --help' lists them"))
+    option = re.match(r"No such option:? '?(--?[^\s']*)'?", message)
+    if option:
+        names = [name for parameter in context.command.params for name in (*parameter.opts, *parameter.secondary_opts) if name.startswith("--")]
+        otherwise = f"'{context.command_path} --help' lists them"
+        return f"{context.command_path}: {nearest(option[1], names, 'option', otherwise)}"
+    said = f"{message[:1].lower()}{message[1:]}".rstrip(".")
+    command = " ".join(filter(None, (context.command_path, context.invoked_subcommand)))
+    return f"{command}: {said}; '{command} --help' shows what it takes"
 
 
 app = typer.Typer(
@@ -116,7 +153,7 @@ def main() -> None:
         _check_texts()
         _fix_folders()
         with _threads_end_in_one_line():
-            app(standalone_mode=True)
+            app(standalone_mode=True, prog_name="sepbench")
     except SepbenchError as error:
         _end(str(error))
     except (SystemExit, KeyboardInterrupt):

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from sepbench.protocols import Separator
+    from sepbench.protocols import MethodInfo, Separator
 
 _WIDE = 110
 """Columns of a terminal from which on the explanation has a column of its own."""
@@ -67,7 +67,7 @@ def facts_of(name: str, separator: Separator) -> list[tuple[str, str]]:
     info, about = separator.info, (type(separator).__doc__ or "").partition("\n\n")[0]
     facts = [
         ("about", "" if about.startswith(f"{type(separator).__name__}(") else " ".join(about.split())),  # a dataclass without words gets its signature
-        ("paper", info.paper),
+        ("paper", paper_of(info)),
         ("version", info.version),
         ("learns from", f"{info.supervision}, {SUPERVISION_LEVELS.get(info.supervision, 'which is no level that sepbench knows')}"),
         ("signals", ", ".join(sorted(info.domains))),
@@ -76,6 +76,11 @@ def facts_of(name: str, separator: Separator) -> list[tuple[str, str]]:
         *(("caveat", f"{note} ({', '.join(suites)})") for note, suites in _notes(name, separator).items()),
     ]
     return [(label, text) for label, text in facts if text]
+
+
+def paper_of(info: MethodInfo) -> str:
+    """The paper; of a user's own method, whose template says "yours" there, that it is one."""
+    return "none, a method of your own" if info.paper.strip().lower() in ("yours", "") else info.paper
 
 
 def _notes(name: str, separator: Separator) -> dict[str, list[str]]:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-_FILES = {"test_method.py.txt": "test_{module}.py", "pyproject.toml.txt": "pyproject.toml"}
+_FILES = {"README.md.txt": "README.md", "test_method.py.txt": "test_{module}.py", "pyproject.toml.txt": "pyproject.toml"}
 _NOTES = {
     False: "It is a Wiener filter: better than 'average' where classes differ; where all sources are of one class it is 'average', less what its ridge costs.",
     True: "The first run trains; the second takes the fit from the cache (sepbench cache list).",

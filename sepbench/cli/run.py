@@ -108,6 +108,10 @@ def run(
     command = run_config.command_line(ctx, sys.argv[1:])
     folder = out or default_folder(run_record(plan, command))
     console = Console()
+    if not request.methods:
+        from sepbench.report.costs import cost_line
+
+        Console(stderr=True).print(Text(f"note: {cost_line(plan)}"), soft_wrap=True)
     if dry_run:
         print_table(_plan_table(plan), console)
         console.print(Text(f"would write to {folder}"), soft_wrap=True)

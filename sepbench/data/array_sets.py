@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-
-import torch
+from typing import TypeAlias
 
 from sepbench.data.files.fetch import FoundData
 from sepbench.data.files.manifests import load_manifest
@@ -22,8 +21,9 @@ from sepbench.data.synthesis.noises import make_noises
 from sepbench.data.synthesis.store import read as read_synthesised
 from sepbench.errors import DataError
 from sepbench.protocols import Domain
+from sepbench.torch_later import torch
 
-_Arrays = tuple[torch.Tensor, torch.Tensor]
+_Arrays: TypeAlias = "tuple[torch.Tensor, torch.Tensor]"
 _CACHED_SPLITS = 8  # MNIST's training split takes 47 MB, CIFAR-10's 154 MB, FSDD's 88 MB
 
 

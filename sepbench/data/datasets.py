@@ -13,8 +13,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-import torch
-
 from sepbench.data.files.fetch import FoundData, obtain
 from sepbench.data.files.manifests import load_manifest
 from sepbench.data.own.stored import BESIDE
@@ -22,11 +20,12 @@ from sepbench.data.readers.image_folder import list_images, read_image_folder
 from sepbench.data.readers.npy import read_npy_images
 from sepbench.data.signals import ArraySignals
 from sepbench.data.synthesis.generated import PREFIX as GENERATED_PREFIX
-from sepbench.data.synthesis.generated import generated_prior, open_generated
+from sepbench.data.synthesis.generated import check_generated, generated_prior, open_generated
 from sepbench.errors import DataError, SepbenchError, reason
 from sepbench.gmm import GaussianMixture
 from sepbench.protocols import SignalSet
 from sepbench.registry import DATASET_GROUP, load_entry, points
+from sepbench.torch_later import torch
 
 SPLITS = ("train", "test")
 FOLDER_PREFIX, NPY_PREFIX = "folder:", "npy:"
@@ -91,6 +90,14 @@ def manifest_of(name: str) -> str:
 def manifests_of(datasets: Iterable[str]) -> list[str]:
     """The manifests of several data sets, each once, sorted; generated ones have none."""
     return sorted({manifest_of(name) for name in datasets} - {""})
+
+
+def has_analytic_prior(name: str) -> bool:
+    """Whether ``analytic_prior`` knows the distribution behind a data set; raises as that does, and is cheap."""
+    if not name.startswith(GENERATED_PREFIX):
+        return False
+    check_generated(name)
+    return True
 
 
 def analytic_prior(name: str) -> GaussianMixture | None:

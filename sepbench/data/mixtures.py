@@ -7,12 +7,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
-
 from sepbench.data.lists.pairs import PairList
 from sepbench.errors import SuiteError
 from sepbench.operators import make_operator
 from sepbench.protocols import MixingOperator, Mixtures, SignalSet
+from sepbench.torch_later import torch
 
 _CHUNK_VALUES = 1 << 22  # numbers per source that are mixed at once for a digest, 16 MB
 

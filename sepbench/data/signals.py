@@ -6,11 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-import torch
-
 from sepbench.protocols import Domain
-
-_FULL_SCALE = {torch.uint8: 255.0, torch.int16: 32768.0}
+from sepbench.torch_later import torch
 
 
 @runtime_checkable
@@ -51,5 +48,5 @@ class ArraySignals:
 
     def load(self, indices: torch.Tensor | Sequence[int]) -> torch.Tensor:
         rows = self.signals[torch.as_tensor(indices, dtype=torch.int64)]
-        scale = _FULL_SCALE.get(rows.dtype)
+        scale = {torch.uint8: 255.0, torch.int16: 32768.0}.get(rows.dtype)
         return rows.to(torch.float32) / scale if scale else rows.to(torch.float32)

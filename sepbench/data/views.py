@@ -13,12 +13,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-import torch
-
 from sepbench.data.mixtures import MixtureSet, Transform
 from sepbench.data.signals import KnowsContent
 from sepbench.errors import DataError, SupervisionError
 from sepbench.protocols import SUPERVISION_LEVELS, ScorePrior, SignalSet, Supervision, TaskSpec
+from sepbench.torch_later import torch
 
 _CHUNK_VALUES = 1 << 23  # numbers loaded at once while hashing, 32 MB
 

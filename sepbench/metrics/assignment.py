@@ -6,10 +6,10 @@ from functools import cache
 from itertools import permutations
 
 import numpy as np
-import torch
 from scipy.optimize import linear_sum_assignment
 
 from sepbench.errors import SuiteError
+from sepbench.torch_later import torch
 
 MAX_SOURCES = 8
 EXHAUSTIVE_UP_TO = 4

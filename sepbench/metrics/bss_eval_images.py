@@ -23,7 +23,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 
 from sepbench.compat import import_museval
 from sepbench.metrics.energy_ratio import RATIO_CAP_DB, check_audio, finite, supports_rate
@@ -31,6 +30,7 @@ from sepbench.metrics.kinds import MetricInfo
 from sepbench.metrics.sdr import median_of_windows, silent_windows
 from sepbench.metrics.squared_error import Array, as_float64
 from sepbench.protocols import Mixtures, Support, TaskSpec
+from sepbench.torch_later import torch
 
 _NAMES = ("isr", "sir", "sar")
 

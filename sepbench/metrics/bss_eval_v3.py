@@ -26,11 +26,11 @@ import numpy as np
 import numpy.typing as npt
 import scipy.fft
 import scipy.linalg
-import torch
 
 from sepbench.metrics.energy_ratio import check_audio, energy, energy_ratio_db, finite
 from sepbench.metrics.kinds import MetricInfo
 from sepbench.metrics.squared_error import Array, as_float64
+from sepbench.torch_later import torch
 
 TAPS = 512
 

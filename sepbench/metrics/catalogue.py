@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import cache
 from typing import Any, get_args
@@ -11,6 +12,7 @@ from sepbench.metrics.assignment import MAX_SOURCES
 from sepbench.metrics.kinds import (
     ChoosesTasks,
     Combines,
+    FromSquaredError,
     Metric,
     MetricInfo,
     MixtureMetric,
@@ -21,6 +23,7 @@ from sepbench.metrics.kinds import (
     PosteriorMetric,
     SetMetric,
 )
+from sepbench.metrics.squared_error import PSNR_CAP_DB
 from sepbench.protocols import Domain, Support, TaskSpec
 from sepbench.registry import METRIC_GROUP, flat, load_entry, points
 
@@ -47,6 +50,15 @@ def get_metric(name: str, task: TaskSpec | None = None) -> Metric:
     point = points(METRIC_GROUP).get(name)
     metric = _loaded(name, point.value if point else "")
     return metric.for_task(task) if task is not None and isinstance(metric, NeedsTask) else metric
+
+
+def cap_of(name: str) -> float:
+    """The value that a metric gives an estimate without any error, where it cuts it off there (PSNR); infinity where it does not, or is not installed."""
+    try:
+        metric = get_metric(name)
+    except SepbenchError:
+        return math.inf
+    return PSNR_CAP_DB if isinstance(metric, FromSquaredError) and metric.info.unit == "dB" else math.inf
 
 
 def pair_metric(name: str, task: TaskSpec | None = None) -> PairMetric:

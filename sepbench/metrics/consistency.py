@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from sepbench.metrics.kinds import MetricInfo
 from sepbench.metrics.squared_error import as_float64
 from sepbench.protocols import Mixtures
+from sepbench.torch_later import torch
 
 _ELEMENTS_PER_PASS = 32_000
 """Below torch's grain size of 32,768: the operator then runs in one thread and never waits for a second one that others hold."""

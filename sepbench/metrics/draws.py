@@ -9,7 +9,6 @@ import hashlib
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 
 from sepbench.errors import SuiteError
 from sepbench.gmm import ExactPosterior
@@ -18,6 +17,7 @@ from sepbench.metrics.kinds import PosteriorMetric, PosteriorReference
 from sepbench.metrics.scoring import ScoreTable
 from sepbench.noise import NoiseSource
 from sepbench.protocols import Mixtures, TaskSpec
+from sepbench.torch_later import torch
 
 _REFERENCE_NOISE = NoiseSource(int.from_bytes(hashlib.sha256(b"exact draws that posterior metrics compare with").digest()[:8], "big"))
 """Frozen with the suites, and apart from every run's seed: the row of an exact sampler must not be compared with itself."""

@@ -6,10 +6,10 @@ Computed by numpy, one row after the other, for the reason given in ``squared_er
 from __future__ import annotations
 
 import numpy as np
-import torch
 
 from sepbench.metrics.squared_error import Array
 from sepbench.protocols import Support, TaskSpec
+from sepbench.torch_later import torch
 
 RATIO_CAP_DB = 200.0
 """Ratios are cut to +-200 dB, so that means and assignments stay finite: museval says +inf of an estimate without error. float32 rounding

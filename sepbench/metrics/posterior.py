@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-
 from sepbench.metrics.kinds import MetricInfo, PosteriorReference
+from sepbench.torch_later import torch
 
 
 @dataclass(frozen=True, slots=True)

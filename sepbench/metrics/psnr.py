@@ -20,11 +20,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import torch
 
 from sepbench.metrics.kinds import MetricInfo
 from sepbench.metrics.squared_error import Array, as_float64, decibels, pairwise_mse
 from sepbench.protocols import Support, TaskSpec
+from sepbench.torch_later import torch
 
 CANVAS = 32
 

@@ -23,12 +23,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from sepbench.metrics.kinds import MetricInfo
 from sepbench.metrics.psnr import CANVAS
 from sepbench.metrics.squared_error import Array, Integers, as_float64, decibels
 from sepbench.protocols import Support, TaskSpec
+from sepbench.torch_later import torch
 
 BATCH = 32
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from sepbench.errors import MetricError
 from sepbench.metrics.assignment import best_assignment, matched
@@ -20,6 +19,7 @@ from sepbench.metrics.catalogue import check_metrics, get_metric, pair_metric
 from sepbench.metrics.kinds import PART, Combines, FromSquaredError, Metric, MixtureMetric, PairMetric, PooledMetric, SetMetric
 from sepbench.metrics.squared_error import Array, as_float64, pairwise_mse
 from sepbench.protocols import Mixtures, TaskSpec
+from sepbench.torch_later import torch
 
 _ELEMENTS_PER_BLOCK = 200_000
 _EXAMPLES_PER_BLOCK = 128

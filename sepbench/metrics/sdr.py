@@ -29,12 +29,12 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from sepbench.metrics.energy_ratio import check_audio, energy, energy_ratio_db, finite, over_channels, supports_rate
 from sepbench.metrics.kinds import MetricInfo
 from sepbench.metrics.squared_error import Array, as_float64
 from sepbench.protocols import Mixtures, Support, TaskSpec
+from sepbench.torch_later import torch
 
 Bools = npt.NDArray[np.bool_]
 

@@ -26,12 +26,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 
 from sepbench.metrics.energy_ratio import check_audio, energy, energy_ratio_db, supports_rate
 from sepbench.metrics.kinds import MetricInfo
 from sepbench.metrics.squared_error import Array, Integers, as_float64
 from sepbench.protocols import Support, TaskSpec
+from sepbench.torch_later import torch
 
 SAMPLES, RATE, SIGNAL, ERROR = "samples", "rate", "signal", "error"
 """Names of parts: length of the example and of a window in samples; energies, with the number of the piece behind."""

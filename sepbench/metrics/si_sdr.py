@@ -19,12 +19,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from sepbench.metrics.energy_ratio import check_audio, energy, energy_ratio_db
 from sepbench.metrics.kinds import MetricInfo
 from sepbench.metrics.squared_error import Array, as_float64
 from sepbench.protocols import Mixtures
+from sepbench.torch_later import torch
 
 
 def scale_invariant_ratios(estimates: Array, references: Array) -> Array:

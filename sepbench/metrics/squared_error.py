@@ -11,7 +11,8 @@ from collections.abc import Iterable
 
 import numpy as np
 import numpy.typing as npt
-import torch
+
+from sepbench.torch_later import torch
 
 Array = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]

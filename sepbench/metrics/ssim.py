@@ -19,10 +19,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from sepbench.metrics.kinds import MetricInfo
 from sepbench.protocols import Support, TaskSpec
+from sepbench.torch_later import torch
 
 WINDOW = 7
 BATCH = 128

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from sepbench.metrics.catalogue import cap_of
 from sepbench.report.numbers import Record, clusters_text
 from sepbench.results.columns import OLD_INTERVAL
 from sepbench.results.statistics import MIN_CLUSTERS
@@ -89,6 +90,7 @@ def task_notes(layout: TaskLayout) -> Iterator[Footnote]:
     """The notes on a task's table."""
     yield from _interval_notes(layout)
     yield from _signs(layout)
+    yield from _at_the_cap(layout)
     yield from _seconds(layout)
     yield from (Footnote("seconds", star) for star in layout.stars)
     for prior in dict.fromkeys(record["prior"] for record in layout.first.values() if record["prior"]):
@@ -129,6 +131,20 @@ def _signs(layout: TaskLayout) -> Iterator[Footnote]:
     few = next((method for method in layout.shown if layout.ranks[method] == "few"), None)
     if few is not None:
         yield Footnote("sign", f"few: not ranked below {MIN_CLUSTERS} {layout.records[few, layout.ranking]['cluster']}s")
+
+
+def _at_the_cap(layout: TaskLayout) -> Iterator[Footnote]:
+    """Methods with values at the cap of the ranking metric: exact estimates that a cap turned into a number, which may carry a mean."""
+    cap = cap_of(layout.ranking)
+    if layout.evidence is None or math.isinf(cap):
+        return
+    unit = layout.records[layout.methods[0], layout.ranking]["unit"] if (layout.methods[0], layout.ranking) in layout.records else ""
+    for method in layout.shown:
+        values = layout.evidence.values.of(layout.task, method, layout.ranking)
+        count = int((values.values >= cap).sum())
+        if count and not layout.is_bound(method):
+            text = f"{count:,} of {int(values.scored.sum()):,} values are at the cap of {cap:g} {unit}".rstrip()
+            yield Footnote("sign", text, (method,), local=True)
 
 
 def _seconds(layout: TaskLayout) -> Iterator[Footnote]:

@@ -23,13 +23,16 @@ def said(value: Any) -> bool:
 
 
 def number_format(unit: str, size: float) -> Callable[[float], str]:
-    """How values of a unit and a size are written: two decimals for dB and three for others, more for small ones, powers of ten for tiny ones."""
+    """How values of a unit are written, and with them others that stand beside them, such as the ends of an interval.
+
+    The one rule: two decimals for dB and three for all other units. Where ``size`` is so small that this leaves less than two digits of it, there are
+    two decimals more; where these do not suffice either, it is a power of ten with two digits. An exact zero is ``0``: ``0.000`` beside ``1.7e-08``
+    would look like a small number that was rounded.
+    """
     usual = 2 if unit == "dB" else 3
-    if size == 0 or size >= 10.0 ** (1 - usual):
-        return f"{{:.{usual}f}}".format
-    if size >= 10.0 ** (-1 - usual):
-        return f"{{:.{usual + 2}f}}".format
-    return "{:.1e}".format
+    small, tiny = 0 < size < 10.0 ** (1 - usual), 0 < size < 10.0 ** (-1 - usual)
+    form = ".1e" if tiny else f".{usual + 2 * small}f"
+    return lambda value: "0" if value == 0 else format(value, form)
 
 
 def size_text(size: int) -> str:

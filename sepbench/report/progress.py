@@ -51,6 +51,8 @@ class RunProgress:
         self._bar = Progress(*columns, console=self.console, transient=True, disable=not self.console.is_terminal)
         self._row = self._bar.add_task("", total=None)
         self._finished = 0.0
+        self._kept: dict[tuple[str, str], int] = {}
+        self._any_kept = self._worked = False
 
     @property
     def finished(self) -> int:
@@ -63,6 +65,8 @@ class RunProgress:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._bar.stop()
+        if kind is None and self._any_kept and not self._worked:
+            self.console.print("nothing to do: all of it was there already", soft_wrap=True)
 
     def start(self, plan: Plan, workers: int) -> None:
         self.time_left.start({_key(cell): (cell.method, cell.n_planned if cell.support.ok else 0) for cell in plan.cells})
@@ -70,14 +74,17 @@ class RunProgress:
 
     def begin(self, cell: Cell, done: int) -> None:
         self.time_left.begin(_key(cell), done)
+        self._kept[_key(cell)] = done
         self._finished += done
         self._bar.update(self._row, description=_name(cell), advance=done)
 
     def stage(self, cell: Cell, text: str, fraction: float | None = None) -> None:
+        self._kept.pop(_key(cell), None)  # something is done, if only scored
         self.time_left.stage(_key(cell), text, fraction)
         self._bar.update(self._row, description=f"{_name(cell)}: {escape(text)}")
 
     def advance(self, cell: Cell, mixtures: float) -> None:
+        self._kept.pop(_key(cell), None)
         self.time_left.advance(_key(cell), mixtures)
         self._finished += mixtures
         self._bar.advance(self._row, mixtures)
@@ -87,7 +94,10 @@ class RunProgress:
 
     def end(self, cell: Cell, record: CellRecord) -> None:
         self.time_left.end(_key(cell))
-        self.console.print(f"{_MARKS[record.state]} {escape(_name(cell) + _remark(record))}", soft_wrap=True, highlight=False)
+        kept = record.state in ("done", "partial") and self._kept.get(_key(cell), -1) >= cell.n_planned
+        self._any_kept, self._worked = self._any_kept or kept, self._worked or not (kept or record.state == "unsupported")
+        mark = "[dim]kept[/dim]" if kept else _MARKS[record.state]
+        self.console.print(f"{mark} {escape(_name(cell) + _remark(record, kept))}", soft_wrap=True, highlight=False)
 
 
 def _key(cell: Cell) -> tuple[str, str]:
@@ -98,13 +108,14 @@ def _name(cell: Cell) -> str:
     return f"{cell.task.spec.name} / {cell.method}"
 
 
-def _remark(record: CellRecord) -> str:
+def _remark(record: CellRecord, kept: bool) -> str:
+    """``kept``: an earlier session did it all; its seconds would read as if they were spent again."""
     if record.state == "unsupported":
         return f": {record.note}"
     if record.state == "failed":
         return f": {record.error}"
-    text = f": {record.n_separated:,} mixtures, {in_seconds(record.separate_seconds / max(1, record.n_separated))} each"
-    if record.fit_seconds is not None and record.fit_seconds >= 0.05:
+    text = f": {record.n_separated:,} mixtures" + ("" if kept else f", {in_seconds(record.separate_seconds / max(1, record.n_separated))} each")
+    if not kept and record.fit_seconds is not None and record.fit_seconds >= 0.05:
         text += f", fitted in {in_words(record.fit_seconds)}" + (" (cached)" if record.fit_cached else "")
     return text + (f"; {record.n_failed:,} failed, the first with {record.error}" if record.n_failed else "")
 

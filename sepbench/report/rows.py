@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,12 +11,12 @@ import pandas as pd
 
 from sepbench.errors import SepbenchError
 from sepbench.metrics.catalogue import get_metric
-from sepbench.registry import create_separator
 from sepbench.report.footnotes import Footnote, note_texts, task_notes
 from sepbench.report.numbers import Record, mean_text, said, with_interval
 from sepbench.results import columns
 from sepbench.results.columns import Column, Shown
 from sepbench.results.statistics import MIN_CLUSTERS
+from sepbench.run.method_infos import method_infos
 from sepbench.run.records import CellRecord
 from sepbench.suites import NOT_FROZEN
 
@@ -110,7 +110,7 @@ def task_tables(
         selection: show fewer rows. A task without any of them has no table.
     """
     if bounds is None:
-        bounds = {method: _bound(method) for method in frame["method"].unique()}
+        bounds = _bounds(frame["method"].unique())
     layouts = []
     for task in dict.fromkeys(frame["task"]):
         records = frame[frame["task"] == task].to_dict("records")
@@ -147,11 +147,10 @@ def _letters(number: int) -> str:
     return (_letters(number // 26 - 1) if number >= 26 else "") + chr(ord("a") + number % 26)
 
 
-def _bound(method: str) -> str:
-    try:
-        return create_separator(method).info.bound
-    except SepbenchError:  # a method that is not installed here; its row still knows if it is an oracle
-        return ""
+def _bounds(methods: Iterable[str]) -> dict[str, str]:
+    """Empty for a method that is not installed here; its row still knows if it is an oracle."""
+    infos = method_infos(methods)
+    return {name: "" if isinstance(found, SepbenchError) else found[0].bound for name, found in infos.items()}
 
 
 class TaskLayout:
@@ -210,7 +209,8 @@ class TaskLayout:
         self.equal, self.shorter = self.equal & set(chosen), self.shorter & set(chosen)
         rows = self.first.values()
         shown = ((column, column.shown) for column in columns.COLUMNS if column.shown is not None)
-        self.extras = [(column, how) for column, how in shown if how.always or any(said(record[column.name]) for record in rows)]
+        measured = not all(record["estimates_sha256"] for record in rows)  # nobody measured estimates that were supplied
+        self.extras = [(column, how) for column, how in shown if (how.always and measured) or any(said(record[column.name]) for record in rows)]
 
     def groups(self) -> Iterator[str]:
         """The machines whose seconds are shown."""
@@ -297,6 +297,10 @@ class TaskLayout:
         if self.most and record["n_scored"] < self.most:
             return "size"
         return "few" if 0 < record["n_clusters"] < MIN_CLUSTERS else ""
+
+    def is_bound(self, method: str) -> bool:
+        """Whether a row is there for comparison."""
+        return bool(self.bounds.get(method)) or self.first[method]["supervision"] == "bound"
 
     def _loss(self, method: str) -> float:
         record = self.records.get((method, self.ranking))

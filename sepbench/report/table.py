@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -54,7 +55,7 @@ def render_leaderboard(
     tables = list(task_tables(frame, suite, metrics=metrics, cells=cells, bounds=bounds, evidence=evidence, selection=selection))
     for table in tables:
         console.print(Text(table.title, style="bold"))
-        console.print(Text(table.subtitle, style="dim"))
+        _print_phrases(table.subtitle, console)
         for number, part in enumerate(_parts(table, console)):
             if number:
                 console.print()
@@ -64,6 +65,17 @@ def render_leaderboard(
     for note in page_notes(tables):
         console.print(Text(note, style="dim"))
     console.print()
+
+
+def _print_phrases(text: str, console: Console) -> None:
+    """Print a head whose lines end after a comma or a semicolon, brackets kept together, where the terminal is too narrow for one line."""
+    line = ""
+    for phrase in re.findall(r"(?:\([^)]*\)|[^,;(])+[,;]?", text):
+        if line and cell_len(line + phrase) > console.width:
+            console.print(Text(line.strip(), style="dim"))
+            line = ""
+        line += phrase if line else phrase.lstrip()
+    console.print(Text(line, style="dim"))
 
 
 def _parts(table: TaskTable, console: Console) -> list[Table]:
@@ -169,7 +181,7 @@ def render_comparison(rows: pd.DataFrame, label_a: str, label_b: str, console: C
     """Print the rows of ``compare_sides``: one table per task."""
     console.print(Text(f"A = {label_a}", style="bold"), soft_wrap=True)
     console.print(Text(f"B = {label_b}", style="bold"), soft_wrap=True)
-    console.print(Text("difference A - B on the same mixtures, in brackets its 95 % interval; share of mixtures where A is better", style="dim"))
+    _print_phrases("difference A - B on the same mixtures, in brackets its 95 % interval; share of mixtures where A is better", console)
     compared = rows[rows["n"] > 0]
     for interval, unit in dict.fromkeys(zip(compared["interval"], compared["cluster"], strict=True)):
         counts = compared.loc[(compared["interval"] == interval) & (compared["cluster"] == unit), "n_clusters"]

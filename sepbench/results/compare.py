@@ -145,7 +145,7 @@ def compare_sides(a: Side, b: Side, metrics: Sequence[str] = ()) -> pd.DataFrame
     }
     for metric in metrics:
         if metric not in infos:
-            raise nearest(metric, list(infos), "metric (of both sides)")
+            raise nearest(metric, list(infos), "metric", f"{a.label} and {b.label} have in common: {', '.join(infos)}")
     rows, of_task = [], a.results.designs.task
     for task in tasks:
         designs = of_task(task)

@@ -9,14 +9,13 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from sepbench.metrics.sets.extraction import ShardFeatures
 from sepbench.metrics.sets.features import SetFeatures, SetReference, order_of
 from sepbench.metrics.sets.references import read_reference
 from sepbench.results.score_files import StoreError, readable
+from sepbench.torch_later import torch
 
 _HELD_BYTES = 256 << 20
 """Features up to this size are read once and held; larger ones are read from their files every time they are asked for."""
@@ -32,6 +31,8 @@ def save_features(path: Path, examples: Integers, features: Mapping[str, ShardFe
     tensors = {"examples": torch.from_numpy(examples)}
     for name, found in features.items():
         tensors |= {f"{name}.features": found.features.contiguous(), f"{name}.logits": found.logits.contiguous()}
+    from safetensors.torch import save_file  # imports torch
+
     save_file(tensors, path, {name: found.reference for name, found in features.items()})
 
 

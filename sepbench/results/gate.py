@@ -285,6 +285,8 @@ def _obstacle(new: _Record | None, old: _Record, paired: bool, other_lengths: bo
     if new is None:
         return "missing in NEW"
     other = next(_differences(new, old, "agree", "n_expected" if other_lengths else ""), "")
+    if other and not next(_differences(new, old, "agree", "n_expected"), ""):  # the number of mixtures alone
+        return f"{other}; " + ("--subset compares those that both have" if paired else "run NEW again with as many mixtures")
     if other:
         return other
     if not paired and new["seed"] != old["seed"]:

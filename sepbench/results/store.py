@@ -15,10 +15,8 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from sepbench.errors import flat
 from sepbench.files import TEMPORARY, write_atomically
@@ -31,6 +29,7 @@ from sepbench.run.plan import Shard
 from sepbench.run.provenance import FORMAT, conflict, grown
 from sepbench.run.records import CellRecord, FitRecord, RunRecord
 from sepbench.run.sink import FoundShard, ShardEstimates, ShardScores, ShardTotals
+from sepbench.torch_later import torch
 
 __all__ = ["RunStore", "StoreError"]
 
@@ -238,6 +237,8 @@ class RunStore:
         tensors = {"estimates": data.estimates.contiguous(), "example_ids": torch.arange(shard.start, shard.stop), "seconds": data.seconds}
         tensors |= {} if data.evaluations is None else {"evaluations": data.evaluations}
         metadata = {"errors": json.dumps(dict(data.errors))}
+        from safetensors.torch import save_file  # imports torch
+
         self._write(self._layout.estimates(shard), lambda path: save_file(tensors, path, metadata))
 
     def read_estimates(self, shard: Shard) -> ShardEstimates:

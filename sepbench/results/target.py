@@ -147,7 +147,7 @@ def open_run(path: Path, label: str, *, statistics: bool = True) -> Results:
     if not (path / "run.json").is_file():
         if (path / "leaderboard.csv").is_file():
             return open_csv(path / "leaderboard.csv", label)
-        raise SepbenchError(f"{label} is not the folder of a run (it has no run.json)")
+        raise SepbenchError(f"{label} is not the folder of a run (it has no run.json); name one that 'sepbench run' wrote, below {RUNS}/ by default")
     store = RunStore(path)
     run, cells, values = store.read_run(), store.read_cells(), Values.of_run(store)
     bounds = {name: entry.bound for name, entry in run.methods.items()}

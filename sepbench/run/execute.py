@@ -34,9 +34,13 @@ class Outcome:
 
     @property
     def exit_code(self) -> int:
-        """1 if any cell failed as a whole, 2 if all did for want of data, else 0 (failed examples alone are rows with their error and a marked line)."""
-        failed = [record for _, record in self.cells if record.state == "failed"]
-        if failed and len(failed) == len(self.cells) and all(record.error.startswith(DataError.__name__) for record in failed):
+        """1 if any cell failed as a whole, 2 if all that could be tried did for want of data, else 0 (failed examples alone are rows with their error).
+
+        Cells that are unsupported were not tried and do not count.
+        """
+        tried = [record for _, record in self.cells if record.state != "unsupported"]
+        failed = [record for record in tried if record.state == "failed"]
+        if failed and len(failed) == len(tried) and all(record.error.startswith(DataError.__name__) for record in failed):
             return 2
         return 1 if failed else 0
 

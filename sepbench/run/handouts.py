@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Literal
 
-import torch
-
 from sepbench.protocols import ScorePrior, Supervision, TaskSpec, TrainingRows, TrainingView
 from sepbench.run.timing import Timer
+from sepbench.torch_later import torch
 
 if TYPE_CHECKING:
     from sepbench.data.mixtures import MixtureSet

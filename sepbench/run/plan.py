@@ -7,8 +7,6 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-import torch
-
 from sepbench.errors import MethodError, SuiteError, flat, some
 from sepbench.errors import reason as why
 from sepbench.handed_over import held_state
@@ -18,6 +16,7 @@ from sepbench.protocols import Domain, MethodInfo, PosteriorSampler, Separator, 
 from sepbench.registry import create_separator, method_code, nearest
 from sepbench.run.request import RequestError, RunRequest
 from sepbench.settings import setting_files, settings_of
+from sepbench.torch_later import torch
 
 if TYPE_CHECKING:
     from sepbench.suites.model import Suite, Task

@@ -12,14 +12,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import torch
-
 import sepbench
 from sepbench.errors import flat
 from sepbench.registry import own_suite
 from sepbench.run.plan import MethodEntry, Plan
 from sepbench.run.records import EnvironmentRecord, MethodRecord, RunRecord, SessionRecord, SuiteRecord, TaskRecord
 from sepbench.run.source import source_sha256
+from sepbench.torch_later import torch
 
 SHARED, COMMIT = "SEPBENCH_SHARED", "SEPBENCH_COMMIT"
 FORMAT = 2

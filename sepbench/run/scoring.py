@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from sepbench.metrics.draws import score_draws
 from sepbench.metrics.kinds import PART
@@ -19,6 +18,7 @@ from sepbench.metrics.sets.references import keep_reference
 from sepbench.run.plan import Shard
 from sepbench.run.separate import one_line
 from sepbench.run.sink import ShardEstimates, ShardScores, Sink
+from sepbench.torch_later import torch
 
 if TYPE_CHECKING:
     from sepbench.data.mixtures import MixtureSet

@@ -6,8 +6,6 @@ import traceback
 from collections.abc import Iterator
 from typing import NamedTuple
 
-import torch
-
 from sepbench.ambient import put_back
 from sepbench.errors import MethodError, reason
 from sepbench.memory import out_of_memory, release
@@ -17,6 +15,7 @@ from sepbench.run.plan import Shard
 from sepbench.run.session import Session
 from sepbench.run.sink import ShardEstimates
 from sepbench.run.timing import LATENCY_CALLS, Timer, latency
+from sepbench.torch_later import torch
 
 _MAX_LINE = 300
 

@@ -7,8 +7,6 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 import sepbench
 from sepbench.errors import flat, reason
 from sepbench.handed_over import HELD
@@ -23,6 +21,7 @@ from sepbench.run.provenance import arithmetic, timing_group
 from sepbench.run.source import source_sha256
 from sepbench.run.timing import Timer
 from sepbench.settings import FitScope, setting_names
+from sepbench.torch_later import torch
 
 if TYPE_CHECKING:
     from sepbench.data.mixtures import MixtureSet

@@ -9,11 +9,11 @@ from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from sepbench.metrics.sets.extraction import ShardFeatures
 from sepbench.run.plan import Cell, Plan, Shard
 from sepbench.run.records import CellRecord
+from sepbench.torch_later import torch
 
 
 @dataclass(frozen=True, slots=True)

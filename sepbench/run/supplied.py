@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast, get_args
 
 import numpy as np
-import torch
 
 import sepbench
 from sepbench.data.estimates.names import slots_by_name
@@ -32,6 +31,7 @@ from sepbench.run.records import CellRecord, MethodRecord, RunRecord, SessionRec
 from sepbench.run.request import RequestError
 from sepbench.run.scoring import prepare_sets, score_shard
 from sepbench.run.sink import ShardEstimates, Sink
+from sepbench.torch_later import torch
 
 if TYPE_CHECKING:
     from sepbench.data.mixtures import MixtureSet

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
-import torch
+from sepbench.torch_later import torch
 
 LATENCY_CALLS = 10
 _STATUS = Path("/proc/self/status")

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeAlias
 
-import torch
-
-from sepbench.data.datasets import analytic_prior
+from sepbench.data.datasets import analytic_prior, has_analytic_prior
 from sepbench.data.lists.clusters import INDEPENDENT, Clusters, independent, of_names, of_signals, read_clusters
-from sepbench.data.lists.pairs import PairList, read_pairs
+from sepbench.data.lists.pairs import PairList, PairNumbers, as_tensors, read_numbers, read_pairs
 from sepbench.data.lists.rules import PairRule, derive
 from sepbench.data.mixtures import MixtureSet, Transform
 from sepbench.data.signals import KnowsGroups
@@ -18,11 +17,12 @@ from sepbench.data.views import Pool, TrainingMaterial, content_hashes, without_
 from sepbench.errors import SuiteError, UnsupportedTaskError
 from sepbench.gmm import GaussianMixture
 from sepbench.protocols import SignalSet
+from sepbench.torch_later import torch
 
 Opener = Callable[[str, str], SignalSet]
 """``opener(data set, split)``; ``sepbench.data.datasets.open_dataset`` outside tests."""
 
-UsableRows = dict[tuple[object, ...], dict[str, torch.Tensor]]
+UsableRows: TypeAlias = "dict[tuple[object, ...], dict[str, torch.Tensor]]"
 """(data sets, test rows, training rows) -> data set -> rows that may be trained on."""
 
 
@@ -66,7 +66,11 @@ class FrozenList:
         Raises:
             SuiteError: malformed, or not the frozen one.
         """
-        pairs = read_pairs(self.path)
+        return as_tensors(self.numbers())
+
+    def numbers(self) -> PairNumbers:
+        """The same as arrays, which tables need without torch; raises as ``read``."""
+        pairs = read_numbers(self.path)
         if pairs.sha256 != self.sha256:
             raise SuiteError(f"pair list {self.path} has sha256 {pairs.sha256}, frozen is {self.sha256}; restore the file (reinstall sepbench)")
         return pairs
@@ -206,7 +210,7 @@ class TaskData:
             DataError: the list is made by a rule and the data are missing.
             SuiteError: a file of keys that is malformed or of another length than the list.
         """
-        indices = self.pair_list().indices.numpy()
+        indices = self.pairs.numbers().indices if isinstance(self.pairs, FrozenList) else self.pair_list().indices.numpy()
         if self.cluster_file is not None:
             found = read_clusters(self.cluster_file)
             if found.keys.shape != indices.shape:
@@ -254,13 +258,14 @@ class TaskData:
             columns.append(rows)
         return signals, PairList(torch.stack(columns, dim=1), pairs.sha256, pairs.gains)
 
+    @property
+    def knows_priors(self) -> bool:
+        """Whether ``priors`` has any, without making them."""
+        return self.transform == Transform() and all(c.labels is None and has_analytic_prior(c.dataset) for c in self.slots)
+
     def priors(self) -> tuple[GaussianMixture, ...]:
         """The distribution of every slot's sources, empty unless all are known in closed form."""
-        if self.transform != Transform() or any(c.labels is not None for c in self.slots):
-            return ()
-        found = [analytic_prior(c.dataset) for c in self.slots]
-        known = tuple(prior for prior in found if prior is not None)
-        return known if len(known) == len(self.slots) else ()
+        return tuple(prior for c in self.slots if (prior := analytic_prior(c.dataset)) is not None) if self.knows_priors else ()
 
     def mixture_set(self) -> MixtureSet:
         """The frozen mixtures."""

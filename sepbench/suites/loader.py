@@ -141,7 +141,7 @@ class _Reader:
             raise SuiteError(f"{rules.where}: key 'shape' is missing, here and in [data]")
         spec = self._spec(key, rules, slots, shape)
         data = self._data(rules, own, validates or key, key, slots, spec, shape)
-        spec = replace(spec, analytic_prior=bool(data.priors()))
+        spec = replace(spec, analytic_prior=data.knows_priors)
         if self.posterior_draws and not spec.analytic_prior:
             raise SuiteError(f"{rules.where}: posterior_draws needs sources whose distribution is known, data sets 'generated:...'")
         split: TaskSplit = "validation" if validates else "test"

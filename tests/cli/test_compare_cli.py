@@ -68,6 +68,7 @@ def test_errors_are_one_line(saved: str, tmp_path: Path) -> None:
         ((saved, str(tmp_path / "nothing")), "there is no"),
         ((f"{saved}:nfm", saved), "did you mean nmf"),
         ((saved, saved, "--metric", "psnrr"), "did you mean psnr"),
+        ((saved, saved, "--metric", "sdr"), "unknown metric 'sdr'; "),
         ((saved, saved, "--metric", "psnr", "--all-metrics"), "exclude each other"),
     ):
         result = invoke(*arguments)

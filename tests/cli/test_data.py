@@ -46,14 +46,14 @@ def test_list_shows_state_size_and_place(toy: Manifest, runner: CliRunner, data_
     result = runner.invoke(app, ["list"])
     assert result.exit_code == 0, result.output
     rows = {line.split("│")[1].strip(): line for line in result.stdout.splitlines() if line.startswith("│")}
-    assert "missing" in rows["toy"]
+    assert "download" in rows["toy"]
     assert "35.0 kB" in rows["toy"]
     assert "3 bytes" in rows["own"]
-    assert "(own copy)" in result.stdout
-    assert "(download)" in result.stdout
-    assert "built-in" in rows["digits"]
+    assert "own copy" in rows["own"]
+    assert "ready" in rows["digits"]  # the words of sepbench list suites
     runner.invoke(app, ["fetch", "toy"])
-    assert "present" in runner.invoke(app, ["list"]).stdout
+    rows = {line.split("│")[1].strip(): line for line in runner.invoke(app, ["list"]).stdout.splitlines() if line.startswith("│")}
+    assert "ready" in rows["toy"]
     assert f"Looked up in: {data_home / 'cache'}" in result.stdout
 
 

@@ -47,6 +47,9 @@ def test_a_row_of_supplied_estimates_goes_everywhere(halves: Path) -> None:
     out = well("evaluate", *TASK, "--estimates", str(halves), "--name", "halves", "--limit", "12", "--out", "run")
     assert "halves: estimates supplied, sha256" in out
     assert re.search(r"estimates: sha256 [0-9a-f]{64}\n", out)
+    assert "s/mixture" not in out  # nobody measured them
+    assert (given := re.search(r"to compare halves with methods on the same mixtures: sepbench (run .*)", out))
+    assert shlex.split(given[1]) == [*["run", "--suite", "digits-pairs", "--tasks", "class-split", "--methods", "average,nmf", "--limit", "12", "--out"], "run"]
     well("run", *TASK[:2], "--tasks", "class-split", "--methods", "average", "--limit", "12", "--out", "run")  # methods join the folder
     board = pd.read_csv("run/leaderboard.csv").set_index(["method", "metric"])
     assert board.loc[("halves", "psnr"), "mean"] == board.loc[("average", "psnr"), "mean"]  # average is half the mixture

@@ -11,6 +11,8 @@ import pytest
 from broken_methods import register
 
 from sepbench.cli.main import main
+from sepbench.cli.method_page import paper_of
+from sepbench.protocols import MethodInfo
 from sepbench.registry import separator_names
 
 
@@ -35,6 +37,24 @@ def test_lists_by_kind(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
     assert _list(monkeypatch, *words) == 0
     out = capsys.readouterr().out
     assert [title for title in ("Suites", "Methods", "Metrics") if re.search(rf"^{title}", out, re.M)] == titles
+
+
+def test_the_list_of_methods_is_short_and_long_has_the_papers(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _list(monkeypatch, "methods") == 0
+    short = capsys.readouterr().out
+    assert _cells(short, "nmf")[:3] == ["nmf", "sources", "audio, image"]
+    assert len(_cells(short, "nmf")) == 4
+    assert _list(monkeypatch, "methods", "--long", columns="600") == 0
+    long = capsys.readouterr().out
+    assert _cells(long, "nmf")[:3] == _cells(short, "nmf")[:3]
+    assert "Lee and Seung 2000" in _cells(long, "nmf")[4]
+    assert "Lee and Seung 2000" not in short
+
+
+@pytest.mark.parametrize(("paper", "said"), [("yours", "none, a method of your own"), ("", "none, a method of your own"), ("Wiener (1949)", "Wiener (1949)")])
+def test_the_template_s_paper_is_no_paper(paper: str, said: str) -> None:
+    info = MethodInfo("my-net", "My net", "1", frozenset({"image"}), "blind", paper, deterministic=True)
+    assert paper_of(info) == said
 
 
 def test_the_page_of_a_method(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import sys
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -30,7 +31,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
     folder = tmp_path_factory.mktemp("new")
     done = CliRunner().invoke(app, ["new-method", "my-net", "--trained", "--into", str(folder)])
     assert done.exit_code == 0, done.output
-    assert sorted(path.name for path in (folder / "my-net").iterdir()) == ["my_net.py", "pyproject.toml", "test_my_net.py"]
+    assert sorted(path.name for path in (folder / "my-net").iterdir()) == ["README.md", "my_net.py", "pyproject.toml", "test_my_net.py"]
     spec = importlib.util.spec_from_file_location("my_net", folder / "my-net" / "my_net.py")
     assert spec is not None
     assert spec.loader is not None
@@ -38,6 +39,16 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
     sys.modules["my_net"] = module
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.mark.parametrize("more", [(), ("--trained",)])
+def test_the_readme_has_the_next_commands(more: tuple[str, ...], tmp_path: Path) -> None:
+    said = CliRunner().invoke(app, ["new-method", "my-net", "--into", str(tmp_path), *more]).stdout
+    readme = (tmp_path / "my-net" / "README.md").read_text()
+    commands = re.findall(r"^(?:pip|sepbench) .*$", readme, flags=re.M)
+    assert len(commands) == 3
+    assert commands[0] == "pip install --no-deps -e ."  # the reader stands in the folder of the file
+    assert [line.strip() for line in said.splitlines() if line.startswith("  sepbench")] == commands[1:]
 
 
 @pytest.fixture(scope="module")

@@ -78,7 +78,7 @@ def test_sources_may_be_spelt_in_any_way(sepbench, home: Path, line: str) -> Non
 
 REFUSED = {
     "no sources": ("new-suite x", "error: --sources is missing"),
-    "no name": ("new-suite --sources discs bars --size 8", "Missing argument 'name'"),
+    "no name": ("new-suite --sources discs bars --size 8", "missing argument 'name'"),
     "not a folder": ("new-suite x --sources discs nowhere --size 8", "error: nowhere is not a folder"),
     "odd sizes": ("new-suite x --sources discs bars", "--size 64 brings all to 64 x 64"),
     "a built-in name": ("new-suite mnist-pairs --sources discs bars --size 8", "there is a suite 'mnist-pairs' already"),

@@ -95,3 +95,28 @@ def test_a_cached_fit_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert "(cached)" not in first
     assert second.endswith(" s (cached)\n")
     assert first.partition("fitted in ")[2].strip() == second.partition("fitted in ")[2].removesuffix(" (cached)\n")
+
+
+def test_what_was_there_already_is_kept_and_not_told_as_if_it_were_run_again(tmp_path: Path) -> None:
+    plan = _plan("halves", "audio-only")
+    assert "kept" not in _watched(tmp_path / "run", plan)[1]
+    again = _watched(tmp_path / "run", plan)[1]
+    assert "kept class-split / halves: 10 mixtures\n" in again
+    assert "done" not in again
+    assert "unsupported" in again
+    assert again.endswith("nothing to do: all of it was there already\n")
+
+
+def test_a_cell_that_joins_is_something_to_do(tmp_path: Path) -> None:
+    _watched(tmp_path / "run", _plan("halves"))
+    text = _watched(tmp_path / "run", _plan("halves", "learner"))[1]
+    assert "kept class-split / halves" in text
+    assert "done class-split / learner" in text
+    assert "nothing to do" not in text
+
+
+def test_a_failure_is_never_kept(tmp_path: Path) -> None:
+    for _ in range(2):
+        text = _watched(tmp_path / "run", _plan("fails-fit"))[1]
+        assert "failed class-split / fails-fit" in text
+        assert "nothing to do" not in text

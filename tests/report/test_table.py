@@ -21,6 +21,7 @@ from sepbench.results.leaderboard_file import write_leaderboard
 from sepbench.results.ranking import Evidence
 from sepbench.results.statistics import MIN_CLUSTERS, TaskDesigns
 from sepbench.results.target import Results, open_csv
+from sepbench.results.values import MetricValues
 from sepbench.suites.model import Suite
 
 METHODS = {"average": 14.0, "nmf": 16.0, "ica": 13.0, "ideal-mask": 25.0}
@@ -314,7 +315,9 @@ def test_number_formats() -> None:
     assert number_format("1", 0.65)(0.6543) == "0.654"
     assert number_format("1", 0.0021)(0.0021) == "0.00210"
     assert number_format("1", 3e-8)(3.14e-8) == "3.1e-08"
-    assert number_format("1", 0.0)(0.0) == "0.000"
+    assert number_format("1", 0.0)(0.0) == "0"
+    assert number_format("dB", 16.0)(0.0) == "0"
+    assert number_format("dB", 16.0)(0.001) == "0.00"
 
 
 def test_rows_without_an_interval() -> None:
@@ -337,3 +340,30 @@ def test_a_gate_report_is_whole_at_any_width(width: int) -> None:
     assert "-1.00 [-1.00," in words
     assert "class-split, ica, psnr, ssim, mixture_error" in words.replace("missing in NEW ", "")
     assert verdict == "not comparable: new against old: 8 figures hold, 1 regressed, 3 not comparable (by paired test)"
+
+
+def test_the_head_breaks_between_phrases() -> None:
+    run = SyntheticRun({"nmf": 16.0}, n=20)
+    head = drawn(run.frame(), run.suite, 80).splitlines()[1:3]
+    assert head[1] == "in brackets its 95 % interval"
+    assert head[0].endswith("(dB, higher is better),")
+    assert "in brackets its 95 % interval" in drawn(run.frame(), run.suite, 120).splitlines()[1]
+
+
+def test_values_at_the_cap_are_counted() -> None:
+    run = SyntheticRun({"nmf": 16.0, "ica": 13.0, "ideal-mask": 25.0}, n=20)
+    evidence = Evidence(_Capped({"nmf": 3, "ideal-mask": 20}), TaskDesigns(lambda task: None))  # type: ignore[arg-type]
+    notes = [line for line in drawn(run.frame(), run.suite, 120, bounds=bounds(run), evidence=evidence).splitlines() if "cap" in line]
+    assert notes == ["nmf: 3 of 20 values are at the cap of 100 dB"]
+
+
+class _Capped:
+    """Values of which some stand at PSNR's cap; the others decide nothing."""
+
+    def __init__(self, counts: dict[str, int]) -> None:
+        self.counts = counts
+
+    def of(self, task: str, method: str, metric: str) -> MetricValues:
+        rest = np.random.default_rng(0).normal(15.0, 1.0, 20)
+        rest[: self.counts.get(method, 0)] = 100.0
+        return MetricValues(np.arange(20), rest)

@@ -345,3 +345,11 @@ def test_tolerances_as_words(tmp_path: Path) -> None:
     results = opened(SyntheticRun(n=3), tmp_path / "run", True)
     with pytest.raises(SepbenchError, match="did you mean psnr"):
         check_results(results, results, {"psnrr": 1.0})
+
+
+def test_other_numbers_of_mixtures_come_with_a_next_step(tmp_path: Path) -> None:
+    new, old = (SyntheticRun(n=n).save(tmp_path / str(n)) for n in (10, 20))
+    write_leaderboard(SyntheticRun(n=20).frame(), tmp_path / "old.csv")
+    for against, step in ((old, "--subset compares those that both have"), (str(tmp_path / "old.csv"), "run NEW again with as many mixtures")):
+        report = check_results(open_results(new), open_results(against), {}, Scope())
+        assert {row.reason.partition("; ")[2] for row in report.rows} == {step}

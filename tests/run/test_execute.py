@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -15,8 +16,9 @@ from run_harness import KEYS, Runner, bits, sorted_scores
 
 from sepbench.metrics.scoring import score_batch
 from sepbench.results.columns import SCORE_COLUMNS
-from sepbench.run.execute import check_data, rescore
-from sepbench.run.plan import Plan, Shard
+from sepbench.run.execute import Outcome, check_data, rescore
+from sepbench.run.plan import Cell, Plan, Shard
+from sepbench.run.records import CellRecord
 from sepbench.suites.model import Suite
 
 Planned = Callable[..., Plan]
@@ -352,3 +354,26 @@ def test_failed_mixtures_are_tried_again_when_asked(planned: Planned, runner: Ru
     assert (cell.state, cell.n_failed, cell.error) == ("done", 0, "")
     assert sum(run_fakes.Fake.batches) == 1 + 4  # the warm-up and the one shard of three
     assert store.read_scores()["value"].notna().all()
+
+
+def _cell(state: str, error: str = "") -> tuple[Cell, CellRecord]:
+    return cast(Cell, None), CellRecord.model_validate({"state": state, "error": error})
+
+
+NO_DATA = "DataError: the data set 'x' is missing"
+
+
+@pytest.mark.parametrize(
+    ("cells", "code"),
+    [
+        ([("done", ""), ("unsupported", "")], 0),
+        ([("failed", NO_DATA)], 2),
+        ([("failed", NO_DATA), ("unsupported", "")], 2),  # nobody tried the other
+        ([("failed", NO_DATA), ("done", "")], 1),
+        ([("failed", NO_DATA), ("failed", "ValueError: x")], 1),
+        ([("failed", "ValueError: x"), ("unsupported", "")], 1),
+        ([("unsupported", "")], 0),
+    ],
+)
+def test_what_was_not_tried_does_not_change_the_exit_code(cells: list[tuple[str, str]], code: int) -> None:
+    assert Outcome(tuple(_cell(*cell) for cell in cells)).exit_code == code

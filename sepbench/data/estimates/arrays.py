@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from sepbench.data.estimates.numbers import as_float32, scale_of
 from sepbench.data.estimates.problems import EXTRA, MISSING, NOT_FINITE, TWICE, EstimatesError, FileProblem, Problems
@@ -24,6 +23,7 @@ from sepbench.data.readers import unreadable
 from sepbench.errors import reason
 from sepbench.files import check_readable, file_sha256
 from sepbench.protocols import TaskSpec
+from sepbench.torch_later import torch
 
 IDS = "example_ids"
 SUFFIXES = (".npy", ".npz", ".safetensors")

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from sepbench.data.estimates.names import FileTable
 from sepbench.data.estimates.problems import MISSING, UNREADABLE, EstimatesError, FileProblem, Problems
@@ -16,6 +15,7 @@ from sepbench.data.estimates.supplied import Advance, Inspection
 from sepbench.errors import reason
 from sepbench.files import file_sha256
 from sepbench.protocols import TaskSpec
+from sepbench.torch_later import torch
 
 
 def files_digest(files: Iterable[tuple[str, str]]) -> str:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from sepbench.data.estimates import arrays
 from sepbench.data.estimates.files import FileEstimates
@@ -16,8 +15,9 @@ from sepbench.data.estimates.problems import EstimatesError, Problems
 from sepbench.data.estimates.signals import SUFFIXES
 from sepbench.data.estimates.supplied import Supplied
 from sepbench.protocols import TaskSpec
+from sepbench.torch_later import torch
 
-Estimates = Path | str | npt.NDArray[Any] | torch.Tensor
+Estimates: TypeAlias = "Path | str | npt.NDArray[Any] | torch.Tensor"
 """What may be supplied: the path of a file or a folder, or an array ``(M, K, ...)``."""
 
 

@@ -8,9 +8,9 @@ from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from sepbench.data.estimates.problems import Problems
+from sepbench.torch_later import torch
 
 Advance = Callable[[int, int], None]
 """Told how many of how many mixtures are done."""

@@ -11,10 +11,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from sepbench.noise import NoiseSource
 from sepbench.protocols import SignalSet
+from sepbench.torch_later import torch
 
 Labels = Callable[[str, str], np.ndarray]
 """``labels(dataset, split)``: class numbers ``(N,)`` of a split, in the data set's order."""

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from sepbench.errors import SuiteError
+from sepbench.torch_later import torch
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +38,21 @@ class PairList:
     @property
     def n_sources(self) -> int:
         return int(self.indices.shape[1])
+
+
+@dataclass(frozen=True, slots=True)
+class PairNumbers:
+    """A list as arrays: ``indices`` ``(M, K)`` int64, ``gains`` ``(M, K)`` float32 or None; otherwise as ``PairList``."""
+
+    indices: np.ndarray
+    sha256: str
+    gains: np.ndarray | None = None
+
+
+def as_tensors(numbers: PairNumbers) -> PairList:
+    """The same list as tensors, which share its memory."""
+    gains = None if numbers.gains is None else torch.from_numpy(numbers.gains)
+    return PairList(torch.from_numpy(numbers.indices), numbers.sha256, gains)
 
 
 def pairs_csv(indices: np.ndarray, gains: np.ndarray | None = None) -> bytes:
@@ -67,6 +82,11 @@ def list_sha256(path: Path) -> str:
 
 
 def read_pairs(path: Path) -> PairList:
+    """Read a pair list; raises as ``read_numbers``."""
+    return as_tensors(read_numbers(path))
+
+
+def read_numbers(path: Path) -> PairNumbers:
     """Read a pair list, strictly.
 
     Raises:
@@ -83,10 +103,10 @@ def read_pairs(path: Path) -> PairList:
         raise SuiteError(f"pair list {path}, line {wrong[0] + 2}: examples must be numbered 0, 1, 2, ... and sources from 0 on")
     gains = None
     if n_gains:
-        gains = torch.from_numpy(_parse(path, raw, range(n_sources + 1, 2 * n_sources + 1), np.float32))
-        if not bool(torch.isfinite(gains).all()):
+        gains = _parse(path, raw, range(n_sources + 1, 2 * n_sources + 1), np.float32)
+        if not np.isfinite(gains).all():
             raise SuiteError(f"pair list {path} holds a gain that is not finite")
-    return PairList(torch.from_numpy(np.ascontiguousarray(numbers[:, 1:])), hashlib.sha256(raw).hexdigest(), gains)
+    return PairNumbers(np.ascontiguousarray(numbers[:, 1:]), hashlib.sha256(raw).hexdigest(), gains)
 
 
 def _read(path: Path) -> bytes:

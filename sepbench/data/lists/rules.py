@@ -9,10 +9,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from sepbench.data.lists.builders import Draws
 from sepbench.data.lists.drawn import DrawPool, count_mixtures, count_sets, draw_mixtures, draw_sets
@@ -20,6 +20,7 @@ from sepbench.data.lists.pairs import PairList, pairs_csv
 from sepbench.data.signals import KnowsGroups
 from sepbench.errors import DataError, SuiteError
 from sepbench.protocols import SignalSet
+from sepbench.torch_later import torch
 
 SILENT_RMS = 1.5e-5 * 131_072**0.5
 """0.00543, -45.3 dBFS: LASS calls a chunk silent if its L2 norm divided by its 131,072 samples is below 1.5e-5 (docs/protocols.md 1.6). As an RMS the rule
@@ -27,7 +28,7 @@ does not depend on the length of the chunk."""
 
 _BLOCK = 16  # signals per slot that are loaded at once while looking for loud ones
 
-Slot = tuple[SignalSet, torch.Tensor]
+Slot: TypeAlias = "tuple[SignalSet, torch.Tensor]"
 """A signal set and the rows ``(n,)`` of it that a source slot may draw from, ascending."""
 
 _Rows = npt.NDArray[np.int64]

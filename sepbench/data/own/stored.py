@@ -10,13 +10,12 @@ from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
-import torch
-
 from sepbench.data.own.splits import SPLITS
 from sepbench.data.readers.npy import read_npy_images, read_npy_sounds
 from sepbench.data.signals import ArraySignals
 from sepbench.errors import DataError
 from sepbench.protocols import Domain, SignalSet
+from sepbench.torch_later import torch
 
 BESIDE = "beside:"
 _CACHED = 8  # splits

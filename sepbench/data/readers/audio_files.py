@@ -20,11 +20,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from sepbench.compat import import_soundfile
 from sepbench.data.readers.audio_headers import wrong_length
 from sepbench.errors import DataError, flat
+from sepbench.torch_later import torch
 
 _FORMATS = ("WAV", "WAVEX", "RF64", "FLAC")
 _OGG = ("OGG",)

@@ -10,11 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from sepbench.data.readers.audio_files import AudioInfo, audio_info, read_resampled, resampled_length
 from sepbench.errors import DataError
 from sepbench.protocols import Domain
+from sepbench.torch_later import torch
 
 _BITS = 16
 _PROBE = 4096  # bytes read at the start, the middle and the end of a file to tell it from others

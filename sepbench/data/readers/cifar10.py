@@ -14,11 +14,11 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from sepbench.data.readers import corrupt, unreadable
 from sepbench.data.readers.cifar_pickle import read_pickled_batch
 from sepbench.errors import DataError
+from sepbench.torch_later import torch
 
 RECORD_BYTES = 1 + 3 * 32 * 32
 CLASSES = 10

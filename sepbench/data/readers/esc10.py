@@ -18,12 +18,12 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from sepbench.data.files.manifests import load_manifest
 from sepbench.data.readers.audio_files import read_vorbis, resample
 from sepbench.data.readers.sounding import sounding_seconds
 from sepbench.errors import DataError
+from sepbench.torch_later import torch
 
 CLASSES = ("chainsaw", "clock_tick", "crackling_fire", "crying_baby", "dog", "helicopter", "rain", "rooster", "sea_waves", "sneezing")
 FOLDS = {"train": 1, "test": 2}

@@ -19,10 +19,10 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from sepbench.data.readers.audio_files import read_pcm
 from sepbench.errors import DataError
+from sepbench.torch_later import torch
 
 SPEAKERS = ("george", "jackson", "lucas", "nicolas", "theo", "yweweler")
 """Label 0 is george, 5 is yweweler."""

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from sepbench.data.readers import listed, unreadable
 from sepbench.errors import DataError, SepbenchError, flat, reason
+from sepbench.torch_later import torch
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-
 from sepbench.data.readers.audio_files import read_pcm
 from sepbench.data.readers.sounding import sounding_seconds
 from sepbench.errors import DataError
+from sepbench.torch_later import torch
 
 SONGS = ("lithium", "potassium", "rubidium", "sodium")
 STEMS = ("drums", "bass", "vocals", "other")

@@ -12,10 +12,10 @@ from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from sepbench.data.readers import corrupt, unreadable
 from sepbench.errors import DataError
+from sepbench.torch_later import torch
 
 _CHANNELS = (1, 3)
 

@@ -21,12 +21,12 @@ from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from sepbench.data.signals import ArraySignals
 from sepbench.errors import DataError, some
 from sepbench.gmm import GaussianMixture
 from sepbench.noise import NoiseSource
+from sepbench.torch_later import torch
 
 PREFIX = "generated:"
 SIZES = {"train": 2100, "test": 100}
@@ -76,6 +76,15 @@ def open_generated(name: str, split: str) -> ArraySignals:
     signals = prior.means.numpy()[component] + np.einsum("nde,ne->nd", factors[component], normals)
     values = torch.from_numpy(_on_grid(signals, _SIGNAL_GRID)).float()
     return ArraySignals(name, split, "vector", values, torch.zeros(count, dtype=torch.int64))
+
+
+def check_generated(name: str) -> None:
+    """Whether there is such a data set.
+
+    Raises:
+        DataError: there is none.
+    """
+    _parsed(name)
 
 
 def _parsed(name: str) -> tuple[str, int, int]:

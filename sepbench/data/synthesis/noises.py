@@ -14,11 +14,11 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from sepbench.data.lists.builders import Draws
 from sepbench.data.readers.fsdd import DIGITS, LENGTH, SAMPLE_RATE, SPEAKERS, TAKES, at_level, row_of
 from sepbench.data.synthesis.generated import KeyedWords
+from sepbench.torch_later import torch
 
 KINDS = ("white", "pink", "brown", "babble")
 """Label 0 is white, 3 is babble."""

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from sepbench.data.readers.sounding import sounding_seconds
 from sepbench.data.synthesis.layout import CHUNK, SAMPLE_RATE, SONG_LENGTH, SPLITS, STEMS, Stem, file_name, song_keys
 from sepbench.files import replacing
+from sepbench.torch_later import torch
 
 Pcm = npt.NDArray[np.int16]
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
-
 from sepbench.metrics.catalogue import get_metric
 from sepbench.metrics.kinds import SetMetric
 from sepbench.metrics.sets.extractors import eight_bits, extracted, get_extractor
 from sepbench.protocols import TaskSpec
+from sepbench.torch_later import torch
 
 
 @dataclass(frozen=True, slots=True, eq=False)

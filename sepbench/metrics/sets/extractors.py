@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Protocol, runtime_checkable
 
-import torch
-
 from sepbench.errors import MetricError
 from sepbench.protocols import Support
 from sepbench.registry import EXTRACTOR_GROUP, load_entry, points
+from sepbench.torch_later import torch
 
 BATCH = 64
 """Images per call. Always so many, the last call filled up with black ones: an image's features then do not depend on the images beside it."""

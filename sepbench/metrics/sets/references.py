@@ -14,9 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from sepbench.data.files.fetch import cache_folder
 from sepbench.errors import DataError
@@ -25,6 +23,7 @@ from sepbench.metrics.sets.extractors import FeatureExtractor, eight_bits, extra
 from sepbench.metrics.sets.features import SetReference
 from sepbench.metrics.sets.frechet import FrechetReference
 from sepbench.metrics.sets.moments import Moments, moments_of
+from sepbench.torch_later import torch
 
 if TYPE_CHECKING:
     from sepbench.suites.model import Task
@@ -64,6 +63,8 @@ def keep_reference(task: Task, extractor: FeatureExtractor, device: str) -> Kept
         tensors = {"features": features, "mean": torch.from_numpy(moments.mean), "scatter": torch.from_numpy(moments.scatter)}
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            from safetensors.torch import save_file  # imports torch
+
             write_atomically(path, lambda temporary: save_file(tensors, temporary, {"images": str(moments.count)}))
         except OSError as error:
             raise DataError(f"cannot write {path}: {error.strerror}; choose a writable cache folder with SEPBENCH_CACHE") from error

@@ -1,0 +1,48 @@
+"""A command line that cannot be read: one line in the style of every other error, with a next step, and exit code 2."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from sepbench.cli.main import main
+
+CASES = {
+    "a mistyped command": ("runn", "unknown command 'runn'; did you mean run?"),
+    "a command like none": ("xyzzy", "unknown command 'xyzzy'; 'sepbench --help' lists them"),
+    "a mistyped command of a group": ("data fetsch mnist", "unknown command 'fetsch'; did you mean fetch?"),
+    "a mistyped option": ("run --sute digits-pairs", "sepbench run: unknown option '--sute'; did you mean --suite"),
+    "an option like none": ("panel runs/x --metric psnr", "sepbench panel: unknown option '--metric'; 'sepbench panel --help' lists them"),
+    "a missing option": ("run", "sepbench run: missing option '--suite'; 'sepbench run --help' shows what it takes"),
+    "a missing argument": ("compare one", "sepbench compare: missing argument 'B'; 'sepbench compare --help' shows what it takes"),
+    "an option without value": ("run --suite", "sepbench run: option '--suite' requires an argument; 'sepbench run --help'"),
+    "a value of another kind": ("run --suite digits-pairs --limit ten", "sepbench run: invalid value for '--limit': "),
+    "one word too many": ("list methods more", "'sepbench list --help' shows what it takes"),
+    "no such config": ("run --config nothere.yaml", "nothere.yaml cannot be read: no such file or directory; 'sepbench run --save-config FILE' writes one"),
+    "a report of no run": ("report .", ". is not the folder of a run (it has no run.json); name one that 'sepbench run' wrote"),
+}
+
+
+@pytest.mark.parametrize(("words", "expected"), CASES.values(), ids=CASES.keys())
+def test_one_line_a_next_step_and_code_2(
+    words: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["sepbench", *words.split()])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert expected in line
+
+
+def test_no_command_at_all_shows_the_help(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["sepbench"])
+    with pytest.raises(SystemExit):
+        main()
+    out, err = capsys.readouterr()
+    assert "Usage: sepbench" in out + err
+    assert "error:" not in out + err
