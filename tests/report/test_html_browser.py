@@ -205,6 +205,30 @@ CUT_LEGENDS = """[...document.querySelectorAll('[data-chart] svg')].filter(svg =
 
 
 @pytest.mark.slow
+def test_filters_by_task_metric_and_supervision_and_a_point_says_what_it_is(browser: Any, tmp_path: Path) -> None:
+    tab = Tab(browser, write_report(["digits-pairs"], tmp_path / "report").index)
+    tab.scroll()
+    rows = tab.page.locator("table.board tr[data-method]:visible")
+    shown = set(rows.evaluate_all("rows => rows.map(row => row.dataset.supervision)"))
+    assert {"blind", "prior"} <= shown
+    tab.page.locator("select[name=task]").select_option("class-agnostic")
+    assert tab.page.locator("section.task:visible").evaluate_all("them => them.map(one => one.dataset.task)") == ["class-agnostic"]
+    tab.page.locator("select[name=metric]").select_option("ssim")
+    assert set(tab.page.locator("table.board [data-metric]:visible").evaluate_all("cells => cells.map(cell => cell.dataset.metric)")) == {"ssim"}
+    tab.page.get_by_role("checkbox", name="blind", exact=True).uncheck()
+    assert "blind" not in rows.evaluate_all("rows => rows.map(row => row.dataset.supervision)")
+    assert rows.count()
+    tab.page.get_by_role("button", name="Reset").click()
+    tab.wait("document.querySelectorAll('section.task:not([hidden])').length === 2")
+    point = tab.page.locator("#class-split-pareto-1 svg .mark-symbol path").first
+    point.scroll_into_view_if_needed()
+    point.hover()
+    tab.page.locator("#vg-tooltip-element.visible").wait_for()
+    assert "[" in tab.page.inner_text("#vg-tooltip-element")  # the interval
+    tab.close()
+
+
+@pytest.mark.slow
 def test_the_widest_leaderboard_on_a_wide_screen_on_a_phone_and_on_paper(browser: Any, tmp_path: Path) -> None:
     index = write_report(["mnist-pairs"], tmp_path / "report").index  # 25 methods, 8 metrics
     for width in (360, 2000):
