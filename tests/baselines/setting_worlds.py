@@ -168,6 +168,7 @@ def outcome(method: str, world: World, settings: Settings, budget: str = "paper"
     of_fit = tuple(told)
     told.clear()
     estimates = separator.separate(world.mixtures(), ctx)
+    assert sum(fraction == 1.0 for fraction in of_fit) <= 1, f"{method} tells several times that its fit is done: {of_fit}"
     for fractions in (of_fit, told):
         assert all(0.0 <= before <= after <= 1.0 for before, after in pairwise([0.0, *fractions])), f"{method} tells its progress as {fractions}"
     evaluations = separator.network_evaluations() if isinstance(separator, CountsEvaluations) else None

@@ -15,6 +15,7 @@ from sklearn.cluster import KMeans
 from sklearn.decomposition import NMF
 from sound_toys import RATE, best_sdr, correlation, mixed, nussl, nussl_estimates, nussl_signal, sound_task, sounds
 
+from baselines import nmf_blind
 from baselines.average import Average
 from baselines.decomposition.cepstrum import cepstrum, cosine_basis, mel_filters
 from baselines.nmf_blind import BlindNMF, bin_features, cluster_centres, descend, double_svd
@@ -106,6 +107,13 @@ def test_centres_are_those_of_k_means(groups: int) -> None:
         expected = KMeans(groups, n_init=10, random_state=0).fit(points)
         inertia = torch.cdist(torch.from_numpy(points), centres).amin(1).square().sum()
         assert float(inertia) <= expected.inertia_ * 1.001
+
+
+def test_a_group_of_one_point_is_that_point_and_an_empty_one_the_mean_of_all() -> None:
+    points = torch.tensor([[[0.0, 0.0], [2.0, 0.0], [10.0, 6.0]]])
+    means, spread = nmf_blind._centres(points, torch.tensor([[0, 0, 1]]), 3)
+    assert means.tolist() == [[[1.0, 0.0], [10.0, 6.0], [4.0, 2.0]]]
+    assert spread.tolist() == [[2.0, 0.0, 0.0]]
 
 
 def test_points_that_are_all_the_same_give_one_centre_many_times() -> None:

@@ -59,6 +59,16 @@ def test_log_density_of_a_gaussian(shape: tuple[int, int, int]) -> None:
     assert float((fewer - exact).abs().min()) > float((found - exact).abs().max())
 
 
+def test_the_density_of_an_image_does_not_depend_on_its_place(prior: EDMPrior) -> None:
+    """One set of signs for all: here, where the trace is estimated, other signs would give another number."""
+    same = _images(1).expand(3, *SHAPE)
+    found = prior.log_prob(same)
+    torch.testing.assert_close(found, found[:1].expand(3))
+    others = prior.estimated_log_prob(same, torch.arange(3), NoiseSource(0))
+    assert not torch.allclose(others, others[:1].expand(3), rtol=1e-6)
+    torch.testing.assert_close(others[0], found[0])
+
+
 def test_leading_axes_and_levels_per_example(prior: EDMPrior) -> None:
     x = _images(3, 2)
     sigma = torch.tensor([[0.1, 0.2], [0.4, 0.8], [1.0, 0.05]])

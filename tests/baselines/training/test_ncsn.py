@@ -141,6 +141,8 @@ def test_the_trainer_from_a_data_set_to_weights(tmp_path: Path, monkeypatch: pyt
     lines: list[str] = []
     out = ncsn.train(open_dataset("digits", "train"), labels=(0, 1), out=tmp_path / "d.safetensors", progress=lambda done, text: lines.append(text), **options)  # type: ignore[arg-type]
     assert read_card(out)["data"]["name"] == "digits train 0..799, classes 0, 1"
+    data = read_card(out)["data"]
+    assert (data["images"], data["held_out"]) == (int((open_dataset("digits", "train").labels[:800] < 2).sum()), 2)
     assert read_card(out)["kind"] == "ncsn-refinenet"
     assert lines[-1].startswith("step 1, ")
     edm = next(Path(ncsn.__file__).parents[1].joinpath("weights").glob("digits*.safetensors"))
