@@ -8,7 +8,7 @@ image array is then built and checked. Any other name, and any malformed pickle,
 from __future__ import annotations
 
 import pickle
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,14 @@ class _Record:
     """Base of the passive records. Having ``__setstate__`` at all keeps a pickle from setting attributes of these classes."""
 
     __slots__ = ("state",)
+
+    def __new__(cls, *_: Any) -> Self:
+        """A damaged pickle can make a record without ``__init__``: what that would have set is None."""
+        record = super().__new__(cls)
+        for kind in cls.__mro__:
+            for name in getattr(kind, "__slots__", ()):
+                setattr(record, name, None)
+        return record
 
     def __init__(self) -> None:
         self.state: Any = None

@@ -325,6 +325,7 @@ STRUCTURE = [position for _, _, position in pickletools.genops(python2_pickle(1)
 
 @given(st.lists(st.tuples(st.sampled_from(STRUCTURE), st.integers(0, 255)), min_size=1, max_size=4))
 @settings(max_examples=300)
+@example([(156, 0x81)])  # the opcode that makes an object without its __init__
 def test_a_mutated_pickle_is_a_data_error_or_a_batch(changes: list[tuple[int, int]]) -> None:
     content = bytearray(python2_pickle(1))
     for position, value in changes:
