@@ -5,7 +5,8 @@
 
 makes the map (``.coverage``) of the commit that is checked out. Later commits use it too: a line that is still there is found by its text. A fault is given
 the tests that run its statement, the most specific first, that is those that run the fewest lines of the project in all. A statement that only an import
-runs (a default, a table) is given the tests that run anything of its file, those first that spend the greatest share of their lines on it.
+runs (a default, a table; whatever stands in no function) is given the tests that run anything of its file. Those come first that spend the greatest share
+of their lines on it.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ class CoveringTests:
             for line in _then(commit, file, self._root, statement):
                 tests |= known[file].get(line, set())
             share.update(test for of_line in known[file].values() for test in of_line)
-        if tests:
+        if tests and _is_called(self._root / file, min(statement)):
             return sorted(tests, key=lambda test: (self._size[test], test))
         return sorted(share, key=lambda test: (-share[test] / self._size[test], test))
 
@@ -92,6 +93,12 @@ def _statement(path: Path, text: str) -> set[int]:
     body = getattr(inner, "body", None)
     upto = min(inner.end_lineno or first, body[0].lineno - 1) if body else inner.end_lineno or first
     return set(range(inner.lineno, max(upto, inner.lineno) + 1)) | set(range(first, last + 1))
+
+
+def _is_called(path: Path, line: int) -> bool:
+    """Whether a line stands in a function. The map holds others against whichever test was the first to import their file."""
+    functions = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    return any(node.body[0].lineno <= line <= (node.end_lineno or 0) for node in functions)
 
 
 @cache
