@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from sepbench.report.html.board import open_board, slug, task_views
 from sepbench.report.html.curves import curves
 from sepbench.report.html.distributions import distributions
 from sepbench.report.html.history import State, git_states, history
-from sepbench.report.html.page import MANIFEST, Options, write_report
+from sepbench.report.html.page import MANIFEST, Options, Written, write_report
 from sepbench.report.html.pareto import pareto
 from sepbench.results.gate import check_results
 from sepbench.results.leaderboard import write_leaderboard
@@ -50,11 +51,26 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="module")
-def folder(run: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The report of the run."""
+def written(run: str, tmp_path_factory: pytest.TempPathFactory) -> Written:
+    """The report of the run, made in 2.5 seconds of a clock that nobody sets."""
+    ticks, real = iter([50.0, 52.5]), page.time
+    clock = SimpleNamespace(perf_counter=lambda: next(ticks), time=real.time, time_ns=real.time_ns, strftime=real.strftime, gmtime=real.gmtime)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(page, "vega_script", lambda: "/* not here */")
-        return write_report([run], tmp_path_factory.mktemp("report") / "report").index.parent
+        patch.setattr(page, "time", clock)
+        return write_report([run], tmp_path_factory.mktemp("report") / "report")
+
+
+@pytest.fixture(scope="module")
+def folder(written: Written) -> Path:
+    """The report of the run."""
+    return written.index.parent
+
+
+def test_what_was_written_is_told(written: Written, folder: Path) -> None:
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST]
+    assert written.index == folder / "index.html"
+    assert (written.files, written.size, written.seconds) == (len(files), sum(path.stat().st_size for path in files), 2.5)
 
 
 def test_the_table_says_what_the_terminal_says(run: str, folder: Path) -> None:
