@@ -20,8 +20,10 @@ from sepbench.report.html.board import open_board, slug, task_views
 from sepbench.report.html.curves import curves
 from sepbench.report.html.distributions import distributions
 from sepbench.report.html.history import State, git_states, history
+from sepbench.report.html.leaderboard import leaderboard
 from sepbench.report.html.page import MANIFEST, Options, Written, write_report
 from sepbench.report.html.pareto import pareto
+from sepbench.report.numbers import mean_text
 from sepbench.results.gate import check_results
 from sepbench.results.leaderboard import write_leaderboard
 from sepbench.results.target import open_results
@@ -89,6 +91,18 @@ def test_the_table_says_what_the_terminal_says(run: str, folder: Path) -> None:
     equal = [row["data-method"] for row in rows if "equal" in (row.get("class") or "")]
     assert equal == [line.method for line in view.lines if line.rank in ("1", "2=")]
     assert "dB, higher is better: BASIS sec. 5 and code: clamp, per image, best permutation, mean of dB" in shown.words
+
+
+def test_a_cell_has_the_number_alone_and_its_interval_beside_it(run: str) -> None:
+    """Of every metric, the one that ranks included."""
+    (view,) = task_views(open_board(run, set(), lambda text: None))
+    rows = [row for part in leaderboard(view).parts for row in part.rows if not row.line.from_paper]
+    assert {row.line.method for row in rows} == set(METHODS)
+    for row in rows:
+        for metric, cell in zip(view.metrics, row.cells, strict=True):
+            assert cell.text == mean_text(view.records[row.line.method, metric.name])
+            assert "[" not in cell.text
+            assert cell.text not in cell.interval
 
 
 def test_every_method_has_a_page_with_command_and_seconds(folder: Path) -> None:
