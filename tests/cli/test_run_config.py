@@ -216,7 +216,10 @@ def _strict(text: str) -> Any:
     return json.loads(text, parse_constant=none)
 
 
-@pytest.mark.parametrize("value", ["1e999", "-1e999", "[1, 1e999]", "[1e999, 1]", "[[1], [2, 1e999]]", "{'a': 1, 'b': 1e999}", "{1: 2}", "{'a': 1, 2: 3}"])
+SPECIAL = ["1e999", "-1e999", "[1, 1e999]", "[[1], [2, 1e999]]", "{'a': 1, 'b': 1e999}", "{1: 2}", "{'a': 1, 2: 3}", "(1, 2)", "b'x'", "2j", "{1, 2}"]
+
+
+@pytest.mark.parametrize("value", [*SPECIAL, *(f"[1, {value}]" for value in SPECIAL), *(f"[{value}, 1]" for value in SPECIAL)])
 def test_a_value_that_not_every_file_gives_back_is_kept_as_it_was_given(value: str) -> None:
     given = [f"nmf.x={value}", "nmf.atoms=4"]
     assert _strict(run_config.config_text({"suite": "a", "settings": given}, run, ".json"))["set"] == given
