@@ -87,6 +87,14 @@ def test_an_honest_method_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sum(check.passed is True for check in checks) >= 14
 
 
+def test_of_an_honest_method_every_rule_is_tried_and_of_a_bound_all_but_the_one_on_references(monkeypatch: pytest.MonkeyPatch) -> None:
+    """None stands for not tried."""
+    untried = {check.rule: check.detail for check in _validate(monkeypatch, Honest) if check.passed is not True}
+    assert "works without seeing references" not in untried
+    bound = {check.rule: check.passed for check in _validate(monkeypatch, lambda: Honest(replace(INFO, supervision="bound"))) if "references" in check.rule}
+    assert bound == {"works without seeing references": None}
+
+
 def test_every_rule_that_takes_time_is_told_before_it_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(conformance, "create_separator", lambda name, settings=None, domain=None: Honest())
     told: list[str] = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
+import threading
 import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -103,6 +104,28 @@ def test_an_object_that_holds_other_numbers_is_another_method(kind: str) -> None
         return _Holds(array if kind == "array" else [array, array.copy()])
 
     assert state_sha256(made(1.0)) == state_sha256(made(1.0)) != state_sha256(made(2.0))
+
+
+@pytest.mark.parametrize("kind", ["lambda", "local class", "open file", "lock", "generator", "module", "stream", "bottomless"])
+def test_an_object_that_cannot_be_written_down_is_never_taken_for_another(tmp_path: Path, kind: str) -> None:
+    """Whatever pickle says of it; the digest is one of its own at every call."""
+
+    class Local:
+        pass
+
+    bottomless: list[Any] = []
+    for _ in range(5_000):  # deeper than pickle can go
+        bottomless = [bottomless]
+    path = tmp_path / "open"
+    path.write_text("x")
+    with path.open() as handle, path.open("rb") as stream:
+        values: dict[str, Any] = {
+            **{"lambda": lambda: 1, "local class": Local(), "open file": handle, "lock": threading.Lock(), "generator": (n for n in range(3))},
+            **{"module": os, "stream": stream, "bottomless": bottomless},
+        }
+        found = [state_sha256(_Holds(values[kind])) for _ in range(3)]
+        assert len(set(found)) == 3
+        assert all(len(digest) == 64 for digest in found)
 
 
 # ---- keys of what is kept --------------------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -293,3 +294,19 @@ def test_on_the_command_line_lists_mark_it_and_a_run_ends_with_code_2(tmp_path: 
     assert "first-package" in refused.stderr
     assert "second-package" in refused.stderr
     assert "Traceback" not in refused.stderr
+
+
+@pytest.mark.parametrize("how", ["load", "create"])
+def test_ctrl_c_comes_through_while_a_method_is_loaded_or_made(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, how: str) -> None:
+    """As the signal that Ctrl-C is: it is the user's, and no fault of the method."""
+    pressed = "import signal\n{}signal.raise_signal(signal.SIGINT)"
+    body = pressed.format("") if how == "load" else pressed.format("class Mine:\n    def __init__(self):\n        ")
+    (tmp_path / f"interrupted_{how}.py").write_text(body)
+    monkeypatch.syspath_prepend(tmp_path)
+    install(monkeypatch, tmp_path, "my-package", {registry.SEPARATOR_GROUP: {"mine": f"interrupted_{how}:Mine"}})
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job of a shell ignores it
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            registry.create_separator("mine")
+    finally:
+        signal.signal(signal.SIGINT, before)

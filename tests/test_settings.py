@@ -384,3 +384,10 @@ def test_info_of_a_preset_is_stated_by_its_row() -> None:
     assert list(table) == ["small", "small-9"]
     assert table["small-9"].info == dataclasses.replace(Small.info, name="small-9", title="Nine", paper="another paper", supervision="sources")
     assert (table["small-9"]().steps, table["small-9"].__doc__) == (9, "why")
+
+
+@pytest.mark.parametrize(("word", "value"), [("true", True), ("false", False), ("none", None), ("null", None)])
+def test_words_of_every_spelling_are_values(word: str, value: object) -> None:
+    for text in (word, word.upper(), word.capitalize()):
+        assert parse_settings([f"m.x={text}"]) == {"m": {"x": value}}
+        assert parse_settings([f"m.x='{text}'"]) == {"m": {"x": text}}

@@ -196,3 +196,19 @@ def test_what_it_refuses() -> None:
     for wrong in ({"components": 1}, {"iterations": 0}, {"coefficients": 0}, {"coefficients": 129}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             BlindNMF(**wrong)
+
+
+@pytest.mark.parametrize("last", [1, 2, 5])
+def test_a_group_of_few_points_is_centred_on_them_and_not_on_all(last: int) -> None:
+    """Two clouds far apart, the second of one point or more: both centres are the means of their own clouds."""
+    near = torch.randn(12, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    far = 100 + torch.randn(last, 3, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    (centres,) = cluster_centres(torch.cat([near, far]).unsqueeze(0), 2)
+    centres = centres[centres[:, 0].argsort()]
+    torch.testing.assert_close(centres, torch.stack([near.mean(0), far.mean(0)]))
+
+
+def test_every_point_may_be_a_group_of_its_own() -> None:
+    points = torch.tensor([[0.0, 0.0], [10.0, 0.0], [0.0, 30.0], [70.0, 70.0]], dtype=torch.float64)
+    (centres,) = cluster_centres(points.unsqueeze(0), 4)
+    assert {tuple(row) for row in centres.tolist()} == {tuple(row) for row in points.tolist()}

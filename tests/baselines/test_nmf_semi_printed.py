@@ -158,3 +158,12 @@ def test_what_it_takes(digits: Digits) -> None:
 @pytest.mark.slow
 def test_keeps_the_contract(broken_rules: Callable[..., list[str]]) -> None:
     assert broken_rules("nmf-semi-printed", "class-split") == []
+
+
+@pytest.mark.parametrize("observed", [0, 1])
+def test_the_fit_tells_how_far_it_is_and_is_over_at_its_end_only(digits: Digits, observed: int) -> None:
+    task = toy_task(observed=observed)
+    told: list[tuple[float, str]] = []
+    method = PrintedSemiSupervisedNMF(bases=4, iterations=2)
+    method.fit(digits.view("mixtures+one", task), context(task, progress=lambda fraction, text: told.append((fraction, text))))
+    assert told == [(1 / 3, "stage 1: the observed source"), (1.0, "stage 2: the other source")]

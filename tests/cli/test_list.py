@@ -13,7 +13,8 @@ from broken_methods import register
 from sepbench.cli.main import main
 from sepbench.cli.method_page import paper_of
 from sepbench.protocols import MethodInfo
-from sepbench.registry import separator_names
+from sepbench.registry import separator_class, separator_domains, separator_names
+from sepbench.settings import parse_settings, setting_names
 
 
 def _list(monkeypatch: pytest.MonkeyPatch, *words: str, columns: str = "250") -> int:
@@ -196,3 +197,16 @@ def test_narrow_terminals_get_every_word(monkeypatch: pytest.MonkeyPatch, capsys
     assert {word for word in long_words if word not in narrow} <= heads
     tables = narrow.partition("*: the list")[0]  # whose lines the terminal breaks
     assert all(len(line) <= 40 or " " not in line.strip() for line in tables.splitlines())
+
+
+@pytest.mark.parametrize("method", ["projected-4x", "nmf", "nmf-blind"])
+def test_the_option_that_the_page_tells_sets_what_the_page_lists(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], method: str) -> None:
+    assert _list(monkeypatch, method) == 0
+    out = capsys.readouterr().out
+    titles = re.findall(r"\(sepbench run \.\.\. --set (\S+)\)", out)
+    domains = separator_domains(method)
+    assert len(titles) == len(domains)
+    for title, domain in zip(titles, domains, strict=True):
+        for setting in setting_names(separator_class(method, domain)):
+            read = parse_settings([title.replace("SETTING", setting).replace("VALUE", "3")])
+            assert read == {method: {setting: 3}}

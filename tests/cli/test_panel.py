@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from sepbench.cli import panel
 from sepbench.cli.main import main
+from sepbench.report.panels.opened_run import OpenedRun
 
 
 def sepbench(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
@@ -98,3 +100,23 @@ def test_without_matplotlib(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     capsys.readouterr()
     assert sepbench(monkeypatch, "panel", run) == 2
     assert capsys.readouterr().err == "error: pictures need matplotlib, which comes with the extra 'report': pip install 'sepbench[report]'\n"
+
+
+@pytest.mark.parametrize("figures", list(panel.Figures))
+@pytest.mark.parametrize("samples", [0, 3])
+@pytest.mark.parametrize("gradients", [False, True])
+def test_each_option_draws_its_own_pictures_of_the_methods_that_can(
+    monkeypatch: pytest.MonkeyPatch, run: str, figures: panel.Figures, samples: int, gradients: bool
+) -> None:
+    """Of two methods the one can sample and the other has a prior: neither gets the other's picture."""
+    monkeypatch.setattr("sepbench.report.panels.samples.can_sample", lambda opened, method: method == "nmf")
+    monkeypatch.setattr("sepbench.report.panels.gradients.has_prior", lambda opened, method: method == "average")
+    opened = OpenedRun.open(Path(run), lambda text: None)
+    (task,) = opened.tasks(["class-split"])
+    job = panel._Job(opened, task, ["nmf", "average"], False, (), None, "cpu", Path("nowhere"))
+    for name in ("comparison", "histogram", "grid", "samples", "gradients"):
+        monkeypatch.setattr(job, f"_{name}", lambda *about, name=name: (name, *about))
+    grids = figures in ("all", "grid")
+    wanted = [("comparison",)] * grids + [("histogram",)] * (figures in ("all", "histogram")) + [("grid", "nmf"), ("grid", "average")] * grids
+    wanted += [("samples", "nmf", samples)] * bool(samples) + [("gradients", "average")] * gradients
+    assert [draw() for draw in job.figures(figures, samples, gradients)] == wanted

@@ -205,3 +205,27 @@ def test_a_run_from_a_file_resumes_the_run_of_the_command() -> None:
     (folder,) = Path("runs").iterdir()
     _, last = json.loads((folder / "run.json").read_text())["sessions"]
     assert parameters(*shlex.split(last["command"])[1:]) == parameters(*RUN, "--methods", "average")
+
+
+def _strict(text: str) -> Any:
+    """JSON as the standard has it: no infinity, no NaN."""
+
+    def none(word: str) -> Any:
+        raise ValueError(word)
+
+    return json.loads(text, parse_constant=none)
+
+
+SPECIAL = ["1e999", "-1e999", "[1, 1e999]", "[[1], [2, 1e999]]", "{'a': 1, 'b': 1e999}", "{1: 2}", "{'a': 1, 2: 3}", "(1, 2)", "b'x'", "2j", "{1, 2}"]
+
+
+@pytest.mark.parametrize("value", [*SPECIAL, *(f"[1, {value}]" for value in SPECIAL), *(f"[{value}, 1]" for value in SPECIAL)])
+def test_a_value_that_not_every_file_gives_back_is_kept_as_it_was_given(value: str) -> None:
+    given = [f"nmf.x={value}", "nmf.atoms=4"]
+    assert _strict(run_config.config_text({"suite": "a", "settings": given}, run, ".json"))["set"] == given
+
+
+@pytest.mark.parametrize("value", [4, -0.5, True, None, "word", [1, 2.5, "a", None], [], [[1], []], {"a": {"b": [1]}}, [{"a": 1}]])
+def test_a_value_that_every_file_gives_back_stands_under_its_method(value: Any) -> None:
+    text = run_config.config_text({"suite": "a", "settings": [f"nmf.x={value!r}", "nmf.atoms=4"]}, run, ".json")
+    assert _strict(text)["set"] == {"nmf": {"x": value, "atoms": 4}}

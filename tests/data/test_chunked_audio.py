@@ -277,3 +277,18 @@ def test_data_that_are_not_there_are_one_line_that_says_how_to_get_them(data_hom
 def test_an_unknown_split_is_named(opened: Callable[[str, str], SignalSet]) -> None:
     with pytest.raises(DataError, match="unknown split 'dev'; data set 'esc50' has train, validation, test"):
         opened("esc50", "dev")
+
+
+def test_content_of_a_sum_is_told_from_all_of_its_files(tmp_path: Path) -> None:
+    for tone in ("one", "two", "three"):
+        layouts.write(tmp_path / f"{tone}.wav", layouts.chord(tone, 8000, 8000), 8000)
+        layouts.write(tmp_path / f"{tone}-copy.wav", layouts.chord(tone, 8000, 8000), 8000)
+    sums = [("one", "two"), ("one", "three"), ("three", "two"), ("one",), ("one", "two", "three"), ("one-copy", "two-copy")]
+    info = chunks.audio_info(tmp_path / "one.wav")
+    recordings = [Recording(tuple(tmp_path / f"{name}.wav" for name in names), 0, info) for names in sums]
+    signals = ChunkedAudio("toy", "train", recordings, 2000, 8000)
+    hashes = signals.content_hashes(torch.arange(4 * len(sums)))
+    assert hashes[:4] == hashes[20:]
+    assert len(set(hashes)) == 20
+    loaded = signals.load(torch.arange(4 * len(sums)))
+    assert len({row.numpy().tobytes() for row in loaded}) == 20  # as many as there are different sounds

@@ -125,3 +125,18 @@ def test_duplicates_are_found_by_content_whatever_the_set() -> None:
     protected = frozenset(content_hashes(Numbers(10), torch.tensor([1, 3])))  # type: ignore[arg-type]
     kept = without_duplicates(Numbers(8, count=9), torch.tensor([6, 5, 4, 3, 0]), protected)  # type: ignore[arg-type]
     assert kept.tolist() == [6, 4, 0]  # 13 and 11 are protected
+
+
+@pytest.mark.parametrize(
+    ("supervision", "what", "message"),
+    [
+        ("mixtures+one", "observed", "no training image of observed is left: 1,234 images"),
+        ("sources", "sources", "no training image of source 1 is left: 1,234 images"),
+        ("prior", "clean", "none of the 1,234 training images is left"),
+    ],
+)
+def test_rows_of_which_none_is_left_are_not_said_to_be_none_that_the_task_has(supervision: Any, what: Any, message: str) -> None:
+    empty = _pool((10, []))
+    material = _material(**{what: (empty, empty) if what == "sources" else empty}, excluded=1234)
+    with pytest.raises(DataError, match=message):
+        make_view(supervision, replace(TASK, observed_source=1), lambda: material).rows(what, 1 if what == "sources" else 0)

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,10 @@ from sepbench.report.html.board import open_board, slug, task_views
 from sepbench.report.html.curves import curves
 from sepbench.report.html.distributions import distributions
 from sepbench.report.html.history import State, git_states, history
-from sepbench.report.html.page import MANIFEST, Options, write_report
+from sepbench.report.html.leaderboard import leaderboard
+from sepbench.report.html.page import MANIFEST, Options, Written, write_report
 from sepbench.report.html.pareto import pareto
+from sepbench.report.numbers import mean_text
 from sepbench.results.gate import check_results
 from sepbench.results.leaderboard import write_leaderboard
 from sepbench.results.target import open_results
@@ -50,11 +53,26 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="module")
-def folder(run: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The report of the run."""
+def written(run: str, tmp_path_factory: pytest.TempPathFactory) -> Written:
+    """The report of the run, made in 2.5 seconds of a clock that nobody sets."""
+    ticks, real = iter([50.0, 52.5]), page.time
+    clock = SimpleNamespace(perf_counter=lambda: next(ticks), time=real.time, time_ns=real.time_ns, strftime=real.strftime, gmtime=real.gmtime)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(page, "vega_script", lambda: "/* not here */")
-        return write_report([run], tmp_path_factory.mktemp("report") / "report").index.parent
+        patch.setattr(page, "time", clock)
+        return write_report([run], tmp_path_factory.mktemp("report") / "report")
+
+
+@pytest.fixture(scope="module")
+def folder(written: Written) -> Path:
+    """The report of the run."""
+    return written.index.parent
+
+
+def test_what_was_written_is_told(written: Written, folder: Path) -> None:
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST]
+    assert written.index == folder / "index.html"
+    assert (written.files, written.size, written.seconds) == (len(files), sum(path.stat().st_size for path in files), 2.5)
 
 
 def test_the_table_says_what_the_terminal_says(run: str, folder: Path) -> None:
@@ -73,6 +91,18 @@ def test_the_table_says_what_the_terminal_says(run: str, folder: Path) -> None:
     equal = [row["data-method"] for row in rows if "equal" in (row.get("class") or "")]
     assert equal == [line.method for line in view.lines if line.rank in ("1", "2=")]
     assert "dB, higher is better: BASIS sec. 5 and code: clamp, per image, best permutation, mean of dB" in shown.words
+
+
+def test_a_cell_has_the_number_alone_and_its_interval_beside_it(run: str) -> None:
+    """Of every metric, the one that ranks included."""
+    (view,) = task_views(open_board(run, set(), lambda text: None))
+    rows = [row for part in leaderboard(view).parts for row in part.rows if not row.line.from_paper]
+    assert {row.line.method for row in rows} == set(METHODS)
+    for row in rows:
+        for metric, cell in zip(view.metrics, row.cells, strict=True):
+            assert cell.text == mean_text(view.records[row.line.method, metric.name])
+            assert "[" not in cell.text
+            assert cell.text not in cell.interval
 
 
 def test_every_method_has_a_page_with_command_and_seconds(folder: Path) -> None:

@@ -205,7 +205,8 @@ def test_seconds_of_the_fit_are_those_of_the_machine_that_fitted() -> None:
     assert f"{there}: seconds on cuda, H100, float32; compare only with the same letter" in shown.footnotes
     extras = {line.method: line.extras for line in shown.lines}
     assert extras == {"nmf": (f"3,600* {there}", f"0.25 {here}"), "ica": (f"0.5 {here}", f"0.25 {here}"), "rpca": ("", f"0.25 {here}")}
-    assert [note for note in shown.footnotes if note.startswith("* s/fit: ")]
+    explained = "* s/fit: not fitted again but loaded from the cache; the seconds are those of the fit"
+    assert [note for note in shown.footnotes if note.startswith("*")] == [explained]
     assert not [note for note in table(SyntheticRun(n=2)).footnotes if note.startswith("*")]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from synthetic_run import SyntheticRun
 
 from sepbench.errors import SepbenchError
 from sepbench.results.compare import compare_sides, open_side
-from sepbench.results.score_files import Rows, StoreError, read_values
+from sepbench.results.score_files import Rows, StoreError, read_parts, read_rows, read_values
 from sepbench.results.store import RunStore
 from sepbench.results.values import NO_VALUES, CellValues, Values, reduce_cell
 from sepbench.run.plan import Shard
@@ -147,3 +147,23 @@ def test_values_of_single_sources(tmp_path: Path) -> None:
     files[0].write_bytes(b"PAR1")
     with pytest.raises(StoreError, match="cannot be read"):
         read_values(files, "psnr", [1])
+
+
+@pytest.mark.parametrize("which", [0, 1, 2])
+@pytest.mark.parametrize("reader", ["rows", "values", "parts"])
+def test_a_file_that_may_not_be_read_is_named_wherever_it_stands(tmp_path: Path, forbid: Callable[[Path], None], reader: str, which: int) -> None:
+    """Its owner must be asked; nothing is said of damage."""
+    run = SyntheticRun({"nmf": 16.0}, n=6)
+    (whole,) = RunStore.open(Path(run.save(tmp_path / "run"))).score_files("class-split", "nmf")
+    files = [tmp_path / f"{number}.parquet" for number in range(3)]
+    for file in files:
+        file.write_bytes(whole.read_bytes())
+    readers: dict[str, Callable[[], object]] = {
+        "rows": lambda: list(read_rows(files)),
+        "values": lambda: read_values(files, "psnr", [1]),
+        "parts": lambda: read_parts(files, ("example", "metric", "value")),
+    }
+    assert len(readers[reader]())  # type: ignore[arg-type]
+    forbid(files[which])
+    with pytest.raises(StoreError, match=rf"/{which}\.parquet cannot be read: permission denied; ask its owner"):
+        readers[reader]()

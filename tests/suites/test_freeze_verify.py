@@ -10,8 +10,9 @@ import torch
 from own_files import pixels
 
 from sepbench.errors import DataError, SuiteError, UnknownNameError
+from sepbench.suites.assembly import DerivedList
 from sepbench.suites.freeze import freeze_suite
-from sepbench.suites.loader import load_suite
+from sepbench.suites.loader import load_suite, load_unfrozen
 from sepbench.suites.verify import verify_suite
 
 BY_HAND = """\
@@ -135,3 +136,14 @@ def test_suites_of_packages_are_verified_and_not_frozen() -> None:
     for use in (freeze_suite, lambda name: list(verify_suite(name))):
         with pytest.raises(UnknownNameError, match="did you mean digits-pairs"):
             use("digit-pairs")
+
+
+def test_a_suite_that_is_not_frozen_yet_gives_the_training_signals_of_the_frozen_one(folder: Path) -> None:
+    """Above all those of the observed source: the column of its list."""
+    before, after = load_unfrozen(folder / "suite.toml").tasks["split"], freeze_suite(str(folder)).tasks["split"]
+    for what in ("observed", "mixtures"):
+        one, other = (getattr(task.view("mixtures+one"), what)() for task in (before, after))
+        assert len(one)
+        assert torch.equal(one, other)
+    assert isinstance(before.data.train_observed, DerivedList)
+    assert before.data.train_observed.column == before.spec.observed_source == 1

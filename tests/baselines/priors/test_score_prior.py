@@ -145,3 +145,21 @@ def test_on_a_gpu_only_tf32_rounds_float32_products(prior: EDMPrior, monkeypatch
     prior.with_precision(precision).denoise(_images(2), 0.3)
     assert inside == [(tf32, tf32)]
     assert (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32) == before
+
+
+class Bent(torch.nn.Module):
+    """A network whose Jacobian is neither symmetric nor the same everywhere: its estimated trace depends on the probes."""
+
+    def forward(self, x: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        return torch.tanh(2 * x.roll(1, -1) * x.roll(3, -2)) + 0.1 * x.roll(2, -1)
+
+
+def test_the_log_density_of_an_image_does_not_depend_on_its_place_in_the_batch() -> None:
+    """All images are probed along the same signs; with other signs the estimates differ."""
+    bent = EDMPrior(EDMDenoiser(Bent(), 0.3, 0.2), SHAPE, (0.01, 2.0))
+    x = _images(2).clamp(0, 1)
+    found = bent.log_prob(x[[1, 0, 0, 1]])
+    torch.testing.assert_close(found, found[[3, 2, 1, 0]], rtol=1e-6, atol=1e-4)
+    assert abs(float(found[0] - found[1])) > 0.01
+    others = bent.estimated_log_prob(x[[0, 0]], torch.arange(2), NoiseSource(0), steps=4)
+    assert abs(float(others[0] - others[1])) > 0.01

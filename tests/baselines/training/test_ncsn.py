@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from train_until_done import tiny_images
 from baselines.basis import Basis
 from baselines.networks.ncsn_refinenet import CondRefineNetDilated, ncsn_sigmas
 from baselines.priors.score_prior import NCSNPrior
-from baselines.priors.weights_io import load_prior, read_card
+from baselines.priors.weights_io import images_sha256, load_prior, read_card
 from baselines.training import loop, ncsn
 from baselines.training.config import batch_indices, generator
 from baselines.training.edm_loss import as_float
@@ -105,6 +106,9 @@ def test_basis_takes_the_weights(tmp_path: Path) -> None:
     card = read_card(path)
     assert card["training"]["steps"] == 6
     assert card["training"]["images_seen"] == 48
+    assert card["data"] == {"name": "tiny", "images": 50, "sha256": images_sha256(tiny_images()[:50]), "held_out": 10}
+    assert (card["training"]["seed"], card["training"]["command"]) == (SMALL.seed, "sepbench train ncsn")
+    assert card["training"]["config"] == json.loads(json.dumps(asdict(SMALL)))
     assert list(card["held_out_loss"]) == [f"{sigma:.5f}" for sigma in ncsn_sigmas().tolist()]
     assert Basis(weights=str(path)).supports(load_suite("digits-pairs").tasks["class-agnostic"].spec).ok
 

@@ -15,7 +15,7 @@ from train_until_done import LAYOUT, tiny_images
 from baselines.networks.unet import UNetConfig
 from baselines.priors.edm import loss_weight
 from baselines.priors.score_prior import EDMPrior
-from baselines.priors.weights_io import load_prior, save_prior
+from baselines.priors.weights_io import images_sha256, load_prior, save_prior
 from baselines.training.config import TrainConfig
 from baselines.training.edm_loss import as_float, loss_per_level
 from baselines.training.loop import CHECKPOINT
@@ -103,6 +103,7 @@ def test_a_run_is_exported_while_it_stands_as_when_it_ended(tmp_path: Path) -> N
     cards = [json.loads((tmp_path / f"{name}.json").read_text()) for name in "ab"]
     assert cards[0]["weights_sha256"] == cards[1]["weights_sha256"]
     assert cards[0]["training"]["steps"] == 9
+    assert cards[0]["data"] == {"name": "bars", "images": 50, "sha256": images_sha256(images[:50]), "held_out": 10}
     assert (cards[0]["training"]["command"], cards[0]["notes"]) == ("a command", "tiny")
     assert isinstance(load_prior(tmp_path / "a.safetensors"), EDMPrior)
 

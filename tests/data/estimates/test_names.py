@@ -91,3 +91,12 @@ def test_an_index_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "index.parquet").write_bytes(b"example,source,path\n")
     with pytest.raises(EstimatesError, match="no readable Parquet file"):
         read_index(tmp_path / "index.parquet", SOUND, 20, Problems())
+
+
+@pytest.mark.parametrize("suffix", [".wav", ".WAV", ".Wav", ".flac", ".FLAC"])
+def test_suffixes_may_be_in_capitals_in_a_folder_and_in_an_index(tmp_path: Path, suffix: str) -> None:
+    name = f"1_2{suffix}"
+    assert _found(tmp_path, [name]) == ({(1, 1): name}, "")
+    problems = Problems()
+    table = read_index(_index(tmp_path, example=[1], source=["2"], path=[name]), SOUND, 20, problems)
+    assert (table, problems.text()) == ({(1, 1): tmp_path / name}, "")

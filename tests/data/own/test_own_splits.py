@@ -112,3 +112,15 @@ def test_content_of_two_classes_is_refused() -> None:
     check_no_shared_content([sounds([[1], [2]]), sounds([[3]], "b")])
     with pytest.raises(DataError, match=r"a piece of the same content: a/1\.wav and b/0\.wav, a/0\.wav and b/1\.wav\. .* is pieces .* remove one of each two"):
         check_no_shared_content([sounds([[1], [2]]), sounds([[2, 3], [1]], "b")])
+
+
+@pytest.mark.parametrize(("validation", "test"), [(0.1, 0.2), (0.0, 0.5), (0.1, 0.6), (0.0, 0.8), (0.1, 0.9), (0.0, 1.0), (0.4, 0.4)])
+@pytest.mark.parametrize(("enough", "least"), [(1, 1), (5, 1), (10, 2), (30, 4)])
+def test_the_number_of_groups_named_is_the_smallest_that_is_enough(enough: int, least: int, validation: float, test: float) -> None:
+    def tested(n: int) -> int:
+        try:
+            return split_sizes(n, validation, test, least)[2]
+        except DataError:
+            return 0
+
+    assert groups_for(enough, validation, test, least) == next(n for n in range(1, 1000) if tested(n) >= enough)

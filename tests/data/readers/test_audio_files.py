@@ -237,3 +237,13 @@ def test_a_flac_header_of_another_rate_is_an_error(tmp_path: Path, rate: int) ->
     path.write_bytes(raw)
     with pytest.raises(DataError, match=rf"holds frames of {rate:,} Hz"):
         audio_info(path)
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("length", [70_000, 1_000_000, 3_000_000])
+def test_a_long_flac_file_of_silence_is_read(tmp_path: Path, length: int, channels: int) -> None:
+    """Nothing packs better: thousands of samples in a dozen bytes."""
+    soundfile.write(tmp_path / "silence.flac", np.zeros((length, channels), dtype=np.int16), 8000)
+    assert (tmp_path / "silence.flac").stat().st_size < length / 50
+    info = audio_info(tmp_path / "silence.flac")
+    assert (info.length, info.sample_rate) == (length, 8000)

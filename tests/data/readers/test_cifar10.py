@@ -348,3 +348,36 @@ def test_real_records(real_data) -> None:
     assert labels[:10].tolist() == [3, 8, 8, 0, 6, 6, 1, 6, 3, 1]
     with pytest.raises(DataError, match="1,017 records, expected 10,000"):
         read_binary_folder(folder, "test")
+
+
+# --- the official size of a batch
+
+
+@pytest.fixture(scope="module")
+def black() -> tuple[bytes, bytes]:
+    """An official batch, 10,000 black images of class 0, as binary records and as a pickle."""
+    pixels = np.zeros((10_000, 3072), dtype=np.uint8)
+    return bytes(10_000 * 3073), pickle.dumps({"labels": [0] * 10_000, "data": pixels, "filenames": ["x.png"] * 10_000}, protocol=2)
+
+
+def test_an_official_batch_has_ten_thousand_images_in_every_form(tmp_path: Path, black: tuple[bytes, bytes]) -> None:
+    binary, pickled = black
+    (tmp_path / "test_batch.bin").write_bytes(binary)
+    (tmp_path / "test_batch").write_bytes(pickled)
+    (tmp_path / "binary.tar.gz").write_bytes(archive({"cifar-10-batches-bin/test_batch.bin": binary}))
+    (tmp_path / "python.tar.gz").write_bytes(archive({"cifar-10-batches-py/test_batch": pickled}))
+    for images, labels in (
+        read_binary_folder(tmp_path, "test"),
+        read_python_folder(tmp_path, "test"),
+        read_binary_archive(tmp_path / "binary.tar.gz", "test"),
+        read_python_archive(tmp_path / "python.tar.gz", "test"),
+    ):
+        assert images.shape == (10_000, 3, 32, 32)
+        assert labels.shape == (10_000,)
+
+
+@pytest.mark.parametrize("count", [1_000, 1_017, 9_999, 10_001])
+def test_a_batch_of_another_size_is_not_the_official_one(tmp_path: Path, count: int) -> None:
+    (tmp_path / "test_batch.bin").write_bytes(bytes(count * 3073))
+    with pytest.raises(DataError, match=f"{count:,} records, expected 10,000"):
+        read_binary_folder(tmp_path, "test")

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from synthesis_songs import Heard
 
+from sepbench.data.synthesis import songs
 from sepbench.data.synthesis.bass import render_bass, voice_of
 from sepbench.data.synthesis.dice import Dice
 from sepbench.data.synthesis.drums import Kit, render_drums
@@ -173,3 +174,28 @@ def test_a_slide_arrives_at_its_pitch_from_below(key: str) -> None:
 
     assert period(late) == pytest.approx(SAMPLE_RATE / hertz(40), rel=0.02)
     assert period(early) > 1.08 * period(late)
+
+
+@pytest.mark.parametrize("peak", [1.0, -1.0])
+@pytest.mark.parametrize("spike", [1.0, 30.0, 400.0])
+def test_the_larger_peak_limits_a_stem_whichever_way_it_points(monkeypatch: pytest.MonkeyPatch, spike: float, peak: float) -> None:
+    """Stems of noise with one spike: as loud as wanted where the spike allows it, else with the spike at -1 dB; a stem turned over is only turned over."""
+    song = compose(song_keys("test")[0])
+    noise = np.random.default_rng(1).uniform(-1, 1, song.frame.length)
+    noise[100] = spike * peak
+    monkeypatch.setattr(songs, "render_drums", lambda key, strokes, length: noise)
+    monkeypatch.setattr(songs, "render_bass", lambda key, notes, length: -noise)
+    highest = 0.89 * 32_768
+    made = render(song)
+    for stem in made.values():
+        assert stem.dtype == np.int16
+        assert int(np.abs(stem.astype(int)).max()) <= highest + spike * 32_768 / 2**13 + 1  # the gain is on a grid of 2**-12
+    drums = made["drums"].astype(float) / 32_768
+    playing = songs._playing(song.frame, "drums")
+    loud = float(np.sqrt(np.mean(drums[playing] ** 2)))
+    if spike > 1.0:
+        assert abs(drums[100]) == pytest.approx(0.89, rel=0.06)
+        assert np.sign(drums[100]) == peak
+        assert loud < 0.07
+    else:
+        assert 0.065 < loud < 0.145

@@ -229,3 +229,34 @@ def test_workers_that_all_die_before_they_get_work_end_the_run_with_one_line(dig
     pool = Failing(6, MemorySink(), idle_deaths=10**6)
     with pytest.raises(SepbenchError, match=r"workers die before they get any work \(exit code 1\); ask for fewer with --workers"):
         _run(_plan(digits, 20, 4), pool)
+
+
+def test_all_that_a_worker_tells_is_passed_on(digits: Suite) -> None:
+    """Warning, stage with its fraction, and mixtures, each to its own place."""
+
+    class Talking(FakePool):
+        told = False
+
+        def wait(self) -> Sequence[Event]:
+            if self.told:
+                return super().wait()
+            self.told = True
+            (worker,) = self.busy
+            tells = (Tell(stage="fit", fraction=0.25), Tell(stage="separate"), Tell(warning="beware"), Tell(stage="score", fraction=1.0, mixtures=3.0))
+            return [Event(worker, tell=tell) for tell in tells]
+
+    class Listening(Counting):
+        def __init__(self) -> None:
+            super().__init__()
+            self.heard: list[object] = []
+
+        def stage(self, cell: Cell, text: str, fraction: float | None = None) -> None:
+            self.heard.append((cell.method, text, fraction))
+            super().stage(cell, text, fraction)
+
+        def warn(self, text: str) -> None:
+            self.heard.append(text)
+
+    progress = Listening()
+    _run(_plan(digits, 8, 4), Talking(1, MemorySink()), progress)
+    assert progress.heard[:4] == [("average", "fit", 0.25), ("average", "separate", None), "beware", ("average", "score", 1.0)]

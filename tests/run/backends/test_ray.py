@@ -11,14 +11,17 @@ import tempfile
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from backend_runs import Watched, separate, sepbench
 from run_harness import bits
 
 from sepbench.errors import SepbenchError
 from sepbench.results.store import RunStore
+from sepbench.run.backends import ray as backend
 from sepbench.run.backends.local import LocalBackend
 from sepbench.run.backends.ray import Actors, RayBackend
 from sepbench.run.plan import make_plan
@@ -121,6 +124,28 @@ def test_a_cluster_that_is_not_there_is_an_error_at_once(monkeypatch: pytest.Mon
         monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{taken.getsockname()[1]}")
         with pytest.raises(SepbenchError, match=r"no Ray cluster answers at RAY_ADDRESS=127.*ray start --head"):
             RayBackend(2)
+
+
+@pytest.mark.parametrize("address", ["", "auto", "ray://head:10001"])
+@pytest.mark.parametrize("workers", [None, 3])
+@pytest.mark.parametrize("said", ["", "1"])
+def test_a_ray_of_our_own_reports_to_nobody_and_a_cluster_is_left_as_it_is(
+    monkeypatch: pytest.MonkeyPatch, address: str, workers: int | None, said: str
+) -> None:
+    started: dict[str, Any] = {}
+    fake = SimpleNamespace(init=lambda **options: started.update(options), cluster_resources=lambda: {"CPU": 8.0 * torch.get_num_threads()})
+    monkeypatch.setattr(backend, "_ray", lambda: fake)
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", said)
+    if not said:
+        del os.environ["RAY_USAGE_STATS_ENABLED"]  # put back as it was at the end
+    made = RayBackend(workers)
+    assert os.environ.get("RAY_USAGE_STATS_ENABLED") == (said or (None if address else "0"))
+    own = {"address": "local", "include_dashboard": False} | ({"num_cpus": workers * torch.get_num_threads()} if workers else {})
+    assert {key: started[key] for key in started if key not in ("logging_level", "log_to_driver", "configure_logging")} == (
+        {"address": address} if address else own
+    )
+    assert made.workers == (workers or 8)
 
 
 class _FullCluster:
