@@ -24,7 +24,9 @@ recording = False
 """True while the files are written anew; False in tests."""
 
 NUMBER = re.compile(r"(?<![\w.])-?\d+\.\d+(?:e[-+]?\d+)?(?![\w.])")
-CHANGING = re.compile(r"seconds|latency|_mb$|created|sha256|digest|started|finished|^date$|packages|git_|timing_group|^command$|^path$|_version$|host|cpu$|made")
+CHANGING = re.compile(
+    r"seconds|latency|_mb$|created|sha256|digest|started|finished|^date$|packages|git_|timing_group|^command$|^path$|_version$|host|cpu$|made"
+)
 """Keys and columns whose values differ between machines, days and states of the source. That they are there is held, and whether they are empty."""
 WORDS: tuple[tuple[str, str], ...] = (
     (r"\b\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?(Z|\+\d\d:\d\d| UTC)?", "TIME"),
@@ -34,7 +36,10 @@ WORDS: tuple[tuple[str, str], ...] = (
     (r"\b(Vega(-Lite)?|[Aa]ltair|vl-convert(-python)?) v?\d+(\.\d+)+", r"\1 VERSION"),
     (r"schema/vega-lite/v[\d.]+json", "schema/vega-lite/VERSION.json"),
     (r"\b\d+ threads?\b", "N threads"),
-    (r"\bPID \d+", "PID N"),
+    (r"\bcpu, [^,\n]+, N threads", "cpu, PROCESSOR, N threads"),
+    (r"\bcpu:[^:\n\"]+:\d+threads", "cpu:PROCESSOR:Nthreads"),
+    (r"(?m)^[^\n]*, Python \d+\.\d+\.\d+[^\n]*$", "ENVIRONMENT"),
+    (r"\S*/site-packages", "SITE-PACKAGES"),
 )
 
 
@@ -58,6 +63,8 @@ def facts(value: Any, key: str = "") -> Any:
     """JSON with floats of four digits, and ``~`` in place of what differs between machines."""
     if key and CHANGING.search(key) and value not in ("", None, [], {}) and not isinstance(value, bool):
         return "~"
+    if key == "environment" and isinstance(value, Mapping):
+        return sorted(value)
     if isinstance(value, Mapping):
         return {name: facts(one, str(name)) for name, one in value.items()}
     if isinstance(value, list | tuple):

@@ -18,6 +18,7 @@ from sepbench.cli.main import app
 from sepbench.data.datasets import registered_dataset
 from sepbench.data.files.manifests import load_manifest, manifest_names
 from sepbench.metrics.catalogue import cap_of, get_metric
+from sepbench.protocols import SUPERVISION_LEVELS
 from sepbench.registry import create_separator, separator_domains
 from sepbench.resources import suites_root
 from sepbench.suites.loader import load_suite
@@ -54,11 +55,17 @@ def suite_facts(suite: Suite) -> dict[str, Any]:
     tasks = {}
     for name, task in suite.tasks.items():
         data = {key: plainly(getattr(task.data, key)) for key in task.data.__dataclass_fields__ if key not in {"opener", "slots", "usable", "derived"}}
-        slots = [plainly(asdict(slot)) for slot in task.data.slots]
-        spec = plainly(asdict(task.spec)) | {"class_agnostic": task.spec.class_agnostic}
-        levels = {level: [task.support(level).ok, task.support(level).note] for level in ("blind", "bound", "mixtures", "mixtures+one", "sources", "prior")}  # type: ignore[arg-type]
-        tasks[name] = {"spec": spec, "split": task.split, "validates": task.validates, "n": task.n_examples, "digest": task.digest[:8] if task.frozen else "", "levels": levels}
-        tasks[name] |= {"slots": slots, "data": data}
+        support = {level: task.support(level) for level in SUPERVISION_LEVELS}  # type: ignore[arg-type]
+        told_of = [task.split, task.validates, task.n_examples, task.digest[:8] if task.frozen else "", task.spec.class_agnostic]
+        spec = plainly(asdict(task.spec))
+        del spec["suite"], spec["name"], data["operator"]
+        tasks[name] = [
+            " ".join(map(str, told_of)),
+            *(" ".join(f"{key}={one}" for key, one in each.items() if one not in (None, "", False)) for each in (spec, data)),
+            *(f"slot {' '.join(map(str, plainly(list(asdict(slot).values()))))}" for slot in task.data.slots),
+            " ".join(level for level, one in support.items() if one.ok),
+            *dict.fromkeys(one.note for one in support.values() if one.note),
+        ]
     published = ["|".join(map(str, plainly(list(asdict(row).values())))) for row in suite.published]
     return told | {"tasks": tasks, "published": published}
 
