@@ -1,0 +1,227 @@
+"""What the program shows and writes, held against files in ``tests/golden/outputs/``: tables, pages, charts, run folders, templates, declarations.
+
+Numbers of methods are frozen elsewhere (``tests/baselines/frozen_outcomes.py``); here they are made up or those of methods without arithmetic worth the name.
+After a change that is meant, ``python tests/test_frozen_outputs.py`` writes the files anew: read their difference before it is committed.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import frozen_texts
+import pytest
+from frozen_texts import files, hold, page, plain
+from own_files import image_folder, sound_folder
+from synthetic_run import SyntheticRun
+
+from sepbench.cli.main import main
+
+METHODS = {"nmf": 16.0, "ica": 15.9, "rpca": 12.0, "average": 14.0, "ideal-mask": 25.0, "basis-ncsn": 15.0}
+SOUND = {"psnr": "sdr", "ssim": "si_sdr"}
+VARIABLES = ("SEPBENCH_DATA", "SEPBENCH_SUITES", "SEPBENCH_SHARED", "SEPBENCH_TRACEBACK", "FORCE_COLOR", "TTY_COMPATIBLE", "GITHUB_ACTIONS", "PAGER")
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with runs in it, the working folder; no data, an empty cache, and a clock that stands still, so that seconds are none."""
+    folder = tmp_path_factory.mktemp("world")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in VARIABLES:
+            patch.delenv(name, raising=False)
+        for name, value in {"COLUMNS": "100", "LINES": "50", "NO_COLOR": "1", "TERM": "dumb", "SEPBENCH_OFFLINE": "1", "OMP_NUM_THREADS": "1"}.items():
+            patch.setenv(name, value)
+        patch.setenv("SEPBENCH_CACHE", str(folder / "cache"))
+        patch.setattr(time, "perf_counter", lambda: 1.0)
+        patch.chdir(folder)
+        made_up_runs(folder)
+        yield folder
+
+
+def made_up_runs(folder: Path) -> None:
+    """Runs of every kind of row: bounds, partial, failed, unsupported, without seconds, of several tasks, of sounds, beside papers' numbers."""
+    run = SyntheticRun(METHODS, tasks=("class-split", "class-agnostic"), n=30).fail("rpca", 3, "ValueError: <b>singular</b>")
+    run.cells["class-agnostic", "ica"] |= {"state": "unsupported", "note": "separates two sources"}
+    run.scores = run.scores[~((run.scores["task"] == "class-agnostic") & (run.scores["method"] == "ica"))]
+    run.record["methods"]["nmf"]["settings"] = {"atoms": 24}
+    run.record["methods"]["nmf"]["deterministic"] = False
+    run.save(folder / "a")
+    SyntheticRun(METHODS, tasks=("class-split",), n=30).shift("nmf", "psnr", -0.5).shift("ica", "ssim", 0.02).drop_method("basis-ncsn").save(folder / "b")
+    sound = SyntheticRun({"mixture": 0.0, "hpss": 1.0, "ft2d": 0.9}, tasks=("by-role", "best-assignment"), suite="drums-bass-synth", n=24)
+    sound.record["metrics"] = [SOUND.get(name, name) for name in sound.record["metrics"]]
+    sound.scores["metric"] = sound.scores["metric"].replace(SOUND)
+    sound.save(folder / "sound")
+    SyntheticRun({"basis-ncsn": 16.0, "average": 14.0, "nmf": 13.0}, suite="cifar10-pairs", n=20).save(folder / "papers")
+
+
+class Done:
+    """What a command said, and how it ended."""
+
+    def __init__(self, line: str, out: str, err: str, code: int) -> None:
+        self.out, self.err, self.code = out, err, code
+        self.text = f"$ sepbench {line}\n{out}" + (f"-- stderr\n{err}" if err else "") + (f"-- exit code {code}\n" if code else "")
+
+
+@pytest.fixture
+def sepbench(world: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[[str], str]:
+    """Call the command in process; the text is what it said."""
+
+    def call(line: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["sepbench", *shlex.split(line)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        out, err = capsys.readouterr()
+        code = stopped.value.code
+        return plain(Done(line, out, err, code if isinstance(code, int) else 0).text, world, Path(os.path.realpath(world)))
+
+    return call
+
+
+COMMANDS = {
+    "list": ("list suites", "list metrics", "list methods --long", "list metrics --json", "list hpss --json", "list nnmf"),
+    "data": ("data list", "data path mnist", "data verify mnist", "data path digits", "data fetch mnist", "data list --json", "cache list", "cache clear"),
+    "show": (
+        "show a",
+        "show a --stats",
+        "show a --format csv",
+        "show a --format markdown",
+        "show a --json",
+        "show a --top 2 --metric ssim,psnr --task class-split",
+        "show a --method nmf,ica",
+        "show sound",
+        "show sound --stats",
+        "show papers",
+        "show nothing",
+    ),
+    "show-committed": ("show gaussian-exact --task d2",),
+    "compare": (
+        "compare a:nmf a:ica --all-metrics",
+        "compare a b",
+        "compare a b --all-metrics --json --csv rows.csv",
+        "compare sound:hpss sound:ft2d --metric si_sdr",
+        "compare a sound",
+    ),
+    "check": (
+        "check b --against a",
+        "check b --against a --subset",
+        "check a --against a",
+        "check b --against a --subset --json",
+        "check a --against sound",
+        "check b --against a --subset --tolerance psnr=1,ssim=1",
+        "check b --against a --subset --tolerance psnr=1 --tolerance ssim=0.5 --methods nmf",
+    ),
+    "usage": (
+        "run",
+        "runn",
+        "show a --jsn",
+        "compare a",
+        "run --suite digit-pairs",
+        "run --suite digits-pairs --methods nfm",
+        "run --suite digits-pairs --set nmf.atom=3 --dry-run",
+    ),
+    "plan": (
+        "run --suite gaussian-exact --limit 3 --budget quick --seeds 2 --tasks d2,d8-three --device cpu --dry-run --out plan",
+        "run --suite digits-pairs --methods average,nmf --limit 5 --fits 2 --device cpu --dry-run --save-config plan.yaml --out plan",
+    ),
+    "validate": ("validate average", "validate mixture --suite gaussian-exact --task d2", "validate ideal-mask --examples 3"),
+    "completion": ("--version", "panel a --out panels --figures histogram", "export --suite digits-pairs --task class-split --out a"),
+}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_what_commands_say(name: str, sepbench: Callable[[str], str]) -> None:
+    hold(f"said-{name}.txt", "\n".join(sepbench(line) for line in COMMANDS[name]))
+
+
+PAGES = ("average", "ideal-mask", "nmf", "hpss", "supervised", "projected-4x", "basis-ncsn", "exact-posterior")
+
+
+def test_pages_of_methods(sepbench: Callable[[str], str]) -> None:
+    hold("said-methods.txt", "\n".join(sepbench(f"list {name}") for name in PAGES))
+
+
+def test_env_names_what_it_shows(sepbench: Callable[[str], str]) -> None:
+    names = [line.split()[0] for line in sepbench("env").splitlines()[1:] if not line.startswith(" ")]
+    hold("said-env.txt", "\n".join([*names, *re.findall(r'^  "\w+"', sepbench("env --json"), re.MULTILINE)]) + "\n")
+
+
+RUNS = {
+    "digits": "--suite digits-pairs --limit 3 --methods average,mixture,ideal-mask --keep-estimates --latency",
+    "seeds": "--suite gaussian-exact --tasks d2 --limit 3 --methods exact-posterior,average --seeds 2 --budget quick",
+    "images": "--suite digits-pairs --tasks class-split --limit 2 --methods average --save-audio 1",
+}
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_runs_and_their_folders(name: str, world: Path, sepbench: Callable[[str], str]) -> None:
+    said = sepbench(f"run {RUNS[name]} --device cpu --threads 1 --out run-{name}")
+    hold(f"run-{name}.txt", f"{said}\n{files(world / f'run-{name}', world)}")
+
+
+def test_exported_mixtures_and_supplied_estimates(world: Path, sepbench: Callable[[str], str]) -> None:
+    import numpy as np
+
+    task = "--suite digits-pairs --task class-split --limit 4"
+    said = [sepbench(f"export {task} --references --out exported"), files(world / "exported", world), sepbench(f"export {task} --format npz --out one")]
+    mixtures = np.load(world / "exported" / "mixtures.npy")
+    np.save(world / "halves.npy", np.stack([mixtures / 2, mixtures / 2], axis=1))
+    said.append(sepbench(f"evaluate {task} --estimates halves.npy --name halves --supervision blind --out supplied"))
+    said += [sepbench(f"evaluate {task} --estimates nothing.npy --name halves --out supplied"), files(world / "supplied", world)]
+    hold("evaluate.txt", "\n".join(said))
+
+
+def test_published_rows(world: Path, sepbench: Callable[[str], str]) -> None:
+    (world / "boards").mkdir()
+    said = [sepbench("publish a --to boards"), sepbench("publish b --to boards --methods nmf"), sepbench("publish b --to boards --methods nmf --force")]
+    hold("publish.txt", "\n".join([*said, files(world / "boards", world), sepbench("show boards/digits-pairs.csv")]))
+
+
+@pytest.mark.parametrize("kind", ["", "--trained"])
+def test_templates_of_methods(kind: str, world: Path, sepbench: Callable[[str], str]) -> None:
+    name = f"my{kind.strip('-') or 'plain'}"
+    said = sepbench(f"new-method {name} {kind} --into methods")
+    hold(f"new-method{kind[1:]}.txt", f"{said}\n{files(world / 'methods' / name, world)}")
+
+
+def test_suites_of_own_files(world: Path, sepbench: Callable[[str], str]) -> None:
+    pytest.importorskip("PIL.Image", reason="pillow is not installed")
+    image_folder(world / "discs", 6)
+    image_folder(world / "bars", 6, key=400)
+    sound_folder(world / "hums", 8)
+    said = [sepbench("new-suite shapes --sources discs bars --size 8"), files(world / "suites" / "shapes", world), sepbench("verify shapes")]
+    said.append(sepbench("new-suite tones --sources hums --agnostic --n-sources 2 --seconds 0.5 --operator gain --snr 3"))
+    hold("new-suite.txt", "\n".join([*said, sepbench("list suites").partition("digits-pairs")[0][:40], sepbench("freeze shapes")]))
+
+
+REPORTS = {"a": ["a"], "sound": ["sound"], "papers": ["papers"], "two": ["a", "b"], "digits": ["run-report"]}
+WHOLE = ("a", "digits")
+"""Reports of which the pages of methods are held too."""
+
+
+@pytest.mark.parametrize("name", REPORTS)
+def test_pages_and_charts_of_the_report(name: str, world: Path, sepbench: Callable[[str], str], monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("altair")
+    from sepbench.report.html import page as pages
+
+    monkeypatch.setattr(pages, "vega_script", lambda: "/* not here */")
+    if name == "digits":
+        sepbench("run --suite digits-pairs --tasks class-split --limit 6 --methods average,ideal-mask --keep-estimates --device cpu --out run-report")
+    else:  # the true sources of the worst mixtures: not all of these suites' data are here
+        monkeypatch.setattr(pages, "examples", lambda *given: None)
+    told: list[str] = []
+    tasks = () if name == "digits" else {"sound": ("by-role",)}.get(name, ("class-split",))
+    folder = pages.write_report(REPORTS[name], world / f"report-{name}", pages.Options(tasks=tasks), told.append).index.parent
+    shown = sorted(folder.glob("*.html")) if name in WHOLE else [folder / "index.html"]
+    texts = [f"-- {path.name}\n{page(path, world)}" for path in shown]
+    hold(f"report-{name}.txt", "".join([*texts, *told, "\n", files(folder, world, whole=False)]))
+
+
+if __name__ == "__main__":
+    frozen_texts.recording = True
+    sys.exit(pytest.main([__file__, str(Path(__file__).with_name("test_frozen_declarations.py")), "-p", "no:cacheprovider", "-p", "no:randomly"]))
