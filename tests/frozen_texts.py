@@ -39,6 +39,7 @@ WORDS: tuple[tuple[str, str], ...] = (
     (r"\bcpu, [^,\n]+, N threads", "cpu, PROCESSOR, N threads"),
     (r"\bcpu:[^:\n\"]+:\d+threads", "cpu:PROCESSOR:Nthreads"),
     (r"(?m)^[^\n]*, Python \d+\.\d+\.\d+[^\n]*$", "ENVIRONMENT"),
+    (r"working tree\nhad changes that were not committed\n", ""),
     (r"\S*/site-packages", "SITE-PACKAGES"),
 )
 
@@ -82,7 +83,7 @@ def as_text(value: Any) -> str:
 def _lines(value: Any, margin: str) -> str:
     flat = json.dumps(value, ensure_ascii=False)
     nested = isinstance(value, dict | list) and any(isinstance(one, dict | list) for one in (value.values() if isinstance(value, dict) else value))
-    if not nested and len(flat) < 400 or len(flat) < 100 or not isinstance(value, dict | list) or not value:
+    if (not nested and len(flat) < 400) or len(flat) < 100 or not isinstance(value, dict | list) or not value:
         return flat
     inner = margin + " "
     if isinstance(value, dict):

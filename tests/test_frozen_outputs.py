@@ -84,18 +84,17 @@ def sepbench(world: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
 
 
 COMMANDS = {
-    "list": ("list suites", "list metrics", "list methods --long", "list metrics --json", "list hpss --json", "list nnmf"),
+    "list": ("list suites", "list metrics", "list methods", "list metrics --json", "list hpss --json", "list nnmf"),
     "data": ("data list", "data path mnist", "data verify mnist", "data path digits", "data fetch mnist", "data list --json", "cache list", "cache clear"),
     "show": (
         "show a",
         "show a --stats",
         "show a --format csv",
         "show a --format markdown",
-        "show a --json",
+        "show a --json --task class-split --method nmf,rpca",
         "show a --top 2 --metric ssim,psnr --task class-split",
         "show a --method nmf,ica",
         "show sound",
-        "show sound --stats",
         "show papers",
         "show nothing",
     ),
