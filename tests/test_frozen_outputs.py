@@ -84,7 +84,7 @@ def sepbench(world: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
 
 
 COMMANDS = {
-    "list": ("list suites", "list metrics", "list methods", "list metrics --json", "list hpss --json", "list nnmf"),
+    "list": ("list suites", "list metrics", "list methods", "list metrics --json", "list nnmf"),
     "data": ("data list", "data path mnist", "data verify mnist", "data path digits", "data fetch mnist", "data list --json", "cache list", "cache clear"),
     "show": (
         "show a",
@@ -138,7 +138,7 @@ def test_what_commands_say(name: str, sepbench: Callable[[str], str]) -> None:
     hold(f"said-{name}.txt", "\n".join(sepbench(line) for line in COMMANDS[name]))
 
 
-PAGES = ("average", "ideal-mask", "nmf", "hpss", "supervised", "projected-4x", "basis-ncsn", "exact-posterior")
+PAGES = ("average", "ideal-mask", "nmf", "hpss", "projected-4x", "basis-ncsn", "exact-posterior")
 
 
 def test_pages_of_methods(sepbench: Callable[[str], str]) -> None:
