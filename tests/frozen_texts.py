@@ -39,7 +39,7 @@ WORDS: tuple[tuple[str, str], ...] = (
     (r"\bcpu, [^,\n]+, N threads", "cpu, PROCESSOR, N threads"),
     (r"\bcpu:[^:\n\"]+:\d+threads", "cpu:PROCESSOR:Nthreads"),
     (r"(?m)^[^\n]*, Python \d+\.\d+\.\d+[^\n]*$", "ENVIRONMENT"),
-    ("HASH-dirty", "HASH"),
+    (r"HASH-dirty", "HASH"),
     (r"working tree\nhad changes that were not committed\n", ""),
     (r"\S*/site-packages", "SITE-PACKAGES"),
 )
