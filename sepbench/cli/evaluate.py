@@ -59,7 +59,7 @@ def evaluate(
                 out,
                 supervision=supervision,
                 limit=limit,
-                partial=limit is not None,
+                partial=partial,
                 allow_clipped=allow_clipped,
                 keep_estimates=keep_estimates,
                 device=device,
