@@ -39,6 +39,7 @@ class Tab:
 
     def __init__(self, browser: Any, path: Path, **options: Any) -> None:
         self.context = browser.new_context(**options)
+        self.context.set_default_timeout(180_000)  # a machine may be busy: Playwright's 30 s were too few for a whole page of CI's
         self.page = self.context.new_page()
         self.errors: list[str] = []
         self.outside: list[str] = []
