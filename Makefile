@@ -6,7 +6,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 EXTRAS := dev,docs,report,html,audio,nussl-without-sox,ray
 STAMP := $(VENV)/.installed
-# What a user needs, and nothing for tests.
+# What a user needs, and nothing for tests. A user imports a small part of the packages, and Python compiles it then: pip would compile all of them on one
+# core, half of the time of the demo. Tests start so many processes that all is compiled before, on every core (torch has a file for a later Python).
 USER := $(VENV)/.user
 
 .PHONY: demo test test-slow lint docs clean
@@ -35,13 +36,13 @@ lint: $(STAMP)
 $(USER): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: sepbench needs Python >= 3.11; name one with: make PYTHON=python3.11 ..." >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch==2.13.0
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[report,html]'
+	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt torch==2.13.0 --editable '.[report,html]'
 	@touch $(USER)
 
 $(STAMP): $(USER)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$(EXTRAS)]'
-	$(BIN)/python -m pip install --quiet --no-deps --constraint constraints.txt nussl==1.1.9
+	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[$(EXTRAS)]'
+	$(BIN)/python -m pip install --quiet --no-compile --no-deps --constraint constraints.txt nussl==1.1.9
+	@$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib sepbench baselines || true
 	@touch $(STAMP)
 
 clean:
