@@ -250,6 +250,14 @@ def test_rows_that_differ_in_one_number_make_a_curve(tmp_path: Path) -> None:
     assert {f"{slug('1a')}.html", f"{slug('3a')}.html"} <= {path.name for path in overview.parent.glob("*.html")}
 
 
+def test_the_overview_says_where_nothing_is_ranked(tmp_path: Path) -> None:
+    bound = SyntheticRun({"average": 14.0}, n=12).save(tmp_path / "bounds")
+    ranked = SyntheticRun({"nmf": 15.0}, n=12).save(tmp_path / "ranked")
+    text = write_report([bound, ranked], tmp_path / "report").index.read_text(encoding="utf-8")
+    assert text.count("<td>none ranked</td>") == 1
+    assert text.count("<td>nmf</td>") == 1
+
+
 def test_history_of_a_committed_leaderboard(tmp_path: Path) -> None:
     path = tmp_path / "digits-pairs.csv"
 
