@@ -4,7 +4,6 @@ A third party registers in its own ``pyproject.toml``::
 
     [project.entry-points."sepbench.separators"]
     my-method = "my_package.my_module:MyMethod"
-
     my-method-fast = "my_package.my_module:PRESETS"    # a Mapping with the class under "my-method-fast"; see settings.presets
 
     [project.entry-points."sepbench.suites"]

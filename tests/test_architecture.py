@@ -109,7 +109,7 @@ def test_files_that_are_named_are_there() -> None:
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_every_file_is_short_and_opens_with_what_it_is(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
-    assert len(text.splitlines()) <= 400
+    assert len(text.splitlines()) < 400
     if path.name != "__init__.py" or text.strip():
         docstring = ast.get_docstring(ast.parse(text))
         assert docstring, f"{path} lacks an opening docstring"
