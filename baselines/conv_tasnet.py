@@ -17,7 +17,8 @@ loss -SI-SNR (eq. 12-14) under the best permutation. Ours differs in this:
 * Every step makes new mixtures (``baselines/training/waveform.py``). The number of steps is set, and the rate falls to
   zero over the last part of them.
 * The loss is -SDR. SI-SNR leaves the level of an estimate open. SDR ranks audio here, and it does not forgive a wrong
-  level. The loss takes the best permutation only if two sources are of one class. Otherwise output k is the k-th class.
+  level. The loss takes the best permutation only if two sources are of one class. Otherwise output k is the k-th
+  class.
 * The rest of the mixture that the estimates do not explain is spread over them (``consistent``).
 
 ``docs/waveform_methods.md`` has sizes, costs and what else was tried.
