@@ -178,7 +178,7 @@ class ScoreTraining:
         self.window.add(batch[2], losses, norm)
 
     def _refuse_divergence(self) -> None:
-        """Raise before a resident training reports or writes: a checkpoint of NaN weights would end the run for good."""
+        """Raise before a resident training reports or writes: a checkpoint of NaN weights would end the run."""
         if self.resident and not self._finite:
             raise SepbenchError(f"training diverged by step {self.step}: a gradient is not finite; lower the learning rates and start again")
 
