@@ -70,7 +70,7 @@ class NoiseEmbedding(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        # The label ln(sigma)/4 spans about 1.5. Periods from 4 down to 0.06 resolve it without aliasing between levels.
+        # The label ln(sigma)/4 spans about 1.5. Periods from 4 down to 0.06 resolve it without aliasing of levels.
         self.register_buffer("frequencies", 2 * math.pi * torch.logspace(math.log10(0.25), math.log10(16.0), _EMBEDDING_FREQUENCIES), persistent=False)
         self.first = nn.Linear(2 * _EMBEDDING_FREQUENCIES, width)
         self.second = nn.Linear(width, width)
