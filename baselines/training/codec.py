@@ -63,7 +63,7 @@ class VQVAERecipe:
 
 def new_vqvae(shape: tuple[int, ...], codes: int, width: int, seed: int, device: str | torch.device) -> VQVAE:
     """A network for images ``(C, H, W)``. Its weights depend only on the seed."""
-    with torch.random.fork_rng(devices=[]):  # torch draws its own first weights here; the next line overwrites them
+    with torch.random.fork_rng(devices=[]):  # torch draws its own first weights here; draw_weights overwrites them
         network = VQVAE(shape[0], (shape[1], shape[2]), codes, width)
     network.draw_weights(generator(seed, "vqvae"))
     return network.to(device)

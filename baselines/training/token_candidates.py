@@ -194,7 +194,7 @@ def errors_of(models: TokenModels, found: torch.Tensor, logs: torch.Tensor, mean
 
 
 def rows_evidence(models: TokenModels, tokens: torch.Tensor, means: torch.Tensor, weight: float, at_once: int) -> Evidence:
-    """How well the finished rows of tokens explain the mixture's pixels below them: ``-weight * squared error``.
+    """How well the finished rows of tokens explain the mixture's pixels that they cover: ``-weight * squared error``.
 
     Both sources take the mixture's tokens at positions that have no token yet. A decoder looks a little further than
     its own token. So the last row of pixels gets its final value only with the next tokens.
