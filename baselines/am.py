@@ -1,13 +1,20 @@
-"""Adversarial masking: Halperin, Ephrat and Hoshen, "Neural separation of observed and unobserved distributions" (2018), sec. 3 and table 1 (AM).
+"""Adversarial masking. Halperin, Ephrat and Hoshen 2018, sec. 3 and table 1 (AM).
+
+The paper is "Neural separation of observed and unobserved distributions".
 
 Supervision: ``mixtures+one``.
 
-A mask network makes ``y m(y)`` of a mixture ``y = b + x``; a discriminator learns to tell it from clean samples of b, the mask network to deceive it. The
-losses are those of ``baselines/training/adversarial_mask.py``: least squares (LSGAN), and ``mean |m(y) - 1|`` with weight 1. What is masked away is the
-estimate of x. The networks are NES' mask network and a DCGAN discriminator of 64 filters with spectral norm.
+A mask network turns a mixture ``y = b + x`` into ``y m(y)``. A discriminator learns to tell ``y m(y)`` from clean
+samples of b. The mask network learns to fool it. The losses are those of ``baselines/training/adversarial_mask.py``:
+least squares (LSGAN), and ``mean |m(y) - 1|`` with weight 1. The estimate of x is the rest, ``y - y m(y)``. The
+networks are NES' mask network and a DCGAN discriminator of 64 filters with spectral norm.
 
-Not stated in the paper: rates (DCGAN's 2e-4 here, betas of NES), epochs (50 here), the order of the two updates (discriminator first here, both on the same
-batch), and whether spectral norm replaces batch norm (it does here, as in Miyato et al. 2018).
+The paper does not state four things. We chose them:
+
+* the rates: DCGAN's 2e-4, with the betas of NES;
+* the epochs: 50;
+* the order of the two updates: the discriminator first, both on the same batch;
+* spectral norm: it replaces batch norm, as in Miyato et al. 2018.
 """
 
 from __future__ import annotations
@@ -34,7 +41,7 @@ _FILE = "mask.safetensors"
 
 @dataclass(config=STRICT)
 class AdversarialMasking:
-    """Masks under which mixtures look like clean samples of the observed source.
+    """Masks that make mixtures look like clean samples of the observed source.
 
     Budget ``quick`` makes a tenth of the epochs, rounded up.
     """
@@ -42,9 +49,9 @@ class AdversarialMasking:
     epochs: int = Field(EPOCHS, ge=1, description="passes over the mixtures")
     lr: float = Field(RATE, gt=0, description="Adam's rate, of both networks")
     openness: float = Field(OPENNESS, ge=0, description="weight of mean |m - 1|")
-    samples: int = Field(12_000, ge=2, description="the first so many clean samples, and so many mixtures")
+    samples: int = Field(12_000, ge=2, description="how many clean samples, and how many mixtures, the fit learns from (the first ones)")
     batch: int = Field(32, ge=2, description="mixtures, and clean samples, per step")
-    fit_precision: Precision = Field("bfloat16", description="of the mask network while it learns; it separates in float32")
+    fit_precision: Precision = Field("bfloat16", description="of the mask network during the fit; it separates in float32")
 
     info: ClassVar[MethodInfo] = MethodInfo(
         name="am",
@@ -62,7 +69,7 @@ class AdversarialMasking:
         return observed_and_other_support(task, self.info.name)
 
     def fit(self, view: TrainingView, ctx: RunContext) -> None:
-        """Learn the masks, or go on where ``ctx.cache`` stands."""
+        """Learn the masks. The fit continues from the checkpoints in ``ctx.cache``, if there are any."""
         clean = part_weights(ctx.task)[_observed(ctx.task)] * view.observed(self.samples)
         recipe = MaskRecipe(self.lr, batch=self.batch, precision=self.fit_precision, seed=ctx.seed)
         network = new_network(mask_layout("autoencoder", ctx.task.source_shape), ctx.seed, ctx.device)
@@ -78,7 +85,10 @@ class AdversarialMasking:
         self._network = load_network(mask_layout("autoencoder", ctx.task.source_shape), folder / _FILE, ctx.device)
 
     def separate(self, mixtures: Mixtures, ctx: RunContext) -> torch.Tensor:
-        """Mixtures ``(B, C, H, W)`` to estimates ``(B, 2, C, H, W)`` that explain them exactly: y m(y) and what is left, each over its weight."""
+        """Mixtures ``(B, C, H, W)`` to estimates ``(B, 2, C, H, W)`` that explain them exactly.
+
+        The parts are y m(y) and the rest. Each estimate is its part over the weight of its source.
+        """
         values = mixtures.values.to(ctx.device)
         parts = separated_parts(self._fitted(), values)  # the observed source comes first
         return estimates_from_parts(parts if _observed(ctx.task) == 0 else parts.flip(1), values, mixtures.operator)
@@ -90,5 +100,5 @@ class AdversarialMasking:
 
 
 def _observed(task: TaskSpec) -> int:
-    assert task.observed_source is not None  # ``supports`` sees to it
+    assert task.observed_source is not None  # ``supports`` checks it
     return task.observed_source

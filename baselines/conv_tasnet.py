@@ -1,19 +1,25 @@
-"""Conv-TasNet: Luo and Mesgarani, "Conv-TasNet: surpassing ideal time-frequency magnitude masking for speech separation" (IEEE/ACM TASLP 27(8), 2019).
+"""Conv-TasNet. Luo and Mesgarani, IEEE/ACM Transactions on Audio, Speech, and Language Processing 27(8), 2019.
+
+The paper is "Conv-TasNet: surpassing ideal time-frequency magnitude masking for speech separation".
 
 Supervision: ``sources``.
 
-A learnt transform of the waveform, K masks by dilated convolutions over all of it, and a learnt transform back (``baselines/networks/conv_tasnet.py``):
+The network has a learnt transform of the waveform, K masks and a learnt transform back. Dilated convolutions over the
+whole transform make the masks (``baselines/networks/conv_tasnet.py``):
 
     w = relu(U * y),   m_1 .. m_K = sigmoid(TCN(w)),   estimate k = V (w m_k)        (sec. II)
 
-Masks need not add up to 1, nor the network's estimates to the mixture. Stated (sec. III): Adam at 1e-3, gradients clipped at norm 5, segments of 4 s,
-100 epochs, the rate halved when validation stalls, the loss -SI-SNR (eq. 12-14) under the best permutation. Ours:
+The masks need not add up to 1, and the network's estimates need not add up to the mixture. The paper (sec. III) states
+Adam at 1e-3, gradients clipped at norm 5, segments of 4 s, 100 epochs, half the rate when validation stalls, and the
+loss -SI-SNR (eq. 12-14) under the best permutation. Ours differs in this:
 
-* sizes that two CPU cores train within the hour; ``conv-tasnet-paper`` has the paper's best, 5.1 M parameters;
-* mixtures made anew in every step (``baselines/training/waveform.py``), and a rate that falls to zero over the last part of a set number of steps;
-* the loss -SDR: SI-SNR leaves the level of an estimate open, and SDR, which ranks audio, does not forgive that. It takes the best permutation only where
-  sources are of one class; elsewhere output k is the k-th class;
-* what the estimates leave of the mixture is spread over them (``consistent``).
+* Two CPU cores train our sizes within the hour. ``conv-tasnet-paper`` has the paper's best sizes, 5.1 M parameters.
+* Every step makes new mixtures (``baselines/training/waveform.py``). The number of steps is set, and the rate falls to
+  zero over the last part of them.
+* The loss is -SDR. SI-SNR leaves the level of an estimate open. SDR ranks audio here, and it does not forgive a wrong
+  level. The loss takes the best permutation only if two sources are of one class. Otherwise output k is the k-th
+  class.
+* The rest of the mixture that the estimates do not explain is spread over them (``consistent``).
 
 ``docs/waveform_methods.md`` has sizes, costs and what else was tried.
 """
@@ -50,8 +56,8 @@ class ConvTasNetSeparator(LearntWaveforms):
     hidden: int = Field(192, ge=1, description="H, channels within a block")
     skip: int = Field(96, ge=1, description="Sc, channels from a block to the masks")
     kernel: Literal[1, 3, 5, 7, 9] = Field(3, description="P, taps of the depthwise convolutions")
-    blocks: int = Field(7, ge=1, description="X, blocks of a repeat; dilations double from 1 on")
-    repeats: int = Field(2, ge=1, description="R")
+    blocks: int = Field(7, ge=1, description="X, blocks of a repeat; dilations double, the first is 1")
+    repeats: int = Field(2, ge=1, description="R, repeats of the blocks")
     steps: int = Field(6_000, ge=1, description="updates of the weights")
 
     info: ClassVar[MethodInfo] = MethodInfo(
@@ -71,7 +77,10 @@ class ConvTasNetSeparator(LearntWaveforms):
         return waveform_orders(task, self.info.name) if support.ok else support
 
     def separate(self, mixtures: Mixtures, ctx: RunContext) -> torch.Tensor:
-        """Mixtures ``(B, C, T)`` to estimates ``(B, K, C, T)``."""
+        """Mixtures ``(B, C, T)`` to estimates ``(B, K, C, T)``.
+
+        They explain the mixture exactly if ``consistent`` is set. A mixture that is not finite gets NaN.
+        """
         values = mixtures.values.to(ctx.device)
         parts = self.parts(values)
         return estimates_from_parts(parts, values, mixtures.operator) if self.consistent else parts_over_weights(parts, mixtures.operator)

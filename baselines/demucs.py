@@ -1,19 +1,24 @@
-"""Demucs: Defossez, Usunier, Bottou and Bach, "Music source separation in the waveform domain" (2019, arXiv 1911.13254), sec. 4 and 5.
+"""Demucs. Defossez, Usunier, Bottou and Bach 2019 (arXiv 1911.13254), sec. 4 and 5.
+
+The paper is "Music source separation in the waveform domain".
 
 Supervision: ``sources``.
 
-A U-Net on samples with an LSTM at its bottom (``baselines/networks/demucs.py``) writes the waveform of every source; nothing in it makes them add up to
-the mixture. Stated: the layout, the rescaled first weights, the loss L1 on waveforms, Adam at 3e-4, and mixtures of sources of different songs, cut, negated
-and scaled by 0.25 to 1.25 at random. Ours:
+A U-Net on samples with an LSTM at its bottom (``baselines/networks/demucs.py``) writes the waveform of every source.
+Nothing in it makes these add up to the mixture. The paper states the layout, the rescaled first weights, the loss L1
+on waveforms, and Adam at 3e-4. It also states the mixtures: sources of different songs, cut, negated and scaled by
+0.25 to 1.25 at random. Ours differs in this:
 
-* sizes that two CPU cores train within the hour; ``demucs-paper`` has the paper's: depth 6, 64 channels at first, 266 M parameters;
-* a rate of 1e-3 that falls to zero over the last part of a set number of steps, with gradients clipped: training is short;
-* mixtures of root mean square 1, for networks without normalisation have a level that suits them;
-* the best permutation in the loss where sources are of one class;
-* what the estimates leave of the mixture is spread over them (``consistent``).
+* Two CPU cores train our sizes within the hour. ``demucs-paper`` has the paper's: depth 6, 64 channels at first, 266 M
+  parameters.
+* The rate is 1e-3 and falls to zero over the last part of a set number of steps, and gradients are clipped, because
+  training is short.
+* Mixtures have root mean square 1, because a network without normalisation works at one level.
+* The loss takes the best permutation if two sources are of one class.
+* The rest of the mixture that the estimates do not explain is spread over them (``consistent``).
 
-Left out: the average over shifted inputs at test time (sec. 4.4), which costs ten times the separation; pitch and tempo augmentation; upsampling within the
-network, which came with a later version of the paper.
+We left out three things: the average over shifted inputs at test time (sec. 4.4), which makes separation ten times as
+slow; pitch and tempo augmentation; and upsampling within the network, which a later version of the paper added.
 
 ``docs/waveform_methods.md`` has sizes, costs and what else was tried.
 """
@@ -44,9 +49,9 @@ class DemucsSeparator(LearntWaveforms):
     Budget ``quick`` makes a tenth of the steps, rounded up.
     """
 
-    width: int = Field(24, ge=1, description="channels of the first layer; each further one has twice as many")
+    width: int = Field(24, ge=1, description="channels of the first layer; each further layer doubles them")
     depth: int = Field(5, ge=1, description="layers of the encoder, and of the decoder")
-    lstm_layers: int = Field(2, ge=0, description="of the bottom; 0 leaves it out")
+    lstm_layers: int = Field(2, ge=0, description="layers of the LSTM at the bottom; 0: no LSTM")
 
     info: ClassVar[MethodInfo] = MethodInfo(
         name="demucs",
@@ -65,7 +70,10 @@ class DemucsSeparator(LearntWaveforms):
         return waveform_orders(task, self.info.name) if support.ok else support
 
     def separate(self, mixtures: Mixtures, ctx: RunContext) -> torch.Tensor:
-        """Mixtures ``(B, C, T)`` to estimates ``(B, K, C, T)``."""
+        """Mixtures ``(B, C, T)`` to estimates ``(B, K, C, T)``.
+
+        They explain the mixture exactly if ``consistent`` is set. A mixture that is not finite gets NaN.
+        """
         values = mixtures.values.to(ctx.device)
         parts = self.parts(values)
         return estimates_from_parts(parts, values, mixtures.operator) if self.consistent else parts_over_weights(parts, mixtures.operator)

@@ -1,16 +1,20 @@
-"""GLO masking: Halperin, Ephrat and Hoshen, "Neural separation of observed and unobserved distributions" (2018), sec. 3 and table 1 (GLOM).
+"""GLO masking. Halperin, Ephrat and Hoshen 2018, sec. 3 and table 1 (GLOM).
+
+The paper is "Neural separation of observed and unobserved distributions".
 
 Supervision: ``mixtures+one``.
 
-Two DCGAN generators, G_B and G_X, and a code of every training sample are learnt together (``baselines/training/latent.py``): G_B makes the clean samples
-of the observed source, and G_B plus G_X make the mixtures; codes stay in the unit ball. For a new mixture y the generators are fixed and two codes are
-found by descent; then::
+Two DCGAN generators, G_B and G_X, are learnt together with a code of every training sample
+(``baselines/training/latent.py``). G_B makes the clean samples of the observed source. G_B plus G_X make the mixtures.
+Codes stay in the unit ball. For a new mixture y the generators are fixed, and descent finds two codes. Then::
 
     b = y G_B(z_b) / (G_B(z_b) + G_X(z_x)),    x = y - b
 
-Two stages, as in the paper, or jointly (``glom-joint``); the paper finds both alike. Not stated, and ours: the dimension of codes, rates, epochs, L1 as the
-error, projection onto the ball after every step, the length of the search. The paper adds a perceptual loss on bags and shoes: ``perceptual``, whose
-classifier is ours and has seen CIFAR-10 with its labels, where the paper's has seen ImageNet.
+Learning has two stages, as in the paper, or one (``glom-joint``). The paper finds both alike. It does not state the
+dimension of codes, the rates, the epochs, the error, how codes stay in the ball, and the length of the search. We take
+L1 as the error, and project onto the ball after every step. The paper adds a perceptual loss on bags and shoes, with a
+classifier trained on ImageNet. Ours is the setting ``perceptual``, with a classifier of our own that was trained on
+CIFAR-10 with its labels.
 """
 
 from __future__ import annotations
@@ -38,12 +42,12 @@ _QUICK_SEARCH = 4
 
 @dataclass(config=STRICT)
 class LatentMasking(LearntGenerators):
-    """Masks from two generators whose codes are found by descent.
+    """Masks from two generators. Descent finds the codes of each mixture.
 
-    Budget ``quick`` makes a tenth of the epochs, rounded up, and a quarter of the steps of a search.
+    Budget ``quick`` makes a tenth of the epochs, rounded up, and a quarter of the steps of a search, rounded up.
     """
 
-    search_steps: int = Field(400, ge=1, description="most steps of the search for a mixture's codes")
+    search_steps: int = Field(400, ge=1, description="the most steps of the search for a mixture's codes")
     restarts: int = Field(4, ge=1, description="searches for each mixture, from random codes; the one of least error counts")
     search_lr: float = Field(0.05, gt=0, description="Adam's rate of the search")
     tolerance: float = Field(0.01, ge=0, lt=1, description="a search ends when 50 more steps lower its error by less than this share")
@@ -67,7 +71,10 @@ class LatentMasking(LearntGenerators):
         return support
 
     def separate(self, mixtures: Mixtures, ctx: RunContext) -> torch.Tensor:
-        """Mixtures ``(B, C, H, W)`` to estimates ``(B, 2, C, H, W)`` that explain them exactly: the mixture shared out, each over its weight."""
+        """Mixtures ``(B, C, H, W)`` to estimates ``(B, 2, C, H, W)`` that explain them exactly.
+
+        The two generated parts share out the mixture. Each estimate is its part over the weight of its source.
+        """
         values = mixtures.values.to(ctx.device)
         steps = -(-self.search_steps // _QUICK_SEARCH) if ctx.budget == "quick" else self.search_steps
         starts = self._starts(mixtures, ctx)
@@ -77,7 +84,10 @@ class LatentMasking(LearntGenerators):
         return estimates_from_parts(parts if ctx.task.observed_source == 0 else parts.flip(1), values, mixtures.operator)
 
     def _starts(self, mixtures: Mixtures, ctx: RunContext) -> torch.Tensor:
-        """Codes ``(B, restarts, 2, latent)`` of about unit length, as learning begins with; they depend on seed and example alone."""
+        """Codes ``(B, restarts, 2, latent)`` of about unit length, like those that learning starts with.
+
+        They depend only on the seed and the example.
+        """
         draws = [ctx.noise.normals(mixtures.example_ids, number, 2, (self.latent,), ctx.device) for number in range(self.restarts)]
         return in_unit_ball(torch.stack(draws, 1) / math.sqrt(self.latent))
 
@@ -92,14 +102,21 @@ def found_parts(
     error: ImageError,
     progress: Callable[[float], None] = lambda fraction: None,
 ) -> torch.Tensor:
-    """The generated parts ``(B, 2, C, H, W)`` that explain mixtures ``(B, C, H, W)`` best, by descent on two codes for each with the generators held fixed.
+    """The generated parts ``(B, 2, C, H, W)`` that explain mixtures ``(B, C, H, W)`` best.
 
-    Each mixture has R searches and keeps the codes of its least error; a search ends by the rule of ``search.descend``.
+    The generators are fixed. Each mixture has R searches by descent on two codes, and keeps the codes of its least
+    error. A search ends by the rule of ``search.descend``.
 
     Args:
+        generators: G_B and G_X. They are set to evaluation mode.
+        mixtures: ``(B, C, H, W)``.
+        starts: the first codes ``(B, R, 2, latent)``, in the ball. The middle of the ball is a bad start: no code was
+            learnt near it. A generator that makes an empty image there has a saturated sigmoid and almost no gradient.
+        steps: the most steps of a search.
+        lr: Adam's rate.
+        tolerance: see ``search.descend``.
         error: of an explained mixture.
-        starts: codes ``(B, R, 2, latent)`` in the ball to begin with. The middle of the ball is no good start: no code was learnt near it, and a generator
-            that makes an empty image there has a saturated sigmoid and next to no gradient.
+        progress: called with the share of the steps that are done, in [0, 1].
     """
     count, restarts = starts.shape[:2]
     generators.eval()

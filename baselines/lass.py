@@ -1,18 +1,24 @@
-"""LASS: Postolache, Mariani, Mancusi, Santilli, Cosmo and Rodola, "Latent autoregressive source separation" (AAAI 2023).
+"""LASS. Postolache, Mariani, Mancusi, Santilli, Cosmo and Rodola, AAAI 2023.
+
+The paper is "Latent autoregressive source separation".
 
 Supervision: ``prior``.
 
-A VQ-VAE makes a sequence of tokens of an image, a transformer knows how probable a sequence is, and counts know which token the mean of two images has where
-theirs are known (``baselines/training/token_models.py``). For a mixture y of two sources, with tokens m of its mean:
+A VQ-VAE turns an image into a sequence of tokens. A transformer gives the probability of a sequence. Counts give the
+probability of a token of the mean of two images, given the tokens of both (``baselines/training/token_models.py``).
+Take a mixture y of two sources, and the tokens m of its mean:
 
-1. N candidates (z1, z2): tokens drawn position by position, log p(z1) + log p(z2) + w log P(m | z1, z2) (``baselines/sampling/token_samplers.py``);
-2. the candidate goes on whose decoded mean is nearest to y (512 decoded pairs for a mixture);
-3. its latents are refined, so that the decoded images explain y better (eqs. 12 and 13; ``baselines/sampling/latent_refinement.py``).
+1. Draw N candidates (z1, z2), token by token, from log p(z1) + log p(z2) + w log P(m | z1, z2)
+   (``baselines/sampling/token_samplers.py``).
+2. Decode all candidates, 512 pairs for a mixture. Keep the one whose decoded mean is nearest to y.
+3. Refine its latents, so that the decoded images explain y better (eqs. 12 and 13;
+   ``baselines/sampling/latent_refinement.py``).
 
-The estimates are decoded images as they are; their mean is near y and not equal to it.
+The estimates are the decoded images. Their mean is near y, and not equal to it.
 
-Ours: eqs. (12) and (13) descend (flag 47 of docs/protocols.md); a token of a mixture that no pair of the counts makes is looked up as its nearest that one
-does, where the released code raises an error; sequences begin with a vector that is no code; and see the rooms named above.
+Ours differs from the paper or its code in this. Eqs. (12) and (13) descend (flag 47 of docs/protocols.md). If no
+counted pair makes a token of a mixture, the nearest token that a pair does make takes its place; the released code
+raises an error. Sequences begin with a vector that is no code. The rooms named above list the rest.
 """
 
 from __future__ import annotations
@@ -34,19 +40,19 @@ from sepbench.settings import STRICT, FitScope, Preset, presets
 
 _PAPER = "Postolache et al. 2023"
 _SAMPLED, _CHOSEN = 0.6, 0.7
-"""Share of a separation that is done when the candidates are there, and when one is chosen."""
+"""Share of a separation that is done when the candidates are drawn, and when one is chosen."""
 
 
 @dataclass(config=STRICT)
 class LatentSeparation(TokenCandidates):
-    """Candidates of token sequences, the best of them, and its refinement.
+    """Candidate token sequences, the best of them, and its refinement.
 
-    Budget ``quick`` makes a tenth of the fit, rounded up, and a quarter of candidates and steps.
+    Budget ``quick`` makes a tenth of the fit, and a quarter of the candidates and of the steps, all rounded up.
     """
 
-    selection: Literal["error", "posterior"] = Field("error", description="the candidate of least error to the mixture, or of highest posterior")
+    selection: Literal["error", "posterior"] = Field("error", description="which candidate is kept: of least error to the mixture, or of highest posterior")
     refinement: Refinement = Field("descent", description="eqs. 12 and 13, the released code's Adam, or none")
-    refine_steps: int = Field(500, ge=0, description="T")
+    refine_steps: int = Field(500, ge=0, description="T, steps of the refinement")
     refine_rate: float = Field(0.1, gt=0, description="alpha, or Adam's first rate")
 
     info: ClassVar[MethodInfo] = MethodInfo(
@@ -66,7 +72,10 @@ class LatentSeparation(TokenCandidates):
         return self.token_support(task, self.info.name) if support.ok else support
 
     def separate(self, mixtures: Mixtures, ctx: RunContext) -> torch.Tensor:
-        """Mixtures ``(B, C, H, W)`` to decoded sources ``(B, K, C, H, W)`` in [0, 1], whose mixture is near the given one; NaN where it is not finite."""
+        """Mixtures ``(B, C, H, W)`` to decoded sources ``(B, K, C, H, W)`` in [0, 1].
+
+        Their mixture is near the given one. A mixture that is not finite gets NaN.
+        """
         models = self.fitted()
         means = mixtures.values / float(mixtures.operator.matrix().sum())
         tokens = models.codec.tokens_of(means)
@@ -79,7 +88,10 @@ class LatentSeparation(TokenCandidates):
         return torch.where(finite[:, None, None, None, None], self._refined(models, chosen, means, ctx), torch.nan)
 
     def _refined(self, models: TokenModels, chosen: torch.Tensor, means: torch.Tensor, ctx: RunContext) -> torch.Tensor:
-        """Images ``(B, K, C, H, W)`` of chosen tokens ``(B, K, S)``. Eqs. (12) and (13) start from the latents E(D(e)), the released code from e."""
+        """Images ``(B, K, C, H, W)`` of chosen tokens ``(B, K, S)``.
+
+        Eqs. (12) and (13) start from the latents E(D(e)), and the released code starts from e.
+        """
         steps = 0 if self.refinement == "none" else fewer(self.refine_steps, ctx)
         codec = models.codec
         images: list[torch.Tensor] = []

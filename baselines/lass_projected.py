@@ -1,21 +1,23 @@
-"""Candidates of LASS, finished by the projected diffusion: sepbench's own hybrid.
+"""LASS candidates that the projected diffusion finishes: sepbench's own hybrid.
 
 Supervision: ``prior``.
-Related: Postolache et al. 2023 (LASS), whose candidates it starts from; Wang, Yu and Zhang 2023 (DDNM), after which our projected diffusion is made; starting a
-reverse diffusion from a given image at a middle noise level is SDEdit (Meng et al. 2022).
+Related: Postolache et al. 2023 (LASS) for the candidates, and Wang, Yu and Zhang 2023 (DDNM) for the projected
+diffusion. SDEdit (Meng et al. 2022) also starts a reverse diffusion from a given image at a middle noise level.
 
-What each of the two lacks, the other has. Tokens tell which objects lie in a mixture, in one pass, but decode to images that explain it only roughly. The
-projected diffusion (``baselines/projected.py``) explains a mixture exactly and draws sharp images, but spends most of its evaluations at high noise
-levels, on a mode that is often wrong. So, for every mixture:
+Each of the two has what the other lacks. Tokens find the objects in a mixture in one pass, but the decoded images
+explain the mixture only roughly. The projected diffusion (``baselines/projected.py``) explains a mixture exactly and
+draws sharp images. But it spends most of its evaluations at high noise levels, on a mode that is often wrong. So, for
+every mixture:
 
-1. N candidates of LASS, and of these the ``starts`` whose decoded mean is nearest to the mixture (``baselines/training/token_candidates.py``);
-2. each is projected onto the mixture, gets noise of level ``highest``, and comes down ``search_steps`` levels to ``middle``. The denoising loss comes with the
-   steps at no cost, and the start that lost least over them is taken;
-3. that one alone goes on in ``finish_steps`` steps to ``lowest``; the estimate is the mean of its clean sources there
-   (both in ``baselines/sampling/draw_until.py``).
+1. Draw N candidates of LASS. Keep the ``starts`` whose decoded mean is nearest to the mixture
+   (``baselines/training/token_candidates.py``).
+2. Project each start onto the mixture, add noise of level ``highest``, and go down ``search_steps`` levels to
+   ``middle``. The steps give the denoising loss at no cost. Keep the start with the least loss over them.
+3. Continue with that start alone, in ``finish_steps`` steps to ``lowest``. The estimate is the mean of its clean
+   sources in these steps (2 and 3 are in ``baselines/sampling/draw_until.py``).
 
-That is ``starts * search_steps + finish_steps`` evaluations of the score prior per source. The settings were chosen on validation mixtures by
-``benchmarks/lass_projected.py``.
+This costs ``starts * search_steps + finish_steps`` evaluations of the score prior per source.
+``benchmarks/lass_projected.py`` chose the settings on validation mixtures.
 """
 
 from __future__ import annotations
@@ -47,24 +49,27 @@ from sepbench.protocols import MethodInfo, Mixtures, RunContext, ScorePrior, Sup
 from sepbench.settings import STRICT, FitScope
 
 NOISE_STREAM = 7103
-"""Stream of the diffusion's noise, apart from that of the token draws."""
+"""Stream of the diffusion's noise. It is not the stream of the token draws."""
 _CHOSEN = 0.7
-"""Share of a separation that is done when the starts are there."""
+"""Share of a separation that is done when the starts are chosen."""
 
 
 @dataclass(config=STRICT)
 class LassProjected(TokenCandidates):
-    """Starts from LASS, and one of them finished. The fit is that of ``lass``; the score prior is the one that ships, or ``score_weights``."""
+    """Starts from LASS, one of which the projected diffusion finishes.
 
-    candidates: int = Field(128, ge=1, le=65536, description="N, drawn for a mixture; the width of the beam; greedy has one")
-    starts: int = Field(5, ge=1, description="candidates of least error to the mixture that the diffusion starts from")
+    The fit is that of ``lass``. The score prior is the shipped one, or ``score_weights``.
+    """
+
+    candidates: int = Field(128, ge=1, le=65536, description="N, how many are drawn for a mixture; the width of the beam; greedy has one")
+    starts: int = Field(5, ge=1, description="how many candidates the diffusion starts from: those of least error to the mixture")
     search_steps: int = Field(7, ge=1, description="noise levels from highest to middle, one evaluation per source and start each")
-    finish_steps: int = Field(14, ge=1, description="noise levels after them, for the start that is taken; the estimate is the mean over them")
+    finish_steps: int = Field(14, ge=1, description="noise levels after middle, for the chosen start; the estimate is the mean over them")
     highest: float = Field(0.6, gt=0, description="noise level of the starts")
-    middle: float = Field(0.2, gt=0, description="last noise level before one start is taken")
-    lowest: float = Field(0.03, gt=0, description="last noise level")
-    mirrored: float = Field(0.9, ge=0, description="from this noise level on, noise comes in pairs n, -n; 0 draws all of it anew")
-    score_weights: str = Field("", description="score prior: a .safetensors file with its card, or package.module:NAME; empty: the one that ships")
+    middle: float = Field(0.2, gt=0, description="the last noise level before one start is chosen")
+    lowest: float = Field(0.03, gt=0, description="the last noise level")
+    mirrored: float = Field(0.9, ge=0, description="from this noise level down, noise comes in pairs n, -n; 0 draws all of it anew")
+    score_weights: str = Field("", description="score prior: a .safetensors file with its card, or package.module:NAME; empty: the shipped one")
 
     info: ClassVar[MethodInfo] = MethodInfo(
         name="lass-projected",
@@ -86,11 +91,14 @@ class LassProjected(TokenCandidates):
 
     @property
     def evaluations(self) -> int:
-        """Of the score prior, per source."""
+        """How often one separation evaluates the score prior, per source."""
         return self.starts * self.search_steps + self.finish_steps
 
     def network_evaluations(self) -> torch.Tensor | None:
-        """Of the score prior; passes of the token models are none."""
+        """Evaluations of the score prior per source in the last call, ``(B,)``.
+
+        Passes of the token models do not count. None before the first call.
+        """
         return self._last
 
     def supports(self, task: TaskSpec) -> Support:
@@ -107,30 +115,50 @@ class LassProjected(TokenCandidates):
         return found if found.ok else Support(False, found.note.replace(f"{self.info.name}.weights", f"{self.info.name}.score_weights"))
 
     def fit(self, view: TrainingView, ctx: RunContext) -> None:
-        """As ``lass``; and the score prior is loaded."""
+        """Learn the tokens as ``lass`` does, and load the score prior.
+
+        Raises:
+            MethodError: no score prior ships for the task, and ``score_weights`` is empty.
+            DataError: token weights that are missing, damaged or of other settings.
+        """
         super().fit(view, ctx)
         self._score = self._load_score(ctx)
 
     def load(self, folder: Path, ctx: RunContext) -> None:
-        """A fit of ``lass``; and the score prior."""
+        """Read a fit of ``lass``, and load the score prior. The errors are those of ``fit``."""
         super().load(folder, ctx)
         self._score = self._load_score(ctx)
 
     @property
     def weights_sha256(self) -> str:
-        """Digest of what was learnt and of the score prior; before ``fit`` that of ``lass``, whose fits it takes."""
+        """Digest of the fit and of the score prior.
+
+        Before ``fit`` it is the digest of ``lass``, whose fits this method shares.
+        """
         learnt = super().weights_sha256
         return hashlib.sha256(f"{learnt} {self._score[1]}".encode()).hexdigest() if learnt and self._score else learnt
 
     def separate(self, mixtures: Mixtures, ctx: RunContext) -> torch.Tensor:
-        """Mixtures ``(B, C, H, W)`` to sources ``(B, K, C, H, W)`` that mix to them up to rounding, not clamped; NaN where a mixture is not finite."""
+        """Mixtures ``(B, C, H, W)`` to sources ``(B, K, C, H, W)``.
+
+        The sources mix to the mixtures up to rounding. They are not clamped. A mixture that is not finite gets NaN.
+
+        Raises:
+            ValueError: ``fit`` or ``load`` was not called.
+        """
         finite = mixtures.values.isfinite().flatten(1).all(1)
         known = Mixtures(torch.where(finite[:, None, None, None], mixtures.values, 0.0), mixtures.example_ids, mixtures.operator)
         estimates = self.finished(known, self.begun(known, ctx), ctx)
         return torch.where(finite[:, None, None, None, None], estimates, torch.nan)
 
     def begun(self, mixtures: Mixtures, ctx: RunContext) -> torch.Tensor:
-        """The starts: decoded sources ``(B, starts, K, C, H, W)`` of least error to the mixtures, the best first; fewer where there are fewer candidates."""
+        """The starts: decoded sources ``(B, starts, K, C, H, W)`` of least error to the mixtures, the best first.
+
+        If there are fewer candidates than ``starts``, all of them are returned.
+
+        Raises:
+            ValueError: ``fit`` or ``load`` was not called.
+        """
         models = self.fitted()
         means = mixtures.values / float(mixtures.operator.matrix().sum())
         found, logs = self.found(means, mixtures.n_sources, mixtures.example_ids, ctx, lambda done: ctx.progress(_CHOSEN * done, "candidates"))
@@ -140,7 +168,11 @@ class LassProjected(TokenCandidates):
         return images
 
     def finished(self, mixtures: Mixtures, starts: torch.Tensor, ctx: RunContext) -> torch.Tensor:
-        """Estimates ``(B, K, C, H, W)`` from starts ``(B, n, K, C, H, W)``."""
+        """Estimates ``(B, K, C, H, W)`` from starts ``(B, n, K, C, H, W)``.
+
+        Raises:
+            MethodError: ``fit`` or ``load`` was not called.
+        """
         if self._score is None:
             raise MethodError(f"{self.info.name}: separate() was called before fit()")
         batch, count = starts.shape[:2]
@@ -158,7 +190,7 @@ class LassProjected(TokenCandidates):
         return estimates
 
     def chain(self) -> Chain:
-        """The noise levels."""
+        """The noise levels of search and finish."""
         levels = karras_levels(self.search_steps, self.highest, self.middle, 1.5)
         return Chain(levels, karras_levels(self.finish_steps + 1, self.middle, self.lowest, 1.0)[1:], self.highest, self.mirrored, bounded=True)
 

@@ -1,8 +1,11 @@
-"""Neural Egg Separation: Halperin, Ephrat and Hoshen, "Neural separation of observed and unobserved distributions" (2018), algorithm 1.
+"""Neural Egg Separation. Halperin, Ephrat and Hoshen 2018, algorithm 1.
+
+The paper is "Neural separation of observed and unobserved distributions".
 
 Supervision: ``mixtures+one``.
 
-Clean samples b of one source and mixtures y = b + x are there, no sample of x. The estimates of x that the mixtures hide ("eggs") are hatched by turns::
+There are clean samples b of one source and mixtures y = b + x, but no samples of x. The method estimates the x of the
+training mixtures ("eggs"), and learns from these estimates, in turns::
 
     X_0 = C y                                          for all training mixtures y
     for n = 1 .. N:
@@ -11,12 +14,14 @@ Clean samples b of one source and mixtures y = b + x are there, no sample of x. 
             minimise |T(y') - b_j| (L1) over the weights of T, by Adam
         X_n = y - T(y)                                 for all training mixtures y
 
-with the masks T(y) = y m(y) of ``baselines/training/mask.py``. N = 10, P = 25, C = 0.5.
+The masks T(y) = y m(y) are those of ``baselines/training/mask.py``. N = 10, P = 25, C = 0.5.
 
-The network goes on through the outer iterations, its Adam starts afresh in each. Every epoch permutes B and X independently and drops the last, partial batch;
-the re-estimation covers it by a batch that overlaps the one before. So does the released code (8f3a35b), from which the paper differs in the rate: 0.01 in
-the paper (``nes``), 1e-3 in the code (``nes-code``). The code also never leaves batch norm's training mode, so that its estimates depend on the other
-mixtures of a batch; ``nes-code-test-batch-statistics`` does the same and therefore breaks the contract that ``sepbench validate`` checks.
+The network keeps its weights through the outer iterations, and its Adam starts afresh in each. Every epoch permutes B
+and X independently and drops the last, partial batch. The re-estimation covers the dropped mixtures with a batch that
+overlaps the one before. The released code (8f3a35b) does all this too. Its rate is 1e-3 (``nes-code``), and the
+paper's is 0.01 (``nes``). In the code, batch norm also never leaves training mode. So its estimates depend on the
+other mixtures of a batch. ``nes-code-test-batch-statistics`` does the same, and so it breaks the contract that
+``sepbench validate`` checks.
 """
 
 from __future__ import annotations
@@ -69,13 +74,14 @@ _PAPER = "Halperin, Ephrat and Hoshen 2018, algorithm 1"
 
 @dataclass(config=STRICT)
 class NeuralEggSeparation:
-    """Masks that are learnt from clean samples of the observed source and the method's own estimates of the other.
+    """Masks learnt from clean samples of the observed source and from the method's own estimates of the other source.
 
     Budget ``quick`` makes a tenth of the epochs in each outer iteration, rounded up: 3 of 25.
 
     Attributes:
-        eggs: after ``fit``, the estimates of the other source in the first ``kept`` training mixtures, at the start and after every outer iteration,
-            ``(N + 1, kept, C, H, W)`` on the CPU; of audio, segments of complex spectra.
+        eggs: after ``fit``, the estimates of the other source in the first ``kept`` training mixtures, at the start
+            and after every outer iteration, ``(N + 1, kept, C, H, W)`` on the CPU. For audio these are segments of
+            complex spectra.
     """
 
     iterations: int = Field(10, ge=1, description="N, outer iterations")
@@ -83,15 +89,15 @@ class NeuralEggSeparation:
     init: str = Field(
         CONSTANT, description="X_0: constant (C y), random (u y, u uniform per pixel), or a safetensors file with a tensor x, an estimate per mixture"
     )
-    constant: float = Field(0.5, ge=0, description="C, the other source's share of every pixel at the start; of init constant")
+    constant: float = Field(0.5, ge=0, description="C, the other source's share of every pixel at the start, with init constant")
     lr: float = Field(0.01, gt=0, description="Adam's rate")
     network: Network = Field("autoencoder", description="the paper's autoencoder, or the U-Net of our score priors")
     power: Power = Field(1, description="of the errors in the loss: 1 for the paper's L1, 2 for squared errors")
-    samples: int = Field(12_000, ge=2, description="the first so many clean samples, and so many mixtures")
+    samples: int = Field(12_000, ge=2, description="how many clean samples, and how many mixtures, the fit learns from (the first ones)")
     batch: int = Field(32, ge=2, description="mixtures per step")
-    fit_precision: Precision = Field("bfloat16", description="of the network while it learns; it estimates in float32")
-    test_batch_statistics: bool = Field(False, description="batch norm looks at the batch at hand when it estimates; estimates then depend on the batch")
-    kept: int = Field(64, ge=0, description="training mixtures whose estimates are kept of every outer iteration")
+    fit_precision: Precision = Field("bfloat16", description="of the network during the fit; it estimates in float32")
+    test_batch_statistics: bool = Field(False, description="batch norm uses the statistics of the batch that it separates; estimates then depend on the batch")
+    kept: int = Field(64, ge=0, description="how many training mixtures keep their estimates of every outer iteration")
 
     info: ClassVar[MethodInfo] = MethodInfo(
         name="nes",
@@ -113,7 +119,7 @@ class NeuralEggSeparation:
         return support
 
     def fit(self, view: TrainingView, ctx: RunContext) -> None:
-        """Algorithm 1, from the start or from where ``ctx.cache`` stands.
+        """Run algorithm 1. It continues from the checkpoints in ``ctx.cache``, if there are any.
 
         Raises:
             MethodError: the file of ``init`` cannot be used.
@@ -151,7 +157,10 @@ class NeuralEggSeparation:
         return part_weights(ctx.task)[self._slots(ctx.task)[1]] * found.float()
 
     def _learnt_eggs(self, clean: torch.Tensor, mixed: torch.Tensor, ctx: RunContext) -> torch.Tensor:
-        """X_0 as parts: what ``am`` or ``glom`` at its defaults estimates in the training mixtures, learnt in a folder of its own."""
+        """X_0 as parts: what ``am`` or ``glom`` with its defaults estimates in the training mixtures.
+
+        It learns in a folder of its own.
+        """
         folder = None if ctx.cache is None else ctx.cache / self.init
 
         def learn(training: Training) -> None:
@@ -174,12 +183,19 @@ class NeuralEggSeparation:
         return shared_out(codes.training_parts(), codes.mixed)[:, 1]
 
     def separate(self, mixtures: Mixtures, ctx: RunContext) -> torch.Tensor:
-        """Mixtures ``(B, ...)`` to estimates ``(B, 2, ...)`` that explain them: T(y) and y - T(y), each over its weight."""
+        """Mixtures ``(B, ...)`` to estimates ``(B, 2, ...)`` that explain them.
+
+        The parts are T(y) and y - T(y). Each estimate is its part over the weight of its source.
+        """
         batch = self.batch if self.test_batch_statistics else None
         return parts_of(ctx.task).estimates(masks_for(self._fitted()[-1]), mixtures, list(self._slots(ctx.task)), ctx, batch)
 
     def after(self, iteration: int) -> NeuralEggSeparation:
-        """NES(k): the fitted method as it stood after outer iteration 1, 2, ... (figures 2 and 3 of the paper)."""
+        """NES(k): the method as it was after outer iteration 1, 2, ... (figures 2 and 3 of the paper).
+
+        Raises:
+            ValueError: there is no such iteration, or nothing is fitted.
+        """
         earlier = copy.copy(self)
         earlier._networks = self._fitted()[:iteration]
         if not 1 <= iteration <= len(self._networks):
@@ -187,7 +203,7 @@ class NeuralEggSeparation:
         return earlier
 
     def save(self, folder: Path) -> None:
-        """The network after every outer iteration, and the kept estimates."""
+        """Write the network after every outer iteration, and the kept estimates."""
         (folder / _ITERATIONS).mkdir()
         for number, network in enumerate(self._fitted()):
             save_network(network, folder / _ITERATIONS / f"{number + 1:03d}.safetensors")
@@ -210,22 +226,24 @@ class NeuralEggSeparation:
 
     @staticmethod
     def _slots(task: TaskSpec) -> tuple[int, int]:
-        """Of the observed and of the other source."""
-        assert task.observed_source is not None  # ``supports`` sees to it
+        """The slots of the observed and of the other source."""
+        assert task.observed_source is not None  # ``supports`` checks it
         return task.observed_source, 1 - task.observed_source
 
 
 class EggTraining(MaskTraining):
-    """Algorithm 1. A step is a batch of an epoch, or of the re-estimation that ends an outer iteration.
+    """Algorithm 1.
+
+    A step is one batch of an epoch, or one batch of the re-estimation at the end of an outer iteration.
 
     Args:
         network, recipe: see ``MaskTraining``.
         clean: parts ``(M, C, H, W)`` of the observed source.
         mixed: training mixtures ``(N, C, H, W)``.
         eggs: X_0, as parts of these mixtures.
-        iterations: outer iterations.
-        epochs: in each of them.
-        kept: mixtures whose estimates are kept of every outer iteration.
+        iterations: how many outer iterations.
+        epochs: how many in each of them.
+        kept: how many mixtures keep their estimates of every outer iteration.
 
     Attributes:
         networks: the weights after every outer iteration, on the CPU.
@@ -263,7 +281,7 @@ class EggTraining(MaskTraining):
         return self.step / self.steps
 
     def advance(self) -> None:
-        """One batch."""
+        """Make one step."""
         iteration, number = divmod(self.step, self.per_iteration)
         if number < self.learning:
             epoch, batch = divmod(number, self.batches)
@@ -277,19 +295,26 @@ class EggTraining(MaskTraining):
             self.restart_optimiser()
 
     def _learn(self, epoch: int, batch: int) -> None:
-        """``y' = b_j + x_i``: j and i from independent permutations."""
+        """Learn from ``y' = b_j + x_i``, with j and i from independent permutations."""
         b = self.clean[self.rows("B", epoch, batch, len(self.clean))]
         x = self.eggs[self.rows("X", epoch, batch, len(self.eggs))]
         self.update(torch.stack([b, x], 1))
 
     def _estimate(self, batch: int) -> None:
-        """``X_n = y - T(y)`` in place: no estimate depends on X_(n-1). The last batch is a whole one and overlaps the one before."""
+        """``X_n = y - T(y)`` in place, because no estimate depends on X_(n-1).
+
+        The last batch is a whole one and overlaps the one before.
+        """
         start = min(batch * self.recipe.batch, len(self.mixed) - self.recipe.batch)
         rows = slice(start, start + self.recipe.batch)
         self.eggs[rows] = self.estimate(self.mixed[rows])[:, 1]
 
     def row(self) -> Mapping[str, Any]:
-        """The mean loss, and the outer iteration."""
+        """The outer iteration, and the mean loss since the last row.
+
+        Raises:
+            SepbenchError: the loss is not finite.
+        """
         return {"iteration": min(self.step // self.per_iteration + 1, self.steps // self.per_iteration), **super().row()}
 
     def state(self) -> Mapping[str, Any]:
@@ -305,7 +330,7 @@ class EggTraining(MaskTraining):
 
 
 def _with_weights(network: MaskNetwork, weights: Mapping[str, torch.Tensor]) -> MaskNetwork:
-    """A copy of a network with other weights, to separate with."""
+    """A copy of a network with other weights, for separation."""
     made = copy.deepcopy(network)
     made.load_state_dict(weights)
     return made.eval()
@@ -346,4 +371,4 @@ PRESETS: Mapping[str, type[NeuralEggSeparation]] = presets(
         ),
     },
 )
-"""The registered names of NES: the paper's rate, the code's, the code's batch norm besides, and other starts."""
+"""The registered names of NES: the paper's rate, the code's rate, the code's batch norm, and other starts."""

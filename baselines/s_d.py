@@ -1,20 +1,25 @@
-"""S-D: Kong, Xu, Wang, Jackson and Plumbley, "Single-channel signal separation and deconvolution with generative adversarial networks" (IJCAI 2019).
+"""S-D. Kong, Xu, Wang, Jackson and Plumbley, IJCAI 2019.
+
+The paper is "Single-channel signal separation and deconvolution with generative adversarial networks".
 
 Supervision: ``prior``.
 
-One generator G of clean images is learnt against a discriminator (``baselines/training/generative.py``). For a mixture y of K sources, G held fixed, codes
-are found by descent::
+One generator G of clean images is learnt against a discriminator (``baselines/training/generative.py``). For a mixture
+y of K sources, G is fixed, and descent finds the codes::
 
     loss(z_1 .. z_K) = mean (y - sum_k w_k G(z_k))^2 + 1e-3 sum_k mean z_k^2
 
-1. from R random starts z_k ~ N(0, I), 201 steps of Adam each; the one whose mixture has the least mean squared error goes on;
-2. up to 5,001 more steps from there.
+1. Start R times at random, z_k ~ N(0, I), and make 201 steps of Adam each time. Keep the start whose mixture has the
+   least mean squared error.
+2. Continue from there for up to 5,001 steps.
 
-The estimates are the images G(z_k), as they are. The deconvolution of the title, 5 x 5 filters that are found with the codes, is not here: separation is the
-case of known filters, for which no driver is released (flag 41 of docs/protocols.md).
+The estimates are the images G(z_k). The deconvolution of the title finds 5 x 5 filters together with the codes. It is
+not implemented: separation is the case of known filters, for which no driver is released (flag 41 of
+docs/protocols.md).
 
-Ours: each stage keeps the codes of its least loss instead of its last ones; a search of stage 2 ends early (``baselines/training/search.py``); where the
-weights of the sources are not 1 on average, the error is divided by their mean, so that ``mean`` gives the estimates that ``sum`` gives.
+Ours differs in this. Each stage keeps the codes of its least loss instead of its last ones. A search of stage 2 can
+end early (``baselines/training/search.py``). The error is divided by the squared mean weight of the sources, so the
+operators ``mean`` and ``sum`` give the same estimates.
 """
 
 from __future__ import annotations
@@ -40,19 +45,19 @@ _PAPER = "Kong et al. 2019, sec. 3"
 _QUICK_SEARCH = 4
 _SMALLEST_SIDE = 4
 _CPU_IMAGES, _GPU_IMAGES = 128, 8192
-"""Images that are generated at once."""
+"""How many images are generated at once."""
 
 
 @dataclass(config=STRICT)
 class GenerativeSeparation(LearntGenerator):
-    """Codes of a generator, found by descent from random starts.
+    """Codes of a generator. Descent finds them from random starts.
 
-    Budget ``quick`` makes a tenth of the steps of the fit, rounded up, and a quarter of those of the searches.
+    Budget ``quick`` makes a tenth of the steps of the fit, and a quarter of the steps of the searches, all rounded up.
     """
 
     restarts: int = Field(8, ge=1, description="R, random starts of a mixture")
     first_steps: int = Field(201, ge=1, description="steps from every start")
-    last_steps: int = Field(5001, ge=0, description="most steps that the best of them goes on for")
+    last_steps: int = Field(5001, ge=0, description="the most steps that the best start continues for")
     search_lr: float = Field(0.01, gt=0, description="Adam's rate of the searches")
     pull: float = Field(1e-3, ge=0, description="weight of the codes' mean squares in the loss")
     tolerance: float = Field(1e-3, ge=0, lt=1, description="stage 2 ends when 50 more steps lower its loss by less than this share")
@@ -76,7 +81,10 @@ class GenerativeSeparation(LearntGenerator):
         return support
 
     def separate(self, mixtures: Mixtures, ctx: RunContext) -> torch.Tensor:
-        """Mixtures ``(B, C, H, W)`` to the generated sources ``(B, K, C, H, W)`` in [0, 1], their mixture is near the given one; NaN where it is not finite."""
+        """Mixtures ``(B, C, H, W)`` to generated sources ``(B, K, C, H, W)`` in [0, 1].
+
+        Their mixture is near the given one. A mixture that is not finite gets NaN.
+        """
         scene = Scene(self.fitted(), mixtures, self.pull)
         shorter = _QUICK_SEARCH if ctx.budget == "quick" else 1
         first, last = -(-self.first_steps // shorter), -(-self.last_steps // shorter)
@@ -91,11 +99,11 @@ class GenerativeSeparation(LearntGenerator):
 
 
 class Scene:
-    """A generator that is held fixed, and the mixtures that its images are to explain.
+    """A fixed generator, and the mixtures that its images should explain.
 
     Args:
-        network: codes ``(B, latent)`` to images ``(B, C, H, W)``; its weights want no gradients.
-        mixtures: whose operator weighs and adds sources.
+        network: codes ``(B, latent)`` to images ``(B, C, H, W)``. Its weights must need no gradients.
+        mixtures: the batch. Its operator weighs and adds sources.
         pull: weight of the codes' mean squares in the loss.
     """
 
@@ -110,14 +118,17 @@ class Scene:
         return made
 
     def errors(self, codes: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-        """Mean squared errors ``(n,)`` of codes as explanations of the mixtures ``rows``, over the mean weight of a source."""
+        """Mean squared errors ``(n,)`` of codes ``(n, K, latent)`` as explanations of the mixtures ``rows`` ``(n,)``.
+
+        They are divided by the squared mean weight of a source.
+        """
         operator = self.operator.select(rows)
         weight = operator.matrix().mean((-2, -1)).to(self.device, torch.float32)
         residual = self.mixtures.values[rows] - operator.forward(self.images(codes))
         return residual.square().flatten(1).mean(1) / weight.square()
 
     def losses(self, rows: torch.Tensor) -> Errors:
-        """The loss of codes whose searches are of the mixtures ``rows``, for ``descend``."""
+        """The loss that ``descend`` minimises. Search i is of mixture ``rows[i]``."""
         of_mixtures = rows.to(self.device)
 
         def loss(codes: torch.Tensor, left: torch.Tensor) -> torch.Tensor:
@@ -135,9 +146,18 @@ def best_of_starts(
     lr: float,
     progress: Callable[[float], None] = lambda fraction: None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Stage 1 of the mixtures ``rows`` ``(n,)``: the codes ``(n, K, latent)`` that explain each of them best, of all its restarts, and their errors ``(n,)``.
+    """Stage 1: the best codes ``(n, K, latent)`` of all restarts of each mixture, and their errors ``(n,)``.
 
-    Start r of a mixture is the same however many there are.
+    Start r of a mixture is the same for any number of restarts.
+
+    Args:
+        scene: generator and mixtures.
+        rows: the numbers ``(n,)`` of the mixtures.
+        restarts: R.
+        noise: of the starts.
+        steps: from every start.
+        lr: Adam's rate.
+        progress: called with the share that is done, in [0, 1].
     """
     every, number = rows.repeat_interleave(restarts), torch.arange(restarts).repeat(len(rows))
     ids, sources = scene.mixtures.example_ids[every], scene.mixtures.n_sources
@@ -150,7 +170,10 @@ def best_of_starts(
 
 
 def _in_parts(count: int, at_once: int, tell: Callable[[float], None]) -> Iterator[tuple[torch.Tensor, Callable[[float], None]]]:
-    """Numbers from 0 to ``count`` in parts of at most ``at_once``, at least 1; with each what tells how much of all is done when so much of it is."""
+    """Numbers from 0 to ``count`` in parts of at most ``at_once``, but at least 1.
+
+    Each part comes with a function: given the share of the part that is done, it reports the share of all.
+    """
     parts = torch.arange(count).split(max(1, at_once))
     for begun, part in enumerate(parts):
         yield part, partial(_share_of_all, tell, begun, len(parts))
@@ -166,4 +189,7 @@ def _preset(restarts: int, max_batch_cpu: int) -> Preset:
 
 
 PRESETS: Mapping[str, type[GenerativeSeparation]] = presets(GenerativeSeparation, {"s-d-1": _preset(1, 8), "s-d-32": _preset(32, 1)})
-"""The registered names of S-D, by restarts: 8 as the released script has them, and the other rows of the paper's table 2. They share their fits."""
+"""The registered names of S-D, by restarts: 8 as in the released script, and the other rows of the paper's table 2.
+
+They share their fits.
+"""

@@ -1,16 +1,21 @@
-"""Supervised masks: the row "Supervised" of Halperin, Ephrat and Hoshen, "Neural separation of observed and unobserved distributions" (2018), table 1.
+"""Supervised masks. Halperin, Ephrat and Hoshen 2018, table 1 (row "Supervised").
+
+The paper is "Neural separation of observed and unobserved distributions".
 
 Supervision: ``sources``.
 
-The mask network of NES regresses on synthetic mixtures of true sources: ``y = b + x``, minimise ``|y m(y) - b|`` (L1), and ``x`` is ``y (1 - m(y))``. In
-every epoch all samples of either class are paired anew. Optimiser, rates and epochs are not stated; Adam with the betas of the released NES code, 50
-epochs, and a rate that falls to zero over the last 40 % are ours.
+The mask network of NES learns by regression on synthetic mixtures of true sources: ``y = b + x``. It minimises ``|y
+m(y) - b|`` (L1), and ``x`` is ``y (1 - m(y))``. Every epoch pairs all samples of both classes anew. The paper does not
+state optimiser, rates and epochs. Ours are Adam with the betas of the released NES code, 50 epochs, and a rate that
+falls to zero over the last 40 % of the steps.
 
-``supervised-sources`` has a mask for each of K classes, which add up to 1 (softmax), the error of all estimates as its loss, and all training samples; with
-two classes its loss is that of ``supervised``, since both errors of one mask are the same. ``supervised-pit`` is for tasks where all sources are of one
-class: the loss takes each mixture's best assignment (permutation-invariant training, Yu et al. 2017).
+``supervised-sources`` has one mask for each of K classes. The masks add up to 1 (softmax), the loss is the error of
+all estimates, and it learns from all training samples. With two classes its loss is that of ``supervised``, because
+both errors of one mask are the same. ``supervised-pit`` is for tasks whose sources are all of one class. Its loss
+takes each mixture's best assignment (permutation-invariant training, Yu et al. 2017).
 
-``supervised-unet`` has a network of today (``baselines/networks/mask_unet.py``): same data, same supervision, what the paper's network leaves on the table.
+``supervised-unet`` has a modern network (``baselines/networks/mask_unet.py``) with the same data and supervision. It
+shows what the paper's network does not reach.
 """
 
 from __future__ import annotations
@@ -60,7 +65,7 @@ _PAPER = "Halperin, Ephrat and Hoshen 2018, sec. 4 (Supervised)"
 
 @dataclass(config=STRICT)
 class SupervisedMask:
-    """Masks that are learnt from true sources; the network and the loss of NES.
+    """Masks learnt from true sources, with the network and the loss of NES.
 
     Budget ``quick`` makes a tenth of the epochs, rounded up.
     """
@@ -68,12 +73,12 @@ class SupervisedMask:
     targets: Targets = Field("observed", description="what the masks estimate: the observed source, each class, or the sources in any order")
     network: Network = Field("autoencoder", description="the paper's autoencoder, or the U-Net of our score priors")
     power: Power = Field(1, description="of the errors in the loss: 1 for the paper's L1, 2 for squared errors")
-    samples: int | None = Field(12_000, ge=1, description="the first so many clean samples of each class; none for all")
+    samples: int | None = Field(12_000, ge=1, description="how many clean samples of each class the fit learns from (the first ones); none for all")
     epochs: int = Field(50, ge=1, description="passes over the samples")
     lr: float = Field(1e-3, gt=0, description="Adam's rate")
     decay: float = Field(0.4, gt=0, le=1, description="the share of the steps, at the end, over which the rate falls to zero")
     batch: int = Field(32, ge=2, description="mixtures per step")
-    fit_precision: Precision = Field("bfloat16", description="of the network while it learns; it separates in float32")
+    fit_precision: Precision = Field("bfloat16", description="of the network during the fit; it separates in float32")
 
     info: ClassVar[MethodInfo] = MethodInfo(
         name="supervised",
@@ -104,7 +109,7 @@ class SupervisedMask:
         return Support(True)
 
     def fit(self, view: TrainingView, ctx: RunContext) -> None:
-        """Learn the masks, or go on where ``ctx.cache`` stands."""
+        """Learn the masks. The fit continues from the checkpoints in ``ctx.cache``, if there are any."""
         signals = parts_of(ctx.task)
         parts = [signals.source(view.sources(slot, self.samples), slot) for slot in self._order(ctx.task)]
         recipe = MaskRecipe(self.lr, batch=self.batch, power=self.power, precision=self.fit_precision, seed=ctx.seed)
@@ -121,7 +126,10 @@ class SupervisedMask:
         self._network = load_network(self._layout(ctx.task), folder / _FILE, ctx.device)
 
     def separate(self, mixtures: Mixtures, ctx: RunContext) -> torch.Tensor:
-        """Mixtures ``(B, ...)`` to estimates ``(B, K, ...)`` that explain them; of images, each is between 0 and the mixture over its weight."""
+        """Mixtures ``(B, ...)`` to estimates ``(B, K, ...)`` that explain them.
+
+        For images, each estimate is between 0 and the mixture over the weight of its source.
+        """
         return parts_of(ctx.task).estimates(masks_for(self._fitted()), mixtures, self._order(ctx.task), ctx)
 
     def _fitted(self) -> MaskNetwork:
@@ -133,7 +141,10 @@ class SupervisedMask:
         return mask_layout(self.network, parts_of(task).shape, masks=1 if self.targets == "observed" else task.n_sources)
 
     def _order(self, task: TaskSpec) -> list[int]:
-        """The slots in the network's order. With one mask its source comes first: the observed one, or the last where none is."""
+        """The slots in the network's order.
+
+        With one mask its source comes first: the observed source, or the last one if the task has no observed source.
+        """
         slots = list(range(task.n_sources))
         if self.targets != "observed":
             return slots
@@ -146,7 +157,7 @@ class SupervisedTraining(MaskTraining):
 
     Args:
         network, recipe, loss: see ``MaskTraining``.
-        parts: K tensors ``(N_k, C, H, W)``; an epoch has as many batches as the smallest fills.
+        parts: K tensors ``(N_k, C, H, W)``. An epoch has as many batches as the smallest one fills.
         epochs: length of the run.
         decay: the share of the steps, at the end, over which the rate falls to zero.
     """
@@ -167,7 +178,7 @@ class SupervisedTraining(MaskTraining):
         return self.step / self.steps
 
     def advance(self) -> None:
-        """One batch: row i of every source's own permutation makes mixture i."""
+        """Make one batch: row i of every source's own permutation makes mixture i."""
         epoch, batch = divmod(self.step, self.batches)
         chosen = [part[self.rows(f"source {number}", epoch, batch, len(part))] for number, part in enumerate(self.parts)]
         self.update(torch.stack(chosen, 1), min(1.0, (self.steps - self.step) / self.falling))

@@ -1,1 +1,1 @@
-"""What the methods that take signals apart share: non-negative factors, low rank, masks of spectrograms, medians."""
+"""What the methods that decompose signals share: non-negative factors, low rank, masks of spectrograms, medians."""

@@ -1,8 +1,8 @@
-"""Which atoms of one dictionary belong together, when there are no classes to tell; for ``nmf`` on images and on audio.
+"""Groups of atoms of one dictionary, if there are no classes; for ``nmf`` on images and on audio.
 
-Atoms that work together in single clean signals (``co_activation``) are put into one group for each mixture (``group_atoms``), softly: hard
-groups fall below the average, as co-activation says too little about which atoms belong together. ``dictionary_support`` says which tasks
-have one class per source, or one for all.
+Some atoms work together in single clean signals (``co_activation``). For each mixture such atoms go into one group
+(``group_atoms``), softly. Hard groups fall below the average, because co-activation does not tell enough about which
+atoms belong together. ``dictionary_support`` checks that a task has one class per source, or one for all.
 """
 
 from __future__ import annotations
@@ -15,11 +15,14 @@ from sepbench.protocols import Support, TaskSpec
 
 _KMEANS_ROUNDS = 10
 _LIFT_FLOOR = 1e-2
-"""Pairs of atoms that never work together count as if they did a hundredth as often as by chance."""
+"""Pairs of atoms that never work together count as if they did so a hundredth as often as by chance."""
 
 
 def dictionary_support(task: TaskSpec, shared_atoms: int) -> Support:
-    """Whether one dictionary per class fits the classes of a task, or one of ``shared_atoms`` whose atoms are grouped."""
+    """Whether NMF takes a task: with one dictionary per class, or with one for all.
+
+    The one for all has ``shared_atoms`` atoms, which are grouped for each mixture.
+    """
     if task.class_agnostic:
         if shared_atoms < task.n_sources:
             return Support(False, f"{shared_atoms} shared_atoms cannot make {task.n_sources} groups; choose more")
@@ -32,8 +35,8 @@ def dictionary_support(task: TaskSpec, shared_atoms: int) -> Support:
 def co_activation(codes: torch.Tensor) -> torch.Tensor:
     """How much more often than by chance two atoms work together in one signal: ``(N, R)`` codes to ``(R, R)``.
 
-    The logarithm of the lift, ``log(E[h_i h_j] / (E[h_i] E[h_j]))``: positive for atoms of one kind of signal, negative for atoms that
-    exclude each other. The diagonal, and atoms never used, are zero.
+    It is the logarithm of the lift, ``log(E[h_i h_j] / (E[h_i] E[h_j]))``: positive for atoms of one kind of signal,
+    and negative for atoms that exclude each other. The diagonal is zero, and so are atoms that are never used.
     """
     means = codes.mean(0)
     chance = means.unsqueeze(1) * means
@@ -43,12 +46,13 @@ def co_activation(codes: torch.Tensor) -> torch.Tensor:
 
 
 def group_atoms(codes: torch.Tensor, affinity: torch.Tensor, groups: int, sharpness: float) -> torch.Tensor:
-    """Shares ``(B, K, R)`` of each atom in K groups, for each mixture; they add up to 1 over the groups.
+    """Shares ``(B, K, R)`` of each atom in K groups, for each mixture. They add up to 1 over the groups.
 
-    Spectral clustering of the atoms a mixture uses. For K = 2 it is the relaxation of: choose signs s that maximise
-    ``sum_ij h_i h_j A_ij s_i s_j`` with both groups equally active. The K - 1 leading eigenvectors of ``P diag(h) A diag(h) P``, P projecting
-    out h, embed the atoms; directions of K clusters are found by spherical k-means from farthest-first seeds; shares are the softmax
-    of the projections on them. Atoms the mixture hardly uses lie near 0 and are shared evenly.
+    This is spectral clustering of the atoms that a mixture uses. For K = 2 it relaxes this problem: choose signs s
+    that maximise ``sum_ij h_i h_j A_ij s_i s_j``, with both groups equally active. The K - 1 leading eigenvectors of
+    ``P diag(h) A diag(h) P`` embed the atoms, where P projects out h. Spherical k-means from farthest-first seeds
+    finds the directions of K clusters. The shares are the softmax of the projections on them. Atoms that the mixture
+    hardly uses are near 0 and are shared evenly.
 
     Args:
         codes: ``(B, R)`` float64 codes of the mixtures.
@@ -67,7 +71,10 @@ def group_atoms(codes: torch.Tensor, affinity: torch.Tensor, groups: int, sharpn
 
 
 def _cluster_directions(embedding: torch.Tensor, groups: int) -> torch.Tensor:
-    """Unit directions ``(B, K, d)`` of K clusters of the rows of ``(B, R, d)``, weighted by length; first seed is the longest row."""
+    """Unit directions ``(B, K, d)`` of K clusters of the rows of ``(B, R, d)``, weighted by length.
+
+    The first seed is the longest row.
+    """
     lengths = torch.linalg.vector_norm(embedding, dim=2)
     rays = embedding / lengths.clamp(min=FLOOR).unsqueeze(2)
     rows = torch.arange(len(embedding), device=embedding.device)

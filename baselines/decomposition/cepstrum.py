@@ -1,7 +1,9 @@
-"""Timbre of spectral templates in a few numbers: the mel-frequency cepstrum. Davis and Mermelstein, IEEE Trans. ASSP 28(4), 1980.
+"""The mel-frequency cepstrum: a few numbers that describe the timbre of spectral templates.
 
-Mel scale and filters are Slaney's (Auditory Toolbox, Interval technical report 1998-010): linear to 1,000 Hz at 3 mel per 200 Hz, logarithmic above with 27
-mel per factor of 6.4; triangles of equal area. librosa's defaults are the same, and a test holds these against it.
+See Davis and Mermelstein, IEEE Trans. ASSP 28(4), 1980. Mel scale and filters are Slaney's (Auditory Toolbox, Interval
+technical report 1998-010). The scale is linear up to 1,000 Hz, with 3 mel per 200 Hz, and logarithmic above, with 27
+mel per factor of 6.4. The filters are triangles of equal area. librosa has the same defaults, and a test compares with
+it.
 """
 
 from __future__ import annotations
@@ -24,7 +26,10 @@ def _hertz(mel: torch.Tensor) -> torch.Tensor:
 
 
 def mel_filters(sample_rate: int, bins: int, filters: int = 128) -> torch.Tensor:
-    """Triangular filters ``(filters, bins)`` float64 over bins that reach from 0 to half the sample rate, evenly spaced in mel, of area 2 / (width in Hz)."""
+    """Triangular filters ``(filters, bins)`` float64, evenly spaced in mel, of area 2 / (width in Hz).
+
+    The bins reach from 0 to half the sample rate.
+    """
     frequencies = torch.linspace(0.0, sample_rate / 2, bins, dtype=torch.float64)
     corners = _hertz(torch.linspace(0.0, _mel(sample_rate / 2), filters + 2, dtype=torch.float64)).unsqueeze(1)
     widths = corners.diff(dim=0)
@@ -42,8 +47,14 @@ def cosine_basis(size: int, count: int) -> torch.Tensor:
 
 
 def cepstrum(sample_rate: int, bins: int, count: int = 13) -> torch.Tensor:
-    """From power spectra of so many bins to the cosine transform of their mel spectra, ``(count, bins)`` float64; without the usual logarithm.
+    """The linear map ``(count, bins)`` float64 from power spectra to the cosine transform of their mel spectra.
 
-    That is what nussl 1.1.9 clusters: linear in the power, so a loud template weighs more than a soft one of the same shape.
+    It lacks the usual logarithm, as in nussl 1.1.9, which clusters this. It is linear in the power, so a loud template
+    weighs more than a soft one of the same shape.
+
+    Args:
+        sample_rate: samples per second.
+        bins: of a power spectrum.
+        count: how many coefficients.
     """
     return cosine_basis(128, count) @ mel_filters(sample_rate, bins)

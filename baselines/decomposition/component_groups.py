@@ -1,7 +1,8 @@
-"""Which independent components belong to one source: those that are active at the same places; for ``ica`` on images and on audio.
+"""Groups of independent components, one for each source; for ``ica`` on images and on audio.
 
-The envelope of a component is its squared activation smoothed by a box; envelopes are compared by correlation and put into K groups by
-energy-weighted spherical k-means from farthest-first seeds, most energetic group first.
+Components that are active at the same places belong to one source. The envelope of a component is its squared
+activation, smoothed by a box. Envelopes are compared by correlation. Energy-weighted spherical k-means from
+farthest-first seeds puts them into K groups, the most energetic group first.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ def envelope_similarity(activations: torch.Tensor, window: Size, step: Size = 1)
 
 
 def correlations(envelopes: torch.Tensor) -> torch.Tensor:
-    """Of each pair of rows: ``(B, d, n)`` to ``(B, d, d)``; 0 for rows without variance."""
+    """Correlation of each pair of rows: ``(B, d, n)`` to ``(B, d, d)``; 0 for rows without variance."""
     envelopes = envelopes - envelopes.mean(-1, keepdim=True)
     norms = torch.linalg.vector_norm(envelopes, dim=-1, keepdim=True)
     envelopes = envelopes / norms.clamp(min=torch.finfo(envelopes.dtype).tiny)
@@ -32,16 +33,18 @@ def correlations(envelopes: torch.Tensor) -> torch.Tensor:
 
 
 def group_components(similarity: torch.Tensor, energy: torch.Tensor, groups: int, iterations: int = 20) -> torch.Tensor:
-    """Spherical k-means on a correlation matrix, weighted by energy: which group each component belongs to.
+    """Spherical k-means on a correlation matrix, weighted by energy: the group of each component.
 
-    Seeds are chosen farthest-first: the component of most energy, then always the one with the largest energy times
-    (1 - largest correlation with a seed). A seed stays in its group, so none is ever empty. The others go to the group whose
-    energy-weighted mean envelope they correlate with most, for a fixed number of rounds. Groups are numbered by falling energy.
+    Seeds are chosen farthest-first: the component of most energy, and then always the one with the largest energy
+    times (1 - largest correlation with a seed). A seed stays in its group, so no group is ever empty. Each other
+    component goes to the group whose energy-weighted mean envelope it correlates with most, for a fixed number of
+    rounds. Groups are numbered by falling energy.
 
     Args:
         similarity: ``(B, d, d)`` correlations.
         energy: ``(B, d)``, not negative.
         groups: K <= d.
+        iterations: how many rounds.
 
     Returns:
         ``(B, d)`` int64 in [0, K).

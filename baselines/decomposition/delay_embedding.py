@@ -1,7 +1,8 @@
-"""All windows of long signals, a span at a time: a delay embedding that is never held, for ten minutes of audio as for three seconds.
+"""All windows of long signals, a span at a time: a delay embedding that is never stored.
 
-The signal is mirrored by ``size - 1`` samples at both ends, as ``baselines/decomposition/patches.py`` does with images, so that every sample lies in exactly
-``size`` windows. A linear map of windows, folded back by averaging, is then one convolution of the signal.
+It works for three seconds and for ten minutes of audio. The signal is mirrored by ``size - 1`` samples at both ends,
+as ``baselines/decomposition/patches.py`` does with images. So every sample is in exactly ``size`` windows. A linear
+map of windows, folded back by averaging, is then one convolution of the signal.
 """
 
 from __future__ import annotations
@@ -13,7 +14,10 @@ import torch
 from torch.nn import functional
 
 _SPAN = 1 << 14
-"""Windows at a time, whatever the batch: sums come in the same order for a signal alone and among others."""
+"""How many windows are handled at a time.
+
+It is the same for every batch, so sums have the same order for a signal alone and among others.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +52,8 @@ class Windows:
 
     def filtered(self, filters: torch.Tensor, stride: int = 1) -> torch.Tensor:
         """``filters`` ``(B, d, p)`` on every ``stride``-th window: ``(B, d, n)``."""
-        # Made first: results kept between the spans' buffers would hold those buffers' places apart, and the heap would grow by every span.
+        # Allocate this first. Results between the spans' buffers would keep the gaps between them, and the heap would
+        # grow.
         values = self.padded.new_empty(*filters.shape[:2], -(-self.count // stride))
         first = 0
         for span in self._spans(stride):
@@ -57,12 +62,14 @@ class Windows:
         return values
 
     def envelopes(self, filters: torch.Tensor, offset: torch.Tensor, reach: int, step: int) -> torch.Tensor:
-        """Squares of ``filters @ window - offset``, averaged over the windows at most ``reach`` away, at every ``step``-th window.
+        """Squares of ``filters @ window - offset``, averaged over nearby windows.
+
+        There is a value at every ``step``-th window. It is the average over the windows at most ``reach`` away.
 
         Args:
             filters, offset: ``(B, d, p)`` and ``(B, d)``.
-            reach: in windows; at the ends the average is over those that exist.
-            step: between two values.
+            reach: in windows. At the ends the average is over the windows that exist.
+            step: windows between two values.
 
         Returns:
             ``(B, d, ceil(count / step))``.
@@ -81,10 +88,11 @@ class Windows:
     def mapped(self, maps: torch.Tensor) -> torch.Tensor:
         """Linear maps of all windows, folded back: maps ``(B, K, p, p)`` to signals ``(B, K, T)``.
 
-        Sample t is the mean over the windows i samples before it of row i of the map, that is a convolution with the sums of the map's diagonals.
+        Sample t is the mean, over the windows i samples before it, of row i of the map. This is a convolution with the
+        sums of the map's diagonals.
         """
         size = self.size
-        # Rows of a width of 2 p - 1, each shifted by one: the diagonals stand in columns.
+        # Rows have a width of 2 p - 1 and are each shifted by one, so the diagonals become columns.
         shifted = functional.pad(maps.flip(-2), (0, size)).flatten(-2)[..., : size * (2 * size - 1)].unflatten(-1, (size, 2 * size - 1))
         kernels = shifted.sum(-2) / size
         return Windows(self.padded, 2 * size - 1).filtered(kernels)

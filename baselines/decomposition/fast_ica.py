@@ -1,7 +1,8 @@
 """Whitening and symmetric FastICA of a batch; for ``ica`` on images and on audio.
 
-Hyvarinen, IEEE Trans. Neural Networks 10(3), 1999; Hyvarinen, Karhunen and Oja, "Independent Component Analysis" (2001), Table 8.4, with
-g = tanh: W <- E[g(W z) z^T] - diag(E[g'(W z)]) W,  W <- (W W^T)^-1/2 W; after five steps stabilised.
+See Hyvarinen, IEEE Trans. Neural Networks 10(3), 1999, and Hyvarinen, Karhunen and Oja, "Independent Component
+Analysis" (2001), Table 8.4, with g = tanh: W <- E[g(W z) z^T] - diag(E[g'(W z)]) W,  W <- (W W^T)^-1/2 W. After five
+steps the iteration is stabilised.
 """
 
 from __future__ import annotations
@@ -13,15 +14,24 @@ from dataclasses import dataclass
 import torch
 
 CHUNK_ELEMENTS = {"cpu": 1 << 21, "cuda": 1 << 27}
-"""Elements of the observations worked on at a time: 16 MiB per float64 work array on the CPU; a GPU, which pays for launches, wants more at once."""
+"""Elements of the observations that are handled at a time.
+
+On the CPU this makes 16 MiB per float64 work array. A GPU pays for launches, and needs more at once.
+"""
 LOOK_EVERY = {"cpu": 1, "cuda": 8}
-"""Steps after which finished examples are taken out: a GPU would wait for the answer at every step."""
+"""Steps after which finished examples are removed. A GPU would wait for the answer at every step."""
 _SERIAL_EIGEN = 32
-"""Up to this size CUDA's libraries decompose a batch of symmetric matrices together; larger ones, in some versions, one after the other."""
+"""Up to this size CUDA's libraries decompose a batch of symmetric matrices together.
+
+Some versions decompose larger ones one after the other.
+"""
 
 _DAMPING = 0.7
 _LEAST_CURVATURE = 0.2
-"""Of the stabilised steps. With these no example of 200 digit pairs depends on perturbations of 1e-12; at damping 1 a third do."""
+"""Both are of the stabilised steps.
+
+With these no example of 200 digit pairs depends on perturbations of 1e-12. At damping 1 a third do.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +39,7 @@ class Whitening:
     """White observations and the way back.
 
     Attributes:
-        white: ``(B, d, n)`` with mean 0 and, where the observations have that many dimensions, covariance 1.
+        white: ``(B, d, n)`` with mean 0. The covariance is 1 if the observations have that many dimensions.
         matrix: ``(B, d, D)``, from centred observations to ``white``.
         inverse: ``(B, D, d)``, back to the projection of the centred observations on the d directions.
     """
@@ -44,8 +54,9 @@ def whiten(observations: torch.Tensor, components: int | None = None, ridge: flo
 
     Args:
         observations: ``(B, D, n)`` float64, n samples of D dimensions.
-        components: d, the leading principal directions that are kept; all by default.
-        ridge: added to the variances, in units of the largest one, so that directions without variance stay (nearly) zero.
+        components: d, how many leading principal directions are kept; all by default.
+        ridge: added to the variances, in units of the largest one, so that directions without variance stay (nearly)
+            zero.
     """
     centred = observations - observations.mean(-1, keepdim=True)
     matrix, inverse = principal_directions(centred @ centred.mT / observations.shape[-1], components, ridge)
@@ -53,7 +64,10 @@ def whiten(observations: torch.Tensor, components: int | None = None, ridge: flo
 
 
 def principal_directions(covariance: torch.Tensor, components: int | None = None, ridge: float = 1e-6) -> tuple[torch.Tensor, torch.Tensor]:
-    """``matrix`` and ``inverse`` of ``Whitening`` from covariances ``(B, D, D)``; the rest as for ``whiten``."""
+    """``matrix`` and ``inverse`` of ``Whitening`` from covariances ``(B, D, D)``.
+
+    The other arguments are those of ``whiten``.
+    """
     variances, vectors = symmetric_eigen(covariance)
     kept = covariance.shape[1] if components is None else min(components, covariance.shape[1])
     variances, vectors = variances[:, -kept:].flip(-1).clamp(min=0.0), vectors[:, :, -kept:].flip(-1)
@@ -63,7 +77,7 @@ def principal_directions(covariance: torch.Tensor, components: int | None = None
 
 
 def symmetric_eigen(matrices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """``torch.linalg.eigh`` of ``(B, D, D)``; those that a GPU may take one by one go to the CPU's cores."""
+    """``torch.linalg.eigh`` of ``(B, D, D)``. Matrices that a GPU might take one by one go to the CPU's cores."""
     if matrices.device.type != "cuda" or matrices.shape[-1] <= _SERIAL_EIGEN:
         values, vectors = torch.linalg.eigh(matrices)
         return values, vectors
@@ -71,7 +85,7 @@ def symmetric_eigen(matrices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]
 
 
 def eigen_on_host(matrices: torch.Tensor, workers: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The same on the CPU, in so many threads."""
+    """The same on the CPU, in ``workers`` threads. The results are on the device of ``matrices``."""
     with ThreadPoolExecutor(workers) as pool:
         found = list(pool.map(torch.linalg.eigh, matrices.cpu().chunk(workers)))
     values, vectors = (torch.cat(parts).to(matrices.device) for parts in zip(*found, strict=True))
@@ -87,7 +101,7 @@ def decorrelate(unmixing: torch.Tensor) -> torch.Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Unmixing:
-    """What ``fast_ica`` returns: orthogonal ``(B, d, d)``, iterations ``(B,)`` int64, converged ``(B,)`` bool."""
+    """The result of ``fast_ica``: orthogonal ``(B, d, d)``, iterations ``(B,)`` int64, converged ``(B,)`` bool."""
 
     matrix: torch.Tensor
     iterations: torch.Tensor
@@ -105,21 +119,24 @@ def fast_ica(
 ) -> Unmixing:
     """Symmetric FastICA with the log cosh contrast on each example of a batch.
 
-    The first steps are Hyvarinen's. On few samples, or where components are nearly Gaussian, these jump about for ever and a rounding error
-    decides where they end (half of all 8 x 8 digit pairs). So the steps after them are stabilised: every component keeps the sign of its
-    kurtosis (is it peaked or flat?), which makes the fixed points of FastICA the maxima of one smooth contrast, and W is turned uphill by
-    0.7 of the Newton step of Ablin, Cardoso and Gramfort ("Faster ICA under orthogonal constraint", ICASSP 2018).
+    The first steps are Hyvarinen's. With few samples, or with nearly Gaussian components, these steps never settle,
+    and a rounding error decides where they end (in half of all 8 x 8 digit pairs). So the later steps are stabilised.
+    Every component keeps the sign of its kurtosis (is it peaked or flat?). The fixed points of FastICA are then the
+    maxima of one smooth contrast. W is turned uphill by 0.7 of the Newton step of Ablin, Cardoso and Gramfort ("Faster
+    ICA under orthogonal constraint", ICASSP 2018).
 
-    Each example stops by its own rule, when no row would turn by more than ``sqrt(2 tolerance)`` radians; for plain steps that is scikit-learn's
-    ``max_i | |<w_i new, w_i old>| - 1 | < tolerance``. Its result does not depend on the rest of the batch.
+    Each example stops by its own rule: no row would turn by more than ``sqrt(2 tolerance)`` radians. For plain steps
+    this is scikit-learn's ``max_i | |<w_i new, w_i old>| - 1 | < tolerance``. The result does not depend on the rest
+    of the batch.
 
     Args:
         white: ``(B, d, n)`` whitened observations, float64 recommended.
-        start: ``(B, d, d)`` first unmixing matrix, made orthogonal; the identity by default.
+        start: ``(B, d, d)`` first unmixing matrix, which is made orthogonal; the identity by default.
         plain_steps: steps before stabilisation.
-        max_iterations: an end for examples that do not converge.
+        max_iterations: the most steps of an example.
         tolerance: of the stopping rule.
-        look_every: steps after which finished examples, which stay as they are, are taken out; None for what suits the device. Changes no number.
+        look_every: steps after which finished examples are removed; None: what suits the device. Finished examples do
+            not change, so this changes no number.
     """
     batch, size, _ = white.shape
     eye = torch.eye(size, dtype=white.dtype, device=white.device).expand(batch, size, size)
@@ -157,13 +174,16 @@ def _response(unmixing: torch.Tensor, white: torch.Tensor) -> tuple[torch.Tensor
     components = unmixing @ white
     response = torch.tanh(components)
     samples = white.shape[-1]
-    # E[g'] = 1 - E[tanh^2], by a norm: no third array of the size of the responses.
+    # E[g'] = 1 - E[tanh^2], by a norm. This needs no third array of the size of the responses.
     slope = 1.0 - torch.linalg.vector_norm(response, dim=-1).square() / samples
     return response @ components.mT / samples, slope
 
 
 def _uphill(cross: torch.Tensor, slope: torch.Tensor, signs: torch.Tensor) -> torch.Tensor:
-    """Antisymmetric ``(B, d, d)``: the approximate Newton step for ``sum_i signs_i E[log cosh y_i]``, curvatures bounded from below."""
+    """Antisymmetric ``(B, d, d)``: the approximate Newton step for ``sum_i signs_i E[log cosh y_i]``.
+
+    The curvatures are bounded from below.
+    """
     curvature = signs * (cross.diagonal(dim1=1, dim2=2) - slope)
     gradient = signs.unsqueeze(-1) * cross
     return (gradient - gradient.mT) / (curvature.unsqueeze(-1) + curvature.unsqueeze(-2)).clamp(min=_LEAST_CURVATURE)

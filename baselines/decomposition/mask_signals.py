@@ -1,15 +1,18 @@
-"""Images and spectrograms for masks that are learnt: from signals to parts that a network learns from, and from its masks to estimates.
+"""Images and spectrograms for learnt masks.
 
-A part is a source times its weight in the mixture, so that parts add up to mixtures.
+The classes turn signals into the parts that a network learns from, and its masks into estimates. A part is a source
+times its weight in the mixture, so parts add up to mixtures.
 
 * Images: parts are images ``(N, C, H, W)``.
-* Audio, as Halperin et al. (2018) have it: parts are complex spectra ``(N, 1, F, 64)``; the network looks at the magnitude of a mixture, its mask times the
-  mixture's spectrum is the estimate, phase included, and the loss compares magnitudes, linear and not compressed. Windows are the power of two nearest to
-  the paper's 25 ms (512 at 16,000 to 22,050 Hz, as its FFT: 257 bins) and hops half of it, since the inverse is to be exact; the paper's are 10 ms.
-  Recordings are cut into segments of 64 frames for learning and separated whole: the network is convolutional.
+* Audio, as in Halperin et al. (2018): parts are complex spectra ``(N, 1, F, 64)``. The network reads the magnitude of
+  a mixture. Its mask times the mixture's spectrum, phase included, is the estimate. The loss compares magnitudes,
+  which are linear and not compressed. The window is the power of two nearest to the paper's 25 ms (512 at 16,000 to
+  22,050 Hz, as its FFT: 257 bins). The hop is half a window, because the inverse must be exact; the paper's is 10 ms.
+  For learning, recordings are cut into segments of 64 frames. They are separated whole, because the network is
+  convolutional.
 
-Where the operator is ``gain`` the weights differ from mixture to mixture. Recordings then enter with one and the same level, mixtures with the level of a
-sum of independent sources of that level, which is what 0 dB means.
+Under the operator ``gain`` the weights differ from mixture to mixture. Then all recordings are scaled to one level,
+and mixtures to the level of a sum of independent sources of that level. This is the meaning of 0 dB.
 """
 
 from __future__ import annotations
@@ -28,14 +31,18 @@ from sepbench.protocols import Mixtures, RunContext, TaskSpec
 from sepbench.stft import Stft
 
 FRAMES = 64
-"""Of a segment; the paper's."""
+"""Frames of a segment, as in the paper."""
 _WINDOW_SECONDS = 0.025
 _AT_ONCE = 64
 _SILENCE = 1e-12
 
 
 Masks = Callable[[torch.Tensor], torch.Tensor]
-"""Mixtures ``(B, C, H, W)``, of audio magnitudes, to masks ``(B, K, C, H, W)`` that add up to 1; ``(B, 1, C, H, W)``: the other part is what it leaves."""
+"""A function from mixtures ``(B, C, H, W)`` to masks ``(B, K, C, H, W)`` that add up to 1.
+
+For audio it takes the magnitudes of mixtures. It can also give one mask ``(B, 1, C, H, W)``. The other part is then
+the rest.
+"""
 
 
 class SignalParts(Protocol):
@@ -49,38 +56,43 @@ class SignalParts(Protocol):
     def shape(self) -> tuple[int, ...]: ...
 
     def source(self, signals: torch.Tensor, slot: int) -> torch.Tensor:
-        """Clean signals of source ``slot`` to parts."""
+        """Clean signals of source ``slot``, ``(N, ...)``, to parts."""
         ...
 
     def mixture(self, signals: torch.Tensor) -> torch.Tensor:
-        """Mixtures to what parts add up to."""
+        """Mixtures ``(N, ...)`` to the sums of their parts."""
         ...
 
     def as_sources(self, parts: torch.Tensor, slot: int) -> torch.Tensor:
-        """Parts to sources, which ``source`` takes to these parts."""
+        """Parts to sources, the inverse of ``source``."""
         ...
 
     def estimates(self, masks: Masks, mixtures: Mixtures, order: list[int], ctx: RunContext, batch: int | None = None) -> torch.Tensor:
         """Estimates ``(B, K, ...)`` that explain the mixtures.
 
         Args:
-            masks: what a trained network makes of mixtures.
+            masks: of a trained network.
             mixtures: of the task.
             order: the slots in the order of the masks.
             ctx: of the run.
-            batch: show the network so many mixtures at a time, for networks that look at the whole batch; of images only.
+            batch: how many mixtures the network gets at a time, for networks that depend on the whole batch; only for
+                images.
         """
         ...
 
 
 def parts_of(task: TaskSpec) -> SignalParts:
-    """The kind of signal that a task has."""
+    """The kind of signal that a task has.
+
+    Raises:
+        ValueError: an audio task has no sample rate.
+    """
     return SpectrogramParts(task) if task.domain == "audio" else ImageParts(task)
 
 
 @dataclass(frozen=True)
 class ImageParts:
-    """Images; see the module."""
+    """Images: see the top of this file."""
 
     task: TaskSpec
 
@@ -107,7 +119,11 @@ class ImageParts:
 
 @dataclass(frozen=True)
 class SpectrogramParts:
-    """Spectra of audio; see the module."""
+    """Spectra of audio: see the top of this file.
+
+    Raises:
+        ValueError: the task has no sample rate.
+    """
 
     task: TaskSpec
     stft: Stft = field(init=False)
@@ -133,7 +149,10 @@ class SpectrogramParts:
 
     def estimates(self, masks: Masks, mixtures: Mixtures, order: list[int], ctx: RunContext, batch: int | None = None) -> torch.Tensor:
         def of_magnitudes(magnitudes: torch.Tensor, rate: int) -> torch.Tensor:
-            """``(B, C, F, T)`` to masks ``(B, K, C, F, T)`` in the order of the slots, every channel on its own; of one mask, that of slot 0 alone."""
+            """``(B, C, F, T)`` to masks ``(B, K, C, F, T)`` in the order of the slots, every channel by itself.
+
+            If the network has one mask, only the mask of slot 0 is returned.
+            """
             levelled = (magnitudes * self._scale(magnitudes)).flatten(0, 1).unsqueeze(1)
             found: torch.Tensor = masks(levelled)[:, :, 0].unflatten(0, magnitudes.shape[:2]).transpose(1, 2)
             if found.shape[1] == 1:
@@ -144,20 +163,27 @@ class SpectrogramParts:
         return separate_by_masks(mixtures, ctx, of_magnitudes, stft=self.stft)
 
     def _weight(self, slot: int) -> float:
-        """Of a source in a mixture; under ``gain`` the level at which independent sources add up to a mixture of level 1."""
+        """Weight of a source in a mixture.
+
+        Under ``gain``: the level at which independent sources make a mixture of level 1.
+        """
         return self.task.n_sources**-0.5 if self.task.operator == "gain" else part_weights(self.task)[slot]
 
     def _scale(self, magnitudes: torch.Tensor) -> torch.Tensor:
-        """What to multiply magnitudes ``(N, C, F, T)`` of whole recordings by, ``(N, 1, 1, 1)``: a full-scale sine becomes about 1, or the level."""
+        """Factors ``(N, 1, 1, 1)`` for magnitudes ``(N, C, F, T)`` of whole recordings.
+
+        They scale a full-scale sine to about 1, or under ``gain`` the recording to level 1.
+        """
         if self.task.operator != "gain":
             return magnitudes.new_full((len(magnitudes), 1, 1, 1), 2.0 / self.stft.window_length)
         level: torch.Tensor = magnitudes.square().mean((1, 2, 3), keepdim=True).sqrt()
         return level.clamp(min=_SILENCE).reciprocal()
 
     def _segments(self, signals: torch.Tensor, weight: float) -> torch.Tensor:
-        """Signals ``(N, C, T)`` to complex spectra ``(M, 1, F, 64)`` of one channel each; what is left at the end of a recording is dropped.
+        """Signals ``(N, C, T)`` to complex spectra ``(M, 1, F, 64)`` of one channel each.
 
-        A recording of fewer than 64 frames is a segment, with silence behind it.
+        The frames that do not fill a segment at the end are dropped. A recording of fewer than 64 frames is one
+        segment, followed by silence.
         """
         found = []
         for some in signals.split(_AT_ONCE):

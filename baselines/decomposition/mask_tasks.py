@@ -1,7 +1,8 @@
-"""Tasks that methods take which learn masks of mixtures: ``supervised``, ``nes`` and those built on them.
+"""Tasks for methods that learn masks of mixtures: ``supervised``, ``nes`` and methods built on them.
 
-They work in parts, a source times its weight in the mixture, so that parts add up to it. Mixtures to learn from are then sums of parts, which takes
-weights that are the same in all mixtures: operators ``sum`` and ``mean``. Audio may also come under ``gain``, see ``baselines/decomposition/mask_signals.py``.
+They work in parts: a part is a source times its weight in the mixture, so parts add up to it. Mixtures to learn from
+are then sums of parts. This needs weights that are the same in all mixtures: operators ``sum`` and ``mean``. Audio may
+also be mixed under ``gain``, see ``baselines/decomposition/mask_signals.py``.
 """
 
 from __future__ import annotations
@@ -16,7 +17,11 @@ _OF_FIXED_WEIGHTS = frozenset({"sum", "mean"})
 
 
 def mask_support(task: TaskSpec, method: str, domains: Collection[Domain] = frozenset({"image"})) -> Support:
-    """Whether a method that learns masks of mixtures can take a task: of one of the domains, of at least two sources; of images, all mixed alike."""
+    """Whether a method that learns masks of mixtures takes a task.
+
+    The task must be of one of the domains, and have at least two sources. Images must all be mixed with the same
+    weights.
+    """
     support = part_support(task, method, domains)
     if support.ok and task.domain == "audio" and task.sample_rate is None:
         return Support(False, f"{method} masks spectrograms, and this task has no sample rate")
@@ -26,7 +31,7 @@ def mask_support(task: TaskSpec, method: str, domains: Collection[Domain] = froz
 
 
 def observed_and_other_support(task: TaskSpec, method: str, domains: Collection[Domain] = frozenset({"image"})) -> Support:
-    """Whether, besides, a task has one observed source and one other."""
+    """``mask_support``, for methods that also need one observed source and one other."""
     support = mask_support(task, method, domains)
     if support.ok and task.observed_source is None:
         return Support(False, f"{method} learns from clean samples of one source; this task has no observed source")
@@ -36,5 +41,5 @@ def observed_and_other_support(task: TaskSpec, method: str, domains: Collection[
 
 
 def part_weights(task: TaskSpec) -> tuple[float, ...]:
-    """The weight of each source in a mixture, K numbers; the same in all of them."""
+    """The weight of each source in a mixture, K numbers, which are the same in all mixtures."""
     return tuple(make_operator(task.operator, task.n_sources).matrix().reshape(-1).tolist())

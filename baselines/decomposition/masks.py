@@ -1,11 +1,13 @@
-"""What the audio methods share: spectra of mixtures, and masks over them as estimates.
+"""What the audio methods share: spectra of mixtures, and estimates by masks of them.
 
-A mask method looks at the short-time Fourier transform of a mixture (``Stft.at`` of the task's sample rate, nussl 1.1.9's sizes) and gives each
-of its K parts a share of every bin. Shares that add up to 1 give parts that add up to the mixture; ``baselines.decomposition.parts`` divides them by the
-operator's weights. Mixtures are taken a few at a time, so that memory does not grow with the batch.
+A mask method reads the short-time Fourier transform of a mixture (``Stft.at`` of the task's sample rate, nussl 1.1.9's
+sizes). It gives each of its K parts a share of every bin. If the shares add up to 1, the parts add up to the mixture.
+``baselines.decomposition.parts`` divides the parts by the operator's weights. A few mixtures are handled at a time, so
+memory does not grow with the batch.
 
-Defined for every method that goes through ``separate_by_masks``: an all-zero mixture gives all-zero estimates; a mixture with a NaN or infinite
-sample gives NaN estimates in its own row and leaves the others alone; a signal shorter than a window is padded with zeros by the transform.
+Every method that uses ``separate_by_masks`` behaves like this. An all-zero mixture gives all-zero estimates. A mixture
+with a NaN or infinite sample gives NaN estimates in its own row, and does not affect the others. The transform pads a
+signal shorter than a window with zeros.
 """
 
 from __future__ import annotations
@@ -20,20 +22,29 @@ from sepbench.protocols import Mixtures, RunContext, Support, TaskSpec
 from sepbench.stft import Stft
 
 CHUNK_BINS = 1 << 19
-"""Bins (over channels and mixtures) worked on at a time on the CPU: arrays of 2 MiB, four mixtures of 3 s at 22,050 Hz."""
+"""Bins (over channels and mixtures) handled at a time on the CPU.
+
+They make arrays of 2 MiB, four mixtures of 3 s at 22,050 Hz.
+"""
 
 _DEVICE_CHUNKS = 64
-"""How many times ``CHUNK_BINS`` on a GPU, which wants much to do at once."""
+"""How many times ``CHUNK_BINS`` a GPU handles at a time, because it needs much work at once."""
 
 _EPSILON = 1e-30
-"""Below every magnitude that matters, and a normal float32."""
+"""A normal float32 that is less than every magnitude that matters."""
 
 MasksOf = Callable[[torch.Tensor, int], torch.Tensor]
-"""Magnitudes ``(B, C, F, N)`` float32, contiguous, and the sample rate to masks ``(B, K or K - 1, C, F, N)``; row b of magnitudes alone decides row b."""
+"""A function from magnitudes ``(B, C, F, N)`` and the sample rate to masks ``(B, K or K - 1, C, F, N)``.
+
+The magnitudes are float32 and contiguous. Row b of the masks depends only on row b of the magnitudes.
+"""
 
 
 def mask_support(task: TaskSpec, method: str, parts: int | None = None) -> Support:
-    """Whether a method that masks spectrograms can take a task: audio, mixed by weighted addition, of ``parts`` sources (at least two if None)."""
+    """Whether a method that masks spectrograms takes a task.
+
+    The task must be audio, mixed by weighted addition, with ``parts`` sources (at least two if None).
+    """
     if task.domain != "audio" or task.sample_rate is None:
         return Support(False, f"{method} masks spectrograms of audio; the task is of domain {task.domain!r}")
     if task.operator not in WEIGHTED_SUMS:
@@ -44,9 +55,10 @@ def mask_support(task: TaskSpec, method: str, parts: int | None = None) -> Suppo
 
 
 def mixture_spectra(mixtures: Mixtures, ctx: RunContext, stft: Stft | None = None) -> tuple[Stft, torch.Tensor]:
-    """The task's transform, or the given one, and the complex spectra ``(B, C, F, N)`` of mixtures ``(B, C, T)``, complex64 on the context's device.
+    """The transform, and the spectra ``(B, C, F, N)`` of mixtures ``(B, C, T)``.
 
-    A mixture with a sample that is not finite counts as silence here; ``estimates_from_masks`` answers it with NaN.
+    The spectra are complex64 on the context's device. The transform is ``stft``, or the task's if it is None. A
+    mixture with a sample that is not finite counts as silence here. ``estimates_from_masks`` gives it NaN.
 
     Raises:
         ValueError: the task has no sample rate.
@@ -62,24 +74,25 @@ def estimates_from_masks(masks: torch.Tensor, spectra: torch.Tensor, mixtures: M
     """Estimates of the sources from shares of the mixture's spectra.
 
     Args:
-        masks: ``(B, K, C, F, N)`` real; adding up to 1 over K, else ``estimates_from_parts`` spreads what is missing over the sources.
-            Or ``(B, K - 1, C, F, N)``: the last part is what the others leave of the mixture (one inverse transform less).
+        masks: ``(B, K, C, F, N)`` real, which add up to 1 over K. If they do not, ``estimates_from_parts`` spreads the
+            rest over the sources. Or ``(B, K - 1, C, F, N)``: then the last part is the rest of the mixture, which
+            saves one inverse transform.
         spectra: ``(B, C, F, N)`` of ``mixture_spectra``.
         mixtures: of values ``(B, C, T)``.
         stft: the transform of the spectra.
         part, slot: as in ``separate_by_masks``.
 
     Returns:
-        ``(B, K, C, T)`` float32, whose mixture is the given one to rounding; NaN where the mixture is not finite.
+        ``(B, K, C, T)`` float32. Their mixture is the given one to rounding. A mixture that is not finite gets NaN.
     """
     values = mixtures.values.to(spectra.device)
     finite = _finite(values)
     heard = torch.where(finite, values, 0.0)
-    # The transform leaves the bins of a frame next to one another and its inverse wants them so.
+    # The transform stores the bins of a frame next to each other, and its inverse needs them so.
     parts = stft.inverse((spectra.unsqueeze(1).mT * masks.mT.contiguous()).mT, values.shape[-1])
     if parts.shape[1] == mixtures.n_sources - 1:
         rest = heard
-        for one in parts.unbind(1):  # torch takes 50 times as long to sum over an axis of one
+        for one in parts.unbind(1):  # torch needs 50 times as long to sum over an axis of length one
             rest = rest - one
         parts = torch.cat([parts, rest.unsqueeze(1)], 1)
     estimates = estimates_from_parts(in_slots(parts, part, slot), heard, mixtures.operator)
@@ -87,7 +100,10 @@ def estimates_from_masks(masks: torch.Tensor, spectra: torch.Tensor, mixtures: M
 
 
 def chunk_rows(bins: int, device: torch.device | str, chunk_bins: int | None = None) -> int:
-    """How many mixtures of so many bins (over channels) to work on at a time; at least 1. ``chunk_bins`` in place of ``CHUNK_BINS`` on the CPU."""
+    """How many mixtures of ``bins`` bins (over channels) to handle at a time, at least 1.
+
+    On the CPU, ``chunk_bins`` replaces ``CHUNK_BINS``.
+    """
     on_cpu = CHUNK_BINS if chunk_bins is None else chunk_bins
     return max(1, (on_cpu if torch.device(device).type == "cpu" else _DEVICE_CHUNKS * CHUNK_BINS) // bins)
 
@@ -101,11 +117,14 @@ def separate_by_masks(
     chunk_bins: int | None = None,
     stft: Stft | None = None,
 ) -> torch.Tensor:
-    """Estimates ``(B, K, C, T)`` of mixtures ``(B, C, T)`` by masks of their magnitudes, a chunk of mixtures at a time.
+    """Estimates ``(B, K, C, T)`` of mixtures ``(B, C, T)`` by masks of their magnitudes, a chunk at a time.
 
     Args:
+        mixtures: the batch.
+        ctx: of the run.
         masks_of: the parts' masks, in the method's own order.
-        part, slot: of two parts, this one goes to that slot (``roles.in_slots``), before parts are divided by the weights of their slots.
+        part, slot: of two parts, this one goes to that slot (``roles.in_slots``), before parts are divided by the
+            weights of their slots.
         chunk_bins: bins of a chunk on the CPU, instead of ``CHUNK_BINS``.
         stft: instead of ``Stft.at`` of the task's sample rate.
 
@@ -127,36 +146,46 @@ def separate_by_masks(
 
 
 def magnitudes_of(spectra: torch.Tensor) -> torch.Tensor:
-    """Absolute values of complex numbers, three times as fast as ``abs``, which guards against squares outside the range of floats (1e-19, 1e19)."""
+    """Absolute values of complex numbers, three times as fast as ``abs``.
+
+    Squares must be within the range of floats (values in 1e-19 to 1e19), which ``abs`` does not need.
+    """
     return spectra.real.square().addcmul_(spectra.imag, spectra.imag).sqrt_()
 
 
 def channel_mean(values: torch.Tensor, dim: int) -> torch.Tensor:
-    """The mean over channels; torch takes 50 times as long for it where there is only one."""
+    """The mean over channels. For a single channel it is a view, because torch's mean takes 50 times as long there."""
     return values.squeeze(dim) if values.shape[dim] == 1 else values.mean(dim)
 
 
 def select_rows(mixtures: Mixtures, rows: torch.Tensor) -> Mixtures:
-    """Some of a batch's mixtures; ``rows`` are int64 positions on the CPU."""
+    """Some mixtures of a batch. ``rows`` are int64 positions on the CPU."""
     return Mixtures(mixtures.values[rows.to(mixtures.values.device)], mixtures.example_ids[rows], mixtures.operator.select(rows))
 
 
 def first_bin_from(cutoff: float, sample_rate: int, bins: int) -> int:
-    """The bin nearest to ``cutoff`` Hz of ``bins`` that reach from 0 to half the sample rate; the lower one of two equally near."""
+    """The bin nearest to ``cutoff`` Hz, of ``bins`` bins from 0 to half the sample rate.
+
+    Of two equally near it is the lower.
+    """
     return min(range(bins), key=lambda index: abs(index * (sample_rate / 2) / (bins - 1) - cutoff))
 
 
 def share_of_mixture(part: torch.Tensor, mixture: torch.Tensor) -> torch.Tensor:
-    """``min(W, V) / V`` in [0, 1] of magnitudes W of a part and V of the mixture, same shape; 1 where V is 0. W may be infinite."""
+    """``min(W, V) / V`` in [0, 1] of magnitudes W of a part and V of the mixture, same shape; 1 if V is 0.
+
+    W may be infinite.
+    """
     return torch.minimum(part, mixture).add_(_EPSILON).div_(mixture + _EPSILON)  # a third of the time of a comparison with 0
 
 
 def background_mask(share: torch.Tensor, cutoff: float, sample_rate: int, mask: str = "soft") -> torch.Tensor:
-    """The mask ``(B, 1, C, F, N)`` of a background, to be followed by the rest, from its share ``(B, C, F, N)`` of each bin in [0, 1].
+    """The mask ``(B, 1, C, F, N)`` of a background, from its share of each bin. The other part is the rest.
 
     Args:
-        share: the share.
-        cutoff: bins below that many Hz belong to the background, whatever their share: voices have nothing there.
+        share: ``(B, C, F, N)`` in [0, 1].
+        cutoff: bins below this many Hz belong to the background, whatever their share, because voices have nothing
+            there.
         sample_rate: samples per second.
         mask: ``soft`` keeps the shares, ``binary`` gives each bin to the larger one (background if equal).
     """
@@ -166,5 +195,5 @@ def background_mask(share: torch.Tensor, cutoff: float, sample_rate: int, mask: 
 
 
 def _finite(values: torch.Tensor) -> torch.Tensor:
-    """``(B, C, T)`` to ``(B, 1, 1)``: whether every sample of a mixture is finite."""
+    """Whether every sample of a mixture is finite: ``(B, C, T)`` to ``(B, 1, 1)``."""
     return values.abs().amax((1, 2), keepdim=True).isfinite()

@@ -1,8 +1,8 @@
 """Medians of many short lists at once: of sliding windows, and of lists of unequal length.
 
-Comparisons run as minima and maxima of whole tensors (bitonic networks: Batcher, "Sorting networks and their applications", 1968), so that a
-median costs the same for every input, on the CPU in vector instructions and on a GPU alike. Medians are elements of their lists, or the mean of
-the middle two: no rounding that could depend on the batch.
+Comparisons run as minima and maxima of whole tensors (bitonic networks: Batcher, "Sorting networks and their
+applications", 1968). So a median costs the same for every input. The CPU uses vector instructions, and a GPU works as
+well. A median is an element of its list, or the mean of the middle two. No rounding can depend on the batch.
 """
 
 from __future__ import annotations
@@ -10,27 +10,31 @@ from __future__ import annotations
 import torch
 
 _CHUNK_ELEMENTS = 1 << 18
-"""Windows worked on at a time: buffers of 1 MiB."""
+"""Windows handled at a time: buffers of 1 MiB."""
 
 _CHUNK_COLUMNS = 1024
-"""Windows that lie next to one another in memory: long enough for vector instructions."""
+"""Windows that are adjacent in memory: long enough for vector instructions."""
 
 _NETWORK_SIZE = 128
-"""Longer lists are sorted by torch: networks take log2(n)^2 / 2 passes."""
+"""torch sorts longer lists, because networks need log2(n)^2 / 2 passes."""
 
 
 def sliding_median(values: torch.Tensor, width: int, dim: int) -> torch.Tensor:
-    """The median of the ``width`` values around each value along ``dim``; at both ends the signal is mirrored, its last value repeated.
+    """The median of the ``width`` values around each value along ``dim``.
 
-    Windows that start next to one another share most of their values. So windows are taken in groups of P, a power of two: the values that all of
-    them hold are sorted once, and the P ranks are kept that can still be a median. Then groups are halved, each half adds the values that
-    only its own windows hold, and again keeps no more ranks than can matter, until each window is left with its median. That is about 40 minima
-    or maxima per median of 31, where sorting each window by itself takes 370.
+    Both ends are mirrored, and the last value is repeated. Adjacent windows share most of their values. So windows are
+    handled in groups of P, a power of two. The values that all of them share are sorted once, and the P ranks that can
+    still be a median are kept. Then groups are halved: each half adds the values that only its own windows have, and
+    again keeps only the ranks that can still matter. This ends when each window has its median. It takes about 40
+    minima or maxima per median of 31. To sort each window by itself takes 370.
 
     Args:
         values: any shape; floating point without NaN.
-        width: odd; may exceed the axis, which is then mirrored again and again.
+        width: odd. It may exceed the axis, which is then mirrored again and again.
         dim: the axis.
+
+    Returns:
+        The medians, in the shape of ``values``.
 
     Raises:
         ValueError: ``width`` is not odd and positive.
@@ -56,9 +60,9 @@ def sliding_median(values: torch.Tensor, width: int, dim: int) -> torch.Tensor:
 
 
 def median_of_lists(lists: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
-    """The medians ``(...)`` of lists ``(n, ...)`` that hold ``counts`` values each, in any places, and ``inf`` in the others.
+    """The medians ``(...)`` of lists ``(n, ...)`` with ``counts`` values each, in any places, and ``inf`` elsewhere.
 
-    Of an even count it is the mean of the middle two. A list of count 0 has the median ``inf``.
+    With an even count it is the mean of the middle two. A list of count 0 has the median ``inf``.
 
     Args:
         lists: floating point without NaN.
@@ -72,7 +76,7 @@ def median_of_lists(lists: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
 
 
 def sort_values(values: torch.Tensor) -> torch.Tensor:
-    """Values ``(n, ...)`` sorted along the first axis, by the way that is faster for so many."""
+    """Values ``(n, ...)`` sorted along the first axis, by the faster way for n values."""
     return sort_first_axis(values) if len(values) <= _NETWORK_SIZE else values.sort(0).values
 
 
@@ -95,7 +99,10 @@ def sort_first_axis(values: torch.Tensor, *, descending: bool = False) -> torch.
 
 
 def merge_first_axis(values: torch.Tensor, *, descending: bool = False) -> torch.Tensor:
-    """Values ``(n, ...)``, n a power of two, that rise and then fall (or the reverse) along the first axis, sorted."""
+    """Values ``(n, ...)`` that rise and then fall, or the reverse, sorted along the first axis.
+
+    n must be a power of two.
+    """
     for stride in _halvings(len(values)):
         pairs = values.unflatten(0, (len(values) // (2 * stride), 2, stride))
         values = torch.empty(values.shape, dtype=values.dtype, device=values.device)
@@ -117,7 +124,10 @@ def _compare(pairs: torch.Tensor, ordered: torch.Tensor, dim: int, *, descending
 
 
 def mirrored_positions(start: int, stop: int, length: int, device: torch.device) -> torch.Tensor:
-    """Where a signal that is mirrored at both ends, its last value repeated, takes its values ``start`` to ``stop`` from: in [0, length)."""
+    """Positions in [0, length) of the values ``start`` to ``stop`` of a mirrored signal.
+
+    The signal is mirrored at both ends, and its last value is repeated.
+    """
     cycle = torch.arange(start, stop, device=device) % (2 * length)
     return torch.minimum(cycle, 2 * length - 1 - cycle)
 
@@ -135,7 +145,10 @@ def _mirrored(values: torch.Tensor, start: int, stop: int) -> torch.Tensor:
 
 
 def _medians_of_columns(padded: torch.Tensor, width: int, group: int) -> torch.Tensor:
-    """Medians ``(n, M)`` of all windows of ``width`` rows of ``(n + width - 1, M)`` contiguous values; n is a multiple of ``group``."""
+    """Medians ``(n, M)`` of all windows of ``width`` rows of ``(n + width - 1, M)`` contiguous values.
+
+    n is a multiple of ``group``.
+    """
     columns = padded.shape[1]
     groups, middle = (len(padded) - width + 1) // group, (width + 1) // 2
     shared = padded.as_strided((width - group + 1, 1, groups, columns), (columns, 0, group * columns, 1), (group - 1) * columns)
@@ -143,10 +156,10 @@ def _medians_of_columns(padded: torch.Tensor, width: int, group: int) -> torch.T
     half = group // 2
     while half:
         subgroups = group // (2 * half)
-        # New to the windows of the left and of the right half of each subgroup.
+        # These are new to the windows of the left and of the right half of each subgroup.
         strides = (columns, 2 * half * columns, (width - half + 1) * columns, group * columns, 1)
         new = sort_first_axis(padded.as_strided((half, subgroups, 2, groups, columns), strides, (half - 1) * columns), descending=True)
-        # Of ranks and new values together neither the lowest ``half`` nor the highest can be medians.
+        # Of ranks and new values together, neither the lowest ``half`` nor the highest can be medians.
         above = merge_first_axis(torch.maximum(kept[:half].unsqueeze(2), new), descending=True)
         inner = merge_first_axis(torch.minimum(above, kept[half:].unsqueeze(2)))
         kept = inner.reshape(half, 2 * subgroups, groups, columns)

@@ -1,11 +1,13 @@
-"""Non-negative least squares of many right-hand sides on one matrix, each solved until it is optimal to a stated tolerance.
+"""Non-negative least squares of many right-hand sides on one matrix.
 
-``min_h 1/2 h G h^T - h t^T`` over ``h >= 0`` for every row t, with ``G = W W^T`` and ``t = x W^T`` for a signal x on atoms W. In this Gram form an
-iteration does not see the length of the signals. The method is accelerated projected gradient (Nesterov 1983) with the restart of O'Donoghue and Candes
-(2015, sec. 3.2), on unknowns scaled so that G has a diagonal of ones. Rows are independent: each stops by its own gradient, never by its batch's.
+Each is solved until it is optimal to a stated tolerance. It minimises ``1/2 h G h^T - h t^T`` over ``h >= 0`` for
+every row t, with ``G = W W^T`` and ``t = x W^T`` for a signal x on atoms W. In this Gram form the cost of an iteration
+does not depend on the length of the signals. The method is accelerated projected gradient (Nesterov 1983) with the
+restart of O'Donoghue and Candes (2015, sec. 3.2). The unknowns are scaled so that the diagonal of G is ones. Rows are
+independent: each stops by its own gradient, and never by its batch's.
 
-Why not a library's: ``scipy.optimize.nnls`` takes one right-hand side at a time, and ``sklearn.decomposition.NMF`` neither fixes atoms nor takes a
-squared L1 norm. The test holds every row against ``scipy.optimize.nnls``.
+Why is it not a library's? ``scipy.optimize.nnls`` takes one right-hand side at a time. ``sklearn.decomposition.NMF``
+can neither fix atoms nor take a squared L1 norm. The test compares every row with ``scipy.optimize.nnls``.
 """
 
 from __future__ import annotations
@@ -14,20 +16,20 @@ import torch
 
 _CHECK_EVERY = 10
 _CHUNK_ELEMENTS = 1 << 17
-"""Elements worked on at a time on the CPU, so that the work arrays stay in the cache."""
+"""Elements handled at a time on the CPU, so that the work arrays stay in the cache."""
 
 
 def nnls(gram: torch.Tensor, targets: torch.Tensor, *, tolerance: float = 1e-6, limit: int = 10_000, start: torch.Tensor | None = None) -> torch.Tensor:
     """The minimisers ``(N, R)``.
 
-    A row is done where its projected gradient, the gradient where h is positive and its negative part where h is zero, is at most ``tolerance`` times the
-    largest of its targets, both in scaled unknowns.
+    The projected gradient is the gradient where h is positive, and its negative part where h is zero. A row is done
+    when its projected gradient is at most ``tolerance`` times the largest of its targets, both in scaled unknowns.
 
     Args:
         gram: ``G``, ``(R, R)``, symmetric and positive semidefinite.
         targets: ``(N, R)``.
-        tolerance: see above; a row whose targets are all zero or negative is solved by zeros.
-        limit: the most iterations; a row that needs more is returned as it is then.
+        tolerance: see above. A row whose targets are all zero or negative has the solution zero.
+        limit: the most iterations. A row that needs more is returned unfinished.
         start: ``(N, R)``, not negative; zeros by default.
     """
     scale = gram.diagonal().clamp(min=0.0).sqrt()
@@ -42,7 +44,7 @@ def nnls(gram: torch.Tensor, targets: torch.Tensor, *, tolerance: float = 1e-6, 
 
 
 def _solve(gram: torch.Tensor, targets: torch.Tensor, start: torch.Tensor, step: float, tolerance: float, limit: int) -> torch.Tensor:
-    """One chunk; rows that are done leave it."""
+    """Solve one chunk. Finished rows leave it."""
     solved = start.clone()
     small = tolerance * targets.amax(1, keepdim=True).clamp(min=0.0)
     left = torch.arange(len(targets), device=targets.device)
@@ -65,7 +67,7 @@ def _solve(gram: torch.Tensor, targets: torch.Tensor, start: torch.Tensor, step:
 
 
 def _is_optimal(gram: torch.Tensor, targets: torch.Tensor, codes: torch.Tensor, small: torch.Tensor) -> torch.Tensor:
-    """``(N,)``: whether the projected gradient is small."""
+    """Whether the projected gradient of each row is small, ``(N,)`` bool."""
     gradient = codes @ gram - targets
     projected = torch.where(codes > 0.0, gradient.abs(), (-gradient).clamp(min=0.0))
     return (projected <= small).all(1)

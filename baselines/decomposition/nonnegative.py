@@ -1,19 +1,24 @@
 """Non-negative matrix factorisation and coding in Gram form, batched in torch; shared by ``nmf`` and ``nmf-semi``.
 
-Signals are rows: ``X (N, D)`` is explained by codes ``H (N, R)`` times atoms ``W (R, D)``, everything non-negative, and the objective is
+Signals are rows: codes ``H (N, R)`` times atoms ``W (R, D)`` explain ``X (N, D)``. Everything is non-negative, and the
+objective is
 
     F(W, H) = 1/2 ||X - H W||^2 + sparsity * sum(H).
 
-Both families of solvers touch a signal only through ``X W^T`` and ``W W^T``, so an iteration of coding costs N R^2 and does not see D at all.
-Iterations are counted, never stopped by a statistic of the batch: row n of the codes depends on row n of the signals alone.
+Both families of solvers use a signal only through ``X W^T`` and ``W W^T``. So an iteration of coding costs N R^2,
+whatever D is. Iterations are counted, and no statistic of the batch stops them: row n of the codes depends only on row
+n of the signals.
 
-* ``encode`` and ``factorise``: the multiplicative updates of Lee and Seung, "Algorithms for non-negative matrix factorization" (NIPS 2000),
-  theorem 1, codes first. Stopped early from a flat start they regularise: see ``baselines/nmf.py``.
-* ``sparse_encode`` and ``sparse_factorise``: alternating non-negative least squares with an L1 penalty and atoms in the unit ball.
-  The codes are solved for by accelerated projected gradient (Nesterov 1983, eq. 2; restart of O'Donoghue and Candes 2015, sec. 3.2, for each row by itself),
-  the atoms one after the other, exactly (block-coordinate descent: Mairal et al. 2010, algorithm 2). Any exact NNLS solver has these fixed points;
-  Kim and Park's block pivoting (2011) solves each column's own active set and does not batch. On 4,000 MNIST digits, 50 atoms and sparsity 1, F
-  per digit after (iterations: seconds) is 18.46 (50: 2.5), 18.37 (100: 5.3), against 18.55 (100: 2.8), 18.42 (200: 6.1) with multiplicative updates.
+* ``encode`` and ``factorise`` use the multiplicative updates of Lee and Seung, "Algorithms for non-negative matrix
+  factorization" (NIPS 2000), theorem 1, codes first. If they stop early from a flat start, they regularise: see
+  ``baselines/nmf.py``.
+* ``sparse_encode`` and ``sparse_factorise`` use alternating non-negative least squares with an L1 penalty and atoms in
+  the unit ball. Accelerated projected gradient solves for the codes (Nesterov 1983, eq. 2; restart of O'Donoghue and
+  Candes 2015, sec. 3.2, for each row by itself). The atoms are solved one after the other, exactly (block-coordinate
+  descent: Mairal et al. 2010, algorithm 2). Any exact NNLS solver has these fixed points. Kim and Park's block
+  pivoting (2011) solves each column's own active set and cannot be batched. We measured F per digit on 4,000 MNIST
+  digits with 50 atoms and sparsity 1 (iterations: seconds): 18.46 (50: 2.5) and 18.37 (100: 5.3), against 18.55 (100:
+  2.8) and 18.42 (200: 6.1) with multiplicative updates.
 """
 
 from __future__ import annotations
@@ -26,10 +31,13 @@ import torch
 from sepbench.noise import NoiseSource
 
 FLOOR = 1e-12
-"""Added to denominators: an atom or code that is zero everywhere stays zero instead of becoming 0 / 0."""
+"""Added to denominators, so that an atom or code that is zero everywhere stays zero instead of becoming 0 / 0."""
 
 _CHUNK_ELEMENTS = 1 << 17
-"""Code elements worked on at a time on the CPU: 512 KiB per float32 work array, to stay in the cache; smaller ones cost threads more waiting."""
+"""Code elements handled at a time on the CPU: 512 KiB per float32 work array, to stay in the cache.
+
+With fewer, threads wait more.
+"""
 
 Progress = Callable[[float], None]
 
@@ -46,20 +54,21 @@ class Factors:
     codes: torch.Tensor
 
     def objective(self, signals: torch.Tensor, sparsity: float = 0.0) -> float:
-        """F of the module's docstring, summed over all signals, in float64."""
+        """F of the top of this file for signals ``(N, D)``, summed over all signals, in float64."""
         residual = signals.double() - self.codes.double() @ self.atoms.double()
         return float(0.5 * residual.square().sum() + sparsity * self.codes.double().sum())
 
     def unit_atoms(self) -> Factors:
-        """The same product with every atom of length 1 (atoms of length 0 are left alone)."""
+        """The same product with every atom of length 1. Atoms of length 0 stay."""
         lengths = torch.linalg.vector_norm(self.atoms, dim=1).clamp(min=FLOOR)
         return Factors(self.atoms / lengths.unsqueeze(1), self.codes * lengths)
 
 
 def random_atoms(signals: torch.Tensor, count: int, noise: NoiseSource, slot: int = 0) -> torch.Tensor:
-    """Uniform start atoms ``(count, D)``, scaled to the signals ``(N, D)``; a function of the noise source and ``slot`` alone.
+    """Uniform start atoms ``(count, D)``, scaled to the signals ``(N, D)``.
 
-    Never zero: a multiplicative update cannot leave zero again.
+    The draws depend only on the noise source and ``slot``. They are never zero, because a multiplicative update cannot
+    leave zero.
     """
     draws = noise.uniform(torch.arange(count), step=0, source=slot, shape=signals.shape[1:], device=signals.device)
     scale = (signals.mean() / count).clamp(min=FLOOR).sqrt()
@@ -67,9 +76,10 @@ def random_atoms(signals: torch.Tensor, count: int, noise: NoiseSource, slot: in
 
 
 def sample_atoms(signals: torch.Tensor, count: int, noise: NoiseSource, slot: int = 0) -> torch.Tensor:
-    """``count`` different signals of ``(N, D)``, N >= count, picked by the noise source and ``slot`` alone.
+    """``count`` different signals of ``(N, D)``, N >= count. The choice depends only on the noise source and ``slot``.
 
-    For ``sparse_factorise`` a better start than ``random_atoms`` (lower F from equal rounds); for multiplicative updates a bad one, as zeros stay.
+    For ``sparse_factorise`` this start is better than ``random_atoms``: F is lower after the same number of rounds.
+    For multiplicative updates it is bad, because zeros stay.
     """
     ranks = noise.uniform(torch.arange(signals.shape[0]), step=0, source=slot, shape=(1,)).squeeze(1)
     return signals[ranks.argsort(stable=True)[:count].to(signals.device)].clone()
@@ -80,17 +90,18 @@ def _rows(signals: torch.Tensor, atoms: int) -> int:
 
 
 def _flat_codes(products: torch.Tensor, gram: torch.Tensor) -> torch.Tensor:
-    """For each signal the best code with all entries equal, ``<x, s> / <s, s>`` with s the sum of all atoms; needs no scale to be set.
+    """The best code of each signal with all entries equal, ``<x, s> / <s, s>`` with s the sum of all atoms.
 
-    Products with the atoms ``(R, n)`` to codes ``(R, n)``.
+    It needs no scale. Products with the atoms ``(R, n)`` become codes ``(R, n)``.
     """
     return (products.sum(0) / gram.sum().clamp(min=FLOOR)).expand_as(products).contiguous()
 
 
 def _multiply_codes(codes: torch.Tensor, products: torch.Tensor, gram: torch.Tensor, penalty: torch.Tensor, work: torch.Tensor) -> None:
-    """One update ``H^T <- H^T * W X^T / (W W^T H^T + penalty)`` in place.
+    """Make one update ``H^T <- H^T * W X^T / (W W^T H^T + penalty)`` in place.
 
-    Codes are ``(R, n)`` here, penalty ``(R, 1)``: with signals along the fast axis the small product runs 10-15 % faster.
+    Codes are ``(R, n)`` here, and the penalty is ``(R, 1)``. With signals along the fast axis the small product is
+    10-15 % faster.
     """
     torch.addmm(penalty, gram, codes, out=work)
     torch.div(products, work, out=work)
@@ -98,7 +109,10 @@ def _multiply_codes(codes: torch.Tensor, products: torch.Tensor, gram: torch.Ten
 
 
 def encode(signals: torch.Tensor, atoms: torch.Tensor, iterations: int, *, sparsity: float = 0.0) -> torch.Tensor:
-    """Codes ``(N, R)`` of signals ``(N, D)`` on fixed atoms ``(R, D)`` by multiplicative updates from the best flat code."""
+    """Codes ``(N, R)`` of signals ``(N, D)`` on fixed atoms ``(R, D)``, by multiplicative updates.
+
+    They start from the best flat code.
+    """
     gram = atoms @ atoms.T
     penalty = torch.full_like(gram[:, :1], sparsity + FLOOR)
     found = signals.new_empty(signals.shape[0], atoms.shape[0])
@@ -114,7 +128,7 @@ def encode(signals: torch.Tensor, atoms: torch.Tensor, iterations: int, *, spars
 
 
 def factorise(signals: torch.Tensor, atoms: torch.Tensor, iterations: int, *, codes: torch.Tensor | None = None, progress: Progress = _silent) -> Factors:
-    """Atoms and codes by alternating multiplicative updates; F never rises.
+    """Atoms and codes by alternating multiplicative updates. F never rises.
 
     Args:
         signals: ``(N, D)``, not negative.
@@ -138,7 +152,7 @@ def factorise(signals: torch.Tensor, atoms: torch.Tensor, iterations: int, *, co
         targets, code_gram = torch.zeros_like(atoms), torch.zeros_like(gram)
         for signal, part in zip(chunks, parts, strict=True):
             _multiply_codes(part, atoms @ signal.T, gram, penalty, work[0] if part.shape == work[0].shape else work[1])
-            targets.addmm_(part, signal)  # the atoms' update needs the signals too: while the chunk is in the cache
+            targets.addmm_(part, signal)  # for the atoms' update, now, because the chunk is in the cache
             code_gram.addmm_(part, part.T)
         atoms.mul_(targets.div_((code_gram @ atoms).add_(FLOOR)))
         progress((iteration + 1) / iterations)
@@ -151,12 +165,12 @@ def sparse_encode(signals: torch.Tensor, atoms: torch.Tensor, iterations: int, *
     Args:
         signals: ``(N, D)``.
         atoms: ``(R, D)``.
-        iterations: gradient steps; the codes may be exactly zero.
+        iterations: gradient steps. The codes may be exactly zero.
         sparsity: weight of the L1 penalty.
         codes: ``(N, R)`` start; zeros by default.
     """
     gram = atoms @ atoms.T
-    # The largest eigenvalue bounds the curvature; the margin covers its rounding.
+    # The largest eigenvalue bounds the curvature. The margin covers its rounding.
     step = float(1.0 / (1.001 * torch.linalg.eigvalsh(gram.double())[-1]).clamp(min=FLOOR))
     targets = signals @ atoms.T - sparsity
     start = torch.zeros_like(targets) if codes is None else codes
@@ -166,7 +180,10 @@ def sparse_encode(signals: torch.Tensor, atoms: torch.Tensor, iterations: int, *
 
 
 def _accelerated_descent(codes: torch.Tensor, targets: torch.Tensor, gram: torch.Tensor, step: float, iterations: int) -> torch.Tensor:
-    """min_h 1/2 h G h^T - h t^T over h >= 0 for each row: projected gradient from an extrapolated point, momentum dropped where it points uphill."""
+    """Minimise 1/2 h G h^T - h t^T over h >= 0 for each row.
+
+    It is projected gradient from an extrapolated point. If the momentum points uphill, it is dropped.
+    """
     ahead = codes
     momentum = torch.ones_like(codes[:, :1])
     for _ in range(iterations):
@@ -185,15 +202,15 @@ def sparse_factorise(
 ) -> Factors:
     """Sparse codes and atoms in the unit ball, alternately.
 
-    The atoms' step never raises F; the codes' accelerated steps may, by a hair, within a round. Without the ball the penalty would say
-    nothing: atoms could grow and codes shrink at no cost.
+    The atoms' step never raises F. The codes' accelerated steps may raise it slightly within a round. Without the ball
+    the penalty would have no effect: atoms could grow and codes shrink at no cost.
 
     Args:
         signals: ``(N, D)``, not negative.
-        atoms: ``(R, D)`` start; scaled to length 1 at most.
+        atoms: ``(R, D)`` start, scaled to length 1 at most.
         iterations: rounds of coding and atom updates.
         sparsity: weight of the L1 penalty on the codes.
-        fixed: the first so many atoms are never changed.
+        fixed: how many atoms, the first ones, never change.
         inner: gradient steps on the codes in each round, from the codes of the round before.
         progress: called with a fraction in (0, 1].
     """
@@ -207,7 +224,10 @@ def sparse_factorise(
 
 
 def _descend_atoms(atoms: torch.Tensor, targets: torch.Tensor, code_gram: torch.Tensor, fixed: int) -> None:
-    """Each free atom in turn to its minimiser over the non-negative part of the unit ball, in place; atoms without codes stay."""
+    """Move each free atom in turn to its minimiser over the non-negative part of the unit ball, in place.
+
+    Atoms without codes stay.
+    """
     for r in range(fixed, atoms.shape[0]):
         energy = code_gram[r, r]
         moved = (atoms[r] + (targets[r] - code_gram[r] @ atoms) / energy.clamp(min=FLOOR)).clamp_(min=0.0)

@@ -1,9 +1,11 @@
-"""Overlapping patches of images: the two-dimensional form of a delay embedding, and the way back.
+"""Overlapping patches of images, the two-dimensional form of a delay embedding, and the way back.
 
-The image is mirrored by ``size - 1`` pixels on each side first, so that every pixel lies in exactly ``size ** 2`` patches and folding
-back is the same average everywhere. A linear map of patches between the two is then a sum of convolutions of the image.
+First the image is mirrored by ``size - 1`` pixels on each side. So every pixel is in exactly ``size ** 2`` patches,
+and folding back is the same average everywhere. A linear map of patches between the two is then a sum of convolutions
+of the image.
 
-A patch is a square, or a rectangle given by its two sides: ``(1, p)`` of a signal written as an image of height 1 is its delay embedding.
+A patch is a square, or a rectangle with two given sides: ``(1, p)`` of a signal written as an image of height 1 is its
+delay embedding.
 """
 
 from __future__ import annotations
@@ -27,7 +29,9 @@ def positions(height: int, width: int, size: Size) -> tuple[int, int]:
 
 
 def unfold_patches(images: torch.Tensor, size: Size) -> torch.Tensor:
-    """Images ``(B, C, H, W)`` to all their patches ``(B, C * size**2, n)``, n = (H + size - 1)(W + size - 1), row by row.
+    """Images ``(B, C, H, W)`` to all their patches ``(B, C * size**2, n)``, row by row.
+
+    n is (H + size - 1)(W + size - 1).
 
     Raises:
         ValueError: a patch is larger than the image.
@@ -40,9 +44,9 @@ def unfold_patches(images: torch.Tensor, size: Size) -> torch.Tensor:
 
 
 def fold_patches(patches: torch.Tensor, shape: tuple[int, int], size: Size) -> torch.Tensor:
-    """Patches ``(B, C * size**2, n)`` back to images ``(B, C, H, W)`` of the given ``(H, W)``: the mean over all patches that cover a pixel.
+    """Patches ``(B, C * size**2, n)`` back to images ``(B, C, H, W)`` of the given ``(H, W)``.
 
-    ``fold_patches(unfold_patches(x, size), ...)`` is x.
+    A pixel is the mean over all patches that cover it. ``fold_patches(unfold_patches(x, size), ...)`` is x.
     """
     high, wide = sides(size)
     height, width = shape

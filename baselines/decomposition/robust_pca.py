@@ -1,7 +1,7 @@
 """Principal component pursuit by inexact augmented Lagrange multipliers, batched; for ``rpca`` on images and on audio.
 
-Lin, Chen and Ma, arXiv 1009.5055 (2010), Algorithm 5. Principal component pursuit (Candes, Li, Ma and Wright, J. ACM 2011) cuts a matrix D into
-a low-rank part A and a sparse part E:
+See Lin, Chen and Ma, arXiv 1009.5055 (2010), Algorithm 5. Principal component pursuit (Candes, Li, Ma and Wright, J.
+ACM 2011) splits a matrix D into a low-rank part A and a sparse part E:
 
     min ||A||_* + lambda ||E||_1   subject to   D = A + E,   lambda = 1 / sqrt(max(m, n)).
 
@@ -26,12 +26,13 @@ from baselines.decomposition.shrinkage import ExactShrinkage, Shrinkage
 
 @dataclass(frozen=True, slots=True)
 class Decomposition:
-    """What ``robust_pca`` returns.
+    """The result of ``robust_pca``.
 
     Attributes:
-        low_rank, sparse: ``(B, m, n)`` in the precision asked for, adding up to the matrix within ``tolerance`` where converged.
-        iterations: ``(B,)`` int64, iterations that each matrix took.
-        converged: ``(B,)`` bool, False where ``max_iterations`` ended it.
+        low_rank, sparse: ``(B, m, n)`` in the chosen precision. If converged, they add up to the matrix within
+            ``tolerance``.
+        iterations: ``(B,)`` int64, iterations of each matrix.
+        converged: ``(B,)`` bool; False if ``max_iterations`` ended it.
     """
 
     low_rank: torch.Tensor
@@ -41,7 +42,7 @@ class Decomposition:
 
 
 def soft_threshold(values: torch.Tensor, threshold: torch.Tensor) -> torch.Tensor:
-    """``sign(v) max(|v| - t, 0)``, elementwise; ``threshold`` broadcasts and is not negative."""
+    """``sign(v) max(|v| - t, 0)``, elementwise. ``threshold`` broadcasts and is not negative."""
     return values - values.clamp(min=-threshold, max=threshold)
 
 
@@ -58,18 +59,19 @@ def robust_pca(
 ) -> Decomposition:
     """Principal component pursuit of each matrix of a batch (Lin, Chen and Ma 2010, Algorithm 5).
 
-    Each matrix has its own penalty and stops by its own residual, so its result does not depend on the rest of the batch.
+    Each matrix has its own penalty and stops by its own residual, so its result does not depend on the rest of the
+    batch.
 
     Args:
-        matrices: ``(B, m, n)``, any scale; a matrix of zeros gives zeros.
-        sparsity: ``lambda sqrt(max(m, n))``; 1 in the paper. More makes the sparse part sparser.
+        matrices: ``(B, m, n)``, any scale. A matrix of zeros gives zeros.
+        sparsity: ``lambda sqrt(max(m, n))``; 1 in the paper. Larger values make the sparse part sparser.
         growth: rho, growth of the penalty.
-        tolerance: eps_1, on the relative residual.
-        penalty_tolerance: eps_2, on the movement of E that lets the penalty grow; ``inf`` lets it grow always, as the authors' released
-            code does (with growth 1.5).
-        max_iterations: an end for matrices that do not converge.
-        precision: float64, or float32 with ``WarmShrinkage`` for tolerances from 1e-4 on.
-        shrinkage: of the singular values; ``ExactShrinkage`` by default, ``WarmShrinkage`` is faster where ranks are low.
+        tolerance: eps_1, for the relative residual.
+        penalty_tolerance: eps_2. The penalty grows if E moves less than this. With ``inf`` it always grows, as in the
+            authors' released code (with growth 1.5).
+        max_iterations: the most iterations of a matrix.
+        precision: float64, or float32 with ``WarmShrinkage`` for tolerances of 1e-4 and more.
+        shrinkage: of the singular values; ``ExactShrinkage`` by default. ``WarmShrinkage`` is faster if ranks are low.
     """
     if matrices.shape[-2] > matrices.shape[-1]:
         found = robust_pca(
@@ -106,7 +108,10 @@ def robust_pca(
 
 @dataclass(slots=True)
 class _State:
-    """The iterates of the matrices that have not converged yet: D, A, E, Y, ``(B, m, n)``; mu and ||D||_F, ``(B, 1, 1)``."""
+    """The iterates of the matrices that have not converged.
+
+    D, A, E and Y are ``(B, m, n)``. mu and ||D||_F are ``(B, 1, 1)``.
+    """
 
     data: torch.Tensor
     low_rank: torch.Tensor
@@ -126,7 +131,7 @@ class _State:
         return cls(data, zeros, zeros, data / dual, 1.25 / spectral, _frobenius(data), shrinkage)
 
     def step(self, weight: float, growth: float, tolerance: float, penalty_tolerance: float) -> torch.Tensor:
-        """One pass of Algorithm 5; returns which matrices are done, ``(B,)`` bool."""
+        """Make one pass of Algorithm 5. Returns which matrices are done, ``(B,)`` bool."""
         shifted = (self.multiplier / self.penalty).add_(self.data)
         self.low_rank = self.shrinkage(shifted - self.sparse, 1.0 / self.penalty.flatten())
         sparse = soft_threshold(shifted.sub_(self.low_rank), weight / self.penalty)

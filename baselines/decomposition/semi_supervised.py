@@ -1,7 +1,7 @@
 """Sparse dictionaries of an observed source and of the other one; for ``nmf-semi`` on images and on audio.
 
-The two stages of Halperin, Ephrat and Hoshen, "Neural separation of observed and unobserved distributions" (2018), appendix B, with the L1 penalty on the
-codes, which is ours; ``baselines/nmf_semi_printed.py`` has the penalty of the print.
+These are the two stages of Halperin, Ephrat and Hoshen, "Neural separation of observed and unobserved distributions"
+(2018), appendix B. The L1 penalty on the codes is ours. ``baselines/nmf_semi_printed.py`` has the printed penalty.
 """
 
 from __future__ import annotations
@@ -24,18 +24,20 @@ def semi_supervised_support(task: TaskSpec) -> Support:
 def learn_observed_and_other(
     clean: torch.Tensor, mixed: torch.Tensor, count: int, rounds: int, sparsity: float, ctx: RunContext
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Atoms ``(R, D)`` of the observed source from clean signals, then atoms of the other from mixtures, the former held fixed.
+    """Learn atoms ``(R, D)`` of the observed source from clean signals, and then atoms of the other.
+
+    The second stage learns from mixtures. In it the atoms of the observed source are fixed.
 
     Args:
         clean: ``(N, D)`` signals of the observed source, not negative.
         mixed: ``(M, D)`` mixtures, not negative.
         count: l, atoms per source; at most one per signal.
-        rounds: of either stage.
+        rounds: of each stage.
         sparsity: alpha, L1 weight on the codes.
-        ctx: its noise picks the start, its progress is told.
+        ctx: its noise chooses the start, and its progress is called.
 
     Returns:
-        the atoms of the observed source and of the other, at most ``count`` each.
+        The atoms of the observed source and of the other, at most ``count`` each.
     """
     noise = ctx.noise.fork(1)
     start = sample_atoms(clean, min(count, len(clean)), noise, 0)

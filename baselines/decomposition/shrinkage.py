@@ -1,7 +1,8 @@
-"""Singular value thresholding, ``U S_t(Sigma) V^T`` of each matrix of a batch: exactly, or fast where the matrices of a sequence resemble each other.
+"""Singular value thresholding, ``U S_t(Sigma) V^T`` of each matrix of a batch.
 
-The prox of the nuclear norm (Cai, Candes and Shen, SIAM J. Optim. 20(4), 2010, theorem 2.1). Robust PCA calls it once per iteration on
-matrices that move less and less, with a threshold that falls; nothing else in an iteration costs as much.
+It is exact, or fast for a sequence of similar matrices. It is the prox of the nuclear norm (Cai, Candes and Shen, SIAM
+J. Optim. 20(4), 2010, theorem 2.1). Robust PCA calls it once per iteration. The matrices move less and less, and the
+threshold falls. Nothing else in an iteration costs as much.
 """
 
 from __future__ import annotations
@@ -11,37 +12,42 @@ from typing import Protocol, Self
 import torch
 
 _WIDTHS = (32, 64, 96, 128, 160)
-"""Columns of a subspace; a few fixed widths, so that matrices of like rank run as one batch."""
+"""Columns of a subspace. A few fixed widths make matrices of similar rank run as one batch."""
 
 _NARROW = 0.65
 """Widest subspace that still pays, as a share of all columns."""
 
 _AHEAD, _SPARE = 3, 16
-"""A subspace holds the rank that the matrix had one iteration ago, three times what it gained in that one, and 16 columns more: what two subspace
-iterations get wrong lies at its lower end, below the threshold. With one iteration the masks of robust PCA agreed ten times worse (56 mixtures)."""
+"""Extra columns of a subspace.
+
+A subspace has the rank of the matrix one iteration ago, plus three times the gain of the rank in that iteration, plus
+16 columns. The errors of two subspace iterations are at its lower end, below the threshold. With one iteration the
+masks of robust PCA agreed ten times worse (56 mixtures).
+"""
 
 
 class Shrinkage(Protocol):
-    """Thresholds a sequence of batches of matrices."""
+    """Thresholds the singular values of a sequence of batches of matrices."""
 
     def __call__(self, matrices: torch.Tensor, threshold: torch.Tensor) -> torch.Tensor:
-        """Matrices ``(B, m, n)`` with ``m <= n`` and thresholds ``(B,)``, positive, to ``(B, m, n)``."""
+        """Matrices ``(B, m, n)`` with ``m <= n`` and positive thresholds ``(B,)`` to ``(B, m, n)``."""
         ...
 
     def select(self, rows: torch.Tensor) -> Self:
-        """For the rest of the sequence only these rows of the batch, a ``(B,)`` bool."""
+        """The same for the rest of the sequence, if it has only these rows of the batch, a ``(B,)`` bool."""
         ...
 
 
 def singular_value_threshold(matrices: torch.Tensor, threshold: torch.Tensor) -> torch.Tensor:
-    """``U S_t(Sigma) V^T`` of each matrix, from the eigenvectors of the smaller Gram matrix: 2 to 4 times faster than an SVD.
+    """``U S_t(Sigma) V^T`` of each matrix, from the eigenvectors of the smaller Gram matrix.
 
-    With ``M M^T = U Sigma^2 U^T`` the result is ``U diag(max(1 - t / sigma, 0)) U^T M``. The Gram matrix resolves singular values only down to
-    about ``1e-8 sigma_1`` in float64, but what it gets wrong is a factor in [0, 1] of rows of ``U^T M`` that are themselves that small:
-    the error of the result stays at ``1e-8 sigma_1``.
+    This is 2 to 4 times faster than an SVD. With ``M M^T = U Sigma^2 U^T`` the result is ``U diag(max(1 - t / sigma,
+    0)) U^T M``. In float64 the Gram matrix resolves singular values only down to about ``1e-8 sigma_1``. But only a
+    factor in [0, 1] is wrong, of rows of ``U^T M`` that are that small themselves. So the error of the result stays at
+    ``1e-8 sigma_1``.
 
     Args:
-        matrices: ``(B, m, n)`` float64 with ``m <= n`` (transpose where not).
+        matrices: ``(B, m, n)`` float64 with ``m <= n`` (transpose others).
         threshold: ``(B,)``, positive.
     """
     eigenvalues, vectors = torch.linalg.eigh(matrices @ matrices.mT)
@@ -66,15 +72,16 @@ class ExactShrinkage:
 
 
 class WarmShrinkage:
-    """Subspace iteration from the singular vectors of the call before, or all of them where many are above the threshold.
+    """Subspace iteration from the singular vectors of the last call, or all of them if many are above the threshold.
 
-    With V the k leading left singular vectors as they were: ``Q R = M^T V`` (QR), ``W = M Q``, once more with W for V, ``W^T W = P S^2 P^T``; then
-    ``M Q Q^T`` holds what is above the threshold, and its singular vectors are the columns of ``W P / S`` and ``Q P`` (Rayleigh and Ritz;
-    Halko, Martinsson and Tropp, SIAM Review 53(2), 2011, sec. 4.5). Every matrix has its own k, by its own rank; where no subspace is
-    narrow enough to pay, or where its last singular value is not below the threshold, all singular vectors are computed.
+    With V the k leading left singular vectors of the last call: ``Q R = M^T V`` (QR), ``W = M Q``, once more with W
+    for V, and ``W^T W = P S^2 P^T``. Then ``M Q Q^T`` contains what is above the threshold. Its singular vectors are
+    the columns of ``W P / S`` and ``Q P`` (Rayleigh and Ritz; Halko, Martinsson and Tropp, SIAM Review 53(2), 2011,
+    sec. 4.5). Every matrix has its own k, by its own rank. All singular vectors are computed if no subspace is narrow
+    enough to pay, or if its last singular value is not below the threshold.
 
-    Float32 matrices are multiplied and orthogonalised in float32, which leaves ``1e-7 sigma_1``; Gram matrices, which square singular values, are
-    always float64.
+    Float32 matrices are multiplied and orthogonalised in float32, which leaves an error of ``1e-7 sigma_1``. Gram
+    matrices square singular values, so they are always float64.
     """
 
     def __init__(self) -> None:
@@ -103,7 +110,7 @@ class WarmShrinkage:
         return chosen
 
     def _widths(self, size: int) -> torch.Tensor:
-        """Columns for each matrix, on the CPU; 0 for all of them."""
+        """Columns for each matrix, on the CPU; 0 stands for all."""
         wanted = self._ranks + _AHEAD * self._gained + _SPARE
         steps = torch.tensor([*(width for width in _WIDTHS if width <= _NARROW * size), 0])
         return steps[torch.searchsorted(steps[:-1], wanted)]
@@ -115,7 +122,10 @@ class WarmShrinkage:
         return result
 
     def _remember(self, rows: torch.Tensor, vectors: torch.Tensor, kept: torch.Tensor) -> None:
-        """Eigenvalues come in rising order, vectors are kept in falling order."""
+        """Keep singular vectors and ranks for the next call.
+
+        Eigenvalues rise, and vectors are stored in falling order.
+        """
         if self._vectors is None:
             self._vectors = vectors.flip(-1)
             self._ranks, self._gained = torch.zeros(2, len(rows), dtype=torch.int64)
@@ -143,7 +153,7 @@ class WarmShrinkage:
         lengths = eigenvalues.clamp(min=0.0).sqrt()
         turn, factors, lengths = turn.to(image.dtype), kept.to(image.dtype), lengths.to(image.dtype)
         left = image @ turn
-        least = torch.finfo(left.dtype).eps * lengths[:, -1:] + torch.finfo(left.dtype).tiny  # directions below are rounding, not to be blown up
+        least = torch.finfo(left.dtype).eps * lengths[:, -1:] + torch.finfo(left.dtype).tiny  # shorter directions are rounding; do not amplify them
         self._remember(rows, left / torch.maximum(lengths, least).unsqueeze(-2), kept)
         result: torch.Tensor = ((left * factors.unsqueeze(-2)) @ turn.mT) @ right.mT
         short = kept[:, 0] > 0

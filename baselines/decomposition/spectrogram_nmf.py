@@ -1,11 +1,14 @@
-"""Non-negative factorisation of magnitude spectrograms: frames of training signals, dictionaries, and codes of whole mixtures; for ``nmf`` and ``nmf-semi``.
+"""Non-negative factorisation of magnitude spectrograms; for ``nmf`` and ``nmf-semi``.
 
-A frame of the spectrogram is a signal of ``baselines.decomposition.nonnegative``: ``V (F, N)`` is explained by atoms ``W (R, F)`` and codes ``H (R, N)``,
-``V ~ W^T H``. Two objectives, both with the multiplicative updates of Lee and Seung, "Algorithms for non-negative matrix factorization"
-(NIPS 2000): ``euclidean`` (theorem 1) and ``kl``, the generalised Kullback-Leibler divergence (theorem 2), which Smaragdis, Raj and
-Shashanka (ICA 2007) minimise in the form of a latent variable model: it weighs an error by the level of the bin, as hearing does.
+It has frames of training signals, dictionaries, and codes of whole mixtures. A frame of the spectrogram is a signal of
+``baselines.decomposition.nonnegative``: atoms ``W (R, F)`` and codes ``H (R, N)`` explain ``V (F, N)``, ``V ~ W^T H``.
+There are two objectives, both with the multiplicative updates of Lee and Seung, "Algorithms for non-negative matrix
+factorization" (NIPS 2000). They are ``euclidean`` (theorem 1) and ``kl``, the generalised Kullback-Leibler divergence
+(theorem 2). Smaragdis, Raj and Shashanka (ICA 2007) minimise ``kl`` in the form of a latent variable model. It weighs
+an error by the level of the bin, as hearing does.
 
-Mixtures are coded as a batch of matrices, one each, with iterations counted: row b of the codes depends on mixture b alone.
+Mixtures are coded as a batch of matrices, one each, and iterations are counted: row b of the codes depends only on
+mixture b.
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ Divergence = Literal["kl", "euclidean"]
 
 
 def recording_spectra(signals: torch.Tensor, sample_rate: int, device: str) -> list[torch.Tensor]:
-    """Magnitude spectrograms ``(n, F, N)`` of mono or many-channel signals ``(n, C, T)`` (channels averaged), a few signals each.
+    """Magnitude spectrograms ``(n, F, N)`` of signals ``(n, C, T)``, a few signals each. Channels are averaged.
 
     Raises:
         MethodError: a sample is not finite.
@@ -39,8 +42,10 @@ def recording_spectra(signals: torch.Tensor, sample_rate: int, device: str) -> l
 def training_frames(signals: torch.Tensor, sample_rate: int, limit: int, device: str) -> torch.Tensor:
     """At most ``limit`` frames ``(n, F)`` of training signals ``(N, C, T)``, evenly spread over all of them.
 
+    Silent frames are dropped.
+
     Raises:
-        MethodError: a sample is not finite, or there is no sound at all.
+        MethodError: a sample is not finite, or all signals are silent.
     """
     stft = Stft.at(sample_rate)
     count = signals.shape[0] * stft.frames(signals.shape[-1])
@@ -66,7 +71,7 @@ def learn_atoms(frames: torch.Tensor, start: torch.Tensor, iterations: int, dive
     spectra = frames.T.contiguous()
     codes = _flat_codes(spectra.unsqueeze(0), atoms)[0]
     for iteration in range(iterations):
-        # Both factors from the same quotient would not be monotone: it is formed anew in between.
+        # With one quotient for both factors F could rise, so it is computed anew in between.
         codes.mul_(atoms @ _quotient(spectra, atoms.T @ codes)).div_(atoms.sum(1, keepdim=True).add_(FLOOR))
         atoms.mul_(codes @ _quotient(spectra, atoms.T @ codes).T).div_(codes.sum(1, keepdim=True).add_(FLOOR))
         progress((iteration + 1) / iterations)
@@ -74,10 +79,14 @@ def learn_atoms(frames: torch.Tensor, start: torch.Tensor, iterations: int, dive
 
 
 def code_spectra(spectra: torch.Tensor, atoms: torch.Tensor, iterations: int, divergence: Divergence) -> torch.Tensor:
-    """Codes ``(B, R, N)`` of spectrograms ``(B, F, N)`` on fixed atoms ``(R, F)``, from the flat code of each frame's level."""
+    """Codes ``(B, R, N)`` of spectrograms ``(B, F, N)`` on fixed atoms ``(R, F)``.
+
+    They start from the flat code of each frame's level.
+    """
     batch, bins, frames = spectra.shape
     count = len(atoms)
-    # Sizes that are multiples of 4 keep every matrix of the batch on a 64-byte boundary, where kernels sum in the same order.
+    # Sizes that are multiples of 4 keep every matrix of the batch on a 64-byte boundary, where kernels sum in the same
+    # order.
     spectra, atoms = functional.pad(spectra, (0, -frames % 4, 0, -bins % 4)), functional.pad(atoms, (0, -bins % 4, 0, -len(atoms) % 4))
     codes = _flat_codes(spectra, atoms)
     rows = atoms.expand(batch, *atoms.shape)
@@ -98,7 +107,7 @@ def _quotient(spectra: torch.Tensor, model: torch.Tensor) -> torch.Tensor:
 
 
 def _flat_codes(spectra: torch.Tensor, atoms: torch.Tensor) -> torch.Tensor:
-    """All atoms equally strong, with the level of the frame: ``(B, F, N)`` to ``(B, R, N)``."""
+    """Start codes with all atoms equally strong, at the level of the frame: ``(B, F, N)`` to ``(B, R, N)``."""
     level = spectra.sum(1, keepdim=True) / atoms.sum().clamp(min=FLOOR)
     return level.expand(-1, len(atoms), -1).clone()
 
@@ -111,6 +120,9 @@ def explained(codes: torch.Tensor, atoms: torch.Tensor) -> torch.Tensor:
 
 
 def masks_of_parts(parts: torch.Tensor, channels: int) -> torch.Tensor:
-    """Parts ``(B, K, F, N)``, not negative, to the masks ``(B, K, channels, F, N)`` in their ratio; shared evenly where all are zero."""
+    """Parts ``(B, K, F, N)``, not negative, to masks ``(B, K, channels, F, N)`` in their ratio.
+
+    If all parts of a bin are zero, it is shared evenly.
+    """
     parts = parts + FLOOR
     return (parts / parts.sum(1, keepdim=True)).unsqueeze(2).expand(-1, -1, channels, -1, -1)

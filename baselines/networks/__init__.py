@@ -1,1 +1,1 @@
-"""Architectures alone: modules of torch that know nothing of the project."""
+"""Architectures alone: torch modules that import nothing of the project."""

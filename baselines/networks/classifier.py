@@ -1,8 +1,9 @@
-"""A small convolutional classifier of images: what gives features and class probabilities to distances between sets.
+"""A small convolutional classifier of images. It gives features and class probabilities to distances between sets.
 
-The layout follows Jordan, "94% on CIFAR-10 in 3.29 seconds on a single GPU" (2024), sec. 3: a frozen 2x2 whitening layer, then three blocks of
-two 3x3 convolutions with batch norm and GELU, the first of each followed by 2x2 max pooling. The features are the mean over the last map
-instead of its maximum; they go through one linear layer to the classes.
+The layout follows Jordan, "94% on CIFAR-10 in 3.29 seconds on a single GPU" (2024), sec. 3. It has a frozen 2x2
+whitening layer and three blocks. A block has two 3x3 convolutions with batch norm and GELU, and the first of them is
+followed by 2x2 max pooling. The features are the mean over the last map instead of its maximum. One linear layer takes
+them to the classes.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from torch.nn import functional as F
 
 PATCH = 2
 SMALLEST_SIDE = 18
-"""Of an image, in pixels: three poolings leave one."""
+"""The smallest side of an image, in pixels. Three poolings leave one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +25,11 @@ class ClassifierConfig:
 
     Attributes:
         channels: image channels C.
-        widths: feature channels of the three blocks; the last is the number F of features.
-        classes: number of classes.
+        widths: feature channels of the three blocks. The last is the number F of features.
+        classes: number of classes, at least 2.
+
+    Raises:
+        ValueError: a number is too small.
     """
 
     channels: int = 3
@@ -38,7 +42,10 @@ class ClassifierConfig:
 
 
 class PoolingBlock(nn.Module):
-    """3x3 convolution, 2x2 max pooling, norm, GELU; 3x3 convolution, norm, GELU: ``(B, C, H, W)`` -> ``(B, width, H // 2, W // 2)``."""
+    """3x3 convolution, 2x2 max pooling, norm, GELU; 3x3 convolution, norm, GELU.
+
+    It takes ``(B, C, H, W)`` to ``(B, width, H // 2, W // 2)``.
+    """
 
     def __init__(self, width_in: int, width: int) -> None:
         super().__init__()
@@ -53,7 +60,10 @@ class PoolingBlock(nn.Module):
 
 
 class SmallClassifier(nn.Module):
-    """See the top of this file. Images ``(B, C, H, W)`` in [0, 1], sides of at least 18 pixels."""
+    """The classifier: see the top of this file.
+
+    It takes images ``(B, C, H, W)`` in [0, 1] with sides of at least 18 pixels.
+    """
 
     def __init__(self, config: ClassifierConfig) -> None:
         super().__init__()
@@ -66,8 +76,11 @@ class SmallClassifier(nn.Module):
         self.head = nn.Linear(third, config.classes)
 
     def whiten_by(self, images: torch.Tensor, floor: float = 5e-4) -> None:
-        """Set the frozen first layer from images ``(N, C, H, W)`` in [0, 1]: each eigenvector of the patches' covariance, and its negative, over the
-        square root of its eigenvalue (plus ``floor``)."""
+        """Set the frozen first layer from images ``(N, C, H, W)`` in [0, 1].
+
+        Its filters are each eigenvector of the patches' covariance, over the square root of its eigenvalue (plus
+        ``floor``), and their negatives.
+        """
         patches = F.unfold(images.to(torch.float64), PATCH).transpose(1, 2).flatten(0, 1)
         values, vectors = torch.linalg.eigh(torch.cov(patches.T))
         filters = (vectors / (values + floor).sqrt()).T.reshape(-1, self.config.channels, PATCH, PATCH)
@@ -78,18 +91,18 @@ class SmallClassifier(nn.Module):
             self.whiten.bias.copy_(bias)
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
-        """``(B, F)``: the mean over the last map."""
+        """Features ``(B, F)``: the mean over the last map."""
         maps: torch.Tensor = self.blocks(self.whiten(images))
         return maps.mean((2, 3))
 
     def maps(self, images: torch.Tensor) -> list[torch.Tensor]:
-        """What each block makes of the images, ``(B, width, H', W')``."""
+        """The output ``(B, width, H', W')`` of each of the three blocks."""
         made = [self.whiten(images)]
         for block in self.blocks:
             made.append(block(made[-1]))
         return made[1:]
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """``(B, classes)`` logits."""
+        """Logits ``(B, classes)``."""
         logits: torch.Tensor = self.head(self.features(images))
         return logits

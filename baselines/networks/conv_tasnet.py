@@ -1,16 +1,21 @@
-"""Conv-TasNet: Luo and Mesgarani, "Conv-TasNet: surpassing ideal time-frequency magnitude masking for speech separation" (IEEE/ACM TASLP 27(8), 2019), sec. II.
+"""Conv-TasNet.
 
-A learnt transform, masks on it, and a learnt transform back:
+Luo and Mesgarani, IEEE/ACM Transactions on Audio, Speech, and Language Processing 27(8), 2019, sec. II. The paper is
+"Conv-TasNet: surpassing ideal time-frequency magnitude masking for speech separation". The network has a learnt
+transform, masks on it, and a learnt transform back:
 
-1. encoder (II-B): N filters of L samples, half overlapping, without bias: ``w = relu(U * y)``;
-2. separator (II-C): normalise, bottleneck to B channels, then R times X blocks with dilations 1, 2, ..., 2^(X-1). A block is a 1x1 convolution to H channels,
-   PReLU, norm, a depthwise convolution of P taps, PReLU, norm, and two 1x1 convolutions: one back to B channels, added to the block's input, and one to Sc
-   channels, whose sum over all blocks, by PReLU and a 1x1 convolution, gives the masks of K sources, in (0, 1) by a sigmoid;
-3. decoder: ``V`` turns every masked ``w m_k`` into L samples per frame, which are added where frames overlap.
+1. The encoder (II-B) has N filters of L samples, half overlapping, without bias: ``w = relu(U * y)``.
+2. The separator (II-C) normalises, goes to B channels (bottleneck), and has R times X blocks with dilations 1, 2, ...,
+   2^(X-1). A block is a 1x1 convolution to H channels, PReLU, norm, a depthwise convolution of P taps, PReLU, norm,
+   and two 1x1 convolutions. One goes back to B channels and is added to the block's input. The other goes to Sc
+   channels. The Sc channels are summed over all blocks. PReLU, a 1x1 convolution and a sigmoid turn the sum into the
+   masks of K sources, in (0, 1).
+3. The decoder ``V`` turns every masked ``w m_k`` into L samples per frame, and adds them where frames overlap.
 
-Norms are gLN (II-D, eq. 9-10): over channels and time of one example, with a gain and a bias per channel. Hyper-parameters are the paper's (table I).
-The last block's way back to B channels leads nowhere and is left out, though the paper counts it among its 5.1 M parameters. The paper has one channel; here
-a filter spans all channels of the signal.
+Norms are gLN (II-D, eq. 9-10): over channels and time of one example, with a gain and a bias per channel. The names of
+the hyper-parameters are the paper's (table I). In the last block nothing uses the convolution back to B channels, so
+we left it out. The paper counts it among its 5.1 M parameters. The paper has one channel. Here a filter spans all
+channels of the signal.
 """
 
 from __future__ import annotations
@@ -26,19 +31,22 @@ _EPSILON = 1e-8
 
 @dataclass(frozen=True, slots=True)
 class ConvTasNetConfig:
-    """Layout of a ``ConvTasNet``; the defaults are the paper's best.
+    """Layout of a ``ConvTasNet``. The defaults are the paper's best.
 
     Attributes:
         sources: K.
         channels: of the signal.
         filters: N, of the encoder and the decoder.
-        length: L, samples of a filter, an even number; frames are L / 2 apart.
+        length: L, samples of a filter, an even number. Frames are L / 2 apart.
         bottleneck: B, channels between blocks.
         hidden: H, channels within a block.
-        skip: Sc, channels of the way from a block to the masks.
+        skip: Sc, channels from a block to the masks.
         kernel: P, taps of the depthwise convolutions, an odd number.
-        blocks: X, of a repeat; dilations double from 1 on.
+        blocks: X, blocks of a repeat. Dilations double, and the first is 1.
         repeats: R.
+
+    Raises:
+        ValueError: a size is not positive, the length is odd, or the kernel is even.
     """
 
     sources: int = 2
@@ -59,25 +67,31 @@ class ConvTasNetConfig:
 
     @property
     def stride(self) -> int:
-        """Samples from frame to frame."""
+        """Samples between the starts of two frames."""
         return self.length // 2
 
     @property
     def receptive_field(self) -> int:
-        """Samples that a mask looks at, its norms aside, which look at everything."""
+        """How many samples a mask depends on, apart from its norms, which depend on the whole signal."""
         frames = 1 + self.repeats * (self.kernel - 1) * ((1 << self.blocks) - 1)
         return (frames - 1) * self.stride + self.length
 
 
 class GlobalNorm(nn.GroupNorm):
-    """gLN: zero mean and unit variance over channels and time of each example ``(B, C, T)``, then a gain and a bias per channel."""
+    """gLN: zero mean and unit variance over channels and time of each example ``(B, C, T)``.
+
+    A gain and a bias per channel follow.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__(1, channels, eps=_EPSILON)
 
 
 class OneSlope(nn.PReLU):
-    """PReLU of one slope a, as ``(1 - a) relu(x) + a x``: on a CPU torch's own takes three times as long to differentiate."""
+    """PReLU of one slope a, as ``(1 - a) relu(x) + a x``.
+
+    On a CPU, torch's own needs three times as long for the gradient.
+    """
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         slope = self.weight.to(x.dtype)
@@ -85,14 +99,15 @@ class OneSlope(nn.PReLU):
 
 
 class DepthwiseConvolution(nn.Conv1d):
-    """A dilated convolution of every channel by itself; the length stays.
+    """A dilated convolution of every channel by itself: ``(B, C, T)`` to ``(B, C, T)``.
 
-    Computed as taps along the rows of ``(B, C, T / d, d)`` with d the dilation, which is the same and takes a CPU a third of the time.
+    It computes taps along the rows of ``(B, C, T / d, d)``, with d the dilation. The result is the same, in a third of
+    the time on a CPU.
 
     Args:
         channels: how many.
         kernel: taps, an odd number.
-        dilation: samples from tap to tap.
+        dilation: samples between two taps.
     """
 
     def __init__(self, channels: int, kernel: int, dilation: int) -> None:
@@ -112,7 +127,7 @@ class DilatedBlock(nn.Module):
     Args:
         config: sizes.
         dilation: of the depthwise convolution.
-        last: nothing follows, so there is no way back to the bottleneck.
+        last: no block follows, so it does not go back to the bottleneck.
     """
 
     def __init__(self, config: ConvTasNetConfig, dilation: int, last: bool = False) -> None:
@@ -130,14 +145,17 @@ class DilatedBlock(nn.Module):
         self.ends = nn.Conv1d(hidden, self.onward + config.skip, 1)  # both 1x1 convolutions at the end in one
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """``(B, bottleneck, frames)`` to the next block's input and to this one's share of the masks ``(B, skip, frames)``."""
+        """``(B, bottleneck, frames)`` to the next block's input, and this block's share of the masks.
+
+        The shapes are ``(B, bottleneck, frames)`` and ``(B, skip, frames)``.
+        """
         ends = self.ends(self.body(x))
         onward, to_masks = ends[:, : self.onward], ends[:, self.onward :]
         return (x + onward if self.onward else x), to_masks
 
 
 class ConvTasNet(nn.Module):
-    """Mixtures to parts, one for each source."""
+    """Mixtures ``(B, C, T)`` to parts ``(B, K, C, T)``, one for each source."""
 
     def __init__(self, config: ConvTasNetConfig) -> None:
         super().__init__()
@@ -151,7 +169,10 @@ class ConvTasNet(nn.Module):
         self.decoder = nn.ConvTranspose1d(config.filters, config.channels, config.length, stride=config.stride, bias=False)
 
     def forward(self, mixtures: torch.Tensor) -> torch.Tensor:
-        """Mixtures ``(B, C, T)`` to parts ``(B, K, C, T)``, of any T: zeros are added around it so that every sample lies in two frames."""
+        """Mixtures ``(B, C, T)`` to parts ``(B, K, C, T)``, for any T.
+
+        Zeros pad the signal, so that every sample is in two frames.
+        """
         stride, samples = self.config.stride, mixtures.shape[-1]
         padded = functional.pad(mixtures, (stride, stride + -samples % stride))
         frames = functional.relu(self.encoder(padded))

@@ -1,15 +1,19 @@
-"""Demucs in the time domain: Defossez, Usunier, Bottou and Bach, "Music source separation in the waveform domain" (2019, arXiv 1911.13254), sec. 4.
+"""Demucs in the time domain. Defossez, Usunier, Bottou and Bach 2019 (arXiv 1911.13254), sec. 4.
 
-A U-Net on samples with an LSTM at its bottom:
+The paper is "Music source separation in the waveform domain". The network is a U-Net on samples with an LSTM at its
+bottom:
 
-* encoder: L layers; a layer is a convolution of K = 8 taps and stride S = 4, ReLU, and a 1x1 convolution to twice the channels that a gated linear unit
-  halves again. The first layer has C channels, each further one twice as many;
-* bottom: a bidirectional LSTM of two layers as wide as the last encoder layer, and a linear layer from both directions back to that width;
-* decoder: the encoder's mirror image. A layer adds the output of the encoder layer of its depth, then a convolution of 3 taps to twice the channels, a gated
-  linear unit, a transposed convolution of K taps and stride S, and ReLU, which the last layer goes without: it gives the K sources.
+* The encoder has L layers. A layer is a convolution of K = 8 taps and stride S = 4, ReLU, and a 1x1 convolution to
+  twice the channels, which a gated linear unit halves again. The first layer has C channels, and each further layer
+  twice as many.
+* The bottom is a bidirectional LSTM of two layers, as wide as the last encoder layer. A linear layer takes both
+  directions back to that width.
+* The decoder mirrors the encoder. A layer adds the output of the encoder layer of the same depth. Then it has a
+  convolution of 3 taps to twice the channels, a gated linear unit, a transposed convolution of K taps and stride S,
+  and ReLU. The last layer has no ReLU and gives the K sources.
 
-Weights start as torch draws them and are then rescaled (sec. 4.3): those of a convolution with standard deviation d are divided by ``sqrt(d / 0.1)``.
-No constraint makes the sources add up to the mixture.
+Weights start as torch draws them, and are then rescaled (sec. 4.3): the weights of a convolution with standard
+deviation d are divided by ``sqrt(d / 0.1)``. Nothing makes the sources add up to the mixture.
 """
 
 from __future__ import annotations
@@ -21,23 +25,26 @@ from torch import nn
 from torch.nn import functional
 
 RESCALE = 0.1
-"""The standard deviation towards which weights are rescaled (a)."""
+"""The standard deviation towards which weights are rescaled (the paper's a)."""
 
 
 @dataclass(frozen=True, slots=True)
 class DemucsConfig:
-    """Layout of a ``Demucs``; the defaults are the paper's, but for its four sources of two channels.
+    """Layout of a ``Demucs``. The defaults are the paper's, except that it has four sources of two channels.
 
     Attributes:
-        sources: how many.
+        sources: K.
         channels: of the signal.
         width: C, channels of the first layer.
         depth: L, layers.
-        growth: how many times the channels of one layer the next one has.
+        growth: ratio of the channels of a layer to those of the layer before.
         kernel: K, taps of the strided convolutions.
         stride: S.
         context: taps of the decoder's other convolutions, an odd number.
-        lstm_layers: of the bottom; 0 leaves it out.
+        lstm_layers: layers of the LSTM at the bottom; 0: no LSTM.
+
+    Raises:
+        ValueError: a size is not positive, the kernel is shorter than the stride, or the context is even.
     """
 
     sources: int = 2
@@ -58,11 +65,11 @@ class DemucsConfig:
 
     @property
     def widths(self) -> tuple[int, ...]:
-        """Channels of the layers, from the outermost on."""
+        """Channels of the layers, the outermost first."""
         return tuple(round(self.width * self.growth**layer) for layer in range(self.depth))
 
     def whole_length(self, samples: int) -> int:
-        """The least number of samples, at least so many, of which every layer leaves none over."""
+        """The smallest length, at least ``samples``, that every layer divides without a rest."""
         frames = samples
         for _ in range(self.depth):
             frames = 1 + max(0, -((self.kernel - frames) // self.stride))
@@ -72,7 +79,7 @@ class DemucsConfig:
 
 
 class Demucs(nn.Module):
-    """Mixtures to parts, one for each source."""
+    """Mixtures ``(B, C, T)`` to parts ``(B, K, C, T)``, one for each source."""
 
     def __init__(self, config: DemucsConfig) -> None:
         super().__init__()
@@ -95,7 +102,10 @@ class Demucs(nn.Module):
         rescale_convolutions(self, RESCALE)
 
     def forward(self, mixtures: torch.Tensor) -> torch.Tensor:
-        """Mixtures ``(B, C, T)`` to parts ``(B, K, C, T)``, of any T: zeros are added on both sides to a length that all layers divide."""
+        """Mixtures ``(B, C, T)`` to parts ``(B, K, C, T)``, for any T.
+
+        Zeros pad both sides to a length that all layers divide.
+        """
         samples = mixtures.shape[-1]
         missing = self.config.whole_length(samples) - samples
         x = functional.pad(mixtures, (missing // 2, missing - missing // 2))

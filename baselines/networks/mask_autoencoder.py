@@ -1,9 +1,11 @@
-"""The mask network of Neural Egg Separation: Halperin, Ephrat and Hoshen, "Neural separation of observed and unobserved distributions" (2018), appendix A.
+"""The mask network of Neural Egg Separation. Halperin, Ephrat and Hoshen 2018, appendix A.
 
-A DiscoGAN-like autoencoder (Kim et al. 2017): 4x4 convolutions of stride 2 that double their filters from 64 on, the same number of transposed ones back,
-and a sigmoid at the end. The paper says 64 filters at both ends and "two fewer layers" for MNIST; the released code has 4 + 4 layers at 64x64 and on
-spectrograms of 257x64, LeakyReLU 0.2 on the way down, ReLU on the way up, batch norm after all layers but the first and the last, and a bias in the last
-layer only.
+The paper is "Neural separation of observed and unobserved distributions". The network is an autoencoder like
+DiscoGAN's (Kim et al. 2017). It has 4x4 convolutions of stride 2, whose filters double from 64, as many transposed
+ones back, and a sigmoid at the end. The paper states 64 filters at both ends and "two fewer layers" for MNIST. The
+rest is from the released code. It has 4 + 4 layers at 64x64 and on spectrograms of 257x64. It has LeakyReLU 0.2 on the
+way down and ReLU on the way up. Batch norm follows all layers except the first and the last, and only the last layer
+has a bias.
 """
 
 from __future__ import annotations
@@ -24,11 +26,14 @@ class MaskConfig:
 
     Attributes:
         channels: C, of the mixture and of each mask.
-        layers: L, convolutions down and as many up.
-        filters: of the first layer; every further layer down has twice as many.
+        layers: L, how many convolutions go down, and how many go up; at least 2.
+        filters: of the first layer. Every further layer down has twice as many.
         masks: K; 1 gives the mask of one source by a sigmoid, more give K masks that add up to 1 by a softmax.
-        running_statistics: batch norm keeps running means and evaluates with them; without, it normalises by the batch at hand in ``eval`` too, and a
-            mask then depends on the other mixtures of its batch.
+        running_statistics: batch norm keeps running means, and uses them in evaluation mode. Otherwise it always
+            normalises by the present batch, and a mask depends on the other mixtures of its batch.
+
+    Raises:
+        ValueError: a number is too small.
     """
 
     channels: int = 1
@@ -43,15 +48,15 @@ class MaskConfig:
 
     @property
     def extra_rows(self) -> int:
-        """How many rows more than a multiple of ``2 ** layers`` the network takes as they are."""
+        """By how many rows the height may exceed a multiple of ``2 ** layers``."""
         return 1
 
 
 class MaskAutoencoder(nn.Module):
     """Masks in [0, 1] of mixtures.
 
-    The width must be a multiple of ``2 ** layers``; the height too, or one more: the output of a spectrogram of 257 rows has 256, and its last row but one
-    is repeated below it (reflection).
+    The width must be a multiple of ``2 ** layers``. The height must be one too, or one more. For a spectrogram of 257
+    rows the layers give 256. The last row but one is then repeated at the end (reflection).
     """
 
     def __init__(self, config: MaskConfig) -> None:
@@ -67,10 +72,10 @@ class MaskAutoencoder(nn.Module):
         self.last = nn.ConvTranspose2d(config.filters, config.masks * config.channels, 4, stride=2, padding=1)
 
     def forward(self, mixtures: torch.Tensor) -> torch.Tensor:
-        """Mixtures ``(B, C, H, W)`` to masks, ``(B, C, H, W)``; ``(B, K, C, H, W)`` where ``config.masks`` is above 1.
+        """Mixtures ``(B, C, H, W)`` to masks: ``(B, C, H, W)`` for one mask, else ``(B, K, C, H, W)``.
 
         Raises:
-            ValueError: a size that the layers cannot give back.
+            ValueError: the layers do not fit the height or the width.
         """
         height, width = mixtures.shape[-2:]
         unit = 1 << self.config.layers
@@ -86,7 +91,7 @@ class MaskAutoencoder(nn.Module):
 
 
 def _down(before: int, after: int, running_statistics: bool | None = None) -> nn.Sequential:
-    """Half the size; without batch norm if ``running_statistics`` is None."""
+    """A layer that halves the size. It has no batch norm if ``running_statistics`` is None."""
     layers = nn.Sequential(nn.Conv2d(before, after, 4, stride=2, padding=1, bias=False))
     if running_statistics is not None:
         layers.append(nn.BatchNorm2d(after, track_running_stats=running_statistics))
@@ -94,6 +99,6 @@ def _down(before: int, after: int, running_statistics: bool | None = None) -> nn
 
 
 def _up(before: int, after: int, running_statistics: bool) -> nn.Sequential:
-    """Twice the size."""
+    """A layer that doubles the size."""
     convolution = nn.ConvTranspose2d(before, after, 4, stride=2, padding=1, bias=False)
     return nn.Sequential(convolution, nn.BatchNorm2d(after, track_running_stats=running_statistics), nn.ReLU())

@@ -1,7 +1,8 @@
-"""A mask network of today: the U-Net of our score priors, with a mask at its end. Ours; no paper's.
+"""A modern mask network: the U-Net of our score priors, with a mask at its end. It is ours and no paper's.
 
-Mask and prior thus differ in what they learn from and not in their layers, so that their rows compare levels of supervision. The network of Halperin et al.
-(``baselines/networks/mask_autoencoder.py``) squeezes every picture through 4x4 positions; this one has skips, residual blocks and attention.
+So mask and prior have the same layers and differ only in what they learn from, and their rows compare levels of
+supervision. The network of Halperin et al. (``baselines/networks/mask_autoencoder.py``) squeezes every picture through
+4x4 positions. This one has skips, residual blocks and attention.
 """
 
 from __future__ import annotations
@@ -42,7 +43,10 @@ class MaskUNetConfig:
 
 
 class MaskUNet(nn.Module):
-    """Masks in [0, 1] of mixtures whose height and width are multiples of 4. At the start every mask is 1 / K (1/2 of one mask)."""
+    """Masks in [0, 1] of mixtures whose height and width are multiples of 4.
+
+    At the start every mask is 1 / K, and a single mask is 1/2.
+    """
 
     def __init__(self, config: MaskUNetConfig) -> None:
         super().__init__()
@@ -53,8 +57,8 @@ class MaskUNet(nn.Module):
         nn.init.zeros_(self.body.head.bias) if self.body.head.bias is not None else None
 
     def forward(self, mixtures: torch.Tensor) -> torch.Tensor:
-        """Mixtures ``(B, C, H, W)`` to masks, ``(B, C, H, W)``; ``(B, K, C, H, W)`` where ``config.masks`` is above 1."""
-        no_noise = mixtures.new_zeros(len(mixtures))  # the blocks want a noise label; the same everywhere, it is one more learnt scale and shift
+        """Mixtures ``(B, C, H, W)`` to masks: ``(B, C, H, W)`` for one mask, else ``(B, K, C, H, W)``."""
+        no_noise = mixtures.new_zeros(len(mixtures))  # the blocks need a noise label; a constant one only adds a learnt scale and shift
         logits = self.body(mixtures, no_noise)
         if self.config.masks == 1:
             return torch.sigmoid(logits)

@@ -1,8 +1,9 @@
-"""The noise-conditional score network of Song and Ermon, "Generative modeling by estimating gradients of the data distribution"
-(NeurIPS 2019), app. A and B: the RefineNet with dilated convolutions that BASIS uses as its prior.
+"""The noise-conditional score network of Song and Ermon (NeurIPS 2019), app. A and B.
 
-The layout is written from docs/protocols.md, section 3.1 (7,638,657 parameters on MNIST, 30,117,635 on CIFAR-10); no code of the authors is used.
-The network is conditioned on the number of one of ten noise levels and returns the score itself, for images in [0, 1].
+The paper is "Generative modeling by estimating gradients of the data distribution". The network is the RefineNet with
+dilated convolutions that BASIS uses as its prior. The layout follows docs/protocols.md, section 3.1 (7,638,657
+parameters on MNIST, 30,117,635 on CIFAR-10). It uses no code of the authors. The network takes the number of one of
+ten noise levels, and returns the score itself, for images in [0, 1].
 """
 
 from __future__ import annotations
@@ -29,7 +30,10 @@ def _conv3(inputs: int, outputs: int, dilation: int = 1, bias: bool = True) -> n
 
 
 class ConditionalInstanceNormPlus(nn.Module):
-    """Instance norm plus a learned multiple of the standardised channel means; scale, multiple and shift per noise level (app. A.1)."""
+    """Instance norm plus a learned multiple of the standardised channel means (app. A.1).
+
+    Scale, multiple and shift depend on the noise level.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -58,7 +62,10 @@ class MeanPoolConv(nn.Module):
 
 
 class ConditionalResidualBlock(nn.Module):
-    """norm, ELU, conv, norm, ELU, conv, plus the input; the first block of a stage may halve the resolution or dilate."""
+    """norm, ELU, conv, norm, ELU, conv, plus the input.
+
+    The first block of a stage may halve the resolution or dilate.
+    """
 
     def __init__(self, inputs: int, outputs: int, pool: bool = False, dilation: int = 1, first: bool = False) -> None:
         super().__init__()
@@ -97,7 +104,10 @@ class ResidualConvUnit(nn.Module):
 
 
 class MultiScaleFusion(nn.Module):
-    """MSF: norm and 3x3 conv of each input, upsampled to the finest resolution (bilinear, corners aligned) and summed."""
+    """MSF: norm and 3x3 conv of each input, upsampled to the finest resolution and summed.
+
+    Upsampling is bilinear with aligned corners.
+    """
 
     def __init__(self, inputs: Sequence[int], channels: int) -> None:
         super().__init__()
@@ -113,7 +123,10 @@ class MultiScaleFusion(nn.Module):
 
 
 class ChainedResidualPooling(nn.Module):
-    """CRP: after an ELU, stages of norm, 5x5 average pooling and 3x3 conv in a chain, each added to the running sum."""
+    """CRP: ELU, then a chain of stages with norm, 5x5 average pooling and 3x3 conv.
+
+    Each is added to the running sum.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -147,7 +160,10 @@ class RefineBlock(nn.Module):
 
 
 class CondRefineNetDilated(nn.Module):
-    """``(B, C, H, W)`` in [0, 1] and level numbers ``(B,)`` int64 (0 is sigma = 1, 9 is 0.01) -> score ``(B, C, H, W)``.
+    """Images and noise levels to scores ``(B, C, H, W)``.
+
+    The images are ``(B, C, H, W)`` in [0, 1] plus noise. The level numbers are ``(B,)`` int64: 0 is sigma = 1, and 9
+    is 0.01.
 
     Args:
         channels: image channels.
@@ -203,13 +219,15 @@ def _own_name(name: str) -> str:
 
 
 def from_checkpoint(state: Mapping[str, torch.Tensor]) -> CondRefineNetDilated:
-    """The network of a checkpoint in the authors' naming (the first element of the list that their trainer saves) or in ours.
+    """The network of a checkpoint, in evaluation mode and float32.
+
+    The names are the authors' (the first element of the list that their trainer saves) or ours.
 
     Args:
         state: tensors by parameter name, with or without the prefix ``module.``.
 
     Raises:
-        ValueError: a tensor is missing, left over or of another shape.
+        ValueError: a tensor is missing, is not part of the layout, or has another shape.
     """
     own = {_own_name(name): value for name, value in state.items()}
     stem = own.get("begin_conv.weight")

@@ -1,9 +1,10 @@
 """Group norm, scale and shift, and SiLU in one pass over the memory: a Triton kernel for inference on a GPU.
 
-Under autocast torch makes about six passes of it: to float32, statistics, norm, scale, shift, SiLU, and back to bfloat16. A group's pixels lie side by side in
-``(B, C, H, W)``, so one program holds a group: it reads it once, computes in float32 and writes it once, rounded where autocast would round it.
+Under autocast torch makes about six passes: to float32, statistics, norm, scale, shift, SiLU, and back to bfloat16.
+The pixels of a group are contiguous in ``(B, C, H, W)``, so one program handles one group. It reads the group once,
+computes in float32, and writes it once. It rounds the result where autocast would round it.
 
-Triton comes with torch's builds for CUDA; import this where it is wanted only.
+Triton comes with torch's builds for CUDA. Import this module only when you use it.
 """
 
 from __future__ import annotations
@@ -17,14 +18,17 @@ from torch import nn
 from torch.nn import functional as F
 
 _LARGEST = 1 << 14
-"""Numbers of a group that one program holds in its registers; larger images go torch's way."""
+"""The most numbers of a group that one program keeps in its registers. Larger images use torch."""
 
 
 @triton.jit  # type: ignore[untyped-decorator, unused-ignore]
 def _norm_silu(  # type: ignore[no-untyped-def]
     x, out, weight, bias, scale, shift, channels, size, row_stride, eps, GROUP: tl.constexpr, AFFINE: tl.constexpr, MODULATED: tl.constexpr, BLOCK: tl.constexpr
 ):
-    """Program (row, group): ``GROUP`` channels of ``size`` pixels; ``scale`` and ``shift`` have a row every ``row_stride`` numbers."""
+    """Program (row, group) handles ``GROUP`` channels of ``size`` pixels.
+
+    ``scale`` and ``shift`` have a row every ``row_stride`` numbers.
+    """
     row = tl.program_id(0).to(tl.int64)
     group = tl.program_id(1)
     count = GROUP * size
@@ -47,10 +51,10 @@ def _norm_silu(  # type: ignore[no-untyped-def]
 
 
 def norm_silu(x: torch.Tensor, norm: nn.GroupNorm, scale: torch.Tensor | None = None, shift: torch.Tensor | None = None) -> torch.Tensor:
-    """``silu(norm(x) * scale + shift)``, ``(B, C, H, W)`` in x's dtype; takes no gradient.
+    """``silu(norm(x) * scale + shift)``, ``(B, C, H, W)`` in x's dtype. It has no gradient.
 
     Args:
-        x: features.
+        x: features ``(B, C, H, W)`` on a GPU.
         norm: its groups, eps and, if it has them, weight and bias.
         scale, shift: ``(B, C, 1, 1)``, both or neither.
     """

@@ -1,12 +1,16 @@
-"""Autoregressive prior of tokens: a transformer as GPT-2 lays it out (Radford et al. 2019), of the size that LASS trains on MNIST (Postolache et al. 2023).
+"""Autoregressive prior of tokens: a transformer in GPT-2's layout (Radford et al. 2019).
 
-49 tokens of 256 codes, width 128, 3 blocks of 2 heads: 634,240 parameters. Layer norm stands before attention and MLP and once more at the end; the MLP is
-four times as wide, with a GELU; the embedding of the codes is also the matrix of the logits. Position s tells of token s, and sees the tokens before it.
+The size is the one that LASS trains on MNIST (Postolache et al. 2023): 49 tokens of 256 codes, width 128, 3 blocks of
+2 heads, 634,240 parameters. Layer norm precedes attention and MLP, and follows the last block. The MLP is four times
+as wide, with a GELU. The embedding of the codes is also the matrix of the logits. Position s predicts token s from the
+tokens before it.
 
-What begins a sequence is a vector of its own and no code. The authors' begin with code 0, which is also a real one.
+A sequence begins with a vector of its own that is no code. The authors' sequences begin with code 0, which is also a
+real one.
 
-A sequence is made token by token with a cache of keys and values, for many sequences at once: ``start``, ``step``, and ``select`` for a search that keeps
-some and drops others. Nothing random is drawn here but dropout, from a generator that the caller gives.
+Sequences are made token by token, many at once, with a cache of keys and values: ``start`` makes the cache, ``step``
+gives the next logits, and ``select`` keeps the chosen sequences of a search. The only random numbers here are those of
+dropout, from the caller's generator.
 """
 
 from __future__ import annotations
@@ -19,18 +23,24 @@ from torch import nn
 from torch.nn import functional
 
 _DEVIATION = 0.02
-"""Standard deviation of GPT-2's first weights; those that add to the residual stream have it over sqrt(2 * layers)."""
+"""Standard deviation of GPT-2's first weights.
+
+Weights that add to the residual stream have it over sqrt(2 * layers).
+"""
 
 
 @dataclass(slots=True)
 class KeyValueCache:
-    """Keys and values of the tokens so far, ``(layers, 2, N, heads, length, width / heads)``, of which the first ``filled`` positions count."""
+    """Keys and values of the tokens so far, ``(layers, 2, N, heads, length, width / heads)``.
+
+    The first ``filled`` positions are valid.
+    """
 
     values: torch.Tensor
     filled: int = 0
 
     def select(self, rows: torch.Tensor) -> KeyValueCache:
-        """The cache of other sequences: row i goes on where row ``rows[i]`` stands. ``rows`` is ``(n,)`` int64."""
+        """The cache of other sequences: row i continues row ``rows[i]``. ``rows`` is ``(n,)`` int64."""
         shape = list(self.values.shape)
         shape[2] = len(rows)
         kept = self.values.new_empty(shape)
@@ -52,13 +62,16 @@ class _Block(nn.Module):
         return query, key, value
 
     def add(self, x: torch.Tensor, attended: torch.Tensor, dropout: _Dropout) -> torch.Tensor:
-        """What attention ``(N, heads, S, width / heads)`` and MLP add to the stream ``(N, S, width)``."""
+        """The stream ``(N, S, width)`` plus the outputs of attention ``(N, heads, S, width / heads)`` and MLP."""
         x = x + dropout(self.out(attended.transpose(1, 2).flatten(2)))
         return x + dropout(self.down(functional.gelu(self.up(self.before_mlp(x)), approximate="tanh")))
 
 
 class _Dropout:
-    """Dropout (Srivastava et al. 2014) whose draws come from a generator, so that a step can be repeated; none without one."""
+    """Dropout (Srivastava et al. 2014) from a given generator, so that a step can be repeated.
+
+    Without one it drops nothing.
+    """
 
     def __init__(self, rate: float, random: torch.Generator | None) -> None:
         self.rate, self.random = rate, random
@@ -75,16 +88,16 @@ class _Dropout:
 
 
 class TokenTransformer(nn.Module):
-    """See the top of this file.
+    """The transformer: see the top of this file.
 
     Args:
         codes: K, how many different tokens there are.
         length: tokens of a sequence.
         width: of the residual stream.
-        layers, heads: blocks, and heads of each.
+        layers, heads: how many blocks, and heads of each.
 
     Raises:
-        ValueError: a width that the heads do not divide.
+        ValueError: the heads do not divide the width.
     """
 
     def __init__(self, codes: int = 256, length: int = 49, width: int = 128, layers: int = 3, heads: int = 2) -> None:
@@ -99,7 +112,10 @@ class TokenTransformer(nn.Module):
         self.last_norm = nn.LayerNorm(width)
 
     def draw_weights(self, random: torch.Generator) -> None:
-        """First weights as GPT-2 has them: normal with deviation 0.02, biases of zero."""
+        """Draw GPT-2's first weights: normal with standard deviation 0.02, and zero biases.
+
+        The deviation of weights that add to the residual stream is 0.02 / sqrt(2 * layers).
+        """
         for table in (self.embedding, self.begin, self.positions):
             nn.init.normal_(table, 0.0, _DEVIATION, generator=random)
         for block in self._blocks():
@@ -109,15 +125,16 @@ class TokenTransformer(nn.Module):
                 nn.init.zeros_(layer.bias)
 
     def forward(self, tokens: torch.Tensor, dropout: float = 0.0, random: torch.Generator | None = None) -> torch.Tensor:
-        """Logits of every token given those before it.
+        """Logits of every token given the tokens before it.
 
         Args:
             tokens: ``(N, S)`` int64, S at most ``length``.
-            dropout: rate, after the embedding, on attention weights, and on what attention and MLP add, as GPT-2 has it.
-            random: generator on the tokens' device that dropout draws from; None drops nothing.
+            dropout: rate, after the embedding, on attention weights, and on the outputs of attention and MLP, as in
+                GPT-2.
+            random: generator of the dropout, on the tokens' device; None drops nothing.
 
         Returns:
-            ``(N, S, K)`` float32; position s does not depend on tokens s and later.
+            ``(N, S, K)`` float32. Position s does not depend on token s and later ones.
         """
         drop = _Dropout(dropout, random)
         first = self.begin.expand(len(tokens), 1, -1)
@@ -129,7 +146,7 @@ class TokenTransformer(nn.Module):
         return self._logits(x)
 
     def log_prob(self, tokens: torch.Tensor) -> torch.Tensor:
-        """``log p`` in nats of sequences ``(N, S)``, ``(N,)`` float64."""
+        """``log p`` in nats of sequences ``(N, S)``: ``(N,)`` float64."""
         logs: torch.Tensor = self(tokens).double().log_softmax(-1)
         return logs.gather(-1, tokens[..., None]).squeeze(-1).sum(-1)
 
@@ -141,14 +158,14 @@ class TokenTransformer(nn.Module):
         return KeyValueCache(torch.empty(shape, device=self.embedding.device, dtype=self.embedding.dtype))
 
     def step(self, tokens: torch.Tensor | None, cache: KeyValueCache) -> torch.Tensor:
-        """Logits ``(N, K)`` float32 of the next token; the cache is moved on in place.
+        """Logits ``(N, K)`` float32 of the next token. The cache grows in place.
 
         Args:
-            tokens: ``(N,)`` the last token of each sequence; None at the first position.
+            tokens: ``(N,)``, the last token of each sequence; None at the first position.
             cache: of the tokens before it.
 
         Raises:
-            ValueError: tokens at the first position, none at a later one, or a sequence that is at its end.
+            ValueError: there are tokens at the first position or none at a later one, or the sequences are complete.
         """
         at, count = cache.filled, cache.values.shape[2]
         if (tokens is None) != (at == 0) or at >= self.length:
@@ -175,7 +192,10 @@ _NO_DROPOUT = _Dropout(0.0, None)
 
 
 def _attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, drop: _Dropout) -> torch.Tensor:
-    """Causal attention, ``(N, heads, S, d)``. Written out where weights are dropped: torch's own draws from its global state."""
+    """Causal attention ``(N, heads, S, d)``.
+
+    With dropout it is written out, because torch's own draws from its global state.
+    """
     if not drop.active:
         return functional.scaled_dot_product_attention(query, key, value, is_causal=True)
     length = query.shape[-2]

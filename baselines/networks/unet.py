@@ -1,9 +1,10 @@
 """A compact U-Net for denoising small images on a CPU: thin at full resolution, wide at a half and a quarter of it.
 
-The layout follows Ho, Jain and Abbeel, "Denoising diffusion probabilistic models" (2020), app. B (residual blocks with group norm and SiLU,
-self-attention at low resolution), with three changes that pay on a CPU: skips are added instead of concatenated, resolution changes by
-space-to-depth with a 1x1 convolution, and most channels sit where a pixel is cheap. The attention sees the whole image: at a quarter of the
-resolution 28x28 pixels are 49 tokens, so the choice of a digit is one global decision.
+The layout follows Ho, Jain and Abbeel, "Denoising diffusion probabilistic models" (2020), app. B (residual blocks with
+group norm and SiLU, self-attention at low resolution). Three changes make it faster on a CPU. Skips are added instead
+of concatenated. Resolution changes by space-to-depth with a 1x1 convolution. Most channels are at low resolutions,
+where a pixel costs little. The attention sees the whole image: at a quarter of the resolution 28x28 pixels are 49
+tokens, so the choice of a digit is one global decision.
 """
 
 from __future__ import annotations
@@ -20,13 +21,13 @@ _EMBEDDING_FREQUENCIES = 16
 
 
 class NormSilu(Protocol):
-    """``silu(norm(x) * scale + shift)`` in one go, as ``baselines/networks/norm_kernel.py`` does it."""
+    """``silu(norm(x) * scale + shift)`` in one pass, as in ``baselines/networks/norm_kernel.py``."""
 
     def __call__(self, x: torch.Tensor, norm: nn.GroupNorm, scale: torch.Tensor | None = None, shift: torch.Tensor | None = None) -> torch.Tensor: ...
 
 
 def fuse(network: nn.Module, norm_silu: NormSilu) -> None:
-    """Let the blocks of a ``ScoreUNet`` (anywhere in ``network``) norm by a kernel from now on: for inference."""
+    """Make all ``ScoreUNet`` in ``network`` use a kernel for their norms from now on. This is for inference only."""
     for module in network.modules():
         if isinstance(module, (ResidualBlock, ScoreUNet)):
             module.fused = norm_silu
@@ -39,10 +40,13 @@ class UNetConfig:
     Attributes:
         channels: image channels C.
         widths: feature channels at full, half and quarter resolution; multiples of ``group_size``.
-        blocks: residual blocks per resolution on the way down; the way up has as many.
+        blocks: residual blocks per resolution on the way down. The way up has as many.
         heads: attention heads at the quarter resolution, a divisor of its width; 0 for none.
         embedding: width of the noise embedding.
         group_size: channels per group of the group norm.
+
+    Raises:
+        ValueError: widths, heads and group size do not fit together.
     """
 
     channels: int = 1
@@ -66,7 +70,7 @@ class NoiseEmbedding(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        # The label ln(sigma)/4 spans about 1.5: periods from 4 down to 0.06 resolve it without aliasing between levels.
+        # The label ln(sigma)/4 spans about 1.5. Periods from 4 down to 0.06 resolve it without aliasing of levels.
         self.register_buffer("frequencies", 2 * math.pi * torch.logspace(math.log10(0.25), math.log10(16.0), _EMBEDDING_FREQUENCIES), persistent=False)
         self.first = nn.Linear(2 * _EMBEDDING_FREQUENCIES, width)
         self.second = nn.Linear(width, width)
@@ -78,7 +82,10 @@ class NoiseEmbedding(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """norm, SiLU, conv, norm with a scale and shift from the noise embedding, SiLU, conv (zero at the start), plus the input."""
+    """norm, SiLU, conv, norm, scale and shift, SiLU, conv, plus the input.
+
+    The noise embedding gives scale and shift. The last conv is zero at the start.
+    """
 
     fused: NormSilu | None = None
 
@@ -118,7 +125,8 @@ class SelfAttention(nn.Module):
 
     def forward(self, h: torch.Tensor) -> torch.Tensor:
         batch, width, rows, columns = h.shape
-        # Written out, channels before tokens: for 49 tokens it is twice as fast on a CPU as the fused kernel and the copies that it needs.
+        # Written out, with channels before tokens. For 49 tokens on a CPU it is twice as fast as the fused kernel with
+        # its copies.
         q, k, v = self.qkv(self.norm(h)).reshape(batch, 3, self.heads, width // self.heads, rows * columns).unbind(1)
         attention = torch.softmax(q.transpose(-1, -2) @ k * (width // self.heads) ** -0.5, dim=-1)
         mixed = v @ attention.transpose(-1, -2)
@@ -127,7 +135,7 @@ class SelfAttention(nn.Module):
 
 
 class Stage(nn.Module):
-    """Residual blocks at one resolution, each followed by attention where the stage has heads."""
+    """Residual blocks at one resolution. If the stage has heads, attention follows each block."""
 
     def __init__(self, width: int, blocks: int, heads: int, config: UNetConfig) -> None:
         super().__init__()
@@ -143,12 +151,18 @@ class Stage(nn.Module):
 
 
 def halve(h: torch.Tensor, layer: nn.Conv2d) -> torch.Tensor:
-    """Space-to-depth and a 1x1 convolution, as the one strided convolution that they amount to: ``(B, C, H, W)`` to half of H and W."""
+    """Space-to-depth and a 1x1 convolution, computed as one strided convolution.
+
+    It takes ``(B, C, H, W)`` to ``(B, out_channels, H / 2, W / 2)``.
+    """
     return F.conv2d(h, layer.weight.view(layer.out_channels, h.shape[1], 2, 2), layer.bias, stride=2)
 
 
 class ScoreUNet(nn.Module):
-    """The network F of EDM preconditioning: ``(B, C, H, W)`` and noise labels ``(B,)`` -> ``(B, C, H, W)``; H and W multiples of 4."""
+    """The network F of EDM preconditioning: ``(B, C, H, W)`` and noise labels ``(B,)`` -> ``(B, C, H, W)``.
+
+    H and W are multiples of 4.
+    """
 
     fused: NormSilu | None = None
 

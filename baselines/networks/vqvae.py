@@ -1,11 +1,13 @@
-"""VQ-VAE of LASS: van den Oord, Vinyals and Kavukcuoglu, "Neural discrete representation learning" (NeurIPS 2017), sec. 3, in the size of
-Postolache et al. (AAAI 2023).
+"""VQ-VAE of LASS. van den Oord, Vinyals and Kavukcuoglu, NeurIPS 2017, sec. 3.
 
-An encoder makes a map of vectors that is a quarter as high and as wide as the image; each vector is put at its nearest of K codes, and the number of
-that code is a *token*. A decoder makes an image of the codes. 28x28x1, 256 codes of 128 numbers: 7x7 tokens, 1,220,481 parameters.
+The paper is "Neural discrete representation learning". The size is that of Postolache et al. (AAAI 2023). An encoder
+makes a map of vectors that is a quarter as high and as wide as the image. Each vector is replaced with the nearest of
+K codes. The number of the code is a *token*. A decoder turns the codes into an image. Images of 28x28x1 have 7x7
+tokens, and with 256 codes of 128 numbers the network has 1,220,481 parameters.
 
-Encoder and decoder have batch norm, so that the tokens of an image depend on its batch while the network is in training mode: tokens, counts of sums and
-samples are taken in evaluation mode. The authors' code counts in training mode (flag 44 of docs/protocols.md); ours never does.
+Encoder and decoder have batch norm. In training mode the tokens of an image therefore depend on its batch. So tokens,
+counts of sums and samples are taken in evaluation mode. The authors' code counts in training mode (flag 44 of
+docs/protocols.md), and ours never does.
 """
 
 from __future__ import annotations
@@ -21,12 +23,12 @@ STRIDE = 4
 
 
 class Coded(NamedTuple):
-    """What ``VQVAE.forward`` says of images.
+    """The outputs of ``VQVAE.forward``.
 
     Attributes:
         images: ``(B, C, H, W)`` in [0, 1], decoded.
         latents: ``(B, D, h, w)`` before they are quantised.
-        codes: ``(B, D, h, w)``, the codes that they were put at, with the codebook's gradients.
+        codes: ``(B, D, h, w)``, the nearest codes, with the codebook's gradients.
         tokens: ``(B, h, w)`` int64.
     """
 
@@ -51,16 +53,16 @@ class _ResidualBlock(nn.Module):
 
 
 class VQVAE(nn.Module):
-    """See the top of this file.
+    """The VQ-VAE: see the top of this file.
 
     Args:
         channels: of the image.
         size: its height and width, multiples of 4.
         codes: K, how many codes there are.
-        width: of all layers, and the dimension of a code.
+        width: of all layers, and the dimension D of a code.
 
     Raises:
-        ValueError: a size that no map of tokens covers.
+        ValueError: height or width is no multiple of 4.
     """
 
     def __init__(self, channels: int = 1, size: tuple[int, int] = (28, 28), codes: int = 256, width: int = 128) -> None:
@@ -87,7 +89,7 @@ class VQVAE(nn.Module):
         self.codebook = nn.Parameter(torch.zeros(codes, width))
 
     def draw_weights(self, random: torch.Generator) -> None:
-        """First weights: Xavier (Glorot and Bengio 2010) with biases of zero, and codes uniform in [-1/K, 1/K]."""
+        """Draw the first weights: Xavier (Glorot and Bengio 2010), zero biases, and codes uniform in [-1/K, 1/K]."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
                 nn.init.xavier_uniform_(module.weight, generator=random)
@@ -97,7 +99,10 @@ class VQVAE(nn.Module):
         nn.init.uniform_(self.codebook, -bound, bound, generator=random)
 
     def forward(self, images: torch.Tensor) -> Coded:
-        """Images ``(B, C, H, W)`` to what the losses want. The gradient of the decoder's input goes straight through to the latents (sec. 3.2)."""
+        """Images ``(B, C, H, W)`` in [0, 1] to everything that the losses need.
+
+        The gradient of the decoder's input passes straight through to the latents (sec. 3.2).
+        """
         latents = self.encode(images)
         tokens = self.quantise(latents)
         codes = self.embed(tokens)
@@ -109,7 +114,10 @@ class VQVAE(nn.Module):
         return latents.float()
 
     def quantise(self, latents: torch.Tensor) -> torch.Tensor:
-        """Latents ``(B, D, h, w)`` to the numbers of their nearest codes ``(B, h, w)``, in float32 whatever the arithmetic around."""
+        """Latents ``(B, D, h, w)`` to the numbers of their nearest codes ``(B, h, w)`` int64.
+
+        It always computes in float32.
+        """
         with torch.no_grad(), torch.autocast(latents.device.type, enabled=False):
             vectors, codebook = latents.float().movedim(1, -1).flatten(0, -2), self.codebook.float()
             # |v - e|^2 without |v|^2, which is the same for all codes
@@ -117,7 +125,7 @@ class VQVAE(nn.Module):
             return distances.argmin(1).reshape(len(latents), *latents.shape[2:])
 
     def embed(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Tokens ``(B, h, w)``, or in raster order ``(B, h * w)``, to their codes ``(B, D, h, w)``."""
+        """Tokens ``(B, h, w)``, or ``(B, h * w)`` in raster order, to their codes ``(B, D, h, w)``."""
         return functional.embedding(tokens.reshape(-1, *self.grid), self.codebook).movedim(-1, 1)
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
@@ -129,7 +137,7 @@ class VQVAE(nn.Module):
         """Images ``(B, C, H, W)`` to tokens in raster order ``(B, h * w)`` int64.
 
         Raises:
-            ValueError: the network is in training mode, where the tokens of an image depend on the others of its batch.
+            ValueError: the network is in training mode, in which the tokens of an image depend on its batch.
         """
         if self.training:
             raise ValueError("tokens are taken in evaluation mode; call eval() first")

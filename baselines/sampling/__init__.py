@@ -1,1 +1,1 @@
-"""What score samplers share: the problem they solve, and the separator around a sampler."""
+"""What score samplers share: the problem that they solve, and the separator around a sampler."""

@@ -1,8 +1,9 @@
-"""Draws of the projected diffusion until one is good enough: the sampler of ``baselines/projected_auto.py``, which says why it works. Its two halves are
-what ``baselines/lass_projected.py`` goes on with too.
+"""Draws of the projected diffusion until one is good enough: the sampler of ``baselines/projected_auto.py``.
 
-One chain is cut in two. The search goes from the highest noise level to a middle one, where the mode is decided; its denoising loss comes with it at no
-cost, since a step adds fresh noise to the last clean sources and denoises the sum. The finish goes on to the lowest level, for the chosen search alone.
+That file says why it works. ``baselines/lass_projected.py`` also uses both halves. One chain is cut in two. The search
+goes from the highest noise level to a middle one, and decides the mode. Its denoising loss costs nothing extra,
+because a step adds fresh noise to the last clean sources and denoises the sum. The finish continues to the lowest
+level, only for the chosen search.
 """
 
 from __future__ import annotations
@@ -20,21 +21,21 @@ from sepbench.protocols import ScorePrior
 from sepbench.selection import by_denoising_loss
 
 CALIBRATION_STREAM = 7101
-"""Stream of the noises that clean signals are measured with, apart from every sampler's own."""
+"""Stream of the noise that measures clean signals. It differs from every sampler's own stream."""
 MAX_ROWS = 128
 
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """How one draw goes.
+    """The noise levels of one draw, and its rules.
 
     Attributes:
         search: noise levels of the search, highest first.
         finish: the levels after them, without the final zero.
-        judged: the highest level whose loss counts; above it every draw loses much, good or not.
-        mirrored: from the first level after the start that is at most this, noise comes in pairs n, -n: what one step's noise adds to the sources, the
-            next one's takes away.
-        bounded: sources lie in [0, 1].
+        judged: the highest level whose loss counts. Above it every draw has a high loss, good or not.
+        mirrored: noise comes in pairs n, -n from the first level after the start that is at most this. The noise that
+            one step adds to the sources, the next step takes away.
+        bounded: sources are in [0, 1].
     """
 
     search: Sequence[float]
@@ -45,11 +46,14 @@ class Chain:
 
     @property
     def counted(self) -> list[int]:
-        """Positions in ``search`` of the levels whose loss counts; the first has no clean sources before it."""
+        """Positions in ``search`` of the levels whose loss counts. The first level has no clean sources before it."""
         return [i for i, sigma in enumerate(self.search) if i and sigma <= self.judged * (1 + 1e-9)]  # powers and roots round
 
     def noise(self, problem: Problem, step: int) -> torch.Tensor:
-        """Normals of one step ``(B, K, ...)``, counted through search and finish; every second one of the mirrored steps is minus the one before."""
+        """Normals ``(B, K, ...)`` of one step, counted through search and finish.
+
+        Every second one of the mirrored steps is minus the one before.
+        """
         levels = (*self.search, *self.finish)
         first = next((i for i, sigma in enumerate(levels) if i and sigma <= self.mirrored), len(levels))
         return -problem.normals(step - 1) if step > first and (step - first) % 2 else problem.normals(step)
@@ -58,23 +62,26 @@ class Chain:
 def draw_until(
     problem: Problem, chain: Chain, *, enough: Sequence[float], finalists: int, probes: Sequence[float], probe_weight: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """One estimate per mixture, of as many searches as it takes.
+    """One estimate per mixture, from as many searches as it needs.
 
-    A mixture is searched again until its best search so far has a loss, mean over the levels that count, of at most ``enough[n]`` after search n, or
-    there are no more numbers in ``enough``. Its ``finalists`` best searches by that loss are then told apart by ``loss + probe_weight * probe``, where the
-    probes see the same noises for all of them, and the best is finished. Mixtures that are done leave the batch. Every decision looks at the losses
-    of one mixture alone.
+    A search's loss is the mean over the levels that count. A mixture is searched again until the loss of its best
+    search is at most ``enough[n]`` after search n, or ``enough`` ends. Then its ``finalists`` best searches are
+    compared by ``loss + probe_weight * probe``. The probes have the same noise for all of them. The best one is
+    finished. Finished mixtures leave the batch. Every decision depends only on the losses of one mixture.
 
     Args:
-        problem: mixtures with a weighted-sum operator, and priors; a row of draw d takes the noise of draws d * len(enough), d * len(enough) + 1, ...
+        problem: mixtures with a weighted-sum operator, and priors. A row of draw d takes the noise of draws d *
+            len(enough), d * len(enough) + 1, ...
         chain: noise levels.
-        enough: the loss that ends the searches after each; rising, for where every search loses much, the sources are likely to do so too.
-        finalists: how many are probed; where only one search was made, none is.
+        enough: the loss that ends the searches after each search. It rises: if every search has a high loss, the
+            sources are likely to have one too.
+        finalists: how many are probed. A mixture with a single search has no probes.
         probes: noise levels of the probes, one evaluation per source and finalist each.
         probe_weight: weight of a probe, mean over the levels, beside the loss.
 
     Returns:
-        Estimates ``(B, K, ...)`` and evaluations per source of every row ``(B,)`` int64. ``problem.evaluations`` counts their mean, rounded up.
+        Estimates ``(B, K, ...)`` and evaluations per source of every row ``(B,)`` int64. ``problem.evaluations``
+            counts their mean, rounded up.
     """
     batch, device, most_draws = len(problem.mixtures), problem.device, len(enough)
     base = torch.zeros(batch, dtype=torch.int64, device=device) if problem.draws is None else problem.draws
@@ -100,10 +107,11 @@ def draw_until(
 
 
 def search(problem: Problem, chain: Chain, start: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
-    """Clean sources ``(B, K, ...)`` at the last level of the search, and the denoising loss at every level ``(B, levels)`` float64.
+    """Clean sources ``(B, K, ...)`` at the last level of the search, and the denoising loss at every level.
 
-    That is ``sum_k |x_k - D(x_k + sigma n_k)|^2 / sigma^2`` with x the clean sources of the step before. Without ``start``, clean sources to begin with, the
-    first level has none before it and a loss of 0.
+    The losses are ``(B, levels)`` float64: ``sum_k |x_k - D(x_k + sigma n_k)|^2 / sigma^2``, with x the clean sources
+    of the step before. ``start`` is clean sources ``(B, K, ...)`` to begin with. Without it the first level has none
+    before it, and its loss is 0.
     """
     x = chain.search[0] * chain.noise(problem, 0)
     clean, losses = x, torch.zeros(len(problem.mixtures), len(chain.search), dtype=torch.float64, device=problem.device)
@@ -120,7 +128,10 @@ def search(problem: Problem, chain: Chain, start: torch.Tensor | None = None) ->
 
 
 def finish(problem: Problem, chain: Chain, clean: torch.Tensor) -> torch.Tensor:
-    """The mean of the clean sources over the levels of the finish ``(B, K, ...)``: nearer to the mean of the mode than the last of them."""
+    """The mean ``(B, K, ...)`` of the clean sources over the levels of the finish.
+
+    It is nearer to the mean of the mode than the last clean sources.
+    """
     total = torch.zeros_like(clean)
     for i, sigma in enumerate(chain.finish, start=len(chain.search)):
         predicted = problem.denoise(clean + sigma * chain.noise(problem, i), sigma)
@@ -132,7 +143,7 @@ def finish(problem: Problem, chain: Chain, clean: torch.Tensor) -> torch.Tensor:
 def _best(
     problem: Problem, cleans: torch.Tensor, losses: torch.Tensor, spent: torch.Tensor, finalists: int, probes: Sequence[float], weight: float
 ) -> torch.Tensor:
-    """``(B,)`` number of each mixture's best search; adds what the probes cost to ``spent``."""
+    """The number of each mixture's best search, ``(B,)``. Adds the cost of the probes to ``spent``."""
     values = losses.nan_to_num(nan=math.inf)
     best: torch.Tensor = values.argmin(1)
     searched = (losses < math.inf).sum(1).cpu()
@@ -152,7 +163,16 @@ def _best(
 
 
 def clean_level(prior: ScorePrior, clean: torch.Tensor, sigmas: Sequence[float], noise: NoiseSource) -> tuple[float, float]:
-    """Mean and standard deviation over clean signals ``(M, ...)`` of the mean of ``|x - D(x + sigma n)|^2 / sigma^2`` over the levels."""
+    """Mean and standard deviation, over clean signals ``(M, ...)``, of the denoising loss.
+
+    The loss is the mean over the levels of ``|x - D(x + sigma n)|^2 / sigma^2``.
+
+    Args:
+        prior: D.
+        clean: the signals.
+        sigmas: the levels.
+        noise: forked for this, see ``CALIBRATION_STREAM``.
+    """
     own, ids = noise.fork(CALIBRATION_STREAM), torch.arange(len(clean))
     total = torch.zeros(len(clean), dtype=torch.float64, device=clean.device)
     for level, sigma in enumerate(sigmas):

@@ -1,12 +1,14 @@
-"""Refinement of latents so that their decoded images explain the mixture: Postolache et al. 2023, eqs. (12) and (13).
+"""Refinement of latents, so that their decoded images explain the mixture: Postolache et al. 2023, eqs. (12) and (13).
 
     e_k <- e_k - alpha grad_k || D(e_1) + D(e_2) - 2 y ||_2        T = 500, alpha = 0.1
 
-The paper prints a plus sign, which would climb (flag 47 of docs/protocols.md). The released code descends otherwise, and on another loss: Adam with a rate
-of 0.1 that halves every 100 steps, on ``mean ((D(e_1) + D(e_2)) / 2 - y)^2 + 1e-3 mean of (e - start)^2``: ``adam``.
+The paper prints a plus sign, which would climb (flag 47 of docs/protocols.md). The released code descends on another
+loss, ``mean ((D(e_1) + D(e_2)) / 2 - y)^2 + 1e-3 mean of (e - start)^2``. It uses Adam with a rate of 0.1 that halves
+every 100 steps: ``adam``.
 
-Ours: every mixture is refined by itself, and keeps its images of least loss, the start's among them. The released code refines a batch by one loss and
-returns the images from before its last step. Of K sources, which the paper does not have, the loss is of the sum of all decoded images and K y.
+Ours differs in this. Every mixture is refined by itself, and keeps its images of least loss, which can be those of the
+start. The released code refines a batch by one loss, and returns the images before its last step. The paper has two
+sources. With K sources the loss compares the sum of all decoded images with K y.
 """
 
 from __future__ import annotations
@@ -32,16 +34,17 @@ def refined(
     *,
     progress: Callable[[float], None] = lambda fraction: None,
 ) -> torch.Tensor:
-    """The decoded images of the latents that were found.
+    """The decoded images of the refined latents.
 
     Args:
-        decode: latents ``(n, D, h, w)`` to images ``(n, C, H, W)``, each by itself; of its weights none may want gradients.
+        decode: latents ``(n, D, h, w)`` to images ``(n, C, H, W)``, each by itself. Its weights must need no
+            gradients.
         start: latents ``(B, K, D, h, w)``.
         means: y, the mean of the K sources, ``(B, C, H, W)``.
         steps: T; 0 decodes the start.
         rate: alpha, or Adam's first rate.
         how: see the top of this file; ``none`` decodes the start.
-        progress: told the share of the steps that are done.
+        progress: called with the share of the steps that are done, in [0, 1].
 
     Returns:
         ``(B, K, C, H, W)``.
@@ -74,7 +77,7 @@ def refined(
 
 
 def _losses(images: torch.Tensor, means: torch.Tensor, latents: torch.Tensor, start: torch.Tensor, how: Refinement) -> torch.Tensor:
-    """Of each mixture, ``(B,)``."""
+    """The loss of each mixture, ``(B,)``."""
     sources = images.shape[1]
     residual = images.sum(1) - sources * means
     if how != "adam":

@@ -1,4 +1,4 @@
-"""Sequences of noise levels, highest first, that samplers go through."""
+"""Sequences of noise levels for samplers, highest first."""
 
 from __future__ import annotations
 

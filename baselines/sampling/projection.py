@@ -1,4 +1,7 @@
-"""Predictions moved onto the mixture: what the methods of the projected diffusion share (``baselines/projected.py`` has the formula and its source)."""
+"""Predictions moved onto the mixture, for all methods of the projected diffusion.
+
+``baselines/projected.py`` has the formula and its source.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,10 @@ import torch
 from baselines.sampling.problem import Problem
 
 VARIANCE_FLOOR = 1e-3
-"""Smallest error variance of a prediction in [0, 1]: without it two sure and wrong predictions could not be corrected."""
+"""Smallest error variance of a prediction in [0, 1].
+
+Without it, two sure and wrong predictions could not be corrected.
+"""
 
 
 def condition(problem: Problem, predicted: torch.Tensor, bounded: bool) -> torch.Tensor:
@@ -16,7 +22,8 @@ def condition(problem: Problem, predicted: torch.Tensor, bounded: bool) -> torch
     Args:
         problem: mixtures with a weighted-sum operator.
         predicted: the prior's predictions D of the clean sources.
-        bounded: sources and predictions lie in [0, 1], where the error variances v are at most D (1 - D); else all v are equal.
+        bounded: sources and predictions are in [0, 1]. The error variances v are then D (1 - D), their upper bound,
+            and at least ``VARIANCE_FLOOR``. Otherwise all v are equal.
     """
     weights = problem.operator.matrix().to(predicted)[..., 0, :]
     weights = weights.reshape(-1, problem.n_sources, *([1] * len(problem.source_shape)))

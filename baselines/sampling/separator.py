@@ -1,4 +1,7 @@
-"""What the separators on a score prior share: finding the prior, drawing samples, settings by budget. The samplers are files of their own."""
+"""What the separators on a score prior share: the prior, draws, and settings by budget.
+
+The samplers have their own files.
+"""
 
 from __future__ import annotations
 
@@ -21,31 +24,41 @@ from sepbench.settings import STRICT
 
 Criterion = Literal["denoising-loss", "log-prior", "mixture-error"]
 LOSS_SIGMAS = (0.05, 0.1, 0.2, 0.4, 0.8)
-"""Noise levels at which candidates are told apart: below, all look alike; above, none is recognised."""
+"""Noise levels that rank candidates. Below them all candidates look alike, and above them none is recognised."""
 _ROWS_AT_ONCE = 4096
-"""Rows (mixtures times draws) that ``sample`` works on at a time: bounds memory, the network takes far fewer at once anyway. On a GPU, more of vectors
-of a few dimensions: there a step costs what its launches cost."""
+"""Rows (mixtures times draws) that ``sample`` handles at a time.
+
+It bounds memory, and the network takes far fewer at once anyway. A GPU handles more rows of vectors of a few
+dimensions, because a step there costs its launches.
+"""
 
 
 def needs_weighted_sum(task: TaskSpec) -> Support:
-    """For samplers that solve the mixture for one source: every pixel of a mixture must be a weighted sum of that pixel of the sources."""
+    """Whether a sampler that solves the mixture for one source takes a task.
+
+    Every pixel of a mixture must be a weighted sum of that pixel of the sources.
+    """
     if task.operator not in ("sum", "mean", "gain"):
         return Support(False, f"solves the mixture for one source, which operator {task.operator!r} does not allow; basis-ncsn and gaussian take any operator")
     return Support(True)
 
 
 def source_gram(task: TaskSpec) -> float | None:
-    """The eigenvalue of ``A A^T``, by which a gradient step on the likelihood multiplies the residual; None where gains decide it."""
+    """The eigenvalue of ``A A^T``; None if it depends on gains.
+
+    A gradient step on the likelihood multiplies the residual by it.
+    """
     return {"sum": float(task.n_sources), "mean": 1 / task.n_sources, "channel-mean": 1 / task.source_shape[0]}.get(task.operator)
 
 
 def _log_probs(sources: torch.Tensor, problem: Problem, steps: int, spacing: int) -> torch.Tensor:
-    """Log densities ``(B * N, K)`` of the sources ``(B * N, K, ...)`` of N draws per mixture, under one prior, or one per source.
+    """Log densities ``(B * N, K)`` of sources ``(B * N, K, ...)``, under one prior, or one per source.
 
-    Where the density is an estimate, all draws and sources of one mixture share its probes: the errors of their values partly cancel in the differences.
+    There are N draws per mixture. If the density is an estimate, all draws and sources of one mixture share its
+    probes. So the errors of their values partly cancel in the differences.
 
     Raises:
-        MethodError: a prior without ``log_prob``.
+        MethodError: a prior has no ``log_prob``.
     """
     ids = problem.mixtures.example_ids.repeat_interleave(len(sources) // len(problem.mixtures))
     columns = []
@@ -64,27 +77,28 @@ def _log_probs(sources: torch.Tensor, problem: Problem, steps: int, spacing: int
 class ScoreSeparator:
     """A separator that samples the posterior under a score prior.
 
-    ``weights`` names as many priors as there are sources, in their order, for a method of one prior per class. The criterion
-    ``log-prior`` goes through the probability flow where the prior is a network: ``4 * flow_steps + 4`` passes forward and ``flow_steps * channels *
-    flow_spacing^2`` backward per source and draw, which no count of evaluations holds. No criterion sees the truth.
+    ``weights`` names one prior, or, for a method with one prior per class, one per source in their order. If the prior
+    is a network, the criterion ``log-prior`` follows the probability flow: ``4 * flow_steps + 4`` forward passes and
+    ``flow_steps * channels * flow_spacing^2`` backward passes per source and draw. No count of evaluations includes
+    them. No criterion uses the truth.
     """
 
-    weights: str = Field("", description="prior: a .safetensors file with its card, or package.module:NAME; several with commas; empty: the one that ships")
-    precision: Precision = Field("float32", description="arithmetic of the network; tf32 is a GPU's")
+    weights: str = Field("", description="prior: a .safetensors file with its card, or package.module:NAME; several with commas; empty: the shipped one")
+    precision: Precision = Field("float32", description="arithmetic of the network; tf32 is only for GPUs")
     engine: Literal["eager", "graph", "fused", "compile"] = Field(
-        "eager", description="how a GPU runs the network: as written, as CUDA graphs, as those with norms in one kernel, or by torch.compile"
+        "eager", description="how a GPU runs the network: as written, as CUDA graphs, as graphs with norms in one kernel, or by torch.compile"
     )
-    best_of: int = Field(1, ge=1, description="draws of which the one with the best criterion is kept")
-    criterion: Criterion = Field("denoising-loss", description="by what draws are told apart: loss at loss_sigmas, log density, or error of the mixture")
+    best_of: int = Field(1, ge=1, description="how many draws are made; the one with the best criterion is kept")
+    criterion: Criterion = Field("denoising-loss", description="what ranks draws: the loss at loss_sigmas, the log density, or the error of the mixture")
     loss_sigmas: tuple[Annotated[float, Field(gt=0)], ...] = Field(
         LOSS_SIGMAS, min_length=1, description="noise levels of the denoising loss, one evaluation per source and draw each"
     )
-    flow_steps: int = Field(24, ge=2, le=256, description="log-prior of a network: nodes of the flow, four passes forward each per source and draw")
+    flow_steps: int = Field(24, ge=2, le=256, description="log-prior of a network: nodes of the flow, four forward passes each per source and draw")
     flow_spacing: int = Field(
-        3, ge=1, description="log-prior of a network: pixels that share a probe are so far apart; its square is the passes backward per node and channel"
+        3, ge=1, description="log-prior of a network: distance of the pixels that share a probe; its square is the backward passes per node and channel"
     )
     combine: Literal["best", "mean"] = Field("best", description="best keeps the best draw, mean averages its mode with weights exp(criterion / temperature)")
-    temperature: float = Field(10.0, gt=0, description="of those weights, in units of the criterion")
+    temperature: float = Field(10.0, gt=0, description="temperature of those weights, in units of the criterion")
 
     info: ClassVar[MethodInfo]
     weights_sha256: str = field(default="", init=False)
@@ -101,18 +115,21 @@ class ScoreSeparator:
         if self.weights:
             from baselines.priors.for_task import digests
 
-            self.weights_sha256 = digests(self.weights)  # known before the fit: other weights under the same path are another run
+            self.weights_sha256 = digests(self.weights)  # before the fit: other weights under the same path are another run
 
     @property
     def per_class(self) -> bool:
-        """One prior per source class: such a method knows the classes, so its supervision is ``sources``."""
+        """Whether the method has one prior per source class.
+
+        Then it knows the classes, and its supervision is ``sources``.
+        """
         return self.info.supervision == "sources"
 
     def supports(self, task: TaskSpec) -> Support:
-        """A prior must exist for the data set, at the task's own shape; where the true one is known, it is used.
+        """Whether a prior exists for the data set, at the task's own shape. If the true prior is known, it is used.
 
         Raises:
-            DataError: weights that are not there, are not those of their card, or do not fit the task or the settings.
+            DataError: weights are missing, differ from their card, or do not fit the task or the settings.
         """
         from baselines.priors.for_task import prior_support
 
@@ -121,7 +138,7 @@ class ScoreSeparator:
         return self.supports_operator(task) if support.ok else support
 
     def supports_device(self, device: str) -> Support:
-        """TF32 is an arithmetic of GPUs: on the CPU it would be a name for float32. Engines other than eager are for GPUs too."""
+        """Whether the settings fit the device: TF32 and the engines other than ``eager`` are only for GPUs."""
         if torch.device(device).type == "cuda":
             return Support(True)
         if self.precision == "tf32":
@@ -131,52 +148,63 @@ class ScoreSeparator:
         return Support(True)
 
     def needs_any_level(self) -> bool:
-        """Whether the prior is asked for other noise levels than the ten of NCSN; overridden where it is not."""
+        """Whether the sampler needs other noise levels than the ten of NCSN. Samplers that do not must override it."""
         return True
 
     def supports_operator(self, task: TaskSpec) -> Support:
-        """Overridden by samplers that need more than any linear operator."""
+        """Whether the sampler takes the task's operator. Samplers that need more than a linear one override this."""
         return Support(True)
 
     @property
     def posterior_samples(self) -> int:
-        """Draws behind one estimate, as it stands in the results."""
+        """Draws behind one estimate, for the results."""
         return self.best_of
 
     def fit(self, view: TrainingView, ctx: RunContext) -> None:
-        """Load the prior; no training data are touched."""
+        """Load the prior. This uses no training data.
+
+        Raises:
+            DataError: weights are missing, differ from their card, or do not fit.
+        """
         from baselines.priors.for_task import prior_label, priors_for, run_by
 
         priors, self.weights_sha256 = priors_for(ctx.task, view, self.weights, per_class=self.per_class, precision=self.precision, device=ctx.device)
         self._priors, self.prior_label = run_by(priors, self.engine), prior_label(priors, self.weights_sha256)
 
     def separate(self, mixtures: Mixtures, ctx: RunContext) -> torch.Tensor:
-        """``(B, K, ...)``, not clamped: one draw, or the best of several."""
+        """Estimates ``(B, K, ...)``, not clamped: one draw, or what ``best_of`` and ``combine`` make of several.
+
+        Raises:
+            MethodError: ``fit`` was not called, or the criterion does not fit the prior.
+        """
         problem = self.problem(mixtures, ctx)
         estimates = self.estimate(problem, ctx)
         self._note(problem, 1)
         return estimates
 
     def sample(self, mixtures: Mixtures, n: int, ctx: RunContext) -> torch.Tensor:
-        """``(B, n, K, ...)`` independent draws; the first is what ``separate`` returns."""
+        """Independent draws ``(B, n, K, ...)``. The first is the result of ``separate``."""
         problem = self.problem(mixtures, ctx, n)
         drawn = self.draws(problem, n, ctx, self.estimate)
         self._note(problem, n)
         return drawn
 
     def network_evaluations(self) -> torch.Tensor | None:
-        """See ``CountsEvaluations``; None where the probability flow ranks draws, whose passes no count holds."""
+        """See ``CountsEvaluations``.
+
+        None if the probability flow ranks draws, because no count includes its passes.
+        """
         return self._last
 
     def _note(self, problem: Problem, draws: int) -> None:
-        """What the call that is over has cost."""
+        """Note the cost of the finished call."""
         meter, uncounted = problem.meter, self.best_of > 1 and self.criterion == "log-prior"
         self._evaluated[draws] = meter.seen / len(problem.mixtures)
         flows = uncounted and any(isinstance(prior, EstimatesDensity) for prior in problem.priors)
         self._last = None if flows else meter.by_mixture(problem.mixtures.example_ids) / problem.n_sources
 
     def estimate(self, problem: Problem, ctx: RunContext) -> torch.Tensor:
-        """``(B, K, ...)``: a draw per row, or what is made of ``best_of``."""
+        """Estimates ``(B, K, ...)``: one draw per row, or one made of ``best_of`` draws."""
         if self.best_of == 1:
             return self.draw(problem, ctx)
         draws, criterion = self.ranked(problem, self.best_of, ctx)
@@ -196,7 +224,7 @@ class ScoreSeparator:
         return draws, by_denoising_loss(draws, problem.priors, problem.mixtures, problem.noise, self.loss_sigmas)
 
     def draws(self, problem: Problem, n: int, ctx: RunContext, one: Callable[[Problem, RunContext], torch.Tensor]) -> torch.Tensor:
-        """``one`` on ``n`` copies of every row, ``(B, n, K, ...)``."""
+        """The results ``(B, n, K, ...)`` of ``one`` on ``n`` copies of every row."""
         at_once = _ROWS_AT_ONCE
         if problem.device.type == "cuda":
             at_once = max(at_once, scaled(GPU_ELEMENTS, problem.device) // (problem.n_sources * math.prod(problem.source_shape)))
@@ -209,17 +237,27 @@ class ScoreSeparator:
         return stacked
 
     def draw(self, problem: Problem, ctx: RunContext) -> torch.Tensor:
-        """The method itself: one draw per row of the problem, ``(B, K, ...)``."""
+        """The method itself: one draw ``(B, K, ...)`` per row of the problem. A subclass must override this."""
         raise MethodError(f"{type(self).__name__} does not say how to draw")
 
     def score_prior(self, slot: int) -> ScorePrior:
-        """The prior of one source; see ``HasScorePrior``."""
+        """The prior of source ``slot``; see ``HasScorePrior``.
+
+        Raises:
+            MethodError: ``fit`` was not called.
+        """
         if not self._priors:
             raise MethodError(f"{self.info.name}: score_prior() was called before fit()")
         return self._priors[slot if len(self._priors) > 1 else 0]
 
     def problem(self, mixtures: Mixtures, ctx: RunContext, draws: int = 1) -> Problem:
-        """The batch as samplers see it. What a mixture costs is known from the batch before, the first of which is the warm-up."""
+        """The batch as samplers see it.
+
+        The batch before tells the cost of a mixture. The first batch is the warm-up.
+
+        Raises:
+            MethodError: ``fit`` was not called.
+        """
         if not self._priors:
             raise MethodError(f"{self.info.name}: separate() was called before fit()")
         meter = Meter(ctx.progress, self._evaluated.get(draws, 0.0) * len(mixtures))

@@ -1,12 +1,15 @@
-"""Tokens of two sources by sequential Monte Carlo: candidates that explain the next token of the mixture badly make room for those that explain it well.
+"""Tokens of two sources by sequential Monte Carlo.
 
-Ours; LASS (Postolache et al. 2023) draws each candidate on its own (``baselines/sampling/token_samplers.py``), and a pair that leaves no good explanation of
-the tokens after it stays. Here the N candidates of a mixture are particles (Doucet and Johansen 2009, "A tutorial on particle filtering and smoothing",
-sec. 3.5). After every position a particle's weight is multiplied by p1 p2 P^w / q, the step's unnormalised probability of the pair over that with which it was
-drawn; for ancestral draws this is the sum over all pairs. Where the weights' effective number falls below a share of N, particles are drawn anew by weight
-(systematic resampling). The mean weight is an unbiased estimate of Z(m).
+Good candidates replace those that explain the mixture's next token badly. This is ours. LASS (Postolache et al. 2023)
+draws each candidate by itself (``baselines/sampling/token_samplers.py``), and keeps a pair even if no tokens after it
+explain the mixture well. Here the N candidates of a mixture are particles (Doucet and Johansen 2009, "A tutorial on
+particle filtering and smoothing", sec. 3.5). After every position the weight of a particle is multiplied by
+``p1 p2 P^w / q``. This is the step's unnormalised probability of the pair, over the probability q with which it was
+drawn. For ancestral draws it is the sum over all pairs. If the effective number of the weights falls below a share of
+N, particles are drawn anew by weight (systematic resampling). The mean weight is an unbiased estimate of Z(m).
 
-``evidence`` adds what tokens alone do not say: a log factor of the positions made so far, say how well their decoded images explain the mixture.
+``evidence`` adds what tokens alone do not tell: a log factor of the positions so far, for example how well their
+decoded images explain the mixture.
 """
 
 from __future__ import annotations
@@ -20,21 +23,25 @@ from baselines.sampling.token_samplers import Histories, Rule, TokenPosterior, b
 from sepbench.noise import NoiseSource
 
 Evidence = Callable[[torch.Tensor, int], torch.Tensor]
-"""Tokens ``(B, N, 2, S)`` and how many positions of them are made to log factors ``(B, N)``, of all these positions together."""
+"""A function from tokens ``(B, N, 2, S)`` and the number of finished positions to log factors ``(B, N)``.
+
+A log factor is of all finished positions together.
+"""
 _DRAWS, _RESAMPLING = 0, 1
-"""Streams of chance."""
+"""Streams of the noise."""
 
 
 @dataclass(frozen=True, slots=True)
 class Particles:
-    """What is left at the end.
+    """The particles after the last position.
 
     Attributes:
         tokens: ``(B, N, 2, S)`` int64.
         log_posterior: ``(B, N)`` float64 of the tokens, without log Z(m) and without evidence.
-        log_weights: ``(B, N)`` float64; particles stand for the posterior with these weights.
-        log_mean_weight: ``(B,)`` float64; its exponential is an unbiased estimate of Z(m), with evidence of the product's sum.
-        resampled: ``(B,)``, how often.
+        log_weights: ``(B, N)`` float64. With these weights the particles represent the posterior.
+        log_mean_weight: ``(B,)`` float64. Its exponential is an unbiased estimate of Z(m), or with evidence of the sum
+            of the product.
+        resampled: ``(B,)`` int64, how often.
     """
 
     tokens: torch.Tensor
@@ -62,17 +69,18 @@ def particles(
     """``count`` particles for each mixture.
 
     Args:
-        posterior: what they are to be likely under.
+        posterior: the target.
         mixture: tokens ``(B, S)`` int64 of the mixtures.
         count: N, at most 2**16.
-        rule: how a pair is drawn; what it cuts off is never drawn, and the particles then stand for the posterior without it.
-        noise: what chance there is; particle n of an example has the stream n.
+        rule: how a pair is drawn. Pairs that it cuts off are never drawn, and the particles then represent the
+            posterior without them.
+        noise: the only source of randomness. Particle n of an example has stream n.
         example_ids: ``(B,)`` int64.
         device: of the priors.
-        threshold: share of N that the effective number of particles may fall to.
-        evidence: further log factors, asked after every ``every`` positions and at the end.
-        every: see there.
-        progress: told the share of the positions that are done.
+        threshold: share of N below which the effective number of particles leads to resampling.
+        evidence: more log factors, asked for after every ``every`` positions and at the end.
+        every: see ``evidence``.
+        progress: called with the share of the positions that are done, in [0, 1].
     """
     batch, length = mixture.shape
     rows = torch.arange(batch).repeat_interleave(count)
@@ -120,12 +128,13 @@ def _resampled(
 
     Args:
         log_weights: ``(B, N)``.
-        log_mean: ``(B,)``, log of the mean weights of the resamplings so far, multiplied.
+        log_mean: ``(B,)``, log of the product of the mean weights of the resamplings so far.
         threshold: share of N.
         uniforms: ``(B,)`` in [0, 1).
 
     Returns:
-        The rows ``(B * N,)`` that go on, their log weights, ``log_mean`` with the mean weights of what was resampled, and which mixtures were.
+        The rows ``(B * N,)`` that continue, their log weights, ``log_mean`` with the mean weights of the resampled
+            mixtures, and which mixtures were resampled.
     """
     batch, count = log_weights.shape
     shares = log_weights.softmax(1)

@@ -1,19 +1,24 @@
-"""Tokens of two sources, given those of their mixture: greedy, beam, ancestral, top-k and nucleus search of LASS (Postolache et al. 2023, sec. 3.3, Table 3).
+"""Tokens of two sources, given those of their mixture: greedy, beam, ancestral, top-k and nucleus search of LASS.
 
-The posterior of sequences z1, z2 of S tokens, given the mixture's tokens m::
+See Postolache et al. 2023, sec. 3.3, Table 3. The posterior of sequences z1, z2 of S tokens, given the mixture's
+tokens m, is::
 
     log p(z1, z2 | m) = sum_s log p1(z1_s | z1_<s) + log p2(z2_s | z2_<s) + w log P(m_s | z1_s, z2_s)  -  log Z(m)
 
-with w (the paper's lambda) 1 on MNIST and 3 on CelebA and Slakh2100. All samplers go through the positions in raster order. At each there is a list of the
-pairs (z1_s, z2_s) that P allows for m_s, which is short, and the three terms of every pair on it, the *step's logs*.
+The weight w (the paper's lambda) is 1 on MNIST and 3 on CelebA and Slakh2100. All samplers go through the positions in
+raster order. Each position has a short list of the pairs (z1_s, z2_s) that P allows for m_s. The sums of the three
+terms of every pair on the list are the *step's logs*.
 
-``draw`` takes a pair by chance, in proportion to exp(logs / temperature) among those that the rule keeps. That is not a draw from the posterior: a pair is
-taken without regard to how well the mixture's later tokens can be explained after it. ``Drawn`` holds both log probabilities, whose differences are the
-weights of importance sampling, with which draws do stand for the posterior. Where the prior is independent between positions the two agree.
+``draw`` draws a pair at random, in proportion to exp(logs / temperature), among the pairs that the rule keeps. This is
+no draw from the posterior, because it does not depend on how well later tokens of the mixture can be explained.
+``Drawn`` has both log probabilities. Their differences are the weights of importance sampling, and with these weights
+draws do represent the posterior. If the prior is independent between positions, the two agree.
 
-``search`` keeps the best sequences so far. The released code gives every beam the score of another one (flag 46 of docs/protocols.md): ``misaligned``.
+``search`` keeps the best sequences so far. The released code gives every beam the score of another one (flag 46 of
+docs/protocols.md): ``misaligned``.
 
-Nothing here is trained or remembered. A draw depends on the mixture's tokens, the seed, the example's id, the candidate's number and the position alone.
+Nothing here is trained or remembered. A draw depends only on the mixture's tokens, the seed, the example's id, the
+candidate's number and the position.
 """
 
 from __future__ import annotations
@@ -29,21 +34,24 @@ from sepbench.memory import scaled
 from sepbench.noise import NoiseSource
 
 _CPU_ENTRIES, _GPU_ENTRIES = 1 << 22, 1 << 26
-"""Logs that are worked on at once."""
+"""How many logs are handled at once."""
 
 
 class TokenPrior(Protocol):
     """An autoregressive prior of token sequences, see ``TokenTransformer``. Its caches have ``select``."""
 
     def start(self, count: int) -> Any:
-        """A cache for ``count`` sequences that have no token yet."""
+        """A cache for ``count`` sequences without tokens."""
 
     def step(self, tokens: torch.Tensor | None, cache: Any) -> torch.Tensor:
-        """Logits ``(N, K)`` of the next token after ``tokens`` ``(N,)``, None at the first; moves the cache on."""
+        """Logits ``(N, K)`` of the next token after ``tokens`` ``(N,)``, or None at the first.
+
+        The cache grows in place.
+        """
 
 
 class PossiblePairs(Protocol):
-    """What may lie behind a mixture token, see ``TokenPairs``: z1 and z2 ``(L,)`` int64 and log P ``(L,)``."""
+    """The pairs that may explain a mixture token, see ``TokenPairs``: z1 and z2 ``(L,)`` int64 and log P ``(L,)``."""
 
     @property
     def first(self) -> torch.Tensor: ...
@@ -57,7 +65,7 @@ class TokenLikelihood(Protocol):
     """P(m | z1, z2), see ``SumLikelihood``."""
 
     def pairs(self, token: int) -> PossiblePairs:
-        """The pairs that a mixture token may come from; at least one."""
+        """The pairs that may explain a mixture token, at least one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +73,7 @@ class TokenPosterior:
     """The unnormalised posterior of two sequences.
 
     Attributes:
-        priors: p1 and p2; where they are one object, both sources go through it in one batch.
+        priors: p1 and p2. If they are one object, both sources go through it in one batch.
         likelihood: P(m | z1, z2).
         weight: w, the paper's lambda.
     """
@@ -80,9 +88,13 @@ class Rule:
     """Which pairs of a step's list may be drawn, and how evenly. The defaults are ancestral sampling.
 
     Attributes:
-        temperature: divides the logs before all else.
-        top_k: only so many pairs with the highest logs; None keeps all.
-        nucleus: only the likeliest pairs that together hold this share of the probability, at least one; 1 keeps all.
+        temperature: divides the logs before ``nucleus`` is applied. ``top_k`` does not depend on it.
+        top_k: how many pairs with the highest logs are kept; None keeps all.
+        nucleus: the likeliest pairs that together have this share of the probability are kept, at least one; 1 keeps
+            all.
+
+    Raises:
+        ValueError: a number is out of its range.
     """
 
     temperature: float = 1.0
@@ -94,7 +106,15 @@ class Rule:
             raise ValueError("temperature must be above 0, top_k at least 1 and nucleus in (0, 1]")
 
     def choose(self, logs: torch.Tensor, uniforms: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Positions ``(n,)`` in the lists ``(n, L)``, and the log probabilities ``(n,)`` float64 that they were drawn with; uniforms ``(n,)`` in [0, 1)."""
+        """Draw one pair from each list.
+
+        Args:
+            logs: ``(n, L)``, the step's logs.
+            uniforms: ``(n,)`` in [0, 1).
+
+        Returns:
+            Positions ``(n,)`` in the lists, and log probabilities ``(n,)`` float64 of these draws.
+        """
         kept: torch.Tensor | None = None
         if self.top_k is not None and self.top_k < logs.shape[1]:
             kept = logs.topk(self.top_k, dim=1, sorted=False).indices.sort(dim=1).values  # in the order of the list
@@ -104,7 +124,7 @@ class Rule:
             shares, order = logs.softmax(1).sort(dim=1, descending=True, stable=True)
             beyond = shares.cumsum(1) - shares >= self.nucleus
             logs = logs.masked_fill(torch.zeros_like(beyond).scatter(1, order, beyond), -math.inf)
-        # In the order of the list, so that two pairs which are as likely but for rounding do not change places.
+        # In the order of the list, so that two pairs that differ only by rounding do not change places.
         upto = logs.softmax(1).cumsum(1)
         chosen = torch.searchsorted(upto, uniforms.double()[:, None] * upto[:, -1:], right=True)
         chances = logs.log_softmax(1).gather(1, chosen).squeeze(1)
@@ -112,10 +132,10 @@ class Rule:
 
 
 class Greedy:
-    """The likeliest pair of every step, the first of the list where several are; needs no chance."""
+    """The likeliest pair of every step, or the first of several. It needs no randomness."""
 
     def choose(self, logs: torch.Tensor, uniforms: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """See ``Rule.choose``; the log probabilities are zero."""
+        """See ``Rule.choose``. The log probabilities are zero."""
         places = torch.arange(logs.shape[1], device=logs.device).expand_as(logs)
         first = places.masked_fill(logs < logs.amax(1, keepdim=True), logs.shape[1]).amin(1)
         return first, torch.zeros(len(logs), dtype=torch.float64, device=logs.device)
@@ -123,12 +143,12 @@ class Greedy:
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """Sequences and what is known of them.
+    """Sequences and their log probabilities.
 
     Attributes:
-        tokens: ``(N, 2, S)`` int64; of K sources ``(N, K, S)``.
+        tokens: ``(N, 2, S)`` int64, or ``(N, K, S)`` for K sources.
         log_posterior: ``(N,)`` float64, without log Z(m).
-        log_proposal: ``(N,)`` float64, log of the probability that just this was drawn; zero where there was no chance.
+        log_proposal: ``(N,)`` float64, log of the probability of just this draw; zero if nothing was random.
     """
 
     tokens: torch.Tensor
@@ -151,13 +171,15 @@ def draw(
     """A candidate for each row.
 
     Args:
-        posterior: what it is to be likely under.
+        posterior: the target.
         mixture: tokens ``(N, S)`` int64 of the mixtures.
         rule: how a pair is chosen.
-        noise: what chance there is; position s of a row takes step s of its example on the stream of its candidate.
-        example_ids, candidates: ``(N,)`` int64, which together say which draw a row is; candidates in [0, 2**16).
+        noise: the only source of randomness. Position s of a row takes step s of its example, on the stream of its
+            candidate.
+        example_ids, candidates: ``(N,)`` int64. Together they identify the draw of a row. Candidates are in [0,
+            2**16).
         device: of the priors.
-        progress: told the share of the positions that are done.
+        progress: called with the share of the positions that are done, in [0, 1].
     """
     count, length = mixture.shape
     mixture, numbers = mixture.cpu(), torch.arange(count, device=device)
@@ -192,15 +214,17 @@ def search(
     """The ``width`` best sequences of every mixture by beam search, the best first.
 
     Args:
-        posterior: what they are to be likely under.
+        posterior: the target.
         mixture: tokens ``(B, S)`` int64 of the mixtures.
-        width: sequences that are kept after each position.
+        width: how many sequences are kept after each position.
         device: of the priors.
-        misaligned: as the released code (flag 46): after each step, beam i goes on with the score of the beam whose number is that of i's parent.
-        progress: told the share of the positions that are done.
+        misaligned: do as the released code does (flag 46): after each step, beam i gets the score of the beam whose
+            number is that of i's parent.
+        progress: called with the share of the positions that are done, in [0, 1].
 
     Returns:
-        ``B * width`` rows, all of a mixture together. Where there are fewer sequences than ``width``, the last have a log posterior of -inf and are none.
+        ``B * width`` rows, all rows of a mixture together. If there are fewer sequences than ``width``, the last rows
+            are empty, and their log posterior is -inf.
     """
     batch, length = mixture.shape
     mixture = mixture.cpu()
@@ -217,7 +241,7 @@ def search(
             for rows in of_token.to(device).split(max(1, entries_at_once(device) // (width * size))):
                 logs = step_logs(priors[:, rows], pairs, posterior.weight).double()
                 best = (beams.scores[rows, :, None] + logs).flatten(1).topk(width, dim=1)
-                taken = best.indices.flip(1)  # the best last, as the released code has it
+                taken = best.indices.flip(1)  # the best last, as in the released code
                 parents[rows], scores[rows], steps[rows] = taken // size, best.values.flip(1), logs.flatten(1).gather(1, taken)
                 made[rows] = torch.stack([pairs.first[taken % size], pairs.second[taken % size]], -1)
         beams.go_on(position, parents, made, steps, scores, misaligned)
@@ -228,7 +252,7 @@ def search(
 
 
 class _Beams:
-    """Sequences of a search, those that are none first, and behind them the better the later."""
+    """Sequences of a search. Empty ones come first, and then the others, the best last."""
 
     def __init__(self, batch: int, width: int, length: int, device: str | torch.device) -> None:
         self.tokens = torch.zeros(batch, width, 2, length, dtype=torch.int64, device=device)
@@ -237,23 +261,34 @@ class _Beams:
         self.scores[:, -1] = 0.0
 
     def go_on(self, position: int, parents: torch.Tensor, made: torch.Tensor, steps: torch.Tensor, scores: torch.Tensor, misaligned: bool) -> None:
-        """Put what a step made ``(B, width, 2)``, with the parents' numbers, the step's logs and the scores ``(B, width)``, in the place of what was."""
+        """Replace the beams with those of a step.
+
+        Args:
+            position: of the step.
+            parents: ``(B, width)``, the number of each beam's parent.
+            made: ``(B, width, 2)``, the new tokens.
+            steps: ``(B, width)``, the step's logs.
+            scores: ``(B, width)``, of the new beams.
+            misaligned: see ``search``.
+        """
         none_before, none_now = ((~one.isfinite()).sum(1, keepdim=True) for one in (self.scores, scores))
         self.tokens = self.tokens.gather(1, parents[:, :, None, None].expand_as(self.tokens))
         self.tokens[..., position] = made
         self.true = self.true.gather(1, parents) + steps
-        if misaligned:  # numbers count those that are sequences
+        if misaligned:  # numbers count only beams that are not empty
             others = (parents - none_before + none_now).clamp(0, scores.shape[1] - 1)
             scores = torch.where(scores.isfinite(), scores.gather(1, others), scores)
         self.scores = scores
 
 
 class Histories:
-    """What each source's prior has seen so far; one cache for all sources where their priors are one.
+    """The tokens that each source's prior has seen so far.
+
+    If all priors are one object, there is one cache for all sources.
 
     Args:
         priors: one for every source.
-        count: rows, each of as many sequences as there are priors.
+        count: how many rows. Each row has as many sequences as there are priors.
     """
 
     def __init__(self, priors: Sequence[TokenPrior], count: int) -> None:
@@ -272,23 +307,23 @@ class Histories:
         return logs
 
     def select(self, rows: torch.Tensor) -> None:
-        """Row i goes on where row ``rows[i]`` stands."""
+        """Make row i continue row ``rows[i]``."""
         every = torch.cat([rows + number * self.count for number in range(self.sources)]) if self.shared else rows
         self.caches = [cache.select(every) for cache in self.caches]
 
 
 def step_logs(priors: torch.Tensor, pairs: PossiblePairs, weight: float) -> torch.Tensor:
-    """``(2, ..., K)`` log probabilities of the priors to the step's logs ``(..., L)`` of the pairs."""
+    """Log probabilities ``(2, ..., K)`` of the priors to the step's logs ``(..., L)`` of the pairs."""
     return priors[0].index_select(-1, pairs.first) + priors[1].index_select(-1, pairs.second) + weight * pairs.logs
 
 
 def entries_at_once(device: str | torch.device) -> int:
-    """Logs that are worked on at once."""
+    """How many logs are handled at once."""
     return _CPU_ENTRIES if torch.device(device).type == "cpu" else scaled(_GPU_ENTRIES, device)
 
 
 def by_token(tokens: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
-    """Different tokens of ``(N,)`` on the CPU, and with each the rows that have it."""
+    """The different tokens of ``(N,)`` on the CPU, each with the rows that have it."""
     order = tokens.argsort(stable=True)
     different, counts = tokens[order].unique_consecutive(return_counts=True)
     yield from zip(different.tolist(), order.split(counts.tolist()), strict=True)

@@ -1,22 +1,27 @@
-"""Tokens of more than two sources, given those of their mixture. The paper (Postolache et al. 2023) has two sources and leaves more of them open; this is ours.
+"""Tokens of more than two sources, given those of their mixture.
 
-The mean of K images is a mean of two: of the mean of the first half of them, and of that of the rest. So it goes on until single sources are left, and makes
-a binary tree, whose inner nodes are *partial sums*, images with tokens t of their own. With counts of how the tokens of the two parts make those of the
-whole, ``P(t | left, right)``, at every node, the model of four sources with mixture m is::
+The paper (Postolache et al. 2023) has two sources and leaves more of them open. This is ours. The mean of K images is
+a mean of two: the mean of the first half of them, and the mean of the rest. Repeated down to single sources, this
+gives a binary tree. Its inner nodes are *partial sums*, images with their own tokens t. Every node has counts of how
+the tokens of its two parts make the tokens of the whole, ``P(t | left, right)``. The model of four sources with
+mixture m is then::
 
     p(z1) p(z2) p(z3) p(z4)  prod_s  P(u_s | z1_s, z2_s)^w P(v_s | z3_s, z4_s)^w P(m_s | u_s, v_s)^w
 
-Nothing has to be known of how probable the partial sums u and v are: their prior is what the priors of the sources make of them. At every position the
-sampler sums over what it does not know yet, from the sources up, and then draws from the mixture down:
+The partial sums u and v need no prior of their own: it follows from the priors of the sources. At every position the
+sampler first sums over the unknown tokens, from the sources up, and then draws from the mixture down:
 
-1. up: ``A(u) = sum over (z1, z2) of p(z1 | before) p(z2 | before) P(u | z1, z2)^w`` for all K codes, at every partial sum;
+1. up: ``A(u) = sum over (z1, z2) of p(z1 | before) p(z2 | before) P(u | z1, z2)^w`` for all K codes, at every partial
+   sum;
 2. down: (u, v) from ``A(u) A(v) P(m | u, v)^w``, then (z1, z2) given u, and (z3, z4) given v.
 
-Without a rule that cuts the lists this is an exact draw of all tokens of the position given those before it, partial sums summed out, as the paper's ancestral
-sampling is for two sources. What ``baselines/sampling/token_samplers.py`` says of draws holds here too: later positions are not looked at.
+If no rule cuts the lists, this is an exact draw of all tokens of the position given those before it, summed over the
+partial sums. The paper's ancestral sampling is the same for two sources. As in
+``baselines/sampling/token_samplers.py``, a draw does not depend on later positions.
 
-Assumed: positions are independent given the sources' tokens (the paper assumes it too), and the tokens of a partial sum say all that the rest has to know of
-its sources. Both are wrong where a code is coarse, which partial sums make coarser: what is lost there is not known before it is measured.
+There are two assumptions. Positions are independent given the sources' tokens, as in the paper. And the tokens of a
+partial sum tell the rest everything about its sources. Both are wrong if a code is coarse, and partial sums make it
+coarser. Only measurement can tell what this loses.
 """
 
 from __future__ import annotations
@@ -32,9 +37,15 @@ from baselines.sampling.token_samplers import Drawn, Greedy, Histories, Rule, To
 from sepbench.noise import NoiseSource
 
 MOST_CODES = 512
-"""Codes beyond which the table of a partial sum, one float32 for every triple, would fill the memory (512: 537 MB)."""
+"""The most codes.
+
+The table of a partial sum has one float32 for every triple (512: 537 MB), and more would fill the memory.
+"""
 _LEAST = 1e-37
-"""A message below is as good as none, relative to the largest; kept above zero so that a list of nothing else can still be drawn from."""
+"""The least message, relative to the largest. Smaller ones are negligible.
+
+It is above zero, so that a list of nothing else can still be drawn from.
+"""
 Choose = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
 
@@ -43,7 +54,10 @@ class SeenLikelihood(TokenLikelihood, Protocol):
 
     @property
     def seen(self) -> torch.Tensor:
-        """Which tokens some pair was seen with, ``(K,)`` bool; ``pairs`` of another one stands in for it."""
+        """Which tokens some pair was seen with, ``(K,)`` bool.
+
+        For other tokens, ``pairs`` gives those of a substitute.
+        """
 
 
 @dataclass(frozen=True)
@@ -51,7 +65,7 @@ class Split:
     """A node of the tree: the mean of the sources below it, as the mean of its two parts.
 
     Attributes:
-        left, right: the parts; a number is a single source.
+        left, right: the parts. A number is a single source.
         likelihood: P(token of the mean | tokens of the parts).
     """
 
@@ -61,7 +75,10 @@ class Split:
     _tables: dict[float, torch.Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def table(self, codes: int, weight: float, device: str | torch.device) -> torch.Tensor:
-        """``P(t | left, right)^weight`` as ``(codes^2, codes)`` float32, pairs by tokens; 0 for tokens that were never seen. Made once."""
+        """``P(t | left, right)^weight`` as ``(codes^2, codes)`` float32, pairs by tokens; 0 for unseen tokens.
+
+        It is made once.
+        """
         if weight not in self._tables:
             made = torch.zeros(codes * codes, codes, device=device)
             for token in self.likelihood.seen.nonzero().flatten().tolist():
@@ -72,11 +89,11 @@ class Split:
 
 
 def balanced(sources: int, likelihood_of: Callable[[int, int], SeenLikelihood], first: int = 0) -> Split | int:
-    """The tree of so many sources that halves them at every node, the larger half on the left.
+    """The tree of ``sources`` sources that halves them at every node, the larger half on the left.
 
     Args:
         sources: how many, at least 1.
-        likelihood_of: the counts for a node, by how many sources its parts have.
+        likelihood_of: the counts for a node, from the number of sources of its left and its right part.
         first: the number of its first source.
     """
     if sources == 1:
@@ -98,20 +115,23 @@ def draw_tree(
     candidates: torch.Tensor,
     device: str | torch.device = "cpu",
 ) -> Drawn:
-    """A candidate of all sources for each row; see ``token_samplers.draw``, which this is for two sources.
+    """A candidate of all sources for each row. For two sources it is ``token_samplers.draw``.
 
     Args:
-        priors: one for every source, in the order of the numbers in the tree; where all are one object, they go through it in one batch.
-        tree: the whole mixture.
+        priors: one for every source, in the order of the numbers in the tree. If all are one object, the sources go
+            through it in one batch.
+        tree: of the whole mixture.
         weight: w, the paper's lambda, of every node.
         mixture: tokens ``(N, S)`` int64 of the mixtures.
         rule: how a pair is chosen, at every node.
-        noise: what chance there is; node n of a position, counted from the mixture down, takes the draws of source n there.
-        example_ids, candidates: ``(N,)`` int64, which together say which draw a row is; candidates in [0, 2**16).
+        noise: the only source of randomness. Node n of a position, counted from the mixture down, takes the draws of
+            source n there.
+        example_ids, candidates: ``(N,)`` int64. Together they identify the draw of a row. Candidates are in [0,
+            2**16).
         device: of the priors.
 
     Returns:
-        Tokens ``(N, K, S)``; both logs count the tokens of the partial sums as drawn too.
+        Tokens ``(N, K, S)``. Both logs count the tokens of the partial sums as drawn too.
     """
     count, length = mixture.shape
     histories = Histories(priors, count)
@@ -134,7 +154,7 @@ def _uniforms(noise: NoiseSource, example_ids: torch.Tensor, candidates: torch.T
 
 
 class _Messages:
-    """What the priors make of every node's tokens at one position: log A ``(N, codes)``; a node's is worked out when it is first asked for."""
+    """What the priors tell about every node's tokens at one position: log A ``(N, codes)``, computed on first use."""
 
     def __init__(self, logs: torch.Tensor, weight: float, device: str | torch.device) -> None:
         self.logs, self.weight, self.device = logs, weight, device
@@ -159,7 +179,7 @@ class _Messages:
 
 @dataclass
 class _Step:
-    """The way down at one position; fills in ``made``."""
+    """The way down the tree at one position. It fills in ``made``."""
 
     made: Drawn
     messages: _Messages
@@ -168,7 +188,7 @@ class _Step:
     uniforms: Callable[[int], torch.Tensor]
 
     def down(self, node: Split, tokens: torch.Tensor, rows: torch.Tensor, number: int) -> int:
-        """Draw the parts of a node whose tokens ``(N,)`` on the CPU are known; returns the number of the next node."""
+        """Draw the parts of a node whose tokens ``(N,)`` on the CPU are known. Returns the number of the next node."""
         left, right, weight = self.messages.of(node.left), self.messages.of(node.right), self.messages.weight
         uniforms = self.uniforms(number)
         chosen_left, chosen_right = torch.zeros_like(rows), torch.zeros_like(rows)

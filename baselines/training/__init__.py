@@ -1,1 +1,1 @@
-"""One resumable training loop, what it needs, and one recipe file per thing that is trained."""
+"""One resumable training loop, its parts, and one file per recipe."""

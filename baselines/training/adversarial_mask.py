@@ -1,12 +1,16 @@
-"""Adversarial masks in training, for ``am`` and as a start for NES: Halperin, Ephrat and Hoshen, "Neural separation of observed and unobserved distributions"
-(2018), sec. 3 and appendix A.
+"""Adversarial masks in training. Halperin, Ephrat and Hoshen 2018, sec. 3 and appendix A.
 
-A mask network makes ``y m(y)`` of a mixture; a discriminator with spectral norm tells it from clean samples b by least squares (LSGAN, Mao et al. 2017)::
+The paper is "Neural separation of observed and unobserved distributions". ``am`` uses this training, and NES can start
+from it.
+
+A mask network turns a mixture into ``y m(y)``. A discriminator with spectral norm tells ``y m(y)`` from clean samples
+b by least squares (LSGAN, Mao et al. 2017)::
 
     discriminator:   mean (D(b) - 1)^2 + mean D(y m(y))^2
     mask network:    mean (D(y m(y)) - 1)^2 + weight * mean |m(y) - 1|
 
-The last term keeps the mask as open as it may be: a mask that lets nothing but a small part of b through would fool the discriminator too.
+The last term keeps the mask as open as possible. Without it, a mask that passes only a small part of b would also fool
+the discriminator.
 """
 
 from __future__ import annotations
@@ -22,11 +26,22 @@ from baselines.training.epochs import full_batches
 from baselines.training.mask import MaskNetwork, MaskRecipe, MaskTraining, masks_of
 
 EPOCHS, RATE, OPENNESS, FILTERS = 50, 2e-4, 1.0, 64
-"""Epochs and rate are not stated: the rate is DCGAN's, the epochs are ours. The weight of ``mean |m - 1|`` and the discriminator's filters are the paper's."""
+"""Epochs, rate, weight of ``mean |m - 1|`` and filters of the discriminator.
+
+The last two are the paper's. It does not state the others: the rate is DCGAN's, and the epochs are ours.
+"""
 
 
 def new_discriminator(network: MaskNetwork, size: tuple[int, int], seed: int, device: str | torch.device, filters: int = FILTERS) -> DCGANDiscriminator:
-    """A discriminator as deep as the mask network, its weights drawn from the seed alone."""
+    """A discriminator as deep as the mask network. Its weights depend only on the seed.
+
+    Args:
+        network: the mask network.
+        size: ``(H, W)`` of the images.
+        seed: of the weights.
+        device: where to put it.
+        filters: of the first layer.
+    """
     config = network.config
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(derived_seed(seed, "discriminator"))
@@ -34,14 +49,17 @@ def new_discriminator(network: MaskNetwork, size: tuple[int, int], seed: int, de
 
 
 class AdversarialTraining(MaskTraining):
-    """A step is one update of the discriminator and one of the mask network, on the same batch.
+    """Adversarial training. A step is one update of the discriminator and one of the mask network, on the same batch.
 
     Args:
-        network, recipe: see ``MaskTraining``; the discriminator has an Adam of its own with the same rate and betas.
+        network, recipe: see ``MaskTraining``. The discriminator has its own Adam with the same rate and betas.
         clean: parts ``(M, C, H, W)`` of the observed source.
         mixed: training mixtures ``(N, C, H, W)``.
         epochs: length of the run.
         openness: weight of ``mean |m - 1|``.
+
+    Raises:
+        SepbenchError: there are fewer samples or mixtures than a batch needs.
     """
 
     def __init__(self, network: MaskNetwork, recipe: MaskRecipe, clean: torch.Tensor, mixed: torch.Tensor, epochs: int, openness: float = OPENNESS) -> None:
@@ -62,7 +80,7 @@ class AdversarialTraining(MaskTraining):
         return self.step / self.steps
 
     def advance(self) -> None:
-        """One batch."""
+        """Make one step."""
         epoch, batch = divmod(self.step, self.batches)
         clean = self.clean[self.rows("B", epoch, batch, len(self.clean))]
         mixed = self.mixed[self.rows("Y", epoch, batch, len(self.mixed))]
@@ -74,14 +92,14 @@ class AdversarialTraining(MaskTraining):
         self.step += 1
 
     def _judge(self, clean: torch.Tensor, masked: torch.Tensor) -> None:
-        """The discriminator's update. In float32: the spectral norm is found by iterations that bfloat16 would blur."""
+        """Update the discriminator, in float32: iterations find the spectral norm, and bfloat16 would blur them."""
         self.critic.zero_grad(set_to_none=True)
         loss = (self.discriminator(clean) - 1.0).square().mean() + self.discriminator(masked).square().mean()
         loss.backward()
         self.critic.step()
 
     def _fool(self, mixed: torch.Tensor, masks: torch.Tensor) -> None:
-        """The mask network's update, against the discriminator as it is now."""
+        """Update the mask network against the updated discriminator."""
         self.discriminator.requires_grad_(False)
         self.descend((self.discriminator(mixed * masks) - 1.0).square().mean() + self.openness * (masks - 1.0).abs().mean())
         self.discriminator.requires_grad_(True)

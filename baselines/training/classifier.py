@@ -1,8 +1,10 @@
-"""The recipe behind ``sepbench train classifier``: a small classifier whose features give distances between sets of images (``baselines/extractors``).
+"""The recipe of ``sepbench train classifier``: a small classifier.
 
-Cross entropy with smoothed labels (Szegedy et al. 2016), Muon and AdamW with linear warm-up and linear decay to zero, as in Jordan, "94% on CIFAR-10
-in 3.29 seconds on a single GPU" (2024). Images are shifted by up to two pixels; photographs are mirrored in every other epoch, so that each
-image is seen both ways in turn. The last tenth of the training split, at most 5,000 images, is held out: its accuracy stands on the card.
+Its features give distances between sets of images (``baselines/extractors``). The loss is cross entropy with smoothed
+labels (Szegedy et al. 2016). The optimisers are Muon and AdamW with linear warm-up and linear decay to zero, as in
+Jordan, "94% on CIFAR-10 in 3.29 seconds on a single GPU" (2024). Images are shifted by up to two pixels. Photographs
+are mirrored in every other epoch, so the network sees each image both ways in turn. The last tenth of the training
+split, at most 5,000 images, is held out. The card states the accuracy on it.
 """
 
 from __future__ import annotations
@@ -42,14 +44,14 @@ class ClassifierRecipe:
     """Everything that the result depends on besides the data.
 
     Attributes:
-        widths: of the network's blocks.
+        widths: channels of the network's blocks.
         epochs: passes over the training images.
         batch: images per step.
-        mirror: exchange left and right of half of the images in even epochs and of the others in odd ones.
-        shift: largest shift, in pixels; what comes in is the mirrored border.
+        mirror: exchange left and right of half of the images in even epochs, and of the other half in odd epochs.
+        shift: the largest shift, in pixels. The mirrored border fills the gap.
         smoothing: share of a label's weight that is spread over all classes.
         lr, matrix_lr: peak rates of AdamW and Muon.
-        warmup: share of the steps spent in linear warm-up; the rest is linear decay.
+        warmup: share of the steps spent in linear warm-up. The rest is linear decay.
         seed: of weights, order and shifts.
     """
 
@@ -65,7 +67,10 @@ class ClassifierRecipe:
     seed: int = 0
 
     def optimiser(self, steps: int) -> TrainConfig:
-        """The settings of the optimiser and of the rates: decay begins where warm-up ends."""
+        """The settings of the optimiser and of the rates for a run of ``steps`` steps.
+
+        Decay begins at the end of warm-up.
+        """
         warmup = max(1, round(self.warmup * steps))
         return TrainConfig(steps=steps, batch=self.batch, workers=1, lr=self.lr, matrix_lr=self.matrix_lr, warmup=warmup, seed=self.seed)
 
@@ -77,10 +82,14 @@ RECIPES: Mapping[str, ClassifierRecipe] = {
 
 
 def recipe_for(name: str, shape: tuple[int, ...]) -> ClassifierRecipe:
-    """The data set's own recipe, or that of the data set most like it: grey or colour.
+    """The data set's own recipe, or the recipe of the most similar data set: grey or colour.
+
+    Args:
+        name: of the data set.
+        shape: of one signal, ``(C, H, W)``.
 
     Raises:
-        SepbenchError: signals that are no images of at least 18 x 18.
+        SepbenchError: the signals are not images of at least 18 x 18.
     """
     if len(shape) != 3 or min(shape[1:]) < _SMALLEST_SIDE:
         raise SepbenchError(f"data set {name!r} holds signals of shape {shape}; the classifier takes images of at least {_SMALLEST_SIDE} x {_SMALLEST_SIDE}")
@@ -93,13 +102,13 @@ class ClassifierTraining:
     Args:
         images: ``(N, C, H, W)`` uint8, or float32 in [0, 1].
         labels: ``(N,)`` int64 classes 0 to ``classes - 1``.
-        recipe: settings; must equal those of a checkpoint that is resumed.
+        recipe: settings. They must equal those of a checkpoint in the folder.
         folder: checkpoints and log.
         steps: length of the run; None: the recipe's epochs.
         device: where to train.
 
     Raises:
-        SepbenchError: the folder holds another run.
+        SepbenchError: the folder has a checkpoint of another run.
     """
 
     def __init__(
@@ -140,7 +149,7 @@ class ClassifierTraining:
         return shifted(images, recipe.shift, random).to(self.device), self.labels[rows].to(self.device)
 
     def advance(self) -> None:
-        """One update of the weights.
+        """Make one update of the weights.
 
         Raises:
             SepbenchError: the loss is not finite.
@@ -161,7 +170,7 @@ class ClassifierTraining:
         self._window.append((value, float((logits.detach().argmax(1) == labels).double().mean())))
 
     def row(self) -> Mapping[str, Any]:
-        """Means since the last row."""
+        """Mean loss and mean accuracy in [0, 1] since the last row."""
         losses, right = zip(*self._window, strict=True)
         self._window = []
         return {"loss": round(sum(losses) / len(losses), 4), "accuracy": round(sum(right) / len(right), 4)}
@@ -171,10 +180,10 @@ class ClassifierTraining:
         return {"origin": self.origin, "network": self.network.state_dict(), "optimiser": self.optimiser.state_dict(), "window": list(self._window)}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Take over a checkpoint.
+        """Continue from a checkpoint.
 
         Raises:
-            SepbenchError: it is of another run.
+            SepbenchError: it belongs to another run.
         """
         found, wanted = (json.loads(json.dumps(origin)) for origin in (state["origin"], self.origin))
         changed = sorted(key for key in wanted if found.get(key) != wanted[key])
@@ -186,7 +195,10 @@ class ClassifierTraining:
 
 
 def shifted(images: torch.Tensor, most: int, random: torch.Generator) -> torch.Tensor:
-    """Images ``(B, C, H, W)``, each shifted by up to ``most`` pixels in both directions; the mirrored border comes in."""
+    """Images ``(B, C, H, W)``, each shifted by up to ``most`` pixels in both directions.
+
+    The mirrored border fills the gap.
+    """
     count, channels, height, width = images.shape
     padded = F.pad(images, (most,) * 4, mode="reflect")
     down, right = torch.randint(0, 2 * most + 1, (2, count), generator=random)
@@ -196,7 +208,7 @@ def shifted(images: torch.Tensor, most: int, random: torch.Generator) -> torch.T
 
 
 def accuracy(network: SmallClassifier, images: torch.Tensor, labels: torch.Tensor) -> float:
-    """Share of images ``(N, C, H, W)`` whose most likely class is their label."""
+    """Share, in [0, 1], of images ``(N, C, H, W)`` whose most likely class is their label ``(N,)``."""
     with torch.no_grad():
         parts = [network(as_float(part)).argmax(1) for part in images.split(_ACCURACY_BATCH)]
     return float((torch.cat(parts) == labels).double().mean())
@@ -219,7 +231,7 @@ def train(
     """Train on a training split, or resume, and write weights and card. See ``sepbench.trainers.Trainer``.
 
     Raises:
-        SepbenchError: what it cannot train on, an option that means nothing here, or a place that cannot be written.
+        SepbenchError: the data does not fit, an option has no meaning here, or a place cannot be written.
     """
     for option, given in (("--labels", labels), ("--minutes", minutes), ("--init", init)):
         if given:
@@ -239,7 +251,17 @@ if TYPE_CHECKING:
 
 
 def export(training: ClassifierTraining, held_out: tuple[torch.Tensor, torch.Tensor], path: Path, data_name: str, command: str) -> Path:
-    """Write the weights and their card; the accuracy is that of the weights as they are stored, on images and labels that no step saw."""
+    """Write the weights and their card, and return the path.
+
+    The accuracy is that of the stored weights, on images and labels that no step saw.
+
+    Args:
+        training: a finished run. Its network moves to the CPU.
+        held_out: images ``(M, C, H, W)`` and labels ``(M,)``.
+        path: of the weights.
+        data_name: of the data set, for the card.
+        command: the command of the run, for the card.
+    """
     images, count = training.images, len(training.images)
     facts: dict[str, Any] = {
         "data": {"name": f"{data_name} train 0..{count - 1}", "images": count, "sha256": images_sha256(images)},

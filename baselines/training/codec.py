@@ -1,10 +1,12 @@
-"""Training of the VQ-VAE whose tokens LASS works with (``baselines/networks/vqvae.py``).
+"""Training of the VQ-VAE that makes the tokens of LASS (``baselines/networks/vqvae.py``).
 
-    loss = r mean (x - D(e))^2 + mean (sg[z] - e)^2 + beta mean (z - sg[e])^2          z = E(x), e the nearest code, sg: no gradient
+    loss = r mean (x - D(e))^2 + mean (sg[z] - e)^2 + beta mean (z - sg[e])^2
 
-van den Oord et al. 2017, eq. (3), with means over pixels and over the numbers of a latent. Of Postolache et al. 2023: Adam at 1e-4, batches of 64, 500
-epochs. Not stated there, and ours: r (1) and beta (0.25, van den Oord et al.), betas of Adam, a rate that falls linearly to zero at the end, and restarts:
-a code that no latent of ``restart_every`` steps was put at becomes one of the latents of the last batch (Dhariwal et al. 2020, "Jukebox", sec. 3.1).
+with z = E(x), e the nearest code, and sg: no gradient. This is van den Oord et al. 2017, eq. (3), with means over
+pixels and over the numbers of a latent. Postolache et al. 2023 state Adam at 1e-4, batches of 64 and 500 epochs. They
+do not state the rest. Ours are r (1), beta (0.25, van den Oord et al.), the betas of Adam, a rate that falls linearly
+to zero at the end, and restarts. A restart replaces a code that was the nearest of no latent in ``restart_every``
+steps. A latent of the last batch takes its place (Dhariwal et al. 2020, "Jukebox", sec. 3.1).
 """
 
 from __future__ import annotations
@@ -24,25 +26,27 @@ from baselines.training.epochs import MeanLoss, epoch_rows, full_batches
 
 Precision = Literal["float32", "bfloat16"]
 _LOOKED_AT = 256
-"""Held-out images that the log's figures are of."""
+"""How many held-out images the log's figures use."""
 _AT_ONCE = 512
 
 
 @dataclass(frozen=True, slots=True)
 class VQVAERecipe:
-    """How the network is trained; the defaults are the paper's where it has any.
+    """How the network is trained. The defaults are the paper's if the paper states them.
 
     Attributes:
         epochs: passes over the images.
         batch: images per step.
         lr: Adam's rate.
-        decay: share of the steps at the end in which the rate falls linearly to zero.
+        decay: share of the steps, at the end, over which the rate falls linearly to zero.
         commitment: beta.
-        reconstruction: r; 1 over the variance of the pixels (10 on MNIST) weighs as van den Oord et al.'s code does.
-        restart_every: steps that a code may lie unused; 0 leaves unused codes alone.
+        reconstruction: r. The inverse of the variance of the pixels (10 on MNIST) gives the weights of van den Oord et
+            al.'s code.
+        restart_every: steps after which an unused code restarts; 0 never restarts one.
         precision: ``bfloat16`` computes encoder and decoder under autocast.
         seed: of weights, order and restarts.
-        means: share of a batch that is made of means of two images; LASS takes tokens of such means, which a codec of clean images codes badly.
+        means: share of a batch that consists of means of two images. LASS takes tokens of such means, and a codec of
+            clean images codes them badly.
     """
 
     epochs: int = 500
@@ -58,26 +62,29 @@ class VQVAERecipe:
 
 
 def new_vqvae(shape: tuple[int, ...], codes: int, width: int, seed: int, device: str | torch.device) -> VQVAE:
-    """A network for images ``(C, H, W)``, its weights drawn from the seed alone."""
-    with torch.random.fork_rng(devices=[]):  # torch's own first weights, which are overwritten, are drawn there
+    """A network for images ``(C, H, W)``. Its weights depend only on the seed."""
+    with torch.random.fork_rng(devices=[]):  # torch draws its own first weights here; draw_weights overwrites them
         network = VQVAE(shape[0], (shape[1], shape[2]), codes, width)
     network.draw_weights(generator(seed, "vqvae"))
     return network.to(device)
 
 
 def falling(step: int, steps: int, decay: float) -> float:
-    """Share of the rate at a step: 1, and linear to zero over the last share ``decay`` of the steps."""
+    """Share of the rate at a step, in [0, 1]: 1, then linear to zero over the last share ``decay`` of the steps."""
     return min(1.0, (steps - step) / max(1.0, decay * steps))
 
 
 class VQVAETraining:
-    """See the top of this file; a ``baselines.training.loop.Training``.
+    """Training of the codec: see the top of this file. It is a ``baselines.training.loop.Training``.
 
     Args:
         network: trained in place.
         recipe: see ``VQVAERecipe``.
         images: ``(N, C, H, W)`` in [0, 1].
-        held_out: images that are not trained on, for the figures of the log; the first 256 are used.
+        held_out: ``(M, C, H, W)``, images that are not trained on, for the figures of the log. The first 256 are used.
+
+    Raises:
+        SepbenchError: there are fewer images than a batch needs.
     """
 
     def __init__(self, network: VQVAE, recipe: VQVAERecipe, images: torch.Tensor, held_out: torch.Tensor) -> None:
@@ -101,7 +108,7 @@ class VQVAETraining:
         return self.step / self.steps
 
     def advance(self) -> None:
-        """One step of Adam, and restarts where they are due."""
+        """Make one step of Adam, and restart codes when it is time."""
         recipe = self.recipe
         epoch, batch = divmod(self.step, self.batches)
         rows = epoch_rows(recipe.seed, "vqvae-images", epoch, batch, recipe.batch, len(self.images), self.device)
@@ -123,14 +130,20 @@ class VQVAETraining:
             self._restart(coded.latents.detach())
 
     def _with_means(self, images: torch.Tensor) -> torch.Tensor:
-        """The first ``means`` of a batch, each half and half with the image after it; an epoch's order is new every time."""
+        """The batch, with means of two images in its first rows: each is averaged with the image after it.
+
+        The order is new in every epoch, and so are the pairs.
+        """
         count = round(self.recipe.means * len(images))
         if not count:
             return images
         return torch.cat([0.5 * (images[:count] + images[1 : count + 1]), images[count:]])
 
     def _restart(self, latents: torch.Tensor) -> None:
-        """Codes that nothing was put at since the last time become latents ``(B, D, h, w)``, each another one where there are enough."""
+        """Replace the codes that were not used since the last restart with latents from ``(B, D, h, w)``.
+
+        Each code gets another latent. If there are too few latents, the other codes stay.
+        """
         dead = (self.used == 0).nonzero().squeeze(1)
         self.used.zero_()
         vectors = latents.movedim(1, -1).flatten(0, -2)
@@ -143,7 +156,7 @@ class VQVAETraining:
         self.restarted += len(dead)
 
     def row(self) -> Mapping[str, Any]:
-        """The mean loss since the last row, how many codes were restarted so far, and what held-out images say (``figures``).
+        """The mean loss since the last row, how many codes were restarted so far, and ``figures`` of held-out images.
 
         Raises:
             SepbenchError: the loss is not finite.
@@ -171,9 +184,11 @@ class VQVAETraining:
 
 @torch.no_grad()
 def figures(network: VQVAE, images: torch.Tensor) -> dict[str, float]:
-    """How good a codec is on images ``(N, C, H, W)`` that it did not learn from, in evaluation mode; the network is left in it.
+    """How good a codec is on images ``(N, C, H, W)`` in [0, 1] that it did not learn from.
 
-    ``psnr`` of the reconstruction (mean of dB over images), ``codes`` that are used, and their ``perplexity``, exp of the entropy of the tokens: at most K.
+    ``psnr`` is that of the reconstruction in dB (peak 1, mean over images, at most 100). ``codes`` is how many codes
+    are used. ``perplexity`` is exp of the entropy of the tokens, at most K. Without images the result is empty. The
+    network stays in evaluation mode.
     """
     if not len(images):
         return {}
@@ -186,14 +201,20 @@ def figures(network: VQVAE, images: torch.Tensor) -> dict[str, float]:
 
 
 def tokens_of(network: VQVAE, images: torch.Tensor) -> torch.Tensor:
-    """Tokens ``(N, S)`` int64 of images ``(N, C, H, W)``, on the network's device, part by part, in evaluation mode; the network is left in it."""
+    """Tokens ``(N, S)`` int64 of images ``(N, C, H, W)``, on the network's device, computed part by part.
+
+    The network stays in evaluation mode.
+    """
     network.eval()
     device = network.codebook.device
     return torch.cat([network.tokens_of(part.to(device)) for part in images.split(_AT_ONCE)])
 
 
 def network_digest(network: nn.Module) -> str:
-    """SHA-256 of a network's weights, names and shapes: which codec made tokens, whatever file it lies in."""
+    """SHA-256 of a network's weights, names and shapes.
+
+    It tells which codec made tokens, whatever the name of its file.
+    """
     digest = hashlib.sha256()
     for name, value in network.state_dict().items():
         array = value.detach().cpu().contiguous().numpy()

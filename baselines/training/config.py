@@ -1,4 +1,7 @@
-"""Settings of a training run and everything random in it: image order, noise levels and noise of a step depend on (seed, step) alone."""
+"""Settings of a training run, and its random numbers.
+
+Image order, noise levels and noise of a step depend only on (seed, step).
+"""
 
 from __future__ import annotations
 
@@ -15,24 +18,28 @@ class TrainConfig:
     """Everything the result depends on besides data and network layout.
 
     Attributes:
-        steps: length of the run, decay included; an upper bound where a deadline is set.
+        steps: length of the run, decay included. With a deadline it is an upper bound.
         batch: images per step.
-        workers: threads that share a batch on the CPU; sums of gradients depend on it in the last bits.
-        seed: seed of weights, order and noise.
-        lr: peak rate of AdamW, which trains biases, norms, embedding, first and last layer.
-        matrix_lr: peak rate of Muon (Jordan et al. 2024), which trains all other weights as matrices; 0 leaves them to AdamW.
+        workers: threads that share a batch on the CPU. The last bits of gradient sums depend on it.
+        seed: of weights, order and noise.
+        lr: peak rate of AdamW. AdamW trains biases, norms, embedding, first and last layer.
+        matrix_lr: peak rate of Muon (Jordan et al. 2024). Muon trains all other weights, as matrices. 0: AdamW trains
+            them too.
         betas: of AdamW.
         momentum: of Muon.
         weight_decay: of both.
         warmup: steps of linear warm-up.
         decay_fraction: share of the run spent in linear decay to zero.
-        clip: largest gradient norm.
-        ema: largest decay of the running average of weights; the decay at step t is min(ema, (1 + t) / (10 + t)).
-        sigma_range: noise levels are log-uniform in this range ...
-        focus_range: ... or in this narrower one,
-        focus: for this share of the batch.
+        clip: the largest gradient norm.
+        ema: the largest decay of the running average of weights. The decay at step t is min(ema, (1 + t) / (10 + t)).
+        sigma_range: noise levels are log-uniform in this range.
+        focus_range: a narrower range, in which ``focus`` of the levels are log-uniform.
+        focus: share of the batch whose levels come from ``focus_range``.
         bf16: compute the network under bfloat16 autocast.
-        mirror: show half of the images, drawn anew at every step, with left and right exchanged.
+        mirror: exchange left and right in half of the images, drawn anew at every step.
+
+    Raises:
+        ValueError: a number is out of its range, or a range does not increase.
     """
 
     steps: int
@@ -65,23 +72,29 @@ class TrainConfig:
 
 
 def derived_seed(*parts: object) -> int:
-    """A 32-bit seed from any printable parts. torch's CPU generator keeps only 32 bits of a seed, so they are hashed, not packed."""
+    """A 32-bit seed from any printable parts.
+
+    The parts are hashed and not packed, because torch's CPU generator keeps only 32 bits of a seed.
+    """
     return int.from_bytes(hashlib.sha256("/".join(map(str, parts)).encode()).digest()[:4], "little")
 
 
 def generator(*parts: object) -> torch.Generator:
-    """A CPU generator of its own for any printable parts."""
+    """A new CPU generator whose seed is ``derived_seed(*parts)``."""
     return torch.Generator().manual_seed(derived_seed(*parts))
 
 
 @lru_cache(maxsize=4)
 def _order(seed: int, epoch: int, n_images: int, device: str | torch.device) -> torch.Tensor:
-    """The permutation of an epoch, drawn on the CPU whatever the device; never to be changed in place."""
+    """The permutation of an epoch. It is drawn on the CPU for every device. Never change it in place."""
     return torch.randperm(n_images, generator=generator(seed, "epoch", epoch)).to(device)
 
 
 def batch_indices(seed: int, step: int, batch: int, n_images: int, device: str | torch.device = "cpu") -> torch.Tensor:
-    """Image numbers ``(batch,)`` of a step: the stream of images is one random permutation after another, one per epoch."""
+    """Image numbers ``(batch,)`` int64 of a step.
+
+    The stream of images is one random permutation after another, one per epoch.
+    """
     position = step * batch
     parts: list[torch.Tensor] = []
     while batch > 0:
@@ -93,7 +106,10 @@ def batch_indices(seed: int, step: int, batch: int, n_images: int, device: str |
 
 
 def draw_sigmas(config: TrainConfig, random: torch.Generator, batch: int) -> torch.Tensor:
-    """Stratified noise levels ``(batch,)`` on the generator's device: one per equal slice of the two log-uniform laws, so that every batch covers the range."""
+    """Stratified noise levels ``(batch,)`` float32 on the generator's device.
+
+    Each of the two log-uniform laws is cut into equal slices with one level each, so every batch covers the range.
+    """
     n_focus = round(config.focus * batch)
     levels = []
     for count, (low, high) in ((n_focus, config.focus_range), (batch - n_focus, config.sigma_range)):
@@ -103,13 +119,22 @@ def draw_sigmas(config: TrainConfig, random: torch.Generator, batch: int) -> tor
 
 
 def mirrored(images: torch.Tensor, random: torch.Generator) -> torch.Tensor:
-    """Images ``(B, C, H, W)``, each with left and right exchanged with probability 1/2."""
+    """Images ``(B, C, H, W)``. Each has left and right exchanged with probability 1/2."""
     exchanged = torch.rand(len(images), generator=random, device=random.device) < 0.5
     return torch.where(exchanged[:, None, None, None], images.flip(-1), images)
 
 
 def rate_share(config: TrainConfig, step: int, decay_start: int | None, decay_steps: int) -> float:
-    """Share of the peak learning rates at a step: linear warm-up, constant, and linear to zero from ``decay_start`` on."""
+    """Share of the peak rates at a step, in [0, 1].
+
+    It warms up linearly, stays at 1, and falls linearly to zero from ``decay_start`` on.
+
+    Args:
+        config: for the warm-up.
+        step: counted from 0.
+        decay_start: first step of the decay; None before the decay is planned.
+        decay_steps: length of the decay.
+    """
     share = min(1.0, (step + 1) / max(1, config.warmup))
     if decay_start is not None and step >= decay_start:
         share *= max(0.0, 1.0 - (step - decay_start) / max(1, decay_steps))

@@ -1,6 +1,7 @@
-"""The denoising loss with the weights of EDM, one number per example: what training minimises and what validation reports per noise band.
+"""The denoising loss with the weights of EDM, one number per example.
 
-``sepbench.selection.denoising_losses`` has other weights: those under which the losses of several levels add up to a bound on the likelihood.
+Training minimises it, and validation reports it per noise band. ``sepbench.selection.denoising_losses`` has other
+weights. With those, the losses of several levels add up to a bound on the likelihood.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ N_BANDS = len(BAND_EDGES) - 1
 
 
 def as_float(images: torch.Tensor) -> torch.Tensor:
-    """uint8 images as v / 255, float images unchanged, as float32."""
+    """Images as float32: uint8 as v / 255, floats unchanged."""
     return images.to(torch.float32) / 255.0 if images.dtype == torch.uint8 else images.to(torch.float32)
 
 
@@ -33,7 +34,8 @@ def edm_losses(model: nn.Module, clean: torch.Tensor, noise: torch.Tensor, sigma
         clean: images ``(B, C, H, W)`` in [0, 1].
         noise: standard normal, the same shape.
         sigma: noise levels ``(B,)``.
-        sigma_data: standard deviation of the data; a model that outputs ``c_skip`` times its input alone scores 1 at every level.
+        sigma_data: standard deviation of the data. A model whose output is only ``c_skip`` times its input scores 1 at
+            every level.
     """
     axes = (-1, *([1] * (clean.ndim - 1)))
     error: torch.Tensor = (model(clean + sigma.view(axes) * noise, sigma) - clean).square().flatten(1).mean(1)
@@ -42,7 +44,7 @@ def edm_losses(model: nn.Module, clean: torch.Tensor, noise: torch.Tensor, sigma
 
 @dataclass(slots=True)
 class BandMeans:
-    """Running means of losses per noise band, and of one more number per step."""
+    """Running means of losses per noise band, and of the gradient norm per step."""
 
     total: torch.Tensor
     count: torch.Tensor
@@ -54,19 +56,22 @@ class BandMeans:
         return cls(torch.zeros(N_BANDS, dtype=torch.float64, device=device), torch.zeros(N_BANDS, dtype=torch.float64, device=device))
 
     def add(self, sigma: torch.Tensor, losses: torch.Tensor, norm: float | torch.Tensor = 0.0) -> None:
-        """Losses ``(B,)`` at levels ``sigma`` ``(B,)``, and the step's gradient norm, all on one device, which is not waited for."""
+        """Add losses ``(B,)`` at levels ``sigma`` ``(B,)``, and the step's gradient norm.
+
+        All are on one device, and the call does not wait for it.
+        """
         band = torch.bucketize(sigma, _edges(sigma.device), right=True)
         if sigma.device.type == "cpu":
             self.total.index_add_(0, band, losses.to(torch.float64))
             self.count.index_add_(0, band, torch.ones_like(losses, dtype=torch.float64))
-        else:  # the same sums, in an order that does not depend on which thread comes first
+        else:  # the same sums, in an order that does not depend on the threads' timing
             members = (band == torch.arange(N_BANDS, device=band.device)[:, None]).to(torch.float64)
             self.total += members @ losses.to(torch.float64)
             self.count += members.sum(1)
         self.norm, self.steps = self.norm + norm, self.steps + 1
 
     def means(self) -> list[float]:
-        """One mean per band; NaN where nothing fell into a band."""
+        """One mean per band, rounded to five decimals; NaN for an empty band."""
         return [round(value, 5) for value in (self.total / self.count).tolist()]
 
 
@@ -76,19 +81,33 @@ def _edges(device: torch.device) -> torch.Tensor:
 
 
 def fixed_noise(shape: torch.Size) -> torch.Tensor:
-    """The validation noise: the same at every call."""
+    """The validation noise, standard normals of ``shape`` on the CPU: the same at every call."""
     return torch.randn(shape, generator=generator("validation"))
 
 
 def spread_sigmas(count: int, low: float, high: float) -> torch.Tensor:
-    """``count`` fixed levels, log-uniform in [low, high], in golden-ratio order: any stretch of them covers the range evenly."""
+    """``count`` fixed levels, log-uniform in [low, high], in golden-ratio order.
+
+    Any stretch of them covers the range evenly.
+    """
     position = (torch.arange(count) * 0.6180339887498949) % 1.0
     return torch.exp(math.log(low) + position * math.log(high / low))
 
 
 @torch.no_grad()
 def loss_per_level(model: nn.Module, images: torch.Tensor, levels: torch.Tensor, sigma_data: float, chunk: int = 64) -> tuple[list[float], list[float]]:
-    """Weighted loss and denoising PSNR (dB, peak 1, of the mean error) of held-out ``images`` ``(N, C, H, W)`` at each of ``levels`` ``(L,)``."""
+    """Weighted loss and denoising PSNR of held-out images at each level: two lists of L numbers.
+
+    Args:
+        model: denoiser, see ``edm_losses``.
+        images: ``(N, C, H, W)`` uint8, or float32 in [0, 1].
+        levels: ``(L,)``.
+        sigma_data: standard deviation of the data.
+        chunk: images per pass.
+
+    Returns:
+        The losses, and the PSNRs in dB (peak 1, of the mean error).
+    """
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     clean = as_float(images).to(device)
     noise = fixed_noise(clean.shape).to(device)

@@ -1,4 +1,4 @@
-"""What trainings by epochs share: which rows a batch has, how many batches there are, what budget ``quick`` leaves of them, and the mean loss for the log."""
+"""What trainings by epochs share: batches and their rows, the cut of budget ``quick``, and the mean loss."""
 
 from __future__ import annotations
 
@@ -17,15 +17,19 @@ QUICK_SHARE = 10
 
 
 def cut_epochs(epochs: int, budget: Budget) -> int:
-    """Budget ``quick`` makes a tenth of the epochs, rounded up."""
+    """The epochs that a budget allows: ``quick`` makes a tenth of them, rounded up."""
     return math.ceil(epochs / QUICK_SHARE) if budget == "quick" else epochs
 
 
 def full_batches(batch: int, *counts: int) -> int:
-    """Batches of an epoch: as many as the smaller set fills; the last, partial one is dropped.
+    """Batches of an epoch: as many as the smallest set fills. The last, partial batch is dropped.
+
+    Args:
+        batch: rows per batch.
+        counts: rows of each set.
 
     Raises:
-        SepbenchError: there is not even one.
+        SepbenchError: a set does not fill one batch.
     """
     if min(counts) < batch:
         raise SepbenchError(f"a batch of {batch} cannot be filled from {min(counts)} training samples; choose a smaller batch")
@@ -33,17 +37,23 @@ def full_batches(batch: int, *counts: int) -> int:
 
 
 def epoch_rows(seed: int, name: str, epoch: int, batch: int, size: int, count: int, device: str | torch.device = "cpu") -> torch.Tensor:
-    """Row numbers ``(size,)`` of a batch: an epoch is a permutation of ``count`` rows that seed, name and epoch decide, cut into batches."""
+    """Row numbers ``(size,)`` int64 of a batch.
+
+    An epoch is a permutation of ``count`` rows, cut into batches. Seed, name and epoch decide the permutation.
+    """
     return _epoch_order(seed, name, epoch, count, torch.device(device))[batch * size : (batch + 1) * size]
 
 
-@functools.lru_cache(maxsize=8)  # one for each set that a training goes through
+@functools.lru_cache(maxsize=8)  # one for each set that a training uses
 def _epoch_order(seed: int, name: str, epoch: int, count: int, device: torch.device) -> torch.Tensor:
     return torch.randperm(count, generator=generator(seed, name, epoch)).to(device)
 
 
 class MeanLoss:
-    """The mean of the losses since the last row of the log. They are added up where they lie and read with the row: reading waits for the device."""
+    """The mean of the losses since the last row of the log.
+
+    Losses are added up on their device. The sum is read only when a row is due, because reading waits for the device.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self._sum = torch.zeros((), device=device)
@@ -54,7 +64,7 @@ class MeanLoss:
         self._count += 1
 
     def take(self, step: int) -> dict[str, float]:
-        """``{"loss": mean}``, or nothing if there was no loss; begins anew.
+        """``{"loss": mean}``, or ``{}`` if there was no loss. The sum starts anew.
 
         Raises:
             SepbenchError: the mean is not finite.
@@ -73,5 +83,5 @@ class MeanLoss:
         return {"sum": self._sum, "count": self._count}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from what ``state`` returned."""
+        """Continue from what ``state`` returned."""
         self._sum, self._count = state["sum"].to(self._sum.device), state["count"]

@@ -1,14 +1,16 @@
 """A generator of clean signals, learnt against a discriminator: the fit of ``s-d``.
 
-Kong et al., "Single-channel signal separation and deconvolution with generative adversarial networks" (IJCAI 2019), after Goodfellow et al. (2014) and DCGAN
-(Radford, Metz and Chintala 2016)::
+It follows Kong et al., "Single-channel signal separation and deconvolution with generative adversarial networks"
+(IJCAI 2019), after Goodfellow et al. (2014) and DCGAN (Radford, Metz and Chintala 2016)::
 
     discriminator:  mean -log D(x) + mean -log(1 - D(G(z)))
     generator:      mean -log D(G(z))                           z ~ N(0, I)
 
-Stated or in the released code: the networks, weights uniform with a standard deviation of 0.02, Adam (2e-4; 0.5, 0.999), batches of 128 of which the partial
-one of an epoch is dropped, 10,001 iterations, 50,000 images. Not stated, and ours: clean and generated images go through the discriminator apart, as DCGAN
-does for its batch norm; the generator learns from the same codes as the discriminator, after it; batch norm begins with scale 1 and shift 0.
+The paper or the released code states the networks, weights uniform with a standard deviation of 0.02, Adam (2e-4; 0.5,
+0.999), batches of 128 without the partial one of an epoch, 10,001 iterations and 50,000 images. They do not state the
+rest, and three choices are ours. Clean and generated images pass the discriminator separately, as DCGAN does for its
+batch norm. The generator learns after the discriminator, from the same codes. Batch norm begins with scale 1 and shift
+0.
 """
 
 from __future__ import annotations
@@ -42,12 +44,12 @@ _FILE = "generator.safetensors"
 
 @plain_dataclass(frozen=True, slots=True)
 class GANRecipe:
-    """How the two networks are trained; the defaults are the paper's.
+    """How the two networks are trained. The defaults are the paper's.
 
     Attributes:
         steps: updates of each network.
         lr, betas: of Adam, for both.
-        batch: clean images, and codes, per step.
+        batch: clean images per step, and codes per step.
         precision: ``bfloat16`` computes both networks under autocast.
         seed: of weights, order and codes.
     """
@@ -61,8 +63,15 @@ class GANRecipe:
 
 
 def new_networks(latent: int, shape: tuple[int, ...], seed: int, device: str | torch.device) -> tuple[DCGANGenerator, DCGANDiscriminator]:
-    """Generator and discriminator for images ``(C, H, W)``, their weights drawn from the seed alone."""
-    with torch.random.fork_rng(devices=[]):  # torch's own first weights, which are overwritten, are drawn there
+    """Generator and discriminator for images ``(C, H, W)``. Their weights depend only on the seed.
+
+    Args:
+        latent: dimension of a code.
+        shape: ``(C, H, W)``.
+        seed: of the weights.
+        device: where to put them.
+    """
+    with torch.random.fork_rng(devices=[]):  # torch draws its own first weights here; the loop below overwrites them
         made, critic = sd_generator(latent, shape), sd_discriminator(shape)
     random = generator(seed, "weights")
     bound = math.sqrt(3.0) * DEVIATION
@@ -73,13 +82,16 @@ def new_networks(latent: int, shape: tuple[int, ...], seed: int, device: str | t
 
 
 class GANTraining:
-    """See the top of this file; a ``baselines.training.loop.Training``.
+    """Training of generator and discriminator: see the top of this file. It is a ``baselines.training.loop.Training``.
 
     Args:
         made: the generator, trained in place.
         critic: the discriminator, trained in place.
         recipe: see ``GANRecipe``.
         images: clean images ``(N, C, H, W)`` in [0, 1].
+
+    Raises:
+        SepbenchError: there are fewer images than a batch needs.
     """
 
     def __init__(self, made: DCGANGenerator, critic: DCGANDiscriminator, recipe: GANRecipe, images: torch.Tensor) -> None:
@@ -102,7 +114,7 @@ class GANTraining:
         return self.step / self.recipe.steps
 
     def advance(self) -> None:
-        """One update of the discriminator and one of the generator, on the same codes."""
+        """Make one update of the discriminator and one of the generator, on the same codes."""
         recipe = self.recipe
         epoch, batch = divmod(self.step, self.batches)
         rows = epoch_rows(recipe.seed, "clean", epoch, batch, recipe.batch, len(self.images), self.device)
@@ -116,7 +128,10 @@ class GANTraining:
         self.step += 1
 
     def _judge(self, clean: torch.Tensor, images: torch.Tensor) -> None:
-        """The discriminator's update. ``-log D`` is ``softplus(-d)`` of what stands before its sigmoid, and ``-log(1 - D)`` is ``softplus(d)``."""
+        """Update the discriminator.
+
+        With d the value before its sigmoid, ``-log D`` is ``softplus(-d)``, and ``-log(1 - D)`` is ``softplus(d)``.
+        """
         self.of_critic.zero_grad(set_to_none=True)
         with self._autocast():
             of_clean, of_images = self.critic(clean), self.critic(images)
@@ -126,7 +141,7 @@ class GANTraining:
         self.losses["loss"].add(loss)
 
     def _fool(self, images: torch.Tensor) -> None:
-        """The generator's update, against the discriminator as it is now."""
+        """Update the generator against the updated discriminator."""
         self.of_made.zero_grad(set_to_none=True)
         self.critic.requires_grad_(False)
         with self._autocast():
@@ -141,7 +156,7 @@ class GANTraining:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bfloat16")
 
     def row(self) -> Mapping[str, Any]:
-        """``loss`` of the discriminator and that of the ``generator``, means since the last row.
+        """``loss`` of the discriminator and ``generator``, the generator's loss: means since the last row.
 
         Raises:
             SepbenchError: one is not finite.
@@ -170,7 +185,7 @@ class GANTraining:
 
 @dataclass(config=STRICT)
 class LearntGenerator:
-    """A method's ``fit``, ``save`` and ``load`` where it needs a generator of clean signals and no more, and their settings.
+    """``fit``, ``save`` and ``load`` of a method that only needs a generator of clean signals, and their settings.
 
     Budget ``quick`` makes a tenth of the steps, rounded up.
     """
@@ -178,14 +193,18 @@ class LearntGenerator:
     latent: int = Field(100, ge=1, description="dimension of a code")
     steps: int = Field(10_001, ge=1, description="updates of generator and discriminator")
     lr: float = Field(2e-4, gt=0, description="Adam's rate, of both networks")
-    batch: int = Field(128, ge=2, description="clean images, and codes, per step")
-    samples: int = Field(50_000, ge=2, description="the first so many clean images")
-    fit_precision: Precision = Field("bfloat16", description="of the networks while they learn; mixtures are separated in float32")
+    batch: int = Field(128, ge=2, description="clean images per step, and codes per step")
+    samples: int = Field(50_000, ge=2, description="how many clean images the fit learns from (the first ones)")
+    fit_precision: Precision = Field("bfloat16", description="of the networks during the fit; mixtures are separated in float32")
 
     _generator: DCGANGenerator | None = field(default=None, init=False, repr=False)
 
     def fit(self, view: TrainingView, ctx: RunContext) -> None:
-        """Train, or go on where ``ctx.cache`` stands."""
+        """Train. The fit continues from the checkpoints in ``ctx.cache``, if there are any.
+
+        Raises:
+            SepbenchError: there are fewer images than a batch needs, or a loss is not finite.
+        """
         recipe = GANRecipe(cut_epochs(self.steps, ctx.budget), self.lr, batch=self.batch, precision=self.fit_precision, seed=ctx.seed)
         made, critic = new_networks(self.latent, ctx.task.source_shape, ctx.seed, ctx.device)
         training = GANTraining(made, critic, recipe, view.clean(self.samples))
@@ -194,20 +213,20 @@ class LearntGenerator:
         self._generator = made.eval().requires_grad_(False)
 
     def save(self, folder: Path) -> None:
-        """The generator's weights, and what its batch norm knows."""
+        """Write the generator's weights and the statistics of its batch norm."""
         save_file({name: value.detach().cpu().contiguous() for name, value in self.fitted().state_dict().items()}, folder / _FILE)
 
     def load(self, folder: Path, ctx: RunContext) -> None:
-        """See ``save``."""
+        """Read what ``save`` wrote."""
         made = new_networks(self.latent, ctx.task.source_shape, 0, "cpu")[0]
         made.load_state_dict(load_file(folder / _FILE))
         self._generator = made.to(ctx.device).eval().requires_grad_(False)
 
     def fitted(self) -> DCGANGenerator:
-        """The generator in evaluation mode: codes ``(B, latent)`` to images ``(B, C, H, W)``.
+        """The generator in evaluation mode: codes ``(B, latent)`` to images ``(B, C, H, W)`` in [0, 1].
 
         Raises:
-            ValueError: there is none yet.
+            ValueError: ``fit`` or ``load`` was not called.
         """
         if self._generator is None:
             raise ValueError("fit() or load() first")

@@ -1,14 +1,18 @@
-"""Generative latent optimisation of mixtures, in training and in use, for ``glom`` and as a start for NES: Halperin, Ephrat and Hoshen, "Neural separation of
-observed and unobserved distributions" (2018), sec. 3 (GLO masking), after Bojanowski et al., "Optimizing the latent space of generative networks" (2018).
+"""Generative latent optimisation of mixtures, in training and in use. Halperin, Ephrat and Hoshen 2018, sec. 3.
 
-Two generators; every training sample has a code of its own for each generator that it takes, learnt with them by gradient descent in the unit ball::
+The paper is "Neural separation of observed and unobserved distributions" (GLO masking). It follows Bojanowski et al.,
+"Optimizing the latent space of generative networks" (2018). ``glom`` uses this, and NES can start from it.
+
+There are two generators. Every training sample has a code for each generator that it uses. Gradient descent learns the
+codes together with the generators, in the unit ball::
 
     |G_B(z_b) - b|                               for clean samples b
     |G_B(z_yb) + G_X(z_yx) - y|                  for mixtures y
 
-The errors are those of ``baselines/training/perceptual.py``. In two stages: G_B and the codes of clean samples first; then, G_B held fixed, G_X and the codes
-of mixtures. Or jointly, the second line with a weight. A new mixture gets its two codes by the same descent with both generators held fixed. Everything is in
-parts, a generator's image times the weight of its source in a mixture.
+The errors are those of ``baselines/training/perceptual.py``. Training has two stages: first G_B and the codes of clean
+samples, then, with G_B fixed, G_X and the codes of mixtures. Or it is joint, and the second line has a weight. The
+same descent finds the two codes of a new mixture, with both generators fixed. Everything is in parts: a part is a
+generator's image times the weight of its source in a mixture.
 """
 
 from __future__ import annotations
@@ -42,7 +46,7 @@ _FILE = "generators.safetensors"
 
 @plain_dataclass(frozen=True, slots=True)
 class LatentRecipe:
-    """How the generators and codes are trained. Only the unit ball is stated in the paper; the rest is ours.
+    """How generators and codes are trained. The paper states only the unit ball. The rest is ours.
 
     Attributes:
         latent: dimension of a code.
@@ -50,8 +54,8 @@ class LatentRecipe:
         lr, code_lr: Adam's rates of the generators and of the codes.
         betas: of both.
         batch: samples per step.
-        joint: both lines of the loss at once instead of in two stages.
-        weight: of the mixtures' line, where they are learnt jointly.
+        joint: minimise both lines of the loss at once instead of in two stages.
+        weight: of the mixtures' line, if training is joint.
         perceptual: weight of the classifier's part in all errors, see ``ImageError``.
         precision: ``bfloat16`` computes generators under autocast.
         seed: of weights, codes and order.
@@ -71,9 +75,9 @@ class LatentRecipe:
 
 
 class Generators(nn.Module):
-    """G_B and G_X, which make parts ``(B, C, H, W)`` of codes ``(B, latent)``.
+    """G_B and G_X. They turn codes ``(B, latent)`` into parts ``(B, C, H, W)``.
 
-    Images whose sides are no power of two are cut out of the middle of the next larger square.
+    If a side of the image is no power of two, the image is the middle of the next larger square.
 
     Args:
         latent: dimension of a code.
@@ -89,7 +93,7 @@ class Generators(nn.Module):
         self.both = nn.ModuleList(egg_generator(latent, shape[0], side, size=(height, width)) for _ in range(2))
 
     def part(self, which: int, codes: torch.Tensor) -> torch.Tensor:
-        """The part that generator 0 (observed) or 1 (other) makes; float32."""
+        """The part ``(B, C, H, W)`` float32 of codes ``(B, latent)``, by generator 0 (observed) or 1 (other)."""
         network = self.both[which]
         assert isinstance(network, DCGANGenerator)
         part: torch.Tensor = self.weights[which] * network(codes).float()
@@ -97,37 +101,46 @@ class Generators(nn.Module):
 
 
 def new_generators(latent: int, shape: tuple[int, ...], weights: tuple[float, float], seed: int, device: str) -> Generators:
-    """Generators with torch's default weights, drawn from the seed alone."""
+    """Generators with torch's default weights, which depend only on the seed.
+
+    The arguments are those of ``Generators``.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(derived_seed(seed, "generators"))
         return Generators(latent, shape, weights).to(device)
 
 
 def in_unit_ball(codes: torch.Tensor) -> torch.Tensor:
-    """Codes ``(..., latent)`` moved to the nearest point with z . z <= 1."""
+    """Codes ``(..., latent)``, each moved to the nearest point with z . z <= 1."""
     moved: torch.Tensor = codes / codes.norm(dim=-1, keepdim=True).clamp(min=1.0)
     return moved
 
 
 def first_codes(count: int, latent: int, *key: object) -> torch.Tensor:
-    """Codes ``(count, latent)`` of about unit length, in the ball."""
+    """Random codes ``(count, latent)`` of about unit length, in the ball. They depend only on ``key``."""
     return in_unit_ball(torch.randn(count, latent, generator=generator(*key)) / math.sqrt(latent))
 
 
 def shared_out(parts: torch.Tensor, mixtures: torch.Tensor) -> torch.Tensor:
-    """The mixtures ``(B, C, H, W)`` shared out in the ratio of two generated parts ``(B, 2, C, H, W)``; evenly where both are empty."""
+    """Parts ``(B, 2, C, H, W)`` of mixtures ``(B, C, H, W)``, in the ratio of two generated parts ``(B, 2, C, H, W)``.
+
+    If both parts of a pixel are empty, it is shared evenly.
+    """
     kept = parts + _EMPTY
     return mixtures.unsqueeze(1) * kept / kept.sum(1, keepdim=True)
 
 
 class LatentTraining:
-    """See the top of this file; a ``baselines.training.loop.Training``.
+    """Training of generators and codes: see the top of this file. It is a ``baselines.training.loop.Training``.
 
     Args:
         generators: trained in place.
         recipe: see ``LatentRecipe``.
         clean: parts ``(M, C, H, W)`` of the observed source.
         mixed: training mixtures ``(N, C, H, W)``.
+
+    Raises:
+        SepbenchError: there are fewer samples or mixtures than a batch needs.
     """
 
     def __init__(self, generators: Generators, recipe: LatentRecipe, clean: torch.Tensor, mixed: torch.Tensor) -> None:
@@ -141,7 +154,7 @@ class LatentTraining:
             for name, count in sizes.items()
         }
         self.of_generators = torch.optim.Adam(generators.parameters(), lr=recipe.lr, betas=recipe.betas)
-        # Of a code that is not in the batch nothing moves, its momentum included.
+        # If a code is not in the batch, neither it nor its momentum moves.
         self.of_codes = torch.optim.SparseAdam([codes.weight for codes in self.codes.values()], lr=recipe.code_lr, betas=recipe.betas)
         if recipe.joint:
             self.first, self.batches = 0, full_batches(recipe.batch, len(clean), len(mixed))
@@ -161,7 +174,7 @@ class LatentTraining:
         return self.step / self.steps
 
     def advance(self) -> None:
-        """One batch of the first stage, of the second, or of both at once."""
+        """Make one step: a batch of the first stage, of the second, or of both at once."""
         observed, other = self.generators.both
         if self.step < self.first:
             observed.train()
@@ -203,7 +216,7 @@ class LatentTraining:
         self.losses.add(loss)
 
     def training_parts(self) -> torch.Tensor:
-        """The generated parts ``(N, 2, C, H, W)`` of the training mixtures, by their own codes."""
+        """The generated parts ``(N, 2, C, H, W)`` of the training mixtures, from their own codes."""
         self.generators.eval()
         names = ("yb", "yx")
         with torch.no_grad():
@@ -217,7 +230,7 @@ class LatentTraining:
         """The stage, and the mean loss since the last row.
 
         Raises:
-            SepbenchError: it is not finite.
+            SepbenchError: the loss is not finite.
         """
         return {"stage": "joint" if self.recipe.joint else 1 if self.step <= self.first else 2, **self.losses.take(self.step)}
 
@@ -242,12 +255,15 @@ class LatentTraining:
 
 
 def save_generators(generators: Generators, path: Path) -> None:
-    """Write the weights and what batch norm knows."""
+    """Write the weights and the statistics of batch norm."""
     save_file({name: value.detach().cpu().contiguous() for name, value in generators.state_dict().items()}, path)
 
 
 def load_generators(latent: int, shape: tuple[int, ...], weights: tuple[float, float], path: Path, device: str) -> Generators:
-    """The generators that ``save_generators`` wrote, of the same layout."""
+    """Read the generators that ``save_generators`` wrote. They must have the same layout.
+
+    The arguments are those of ``Generators``. The result is in evaluation mode on ``device``.
+    """
     generators = new_generators(latent, shape, weights, 0, "cpu")
     generators.load_state_dict(load_file(path))
     return generators.to(device).eval()
@@ -255,7 +271,7 @@ def load_generators(latent: int, shape: tuple[int, ...], weights: tuple[float, f
 
 @dataclass(config=STRICT)
 class LearntGenerators:
-    """A method's ``fit``, ``save`` and ``load`` where it needs the two generators and no more, and their settings.
+    """``fit``, ``save`` and ``load`` of a method that only needs the two generators, and their settings.
 
     Budget ``quick`` makes a tenth of the epochs, rounded up.
     """
@@ -263,18 +279,22 @@ class LearntGenerators:
     latent: int = Field(100, ge=1, description="dimension of a code")
     epochs: int = Field(50, ge=1, description="passes over the clean samples, and over the mixtures")
     lr: float = Field(1e-3, gt=0, description="Adam's rate of the generators")
-    code_lr: float = Field(1e-2, gt=0, description="Adam's rate of the codes while generators learn")
-    joint: bool = Field(False, description="both sources at once, instead of the observed one first")
-    weight: float = Field(1.0, gt=0, description="lambda, weight of the mixtures; of joint")
-    perceptual: float = Field(0.0, ge=0, description="weight of what cifarnet, a classifier, sees in the images beside their pixels; for colour images")
-    samples: int = Field(12_000, ge=2, description="the first so many clean samples, and so many mixtures")
+    code_lr: float = Field(1e-2, gt=0, description="Adam's rate of the codes during the fit")
+    joint: bool = Field(False, description="learn both sources at once, instead of the observed one first")
+    weight: float = Field(1.0, gt=0, description="lambda, weight of the mixtures, if joint")
+    perceptual: float = Field(0.0, ge=0, description="weight of the features of cifarnet, a classifier, beside the pixels; for colour images")
+    samples: int = Field(12_000, ge=2, description="how many clean samples, and how many mixtures, the fit learns from (the first ones)")
     batch: int = Field(32, ge=2, description="samples per step")
-    fit_precision: Precision = Field("bfloat16", description="of the generators while they learn; searches are in float32")
+    fit_precision: Precision = Field("bfloat16", description="of the generators during the fit; searches are in float32")
 
     _generators: Generators | None = field(default=None, init=False, repr=False)
 
     def fit(self, view: TrainingView, ctx: RunContext) -> None:
-        """Learn generators and codes, or go on where ``ctx.cache`` stands."""
+        """Learn generators and codes. The fit continues from the checkpoints in ``ctx.cache``, if there are any.
+
+        Raises:
+            SepbenchError: there are fewer samples or mixtures than a batch needs, or the loss is not finite.
+        """
         recipe = LatentRecipe(
             latent=self.latent,
             epochs=cut_epochs(self.epochs, ctx.budget),
@@ -295,11 +315,11 @@ class LearntGenerators:
         self._generators = generators.eval().requires_grad_(False)
 
     def save(self, folder: Path) -> None:
-        """The generators' weights, and what their batch norm knows."""
+        """Write the generators' weights and the statistics of their batch norm."""
         save_generators(self.fitted(), folder / _FILE)
 
     def load(self, folder: Path, ctx: RunContext) -> None:
-        """See ``save``."""
+        """Read what ``save`` wrote."""
         generators = load_generators(self.latent, ctx.task.source_shape, _weights(ctx.task), folder / _FILE, ctx.device)
         self._generators = generators.requires_grad_(False)
 
@@ -307,7 +327,7 @@ class LearntGenerators:
         """The generators in evaluation mode.
 
         Raises:
-            ValueError: there are none yet.
+            ValueError: ``fit`` or ``load`` was not called.
         """
         if self._generators is None:
             raise ValueError("fit() or load() first")
@@ -315,7 +335,7 @@ class LearntGenerators:
 
 
 def _weights(task: TaskSpec) -> tuple[float, float]:
-    """Of the observed and of the other source in a mixture."""
-    assert task.observed_source is not None  # ``supports`` of the methods sees to it
+    """Weights of the observed and of the other source in a mixture."""
+    assert task.observed_source is not None  # ``supports`` of the methods checks it
     weights = make_operator(task.operator, task.n_sources).matrix().reshape(-1).tolist()
     return weights[task.observed_source], weights[1 - task.observed_source]

@@ -1,13 +1,15 @@
-"""One resumable loop for everything that is trained step by step: checkpoints, a log, progress, and an end that loses nothing.
+"""One resumable loop for everything that is trained step by step.
 
-What is trained says how to make one step and how to write itself down (``Training``); the loop does the rest. In a method's ``fit``::
+It writes checkpoints and a log, tells its progress, and loses nothing when it ends. A ``Training`` makes one step and
+gives its state. The loop does the rest. In a method's ``fit``::
 
     training = MaskTraining(view.rows("sources"), ctx.seed, ctx.device)
     resume(training, ctx.cache, ctx.device)
     run(training, ctx.cache, progress=ctx.progress)
 
-A process that is killed at any moment finds its last checkpoint, at most ``checkpoint_seconds`` old, and ends with the bits of one that was left
-alone, as long as everything random in a step depends on the seed and the step's number alone (``baselines.training.config.generator``).
+A process that was killed finds its last checkpoint, at most ``checkpoint_seconds`` old. It ends with the same bits as
+a process that was not killed, if everything random in a step depends only on the seed and the step's number
+(``baselines.training.config.generator``).
 """
 
 from __future__ import annotations
@@ -38,8 +40,8 @@ class Training(Protocol):
     """What the loop drives.
 
     Attributes:
-        step: steps made so far; counted up by ``advance``.
-        seconds: time spent in steps so far, over all processes; counted up by the loop.
+        step: how many steps are done. ``advance`` counts it up.
+        seconds: time spent in steps so far, over all processes. The loop counts it up.
     """
 
     step: int
@@ -60,30 +62,39 @@ class Training(Protocol):
         ...
 
     def row(self) -> Mapping[str, Any]:
-        """What the log says of the steps since the last row, as JSON takes it; the entry ``loss`` is shown. Step and minutes are added."""
+        """What the log says about the steps since the last row, as JSON values.
+
+        The loop shows the entry ``loss``, and adds step and minutes.
+        """
         ...
 
     def state(self) -> Mapping[str, Any]:
-        """Everything that the steps to come depend on, as ``torch.save`` writes and ``torch.load(weights_only=True)`` reads it."""
+        """Everything that later steps depend on.
+
+        ``torch.save`` must write it, and ``torch.load(weights_only=True)`` read it.
+        """
         ...
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from what ``state`` returned; step and seconds are set besides. Whatever it raises of a state that is none of its own is told in one line."""
+        """Continue from what ``state`` returned. The loop sets step and seconds.
+
+        If the state belongs to another training, any error is allowed. The user sees one line.
+        """
         ...
 
 
 def resume(training: Training, folder: Path | None, device: str | torch.device = "cpu") -> bool:
-    """Go on where the folder's checkpoint stands; returns whether there is one. Tensors are read to ``device``.
+    """Continue from the folder's checkpoint, and return whether there is one. Tensors are read to ``device``.
 
     Raises:
-        SepbenchError: the checkpoint cannot be read or is none of this training's.
+        SepbenchError: the checkpoint cannot be read or belongs to another training.
     """
     if folder is None or not (folder / CHECKPOINT).exists():
         return False
     path = folder / CHECKPOINT
     try:
         state = torch.load(path, map_location=device, weights_only=True)
-    except Exception as error:  # torch raises what its parser met: pickle, zip or end of file, some without a word and some with a page
+    except Exception as error:  # torch raises what its parser met: pickle, zip or end of file, some without text and some with a page of it
         raise SepbenchError(f"{path} cannot be read as a checkpoint ({type(error).__name__}); delete it, or train in another folder") from error
     if not isinstance(state, dict) or not {"step", "seconds"} <= set(state):
         raise SepbenchError(f"{path} is no checkpoint of this trainer; delete it, or train in another folder")
@@ -96,7 +107,7 @@ def resume(training: Training, folder: Path | None, device: str | torch.device =
 
 
 def save(training: Training, path: Path) -> None:
-    """Write the whole state atomically."""
+    """Write the whole state to ``path`` atomically."""
     state = {**training.state(), "step": training.step, "seconds": training.seconds}
     write_atomically(path, lambda temporary: torch.save(state, temporary))
 
@@ -109,16 +120,17 @@ def run(
     log_every: int = 100,
     progress: Progress = lambda fraction, text: None,
 ) -> None:
-    """Make steps until the training is finished, and keep what it comes to.
+    """Make steps until the training is finished, and write its checkpoints and log.
 
-    SIGTERM and Ctrl-C let the step under way end, write a checkpoint, and then end the process as they always do; a second one does so at once.
+    After SIGTERM or Ctrl-C the loop ends the current step, writes a checkpoint, and then lets the signal act as usual.
+    A second signal acts at once.
 
     Args:
-        training: what to train, from where it stands.
+        training: what to train, from its present state.
         folder: for checkpoints and the log; None keeps nothing.
-        checkpoint_seconds: time between checkpoints, the most that a kill can lose.
+        checkpoint_seconds: time between checkpoints. A kill loses at most this much.
         log_every: steps per row of the log.
-        progress: told the fraction done and the last row as a line of text, every second and with every row.
+        progress: called with the fraction done and the last row as a line of text, every second and with every row.
     """
     if folder is not None:
         _drop_log_after(folder / LOG, training.step)
@@ -142,19 +154,19 @@ def run(
                     clock.saved()
             if folder is not None:
                 save(training, folder / CHECKPOINT)
-        if training.finished:  # else there was a signal, and whoever handles it let the process live
+        if training.finished:  # otherwise there was a signal, and its handler let the process live
             return
 
 
 class _Clock:
-    """What is due when, by the time of the last lap."""
+    """Tells what is due, by the time of the last lap."""
 
     def __init__(self, checkpoint_seconds: float) -> None:
         self._checkpoint_seconds = checkpoint_seconds
         self._lap = self._saved = self._told = time.monotonic()
 
     def lap(self) -> float:
-        """Seconds since the lap before."""
+        """Seconds since the last lap."""
         before, self._lap = self._lap, time.monotonic()
         return self._lap - before
 
@@ -173,7 +185,10 @@ class _Clock:
 
 @contextlib.contextmanager
 def _signals_wait() -> Iterator[list[int]]:
-    """Signals that came since the block began. They do what they always did when it has ended; the second of a kind does so at once."""
+    """Signals that came since the block began.
+
+    They act as usual after the block. The second signal of a kind acts at once.
+    """
     came: list[int] = []
     before: dict[signal.Signals, Any] = {}
 
@@ -184,7 +199,7 @@ def _signals_wait() -> Iterator[list[int]]:
     if threading.current_thread() is threading.main_thread():  # no other thread may set handlers
         for number in (signal.SIGTERM, signal.SIGINT):
             handler = signal.getsignal(number)
-            if handler not in (None, signal.SIG_IGN):  # None: not set from Python, so that it could not be put back
+            if handler not in (None, signal.SIG_IGN):  # None: not set from Python, so Python could not put it back
                 before[number] = handler
                 signal.signal(number, wait)
     try:
@@ -208,7 +223,7 @@ def _append(path: Path, row: Mapping[str, Any]) -> None:
 
 
 def _drop_log_after(path: Path, step: int) -> None:
-    """Rows of steps that were lost with the process will be written again."""
+    """Drop the rows after ``step``. Their steps were lost with the process, and the loop writes them again."""
     if path.exists():
         rows = [line for line in path.read_text(encoding="utf-8").splitlines() if 0 <= _step_of(line) <= step]
         text = "".join(row + "\n" for row in rows)
@@ -216,7 +231,7 @@ def _drop_log_after(path: Path, step: int) -> None:
 
 
 def _step_of(line: str) -> int:
-    """Step of a row of the log; -1 of a line that the machine's end cut off."""
+    """Step of a row of the log; -1 if the line is cut off."""
     try:
         return int(json.loads(line)["step"])
     except (ValueError, LookupError, TypeError):

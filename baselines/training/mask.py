@@ -1,10 +1,12 @@
-"""Mask networks in use and in training: what ``supervised``, ``nes`` and those built on them share.
+"""Mask networks in use and in training: what ``supervised``, ``nes`` and methods built on them share.
 
-The model of Halperin, Ephrat and Hoshen, "Neural separation of observed and unobserved distributions" (2018), sec. 3: a network looks at the mixture y and
-gives a mask m(y) in [0, 1]; the estimate of the observed source is T(y) = y m(y), that of the other y - T(y); the loss is L1.
+The model is that of Halperin, Ephrat and Hoshen, "Neural separation of observed and unobserved distributions" (2018),
+sec. 3. A network reads the mixture y and gives a mask m(y) in [0, 1]. The estimate of the observed source is T(y) = y
+m(y), and the estimate of the other is y - T(y). The loss is L1.
 
-Everything here is in *parts*, a source times its weight in the mixture, so that parts add up to the mixture: under ``sum`` a part is the source, under
-``mean`` a K-th of it. ``baselines.decomposition.parts`` turns parts into estimates.
+Everything here is in *parts*. A part is a source times its weight in the mixture, so parts add up to the mixture.
+Under ``sum`` a part is the source, and under ``mean`` a K-th of it. ``baselines.decomposition.parts`` turns parts into
+estimates.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ MaskLayout = MaskConfig | MaskUNetConfig
 MaskNetwork = MaskAutoencoder | MaskUNet
 Power = Literal[1, 2]
 Loss = Callable[[torch.Tensor, torch.Tensor, Power], torch.Tensor]
-"""Estimated and true parts ``(B, K, C, H, W)``, and the power of the errors, to a number."""
+"""A function from estimated and true parts ``(B, K, C, H, W)``, and the power of the errors, to a number."""
 _INNERMOST = 4
 
 
@@ -42,8 +44,15 @@ _INNERMOST = 4
 def mask_layout(network: Network, shape: tuple[int, ...], masks: int = 1, running_statistics: bool = True) -> MaskLayout:
     """The layout for images ``(C, H, W)``.
 
-    ``autoencoder``: as many layers as bring the longer side to about 4, at least 2 and at most 4. That is the paper's 3 + 3 for MNIST at 32x32 (and at
-    28x28, which is padded to it) and its code's 4 + 4 at 64x64. ``unet``: the same for all sizes; it has no batch norm and no statistics.
+    ``autoencoder`` has as many layers as bring the longer side to about 4, at least 2 and at most 4. For MNIST at
+    32x32 (and at 28x28, which is padded to it) these are the paper's 3 + 3, and at 64x64 its code's 4 + 4. ``unet`` is
+    the same for all sizes. It has no batch norm and no statistics.
+
+    Args:
+        network: which of the two.
+        shape: ``(C, H, W)``.
+        masks: how many masks; 1 leaves the rest of the mixture to the second source.
+        running_statistics: batch norm keeps running statistics for use.
     """
     if network == "unet":
         return MaskUNetConfig(shape[0], masks)
@@ -52,7 +61,7 @@ def mask_layout(network: Network, shape: tuple[int, ...], masks: int = 1, runnin
 
 
 def new_network(layout: MaskLayout, seed: int, device: str | torch.device = "cpu") -> MaskNetwork:
-    """A network with torch's default weights (the paper names none), drawn from the seed alone."""
+    """A network with torch's default weights (the paper names none). They depend only on the seed."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(derived_seed(seed, "weights"))
         network = MaskUNet(layout) if isinstance(layout, MaskUNetConfig) else MaskAutoencoder(layout)
@@ -60,9 +69,10 @@ def new_network(layout: MaskLayout, seed: int, device: str | torch.device = "cpu
 
 
 def masks_of(network: MaskNetwork, mixtures: torch.Tensor) -> torch.Tensor:
-    """Mixtures ``(B, C, H, W)`` to masks float32: ``(B, C, H, W)`` of one source, else ``(B, K, C, H, W)``.
+    """Masks in [0, 1], float32, of mixtures ``(B, C, H, W)``: ``(B, C, H, W)`` for one mask, else ``(B, K, C, H, W)``.
 
-    Sizes that the network's layers do not divide are padded with zeros on all sides, evenly, and cut back afterwards: 28x28 to 32x32.
+    If the network's layers do not divide a side, zeros pad it evenly on both ends, and the masks are cut back: 28x28
+    becomes 32x32.
     """
     height, width = mixtures.shape[-2:]
     unit, extra = 1 << network.config.layers, network.config.extra_rows
@@ -73,9 +83,10 @@ def masks_of(network: MaskNetwork, mixtures: torch.Tensor) -> torch.Tensor:
 
 
 def masked_parts(network: MaskNetwork, mixtures: torch.Tensor) -> torch.Tensor:
-    """Mixtures ``(B, C, H, W)`` to parts ``(B, K, C, H, W)`` that add up to them: ``(y m, y - y m)`` of one mask, else ``y m_k``.
+    """Mixtures ``(B, C, H, W)`` to parts ``(B, K, C, H, W)`` that add up to them.
 
-    Of complex mixtures, spectra, the network sees the magnitudes; parts are complex too.
+    One mask gives ``(y m, y - y m)``, and K masks give ``y m_k``. For complex mixtures (spectra) the network sees the
+    magnitudes, and the parts are complex too.
     """
     masks = masks_of(network, magnitudes(mixtures))
     if network.config.masks > 1:
@@ -85,19 +96,25 @@ def masked_parts(network: MaskNetwork, mixtures: torch.Tensor) -> torch.Tensor:
 
 
 def magnitudes(values: torch.Tensor) -> torch.Tensor:
-    """Of spectra; images as they are."""
+    """Absolute values of spectra; images as they are."""
     return values.abs() if values.is_complex() else values
 
 
 def separated_parts(network: MaskNetwork, mixtures: torch.Tensor) -> torch.Tensor:
-    """``masked_parts`` of a trained network, in float32 whatever the training was: with fewer digits the size of a batch would show."""
+    """``masked_parts`` of a trained network, always in float32.
+
+    With fewer digits the size of a batch would change the result.
+    """
     network.eval()
     with torch.no_grad():
         return masked_parts(network, mixtures)
 
 
 def masks_for(network: MaskNetwork) -> Callable[[torch.Tensor], torch.Tensor]:
-    """What ``SignalParts.estimates`` asks: mixtures ``(B, C, H, W)`` to the masks of a trained network, ``(B, 1, C, H, W)`` of one, in float32."""
+    """The masks of a trained network, as ``SignalParts.estimates`` needs them.
+
+    The function takes mixtures ``(B, C, H, W)`` to masks ``(B, K, C, H, W)`` float32, with K = 1 for one mask.
+    """
 
     def masks(mixtures: torch.Tensor) -> torch.Tensor:
         network.eval()
@@ -109,12 +126,12 @@ def masks_for(network: MaskNetwork) -> Callable[[torch.Tensor], torch.Tensor]:
 
 
 def save_network(network: MaskNetwork, path: Path) -> None:
-    """Write the weights and what batch norm knows."""
+    """Write the weights and the statistics of batch norm."""
     save_file({name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}, path)
 
 
 def load_network(layout: MaskLayout, path: Path, device: str) -> MaskNetwork:
-    """The network that ``save_network`` wrote, of the same layout."""
+    """Read the network that ``save_network`` wrote. It must have the same layout. The result is in evaluation mode."""
     network = new_network(layout, 0)
     network.load_state_dict(load_file(path))
     return network.to(device).eval()
@@ -124,17 +141,23 @@ def load_network(layout: MaskLayout, path: Path, device: str) -> MaskNetwork:
 
 
 def observed_error(parts: torch.Tensor, truth: torch.Tensor, power: Power = 1) -> torch.Tensor:
-    """``mean |T(y) - b|``, the paper's loss: the first part alone counts. ``power`` 2 squares the errors, here and below."""
+    """``mean |T(y) - b|``, the paper's loss.
+
+    Only the first part counts. ``power`` 2 squares the errors, here and below.
+    """
     return (parts[:, 0] - truth[:, 0]).abs().pow(power).mean()
 
 
 def mean_error(parts: torch.Tensor, truth: torch.Tensor, power: Power = 1) -> torch.Tensor:
-    """The mean absolute error of all parts."""
+    """The mean error of all parts: absolute, or squared with ``power`` 2."""
     return (parts - truth).abs().pow(power).mean()
 
 
 def permutation_invariant_error(parts: torch.Tensor, truth: torch.Tensor, power: Power = 1) -> torch.Tensor:
-    """The mean over mixtures of the mean absolute error under each mixture's best assignment (Yu et al. 2017, "Permutation invariant training")."""
+    """The mean over mixtures of the mean error under each mixture's best assignment.
+
+    See Yu et al. 2017, "Permutation invariant training".
+    """
     errors = (parts.unsqueeze(2) - truth.unsqueeze(1)).abs().pow(power).flatten(3).mean(3)  # (B, K, K): part k against source l
     slots = range(parts.shape[1])
     of_orders = torch.stack([torch.stack([errors[:, k, order[k]] for k in slots]).mean(0) for order in permutations(slots)])
@@ -153,7 +176,7 @@ class MaskRecipe:
         betas: Adam's.
         batch: mixtures per step.
         power: of the errors in the loss, 1 for L1.
-        precision: ``bfloat16`` computes the network under autocast; parts, loss and weights stay float32.
+        precision: ``bfloat16`` computes the network under autocast. Parts, loss and weights stay float32.
         seed: of weights and order.
     """
 
@@ -166,10 +189,12 @@ class MaskRecipe:
 
 
 class MaskTraining:
-    """The part of ``baselines.training.loop.Training`` that all trainings of mask networks share; a subclass says how many steps there are and what a step is.
+    """The part of ``baselines.training.loop.Training`` that all trainings of mask networks share.
+
+    A subclass decides the number of steps, and what a step does.
 
     Args:
-        network: trained in place, where it lies.
+        network: trained in place, on its device.
         recipe: rate, batch, precision, seed.
         loss: of estimated and true parts.
     """
@@ -181,19 +206,19 @@ class MaskTraining:
         self.step = 0
         self.seconds = 0.0
         self.losses = MeanLoss(self.device)
-        # In float32 graphs and eager steps drifted apart on an H100, and we do not know why.
+        # In float32, graphs and eager steps drifted apart on an H100. We do not know why.
         self.steps_on = StepRunner(self._step_on, self.device, may_record=recipe.precision == "bfloat16")
 
     def restart_optimiser(self) -> None:
-        """A fresh Adam for the same network."""
+        """Start a fresh Adam for the same network."""
         self.optimiser = adam(self.network.parameters(), self.recipe.lr, self.recipe.betas)
         self.steps_on.forget()
 
     def update(self, truth: torch.Tensor, share: float = 1.0) -> None:
-        """One step of Adam on the mixtures ``truth.sum(1)``.
+        """Make one step of Adam on the mixtures ``truth.sum(1)``.
 
         Args:
-            truth: true parts ``(B, K, C, H, W)`` on the network's device; of spectra, magnitudes are compared.
+            truth: true parts ``(B, K, C, H, W)`` on the network's device. For spectra the loss compares magnitudes.
             share: of the recipe's rate.
         """
         self.network.train()
@@ -206,7 +231,7 @@ class MaskTraining:
         return self._down(self.loss(parts, magnitudes(truth), self.recipe.power))
 
     def descend(self, loss: torch.Tensor) -> None:
-        """One step of Adam down a loss, which counts for the log."""
+        """Make one step of Adam down a loss, and count the loss for the log."""
         self.losses.add(self._down(loss))
 
     def _down(self, loss: torch.Tensor) -> torch.Tensor:
@@ -216,18 +241,18 @@ class MaskTraining:
         return loss
 
     def estimate(self, mixtures: torch.Tensor) -> torch.Tensor:
-        """Parts ``(B, K, C, H, W)`` of mixtures by the network as it stands, in float32."""
+        """Parts ``(B, K, C, H, W)`` of mixtures ``(B, C, H, W)`` by the present network, in float32."""
         return separated_parts(self.network, mixtures)
 
     def rows(self, name: str, epoch: int, batch: int, count: int) -> torch.Tensor:
-        """See ``epoch_rows``."""
+        """Row numbers ``(batch,)`` of a batch, see ``epoch_rows``."""
         return epoch_rows(self.recipe.seed, name, epoch, batch, self.recipe.batch, count, self.device)
 
     def row(self) -> Mapping[str, Any]:
         """The mean loss since the last row.
 
         Raises:
-            SepbenchError: it is not finite.
+            SepbenchError: the loss is not finite.
         """
         return self.losses.take(self.step)
 

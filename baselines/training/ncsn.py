@@ -1,12 +1,15 @@
-"""The recipe behind ``sepbench train ncsn``: the published network of BASIS, trained as Song and Ermon published it (NeurIPS 2019, sec. 4.2 and app. B).
+"""The recipe of ``sepbench train ncsn``: the published network of BASIS, trained as Song and Ermon published it.
 
-Denoising score matching at ten levels, one drawn for each image, with weights sigma^2 (eq. 6):
+See NeurIPS 2019, sec. 4.2 and app. B. The loss is denoising score matching at ten levels. One level is drawn for each
+image, and its weight is sigma^2 (eq. 6):
 
     loss = 1/2 || sigma s(x + sigma n, sigma) + n ||^2,  summed over pixels, mean over the batch
 
-Adam at 1e-3, batches of 128, 200,000 steps, no average of weights. Images are dequantised, ``x 255/256 + U[0, 1)/256``; colour images
-are mirrored at random. Widths: 64 for grey images (7.6 M parameters on MNIST), 128 for colour (30.1 M). A GPU is wanted. The last weights count,
-as in the released code; a run that is ended early is badly under-trained, see docs/priors.md. Resumes bit for bit, like ``score``.
+Training takes Adam at 1e-3, batches of 128 and 200,000 steps, without an average of weights. Images are dequantised,
+``x 255/256 + U[0, 1)/256``, and colour images are mirrored at random. The width is 64 for grey images (7.6 M
+parameters on MNIST) and 128 for colour (30.1 M). It needs a GPU in practice. The last weights count, as in the
+released code. A run that ends early is badly under-trained, see docs/priors.md. Runs resume bit for bit, like
+``score``.
 """
 
 from __future__ import annotations
@@ -35,12 +38,12 @@ from sepbench.trainers import Trainer
 
 _HELD_OUT = 512
 _CPU_CHUNK = 16
-"""Images per pass on the CPU. The network norms each image by itself, so parts of a batch add up to the batch."""
+"""Images per pass on the CPU. The network normalises each image by itself, so parts of a batch add up to the batch."""
 
 
 @dataclass(frozen=True, slots=True)
 class NCSNConfig:
-    """Everything that the result depends on besides the data; the defaults are the paper's.
+    """Everything that the result depends on besides the data. The defaults are the paper's.
 
     Attributes:
         steps: length of the run.
@@ -61,7 +64,14 @@ class NCSNConfig:
 
 
 def ncsn_losses(network: CondRefineNetDilated, clean: torch.Tensor, noise: torch.Tensor, level: torch.Tensor) -> torch.Tensor:
-    """``(B,)``: the loss above for images and standard normals ``(B, C, H, W)`` at levels ``(B,)`` int64, 0 for sigma = 1 and 9 for 0.01."""
+    """The loss above, ``(B,)``.
+
+    Args:
+        network: scores ``(B, C, H, W)`` of noisy images and levels.
+        clean: images ``(B, C, H, W)`` in [0, 1].
+        noise: standard normals, the same shape.
+        level: ``(B,)`` int64, from 0 for sigma = 1 to 9 for sigma = 0.01.
+    """
     sigma = ncsn_sigmas().to(device=clean.device, dtype=clean.dtype)[level][:, None, None, None]
     losses: torch.Tensor = 0.5 * (sigma * network(clean + sigma * noise, level) + noise).square().flatten(1).sum(1)
     return losses
@@ -72,15 +82,16 @@ class NCSNTraining:
 
     Args:
         images: ``(N, C, H, W)`` in [0, 1], float32 or uint8.
-        held_out: images of the same kind that validate; the first 512 are used.
-        config: settings; must equal those of a checkpoint that is resumed, but for ``steps``.
+        held_out: images of the same kind that validate. The first 512 are used.
+        config: settings. They must equal those of a checkpoint in the folder, except ``steps``.
         folder: checkpoints and log.
         init: weights to start from.
-        minutes: training time after which the run is over; None: its steps.
+        minutes: training time after which the run ends; None: after its steps.
         device: where to train.
 
     Raises:
-        SepbenchError: the folder holds a run with other settings, images or weights to start from.
+        SepbenchError: the folder has a run with other settings, images or weights to start from, or ``init`` has
+            another width.
     """
 
     def __init__(
@@ -116,11 +127,11 @@ class NCSNTraining:
 
     @property
     def fraction(self) -> float:
-        """Share of the steps, or of the minutes, that is behind."""
+        """Share of the steps, or of the minutes, that is done, in [0, 1]."""
         return min(1.0, max(self.step / self.config.steps, self.seconds / (60 * self.minutes) if self.minutes else 0.0))
 
     def advance(self) -> None:
-        """One step.
+        """Make one step.
 
         Raises:
             SepbenchError: the loss is not finite.
@@ -161,10 +172,10 @@ class NCSNTraining:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Take over a checkpoint.
+        """Continue from a checkpoint.
 
         Raises:
-            SepbenchError: it is of another run.
+            SepbenchError: it belongs to another run.
         """
         own, found = (json.loads(json.dumps(config)) for config in (asdict(self.config), state["config"]))
         changed = sorted(key for key in own if key != "steps" and own[key] != found.get(key))
@@ -177,7 +188,7 @@ class NCSNTraining:
 
     @torch.no_grad()
     def held_out_loss(self) -> dict[str, float]:
-        """Loss at each level on held-out images, with noise that is the same at every call."""
+        """Mean loss at each level on held-out images, by sigma. The noise is the same at every call."""
         clean = as_float(self.held_out)
         noise, losses = fixed_noise(clean.shape), {}
         for number, sigma in enumerate(ncsn_sigmas().tolist()):
@@ -202,11 +213,13 @@ def train(
     command: str,
     progress: Callable[[float, str], None],
 ) -> Path:
-    """Train the ten-level network, or resume, and write weights and card; returns the weights' path. See ``sepbench.trainers.Trainer``.
+    """Train the ten-level network, or resume, and write weights and card. Returns the path of the weights.
+
+    See ``sepbench.trainers.Trainer``.
 
     Raises:
-        SepbenchError: images that the network cannot take, labels that leave nothing, weights that are no such network's,
-            or a place that cannot be written.
+        SepbenchError: the network cannot take the images, the labels leave nothing, ``init`` is of another network, or
+            a place cannot be written.
     """
     data = material(signals, labels)
     check_writable(out, "--out")
@@ -230,7 +243,7 @@ def _start(path: Path) -> NCSNPrior:
 
 
 def export(training: NCSNTraining, path: Path, data_name: str, command: str) -> Path:
-    """Write the weights, in float32, and their card."""
+    """Write the weights, in float32, and their card. Returns the path of the weights."""
     facts = {
         "data": {"name": data_name, "images": len(training.images), "sha256": training.origin["images"], "held_out": len(training.held_out)},
         "training": {

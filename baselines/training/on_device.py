@@ -1,7 +1,8 @@
-"""A training that stays on its device: images lie there, everything random is drawn there, and no value is read back from step to step.
+"""A training that stays on its device: images, random numbers and sums are there, and no step reads a value back.
 
-A GPU computes ahead only while nobody asks it for a number. So losses and gradient norms are added up where they are, and whether all was finite is
-asked when the log or a checkpoint is due. Batches depend on (seed, step) alone, as on the CPU, but their noise is the device's own.
+A GPU works ahead only as long as nobody asks it for a number. So losses and gradient norms are added up on the device.
+Whether all were finite is asked only when the log or a checkpoint is due. Batches depend only on (seed, step), as on
+the CPU, but their noise is that of the device.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ class DeviceBatches:
     """The batches of a run, made on a device.
 
     Args:
-        images: ``(N, C, H, W)`` uint8 or float32; they are copied to the device as they are.
+        images: ``(N, C, H, W)`` uint8 or float32. They are copied to the device as they are.
         config: batch, seed, noise levels and mirroring.
         device: where.
     """
@@ -43,11 +44,13 @@ class DeviceBatches:
 
 
 class GradientParts:
-    """One gradient of a batch in as many parts as its memory needs: one, and twice as many whenever that was too much. The sum stays the same.
+    """One gradient of a batch, in as many parts as its memory needs. The sum stays the same.
+
+    It starts with one part. Whenever memory runs out, it doubles the number of parts.
 
     Args:
-        gradient: adds the gradient of some rows of a batch to what is there and returns their losses.
-        clear: takes gradients away.
+        gradient: adds the gradient of some rows of a batch to the present gradients, and returns the rows' losses.
+        clear: removes gradients.
     """
 
     def __init__(self, gradient: Callable[[Batch, slice], torch.Tensor], clear: Callable[[], None]) -> None:
@@ -55,7 +58,11 @@ class GradientParts:
         self._gradient, self._clear = gradient, clear
 
     def __call__(self, batch: Batch) -> torch.Tensor:
-        """Losses ``(B,)``; the gradients are where ``gradient`` left them."""
+        """Losses ``(B,)`` of a batch. The gradients are where ``gradient`` left them.
+
+        Raises:
+            Exception: what ``gradient`` raises, and its error of memory once parts of one image are too large.
+        """
         size, device = len(batch[0]), batch[0].device
         while True:
             losses = self._once(batch, size)
@@ -66,7 +73,10 @@ class GradientParts:
             warnings.warn(f"out of memory: a batch of {size:,} images is computed in {self.count} parts from here on", RuntimeWarning, stacklevel=2)
 
     def _once(self, batch: Batch, size: int) -> torch.Tensor | None:
-        """None where memory was too short and there can be more parts; the error, which holds tensors, is gone then."""
+        """Losses ``(B,)``, or None if memory ran out and more parts are possible.
+
+        The error holds tensors. They are freed when this function returns.
+        """
         self._clear()
         losses = torch.empty(size, device=batch[0].device)
         try:
@@ -81,7 +91,7 @@ class GradientParts:
 
 
 class Finite:
-    """Whether all numbers so far were finite, asked now and then.
+    """Whether all numbers so far were finite. The answer is read only now and then.
 
     Args:
         device: where the numbers are.
@@ -91,9 +101,9 @@ class Finite:
         self._all = torch.ones((), dtype=torch.bool, device=device)
 
     def add(self, number: torch.Tensor) -> None:
-        """One more, a scalar on the device."""
+        """Add a number, a scalar on the device."""
         self._all = self._all & torch.isfinite(number)
 
     def __bool__(self) -> bool:
-        """Waits for the device."""
+        """Whether all were finite. This waits for the device."""
         return bool(self._all)

@@ -1,8 +1,9 @@
 """Muon for the inner weights, AdamW for the rest.
 
-Muon (K. Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/) orthogonalises the momentum of every weight matrix; convolutions are taken
-as matrices (outputs, inputs times taps). Measured on MNIST (batch 32, mean loss of steps 150-200 of one run each): 0.162 with Muon at 5e-3, 0.172 at
-1.5e-3, against 0.173 and 0.178 with AdamW alone at 4e-3 and 1.5e-3; it adds 0.05 s of one core to a step.
+Muon (K. Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/) orthogonalises the momentum of every weight
+matrix. A convolution counts as a matrix (outputs, inputs times taps). We measured the mean loss of steps 150-200 on
+MNIST (batch 32, one run each). It was 0.162 with Muon at 5e-3 and 0.172 at 1.5e-3, against 0.173 and 0.178 with AdamW
+alone at 4e-3 and 1.5e-3. Muon adds 0.05 s of one core to a step.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from torch import nn
 from baselines.training.config import TrainConfig
 
 OUTER_LAYERS = ("network.stem", "network.head", "network.embedding")
-"""Of a ``ScoreUNet`` in an ``EDMDenoiser``."""
+"""How the names of the outer layers of a ``ScoreUNet`` in an ``EDMDenoiser`` begin."""
 
 
 class Mapper(Protocol):
@@ -31,10 +32,11 @@ _NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 
 
 class BatchedMuon(torch.optim.Optimizer):
-    """``torch.optim.Muon`` for a GPU: matrices of one shape are orthogonalised together, so that a step takes a fraction of the launches.
+    """``torch.optim.Muon`` for a GPU.
 
-    Same arithmetic (Nesterov momentum, five Newton-Schulz steps in bfloat16, rates matched to AdamW's) and same state; only products of batches round
-    in another order.
+    It orthogonalises matrices of one shape together, so a step needs far fewer launches. Arithmetic (Nesterov
+    momentum, five Newton-Schulz steps in bfloat16, rates matched to AdamW's) and state are the same. Only products of
+    batches round in another order.
 
     Args:
         params: matrices.
@@ -46,7 +48,7 @@ class BatchedMuon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """One update of all matrices that have a gradient."""
+        """Update all matrices that have a gradient."""
         for group in self.param_groups:
             weights = [p for p in group["params"] if p.grad is not None]
             if not weights:
@@ -68,7 +70,10 @@ class BatchedMuon(torch.optim.Optimizer):
 
 
 def orthogonalised(matrices: torch.Tensor) -> torch.Tensor:
-    """Muon's quintic Newton-Schulz iteration on each of ``(G, m, n)``, in bfloat16: singular values end between about 0.7 and 1.2."""
+    """Muon's quintic Newton-Schulz iteration on each matrix of ``(G, m, n)``, in bfloat16.
+
+    Singular values end between about 0.7 and 1.2.
+    """
     a, b, c = _NEWTON_SCHULZ
     tall = matrices.shape[1] > matrices.shape[2]
     x = matrices.bfloat16()
@@ -81,22 +86,22 @@ def orthogonalised(matrices: torch.Tensor) -> torch.Tensor:
 
 
 class Optimiser:
-    """One AdamW and up to ``config.workers`` Muon optimisers that step side by side.
+    """One AdamW, and up to ``config.workers`` Muon optimisers that step side by side.
 
-    A matrix never sees another one in Muon, so the result does not depend on how they are dealt.
+    Muon treats every matrix by itself, so the result does not depend on how the matrices are shared out.
 
     Args:
         model: its parameters are updated in place.
         config: rates, momenta, weight decay and number of workers.
-        outer: how the names of weights begin that are left to AdamW.
-        batched: one ``BatchedMuon`` instead, for a GPU.
+        outer: how the names of weights begin that AdamW updates.
+        batched: use one ``BatchedMuon`` instead, for a GPU.
     """
 
     def __init__(self, model: nn.Module, config: TrainConfig, outer: tuple[str, ...] = OUTER_LAYERS, batched: bool = False) -> None:
         inner = [p for name, p in model.named_parameters() if config.matrix_lr > 0 and p.ndim >= 2 and not name.startswith(outer)]
         chosen = {id(p) for p in inner}
         rest = [p for p in model.parameters() if id(p) not in chosen]
-        # Views: Muon takes matrices only and writes through them to the weights.
+        # Views: Muon takes only matrices, and writes through them to the weights.
         self.pairs = [(p, nn.Parameter(p.detach().flatten(1))) for p in inner]
         self.parts: list[torch.optim.Optimizer] = [torch.optim.AdamW(rest, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay, fused=True)]
         if batched and self.pairs:
@@ -112,7 +117,7 @@ class Optimiser:
         self.peaks = [config.lr, *[config.matrix_lr] * (len(self.parts) - 1)]
 
     def step(self, share: float, mapper: Mapper = map) -> None:
-        """One update at ``share`` of the peak rates."""
+        """Make one update at ``share`` of the peak rates."""
         for weight, view in self.pairs:
             view.grad = None if weight.grad is None else weight.grad.flatten(1)
         for part, peak in zip(self.parts, self.peaks, strict=True):

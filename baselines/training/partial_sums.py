@@ -1,7 +1,9 @@
-"""Counts of how the tokens of partial sums add up, for LASS with more than two sources (``baselines/sampling/token_trees.py``).
+"""Counts of how the tokens of partial sums add up, for LASS with more than two sources.
 
-``SumTraining`` counts means of two clean images, and a fit keeps no others. Here the images are the model's own: token sequences that the prior draws,
-decoded. So whoever has codec and prior can count any partial sum, without training images, in minutes; and a fit serves any number of sources.
+``baselines/sampling/token_trees.py`` uses them. ``SumTraining`` counts means of two clean images, and a fit keeps no
+other counts. This module draws its own images: the prior draws token sequences, and the codec decodes them. So anybody
+with codec and prior can count any partial sum in minutes, without training images. One fit serves any number of
+sources.
 """
 
 from __future__ import annotations
@@ -16,12 +18,15 @@ from baselines.training.config import generator
 
 _AT_ONCE = 1024
 _TURNS = 8
-"""Mixtures that a part is in, each time that the images are put together anew: its tokens are made once."""
+"""How many mixtures use a part before the images are grouped anew. The tokens of the part are computed once."""
 
 
 @torch.no_grad()
 def own_images(codec: VQVAE, prior: TokenTransformer, count: int, seed: int) -> torch.Tensor:
-    """Images ``(count, C, H, W)`` that the prior draws, on the CPU."""
+    """Images ``(count, C, H, W)`` in [0, 1] that the prior draws, on the CPU.
+
+    They depend only on the models and ``seed``.
+    """
     random = generator(seed, "own-images")
     made = []
     for rows in torch.arange(count).split(_AT_ONCE):
@@ -35,14 +40,16 @@ def own_images(codec: VQVAE, prior: TokenTransformer, count: int, seed: int) -> 
 
 @torch.no_grad()
 def count_partial_sums(codec: VQVAE, images: torch.Tensor, sizes: tuple[int, int], count: int, seed: int) -> SumCounts:
-    """How the tokens of a mean of ``sizes[0]`` images and of a mean of ``sizes[1]`` make those of the mean of all.
+    """Count how the tokens of two partial means make the tokens of the whole mean.
+
+    One part is a mean of ``sizes[0]`` images, the other a mean of ``sizes[1]``.
 
     Args:
         codec: makes the tokens, in evaluation mode.
-        images: clean images ``(N, C, H, W)`` in [0, 1], at least as many as all of ``sizes``.
-        sizes: images in each part; where they are equal, every pair counts in both orders.
-        count: mixtures that are counted, each of distinct images.
-        seed: of which images are mixed.
+        images: clean images ``(N, C, H, W)`` in [0, 1], with N at least the sum of ``sizes``.
+        sizes: images in each part. If they are equal, every pair counts in both orders.
+        count: how many mixtures are counted, each of distinct images.
+        seed: decides which images are mixed.
     """
     random, total = generator(seed, "partial-sums", *sizes), sum(sizes)
     counter, left = SumCounter(len(codec.codebook)), count

@@ -1,10 +1,12 @@
-"""The error of images that GLO masking is learnt by: absolute differences of pixels, and of what a classifier sees in them.
+"""The error of images in GLO masking: absolute differences of pixels, and of a classifier's features.
 
-The perceptual loss of Johnson, Alahi and Fei-Fei, "Perceptual losses for real-time style transfer and super-resolution" (2016), with absolute differences::
+It is the perceptual loss of Johnson, Alahi and Fei-Fei, "Perceptual losses for real-time style transfer and
+super-resolution" (2016), with absolute differences::
 
     mean |a - b|  +  weight * mean over blocks l of mean |phi_l(a) - phi_l(b)|
 
-The paper of GLO masking takes VGG, trained on ImageNet; phi is ``cifarnet`` here, the classifier of our own that ships, trained on the labels of CIFAR-10.
+The paper of GLO masking takes VGG, trained on ImageNet, for phi. Here phi is ``cifarnet``, a classifier of our own
+that ships with sepbench and was trained on the labels of CIFAR-10.
 """
 
 from __future__ import annotations
@@ -19,17 +21,17 @@ CLASSIFIER = "cifarnet"
 
 
 def sees(shape: tuple[int, ...]) -> bool:
-    """Whether the classifier takes images ``(C, H, W)``: colours, and large enough."""
+    """Whether the classifier takes images ``(C, H, W)``: three channels, and large enough."""
     return shape[0] == 3 and min(shape[-2:]) >= SMALLEST_SIDE
 
 
 class ImageError:
-    """See the top of this file.
+    """The error of images: see the top of this file.
 
     Args:
         weight: of the classifier's part; 0 needs no classifier.
         device: where the images are.
-        network: another classifier than the one that ships.
+        network: a classifier to use instead of ``cifarnet``.
     """
 
     def __init__(self, weight: float = 0.0, device: str | torch.device = "cpu", network: SmallClassifier | None = None) -> None:
@@ -39,7 +41,13 @@ class ImageError:
             self.network = (network or load_classifier(FOLDER / f"{CLASSIFIER}.safetensors")).to(device)
 
     def __call__(self, made: torch.Tensor, true: torch.Tensor, largest: float = 1.0) -> torch.Tensor:
-        """The error ``(B,)`` of images ``(B, C, H, W)`` whose values go up to ``largest``, which the classifier sees as 1."""
+        """The error ``(B,)`` of images ``(B, C, H, W)``.
+
+        Args:
+            made: the images.
+            true: the images that they should equal.
+            largest: the largest value of a pixel, which the classifier sees as 1.
+        """
         error = (made - true).abs().flatten(1).mean(1)
         if self.network is None:
             return error

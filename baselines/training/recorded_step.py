@@ -1,9 +1,10 @@
-"""Training steps of small networks on a GPU: recorded once as a CUDA graph, then replayed.
+"""Training steps of small networks on a GPU, recorded once as a CUDA graph and then replayed.
 
-A step of a mask network is some hundred kernels of a few microseconds. To launch them takes longer than to run them; a graph launches all of them at once.
-It replays the kernels that eager launches; in bfloat16, in which it is used, with eager's numbers (see docs/gpu.md). What may change from step to step lies
-in buffers that the graph reads: the batch, Adam's rate and its count of steps. Eager is the reference, and what is left where recording fails;
-``SEPBENCH_TRAIN=eager`` leaves recording out.
+A step of a mask network is some hundred kernels of a few microseconds. It takes longer to launch them than to run
+them. A graph launches all of them at once. It replays the kernels of an eager step. In bfloat16, the only precision
+that uses it, the numbers are the same as well (see docs/gpu.md). What changes from step to step is in buffers that the
+graph reads: the batch, Adam's rate and its count of steps. Eager steps are the reference, and the fallback if
+recording fails. ``SEPBENCH_TRAIN=eager`` turns recording off.
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ from sepbench.memory import out_of_memory
 EAGER = "SEPBENCH_TRAIN"
 _WARM_UP = 3
 Step = Callable[[torch.Tensor], torch.Tensor]
-"""A batch to its loss; zeroes gradients, finds them and moves the weights."""
+"""A function from a batch to its loss. It zeroes gradients, computes them and updates the weights."""
 
 
 @dataclass(slots=True)
 class RecordedStep:
-    """A recorded step: copy into ``batch``, ``replay``, and read ``loss`` before the next replay."""
+    """A recorded step. Copy into ``batch``, call ``replay``, and read ``loss`` before the next replay."""
 
     batch: torch.Tensor
     loss: torch.Tensor
@@ -38,7 +39,7 @@ Recorder = Callable[[Step, torch.Tensor], RecordedStep]
 
 
 def record_cuda_step(step: Step, batch: torch.Tensor) -> RecordedStep:
-    """Record a step without making it."""
+    """Record a step on batches like ``batch`` without making it."""
     batch = batch.clone(memory_format=torch.contiguous_format)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
@@ -50,9 +51,9 @@ class StepRunner:
     """Makes the steps of one training, eager or recorded.
 
     Args:
-        step: what a step is. It must not depend on anything that changes outside of its batch and the device's memory.
-        device: where; only a GPU records.
-        record: makes the graph; None takes CUDA's on a GPU.
+        step: makes one step. It must depend only on its batch and on the device's memory.
+        device: where. Only a GPU records.
+        record: makes the graph; None: CUDA's on a GPU.
         may_record: False stays eager.
     """
 
@@ -62,14 +63,14 @@ class StepRunner:
         self.forget()
 
     def forget(self) -> None:
-        """Optimiser or weights are other tensors than before: record anew, after a few eager steps."""
+        """Record anew after a few eager steps, because optimiser or weights are other tensors than before."""
         self._eager_steps, self._recorded = 0, None  # type: int, RecordedStep | None
 
     def __call__(self, batch: torch.Tensor) -> torch.Tensor:
-        """The loss of a step on ``batch``; good until the next step.
+        """Make a step on ``batch``, and return its loss. The loss is valid until the next step.
 
         Raises:
-            RuntimeError: out of memory, as eager raises it.
+            RuntimeError: out of memory, as in an eager step.
         """
         if self.record is None:
             return self.step(batch)
@@ -91,7 +92,7 @@ class StepRunner:
         return self._recorded.loss
 
     def _warming(self, batch: torch.Tensor) -> torch.Tensor:
-        """An eager step on a side stream, as torch's notes on CUDA graphs ask for."""
+        """Make an eager step on a side stream, as torch's notes on CUDA graphs require."""
         if self.device.type != "cuda":
             return self.step(batch)
         side, current = torch.cuda.Stream(self.device), torch.cuda.current_stream(self.device)
@@ -107,7 +108,7 @@ def _records(device: torch.device) -> bool:
 
 
 def adam(parameters: Iterable[nn.Parameter], lr: float, betas: tuple[float, float]) -> torch.optim.Adam:
-    """Adam; on a GPU one kernel, whose rate and count of steps lie on the device, so that it can be recorded."""
+    """Adam. On a GPU it is one kernel, with rate and count of steps on the device, so a graph can record it."""
     wanted = list(parameters)
     device = wanted[0].device
     if device.type != "cuda":
@@ -116,7 +117,7 @@ def adam(parameters: Iterable[nn.Parameter], lr: float, betas: tuple[float, floa
 
 
 def set_rate(optimiser: torch.optim.Optimizer, lr: float) -> None:
-    """Adam's rate from now on, of recorded steps too."""
+    """Set Adam's rate, also for recorded steps."""
     for group in optimiser.param_groups:
         if isinstance(group["lr"], torch.Tensor):
             group["lr"].fill_(lr)
@@ -125,7 +126,7 @@ def set_rate(optimiser: torch.optim.Optimizer, lr: float) -> None:
 
 
 def restore_adam(optimiser: torch.optim.Adam, state: Mapping[str, Any]) -> None:
-    """Go on from a state dict of ``adam``, whatever kind of device wrote it."""
+    """Continue from a state dict of ``adam``, from any kind of device."""
     own = ("lr", "capturable", "fused", "foreach")
     groups = [{**group, **{name: mine[name] for name in own}} for group, mine in zip(state["param_groups"], optimiser.param_groups, strict=True)]
     optimiser.load_state_dict({"state": state["state"], "param_groups": groups})

@@ -1,6 +1,7 @@
-"""Unconditional samples of a prior, to look at, and their distances to the nearest training images, to see whether it memorised them.
+"""Unconditional samples of a prior, to look at, and their distances to the nearest training images.
 
-The sampler is the deterministic one of Karras et al. (2022), algorithm 1 with S_churn = 0 (Heun's method on the probability-flow equation).
+The distances show whether the prior memorised these images. The sampler is the deterministic one of Karras et al.
+(2022), algorithm 1 with S_churn = 0 (Heun's method on the probability-flow equation).
 """
 
 from __future__ import annotations
@@ -27,16 +28,17 @@ def draw_samples(
     start: tuple[float, float] = (0.0, 0.0),
     device: str = "cpu",
 ) -> torch.Tensor:
-    """``count`` samples ``(count, C, H, W)`` in about [0, 1], not clamped; sample i depends on the seed and i alone.
+    """``count`` samples ``(count, C, H, W)`` in about [0, 1], not clamped. Sample i depends only on the seed and i.
 
     Args:
         prior: what to sample from.
         count: how many.
         noise: source of the starting points.
-        steps: steps, of two denoiser evaluations each but for the last.
-        sigma_range: least and greatest level.
-        start: mean and standard deviation of the data, so that the start matches the noisy data also where the greatest level does not drown it.
-        device: where the prior lies.
+        steps: how many steps. Each makes two denoiser evaluations, and the last makes one.
+        sigma_range: the lowest and the highest noise level.
+        start: mean and standard deviation of the data. With them the start matches the noisy data even if the highest
+            level does not drown the data.
+        device: where the prior is.
     """
     mean, deviation = start
     levels = [*karras_levels(steps, sigma_range[1], sigma_range[0]), 0.0]
@@ -53,9 +55,10 @@ def draw_samples(
 
 
 def nearest_distances(images: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
-    """Root-mean-square pixel distance of each image ``(N, C, H, W)`` to the nearest of ``reference`` ``(M, C, H, W)``: ``(N,)``.
+    """Root-mean-square pixel distances ``(N,)`` of images ``(N, C, H, W)`` to the nearest image of ``reference``.
 
-    Samples of a prior that memorised lie nearer to the training images than held-out images do.
+    ``reference`` is ``(M, C, H, W)``. If a prior memorised, its samples are nearer to the training images than
+    held-out images are.
     """
     flat = as_float(reference).flatten(1)
     parts = [torch.cdist(rows, flat).amin(1) for rows in torch.split(as_float(images).flatten(1), _NEIGHBOUR_CHUNK)]
@@ -64,12 +67,15 @@ def nearest_distances(images: torch.Tensor, reference: torch.Tensor) -> torch.Te
 
 
 def sample_report(samples: torch.Tensor, training: torch.Tensor, held_out: torch.Tensor) -> dict[str, float | int]:
-    """Does a prior copy its training images? Median distances of its samples to the nearest image of either kind, equally many of each.
+    """Does a prior copy its training images? The report has median distances of its samples to the nearest images.
 
-    A prior that memorised stands nearer to what it was trained on: a ratio well below 1. Held-out images themselves are the yardstick.
+    It compares equally many training and held-out images. If the prior memorised, its samples are nearer to the
+    training images: the ratio is well below 1. The distances of held-out images are the yardstick.
 
     Args:
-        samples, training, held_out: ``(N, C, H, W)`` images in [0, 1] or uint8; the first ``len(held_out)`` training images are compared.
+        samples: ``(N, C, H, W)`` in [0, 1] or uint8.
+        training, held_out: images of the same kind. The first ``len(held_out)`` training images are compared, and in
+            the rows ``..._all_training`` all of them.
     """
     count = min(len(training), len(held_out))
     half = max(1, count // 2)
@@ -88,7 +94,14 @@ def sample_report(samples: torch.Tensor, training: torch.Tensor, held_out: torch
 
 
 def write_sheet(images: torch.Tensor, path: Path, columns: int = 16, scale: int = 2) -> None:
-    """Write images ``(N, C, H, W)`` in [0, 1] (clamped) as one PNG, ``columns`` to a row, each pixel ``scale`` wide. Needs Pillow."""
+    """Write images ``(N, C, H, W)`` in [0, 1] (clamped) as one PNG. Needs Pillow.
+
+    Args:
+        images: the images.
+        path: of the PNG. Its folder is made if it is missing.
+        columns: images per row.
+        scale: width of a pixel.
+    """
     from PIL import Image
 
     pixels = (images.clamp(0, 1) * 255).round().to(torch.uint8).cpu()

@@ -1,5 +1,7 @@
-"""The recipe behind ``sepbench train score``: a denoiser over a continuous range of noise, trained on a data set's training split less the
-suites' held-out tail. ``train_score`` and ``export`` do the same for any array of images, layout and settings, from Python.
+"""The recipe of ``sepbench train score``: a denoiser over a continuous range of noise levels.
+
+It learns from a data set's training split without the held-out tail of the suites. In Python, ``train_score`` and
+``export`` do the same for any array of images, layout and settings.
 """
 
 from __future__ import annotations
@@ -37,12 +39,12 @@ _CARD_IMAGES = 512
 _CARD_SAMPLES = 64
 GPU_BATCH = 1024
 COMPILE = "SEPBENCH_TRAIN"
-"""Environment variable; ``compile`` trains the network under ``torch.compile``, on a GPU."""
+"""Environment variable. ``compile`` trains the network under ``torch.compile``, on a GPU."""
 
 
 @dataclass(frozen=True, slots=True)
 class ScoreRecipe:
-    """Layout and settings for a kind of data."""
+    """Layout and settings for a kind of data, and how many images at the end of the split are held out."""
 
     layout: UNetConfig
     config: TrainConfig
@@ -50,27 +52,34 @@ class ScoreRecipe:
 
 
 RECIPES: Mapping[str, ScoreRecipe] = {
-    # about 0.25 s of two cores per step: 2.1 M parameters, most of them at 7x7
-    # levels of 0.1 to 1.5 get most of the batch: there it is decided which digit a sample becomes, and there the loss falls for longest
+    # About 0.25 s of two cores per step: 2.1 M parameters, most of them at 7x7.
+    # Most of the batch has levels of 0.1 to 1.5. They decide which digit a sample becomes, and there the loss falls
+    # for longest.
     "mnist": ScoreRecipe(UNetConfig(channels=1, widths=(32, 64, 128)), TrainConfig(steps=16_000, focus_range=(0.1, 1.5), decay_fraction=0.6), held_out=5_000),
-    # under a minute: 8x8 images are 2x2 at the quarter resolution, and most of a step is overhead that a larger batch does not raise
+    # Under a minute: 8x8 images are 2x2 at the quarter resolution. Most of a step is overhead that a larger batch does
+    # not raise.
     "digits": ScoreRecipe(
         UNetConfig(channels=1, widths=(16, 32, 32), blocks=(1, 1, 1), heads=2, embedding=32),
         TrainConfig(steps=600, batch=128, warmup=50, focus_range=(0.1, 1.5)),
         held_out=200,
     ),
-    # a mirrored photograph is as likely as the photograph, which doubles the data (a mirrored digit is no digit)
+    # A mirrored photograph is as likely as the photograph, so mirroring doubles the data (a mirrored digit is no
+    # digit).
     "cifar10": ScoreRecipe(UNetConfig(channels=3, widths=(48, 96, 160)), TrainConfig(steps=60_000, mirror=True), held_out=5_000),
-    # 4,585 images: the small network sees each of them more often than it gains from more weights
+    # 4,585 images: the small network sees each of them more often, and this gains more than more weights would.
     "cifar10-mini": ScoreRecipe(UNetConfig(channels=3, widths=(32, 64, 128)), TrainConfig(steps=20_000, decay_fraction=0.4, mirror=True), held_out=500),
 }
 
 
 def recipe_for(name: str, shape: tuple[int, ...]) -> ScoreRecipe:
-    """The data set's own recipe, or that of the data set most like it: 8x8, grey or colour.
+    """The data set's own recipe, or the recipe of the most similar data set: 8x8, grey or colour.
+
+    Args:
+        name: of the data set.
+        shape: of one signal.
 
     Raises:
-        SepbenchError: the network needs images ``(C, H, W)`` with H and W multiples of 4.
+        SepbenchError: the signals are not images ``(C, H, W)`` with H and W multiples of 4.
     """
     if len(shape) != 3 or shape[1] % 4 or shape[2] % 4:
         raise SepbenchError(f"data set {name!r} holds signals of shape {shape}; the network takes images whose height and width are multiples of 4")
@@ -86,8 +95,8 @@ class Material:
 
     Attributes:
         recipe: layout and settings.
-        images: ``(N, C, H, W)`` that are trained on.
-        held_out: images of the same kind that validate.
+        images: ``(N, C, H, W)`` to train on.
+        held_out: images of the same kind to validate with.
         name: what the images are and which of them are used, for the card.
     """
 
@@ -98,10 +107,13 @@ class Material:
 
 
 def material(signals: SignalSet, labels: tuple[int, ...]) -> Material:
-    """A training split, parted: the recipe's last so many images are held out, as the suites do; ``labels`` chooses classes among both parts.
+    """Split a training split into images to train on and held-out images.
+
+    The recipe says how many of the last images are held out, as in the suites. ``labels`` chooses classes in both
+    parts; empty: all.
 
     Raises:
-        SepbenchError: images that the network cannot take, or labels that leave nothing.
+        SepbenchError: the network cannot take the images, there are too few, or the labels leave nothing.
     """
     recipe = recipe_for(signals.name, signals.shape)
     count = len(signals) - recipe.held_out
@@ -131,11 +143,13 @@ def train(
     command: str,
     progress: Callable[[float, str], None],
 ) -> Path:
-    """Train on a training split, or resume, and write weights and card; returns the weights' path. See ``sepbench.trainers.Trainer``.
+    """Train on a training split, or resume, and write weights and card. Returns the path of the weights.
+
+    See ``sepbench.trainers.Trainer``.
 
     Raises:
-        SepbenchError: images that the network cannot take, labels that leave nothing, weights that are no U-Net,
-            or a place that cannot be written.
+        SepbenchError: the network cannot take the images, the labels leave nothing, ``init`` is no U-Net, or a place
+            cannot be written.
     """
     data = material(signals, labels)
     check_writable(out, "--out")
@@ -152,15 +166,18 @@ if TYPE_CHECKING:
 
 
 def batch_on(device: str, config: TrainConfig) -> int:
-    """Images per step: the recipe's on the CPU; on a GPU, which is far from full with those, 1,024, or fewer where its memory is small."""
+    """Images per step: the recipe's number on the CPU, and 1,024 on a GPU, which the recipe's number would leave idle.
+
+    It is less if the GPU's memory is small, but never less than the recipe's number.
+    """
     return config.batch if torch.device(device).type == "cpu" else max(config.batch, scaled(GPU_BATCH, device))
 
 
 def load_start(path: Path, shape: tuple[int, ...]) -> EDMPrior:
-    """The weights to start from; their network is trained on, whatever layout the recipe would have.
+    """The weights to start from. Training keeps their network, whatever the recipe's layout is.
 
     Raises:
-        SepbenchError: they are no U-Net's, are of images with other channels, or cannot be read.
+        SepbenchError: the file is no U-Net, is for images with other channels, or cannot be read.
     """
     prior = load_prior(path)
     if not isinstance(prior, EDMPrior):
@@ -172,7 +189,11 @@ def load_start(path: Path, shape: tuple[int, ...]) -> EDMPrior:
 
 
 def network_of(prior: EDMPrior) -> ScoreUNet:
-    """The prior's U-Net; ``load_prior`` makes no other network for a prior of this kind."""
+    """The prior's U-Net. ``load_prior`` makes no other network for a prior of this kind.
+
+    Raises:
+        TypeError: the prior was made with another network.
+    """
     network = prior.denoiser.network
     if not isinstance(network, ScoreUNet):
         raise TypeError(f"prior {prior.name!r} has a {type(network).__name__} and no ScoreUNet")
@@ -180,7 +201,20 @@ def network_of(prior: EDMPrior) -> ScoreUNet:
 
 
 def build_model(layout: UNetConfig, images: torch.Tensor, seed: int, init: EDMPrior | None = None) -> EDMDenoiser:
-    """A fresh denoiser for ``images``, or one that starts from the weights and scale of ``init`` (fine-tuning to a class, say)."""
+    """A fresh denoiser for ``images``, or one with the weights and scale of ``init``.
+
+    The second can fine-tune to a class, for example.
+
+    Args:
+        layout: of the network.
+        images: ``(N, C, H, W)`` uint8, or float32 in [0, 1]. Their mean and standard deviation are the scale of a
+            fresh one.
+        seed: of fresh weights.
+        init: weights to start from.
+
+    Raises:
+        SepbenchError: ``init`` has another layout.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(derived_seed(seed, "weights"))
         network = ScoreUNet(layout)
@@ -199,14 +233,16 @@ def build_model(layout: UNetConfig, images: torch.Tensor, seed: int, init: EDMPr
 
 
 def check_writable(path: Path, option: str) -> None:
-    """Make the folder of a file that training will write, and try to write there: hours later is too late to learn that it cannot be.
+    """Make the folder of a file that training will write, and try to write there.
+
+    After hours of training it is too late.
 
     Raises:
-        SepbenchError: it cannot be written, or its card or sheet of samples would replace it.
+        SepbenchError: the file cannot be written, or its card or sheet of samples would replace it.
     """
     if path.suffix in (".json", ".png"):
         raise SepbenchError(f"{option} {path}: the card and a picture take .json and .png beside the weights; name the weights NAME.safetensors")
-    probe = f"{path.name}.{os.getpid()}.tmp"  # a name of its own: a run under way may be writing in the same folder
+    probe = f"{path.name}.{os.getpid()}.tmp"  # a unique name: another run may write in the same folder
     try:
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
@@ -219,7 +255,7 @@ def check_writable(path: Path, option: str) -> None:
 
 
 def weights_digest(network: nn.Module) -> str:
-    """Of the weights alone: not of their file, which may be renamed or written anew."""
+    """SHA-256 of the weights alone, and not of their file: the file may be renamed or written anew."""
     tensors = network.state_dict()
     return hashlib.sha256("".join(f"{name} {images_sha256(value)}\n" for name, value in tensors.items()).encode()).hexdigest()
 
@@ -244,14 +280,16 @@ def train_score(
         held_out: images of the same kind that validate and are never trained on.
         layout, config: network and settings.
         folder: log and checkpoints.
-        deadline_minutes: training time to end after; the schedule then depends on the clock (its decay's first step is recorded).
+        deadline_minutes: training time to end after. The schedule then depends on the clock, and the first step of the
+            decay is recorded.
         init: weights to start from.
         device: ``cpu`` or ``cuda``.
-        export_only: take the run as it stands in its last checkpoint, without another step (another process may be training it).
-        progress: told a fraction and a line of text now and then.
+        export_only: take the run from its last checkpoint, without another step (another process may be training it).
+        progress: called with a fraction and a line of text now and then.
 
     Raises:
-        SepbenchError: the folder cannot be written, or holds a run that another request led to.
+        SepbenchError: the folder cannot be written, has a run of another request, or has no checkpoint to export.
+        ValueError: the images do not have that shape.
     """
     if images.ndim != 4 or images.shape[1] != layout.channels or any(n % 4 for n in images.shape[2:]):
         raise ValueError(f"images must be (N, {layout.channels}, H, W) with H and W multiples of 4, got {tuple(images.shape)}")
@@ -269,7 +307,7 @@ def train_score(
 
 
 def hardware() -> dict[str, Any]:
-    """What the run's time was measured on."""
+    """The hardware of this machine, beside the run's time on a card."""
     cpu = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
@@ -286,14 +324,14 @@ def hardware() -> dict[str, Any]:
 
 
 def export(training: ScoreTraining, path: Path, data_name: str, command: str, notes: str = "") -> Path:
-    """Write the averaged weights of a run and their card.
+    """Write the averaged weights of a run and their card. Returns the path of the weights.
 
     Args:
-        training: a finished run (or one under way: the card says how many steps it made).
+        training: a finished run, or an unfinished one: the card says how many steps it made.
         path: ``.../NAME.safetensors``.
         data_name: what the images are and which of them were used.
         command: the command that made the run.
-        notes: anything a reader must know besides.
+        notes: anything else that a reader must know.
     """
     model = training.averaged()
     prior = EDMPrior(model, tuple(training.images.shape[1:]), training.config.sigma_range)
@@ -323,7 +361,10 @@ def export(training: ScoreTraining, path: Path, data_name: str, command: str, no
 
 
 def _sample_check(prior: EDMPrior, training: ScoreTraining, path: Path) -> dict[str, float | int]:
-    """Unconditional samples: a sheet to look at beside the weights (where Pillow is there), and whether they are copies."""
+    """Draw unconditional samples, and check whether they are copies of training images.
+
+    If Pillow is installed, a sheet of them is written beside the weights.
+    """
     denoiser = prior.denoiser
     samples = draw_samples(
         prior,

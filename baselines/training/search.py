@@ -1,4 +1,7 @@
-"""The search for the codes of mixtures under a generator that is held fixed: descent with Adam, every mixture on its own. For ``glom`` and ``s-d``."""
+"""The search for the codes of mixtures under a fixed generator, for ``glom`` and ``s-d``.
+
+It is descent with Adam, for every mixture by itself.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,14 @@ from collections.abc import Callable
 import torch
 
 CHECK_EVERY = 50
-"""Steps of a search between two looks at whether it still finds anything."""
+"""Steps between two checks whether a search still improves."""
 _BETAS, _SMALL = (0.9, 0.999), 1e-8
 
 Errors = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-"""Codes ``(n, ...)`` and the numbers of their searches ``(n,)`` to an error of each ``(n,)``, which depends on its own code alone."""
+"""A function from codes ``(n, ...)`` and the numbers of their searches ``(n,)`` to errors ``(n,)``.
+
+Each error depends only on its own code.
+"""
 
 
 def descend(
@@ -25,19 +31,20 @@ def descend(
     nearest: Callable[[torch.Tensor], torch.Tensor] = lambda codes: codes,
     progress: Callable[[float], None] = lambda fraction: None,
 ) -> torch.Tensor:
-    """The codes of least error that each search came by, by Adam (Kingma and Ba 2015, algorithm 1) with its usual betas.
+    """The codes ``(N, ...)`` of least error in each search, by Adam.
 
-    A search has ended when ``CHECK_EVERY`` further steps have not lowered its least error by the share ``tolerance``; it then leaves the batch. No search
-    sees another.
+    The algorithm is Kingma and Ba 2015, algorithm 1, with its usual betas. A search ends when ``CHECK_EVERY`` more
+    steps did not lower its least error by the share ``tolerance``. It then leaves the batch. Searches do not affect
+    each other.
 
     Args:
         start: codes ``(N, ...)`` to begin with.
-        errors_of: what is to be small. Of the other tensors that it knows none may want gradients.
-        steps: of a search, at most.
+        errors_of: the errors to minimise. The other tensors in it must not need gradients.
+        steps: the most steps of a search.
         lr: Adam's rate.
         tolerance: None makes all steps.
-        nearest: moves codes ``(n, ...)`` to the nearest ones that are allowed, after every step.
-        progress: told the share of the steps that are made, every ``CHECK_EVERY`` of them.
+        nearest: moves codes ``(n, ...)`` to the nearest allowed ones, after every step.
+        progress: called with the share of the steps that are done, in [0, 1], after every ``CHECK_EVERY`` steps.
     """
     rows = torch.arange(len(start), device=start.device)
     found, codes = start.detach().clone(), start.detach().clone()

@@ -1,8 +1,10 @@
-"""Candidates of LASS: sets of token sequences that may lie behind a mixture, and how near their decoded mean is to it; what the methods on tokens share.
+"""Candidates of LASS: sets of token sequences that may explain a mixture, and how near their decoded mean is to it.
 
-Postolache et al. 2023, sec. 3.3, for two sources (``baselines/sampling/token_samplers.py``). More of them, which the paper leaves open, are drawn through a
-tree of partial sums (``baselines/sampling/token_trees.py``); its counts are made from images that the prior draws (``baselines/training/partial_sums.py``),
-when the first mixture is separated, and take a minute or two on one core.
+The methods on tokens share this. Two sources follow Postolache et al. 2023, sec. 3.3
+(``baselines/sampling/token_samplers.py``). The paper leaves more sources open. Here they are drawn through a tree of
+partial sums (``baselines/sampling/token_trees.py``). The counts of the tree come from images that the prior draws
+(``baselines/training/partial_sums.py``). They are made before the first mixture is separated, and take a minute or two
+on one core.
 """
 
 from __future__ import annotations
@@ -29,13 +31,13 @@ from sepbench.settings import STRICT
 
 _QUICK = 4
 _CPU_ROWS, _GPU_ROWS = 4096, 65536
-"""Token sequences that are made at once; one of 49 tokens has 150 kB of keys and values."""
+"""How many token sequences are made at once. A sequence of 49 tokens has 150 kB of keys and values."""
 _CPU_IMAGES, _GPU_IMAGES = 512, 16384
-"""Images that are decoded at once."""
+"""How many images are decoded at once."""
 _OWN_IMAGES = 4096
-"""Images that the prior draws to count partial sums; at least as many as a mixture has sources."""
+"""How many images the prior draws to count partial sums. There are at least as many as a mixture has sources."""
 _OWN_SEED = 0
-"""Of these images and their mixtures: counts belong to the codec, not to the run."""
+"""Seed of these images and their mixtures. Counts belong to the codec, not to the run."""
 
 
 @dataclass(config=STRICT)
@@ -43,17 +45,17 @@ class TokenCandidates(LearntTokens):
     """How candidates are made. Budget ``quick`` makes a quarter of them, rounded up."""
 
     sampler: Literal["draw", "greedy", "beam", "particles"] = Field(
-        "draw", description="by chance, the likeliest pair of each step, beam search, or by chance with resampling (ours)"
+        "draw", description="at random, the likeliest pair of each step, beam search, or at random with resampling (ours)"
     )
-    candidates: int = Field(512, ge=1, le=65536, description="N, drawn for a mixture; the width of the beam; greedy has one")
-    top_k: int = Field(32, ge=0, description="pairs of a step's list that may be drawn; 0: all, ancestral sampling")
+    candidates: int = Field(512, ge=1, le=65536, description="N, how many are drawn for a mixture; the width of the beam; greedy has one")
+    top_k: int = Field(32, ge=0, description="how many pairs of a step's list may be drawn; 0: all, ancestral sampling")
     nucleus: float = Field(1.0, gt=0, le=1, description="share of a step's probability that may be drawn; 1: all")
-    temperature: float = Field(1.0, gt=0, description="of a step's draw")
+    temperature: float = Field(1.0, gt=0, description="temperature of a step's draw")
     likelihood_weight: float = Field(1.0, ge=0, description="w, the paper's lambda")
-    evidence: float = Field(0.0, ge=0, description="nats that a unit of squared error of the rows decoded so far costs a particle; 0: tokens alone")
+    evidence: float = Field(0.0, ge=0, description="nats that a particle loses per unit of squared error of the rows decoded so far; 0: tokens alone")
     smoothing: float = Field(0.0, ge=0, description="added to the count of every triple; 0: pairs never seen are never drawn")
-    partial_mixtures: int = Field(32768, ge=1, description="mixtures that a partial sum is counted from, where there are more than two sources")
-    misaligned: bool = Field(False, description="beams with the scores of other beams, as in the released code (flag 46)")
+    partial_mixtures: int = Field(32768, ge=1, description="mixtures that are counted for each partial sum, if there are more than two sources")
+    misaligned: bool = Field(False, description="beams get the scores of other beams, as in the released code (flag 46)")
 
     _partial: dict[tuple[str, int, int], SumCounts] = field(default_factory=dict, init=False, repr=False)
 
@@ -63,7 +65,7 @@ class TokenCandidates(LearntTokens):
         return self.candidates if self.sampler in ("draw", "particles") else 1
 
     def token_support(self, task: TaskSpec, name: str) -> Support:
-        """Whether tokens can separate a task of images; ``name`` is the method's, for messages."""
+        """Whether tokens can separate a task of images. ``name`` is the method's, for messages."""
         if task.operator == "gain":
             return Support(False, f"{name} counts tokens of means; operator 'gain' weighs sources differently")
         if any(side % STRIDE for side in task.source_shape[-2:]):
@@ -75,7 +77,7 @@ class TokenCandidates(LearntTokens):
         return Support(task.n_sources > 1, "" if task.n_sources > 1 else f"{name} separates two sources or more, the task has one")
 
     def likelihood(self, models: TokenModels, device: str | torch.device) -> SumLikelihood:
-        """Of two clean images."""
+        """The likelihood of a token of the mean of two clean images, given the tokens of both."""
         return SumLikelihood(models.sums, models.codec.codebook, self.smoothing, device)
 
     def found(
@@ -89,14 +91,17 @@ class TokenCandidates(LearntTokens):
         """Candidates of mixtures.
 
         Args:
-            means: of a mixture's sources, ``(B, C, H, W)``.
+            means: ``(B, C, H, W)``, the means of the mixtures' sources.
             sources: K.
-            ids: of the examples, ``(B,)``.
-            ctx: the run's.
-            told: the share that is done.
+            ids: ``(B,)``, of the examples.
+            ctx: of the run.
+            told: called with the share that is done, in [0, 1].
 
         Returns:
-            Tokens ``(B, N, K, S)`` and log posteriors ``(B, N)``, -inf where a beam is none.
+            Tokens ``(B, N, K, S)`` int64 and log posteriors ``(B, N)``. A log posterior of -inf marks an empty beam.
+
+        Raises:
+            ValueError: ``fit`` or ``load`` was not called.
         """
         models = self.fitted()
         tokens = models.codec.tokens_of(means).cpu()
@@ -109,7 +114,7 @@ class TokenCandidates(LearntTokens):
         if self.sampler == "particles":
             return self._particles(posterior, tokens, means, ids, max(1, at_once // count), ctx, told)
         every, number = torch.arange(len(tokens)).repeat_interleave(count), torch.arange(count).repeat(len(tokens))
-        # the rows of a beam search stay together
+        # the rows of one beam search stay together
         rows = torch.arange(len(every)).split(max(1, at_once // count) * count if self.sampler == "beam" else at_once)
         rule = Greedy() if self.sampler == "greedy" else Rule(self.temperature, self.top_k or None, self.nucleus)
         made: list[Drawn] = []
@@ -135,7 +140,7 @@ class TokenCandidates(LearntTokens):
         ctx: RunContext,
         told: Callable[[float], None],
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """As ``found``, of so many mixtures at once."""
+        """Like ``found``, with ``at_once`` mixtures at a time."""
         models, made = self.fitted(), list[Particles]()
         count, rule = fewer(self.candidates, ctx), Rule(self.temperature, self.top_k or None, self.nucleus)
         parts = torch.arange(len(tokens)).split(at_once)
@@ -147,7 +152,7 @@ class TokenCandidates(LearntTokens):
         return torch.cat([one.tokens for one in made]), torch.cat([one.log_posterior for one in made])
 
     def _of_parts(self, left: int, right: int, models: TokenModels, of_two: SumLikelihood, ctx: RunContext) -> SumLikelihood:
-        """Of a mean of ``left`` images and one of ``right``; counted when it is first asked for."""
+        """The likelihood of a mean of ``left`` images and one of ``right``. It is counted on the first call."""
         if left == right == 1:
             return of_two
         key = (network_digest(models.codec), left, right)
@@ -159,20 +164,23 @@ class TokenCandidates(LearntTokens):
 
 @torch.no_grad()
 def decoded(codec: VQVAE, tokens: torch.Tensor, at_once: int) -> torch.Tensor:
-    """Images ``(n, C, H, W)`` of token sequences ``(n, S)``, so many at once."""
+    """Images ``(n, C, H, W)`` in [0, 1] of token sequences ``(n, S)``, ``at_once`` at a time."""
     return torch.cat([codec.decode(codec.embed(part)) for part in tokens.split(max(1, at_once))])
 
 
 @torch.no_grad()
 def errors_of(models: TokenModels, found: torch.Tensor, logs: torch.Tensor, means: torch.Tensor, at_once: int) -> torch.Tensor:
-    """Squared L2 distances ``(B, N)`` of the candidates' decoded means to those of the mixtures; inf where the log posterior is -inf, which is no candidate.
+    """Squared L2 distances ``(B, N)`` of the candidates' decoded means to the mixtures' means.
+
+    A candidate whose log posterior is not finite is no candidate, and its distance is inf. With one candidate per
+    mixture all distances are 0, because there is nothing to choose.
 
     Args:
-        models: whose codec decodes.
+        models: their codec decodes.
         found: tokens ``(B, N, K, S)``.
-        logs: ``(B, N)``.
+        logs: log posteriors ``(B, N)``.
         means: ``(B, C, H, W)``.
-        at_once: images that are decoded at once.
+        at_once: how many images are decoded at once.
     """
     count, sources = found.shape[1:3]
     if count == 1:
@@ -186,17 +194,17 @@ def errors_of(models: TokenModels, found: torch.Tensor, logs: torch.Tensor, mean
 
 
 def rows_evidence(models: TokenModels, tokens: torch.Tensor, means: torch.Tensor, weight: float, at_once: int) -> Evidence:
-    """How well the rows of tokens that are made explain those of the mixture's pixels that lie under them: ``-weight * squared error``.
+    """How well the finished rows of tokens explain the mixture's pixels that they cover: ``-weight * squared error``.
 
-    Where no token is made yet, both sources have the mixture's. A decoder looks a little further than its own token, so that the last row of pixels is
-    judged for good only when the next tokens are there.
+    Both sources take the mixture's tokens at positions that have no token yet. A decoder looks a little further than
+    its own token. So the last row of pixels gets its final value only with the next tokens.
 
     Args:
-        models: whose codec decodes.
+        models: their codec decodes.
         tokens: of the mixtures, ``(B, S)``.
         means: ``(B, C, H, W)``.
         weight: nats per unit of squared error.
-        at_once: images that are decoded at once.
+        at_once: how many images are decoded at once.
     """
 
     def evidence(found: torch.Tensor, made: int) -> torch.Tensor:
@@ -214,10 +222,10 @@ def rows_evidence(models: TokenModels, tokens: torch.Tensor, means: torch.Tensor
 
 
 def fewer(count: int, ctx: RunContext) -> int:
-    """A quarter with budget ``quick``, rounded up."""
+    """``count`` with budget ``paper``; a quarter of it, rounded up, with ``quick``."""
     return -(-count // _QUICK) if ctx.budget == "quick" else count
 
 
 def images_at_once(ctx: RunContext) -> int:
-    """Images that are decoded at once on the run's device."""
+    """How many images are decoded at once on the run's device."""
     return _CPU_IMAGES if torch.device(ctx.device).type == "cpu" else scaled(_GPU_IMAGES, ctx.device)

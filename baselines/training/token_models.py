@@ -1,7 +1,8 @@
-"""What LASS learns of clean images: a codec, a prior of its tokens, and counts of how tokens add up; the fit of all ``lass`` methods.
+"""What LASS learns of clean images: a codec, a prior of its tokens, and counts of how tokens add up.
 
-One after the other, each in a folder of its own below ``ctx.cache``: VQ-VAE (``baselines/training/codec.py``), prior and counts
-(``baselines/training/tokens.py``). The last images of the training split are kept out of all of it, for the figures of the logs.
+This is the fit of all ``lass`` methods. It has three stages, each in its own folder below ``ctx.cache``: the VQ-VAE
+(``baselines/training/codec.py``), the prior and the counts (``baselines/training/tokens.py``). The last images of the
+training split are held out in all stages, for the figures of the logs.
 """
 
 from __future__ import annotations
@@ -35,16 +36,16 @@ from sepbench.settings import STRICT
 
 N = TypeVar("N", bound=nn.Module)
 _SHARES = {"codec": 0.4, "prior": 0.5, "sums": 0.1}
-"""Of a fit, for its progress."""
+"""Share of each stage in a fit, for its progress."""
 TRAIN = "train"
 CODEC, PRIOR, SUMS = FILES
 _MOST_HELD_OUT = 10
-"""At most every tenth image is held out."""
+"""At most one image in ten is held out."""
 
 
 @plain_dataclass(frozen=True, slots=True)
 class TokenModels:
-    """All that a separator by tokens knows. Networks are in evaluation mode and want no gradients.
+    """All that a separator by tokens knows. Networks are in evaluation mode and need no gradients.
 
     Attributes:
         codec: images to tokens and back.
@@ -59,51 +60,55 @@ class TokenModels:
 
 @dataclass(config=STRICT)
 class LearntTokens:
-    """A method's ``fit``, ``save`` and ``load`` where it works with tokens, and their settings. The defaults are the paper's where it has any.
+    """``fit``, ``save`` and ``load`` of a method that works with tokens, and their settings.
 
-    Budget ``quick`` makes a tenth of epochs and passes, rounded up.
+    The defaults are the paper's if the paper states them. Budget ``quick`` makes a tenth of epochs and passes, rounded
+    up.
     """
 
     codes: int = Field(256, ge=2, description="K, codes of the VQ-VAE")
-    width: int = Field(128, ge=1, description="of the VQ-VAE's layers, and the dimension of a code")
+    width: int = Field(128, ge=1, description="channels of the VQ-VAE's layers, and the dimension of a code")
     codec_epochs: int = Field(500, ge=1, description="passes over the images to train the VQ-VAE")
     codec_batch: int = Field(64, ge=2, description="images per step")
     codec_lr: float = Field(1e-4, gt=0, description="Adam's rate for the VQ-VAE")
     commitment: float = Field(0.25, ge=0, description="beta, weight of the commitment loss")
     reconstruction: float = Field(1.0, gt=0, description="r, weight of the reconstruction's mean squared error")
-    restart_every: int = Field(100, ge=0, description="steps that a code may lie unused before it is restarted; 0: for ever")
-    prior_width: int = Field(128, ge=1, description="of the transformer")
+    restart_every: int = Field(100, ge=0, description="steps after which an unused code restarts; 0: never")
+    prior_width: int = Field(128, ge=1, description="width of the transformer")
     prior_layers: int = Field(3, ge=1, description="blocks of the transformer")
-    prior_heads: int = Field(2, ge=1, description="heads of each")
+    prior_heads: int = Field(2, ge=1, description="attention heads of each block")
     prior_epochs: int = Field(500, ge=1, description="passes over the token sequences to train the prior")
     prior_batch: int = Field(128, ge=1, description="sequences per step")
     prior_lr: float = Field(2e-4, gt=0, description="Adam's rate for the prior")
-    dropout: float = Field(0.1, ge=0, lt=1, description="of the prior, while it learns")
-    decay: float = Field(0.2, ge=0, le=1, description="share of both trainings in which the rate falls linearly to zero")
-    passes: int = Field(50, ge=1, description="times that the images are put in pairs to count sums of tokens")
+    dropout: float = Field(0.1, ge=0, lt=1, description="dropout rate of the prior during the fit")
+    decay: float = Field(0.2, ge=0, le=1, description="share of the steps, at the end of both trainings, over which the rate falls linearly to zero")
+    passes: int = Field(50, ge=1, description="how often all images are put in pairs to count sums of tokens")
     symmetric: bool = Field(True, description="count each pair in both orders; false: the released code (flag 42)")
     every_triple: bool = Field(True, description="count every triple of a batch; false: each one once, the released code (flag 43)")
-    held_out: int = Field(1000, ge=0, description="the last so many clean images, at most a tenth, are for figures alone")
-    fit_precision: Precision = Field("bfloat16", description="of the networks while they learn; mixtures are separated in float32")
+    held_out: int = Field(1000, ge=0, description="how many of the last clean images serve only for figures, at most a tenth")
+    fit_precision: Precision = Field("bfloat16", description="of the networks during the fit; mixtures are separated in float32")
     means: float = Field(0.0, ge=0, lt=1, description="share of the VQ-VAE's training images that are means of two; 0: the paper")
     weights: str = Field(
-        "", description="folder of codec, prior and sums; train: learn them; empty: what ships for the data where all settings above are left alone, else learn"
+        "", description="folder of codec, prior and sums; train: learn them; empty: the shipped ones if all settings above have their defaults, else learn"
     )
 
     _models: TokenModels | None = field(default=None, init=False, repr=False)
 
     @model_validator(mode="after")
     def _check_heads(self) -> LearntTokens:
-        """Before the codec has trained for hours."""
+        """Check this before the codec trains for hours."""
         if self.prior_width % self.prior_heads:
             raise ValueError(f"prior_heads={self.prior_heads} must divide prior_width={self.prior_width}")
         return self
 
     def fit(self, view: TrainingView, ctx: RunContext) -> None:
-        """Train and count, or go on where ``ctx.cache`` stands; or read what ``weights`` names or what ships.
+        """Train and count, or read what ``weights`` names or what ships.
+
+        Training continues from the checkpoints in ``ctx.cache``, if there are any.
 
         Raises:
             DataError: weights that are missing, damaged or of other settings.
+            SepbenchError: there are fewer images than a batch needs, or a loss is not finite.
         """
         folder = self._ready(ctx.task)
         if folder is not None:
@@ -112,7 +117,7 @@ class LearntTokens:
         clean = view.clean()
         kept = min(self.held_out, len(clean) // _MOST_HELD_OUT)
         images, held_out = clean[: len(clean) - kept], clean[len(clean) - kept :]
-        full_batches(self.prior_batch, len(images))  # told before the codec trains
+        full_batches(self.prior_batch, len(images))  # raises before the codec trains
         stages = _Stages(ctx)
         codec = new_vqvae(ctx.task.source_shape, self.codes, self.width, ctx.seed, ctx.device)
         stages.make("codec", VQVAETraining(codec, self._codec_recipe(ctx), images, held_out))
@@ -126,11 +131,11 @@ class LearntTokens:
         self._models = TokenModels(codec, frozen(prior), counting.counts())
 
     def save(self, folder: Path) -> None:
-        """Codec, prior and counts; each of the last two says which codec it belongs to."""
+        """Write codec, prior and counts. Prior and counts name the codec that they belong to."""
         save_models(self.fitted(), folder)
 
     def load(self, folder: Path, ctx: RunContext) -> None:
-        """See ``save``.
+        """Read what ``save`` wrote.
 
         Raises:
             DataError: a file is missing, damaged, of other settings, or of another codec.
@@ -144,7 +149,7 @@ class LearntTokens:
         self._models = TokenModels(frozen(codec.to(ctx.device)), frozen(prior.to(ctx.device)), sums)
 
     def _ready(self, task: TaskSpec) -> Path | None:
-        """The folder of what need not be learnt."""
+        """The folder of given or shipped models; None if they must be learnt."""
         if self.weights not in ("", TRAIN):
             folder = Path(self.weights).expanduser()
             if not folder.is_dir():
@@ -158,14 +163,14 @@ class LearntTokens:
 
     @property
     def _left_alone(self) -> bool:
-        """Whether no setting of the fit differs from its default."""
+        """Whether all settings of the fit have their defaults."""
         return all(getattr(self, name) == field.default for name, field in LearntTokens.__pydantic_fields__.items() if name[0] != "_")  # type: ignore[attr-defined]
 
     def fitted(self) -> TokenModels:
-        """What was learnt.
+        """What the fit learnt.
 
         Raises:
-            ValueError: nothing yet.
+            ValueError: ``fit`` or ``load`` was not called.
         """
         if self._models is None:
             raise ValueError("fit() or load() first")
@@ -173,7 +178,10 @@ class LearntTokens:
 
     @property
     def weights_sha256(self) -> str:
-        """Digest of codec, prior and counts; before ``fit`` that of the files named or of all that ship, where they may be used, else empty."""
+        """Digest of codec, prior and counts.
+
+        Before ``fit`` it is the digest of the named files, or of all that ship if the method may use them, else empty.
+        """
         if self._models is None and self.weights not in ("", TRAIN):
             files = sorted(Path(self.weights).expanduser().glob("*.safetensors"))
             return hashlib.sha256(" ".join(map(file_sha256, files)).encode()).hexdigest() if files else ""
@@ -184,7 +192,10 @@ class LearntTokens:
 
     @property
     def prior_label(self) -> str:
-        """``VQ-VAE and transformer, 1.9 M, 0123abcd``: what was learnt or shipped, whatever the settings of a fit say; empty before ``fit``."""
+        """The learnt or shipped models, for example ``VQ-VAE and transformer, 1.9 M, 0123abcd``.
+
+        Empty before ``fit``.
+        """
         if self._models is None:
             return ""
         count = sum(p.numel() for network in (self._models.codec, self._models.prior) for p in network.parameters())
@@ -214,7 +225,7 @@ class LearntTokens:
 
 
 class _Stages:
-    """Trainings one after the other, each in its own folder, and the progress of them together."""
+    """Trainings one after the other, each in its own folder, with their common progress."""
 
     def __init__(self, ctx: RunContext) -> None:
         self.ctx, self.begun = ctx, 0.0
@@ -230,13 +241,13 @@ class _Stages:
 
 
 def frozen(network: N) -> N:
-    """In evaluation mode and without gradients, in place."""
+    """The network itself, set to evaluation mode and without gradients."""
     network.eval().requires_grad_(False)
     return network
 
 
 def save_models(models: TokenModels, folder: Path) -> None:
-    """Write all three into a folder; prior and counts say which codec they belong to."""
+    """Write all three models into a folder. Prior and counts name the codec that they belong to."""
     digest = network_digest(models.codec)
     save_network(models.codec, folder / CODEC)
     save_network(models.prior, folder / PRIOR, digest)
@@ -244,7 +255,7 @@ def save_models(models: TokenModels, folder: Path) -> None:
 
 
 def save_network(network: nn.Module, path: Path, codec: str = "") -> None:
-    """Write weights and what batch norm knows; ``codec`` is the digest of the codec that they belong to."""
+    """Write the weights and the statistics of batch norm. ``codec`` is the digest of the codec that they belong to."""
     save_file({name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}, path, metadata={"codec": codec})
 
 
@@ -252,7 +263,7 @@ def load_network(network: nn.Module, path: Path, codec: str = "") -> None:
     """Read what ``save_network`` wrote into a network of the same layout, on the CPU.
 
     Raises:
-        DataError: no file, a damaged one, another layout, or another codec.
+        DataError: the file is missing, damaged, of another layout, or of another codec.
     """
     try:
         with safe_open(path, framework="pt") as file:

@@ -1,7 +1,8 @@
-"""``sepbench train vqvae`` and ``sepbench train tokens``: the token models of LASS by hand, one after the other, and the folder that ``weights`` takes.
+"""``sepbench train vqvae`` and ``sepbench train tokens``: train the token models of LASS yourself.
 
-``vqvae`` writes a codec and its card. ``tokens`` takes that codec (``--init``), trains the prior of its tokens, counts how they add up, and writes a folder
-with all three and a ``card.json``. The recipe is that of what ships for MNIST, not the paper's, whose 500 epochs take days on a CPU.
+``vqvae`` writes a codec and its card. ``tokens`` takes that codec (``--init``), trains the prior of its tokens, and
+counts how they add up. It writes a folder with all three and a ``card.json``, which the setting ``weights`` takes. The
+recipe is that of the shipped MNIST models and not the paper's, whose 500 epochs take days on a CPU.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ CODEC = VQVAERecipe(epochs=30, batch=128, lr=1e-3, reconstruction=10.0)
 TOKENS = TokenRecipe(epochs=60, batch=256, lr=1e-3)
 CODES, WIDTH, PRIOR_WIDTH, PRIOR_LAYERS, PRIOR_HEADS, PASSES = 256, 128, 128, 3, 2, 30
 _HELD_OUT = 1000
-"""Images of the figures on a card."""
+"""How many held-out images the figures on a card use."""
 
 
 def train_vqvae(
@@ -51,10 +52,10 @@ def train_vqvae(
     command: str,
     progress: Callable[[float, str], None],
 ) -> Path:
-    """Train a codec, or resume, and write it and its card. See ``sepbench.trainers.Trainer``.
+    """Train a codec, or resume, and write it and its card. Returns ``out``. See ``sepbench.trainers.Trainer``.
 
     Raises:
-        SepbenchError: images that it cannot take, an option that means nothing here, or a place that cannot be written.
+        SepbenchError: the codec cannot take the images, an option has no meaning here, or a place cannot be written.
     """
     data = _material(signals, labels, minutes)
     check_writable(out, "--out")
@@ -86,10 +87,14 @@ def train_tokens(
     command: str,
     progress: Callable[[float, str], None],
 ) -> Path:
-    """Train the prior of a codec's tokens and count their sums, or resume; returns the folder ``out`` without its suffix. See ``Trainer``.
+    """Train the prior of a codec's tokens and count their sums, or resume.
+
+    Returns the folder: ``out`` without its suffix. See ``sepbench.trainers.Trainer``.
 
     Raises:
-        SepbenchError: no codec, images that it cannot take, an option that means nothing here, or a place that cannot be written.
+        SepbenchError: ``init`` is missing, the codec cannot take the images, an option has no meaning here, or a place
+            cannot be written.
+        DataError: ``init`` cannot be read as a codec.
     """
     if init is None:
         raise SepbenchError("tokens are those of a codec; train one with `sepbench train vqvae` and name it with --init")
@@ -142,10 +147,10 @@ def _as_float(images: torch.Tensor) -> torch.Tensor:
 
 
 def _same_request(folder: Path, asked: Mapping[str, Any]) -> None:
-    """What a folder's checkpoints are of; written down with the first request.
+    """Check that a folder's checkpoints belong to this request. The first request is written down.
 
     Raises:
-        SepbenchError: another request led to them.
+        SepbenchError: they belong to another request.
     """
     path, text = folder / "request.json", json.dumps(asked, sort_keys=True)
     if not path.exists():
@@ -171,7 +176,7 @@ def _learn(training: Training, folder: Path, device: str, progress: Callable[[fl
 
 
 def _codec_figures(codec: VQVAE, held_out: torch.Tensor) -> dict[str, float]:
-    """Of held-out images, and the PSNR of their means in pairs."""
+    """Figures of held-out images, and the PSNR of their means in pairs."""
     images = held_out[:_HELD_OUT]
     half = len(images) // 2
     return {

@@ -1,13 +1,14 @@
-"""Training of the two things that LASS knows of tokens: their autoregressive prior, and counts of how they add up.
+"""Training of the two things that LASS knows about tokens: an autoregressive prior, and counts of how tokens add up.
 
-The prior (``baselines/networks/token_transformer.py``) is trained on the token sequences of clean images by the mean negative log likelihood of a token.
-Of Postolache et al. 2023: batches of 128, 500 epochs, a rate of 2e-4, dropout 0.1. Not stated, and ours: Adam with its usual betas, a rate that falls
-linearly to zero at the end.
+The prior (``baselines/networks/token_transformer.py``) learns from the token sequences of clean images. Its loss is
+the mean negative log likelihood of a token. Postolache et al. 2023 state batches of 128, 500 epochs, a rate of 2e-4
+and dropout 0.1. Adam with its usual betas and a rate that falls linearly to zero at the end are ours.
 
-Counts are of random pairs of clean images: in every pass over them the images are put in a new order and cut into batches, the first half of a batch
-is paired with the second, and the tokens of both and of their mean are counted (sec. 3.2); the last, partial batch is dropped. How many passes the
-counts want is measured by nothing yet: the log tells how many triples each pass was the first to see. The released code keeps the pass with the best
-likelihood of the test set; here it is the last.
+Counts are of random pairs of clean images (sec. 3.2). Every pass puts the images in a new order and cuts them into
+batches. The first half of a batch is paired with the second half, and the tokens of both and of their mean are
+counted. The last, partial batch is dropped. We have not measured how many passes the counts need. The log shows how
+many triples each pass saw for the first time. The released code keeps the pass with the best likelihood on the test
+set, and we keep the last pass.
 """
 
 from __future__ import annotations
@@ -28,19 +29,19 @@ from baselines.training.config import derived_seed, generator
 from baselines.training.epochs import MeanLoss, epoch_rows, full_batches
 
 _LOOKED_AT = 512
-"""Held-out sequences that the log's figure is of."""
+"""How many held-out sequences the log's figure uses."""
 
 
 @dataclass(frozen=True, slots=True)
 class TokenRecipe:
-    """How the prior is trained; the defaults are the paper's where it has any.
+    """How the prior is trained. The defaults are the paper's if the paper states them.
 
     Attributes:
         epochs: passes over the sequences.
         batch: sequences per step.
         lr: Adam's rate.
-        decay: share of the steps at the end in which the rate falls linearly to zero.
-        dropout: rate.
+        decay: share of the steps, at the end, over which the rate falls linearly to zero.
+        dropout: dropout rate.
         precision: ``bfloat16`` computes the network under autocast.
         seed: of weights, order and dropout.
     """
@@ -55,7 +56,7 @@ class TokenRecipe:
 
 
 def new_transformer(codes: int, length: int, width: int, layers: int, heads: int, seed: int, device: str | torch.device) -> TokenTransformer:
-    """A network whose weights are drawn from the seed alone."""
+    """A transformer whose weights depend only on the seed. The other arguments are those of ``TokenTransformer``."""
     with torch.random.fork_rng(devices=[]):
         network = TokenTransformer(codes, length, width, layers, heads)
     network.draw_weights(generator(seed, "tokens"))
@@ -63,13 +64,17 @@ def new_transformer(codes: int, length: int, width: int, layers: int, heads: int
 
 
 class TokenTraining:
-    """Training of the prior; a ``baselines.training.loop.Training``.
+    """Training of the prior. It is a ``baselines.training.loop.Training``.
 
     Args:
         network: trained in place.
         recipe: see ``TokenRecipe``.
         tokens: ``(N, S)`` int64.
-        held_out: sequences that are not trained on, for the figure of the log; the first 512 are used.
+        held_out: ``(M, S)`` int64, sequences that are not trained on, for the figure of the log. The first 512 are
+            used.
+
+    Raises:
+        SepbenchError: there are fewer sequences than a batch needs.
     """
 
     def __init__(self, network: TokenTransformer, recipe: TokenRecipe, tokens: torch.Tensor, held_out: torch.Tensor) -> None:
@@ -91,7 +96,7 @@ class TokenTraining:
         return self.step / self.steps
 
     def advance(self) -> None:
-        """One step of Adam."""
+        """Make one step of Adam."""
         recipe = self.recipe
         epoch, batch = divmod(self.step, self.batches)
         rows = epoch_rows(recipe.seed, "token-rows", epoch, batch, recipe.batch, len(self.tokens), self.device)
@@ -109,7 +114,9 @@ class TokenTraining:
         self.step += 1
 
     def row(self) -> Mapping[str, Any]:
-        """``loss``, nats per token, mean since the last row, with dropout; ``bits`` per token of held-out sequences, without.
+        """``loss``, the mean since the last row, and ``bits`` of held-out sequences.
+
+        ``loss`` is in nats per token, with dropout. ``bits`` is in bits per token, without dropout.
 
         Raises:
             SepbenchError: the loss is not finite.
@@ -132,22 +139,27 @@ class TokenTraining:
 
 @torch.no_grad()
 def bits_per_token(network: TokenTransformer, tokens: torch.Tensor) -> float:
-    """Mean negative log2 likelihood of a token of sequences ``(N, S)``, without dropout; at most log2 K where the network knows anything."""
+    """Mean negative log2 likelihood of a token of sequences ``(N, S)``, without dropout.
+
+    Uniform guesses give log2 K.
+    """
     logs = torch.cat([network.log_prob(part) for part in tokens.split(_LOOKED_AT)])
     return -float(logs.mean()) / (tokens.shape[1] * math.log(2.0))
 
 
 class SumTraining:
-    """Counts of random pairs; a ``baselines.training.loop.Training`` whose step is a batch of pairs, and whose result is ``counts()``.
+    """Counts of random pairs.
+
+    It is a ``baselines.training.loop.Training``; a step is a batch of pairs, and ``counts()`` is the result.
 
     Args:
         codec: makes the tokens, in evaluation mode.
         images: clean images ``(N, C, H, W)`` in [0, 1].
-        tokens: theirs, ``(N, S)``.
-        passes: over the images.
+        tokens: of these images, ``(N, S)`` int64.
+        passes: how many passes over the images.
         seed: of the pairs.
         batch: pairs per step.
-        symmetric, every_triple: False are the released code's counts, see ``SumCounter``.
+        symmetric, every_triple: False gives the released code's counts, see ``SumCounter``.
     """
 
     def __init__(
@@ -188,14 +200,14 @@ class SumTraining:
         self.step += 1
 
     def row(self) -> Mapping[str, Any]:
-        """``triples`` seen so far, in one order, the ``new`` ones since the last row, and the ``density`` of the counts in percent."""
+        """``triples`` in one order, ``new`` ones since the last row, and ``density`` of the counts in percent."""
         made, before = self.counter.counts(symmetric=False), self.triples
         self.triples = len(made.keys)
         whole = made.symmetric() if self.symmetric else made
         return {"triples": self.triples, "new": self.triples - before, "density": round(100 * whole.density, 4)}
 
     def counts(self) -> SumCounts:
-        """What was counted so far, by this codec."""
+        """What was counted so far, with the digest of this codec."""
         made = self.counter.counts(symmetric=self.symmetric)
         return SumCounts(made.codes, made.keys, made.counts, network_digest(self.codec))
 

@@ -1,11 +1,13 @@
-"""Training of a score prior by denoising score matching; a run that is killed at any moment resumes bit for bit.
+"""Training of a score prior by denoising score matching. A killed run resumes bit for bit.
 
-The loss is Karras et al. (2022), eq. (8). The learning rate follows warm-up, a constant and a linear decay ("warm-up, stable, decay"): until the
-decay begins, nothing depends on the length of the run, so it can be ended early, or extended by copying ``pre_decay.pt`` over ``checkpoint.pt``.
+The loss is Karras et al. (2022), eq. (8). The learning rate has a warm-up, a constant part and a linear decay
+("warm-up, stable, decay"). Until the decay begins, nothing depends on the length of the run. So you can end a run
+early, or extend it: copy ``pre_decay.pt`` over ``checkpoint.pt``.
 
-With OMP_NUM_THREADS=1 one batch is shared by ``workers`` Python threads, each with its own replica of the network (shared weights, own gradients):
-they meet once per step. OpenMP threads meet after every operation, which on busy cores costs a scheduler slice each time: measured 10 s instead of
-0.3 s per step at a load of 5 on 2 cores. Where torch has several threads, the workers take turns, so that the cores are not asked for twice.
+With OMP_NUM_THREADS=1, ``workers`` Python threads share one batch. Each has its own replica of the network (shared
+weights, own gradients), and they meet once per step. OpenMP threads meet after every operation. On busy cores each
+meeting costs a scheduler slice: we measured 10 s instead of 0.3 s per step at a load of 5 on 2 cores. If torch has
+several threads, the workers take turns, so threads do not compete for the cores.
 """
 
 from __future__ import annotations
@@ -42,7 +44,7 @@ _VALIDATION_CHUNK = 32
 
 
 def _replicas(model: EDMDenoiser, count: int) -> list[EDMDenoiser]:
-    """The model and ``count - 1`` copies that share its weights but hold gradients of their own."""
+    """The model and ``count - 1`` copies. The copies share its weights and have their own gradients."""
     copies = [model]
     for _ in range(count - 1):
         replica = copy.deepcopy(model)
@@ -55,20 +57,20 @@ def _replicas(model: EDMDenoiser, count: int) -> list[EDMDenoiser]:
 class ScoreTraining:
     """A run in a folder: ``log.jsonl``, ``checkpoint.pt`` and, once the decay has begun, ``pre_decay.pt``.
 
-    A file ``STOP_AND_DECAY`` in the folder starts the decay at once; it may hold the number of steps that the decay is to take.
+    A file ``STOP_AND_DECAY`` in the folder starts the decay at once. It can contain the number of steps of the decay.
 
     Args:
-        model: the denoiser, freshly initialised; its weights are replaced if the folder holds a checkpoint. Trained where it lies.
-        images: training images uint8 or float32 ``(N, C, H, W)``; uint8 are used as v / 255.
-        held_out: validation images of the same kind; the first 512 are used.
-        config: settings; must equal those of a checkpoint that is resumed, but for ``steps``.
-        folder: where the run lives; made if missing.
-        init: digest of the weights that the model was given to start from; None where they were drawn.
+        model: a freshly initialised denoiser, trained on its device. A checkpoint in the folder replaces its weights.
+        images: training images ``(N, C, H, W)`` uint8 or float32; uint8 count as v / 255.
+        held_out: validation images of the same kind. The first 512 are used.
+        config: settings. They must equal those of a checkpoint in the folder, except ``steps``.
+        folder: of the run. It is made if it is missing.
+        init: digest of the weights that the model starts from; None if they were drawn.
         resident: everything stays on the device, see ``baselines.training.on_device``; None: on a GPU.
-        compiled: a resident network under ``torch.compile``; where that fails, as it is, with a warning.
+        compiled: compile a resident network with ``torch.compile``. If that fails, it trains without, after a warning.
 
     Raises:
-        SepbenchError: the folder holds a run with other settings, images or weights to start from.
+        SepbenchError: the folder has a run with other settings, images or weights to start from.
     """
 
     def __init__(
@@ -100,7 +102,7 @@ class ScoreTraining:
         self.decay_start: int | None = None
         self.decay_steps = 0
         self.origin = {"init": init, "images": images_sha256(images)}
-        self.asked: Mapping[str, float | None] = {}  # the length that the last call of run() asked for
+        self.asked: Mapping[str, float | None] = {}  # the length in the last call of run()
         self._deadline: float | None = None
         self._validate_every = 500
         self._mapper: Mapper = map
@@ -114,18 +116,18 @@ class ScoreTraining:
 
     def _losses(self, model: EDMDenoiser, clean: torch.Tensor, noise: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
         """Losses ``(B,)`` with their graph, in the run's precision."""
-        # Every weight is used once per forward pass: autocast's cache, shared between threads, would gain nothing.
+        # A forward pass uses every weight once, so autocast's cache, which threads share, would gain nothing.
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bf16, cache_enabled=False), float32_products(self.device):
             return edm_losses(model if self._compiled is None else self._compiled, clean, noise, sigma, model.sigma_data)
 
     def _part_gradient(self, batch: Batch, rows: slice) -> torch.Tensor:
-        """Add the gradient of some rows of a resident batch; returns their losses."""
+        """Add the gradient of some rows of a resident batch. Returns their losses."""
         losses = self._losses(self.model, *(tensor[rows] for tensor in batch))
         (losses.sum() / len(batch[0])).backward()
         return losses.detach()
 
     def _gradient(self, worker: int, clean: torch.Tensor, noise: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
-        """Leave the gradient of the worker's share of the batch in its replica; returns its losses."""
+        """Leave the gradient of the worker's share of the batch in its replica. Returns its losses."""
         model = self.replicas[worker]
         rows = slice(worker, None, self.workers)  # interleaved: each worker gets the whole noise range
         losses = self._losses(model, clean[rows], noise[rows], sigma[rows])
@@ -141,10 +143,11 @@ class ScoreTraining:
         return parameters
 
     def train_step(self, mapper: Mapper = map) -> None:
-        """One update of the weights and of their running average.
+        """Update the weights and their running average.
 
         Raises:
-            SepbenchError: the gradient is not finite; of a resident training not before the log or a checkpoint is due.
+            SepbenchError: the gradient is not finite. A resident training raises this only when the log or a
+                checkpoint is due.
         """
         if self._batches is None:
             self._step_on_host(mapper)
@@ -175,7 +178,7 @@ class ScoreTraining:
         self.window.add(batch[2], losses, norm)
 
     def _refuse_divergence(self) -> None:
-        """Before anything of a resident training is told or kept: a checkpoint of weights that are not numbers would be the end of the run."""
+        """Raise before a resident training reports or writes: a checkpoint of NaN weights would end the run."""
         if self.resident and not self._finite:
             raise SepbenchError(f"training diverged by step {self.step}: a gradient is not finite; lower the learning rates and start again")
 
@@ -210,7 +213,7 @@ class ScoreTraining:
         return self.step >= self.config.steps or (self.decay_start is not None and self.step >= self.decay_start + self.decay_steps)
 
     def _plan_decay(self, deadline_seconds: float | None) -> None:
-        """Begin the decay when the plan, the deadline or the flag file says so. The last two depend on the clock; the step is recorded."""
+        """Begin the decay if the plan, the deadline or the flag file says so, and record the step."""
         if self.decay_start is not None:
             return
         fraction = self.config.decay_fraction
@@ -227,11 +230,12 @@ class ScoreTraining:
             return
         self.save(self.folder / PRE_DECAY)
         self.decay_start, self.decay_steps = self.step, steps
-        # On disk at once: a run killed from here on repeats the decay from this very step, whatever the clock says then.
+        # Write this at once: a run killed from here on repeats the decay from this very step, whatever the clock says
+        # then.
         self.save(self.folder / CHECKPOINT)
 
     def _accept(self, asked: Mapping[str, float | None]) -> None:
-        """Take the length that is asked for. Once the decay has begun the length is decided, and what another request led to is not handed out."""
+        """Take the requested length. Once the decay has begun, it is fixed, and another request is refused."""
         if not self.finished and self.decay_start is None:
             self.asked = asked
             return
@@ -246,7 +250,7 @@ class ScoreTraining:
         raise SepbenchError(f"{self.folder} holds {what} ({', '.join(changed)}); {first}give another --folder, or delete it to train anew")
 
     def advance(self) -> None:
-        """One step, and before it the decision whether the decay begins."""
+        """Make one step. Before it, decide whether the decay begins."""
         self._plan_decay(self._deadline)
         self.train_step(self._mapper)
 
@@ -258,15 +262,17 @@ class ScoreTraining:
         validate_every: int = 500,
         progress: Progress = lambda fraction, text: None,
     ) -> None:
-        """Train to the end, from where the folder's checkpoint stands.
+        """Train to the end, from the folder's checkpoint.
 
         Args:
-            deadline_minutes: training time after which the run is to be over: the decay begins early enough, at the rate measured so far.
+            deadline_minutes: training time after which the run should end. The decay begins early enough at the
+                measured speed.
             checkpoint_seconds, log_every, progress: see ``baselines.training.loop.run``.
             validate_every: steps between validations, a multiple of ``log_every``.
 
         Raises:
-            SepbenchError: the folder's run is finished, or in its decay, and was asked for with other steps or another deadline.
+            SepbenchError: the folder's run is finished or in its decay, and its request had other steps or another
+                deadline.
         """
         self._accept({"steps": self.config.steps, "minutes": deadline_minutes})
         self._deadline = None if deadline_minutes is None else 60.0 * deadline_minutes
@@ -278,13 +284,17 @@ class ScoreTraining:
 
     @property
     def fraction(self) -> float:
-        """Share of the steps, or of the deadline, that is behind."""
+        """Share of the steps, or of the deadline, that is done, in [0, 1]."""
         by_steps = self.step / (self.config.steps if self.decay_start is None else self.decay_start + self.decay_steps)
         by_clock = 0.0 if self._deadline is None or self.decay_start is not None else self.seconds / self._deadline
         return min(1.0, max(by_steps, by_clock))
 
     def row(self) -> dict[str, Any]:
-        """Rate, and means since the last row; now and then the validation."""
+        """Share of the peak rate, means since the last row, and at times the validation.
+
+        Raises:
+            SepbenchError: a gradient of a resident training was not finite.
+        """
         self._refuse_divergence()
         row: dict[str, Any] = {
             "rate": round(rate_share(self.config, self.step - 1, self.decay_start, self.decay_steps), 4),
@@ -298,13 +308,16 @@ class ScoreTraining:
         return row
 
     def averaged(self) -> EDMDenoiser:
-        """A copy of the model that holds the averaged weights, in eval mode."""
+        """A copy of the model with the averaged weights, in evaluation mode and without gradients."""
         model = copy.deepcopy(self.model)
         model.load_state_dict(self.ema, strict=False)
         return model.eval().requires_grad_(False)
 
     def validate(self, mapper: Mapper = map) -> list[float]:
-        """Weighted loss per noise band of the averaged weights on held-out images; levels and noise are the same at every call."""
+        """Weighted loss per noise band of the averaged weights on held-out images.
+
+        Levels and noise are the same at every call. A band without levels is NaN.
+        """
         sigma = spread_sigmas(len(self.held_out), *self.config.sigma_range)
         noise = fixed_noise(self.held_out.shape)
         model, size = self.averaged(), len(sigma) if self.resident else _VALIDATION_CHUNK
@@ -342,23 +355,23 @@ class ScoreTraining:
         }
 
     def _refuse_another_run(self, path: Path, state: Mapping[str, Any]) -> None:
-        # A checkpoint from before a setting existed was trained at that setting's default.
+        # A checkpoint that is older than a setting was trained at that setting's default.
         found = asdict(TrainConfig(steps=1)) | state["config"]
         wanted, found = (json.loads(json.dumps(c)) for c in (asdict(self.config), found))
         changed = sorted(key for key in wanted if key != "steps" and wanted[key] != found[key])
         if changed:
             raise SepbenchError(f"{path} was trained with other settings ({', '.join(changed)}); use those or another folder")
-        origin = state.get("origin", self.origin)  # not recorded before: the scale below is then all that tells
+        origin = state.get("origin", self.origin)  # old checkpoints lack it, and then only the scale below tells
         if origin["init"] != self.origin["init"]:
             raise SepbenchError(f"{path} was started from other weights (--init); start from those or use another folder")
         if origin["images"] != self.origin["images"] or state["scale"] != (self.model.sigma_data, self.model.mean):
             raise SepbenchError(f"{path} was trained on other images; use those or another folder")
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Take over a checkpoint.
+        """Continue from a checkpoint.
 
         Raises:
-            SepbenchError: it is of another run.
+            SepbenchError: it belongs to another run.
         """
         path = self.folder / CHECKPOINT
         self._refuse_another_run(path, state)
@@ -369,7 +382,7 @@ class ScoreTraining:
         self.ema = {name: value.clone() for name, value in state["ema"].items()}
         self.optimiser.load_state_dict(state["optimiser"])
         self.decay_start, self.decay_steps = state["decay"]
-        self.asked = state.get("asked", {"steps": state["config"]["steps"]})  # the deadline was not recorded before
+        self.asked = state.get("asked", {"steps": state["config"]["steps"]})  # old checkpoints lack the deadline
         if "window" in state:
             total, count, norm, steps = state["window"]
             place = self.window.total.device

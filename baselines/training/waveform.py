@@ -1,9 +1,11 @@
-"""Networks from waveform to waveforms in use and in training: what ``conv-tasnet`` and ``demucs`` share.
+"""Networks from waveform to waveforms, in use and in training: what ``conv-tasnet`` and ``demucs`` share.
 
-Everything here is in *parts*, a source times its weight in the mixture, so that true parts add up to the mixture. Mixtures are made anew in every step: row i
-of every source's own stream of permutations, cut at a place of its own, with a sign and a gain of its own (Defossez et al. 2019, sec. 5.2: shift, sign, scale
-and pairing across songs; channels are not swapped, since the suites are mono, and pitch and tempo stay). A network sees mixtures of root mean square 1, and
-its parts are brought back to the mixture's level; that is ours.
+Everything here is in *parts*. A part is a source times its weight in the mixture, so true parts add up to the mixture.
+Every step makes new mixtures. Each source has its own stream of permutations, and row i of all streams makes mixture
+i. Each signal is cut at a random place, and has a random sign and gain (Defossez et al. 2019, sec. 5.2: shift, sign,
+scale and pairing across songs). Channels are not swapped, because the suites are mono. Pitch and tempo do not change.
+A network sees mixtures of root mean square 1, and its parts are scaled back to the mixture's level. This scaling is
+ours.
 """
 
 from __future__ import annotations
@@ -24,37 +26,43 @@ from baselines.training.mask import Precision
 from sepbench.protocols import Support, TaskSpec, TrainingRows, TrainingView
 
 Errors = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-"""Estimated and true parts ``(..., C, T)`` to errors ``(...)``; the axes before channels and time broadcast."""
+"""A function from estimated and true parts ``(..., C, T)`` to errors ``(...)``.
+
+The axes before channels and time broadcast.
+"""
 
 Network = TypeVar("Network", bound=nn.Module)
 _SILENCE = 1e-5
-"""Root mean square from which on a mixture is brought to 1; quieter ones are silence."""
+"""Mixtures with a higher root mean square are scaled to 1. Quieter ones are silence, and are not scaled."""
 _MOST_PERMUTED = 5
 _DEVICE_SAMPLES = 1 << 23
-"""Samples (over channels and mixtures) separated at a time on a GPU: 128 chunks of 3 s at 22,050 Hz. A CPU takes one mixture at a time, so that its
-estimates are the same to the bit whatever stands beside it."""
+"""Samples (over channels and mixtures) that a GPU separates at a time: 128 chunks of 3 s at 22,050 Hz.
+
+A CPU takes one mixture at a time, so its estimates are the same to the bit, whatever else is in the batch.
+"""
 
 
 # ---- the network in use ---------------------------------------------------------------------------------------------------------------
 
 
 def new_network(make: Callable[[], Network], seed: int, device: str | torch.device = "cpu") -> Network:
-    """A network whose first weights are drawn from the seed alone."""
+    """A network whose first weights depend only on the seed."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(derived_seed(seed, "weights"))
         return make().to(device)
 
 
 def levels_of(mixtures: torch.Tensor) -> torch.Tensor:
-    """Root mean square of each mixture ``(B, C, T)``, ``(B, 1, 1)``; 1 of silence."""
+    """Root mean square ``(B, 1, 1)`` of each mixture ``(B, C, T)``; 1 for silence."""
     level = mixtures.square().mean((1, 2), keepdim=True).sqrt()
     return torch.where(level > _SILENCE, level, 1.0)
 
 
 def separated_parts(network: nn.Module, mixtures: torch.Tensor) -> torch.Tensor:
-    """Mixtures ``(B, C, T)`` to parts ``(B, K, C, T)`` in float32, whatever the training was: with fewer digits the size of a batch would show.
+    """Mixtures ``(B, C, T)`` to parts ``(B, K, C, T)``, always in float32.
 
-    A mixture with a sample that is not finite has parts of NaN and leaves the others alone; silence has silent parts.
+    With fewer digits the size of a batch would change the result. If a mixture has a sample that is not finite, its
+    parts are NaN, and the other mixtures are not affected. Silence has silent parts.
     """
     network.eval()
     rows = 1 if mixtures.device.type == "cpu" else max(1, _DEVICE_SAMPLES // mixtures[0].numel())
@@ -68,7 +76,7 @@ def separated_parts(network: nn.Module, mixtures: torch.Tensor) -> torch.Tensor:
 
 
 def waveform_orders(task: TaskSpec, method: str) -> Support:
-    """Whether K networks' outputs can be told apart as a task wants them: by their classes, or in any order where classes repeat."""
+    """Whether a network can order its K outputs as a task wants: by class, or in any order if classes repeat."""
     if not repeats_a_class(task):
         return Support(True)
     if task.assignment == "ordered":
@@ -79,7 +87,7 @@ def waveform_orders(task: TaskSpec, method: str) -> Support:
 
 
 def repeats_a_class(task: TaskSpec) -> bool:
-    """Whether two sources are of one class, so that a loss has to take them in any order."""
+    """Whether two sources are of one class, so a loss must take them in any order."""
     return len(set(task.source_classes)) < task.n_sources
 
 
@@ -89,7 +97,7 @@ def save_network(network: nn.Module, path: Path) -> None:
 
 
 def load_network(make: Callable[[], Network], path: Path, device: str) -> Network:
-    """The network that ``save_network`` wrote, of the same layout."""
+    """Read the network that ``save_network`` wrote. It must have the same layout."""
     network = new_network(make, 0)
     network.load_state_dict(load_file(path))
     return network.to(device)
@@ -99,14 +107,15 @@ def load_network(make: Callable[[], Network], path: Path, device: str) -> Networ
 
 
 def absolute_errors(parts: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
-    """L1: the mean absolute error."""
+    """L1: the mean absolute error ``(...)`` of parts ``(..., C, T)``."""
     return (parts - truth).abs().mean((-2, -1))
 
 
 def negative_sdr(parts: torch.Tensor, truth: torch.Tensor, floor: float = 1e-3) -> torch.Tensor:
-    """``-10 log10(|s|^2 / |s - e|^2)`` in dB, both raised by ``floor`` times the number of samples.
+    """``-10 log10(|s|^2 / |s - e|^2)`` in dB, ``(...)``.
 
-    Mixtures have a mean square of 1, so that silence in a source and errors below -30 dB of the mixture do not count.
+    ``floor`` times the number of samples is added to both powers. Mixtures have a mean square of 1. So silence in a
+    source and errors below -30 dB of the mixture do not count.
     """
     least = floor * truth.shape[-2] * truth.shape[-1]
     signal, error = truth.square().sum((-2, -1)), (truth - parts).square().sum((-2, -1))
@@ -114,12 +123,15 @@ def negative_sdr(parts: torch.Tensor, truth: torch.Tensor, floor: float = 1e-3) 
 
 
 def in_order(errors: Errors, parts: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
-    """The mean of errors where part k is source k, ``(B, K, C, T)`` to a number."""
+    """The mean error, with part k against source k: ``(B, K, C, T)`` to a number."""
     return errors(parts, truth).mean()
 
 
 def in_best_order(errors: Errors, parts: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
-    """The mean over mixtures of their errors under each one's best assignment (utterance-level permutation-invariant training: Kolbaek et al. 2017)."""
+    """The mean over mixtures of the error under each mixture's best assignment: ``(B, K, C, T)`` to a number.
+
+    This is utterance-level permutation-invariant training (Kolbaek et al. 2017).
+    """
     pairs = errors(parts.unsqueeze(2), truth.unsqueeze(1))  # (B, K, K): part k against source l
     slots = range(parts.shape[1])
     of_orders = torch.stack([torch.stack([pairs[:, k, order[k]] for k in slots]).mean(0) for order in permutations(slots)])
@@ -134,16 +146,17 @@ class WaveformRecipe:
     """How a network is trained.
 
     Attributes:
-        errors: what is minimised, of estimated and true parts.
+        errors: the loss, from estimated and true parts.
         any_order: each mixture's best assignment counts.
         steps: length of the run.
         batch: mixtures per step.
         segment: the most samples of a mixture.
         lr: Adam's rate.
         decay: the share of the steps, at the end, over which the rate falls to zero.
-        clip: largest norm of a gradient.
-        gains: every source is multiplied by a number between these two, drawn uniformly, and by -1 in half of the cases.
-        precision: ``bfloat16`` computes the network under autocast; parts, loss and weights stay float32.
+        clip: the largest norm of a gradient.
+        gains: every source is multiplied by a number between these two, drawn uniformly, and by -1 in half of the
+            cases.
+        precision: ``bfloat16`` computes the network under autocast. Parts, loss and weights stay float32.
         seed: of weights, order and mixtures.
     """
 
@@ -161,12 +174,13 @@ class WaveformRecipe:
 
 
 class Remixes:
-    """The true parts of a step's mixtures; they depend on the seed and the step alone.
+    """The true parts of a step's mixtures. They depend only on the seed and the step.
 
     Args:
         sources: clean signals of each source slot, ``(C, T)`` each.
-        weights: of each source in a mixture; None where it differs between mixtures: all parts then have the energy that the first source has (0 dB, as
-            the suites with gains mix; the view does not tell them).
+        weights: of each source in a mixture; None if they differ between mixtures. Then every whole signal is first
+            scaled to the energy of the first source's signal (0 dB, as the suites with gains mix; the view does not
+            give the gains).
         recipe: batch, segment, gains and seed.
     """
 
@@ -174,7 +188,7 @@ class Remixes:
         self.sources, self.weights, self.recipe = sources, weights, recipe
 
     def __call__(self, step: int) -> torch.Tensor:
-        """Parts ``(B, K, C, segment)`` float32 on the CPU."""
+        """Parts ``(B, K, C, segment)`` float32 on the CPU; shorter if the signals are."""
         recipe = self.recipe
         parts: list[torch.Tensor] = []
         for slot, rows in enumerate(self.sources):
@@ -188,7 +202,7 @@ class Remixes:
         return torch.stack(parts, 1)
 
     def _cut(self, signals: torch.Tensor, random: torch.Generator) -> torch.Tensor:
-        """A segment of each signal, at a place of its own."""
+        """A segment of each signal, each from a random place."""
         samples = signals.shape[-1]
         if samples <= self.recipe.segment:
             return signals
@@ -196,7 +210,7 @@ class Remixes:
         return torch.stack([signal[:, start : start + self.recipe.segment] for signal, start in zip(signals, starts, strict=True)])
 
     def _altered(self, signals: torch.Tensor, random: torch.Generator) -> torch.Tensor:
-        """Each signal with a gain and a sign of its own."""
+        """The signals, each with a random gain and sign."""
         low, high = self.recipe.gains
         gains = low + (high - low) * torch.rand(len(signals), 1, 1, generator=random)
         signs = 2.0 * torch.randint(2, (len(signals), 1, 1), generator=random) - 1.0
@@ -204,10 +218,10 @@ class Remixes:
 
 
 class WaveformTraining:
-    """Regression on remixed sources: a ``baselines.training.loop.Training``.
+    """Regression on remixed sources. It is a ``baselines.training.loop.Training``.
 
     Args:
-        network: trained in place, where it lies.
+        network: trained in place, on its device.
         recipe: loss, length, rate, batch, precision, seed.
         remixes: the true parts of each step.
     """
@@ -230,7 +244,7 @@ class WaveformTraining:
         return self.step / self.recipe.steps
 
     def advance(self) -> None:
-        """One step of Adam on new mixtures."""
+        """Make one step of Adam on new mixtures."""
         recipe = self.recipe
         truth = self.remixes(self.step).to(self.device)
         mixtures = truth.sum(1)
@@ -252,7 +266,7 @@ class WaveformTraining:
         """The mean loss since the last row.
 
         Raises:
-            SepbenchError: it is not finite.
+            SepbenchError: the loss is not finite.
         """
         return self.losses.take(self.step)
 
@@ -268,6 +282,6 @@ class WaveformTraining:
 
 
 def remix_training(network: nn.Module, view: TrainingView, recipe: WaveformRecipe, weights: Sequence[float] | None) -> WaveformTraining:
-    """A training on the clean signals that a view hands out; ``weights`` as in ``Remixes``."""
+    """A training on the clean signals of a view. ``weights`` as in ``Remixes``."""
     rows = [view.rows("sources", slot) for slot in range(view.task.n_sources)]
     return WaveformTraining(network, recipe, Remixes(rows, weights, recipe))

@@ -1,4 +1,7 @@
-"""What methods share that learn a network from waveforms to waveforms: the settings of the training, ``fit``, ``save`` and ``load``."""
+"""What methods with a network from waveform to waveforms share.
+
+These are the settings of the training, ``fit``, ``save`` and ``load``.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ _FILE = "network.safetensors"
 
 @dataclass(config=STRICT)
 class LearntWaveforms(ABC):
-    """Learns from mixtures of clean signals that are made anew in every step. A subclass says which network and which loss.
+    """Learns from mixtures of clean signals. Every step makes new mixtures. A subclass gives the network and the loss.
 
     Budget ``quick`` makes a tenth of the steps, rounded up.
     """
@@ -35,9 +38,9 @@ class LearntWaveforms(ABC):
     segment: int = Field(32_768, ge=1, description="the most samples of a training mixture")
     lr: float = Field(1e-3, gt=0, description="Adam's rate")
     decay: float = Field(0.5, gt=0, le=1, description="the share of the steps, at the end, over which the rate falls to zero")
-    clip: float = Field(5.0, gt=0, description="largest norm of a gradient")
+    clip: float = Field(5.0, gt=0, description="the largest norm of a gradient")
     consistent: bool = Field(True, description="spread what the estimates leave of the mixture over them; the paper does not")
-    fit_precision: Precision = Field("bfloat16", description="of the network while it learns; it separates in float32")
+    fit_precision: Precision = Field("bfloat16", description="of the network during the fit; it separates in float32")
 
     errors: ClassVar[Errors]
     fit_scope: ClassVar[FitScope] = OF_SIGNALS
@@ -48,7 +51,11 @@ class LearntWaveforms(ABC):
         """A new network for a task: mixtures ``(B, C, T)`` to parts ``(B, K, C, T)``."""
 
     def fit(self, view: TrainingView, ctx: RunContext) -> None:
-        """Learn, or go on where ``ctx.cache`` stands."""
+        """Learn. The fit continues from the checkpoints in ``ctx.cache``, if there are any.
+
+        Raises:
+            SepbenchError: the loss is not finite.
+        """
         recipe = WaveformRecipe(
             type(self).errors,
             any_order=repeats_a_class(ctx.task),
@@ -77,7 +84,7 @@ class LearntWaveforms(ABC):
         """Mixtures ``(B, C, T)`` to parts ``(B, K, C, T)``, which need not add up to them.
 
         Raises:
-            ValueError: nothing is learnt yet.
+            ValueError: ``fit`` or ``load`` was not called.
         """
         return separated_parts(self._fitted(), mixtures)
 
@@ -88,5 +95,5 @@ class LearntWaveforms(ABC):
 
 
 def _weights(task: TaskSpec) -> tuple[float, ...] | None:
-    """Of the sources in a mixture; None under ``gain``, where every mixture has its own."""
+    """Weights of the sources in a mixture; None under ``gain``, where every mixture has its own."""
     return None if task.operator == "gain" else tuple(make_operator(task.operator, task.n_sources).matrix().reshape(-1).tolist())
