@@ -6,7 +6,7 @@ import torch
 
 
 def ncsn_levels(count: int = 10, highest: float = 1.0, lowest: float = 0.01) -> list[float]:
-    """Geometric noise levels of NCSN (Song and Ermon 2019, sec. 4.3): ten from 1 to 0.01."""
+    """Geometric noise levels of NCSN (Song and Ermon 2019, sec. 5): ten from 1 to 0.01."""
     return torch.logspace(0, 1, count, base=lowest / highest, dtype=torch.float64).mul(highest).tolist()
 
 
