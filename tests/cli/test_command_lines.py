@@ -19,6 +19,9 @@ CASES = {
     "a missing argument": ("compare one", "sepbench compare: missing argument 'B'; 'sepbench compare --help' shows what it takes"),
     "an option without value": ("run --suite", "sepbench run: option '--suite' requires an argument; 'sepbench run --help'"),
     "a value of another kind": ("run --suite digits-pairs --limit ten", "sepbench run: invalid value for '--limit': "),
+    "an operator that is none": ("new-suite x --operator blend", "invalid value for '--operator': 'blend' is not one of 'sum', 'mean', 'gain'"),
+    "a budget that is none": ("run --suite digits-pairs --budget big", "sepbench run: invalid value for '--budget': 'big' is not one of 'quick', 'paper'; "),
+    "a form that is none": ("export --suite x --format tiff", "invalid value for '--format': 'tiff' is not one of 'npy', 'npz', 'safetensors', 'png', 'wav'"),
     "one word too many": ("list methods more", "'sepbench list --help' shows what it takes"),
     "no such config": ("run --config nothere.yaml", "nothere.yaml cannot be read: no such file or directory; 'sepbench run --save-config FILE' writes one"),
     "a report of no run": ("report .", ". is not the folder of a run (it has no run.json); name one that 'sepbench run' wrote"),
@@ -37,6 +40,8 @@ def test_one_line_a_next_step_and_code_2(
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ")
     assert expected in line
+    assert "Value error" not in line
+    assert "Input should" not in line
 
 
 def test_no_command_at_all_shows_the_help(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
