@@ -32,7 +32,7 @@ from pydantic_core import ErrorDetails
 from sepbench.errors import MethodError, SettingError, flat, nearest, plain, reason
 from sepbench.files import file_sha256
 from sepbench.kinds import bounds, is_choice, is_simple, kind, phrase, shaped, shown
-from sepbench.protocols import MethodInfo, Supervision, TaskSpec
+from sepbench.protocols import Domain, MethodInfo, Supervision, TaskSpec
 
 STRICT = ConfigDict(strict=True, extra="forbid", arbitrary_types_allowed=True, allow_inf_nan=False)
 """How settings are declared: ``@pydantic.dataclasses.dataclass(config=STRICT)``, one ``pydantic.Field`` each with bounds and
@@ -296,7 +296,7 @@ class Preset:
         title, paper: as in ``MethodInfo``.
         reason: why the row is there.
         settings: the defaults that differ from the class's own.
-        supervision, max_batch_cpu: of ``MethodInfo``, where they differ.
+        supervision, max_batch_cpu, domains: of ``MethodInfo``, where they differ.
     """
 
     title: str
@@ -305,6 +305,7 @@ class Preset:
     settings: Mapping[str, Any] = field(default_factory=dict)
     supervision: Supervision | None = None
     max_batch_cpu: int | None = None
+    domains: frozenset[Domain] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -351,8 +352,8 @@ def presets(cls: type[M], rows: Mapping[str, Preset]) -> Mapping[str, type[M]]:
         declared: Mapping[str, FieldInfo] = cls.__pydantic_fields__  # type: ignore[attr-defined]
         cls(**row.settings)  # defaults are not checked when they are declared
         info: MethodInfo = cls.info  # type: ignore[attr-defined]
-        level, batch = row.supervision or info.supervision, row.max_batch_cpu or info.max_batch_cpu
-        own = replace(info, name=name, title=row.title, paper=row.paper, supervision=level, max_batch_cpu=batch)
+        level, batch, domains = row.supervision or info.supervision, row.max_batch_cpu or info.max_batch_cpu, row.domains or info.domains
+        own = replace(info, name=name, title=row.title, paper=row.paper, supervision=level, max_batch_cpu=batch, domains=domains)
         body: dict[str, Any] = {"__module__": cls.__module__, "__qualname__": f"{cls.__qualname__}[{name}]", "__doc__": row.reason, "info": own}
         body["__annotations__"] = {key: declared[key].annotation for key in row.settings}
         for key, value in row.settings.items():

@@ -22,7 +22,12 @@ CASES = {
     "an operator that is none": ("new-suite x --operator blend", "invalid value for '--operator': 'blend' is not one of 'sum', 'mean', 'gain'"),
     "a budget that is none": ("run --suite digits-pairs --budget big", "sepbench run: invalid value for '--budget': 'big' is not one of 'quick', 'paper'; "),
     "a form that is none": ("export --suite x --format tiff", "invalid value for '--format': 'tiff' is not one of 'npy', 'npz', 'safetensors', 'png', 'wav'"),
-    "one word too many": ("list methods more", "'sepbench list --help' shows what it takes"),
+    "one word too many": ("show a more", "'sepbench show --help' shows what it takes"),
+    "a second name": ("list nmf ica", "sepbench list: 'ica' is one word too many after 'nmf'; a name may follow suites, methods or metrics"),
+    "a name after all": ("list all nmf", "sepbench list: 'nmf' is one word too many after 'all'"),
+    "a method that is none": ("list methods nmff", "did you mean nmf?"),
+    "a suite that is none": ("list suites digit-pairs", "unknown suite 'digit-pairs'; did you mean digits-pairs"),
+    "a metric that is none": ("list metrics psnrr --json", "unknown metric 'psnrr'; did you mean psnr?"),
     "no such config": ("run --config nothere.yaml", "nothere.yaml cannot be read: no such file or directory; 'sepbench run --save-config FILE' writes one"),
     "a report of no run": ("report .", ". is not the folder of a run (it has no run.json); name one that 'sepbench run' wrote"),
 }
