@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from sepbench.errors import SepbenchError
+
 if TYPE_CHECKING:
     from sepbench.suites.own import MadeSuite, OwnSuite
 
@@ -24,6 +26,10 @@ class OperatorChoice(StrEnum):
 class SourcesCommand(TyperCommand):
     """``--sources A B C`` as ``--sources A --sources B --sources C``: options of click take a fixed number of words."""
 
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """The name first: after the folders it would be one of them."""
+        return ["NAME", "--sources DIR DIR ...", "[OPTIONS]"]
+
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         spelt, listing = list[str](), False
         for word in args:
@@ -32,6 +38,8 @@ class SourcesCommand(TyperCommand):
                 continue
             listing = listing and not word.startswith("-")
             spelt += ["--sources", word] if listing else [word]
+        if spelt[:1] == ["--sources"] and "--help" not in spelt:
+            raise SepbenchError("the suite's name comes first, since all words after --sources are folders: sepbench new-suite NAME --sources DIR DIR")
         return super().parse_args(ctx, spelt)
 
 
@@ -52,7 +60,6 @@ def new_suite(
     out: Annotated[Path | None, typer.Option(help="Folder in which NAME/ is made. Default: the first of SEPBENCH_SUITES, or suites.")] = None,
 ) -> None:
     """Make a frozen suite of your own images or sounds: read, split by file, mix, write digests. Existing folders are never overwritten."""
-    from sepbench.errors import SepbenchError
     from sepbench.registry import suite_folders
     from sepbench.suites.own import OwnSuite, make_suite
 

@@ -137,7 +137,7 @@ class RunStore:
         try:
             content = json.loads(self._run_file.read_text(encoding="utf-8"))
         except (FileNotFoundError, NotADirectoryError) as error:
-            raise StoreError(f"{self.path} is not the folder of a run: it has no run.json") from error
+            raise StoreError(f"{self.path} is not the folder of a run: it has no run.json; name one that 'sepbench run' wrote") from error
         except OSError as error:
             raise unreadable(self._run_file, error) from error
         except ValueError as error:

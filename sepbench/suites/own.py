@@ -160,6 +160,8 @@ def make_suite(asked: OwnSuite, into: Path, tell: Callable[[str], object] = lamb
 def _check(asked: OwnSuite, target: Path) -> None:
     if not NAME.fullmatch(asked.name):
         raise SuiteError(f"{asked.name!r} is no name for a suite: use lower-case letters, digits and single hyphens, as in 'my-suite'")
+    if target.parent.exists() and not target.parent.is_dir():
+        raise SuiteError(f"{target.parent} is a file; choose another folder with --out")
     if target.exists():
         raise SuiteError(f"{target} exists; nothing was written. Choose another name or --out, or remove the folder")
     if asked.name in suite_names():

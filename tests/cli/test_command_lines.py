@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 
@@ -23,6 +24,19 @@ CASES = {
     "a budget that is none": ("run --suite digits-pairs --budget big", "sepbench run: invalid value for '--budget': 'big' is not one of 'quick', 'paper'; "),
     "a form that is none": ("export --suite x --format tiff", "invalid value for '--format': 'tiff' is not one of 'npy', 'npz', 'safetensors', 'png', 'wav'"),
     "one word too many": ("show a more", "'sepbench show --help' shows what it takes"),
+    "no method": ("run --suite digits-pairs --methods ''", "--methods names nothing; leave it out to run all methods of the suite"),
+    "no task": ("run --suite digits-pairs --tasks ,", "--tasks names nothing; leave it out to run all tasks of the suite"),
+    "both runs and leaderboards": ("report --leaderboards a b", "--leaderboards takes all that are committed; leave it out to show a, b alone"),
+    "a score of no run": ("score .", "is not the folder of a run: it has no run.json; name one that 'sepbench run' wrote"),
+    "no suite file": ("run --suite ./nothere.toml", "nothere.toml cannot be read: No such file or directory; 'sepbench list suites' shows the suites"),
+    "a name after the folders": ("new-suite --sources a b mine", "the suite's name comes first, since all words after --sources are folders"),
+    "a package's name": (
+        "new-method numpy",
+        "'numpy' is a Python package that is there already, and yours would hide it; choose another name, as in 'numpy-net'",
+    ),
+    "a module's name": ("new-method json", "'json' is a Python package that is there already"),
+    "our name": ("new-method baselines", "'baselines' is a Python package that is there already"),
+    "a word of Python's": ("new-method class", "'class' is a word of Python's; choose another name, as in 'class-net'"),
     "a second name": ("list nmf ica", "sepbench list: 'ica' is one word too many after 'nmf'; a name may follow suites, methods or metrics"),
     "a name after all": ("list all nmf", "sepbench list: 'nmf' is one word too many after 'all'"),
     "a method that is none": ("list methods nmff", "did you mean nmf?"),
@@ -38,7 +52,7 @@ def test_one_line_a_next_step_and_code_2(
     words: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["sepbench", *words.split()])
+    monkeypatch.setattr(sys, "argv", ["sepbench", *shlex.split(words)])
     with pytest.raises(SystemExit) as stopped:
         main()
     assert stopped.value.code == 2

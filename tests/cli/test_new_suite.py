@@ -84,8 +84,10 @@ def test_sources_may_be_spelt_in_any_way(sepbench, home: Path, line: str) -> Non
 
 REFUSED = {
     "no sources": ("new-suite x", "error: --sources is missing"),
-    "no name": ("new-suite --sources discs bars --size 8", "missing argument 'name'"),
+    "no name": ("new-suite --sources discs bars --size 8", "error: the suite's name comes first"),
+    "no name at all": ("new-suite --size 8", "missing argument 'name'"),
     "not a folder": ("new-suite x --sources discs nowhere --size 8", "error: nowhere is not a folder"),
+    "a file for a folder": ("new-suite x --sources discs bars --size 8 --out discs/im0.png", "discs/im0.png is a file; choose another folder with --out"),
     "odd sizes": ("new-suite x --sources discs bars", "--size 64 brings all to 64 x 64"),
     "a built-in name": ("new-suite mnist-pairs --sources discs bars --size 8", "there is a suite 'mnist-pairs' already"),
     "an operator": ("new-suite x --sources discs bars --operator product", "'product' is not one of"),
