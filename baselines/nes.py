@@ -356,18 +356,21 @@ PRESETS: Mapping[str, type[NeuralEggSeparation]] = presets(
             f"after {_PAPER}; the network and squared errors are ours, the rate is the released code's",
             "nes-code with the U-Net of our score priors and squared errors.",
             {"network": "unet", "power": 2, "lr": 1e-3},
+            domains=IMAGES,
         ),
         "nes-am": Preset(
             "Neural Egg Separation from adversarial masks",
             "Halperin, Ephrat and Hoshen 2018, sec. 4.1 (fine-tuning from AM)",
             "nes whose first estimates of the other source are those of am.",
             {"init": ADVERSARIAL},
+            domains=IMAGES,
         ),
         "nes-glom": Preset(
             "Neural Egg Separation from latent optimisation",
             "Halperin, Ephrat and Hoshen 2018, sec. 3 (FT)",
             "nes whose first estimates of the other source are those of glom.",
             {"init": LATENT},
+            domains=IMAGES,
         ),
     },
 )

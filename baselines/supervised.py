@@ -193,6 +193,7 @@ PRESETS: Mapping[str, type[SupervisedMask]] = presets(
             f"after {_PAPER}; the network and squared errors are ours",
             "supervised with the U-Net of our score priors and squared errors.",
             {"network": "unet", "power": 2},
+            domains=IMAGES,
         ),
         "supervised-sources": Preset(
             "Supervised masks of all classes",

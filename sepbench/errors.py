@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -95,5 +96,29 @@ def flat(text: object) -> str:
 
 def reason(error: BaseException) -> str:
     """An error of somebody else's on one line: its kind, and what it says if it says anything."""
-    kind, text = flat(type(error).__name__), flat(error)
+    kind, text = flat(type(error).__name__), _validation(error) or flat(error)
     return f"{kind}: {text}" if text else kind
+
+
+_KINDS = re.compile(r"(^|: )(?:Value error|Assertion failed), ")
+_ASKED = {
+    "Input should be a valid integer, unable to parse string as an integer": "must be a whole number",
+    "Input should be a valid number, unable to parse string as a number": "must be a number",
+}
+
+
+def plain(message: object) -> str:
+    """What a check of pydantic's says, on one line, without "Value error," and without its talk of an input. Commands read their options by it too."""
+    text = _KINDS.sub(r"\1", flat(message))
+    for theirs, ours in _ASKED.items():
+        text = text.replace(theirs, ours)
+    return re.sub(r"(^|: )Input should be ", r"\1must be ", text)
+
+
+def _validation(error: BaseException) -> str:
+    """The first fault that pydantic found and how many there are more; empty if the error is none of pydantic's."""
+    if type(error).__name__ != "ValidationError" or not type(error).__module__.startswith("pydantic"):
+        return ""
+    first, *more = error.errors(include_url=False)  # type: ignore[attr-defined]
+    where = ".".join(map(str, first["loc"]))
+    return f"{where}: {plain(first['msg'])}".removeprefix(": ") + (f" and {len(more):,} more" if more else "")

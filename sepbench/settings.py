@@ -29,10 +29,10 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from sepbench.errors import MethodError, SettingError, flat, nearest, reason
+from sepbench.errors import MethodError, SettingError, flat, nearest, plain, reason
 from sepbench.files import file_sha256
 from sepbench.kinds import bounds, is_choice, is_simple, kind, phrase, shaped, shown
-from sepbench.protocols import MethodInfo, Supervision, TaskSpec
+from sepbench.protocols import Domain, MethodInfo, Supervision, TaskSpec
 
 STRICT = ConfigDict(strict=True, extra="forbid", arbitrary_types_allowed=True, allow_inf_nan=False)
 """How settings are declared: ``@pydantic.dataclasses.dataclass(config=STRICT)``, one ``pydantic.Field`` each with bounds and
@@ -147,7 +147,9 @@ def checked(name: str, cls: Callable[..., Any], given: Mapping[str, Any]) -> dic
     values = {}
     for key, value in given.items():
         if key not in known:
-            raise nearest(key, list(known), f"setting of {name}") if known else SettingError(f"{name} has no settings, got {key!r}")
+            if not known:
+                raise SettingError(f"{name} has no settings, got {key!r}; leave {name}.{key} out ('sepbench list NAME' shows a method's settings)")
+            raise nearest(key, list(known), f"setting of {name}")
         values[key] = shaped(known[key].hint, value)
         if key not in getattr(cls, "__pydantic_fields__", {}) and is_simple(known[key].hint):
             try:
@@ -174,7 +176,7 @@ def create(name: str, cls: Callable[..., Any], given: Mapping[str, Any]) -> Any:
         key = str(detail["loc"][0]) if detail["loc"] else ""
         if key in known:
             raise _refusal(name, known[key], detail, given.get(key, REQUIRED)) from error
-        raise MethodError(f"method {name!r} refuses its settings: {_said(detail)}") from error
+        raise MethodError(f"method {name!r} refuses its settings: {plain(detail['msg'])}") from error
     except (TypeError, ValueError) as error:
         raise MethodError(f"method {name!r} refuses its settings: {flat(error)}") from error
 
@@ -189,14 +191,9 @@ def _refusal(name: str, setting: Setting, detail: ErrorDetails, value: object) -
     elif wrong.endswith(("_type", "_parsing", "literal_error", "enum", "is_instance_of", "int_from_float", "is_subclass_of")):
         must = f"must be {phrase(setting.hint)}"
     else:
-        must = _said(detail)
+        must = plain(detail["msg"])
     got = "" if value is REQUIRED else f", got {flat(repr(value))[:200]}"
     return SettingError(f"{name}.{setting.name} {must}{got} ({setting.summary})")
-
-
-def _said(detail: ErrorDetails) -> str:
-    """What a method's own check says, without pydantic's "Value error,"."""
-    return flat(detail.get("ctx", {}).get("error", detail["msg"]))
 
 
 def _declared(name: str, info: FieldInfo) -> Setting:
@@ -299,7 +296,7 @@ class Preset:
         title, paper: as in ``MethodInfo``.
         reason: why the row is there.
         settings: the defaults that differ from the class's own.
-        supervision, max_batch_cpu: of ``MethodInfo``, where they differ.
+        supervision, max_batch_cpu, domains: of ``MethodInfo``, where they differ.
     """
 
     title: str
@@ -308,6 +305,7 @@ class Preset:
     settings: Mapping[str, Any] = field(default_factory=dict)
     supervision: Supervision | None = None
     max_batch_cpu: int | None = None
+    domains: frozenset[Domain] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -354,8 +352,8 @@ def presets(cls: type[M], rows: Mapping[str, Preset]) -> Mapping[str, type[M]]:
         declared: Mapping[str, FieldInfo] = cls.__pydantic_fields__  # type: ignore[attr-defined]
         cls(**row.settings)  # defaults are not checked when they are declared
         info: MethodInfo = cls.info  # type: ignore[attr-defined]
-        level, batch = row.supervision or info.supervision, row.max_batch_cpu or info.max_batch_cpu
-        own = replace(info, name=name, title=row.title, paper=row.paper, supervision=level, max_batch_cpu=batch)
+        level, batch, domains = row.supervision or info.supervision, row.max_batch_cpu or info.max_batch_cpu, row.domains or info.domains
+        own = replace(info, name=name, title=row.title, paper=row.paper, supervision=level, max_batch_cpu=batch, domains=domains)
         body: dict[str, Any] = {"__module__": cls.__module__, "__qualname__": f"{cls.__qualname__}[{name}]", "__doc__": row.reason, "info": own}
         body["__annotations__"] = {key: declared[key].annotation for key in row.settings}
         for key, value in row.settings.items():

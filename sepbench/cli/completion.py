@@ -49,6 +49,13 @@ def lists(incomplete: str) -> list[str]:
     return [name for name in ("all", "suites", "methods", "metrics") if name.startswith(incomplete)] + methods(incomplete)
 
 
+def listed(ctx: typer.Context, incomplete: str) -> list[str]:
+    """A name of the kind that ``sepbench list`` was told of."""
+    kinds = {"suites": suites, "methods": methods, "metrics": metrics}
+    what = ctx.params.get("what")
+    return kinds[what](incomplete) if what in kinds else []
+
+
 def _tasks(suite: str) -> list[str]:
     """Names of a suite's tasks as its file has them, unchecked; none of a suite that cannot be read."""
     import tomllib

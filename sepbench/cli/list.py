@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sepbench.cli import completion
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from rich.console import Console
     from rich.table import Table
@@ -24,6 +25,7 @@ LISTS = ("all", "suites", "methods", "metrics")
 
 def list_names(
     what: Annotated[str, typer.Argument(help="all, suites, methods, metrics, or the name of a method.", autocompletion=completion.lists)] = "all",
+    name: Annotated[str, typer.Argument(help="After suites, methods or metrics: only this one.", autocompletion=completion.listed)] = "",
     long: Annotated[bool, typer.Option("--long", help="Methods with their papers.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, see docs/json.md.")] = False,
 ) -> None:
@@ -32,47 +34,77 @@ def list_names(
 
     from sepbench.report.fitting import print_table
 
-    console = Console()
+    console, only = Console(), (name,) if name else None
+    what, lists = _wanted(what, name)
     if as_json:
-        _print_json(what)
+        _print_json(what, lists, only)
         return
-    if what not in LISTS:
+    if what not in lists:
         from sepbench.cli.method_page import show_method
 
-        show_method(what, LISTS, console)
+        show_method(what, lists, console)
         return
     if what in ("all", "suites"):
-        loaded = _loaded_suites()
+        loaded = _loaded_suites(only)
         needs = _needs(loaded)
         print_table(_suites(loaded, needs), console, spare=("operator",))
         _print_readiness(loaded, needs, console)
     if what in ("all", "methods"):
         print_table(_methods(long), console, spare=("signals",))
     if what in ("all", "metrics"):
-        print_table(_metrics(), console)
+        print_table(_metrics(only), console)
 
 
-def _print_json(what: str) -> None:
+def _wanted(what: str, name: str) -> tuple[str, Sequence[str]]:
+    """What is to be shown, and the words that name lists: none if the name after ``methods`` is to be a method's.
+
+    Raises:
+        SepbenchError: a name after something that is no list of names; no suite or metric of this name.
+    """
+    from sepbench.errors import SepbenchError
+    from sepbench.metrics.catalogue import get_metric
+    from sepbench.registry import suite_path
+
+    if not name:
+        return what, LISTS
+    if what not in LISTS or what == "all":
+        raise SepbenchError(
+            f"sepbench list: {name!r} is one word too many after {what!r}; a name may follow suites, methods or metrics, as in 'sepbench list methods nmf'"
+        )
+    if what == "methods":
+        return name, ()
+    if what == "suites":
+        suite_path(name)
+    else:
+        get_metric(name)
+    return what, LISTS
+
+
+def _print_json(what: str, lists: Sequence[str], only: Sequence[str] | None) -> None:
     from sepbench.cli import listed
     from sepbench.cli.method_page import check_name
     from sepbench.report.documents import json_text
 
-    parts = {"suites": listed.listed_suites, "methods": listed.listed_methods, "metrics": listed.listed_metrics}
-    if what not in LISTS:
-        check_name(what, LISTS)
+    if what not in lists:
+        check_name(what, lists)
         typer.echo(json_text({"method": listed.listed_method(what)}))
         return
-    typer.echo(json_text({name: found() for name, found in parts.items() if what in ("all", name)}))
+    parts: dict[str, Callable[[], list[dict[str, Any]]]] = {
+        "suites": partial(listed.listed_suites, only),
+        "methods": listed.listed_methods,
+        "metrics": partial(listed.listed_metrics, only),
+    }
+    typer.echo(json_text({part: found() for part, found in parts.items() if what in ("all", part)}))
 
 
-def _loaded_suites() -> dict[str, Suite | SepbenchError]:
-    """All suites by name; instead of one that cannot be loaded, why."""
+def _loaded_suites(only: Sequence[str] | None) -> dict[str, Suite | SepbenchError]:
+    """All suites by name, or only some; instead of one that cannot be loaded, why."""
     from sepbench.errors import SepbenchError
     from sepbench.registry import suite_names
     from sepbench.suites.loader import load_suite
 
     loaded: dict[str, Suite | SepbenchError] = {}
-    for name in suite_names():
+    for name in only or suite_names():
         try:
             loaded[name] = load_suite(name)
         except SepbenchError as error:
@@ -186,7 +218,7 @@ def _methods(long: bool) -> Table:
     return table
 
 
-def _metrics() -> Table:
+def _metrics(only: Sequence[str] | None) -> Table:
     from rich.table import Table
     from rich.text import Text
 
@@ -196,7 +228,7 @@ def _metrics() -> Table:
     table = Table(title="Metrics", title_justify="left")
     for column in ("metric", "unit", "better", "per", "source"):
         table.add_column(column, overflow="fold")
-    for name in metric_names():
+    for name in only or metric_names():
         try:
             info = get_metric(name).info
         except SepbenchError as error:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 
-def listed_suites() -> list[dict[str, Any]]:
-    """All suites with their tasks; one that cannot be read has its ``error`` instead."""
+def listed_suites(only: Sequence[str] | None = None) -> list[dict[str, Any]]:
+    """All suites, or only some, with their tasks; one that cannot be read has its ``error`` instead."""
     from sepbench.errors import SepbenchError
     from sepbench.registry import suite_names
     from sepbench.suites.loader import load_suite
     from sepbench.suites.readiness import readiness
 
     found: list[dict[str, Any]] = []
-    for name in suite_names():
+    for name in only or suite_names():
         try:
             suite = load_suite(name)
             ready = readiness(name, suite)
@@ -55,13 +56,13 @@ def listed_methods() -> list[dict[str, Any]]:
     return found
 
 
-def listed_metrics() -> list[dict[str, Any]]:
-    """All metrics; one that cannot be loaded has its ``error`` instead."""
+def listed_metrics(only: Sequence[str] | None = None) -> list[dict[str, Any]]:
+    """All metrics, or only some; one that cannot be loaded has its ``error`` instead."""
     from sepbench.errors import SepbenchError
     from sepbench.metrics.catalogue import get_metric, metric_names
 
     found: list[dict[str, Any]] = []
-    for name in metric_names():
+    for name in only or metric_names():
         try:
             info = get_metric(name).info
         except SepbenchError as error:

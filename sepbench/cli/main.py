@@ -38,7 +38,7 @@ from sepbench.cli import (
     verify,
 )
 from sepbench.cli import list as list_command
-from sepbench.errors import SepbenchError, flat, nearest, reason
+from sepbench.errors import SepbenchError, flat, nearest, plain, reason
 
 TRACEBACK = "SEPBENCH_TRACEBACK"
 """Variable of the environment; if it is set, errors that nobody foresaw show where they come from."""
@@ -76,7 +76,7 @@ def _told_in_one_line(outer: Any = None) -> Iterator[None]:
         context = getattr(error, "ctx", None) or outer
         if context is None or not hasattr(error, "format_message") or type(error).__name__ == "NoArgsIsHelpError":
             raise
-        text = usage_error(flat(error.format_message()), context)
+        text = usage_error(plain(error.format_message()), context)
         error.show = lambda *args, **options: typer.echo(f"error: {text}", err=True)  # type: ignore[attr-defined]
         raise
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def check_name(name: str, lists: Sequence[str]) -> None:
     from sepbench.registry import separator_names, suite_names, unknown_method
 
     if name not in separator_names() and name in suite_names():
-        raise UnknownNameError(f"{name} is a suite: 'sepbench list suites' shows its tasks, 'sepbench show {name}' its results")
+        raise UnknownNameError(f"{name} is a suite: 'sepbench list suites {name}' shows its tasks, 'sepbench show {name}' its results")
     if name not in separator_names():
         raise unknown_method(name, lists, "list or method")
 
@@ -64,6 +65,7 @@ def facts_of(name: str, separator: Separator) -> list[tuple[str, str]]:
     """What a method says of itself, and what is to be kept in mind of its rows: labels with texts."""
     from sepbench.protocols import SUPERVISION_LEVELS
 
+    asked = _asked(name, separator)
     info, about = separator.info, (type(separator).__doc__ or "").partition("\n\n")[0]
     facts = [
         ("about", "" if about.startswith(f"{type(separator).__name__}(") else " ".join(about.split())),  # a dataclass without words gets its signature
@@ -71,9 +73,10 @@ def facts_of(name: str, separator: Separator) -> list[tuple[str, str]]:
         ("version", info.version),
         ("learns from", f"{info.supervision}, {SUPERVISION_LEVELS.get(info.supervision, 'which is no level that sepbench knows')}"),
         ("signals", ", ".join(sorted(info.domains))),
+        ("tasks", asked.words),
         ("caveat", f"a row for comparison ({info.bound} bound), never ranked" if info.bound else ""),
         ("caveat", "" if info.deterministic else "the estimates depend on the seed"),
-        *(("caveat", f"{note} ({', '.join(suites)})") for note, suites in _notes(name, separator).items()),
+        *(("caveat", f"{note} ({', '.join(suites)})") for note, suites in asked.notes.items()),
     ]
     return [(label, text) for label, text in facts if text]
 
@@ -83,22 +86,53 @@ def paper_of(info: MethodInfo) -> str:
     return "none, a method of your own" if info.paper.strip().lower() in ("yours", "") else info.paper
 
 
-def _notes(name: str, separator: Separator) -> dict[str, list[str]]:
-    """What a method says of tasks that it takes, with the suites where it says so."""
-    from sepbench.errors import SepbenchError
-    from sepbench.registry import flat, suite_names
-    from sepbench.run.plan import ask_support
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    """Which tasks of all suites a method takes with its own defaults, and what it says of them.
+
+    Attributes:
+        taken, refused: suite -> test tasks with signals of the method's kinds.
+        notes: remark on tasks that it takes -> suites.
+    """
+
+    taken: dict[str, list[str]] = field(default_factory=dict)
+    refused: dict[str, list[str]] = field(default_factory=dict)
+    notes: dict[str, list[str]] = field(default_factory=dict)
+
+    @property
+    def words(self) -> str:
+        """The tasks by name, or those that are left out where these are fewer; empty for a method that takes all."""
+        n_taken, n_refused = (sum(map(len, found.values())) for found in (self.taken, self.refused))
+        if not n_refused:
+            return ""
+        told = f"{n_taken} of the {n_taken + n_refused} with these signals"
+        if n_taken > n_refused:
+            return f"{told}; not {self._names(self.refused, self.taken)}"
+        return f"{told}{': ' * bool(n_taken)}{self._names(self.taken, self.refused)}"
+
+    @staticmethod
+    def _names(found: dict[str, list[str]], others: dict[str, list[str]]) -> str:
+        """``suite`` for all of its tasks, ``suite/task`` for one."""
+        return ", ".join(name for suite, tasks in found.items() for name in ([f"{suite}/{task}" for task in tasks] if suite in others else [suite]))
+
+
+def _asked(name: str, separator: Separator) -> _Taken:
+    from sepbench.errors import SepbenchError, flat
+    from sepbench.registry import suite_names
+    from sepbench.run.plan import task_support
     from sepbench.suites.loader import load_suite
 
-    found: dict[str, list[str]] = {}
+    found = _Taken()
     for suite in suite_names():
         try:
-            specs = [task.spec for task in load_suite(suite).tasks.values() if task.split == "test" and task.spec.domain in separator.info.domains]
-            answers = [ask_support(name, separator, spec) for spec in specs]
+            tasks = [task for task in load_suite(suite).tasks.values() if task.split == "test" and task.spec.domain in separator.info.domains]
+            answers = [task_support(name, separator, task) for task in tasks]
         except SepbenchError:  # a suite or a task that cannot be asked about is no caveat of the method
             continue
+        for task, answer in zip(tasks, answers, strict=True):
+            (found.taken if answer.ok else found.refused).setdefault(suite, []).append(task.spec.name)
         for note in dict.fromkeys(flat(answer.note) for answer in answers if answer.ok and answer.note):
-            found.setdefault(note, []).append(suite)
+            found.notes.setdefault(note, []).append(suite)
     return found
 
 

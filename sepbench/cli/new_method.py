@@ -21,6 +21,7 @@ def new_method(
     trained: Annotated[bool, typer.Option("--trained", help="A method with a network: training, checkpoints, a cached fit, weights of your own.")] = False,
 ) -> None:
     """Write NAME/ with a method that runs as it is, to be changed into yours. Existing files are never overwritten."""
+    import keyword
     import re
     from string import Template
 
@@ -32,6 +33,9 @@ def new_method(
     if name in separator_names():
         raise SepbenchError(f"a method {name!r} is registered already; choose another name (see 'sepbench list methods')")
     module = name.replace("-", "_")
+    if keyword.iskeyword(module) or module in _taken():
+        why = "is a word of Python's" if keyword.iskeyword(module) else "is a Python package that is there already, and yours would hide it"
+        raise SepbenchError(f"{module!r} {why}; choose another name, as in '{name}-net'")
     words = {"name": name, "module": module, "cls": "".join(part.capitalize() for part in name.split("-")), "title": name.replace("-", " ").capitalize()}
     folder = into / name
     if folder.exists():
@@ -49,3 +53,11 @@ def new_method(
     typer.echo(f"  sepbench validate {name}")
     typer.echo(f"  sepbench run --suite digits-pairs --methods average,{name}")
     typer.echo(_NOTES[trained])
+
+
+def _taken() -> set[str]:
+    """Names under which Python, sepbench and installed packages are imported."""
+    import sys
+    from importlib.metadata import packages_distributions
+
+    return {"sepbench", "baselines", *sys.stdlib_module_names, *packages_distributions()}

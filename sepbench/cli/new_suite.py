@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from sepbench.errors import SepbenchError
+
 if TYPE_CHECKING:
     from sepbench.suites.own import MadeSuite, OwnSuite
 
@@ -24,6 +26,10 @@ class OperatorChoice(StrEnum):
 class SourcesCommand(TyperCommand):
     """``--sources A B C`` as ``--sources A --sources B --sources C``: options of click take a fixed number of words."""
 
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """The name first: after the folders it would be one of them."""
+        return ["NAME", "--sources DIR DIR ...", "[OPTIONS]"]
+
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         spelt, listing = list[str](), False
         for word in args:
@@ -32,6 +38,8 @@ class SourcesCommand(TyperCommand):
                 continue
             listing = listing and not word.startswith("-")
             spelt += ["--sources", word] if listing else [word]
+        if spelt[:1] == ["--sources"] and "--help" not in spelt:
+            raise SepbenchError("the suite's name comes first, since all words after --sources are folders: sepbench new-suite NAME --sources DIR DIR")
         return super().parse_args(ctx, spelt)
 
 
@@ -52,7 +60,6 @@ def new_suite(
     out: Annotated[Path | None, typer.Option(help="Folder in which NAME/ is made. Default: the first of SEPBENCH_SUITES, or suites.")] = None,
 ) -> None:
     """Make a frozen suite of your own images or sounds: read, split by file, mix, write digests. Existing folders are never overwritten."""
-    from sepbench.errors import SepbenchError
     from sepbench.registry import suite_folders
     from sepbench.suites.own import OwnSuite, make_suite
 
@@ -78,6 +85,7 @@ def new_suite(
 
 def _tell(asked: OwnSuite, made: MadeSuite) -> None:
     from sepbench.registry import suite_names
+    from sepbench.results.statistics import MIN_CLUSTERS
 
     for note in made.notes:
         typer.echo(f"note: {note}", err=True)
@@ -86,27 +94,34 @@ def _tell(asked: OwnSuite, made: MadeSuite) -> None:
         typer.echo(f"{cls}: {', '.join(parts)}")
     for task, count in made.tasks.items():
         typer.echo(f"{task}: {_count(count, 'mixture')}")
-    typer.echo(f"{made.path}/ written and frozen. Next:")
     suite = asked.name if asked.name in suite_names() else made.path.absolute()
-    typer.echo(f"  sepbench run --suite {suite} --methods average,nmf")
-    for note in _unranked(asked, made):
-        typer.echo(f"note: {note}", err=True)
+    run = f"  sepbench run --suite {suite} --methods average,nmf"
+    if made.clusters >= MIN_CLUSTERS:
+        typer.echo(f"{made.path}/ written and frozen. Next:\n{run}")
+        return
+    lacking, remedy = _unranked(asked, made)
+    typer.echo(f"{made.path}/ written and frozen, but methods cannot be ranked on it: {lacking}.")
+    typer.echo(f"A run gives scores and means, without ranks and verdicts; that is enough to try a method out:\n{run}")
+    typer.echo(f"To rank methods, remove {made.path} and run this command again with {remedy}.")
 
 
-def _unranked(asked: OwnSuite, made: MadeSuite) -> list[str]:
-    """What would make a suite rank methods, if this one cannot."""
+def _unranked(asked: OwnSuite, made: MadeSuite) -> tuple[str, str]:
+    """What a suite lacks that cannot rank methods, and which options or files would do."""
     from sepbench.data.own.splits import groups_for, share_for
     from sepbench.results.statistics import MIN_CLUSTERS
 
     least = asked.n_sources if asked.agnostic else 1
-    few = [f"{splits['test']:,} of {cls}" for cls, splits in made.groups.items() if splits["test"] < MIN_CLUSTERS]
+    # Sources of one folder are put in random order: of just enough files, one may never be the first source of a mixture.
+    enough = MIN_CLUSTERS + 1 if asked.agnostic else MIN_CLUSTERS
+    few = [f"{splits['test']:,} of {cls}" for cls, splits in made.groups.items() if splits["test"] < enough]
     if not few:
-        return []
-    share = share_for(MIN_CLUSTERS, [sum(splits.values()) for splits in made.groups.values()], asked.validation, least)
-    files = f"{groups_for(MIN_CLUSTERS, asked.validation, asked.test, least):,} different files {'in all' if asked.agnostic else 'per class'}"
+        mixtures = _count(next(iter(made.tasks.values())), "mixture")
+        held = f"its {mixtures} hold only {made.clusters:,} different test files of a source, {MIN_CLUSTERS} are needed"
+        return held, "a larger --mixtures, or without it" if asked.mixtures is not None else "more files"
+    share = share_for(enough, [sum(splits.values()) for splits in made.groups.values()], asked.validation, least)
+    files = f"{groups_for(enough, asked.validation, asked.test, least):,} different files {'in all' if asked.agnostic else 'per class'}"
     remedy = f"--test {share:g}, or with {files}" if share is not None else f"{files}, or with fewer and a larger --test"
-    missing = f"too few test files to rank methods: {', '.join(few)}; {MIN_CLUSTERS} are needed{'' if asked.agnostic else ' of each class'}"
-    return [f"{missing}. Remove {made.path} and run this command again with {remedy}"]
+    return f"it has too few test files, {' and '.join(few)}; {enough} are needed{'' if asked.agnostic else ' of each class'}", remedy
 
 
 def _amount(files: int, signals: int) -> str:

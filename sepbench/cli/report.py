@@ -30,12 +30,14 @@ def report(
 
     from sepbench.cli.panel import numbers
     from sepbench.cli.run import names
-    from sepbench.errors import SepbenchError
+    from sepbench.errors import SepbenchError, some
     from sepbench.report.html.page import Options, write_report
     from sepbench.report.numbers import size_text
     from sepbench.resources import resource_root
 
-    if bool(targets) == leaderboards:
+    if targets and leaderboards:
+        raise SepbenchError(f"--leaderboards takes all that are committed; leave it out to show {some(targets)} alone")
+    if not targets and not leaderboards:
         raise SepbenchError("name runs, leaderboards or suites, or give --leaderboards for all that are committed")
     wanted = targets or sorted(path.stem for path in resource_root("leaderboards").glob("*.csv") if path.stem != "published")
     folder = out or (Path(wanted[0]) / "report" if len(wanted) == 1 and (Path(wanted[0]) / "run.json").is_file() else Path("report"))

@@ -84,6 +84,7 @@ def run(
     from sepbench.settings import parse_settings
     from sepbench.suites.loader import load_suite
 
+    _check_given(ctx, methods=methods, tasks=tasks)
     request = RunRequest(
         suite=suite,
         methods=names(methods),
@@ -155,6 +156,19 @@ def _save_audio(folder: Path, count: int, console: Console) -> None:
     run = OpenedRun.open(folder, lambda text: console.print(Text(f"note: {text}"), soft_wrap=True))
     written = write_examples(run, count, folder / "audio")
     console.print(Text(f"audio: {len(written)} mixtures in {folder / 'audio'}"), soft_wrap=True)
+
+
+def _check_given(ctx: typer.Context, **lists: str) -> None:
+    """An empty list of names that somebody gave (a variable of the shell that is not set, say) is no wish for everything.
+
+    Raises:
+        SepbenchError: one is empty.
+    """
+    from sepbench.errors import SepbenchError
+
+    for option, text in lists.items():
+        if not names(text) and getattr(ctx.get_parameter_source(option), "name", "") in ("COMMANDLINE", "DEFAULT_MAP"):
+            raise SepbenchError(f"--{option} names nothing; leave it out to run all {option} of the suite")
 
 
 def names(text: str) -> tuple[str, ...]:

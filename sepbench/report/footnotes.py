@@ -155,7 +155,9 @@ def _seconds(layout: TaskLayout) -> Iterator[Footnote]:
 
 
 def machine_words(group: str) -> str:
-    """A timing group for people: ``cpu:AMD EPYC:1threads:float32`` as ``cpu, AMD EPYC, 1 thread, float32``."""
+    """A timing group for people: ``cpu:AMD EPYC:1threads:float32`` as ``cpu, AMD EPYC, 1 thread, float32``, ``mixed`` as ``several machines``."""
+    if group == "mixed":
+        return "several machines"
     counted = re.sub(r"\b(\d+)(thread|worker)s\b", lambda found: f"{found[1]} {found[2]}{'' if found[1] == '1' else 's'}", group)
     return ", ".join(counted.split(":"))
 

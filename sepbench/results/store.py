@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 
-from sepbench.errors import flat
+from sepbench.errors import flat, reason
 from sepbench.files import TEMPORARY, write_atomically
 from sepbench.results.another_run import another_run
 from sepbench.results.columns import SCORE_COLUMNS
@@ -137,7 +137,7 @@ class RunStore:
         try:
             content = json.loads(self._run_file.read_text(encoding="utf-8"))
         except (FileNotFoundError, NotADirectoryError) as error:
-            raise StoreError(f"{self.path} is not the folder of a run: it has no run.json") from error
+            raise StoreError(f"{self.path} is not the folder of a run: it has no run.json; name one that 'sepbench run' wrote") from error
         except OSError as error:
             raise unreadable(self._run_file, error) from error
         except ValueError as error:
@@ -147,8 +147,8 @@ class RunStore:
         try:
             return RunRecord.model_validate(content)
         except ValidationError as error:
-            where = ".".join(map(str, error.errors()[0]["loc"]))
-            raise StoreError(f"{self._run_file} is damaged ({where}: {error.errors()[0]['msg']}); the run must be made again in another folder") from error
+            what = reason(error).removeprefix("ValidationError: ")
+            raise StoreError(f"{self._run_file} is damaged ({what}); the run must be made again in another folder") from error
 
     def write_run(self, record: RunRecord) -> None:
         self._write(self._run_file, lambda path: path.write_bytes(_json(record)))

@@ -282,11 +282,16 @@ def _cell(task: Task, method: str, separator: Separator, request: RunRequest) ->
     n_planned, fixed = planned_examples(task.n_examples, request.limit), request.shard_size is not None
     batch = (info.max_batch_cpu or info.max_batch) if request.device == "cpu" else info.max_batch
     unit = request.shard_size or batch
-    support = _support(method, separator, task, request.device)
+    support = task_support(method, separator, task, request.device)
     return Cell(task, method, info, request.settings.get(method, {}), supervision, support, n_planned, batch, unit, fixed)
 
 
-def _support(method: str, separator: Separator, task: Task, device: str) -> Support:
+def task_support(method: str, separator: Separator, task: Task, device: str = "") -> Support:
+    """Whether a method takes a task: by its signals, by what the suite scores and can teach, and by what the method says itself.
+
+    Raises:
+        SupportError, SepbenchError: see ``ask_support``.
+    """
     info, spec = separator.info, task.spec
     if spec.domain not in info.domains:
         return Support(False, f"separates {', '.join(sorted(info.domains))} signals only")

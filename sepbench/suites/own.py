@@ -94,6 +94,7 @@ class MadeSuite:
         classes: name of a class -> split -> (files, signals).
         groups: name of a class -> split -> groups of files; files that share content are one.
         tasks: task -> mixtures.
+        clusters: different groups of files in the test mixtures, of the source that has fewest: what intervals count.
         notes: what was done to files, or was left out.
     """
 
@@ -101,6 +102,7 @@ class MadeSuite:
     classes: dict[str, dict[str, tuple[int, int]]]
     groups: dict[str, dict[str, int]]
     tasks: dict[str, int]
+    clusters: int
     notes: list[str]
 
 
@@ -152,12 +154,14 @@ def make_suite(asked: OwnSuite, into: Path, tell: Callable[[str], object] = lamb
         raise SepbenchError(f"cannot write {target}: {error.strerror or error}; choose another folder with --out, or free some space") from error
     sizes = {part_name: {split: (len(np.unique(s.file)), len(s)) for split, s in part.items()} for part_name, part in zip(names, parts, strict=True)}
     groups = {part_name: {split: len(np.unique(s.group)) for split, s in part.items()} for part_name, part in zip(names, parts, strict=True)}
-    return MadeSuite(target, sizes, groups, lists.sizes, notes)
+    return MadeSuite(target, sizes, groups, lists.sizes, lists.used[plan.task], notes)
 
 
 def _check(asked: OwnSuite, target: Path) -> None:
     if not NAME.fullmatch(asked.name):
         raise SuiteError(f"{asked.name!r} is no name for a suite: use lower-case letters, digits and single hyphens, as in 'my-suite'")
+    if target.parent.exists() and not target.parent.is_dir():
+        raise SuiteError(f"{target.parent} is a file; choose another folder with --out")
     if target.exists():
         raise SuiteError(f"{target} exists; nothing was written. Choose another name or --out, or remove the folder")
     if asked.name in suite_names():

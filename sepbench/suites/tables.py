@@ -109,6 +109,6 @@ def read_table(path: Path) -> Table:
     try:
         return Table(tomllib.loads(path.read_text(encoding="utf-8")), str(path))
     except OSError as error:
-        raise SuiteError(f"{path} cannot be read: {error.strerror}") from error
+        raise SuiteError(f"{path} cannot be read: {error.strerror}; 'sepbench list suites' shows the suites") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SuiteError(f"{path} is not valid TOML: {error}") from error

@@ -32,6 +32,9 @@ def test_names_of_suites_methods_and_metrics() -> None:
     assert set(completed("show", "x", "--metric", "psnr_p")) == {name for name in points(METRIC_GROUP) if name.startswith("psnr_p")}
     assert completed("list", "su")[0] == "suites"
     assert completed("list", "suites")[0] == "suites"
+    assert completed("list", "methods", "nmf-b") == ["nmf-blind"]
+    assert completed("list", "suites", "mnist-p") == ["mnist-pairs"]
+    assert completed("list", "nmf", "n") == []
     assert "--save-config" in completed("run", "--save")
 
 

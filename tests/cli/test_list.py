@@ -75,9 +75,50 @@ def test_the_page_of_a_method(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     assert _cells(out, "stochasticity")[3] == "from 0 to 1"
 
 
+@pytest.mark.parametrize(("what", "name"), [("methods", "nmf"), ("suites", "digits-pairs"), ("metrics", "psnr")])
+@pytest.mark.parametrize("as_json", [(), ("--json",)], ids=["table", "json"])
+def test_one_of_a_list(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], what: str, name: str, as_json: tuple[str, ...]) -> None:
+    """A name after a list shows this one: the page of a method, the row of a suite or a metric."""
+    assert _list(monkeypatch, what, name, *as_json) == 0
+    out = capsys.readouterr().out
+    if what == "methods":
+        assert _list(monkeypatch, name, *as_json) == 0
+        assert out == capsys.readouterr().out
+    elif as_json:
+        assert [one["name"] for one in json.loads(out)[what]] == [name]
+    else:
+        assert [row[0].split()[0] for line in out.splitlines() if line.startswith("│") and (row := line.strip("│").split("│"))[0].strip()] == [name]
+
+
 def test_caveats_name_their_suites(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert _list(monkeypatch, "hpss") == 0
     assert re.search(r"caveat: percussive part is source 0 \(drums\), by the class's name \([^)]*drums-bass-synth", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("name", ["nes-unet", "nes-am", "nes-glom", "supervised-unet"])
+def test_presets_for_images_name_images_only(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    """Their classes take sounds too; these settings do not."""
+    assert _list(monkeypatch, name) == 0
+    out = capsys.readouterr().out
+    assert "\nsignals: image\n" in out
+    taken = re.search(r"^tasks: (\d+) of the \d+ with these signals: (.*)$", out, re.M)
+    assert taken is not None
+    named = taken[2].split(", ")
+    assert {"mnist-nes", "mnist-pairs/class-split", "digits-pairs/class-split"} < set(named)
+    assert not [task for task in named if task.endswith("class-agnostic")]
+    assert not [suite for suite in named if suite.startswith(("drums-bass-synth", "fsdd"))]
+
+
+def test_tasks_are_named_or_those_that_are_not_taken_where_these_are_fewer(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, line in (
+        ("projected-4x-per-class", r"^tasks: 1 of the \d\d with these signals: mnist-pairs/class-split$"),
+        ("rpca", r"^tasks: 15 of the 18 with these signals; not cifar10-color, cifar10-mini-color, mnist-quads$"),
+        ("average", r"^tasks: \d\d of the \d\d with these signals; not gaussian-exact, gmm-exact$"),  # which want draws of a posterior
+    ):
+        assert _list(monkeypatch, name) == 0
+        assert re.search(line, capsys.readouterr().out, re.M), name
+    assert _list(monkeypatch, "original") == 0
+    assert "tasks: " not in capsys.readouterr().out  # takes all images
 
 
 def test_a_method_without_settings_and_a_bound(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -99,7 +140,7 @@ def test_a_stranger_s_method_with_brackets_in_its_words(monkeypatch: pytest.Monk
 
 LINES = {
     "unknown": ("avrage", None, "unknown list or method 'avrage'; did you mean average"),
-    "a suite": ("digits-pairs", None, "digits-pairs is a suite: 'sepbench list suites' shows its tasks"),
+    "a suite": ("digits-pairs", None, "digits-pairs is a suite: 'sepbench list suites digits-pairs' shows its tasks"),
     "unknown list": ("metric", None, "did you mean metrics"),
     "broken": ("toy", "RaisesWhenMade", "method 'toy' cannot be created: RuntimeError: no licence"),
     "mute": ("toy", "MuteSetting", "method 'toy' has a setting that cannot be shown: RuntimeError: no words"),
@@ -121,6 +162,8 @@ def test_words_win_over_methods(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     assert "metrics" in separator_names()
     assert _list(monkeypatch, "metrics") == 0
     assert "caveat" not in capsys.readouterr().out
+    assert _list(monkeypatch, "methods", "metrics") == 0  # which is how one gets at such a method
+    assert capsys.readouterr().out.startswith("metrics: ")
 
 
 def test_a_method_with_an_algorithm_of_its_own_for_sounds_shows_both(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

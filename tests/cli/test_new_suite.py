@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -40,12 +41,17 @@ def sepbench(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 
 
 def test_images_to_a_leaderboard_in_two_commands(sepbench, home: Path) -> None:
-    out, err = sepbench("new-suite shapes --sources discs bars --size 8")
+    out, _ = sepbench("new-suite shapes --sources discs bars --size 8")
     assert "discs: train 4 files, validation 1 file, test 1 file" in out
     assert "class-split: 1 mixture\n" in out
-    assert "sepbench run --suite shapes --methods average,nmf" in out
-    assert "note: too few test files to rank methods: 1 of discs, 1 of bars; 10 are needed of each class. Remove " in err
-    assert "run this command again with 48 different files per class, or with fewer and a larger --test" in err
+    *_, frozen, useful, run, remedy = out.splitlines()
+    path = home / "suites" / "shapes"
+    lacking = "it has too few test files, 1 of discs and 1 of bars; 10 are needed of each class."
+    assert frozen == f"{path}/ written and frozen, but methods cannot be ranked on it: {lacking}"
+    assert useful == "A run gives scores and means, without ranks and verdicts; that is enough to try a method out:"
+    assert run == "  sepbench run --suite shapes --methods average,nmf"
+    again = "and run this command again with 48 different files per class, or with fewer and a larger --test."
+    assert remedy == f"To rank methods, remove {path} {again}"
     sepbench("run --suite shapes --methods average,nmf --device cpu --out r")
     board = pd.read_csv(home / "r" / "leaderboard.csv")
     assert set(board["method"]) == {"average", "nmf"}
@@ -78,8 +84,10 @@ def test_sources_may_be_spelt_in_any_way(sepbench, home: Path, line: str) -> Non
 
 REFUSED = {
     "no sources": ("new-suite x", "error: --sources is missing"),
-    "no name": ("new-suite --sources discs bars --size 8", "missing argument 'name'"),
+    "no name": ("new-suite --sources discs bars --size 8", "error: the suite's name comes first"),
+    "no name at all": ("new-suite --size 8", "missing argument 'name'"),
     "not a folder": ("new-suite x --sources discs nowhere --size 8", "error: nowhere is not a folder"),
+    "a file for a folder": ("new-suite x --sources discs bars --size 8 --out discs/im0.png", "discs/im0.png is a file; choose another folder with --out"),
     "odd sizes": ("new-suite x --sources discs bars", "--size 64 brings all to 64 x 64"),
     "a built-in name": ("new-suite mnist-pairs --sources discs bars --size 8", "there is a suite 'mnist-pairs' already"),
     "an operator": ("new-suite x --sources discs bars --operator product", "'product' is not one of"),
@@ -134,13 +142,32 @@ def test_list_suites_says_what_is_needed_and_where(sepbench, home: Path, data_ho
 def test_the_share_that_new_suite_names_is_enough_to_rank(sepbench, home: Path) -> None:
     image_folder(home / "many", 30)
     image_folder(home / "more", 25, key=400)
-    _, err = sepbench("new-suite few --sources many more --size 8")
-    share = err.partition("run this command again with --test ")[2].partition(",")[0]
-    out, err = sepbench(f"new-suite enough --sources many more --size 8 --mixtures 40 --test {share}")
-    assert "rank methods" not in err
-    assert "test 10 files" in out
-    _, err = sepbench("new-suite one --agnostic --sources many --size 8")
-    assert "6 of many; 10 are needed. Remove" in err
+    for sources, name, least in (("many more", "few", 10), ("many --agnostic", "one", 11)):
+        out, _ = sepbench(f"new-suite {name} --sources {sources} --size 8")
+        remedy = out.splitlines()[-1]
+        share = remedy.partition("run this command again with --test ")[2].partition(",")[0]
+        out, _ = sepbench(f"new-suite {name}-enough --sources {sources} --size 8 --test {share}")
+        assert "rank" not in out
+        *_, frozen, run = out.splitlines()
+        assert frozen == f"{home}/suites/{name}-enough/ written and frozen. Next:"
+        assert run == f"  sepbench run --suite {name}-enough --methods average,nmf"
+        assert f"test {least} files" in out
+        sepbench(f"run --suite {name}-enough --methods average,mixture --device cpu --out r-{name}")
+        board = pd.read_csv(home / f"r-{name}" / "leaderboard.csv")
+        assert board["n_clusters"].min() >= 10
+
+
+def test_few_mixtures_of_many_files_cannot_be_ranked_either(sepbench, home: Path) -> None:
+    image_folder(home / "many", 30)
+    image_folder(home / "more", 30, key=400)
+    out, _ = sepbench("new-suite short --sources many more --size 8 --test 0.5 --mixtures 9")
+    held = re.search(r"cannot be ranked on it: its 9 mixtures hold only (\d) different test files of a source, 10 are needed", out)
+    assert held is not None
+    assert out.endswith("run this command again with a larger --mixtures, or without it.\n")
+    sepbench("run --suite short --methods average --device cpu --out r")
+    assert set(pd.read_csv(home / "r" / "leaderboard.csv")["n_clusters"]) == {int(held[1])}
+    out, _ = sepbench("new-suite long --sources many more --size 8 --test 0.5")
+    assert "written and frozen. Next:" in out
 
 
 def test_folders_of_the_environment_are_those_of_the_start(sepbench, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -89,7 +89,7 @@ def test_estimates_that_were_not_kept_are_said_to_be_missing(monkeypatch: pytest
 
 CASES = {
     "nothing named": ((), "or give --leaderboards"),
-    "both": (("RUN", "--leaderboards"), "or give --leaderboards"),
+    "both": (("RUN", "--leaderboards"), "--leaderboards takes all that are committed"),
     "no such run": (("nothing",), "nothing"),
     "no such task": (("RUN", "--task", "class-splt"), "did you mean class-split"),
     "no numbers": (("RUN", "--examples", "best"), "write it as 0,5,7"),

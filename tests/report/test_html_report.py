@@ -15,6 +15,7 @@ from html_pages import Page, large_leaderboard
 from synthetic_run import SyntheticRun
 
 from sepbench.errors import SepbenchError
+from sepbench.report.footnotes import machine_words
 from sepbench.report.html import extra, page
 from sepbench.report.html.board import open_board, slug, task_views
 from sepbench.report.html.curves import curves
@@ -188,6 +189,8 @@ def test_quality_against_evaluations_of_those_that_counted(tmp_path: Path) -> No
     assert drawn == {"nmf": (100.0, "100", True), "ica": (10_050.0, "10,050", False)}
     assert [group for group, _ in evaluations.groups] == ["evaluations"]
     assert len(rows_of(seconds.chart.spec)) == len(METHODS)
+    assert seconds.groups == ((machine_words(made.record["timing_group"]), len(METHODS)),)
+    assert not [group for group, _ in seconds.groups if ":" in group]
     write_leaderboard(made.frame(), tmp_path / "board.csv")  # and from a leaderboard
     (view,) = task_views(open_board(str(tmp_path / "board.csv"), set(), lambda text: None))
     assert [one.title for one in pareto(view)] == ["Quality against seconds", "Quality against network evaluations"]

@@ -216,6 +216,7 @@ def test_seconds_of_the_fit_are_those_of_the_machine_that_fitted() -> None:
         ("cpu:AMD EPYC:1threads:float32", "cpu, AMD EPYC, 1 thread, float32"),
         ("cpu:AMD EPYC:12threads shared:float32:2workers", "cpu, AMD EPYC, 12 threads shared, float32, 2 workers"),
         ("cuda:H100:bf16", "cuda, H100, bf16"),
+        ("mixed", "several machines"),
     ],
 )
 def test_timing_groups_in_words(group: str, words: str) -> None:

@@ -241,6 +241,8 @@ def test_an_existing_folder_is_never_written(sources: tuple[Path, Path], tmp_pat
     with pytest.raises(SuiteError, match="shapes exists; nothing was written"):
         make_suite(OwnSuite("shapes", sources, size=8), tmp_path)
     (tmp_path / "file").write_text("")
-    with pytest.raises(SepbenchError, match=r"cannot write .*file/shapes: .*; choose another folder with --out"):
+    with pytest.raises(SuiteError, match=r"file is a file; choose another folder with --out$"):
         make_suite(OwnSuite("shapes", sources, size=8), tmp_path / "file")
+    with pytest.raises(SepbenchError, match=r"cannot write .*file/below/shapes: .*; choose another folder with --out"):
+        make_suite(OwnSuite("shapes", sources, size=8), tmp_path / "file" / "below")
     assert list((tmp_path / "shapes").iterdir()) == []

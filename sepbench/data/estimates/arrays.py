@@ -215,4 +215,4 @@ def _as_slice(places: Sequence[int]) -> slice | list[int]:
 
 
 def _text(shape: Sequence[object]) -> str:
-    return f"({', '.join(map(str, shape))})"
+    return f"({', '.join(map(str, shape))})" if shape else "() of a single number"

@@ -52,8 +52,8 @@ def as_float32(values: npt.NDArray[Any], domain: Domain) -> npt.NDArray[np.float
     scale = scale_of(values.dtype, domain)
     if scale == 1.0:
         with np.errstate(over="ignore"):  # beyond float32: infinite, which is told
-            return np.ascontiguousarray(values, dtype=np.float32)
-    return np.ascontiguousarray(values.astype(np.float64) / scale, dtype=np.float32)
+            return np.asarray(values, dtype=np.float32, order="C")  # ascontiguousarray would give a single number an axis
+    return np.asarray(values.astype(np.float64) / scale, dtype=np.float32, order="C")
 
 
 def is_clipped(signal: npt.NDArray[np.float32], full_scale: float = 1.0) -> bool:

@@ -23,7 +23,7 @@ import numpy.typing as npt
 from sepbench.data.own.folders import OwnFolder, first_three
 from sepbench.data.own.signals import OwnSignals
 from sepbench.data.readers.image_folder import oddity, opened_image, upright
-from sepbench.errors import DataError
+from sepbench.errors import DataError, flat
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -58,7 +58,7 @@ def read_images(folders: Sequence[OwnFolder], names: Sequence[str], size: int | 
             if problem:
                 odd.append(f"{path} {problem}")
             if enlarged:
-                small.append(folder.name(path))
+                small.append(flat(path))
             read[-1].append(pixels)
     _refuse(faults, odd, convert)
     notes = [f"converted: {first_three(odd)}"] if odd else []

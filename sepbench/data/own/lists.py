@@ -53,11 +53,15 @@ class ListPlan:
 
 @dataclass(frozen=True, slots=True)
 class OwnLists:
-    """``pairs`` and ``clusters``: stem of a file -> its bytes. ``sizes``: stem -> mixtures, of the lists that are scored."""
+    """``pairs`` and ``clusters``: stem of a file -> its bytes. ``sizes``: stem -> mixtures, of the lists that are scored.
+
+    ``used``: stem -> different groups of files that their mixtures take, of the source that has fewest.
+    """
 
     pairs: dict[str, bytes] = field(default_factory=dict)
     clusters: dict[str, bytes] = field(default_factory=dict)
     sizes: dict[str, int] = field(default_factory=dict)
+    used: dict[str, int] = field(default_factory=dict)
 
 
 def make_lists(plan: ListPlan, parts: Parts) -> OwnLists:
@@ -107,6 +111,7 @@ def _scored(made: OwnLists, plan: ListPlan, parts: Parts, split: str, name: str,
     made.pairs[name] = pairs_csv(indices, _gains(plan, slots, indices))
     made.clusters[name] = clusters_csv(keys, plan.unit, plan.n_sources)
     made.sizes[name] = count
+    made.used[name] = min(len(set(column)) for column in zip(*keys, strict=True))
 
 
 def _training(made: OwnLists, plan: ListPlan, parts: Parts) -> None:

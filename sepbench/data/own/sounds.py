@@ -113,19 +113,43 @@ def _checked(folders: Sequence[OwnFolder], infos: Sequence[Sequence[AudioInfo]],
         raise DataError(f"{_counted(loud)} of floats beyond full scale, 1: {first_three(loud)}; scale what you want to keep")
     if odd and not convert:
         raise DataError(f"{_counted(odd)} not {rate:,} Hz, mono, 16 bits: {first_three(odd)}; --convert does it by the rules of docs/own-data.md")
-    lasts = [info.length / info.sample_rate for found in infos for info in found]
-    if short and len(short) == len(lasts):
-        longest = math.floor(100 * max(lasts)) / 100
-        wanted = f"--seconds {length / rate:g}"
-        raise DataError(f"all {len(short):,} files are shorter than {wanted}; the longest lasts {longest:g} s: choose --seconds {longest:g} or less")
-    if short and not convert:
-        wanted = f"--seconds {length / rate:g}"
-        raise DataError(f"{_counted(short)} shorter than {wanted}: {first_three(short)}; choose a smaller --seconds, or leave them out with --convert")
+    if short and (not convert or len(short) == sum(map(len, infos))):
+        raise DataError(_too_short([info for found in infos for info in found], rate, length, short))
     notes = [f"converted to {rate:,} Hz, mono, 16 bits: {first_three(odd)}"] if odd else []
     return notes + ([f"shorter than {length / rate:g} s and left out: {first_three(short)}"] if short else [])
 
 
-def _counted(files: list[str]) -> str:
+def _too_short(infos: Sequence[AudioInfo], rate: int, length: int, short: Sequence[str]) -> str:
+    """Which files are shorter than one piece, and which ``--seconds`` to choose: the shortest file's length, which keeps all files.
+
+    Besides, what nine tenths and half of the files have, with how many files each of these drops.
+    """
+    lengths = sorted(resampled_length(info.length, info.sample_rate, rate) for info in infos)
+    choices = dict[float, int]()
+    for share in (0.0, 0.1, 0.5):
+        seconds = _rounded_down(lengths[int(share * len(lengths))] / rate)
+        if 0.0 < seconds < length / rate:
+            choices[seconds] = sum(one < round(seconds * rate) for one in lengths)
+    drops = [f"--seconds {seconds:g} drops {lost:,}" for seconds, lost in choices.items() if lost]
+    keeps = f"--seconds {min(choices):g} keeps all {len(lengths):,} files" if len(lengths) > 1 else f"--seconds {min(choices):g} keeps it"
+    if len(short) < len(lengths):
+        drops.append(f"--seconds {length / rate:g} drops {len(short):,}")
+        which = f"{_counted(short)} shorter than --seconds {length / rate:g}: {first_three(short)}"
+    elif len(lengths) == 1:
+        which = f"the only file is shorter than --seconds {length / rate:g}"
+    else:
+        lasts = f"{_rounded_down(lengths[0] / rate):g} to {_rounded_down(lengths[-1] / rate):g} s"
+        which = f"all {len(lengths):,} files are shorter than --seconds {length / rate:g}, they last {lasts}"
+    return f"{which}; {keeps}" + (f"; with --convert, {', '.join(drops)}" if drops else "")
+
+
+def _rounded_down(seconds: float) -> float:
+    """To hundredths; shorter than one of them, to millionths."""
+    steps = 100 if seconds >= 0.01 else 1_000_000
+    return math.floor(seconds * steps) / steps
+
+
+def _counted(files: Sequence[str]) -> str:
     return "1 file is" if len(files) == 1 else f"{len(files):,} files are"
 
 
@@ -156,8 +180,8 @@ def _pieces(folder: OwnFolder, name: str, infos: Sequence[AudioInfo], rate: int,
         sounding.append(seconds[heard])
     _stop_at(faults)
     if not files:
-        why = f"all files are shorter than {length / rate:g} s, or silent"
-        raise DataError(f"nothing is left of {folder.path}: {why}; choose a smaller --seconds, or other files")
+        why = _too_short(infos, rate, length, [""] * len(infos)) if not values else "all its pieces are silent; choose other files"
+        raise DataError(f"nothing is left of {folder.path}: {why}")
     notes = [f"{name}: silent and left out: {silent:,} {'piece' if silent == 1 else 'pieces'}"] if silent else []
     notes += [f"{name}: clipped at full scale: {first_three(clipped)}"] if clipped else []
     file = np.array(files, dtype=np.int64)

@@ -14,6 +14,7 @@ from typing import Any
 from sepbench.errors import SepbenchError
 from sepbench.protocols import SUPERVISION_LEVELS
 from sepbench.registry import create_separator, method_code, separator_class
+from sepbench.report.footnotes import machine_words
 from sepbench.report.html.board import Board, Record, TaskView
 from sepbench.report.html.cards import FOLDER, WeightsCard, card, cards_in
 from sepbench.report.html.media import Media
@@ -170,7 +171,9 @@ class MethodPages:
             ("task digests", "task_digest"),
         ):
             texts = dict.fromkeys(str(record[column]) for record in records if str(record[column]))
-            if texts:
+            if texts and column == "timing_group":
+                yield label, "; ".join(map(machine_words, texts))
+            elif texts:
                 yield label, ", ".join(texts)
         entry = self.board.record.methods.get(method) if self.board.record is not None else None
         if entry is not None and self.board.record is not None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from sepbench.report.footnotes import machine_words
 from sepbench.report.html import charts
 from sepbench.report.html.board import TaskView, kind_of
 from sepbench.report.html.leaderboard import in_best_group
@@ -15,7 +16,7 @@ from sepbench.report.numbers import with_interval
 
 @dataclass(frozen=True, slots=True)
 class Pareto:
-    """One chart; ``groups`` are timing groups with their numbers of methods, the first is shown."""
+    """One chart; ``groups`` are timing groups in words with their numbers of methods, the first is shown."""
 
     title: str
     groups: tuple[tuple[str, int], ...]
@@ -65,7 +66,7 @@ def _rows(view: TaskView, column: str) -> Iterator[dict[str, Any]]:
             "high": float(record["ci_high"]),
             "text": with_interval(record),
             "told": f"{cost:.3g}" if cost < 1000 else f"{cost:,.0f}",
-            "group": str(record["timing_group"]) or "unknown machine",
+            "group": machine_words(str(record["timing_group"])) or "unknown machine",
             "style": "equal to the best" if in_best_group(line) else {"ranked": "ranked", "bound": "bounds"}.get(kind_of(line), "not ranked"),
             "ranks": kind_of(line) == "ranked",
         }

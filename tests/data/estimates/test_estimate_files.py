@@ -94,6 +94,8 @@ def _save(path: Path, what: object) -> None:
         (DIGIT, "0_1.npy", b"\x93NUMPY nothing", "unreadable: ValueError"),
         (SOUND, "0_1.wav", b"RIFF", "unreadable: is no readable WAV or FLAC file"),
         (SOUND, "0_1.npy", np.zeros(401, np.int16), "of another shape: 401 instead of 1 x 400"),
+        (DIGIT, "0_1.npy", np.array(0.5, np.float32), "of another shape: one number instead of 1 x 8 x 8"),
+        (SOUND, "0_1.npy", np.array(3, np.int16), "of another shape: one number instead of 1 x 400"),
     ],
 )
 def test_one_file_that_does_not_fit(tmp_path: Path, spec: TaskSpec, name: str, what: object, expected: str) -> None:

@@ -162,6 +162,7 @@ def test_rows_of_an_array_are_named_by_their_ids(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("shape", "spec", "told"),
     [
+        ((), DIGIT, "the array has the shape () of a single number, the estimates of task digits are (M, 2, 1, 8, 8); write it"),
         ((3, 2, 8, 9), DIGIT, "the array has the shape (3, 2, 8, 9), the estimates of task digits are (M, 2, 1, 8, 8); write it"),
         ((3, 2, 8, 8, 3), COLOUR, "the array has the shape (3, 2, 8, 8, 3), the estimates of task colours are (M, 2, 3, 8, 8); move the channels"),
         ((3, 2, 8, 8), COLOUR, "the estimates of task colours are (M, 2, 3, 8, 8); write it"),

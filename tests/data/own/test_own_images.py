@@ -52,8 +52,9 @@ def test_a_wide_image_loses_its_sides_and_nothing_is_stretched(tmp_path: Path) -
 
 
 def test_images_are_told_that_were_enlarged(tmp_path: Path) -> None:
-    (_, _), notes = read(image_folder(tmp_path / "a", 5, sizes=[9, 40]), image_folder(tmp_path / "b", 2, sizes=[40]), size=16)
-    assert notes == ["smaller than 16 x 16 and enlarged: im0.png, im1.png, im2.png and 2 more"]
+    a, b = image_folder(tmp_path / "a", 2, sizes=[9, 40]), image_folder(tmp_path / "b", 3, key=7, sizes=[9])
+    (_, _), notes = read(a, b, size=16)
+    assert notes == [f"smaller than 16 x 16 and enlarged: {a / 'im0.png'}, {a / 'im1.png'}, {b / 'im0.png'} and 2 more"]
 
 
 def test_without_a_size_all_have_one_size(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -285,13 +286,39 @@ def test_what_is_said_of_sounds_that_do_not_fit() -> None:
     assert "b.wav has 16,000 Hz, 2 channels, PCM_24 samples" in note
     assert "a.wav" not in note
     short = ("c.wav", 8000, 6000, 1, "PCM_16")
-    with pytest.raises(DataError, match=r"^1 file is shorter than --seconds 1: c\.wav lasts 0\.75 s; "):
+    with pytest.raises(
+        DataError, match=r"^1 file is shorter than --seconds 1: c\.wav lasts 0\.75 s; --seconds 0\.75 keeps all 2 files; with --convert, --seconds 1 drops 1$"
+    ):
         _checked(*_folders(GOOD, short), 8000, 8000, False)
     (note,) = _checked(*_folders(GOOD, short), 8000, 8000, True)
     assert "1 s" in note
     assert "c.wav lasts 0.75 s" in note
-    with pytest.raises(DataError, match=r"all 2 files are shorter than --seconds 2; the longest lasts 1 s: choose --seconds 1 or less"):
+    with pytest.raises(DataError) as refused:
         _checked(*_folders(GOOD, short), 8000, 16000, True)
+    told = "all 2 files are shorter than --seconds 2, they last 0.75 to 1 s; --seconds 0.75 keeps all 2 files; with --convert, --seconds 1 drops 1"
+    assert str(refused.value) == told
+    with pytest.raises(DataError, match=r"^the only file is shorter than --seconds 2; --seconds 0\.75 keeps it$"):
+        _checked(*_folders(short), 8000, 16000, True)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "keeps", "drops"),
+    [
+        ([100, *range(1000, 10_000, 500), 20_000], "0.01", "--seconds 0.15 drops 2, --seconds 0.55 drops 10"),  # hundredths, rounded down
+        ([9_990] * 9 + [10_100], "0.99", ""),
+        ([3, 4_000, 9_000], "0.0003", "--seconds 0.4 drops 1"),
+    ],
+)
+def test_the_seconds_that_are_proposed_and_what_they_drop(lengths: list[int], keeps: str, drops: str) -> None:
+    """What all files have comes first; then what nine tenths and half of them have."""
+    files = [(f"{number}.wav", 10_000, length, 1, "PCM_16") for number, length in enumerate(lengths)]
+    with pytest.raises(DataError) as refused:
+        _checked(*_folders(*files), 10_000, 30_000, False)
+    _, _, proposed = str(refused.value).partition("; ")
+    assert proposed == f"--seconds {keeps} keeps all {len(lengths)} files" + (f"; with --convert, {drops}" if drops else "")
+    for text in [keeps, *re.findall(r"--seconds (\S+) drops", drops)]:
+        dropped = sum(length < round(float(text) * 10_000) for length in lengths)
+        assert dropped == int(dict(re.findall(r"--seconds (\S+) drops (\d+)", drops)).get(text, 0))
 
 
 def test_floats_beyond_full_scale(monkeypatch: pytest.MonkeyPatch) -> None:

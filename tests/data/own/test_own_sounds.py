@@ -45,7 +45,7 @@ def test_silent_pieces_are_left_out_and_counted(tmp_path: Path) -> None:
     assert notes == ["a: silent and left out: 2 pieces"]
     assert signals.sounding.tolist() == [1, 1]
     assert read(tmp_path / "a", seconds=2.0)[0].sounding.tolist() == [1, 2]  # the first second of one, the second of the other
-    with pytest.raises(DataError, match=r"nothing is left of .*b: all files are shorter than 1 s, or silent"):
+    with pytest.raises(DataError, match=r"nothing is left of .*b: all its pieces are silent; choose other files"):
         read(write(tmp_path / "b" / "1.wav", np.zeros(5000, np.float32)))
 
 
@@ -82,7 +82,7 @@ def test_different_rates_ask_for_one(tmp_path: Path) -> None:
 
 def test_short_files_are_refused_or_left_out(tmp_path: Path) -> None:
     folder = sound_folder(tmp_path / "a", 5, seconds=1.8)
-    with pytest.raises(DataError, match=r"2 files are shorter than --seconds 2: .*s0\.wav lasts 1\.80 s, .*; choose a smaller --seconds, or"):
+    with pytest.raises(DataError, match=r"2 files are shorter than --seconds 2: .*s0\.wav lasts 1\.80 s, .*; --seconds 1\.8 keeps all 5 files; with"):
         read(folder, seconds=2.0)
     signals, _, notes = read(folder, seconds=2.0, convert=True)
     assert signals.file.tolist() == [2, 3, 4]
@@ -90,10 +90,24 @@ def test_short_files_are_refused_or_left_out(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("convert", [False, True])
-def test_if_all_files_are_too_short_the_longest_says_what_to_choose(tmp_path: Path, convert: bool) -> None:
+def test_if_all_files_are_too_short_the_shortest_says_what_keeps_them(tmp_path: Path, convert: bool) -> None:
     folder = sound_folder(tmp_path / "a", 2, seconds=1.8)
-    with pytest.raises(DataError, match=r"all 2 files are shorter than --seconds 3; the longest lasts 1\.[89]\d? s: choose --seconds 1\.[89]\d? or less"):
+    with pytest.raises(
+        DataError, match=r"all 2 files are shorter than --seconds 3, they last 1\.8 to 1\.93 s; --seconds 1\.8 keeps all 2 files; with --convert, "
+    ):
         read(folder, seconds=3.0, convert=convert)
+    assert read(folder, seconds=1.8)[0].file.tolist() == [0, 1]
+    assert read(folder, seconds=1.93, convert=True)[0].file.tolist() == [1]
+    with pytest.raises(DataError, match=r"--seconds 1\.8 keeps all 2 files; with --convert, --seconds 1\.93 drops 1$"):
+        read(folder, seconds=3.0, convert=convert)
+
+
+def test_a_class_of_which_nothing_is_left_says_what_would_keep_it(tmp_path: Path) -> None:
+    long, short = sound_folder(tmp_path / "long", 3, seconds=3.0), sound_folder(tmp_path / "short", 2, key=5, seconds=1.5)
+    with pytest.raises(
+        DataError, match=r"nothing is left of .*short: all 2 files are shorter than --seconds 3, they last 1\.5 to 1\.63 s; --seconds 1\.5 keeps"
+    ):
+        read_sounds(open_folders([long, short])[1], ["long", "short"], None, 3.0, convert=True)
 
 
 def test_full_scale(tmp_path: Path) -> None:
