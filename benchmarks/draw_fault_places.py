@@ -1,12 +1,15 @@
-"""Draws the places at which the fourth list of planted faults, ``planted_faults_4.toml``, breaks the program.
+"""Draws the places at which a list of planted faults, ``planted_faults_4.toml`` or ``planted_faults_5.toml``, breaks the program.
 
-    python benchmarks/draw_fault_places.py [--check]
+    python benchmarks/draw_fault_places.py [--list 4|5] [--check]
 
-A place is one executable line of a Python file of ``sepbench/`` or ``baselines/`` at ``COMMIT``; every such line has the same chance, so large files are
-drawn often and nobody chooses what is easy to break. No place are blank lines, comments, docstrings, imports, ``__all__``, names that are only annotated,
-the heads of classes, those of functions without a default on that line, and lines of nothing but brackets or such words as ``else``, ``try`` and ``pass``.
-Prints one place a line, in the order of the draw. ``--check`` says instead what is wrong with the list: a fault that does not apply to the files of
-``COMMIT``, that changes no line of the statement drawn, or a place among those used that has neither a fault nor a reason for passing it over.
+A place is one executable line of a Python file of ``sepbench/`` or ``baselines/`` at the list's commit in ``DRAWS``; every such line has the same chance,
+so large files are drawn often and nobody chooses what is easy to break. No place are blank lines, comments, docstrings, imports, ``__all__``, names that
+are only annotated, the heads of classes, those of functions without a default on that line, and lines of nothing but brackets or such words as ``else``,
+``try`` and ``pass``.
+
+Prints one place a line, in the order of the draw; of the newest list unless ``--list`` names another. ``--check`` says instead what is wrong with the
+list: a fault that does not apply to the files of its commit, that changes no line of the statement drawn, or a place among those used that has neither a
+fault nor a reason for passing it over.
 """
 
 from __future__ import annotations
@@ -20,20 +23,30 @@ import subprocess
 import tarfile
 import tokenize
 import tomllib
+from dataclasses import dataclass
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-LIST = HERE / "planted_faults_4.toml"
-COMMIT = "dcfb8e6"
-SEED, NUMBER = 20261127, 160
 IDLE = {"else", "try", "finally", "pass", ":", "(", ")", "[", "]", "{", "}", ",", "..."}
 IGNORED = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
 PLACED = re.compile(r"^# place (\d+): (\S+):(\d+)(?: (skipped): (\S+))?$", re.MULTILINE)
 
 
-def read_sources() -> dict[str, str]:
-    """The text of every Python file of the two packages, by its path."""
-    packed = subprocess.run(["git", "-C", str(HERE.parent), "archive", COMMIT, "sepbench", "baselines"], check=True, capture_output=True).stdout
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """How the places of a list are drawn: from the files of which commit, with which seed, and how many."""
+
+    commit: str
+    seed: int
+    number: int
+
+
+DRAWS = {4: Draw("dcfb8e6", 20261127, 160), 5: Draw("91a65ac", 20261128, 180)}  # by the number of the list
+
+
+def read_sources(commit: str) -> dict[str, str]:
+    """The text of every Python file of the two packages at a commit, by its path."""
+    packed = subprocess.run(["git", "-C", str(HERE.parent), "archive", commit, "sepbench", "baselines"], check=True, capture_output=True).stdout
     with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
         members = [one for one in archive.getmembers() if one.isfile() and one.name.endswith(".py")]
         return {one.name: archive.extractfile(one).read().decode() for one in sorted(members, key=lambda one: one.name)}  # type: ignore[union-attr]
@@ -70,11 +83,11 @@ def executable_lines(source: str) -> list[int]:
     return sorted(line for line, words in said.items() if words - IDLE and line not in silent)
 
 
-def draw(sources: dict[str, str]) -> list[tuple[str, int]]:
+def draw_places(drawn: Draw, sources: dict[str, str]) -> list[tuple[str, int]]:
     """Different places, a path and a line each, in the order of the draw."""
     places = [(path, line) for path, source in sources.items() for line in executable_lines(source)]
-    random.Random(SEED).shuffle(places)
-    return places[:NUMBER]
+    random.Random(drawn.seed).shuffle(places)
+    return places[: drawn.number]
 
 
 def statement_lines(source: str, line: int) -> set[int]:
@@ -88,11 +101,11 @@ def statement_lines(source: str, line: int) -> set[int]:
     return set(min((lines for lines in found if line in lines), key=lambda lines: max(lines) - min(lines)))
 
 
-def problems() -> list[str]:
-    """What is wrong with the list."""
-    sources, text = read_sources(), LIST.read_text(encoding="utf-8")
-    noted = PLACED.findall(text)
-    wrong = [f"place {at}: not as drawn" for at, place in enumerate(draw(sources)[: len(noted)], 1) if noted[at - 1][:3] != (str(at), place[0], str(place[1]))]
+def problems(number: int) -> list[str]:
+    """What is wrong with a list."""
+    sources, text = read_sources(DRAWS[number].commit), (HERE / f"planted_faults_{number}.toml").read_text(encoding="utf-8")
+    noted, places = PLACED.findall(text), draw_places(DRAWS[number], sources)
+    wrong = [f"place {at}: not as drawn" for at, place in enumerate(places[: len(noted)], 1) if noted[at - 1][:3] != (str(at), place[0], str(place[1]))]
     used = [note for note in noted if not note[3]]
     for (at, path, line, _, _), fault in zip(used, tomllib.loads(text)["fault"], strict=True):
         source = sources[path]
@@ -110,9 +123,12 @@ def problems() -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="check the list instead")
-    if parser.parse_args().check:
-        raise SystemExit("\n".join(problems()) or 0)
-    print("\n".join(f"# place {at}: {path}:{line}" for at, (path, line) in enumerate(draw(read_sources()), 1)))
+    parser.add_argument("--list", type=int, choices=sorted(DRAWS), default=max(DRAWS), help="number of the list; the newest unless told")
+    given = parser.parse_args()
+    if given.check:
+        raise SystemExit("\n".join(problems(given.list)) or 0)
+    drawn = DRAWS[given.list]
+    print("\n".join(f"# place {at}: {path}:{line}" for at, (path, line) in enumerate(draw_places(drawn, read_sources(drawn.commit)), 1)))
 
 
 if __name__ == "__main__":
