@@ -254,6 +254,8 @@ def test_estimates_that_were_supplied_have_no_seconds(made: tuple[pd.DataFrame, 
     some = one(edited(frame, {"nmf": supplied}), suite)
     assert (some.extra_heads, some.lines[0].extras) == (("s/mixture",), ("",))
     assert [note for note in some.footnotes if "supplied" in note] == ["nmf: estimates supplied, sha256 0123456789ab"]
+    untimed = one(edited(frame.assign(seconds_per_mixture=math.nan), {"nmf": supplied}), suite)
+    assert untimed.extra_heads == ("s/mixture",)  # somebody could have measured the others
     every = one(edited(frame, {**dict.fromkeys(MEANS, supplied), "ica": supplied | {"supervision": "unstated"}}), suite)
     assert every.extra_heads == ()
     assert all(line.extras == () for line in every.lines)
@@ -322,4 +324,5 @@ def test_papers_follow_the_selection(made: tuple[pd.DataFrame, Suite]) -> None:
         ("High", "ssim 0.75 B Table 2"),
     ]
     assert one(frame, suite, metrics=["ssim"]).lines[0].published == "0.5 A Table 1"
+    assert [name for name, _ in published(one(frame, suite, metrics=["psnr"]))] == ["High", "Ghost", "Low"]
     assert published(one(frame, None)) == []
