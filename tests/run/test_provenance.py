@@ -247,3 +247,10 @@ def test_methods_of_a_task_and_entries_of_later_versions(planned: Planned) -> No
     cell = CellRecord(peak_mb=float("nan"), latency_seconds=float("inf"))
     assert "NaN" in cell.model_dump_json()
     assert "Infinity" in cell.model_dump_json()
+
+
+def test_a_record_that_grows_leaves_the_old_one_as_it_was(planned: Planned) -> None:
+    one, other = run_record(planned("halves"), "x"), run_record(planned("noisy", tasks=("class-agnostic", "class-split"), limit=12), "y")
+    before = one.mapping()
+    assert grown(one, other).tasks["class-agnostic"].n_planned == 12
+    assert one.mapping() == before

@@ -63,9 +63,7 @@ def test_levels_that_may_be_stated() -> None:
     assert [checked_supervision(level) for level in levels] == levels
     with pytest.raises(RequestError) as caught:
         checked_supervision("some")
-    assert (
-        str(caught.value) == "--supervision must be one of blind, mixtures+one, sources, prior, bound, got 'some'; leave it out if you do not know"
-    )
+    assert str(caught.value) == "--supervision must be one of blind, mixtures+one, sources, prior, bound, got 'some'; leave it out if you do not know"
 
 
 NAMING = "name files MIXTURE_SOURCE.{0} or MIXTURE/SOURCE.{0}, where SOURCE is {1}, as in 000012_1.{0}"
@@ -139,7 +137,12 @@ def test_a_message_names_the_file_that_was_given(tmp_path: Path) -> None:
 
 def test_the_record_of_a_run_of_supplied_estimates() -> None:
     record = supplied_record(_cell(0, 1), SUITE, "own/suite.toml", 5, "sepbench evaluate", None)
-    assert (record.command, record.suite.name, record.suite.version, record.suite.path) == ("sepbench evaluate", "digits-pairs", SUITE.version, "own/suite.toml")
+    assert (record.command, record.suite.name, record.suite.version, record.suite.path) == (
+        "sepbench evaluate",
+        "digits-pairs",
+        SUITE.version,
+        "own/suite.toml",
+    )
     assert record.tasks["class-split"].model_dump() == {
         "digest": TASK.digest, "pairs_sha256": TASK.pairs_sha256, "mixtures_sha256": TASK.mixtures_sha256, "n_examples": 1000, "n_planned": 5
     }  # fmt: skip
@@ -217,7 +220,11 @@ def test_a_row_is_scored_in_shards_and_says_what_is_lacking(unscored: list[Any])
     record = score_supplied(_cell(0, 3, 4), folder, ("psnr",), said, device="cuda:1", advance=lambda done, total: told.append((done, total)))
     assert told == [(2, 5), (4, 5), (5, 5)]
     assert unscored == [(("psnr",), "cuda:1")]
-    assert {start: dict(data.errors) for start, data in folder.estimates.items()} == {0: {1: "no estimate was supplied"}, 2: {2: "no estimate was supplied"}, 4: {}}
+    assert {start: dict(data.errors) for start, data in folder.estimates.items()} == {
+        0: {1: "no estimate was supplied"},
+        2: {2: "no estimate was supplied"},
+        4: {},
+    }
     values = torch.cat([data.estimates.flatten(1)[:, 0] for data in folder.estimates.values()])
     assert [None if math.isnan(one) else one for one in values.tolist()] == [0.0, None, None, 3.0, 4.0]
     assert all(data.seconds.isnan().all() and data.seconds.dtype == torch.float64 for data in folder.estimates.values())
