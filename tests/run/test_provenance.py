@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
+import platform
+import re
 import subprocess
+import tomllib
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import datetime, timedelta
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
@@ -15,7 +20,7 @@ import torch
 from sepbench.run import provenance
 from sepbench.run.plan import Plan
 from sepbench.run.provenance import conflict, environment, git_state, grown, identity, run_record, short_hash, timing_group
-from sepbench.run.records import RunRecord
+from sepbench.run.records import CellRecord, RunRecord
 from sepbench.run.source import source_sha256
 
 Planned = Callable[..., Plan]
@@ -163,3 +168,89 @@ def test_seconds_of_a_shared_machine_are_a_group_of_their_own(monkeypatch: pytes
     assert shared != alone
     assert shared.replace(" shared", "") == alone
     assert shared.rpartition(":")[2] == alone.rpartition(":")[2], "a method's own precision takes the place of the last word"
+
+
+def test_packages_that_are_not_installed_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    there = {"torch": "2.9", "ray": "2.5"}
+
+    def version(name: str) -> str:
+        if name not in there:
+            raise PackageNotFoundError(name)
+        return there[name]
+
+    monkeypatch.setattr(provenance, "version", version)
+    assert provenance.package_versions() == there
+    assert environment().packages == there
+
+
+def test_what_numbers_depend_on_is_asked_for_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every package that is needed, but those that only read and show texts or fetch files, and those of the extras that compute."""
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    needed, extras = (
+        {re.split(r"[^\w-]", line)[0] for line in lines}
+        for lines in (project["dependencies"], [line for extra in project["optional-dependencies"].values() for line in extra])
+    )
+    monkeypatch.setattr(provenance, "version", str.upper)
+    found = provenance.package_versions()
+    assert found == {name: name.upper() for name in provenance.PACKAGES}
+    assert needed - found.keys() == {"requests", "platformdirs", "typer", "pyyaml", "rich", "threadpoolctl"}
+    assert found.keys() - needed <= extras | {"torchvision"}
+
+
+def test_facts_of_the_environment_come_from_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    monkeypatch.setattr(provenance, "git_state", lambda root: ("abc", True) if (root / "pyproject.toml").is_file() else ("wrong folder", False))
+    monkeypatch.setattr(provenance, "gpu_name", lambda device: f"name of {device}")
+    monkeypatch.setattr(provenance, "cpu_model", lambda: "A Chip")
+    facts = environment("cuda:1")
+    assert (facts.omp_num_threads, facts.git_sha, facts.git_dirty, facts.gpu, facts.cpu) == ("3", "abc", True, "name of cuda:1", "A Chip")
+    assert (facts.python, facts.platform) == (platform.python_version(), platform.platform())
+    assert provenance.commit(facts) == "abc-dirty"
+    assert provenance.commit(facts.model_copy(update={"git_dirty": False})) == "abc"
+    assert provenance.commit(facts.model_copy(update={"git_sha": ""})) == ""
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    assert environment().omp_num_threads == ""
+
+
+def test_the_commit_of_a_session_and_the_words_of_a_method_are_one_line(planned: Planned, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(provenance, "git_state", lambda root: ("abc", True))
+    plan = planned("halves", fit_seed=7, budget="quick")
+    entry = plan.methods["halves"]
+    entry = replace(
+        entry,
+        info=replace(entry.info, title="two\nlines", version="1\n2", deterministic=False),
+        files={"prior": {"a.bin": "00"}},
+        settings={"path": Path("a/b"), "rank": 3},
+    )
+    record = run_record(replace(plan, methods={"halves": entry}), "sepbench run")
+    assert [(one.command, one.git_sha, one.backend, one.workers, one.created) for one in record.sessions] == [
+        ("sepbench run", "abc-dirty", "local", 1, record.created)
+    ]
+    assert datetime.fromisoformat(record.created).utcoffset() == timedelta(0)
+    method = record.methods["halves"]
+    assert (method.title, method.version, method.deterministic, method.supervision) == ("two lines", "1 2", False, "blind")
+    assert (method.files, method.settings) == ({"prior": {"a.bin": "00"}}, {"path": "a/b", "rank": 3})
+    assert (record.fit_seed, record.budget, record.suite.path, record.suite.version) == (7, "quick", "", plan.suite.version)
+    assert (record.metrics, record.grid) == (list(plan.metrics), {"class-split": ["halves"]})
+    task = plan.tasks["class-split"]
+    assert (record.tasks["class-split"].mixtures_sha256, record.tasks["class-split"].digest) == (task.mixtures_sha256, task.digest)
+
+
+def test_methods_of_a_task_and_entries_of_later_versions(planned: Planned) -> None:
+    record = run_record(planned("halves", "noisy"), "x")
+    record.grid = {"class-split": ["noisy"]}
+    assert (record.methods_on("class-split"), record.methods_on("other")) == (["noisy"], [])
+    record.grid = {}
+    assert record.methods_on("other") == ["halves", "noisy"]
+    later = record.mapping() | {"of the future": [1, 2]}
+    assert RunRecord.model_validate(later).mapping() == later
+    cell = CellRecord(peak_mb=float("nan"), latency_seconds=float("inf"))
+    assert "NaN" in cell.model_dump_json()
+    assert "Infinity" in cell.model_dump_json()
+
+
+def test_a_record_that_grows_leaves_the_old_one_as_it_was(planned: Planned) -> None:
+    one, other = run_record(planned("halves"), "x"), run_record(planned("noisy", tasks=("class-agnostic", "class-split"), limit=12), "y")
+    before = one.mapping()
+    assert grown(one, other).tasks["class-agnostic"].n_planned == 12
+    assert one.mapping() == before

@@ -1,0 +1,256 @@
+"""Estimates that somebody else made: names, levels, what is advised and warned of, and the record and the shards of their row."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from estimate_cases import COLOUR, DIGIT, SOUND
+
+from sepbench.data.estimates.problems import EXTRA, MISNAMED, MISSING, EstimatesError, Problems
+from sepbench.data.estimates.supplied import Inspection
+from sepbench.protocols import TaskSpec
+from sepbench.run import supplied
+from sepbench.run.records import CellRecord, MethodRecord
+from sepbench.run.request import RequestError
+from sepbench.run.sink import FoundShard, ShardTotals
+from sepbench.run.supplied import Said, SuppliedCell, check_same, checked_name, checked_supervision, inspect_estimates, score_supplied, supplied_record
+from sepbench.suites.loader import load_suite
+
+SUITE = load_suite("digits-pairs")
+TASK = SUITE.tasks["class-split"]
+
+
+def _inspection(*examples: int, **facts: Any) -> Inspection:
+    return Inspection(np.array(examples, np.int64), "ab" * 32, **facts)
+
+
+def _cell(*examples: int, planned: int = 5, task: Any = TASK) -> SuppliedCell:
+    loaded: Any = SimpleNamespace(load=lambda ids: torch.stack([torch.full((*_draws(task.spec), 2, *task.spec.source_shape), float(n)) for n in ids]))
+    return SuppliedCell(task, "mine", planned, loaded, _inspection(*examples))
+
+
+def _draws(spec: TaskSpec) -> tuple[int, ...]:
+    return (spec.posterior_draws,) if spec.posterior_draws else ()
+
+
+@pytest.mark.parametrize("name", ["a", "9", "A.b_c+d-e", "x" * 64])
+def test_names_that_do(name: str) -> None:
+    assert checked_name(name) == name
+
+
+@pytest.mark.parametrize("name", ["", "x" * 65, "-a", ".a", "_a", "a b", "a/b", "a--b", "ä", "a\n"])
+def test_names_that_do_not(name: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        checked_name(name)
+    assert str(caught.value).endswith("must be up to 64 letters, digits and single . _ + - and begin with a letter or a digit")
+
+
+def test_the_name_of_a_registered_method_is_taken() -> None:
+    with pytest.raises(RequestError) as caught:
+        checked_name("nmf")
+    assert str(caught.value) == "--name nmf is a registered method, whose rows these estimates would replace; choose another name, as in nmf-theirs"
+
+
+def test_levels_that_may_be_stated() -> None:
+    levels = ["", "unstated", "blind", "mixtures+one", "sources", "prior", "bound"]
+    assert [checked_supervision(level) for level in levels] == levels
+    with pytest.raises(RequestError) as caught:
+        checked_supervision("some")
+    assert str(caught.value) == "--supervision must be one of blind, mixtures+one, sources, prior, bound, got 'some'; leave it out if you do not know"
+
+
+NAMING = "name files MIXTURE_SOURCE.{0} or MIXTURE/SOURCE.{0}, where SOURCE is {1}, as in 000012_1.{0}"
+GENERAL = Problems()._advice[MISSING]
+
+
+@pytest.mark.parametrize(
+    ("spec", "named", "there", "planned", "naming", "missing"),
+    [
+        (DIGIT, True, (), 4, NAMING.format("png", "0-4, 5-9, 1 or 2"), GENERAL),
+        (SOUND, True, (), 4, NAMING.format("wav", "drums, bass, 1 or 2"), GENERAL),
+        (replace(SOUND, domain="vector"), True, (), 4, None, GENERAL),
+        (COLOUR, False, (), 4, None, GENERAL),
+        (COLOUR, False, (0,), 4, None, "add them, or score the first 1 mixtures with --limit 1, or what is there with --partial"),
+        (COLOUR, False, (0, 1, 2), 4, None, "add them, or score the first 3 mixtures with --limit 3, or what is there with --partial"),
+        (COLOUR, False, (0, 1, 3), 4, None, GENERAL),
+        (COLOUR, False, (1, 2), 4, None, GENERAL),
+        (COLOUR, False, (0, 1, 2, 3), 4, None, GENERAL),
+    ],
+)
+def test_what_is_advised(spec: TaskSpec, named: bool, there: tuple[int, ...], planned: int, naming: str | None, missing: str) -> None:
+    problems = Problems()
+    supplied._advise(problems, spec, _inspection(*there), planned, named=named)
+    assert (problems._advice.get(EXTRA), problems._advice.get(MISNAMED), problems._advice[MISSING]) == (naming, naming, missing)
+
+
+@pytest.mark.parametrize(
+    ("domain", "largest", "warned"), [("image", 20.0, False), ("image", 20.5, True), ("image", 255.0, True), ("audio", 255.0, False), ("vector", 99.0, False)]
+)
+def test_images_beyond_their_range_are_warned_of(domain: str, largest: float, warned: bool) -> None:
+    said = list(supplied._warnings("a.npy", domain, _inspection(0, largest=largest)))
+    line = f"a.npy reaches {largest:.4g}, and images are in [0, 1]: if it holds numbers from 0 to 255, divide by 255 first"
+    assert said == ([line] if warned else [])
+
+
+def test_clipped_sounds_count_where_no_source_of_the_mixture_is_clipped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The truth of mixture 1 stays at the full scale of floats, that of 2 at the full scale of 16 bits, in one of its sources."""
+    asked: list[Any] = []
+    tops = {0: (0.9, 0.5), 1: (1.0, 0.5), 2: (0.2, 32_767 / 32_768), 3: (0.1, 0.1)}
+
+    def sources(examples: list[int]) -> torch.Tensor:
+        asked.append(examples)
+        return torch.stack([torch.full((1, 400), top) for top in tops[examples[0]]])[None]
+
+    clipped = ((0, 0, "a"), (0, 1, "b"), (1, 0, "c"), (2, 0, "d"), (3, 1, "e"))
+    found = supplied._more_than_the_truth(_inspection(0, clipped=clipped), SimpleNamespace(sources=sources))  # type: ignore[arg-type]
+    assert list(found) == ["a", "b", "e"]
+    assert asked == [[0], [1], [2], [3]]  # each once
+
+
+def test_limits_below_one_and_sets_without_a_mixture() -> None:
+    with pytest.raises(RequestError) as caught:
+        inspect_estimates(TASK, "mine", np.zeros((1, 2, 1, 8, 8), np.float32), limit=0)
+    assert str(caught.value) == "--limit must be at least 1, got 0; leave it out to score every mixture"
+    with pytest.raises(EstimatesError) as none:
+        inspect_estimates(TASK, "mine", np.zeros((0, 2, 1, 8, 8), np.float32), limit=3, partial=True)
+    assert str(none.value) == "the array has a complete estimate of none of the 3 mixtures of task class-split that were asked for"
+    one = inspect_estimates(TASK, "mine", np.zeros((1, 2, 1, 8, 8), np.float32), limit=1)
+    assert (one.name, one.n_planned, one.inspection.examples.tolist(), one.warnings) == ("mine", 1, [0], ())
+
+
+def test_a_message_names_the_file_that_was_given(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.zeros((2, 2, 1, 8, 8), np.float32))
+    for given in (tmp_path / "a.npy", f"{tmp_path}/a.npy"):
+        with pytest.raises(EstimatesError) as caught:
+            inspect_estimates(TASK, "mine", given, limit=3)
+        assert str(caught.value) == (
+            f"{tmp_path}/a.npy cannot be scored: 1 missing (mixture 2); add them, or score the first 2 mixtures with --limit 2, or what is there with --partial"
+        )
+
+
+def test_the_record_of_a_run_of_supplied_estimates() -> None:
+    record = supplied_record(_cell(0, 1), SUITE, "own/suite.toml", 5, "sepbench evaluate", None)
+    assert (record.command, record.suite.name, record.suite.version, record.suite.path) == (
+        "sepbench evaluate",
+        "digits-pairs",
+        SUITE.version,
+        "own/suite.toml",
+    )
+    assert record.tasks["class-split"].model_dump() == {
+        "digest": TASK.digest, "pairs_sha256": TASK.pairs_sha256, "mixtures_sha256": TASK.mixtures_sha256, "n_examples": 1000, "n_planned": 5
+    }  # fmt: skip
+    method = record.methods["mine"]
+    assert (method.version, method.title, method.supervision, method.source, method.source_sha256) == ("", "mine", "unstated", "estimates supplied", "")
+    assert (record.grid, record.metrics) == ({"class-split": ["mine"]}, list(SUITE.metrics))
+    assert (record.seed, record.fit_seed, record.budget, record.device, record.limit, record.shard_size) == (0, None, "paper", "cpu", 5, None)
+    assert record.timing_group.startswith("cpu:")
+    assert [(one.command, one.created) for one in record.sessions] == [("sepbench evaluate", record.created)]
+    there = record.model_copy(
+        update={"seed": 3, "fit_seed": 4, "budget": "quick", "device": "cuda", "shard_size": 7, "timing_group": "a", "limit": 99, "command": "old"}
+    )
+    joined = supplied_record(_cell(0, 1), SUITE, "", 5, "new", there)
+    assert (joined.seed, joined.fit_seed, joined.budget, joined.device, joined.shard_size, joined.timing_group) == (3, 4, "quick", "cuda", 7, "a")
+    assert (joined.limit, joined.command) == (5, "new")
+
+
+def test_a_name_means_one_thing_in_a_run() -> None:
+    cell, ours, theirs = _cell(0), MethodRecord(version="", source="estimates supplied"), MethodRecord(version="1", source="a:B")
+    for methods, old in (({}, None), ({"mine": ours}, None), ({"mine": ours, "other": theirs}, CellRecord()), ({}, CellRecord(estimates_sha256="ab" * 32))):
+        check_same(cell, methods, old)
+    with pytest.raises(EstimatesError) as method:
+        check_same(cell, {"mine": theirs}, None)
+    assert str(method.value) == "mine is a method of this run, which separated by itself; choose another --name or another --out"
+    with pytest.raises(EstimatesError) as other:
+        check_same(cell, {}, CellRecord(estimates_sha256="cd" * 32))
+    assert str(other.value) == (
+        "the run holds other estimates of mine on class-split (sha256 cdcdcdcdcdcd... there, abababababab... here); choose another --name or another --out"
+    )
+
+
+class Folder:
+    """A run's folder in memory."""
+
+    def __init__(self, *found: FoundShard, cell: CellRecord | None = None) -> None:
+        self.found, self.cell = list(found), cell
+        self.records: list[CellRecord] = []
+        self.estimates: dict[int, Any] = {}
+        self.removed: list[int] = []
+
+    def read_cell(self, task: str, method: str) -> CellRecord | None:
+        return self.cell
+
+    def write_cell(self, task: str, method: str, record: CellRecord) -> None:
+        self.records.append(record.model_copy())
+
+    def find(self, task: str, method: str, metrics: Any) -> list[FoundShard]:
+        return sorted(self.found, key=lambda item: item.shard.start)
+
+    def write_estimates(self, shard: Any, data: Any) -> None:
+        self.estimates[shard.start] = data
+
+    def write_scores(self, shard: Any, scores: Any) -> None:
+        good = len(shard) - len(scores.errors)
+        self.found.append(FoundShard(shard, True, False, ShardTotals(good, len(scores.errors), 0.0, next(iter(scores.errors.values()), "")), False))
+
+    def remove_estimates(self, shard: Any) -> None:
+        self.removed.append(shard.start)
+
+
+@pytest.fixture
+def unscored(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Scoring is left out: "scores" are the data themselves; what the references of sets were asked for."""
+    asked: list[Any] = []
+    monkeypatch.setattr(supplied, "score_shard", lambda shard, data, *rest: data)
+    monkeypatch.setattr(supplied, "prepare_sets", lambda task, metrics, device, sink: asked.append((metrics, device)) or "sets")
+    monkeypatch.setattr(supplied, "_MAX_SHARD", 2)
+    return asked
+
+
+def test_a_row_is_scored_in_shards_and_says_what_is_lacking(unscored: list[Any]) -> None:
+    folder: Any = Folder()
+    told: list[tuple[int, int]] = []
+    said = Said("prior", "sepbench evaluate", "abc")
+    record = score_supplied(_cell(0, 3, 4), folder, ("psnr",), said, device="cuda:1", advance=lambda done, total: told.append((done, total)))
+    assert told == [(2, 5), (4, 5), (5, 5)]
+    assert unscored == [(("psnr",), "cuda:1")]
+    assert {start: dict(data.errors) for start, data in folder.estimates.items()} == {
+        0: {1: "no estimate was supplied"},
+        2: {2: "no estimate was supplied"},
+        4: {},
+    }
+    values = torch.cat([data.estimates.flatten(1)[:, 0] for data in folder.estimates.values()])
+    assert [None if math.isnan(one) else one for one in values.tolist()] == [0.0, None, None, 3.0, 4.0]
+    assert all(data.seconds.isnan().all() and data.seconds.dtype == torch.float64 for data in folder.estimates.values())
+    assert (record.state, record.n_separated, record.n_failed, record.n_planned, record.samples) == ("partial", 3, 2, 5, 1)
+    assert (record.supervision, record.command, record.git_sha, record.estimates_sha256) == ("prior", "sepbench evaluate", "abc", "ab" * 32)
+    assert folder.removed == []
+    assert [one.estimates_sha256 for one in folder.records] == ["ab" * 32] * 2  # whose estimates they are is said before the first is there
+
+
+def test_what_is_there_is_not_scored_again(unscored: list[Any]) -> None:
+    shard = replace(FoundShard(supplied.Shard("class-split", "mine", 0, 4), True, False, ShardTotals(4, 0, 0.0, ""), False))
+    folder: Any = Folder(shard, cell=CellRecord(supervision="sources", n_planned=4))
+    told: list[tuple[int, int]] = []
+    record = score_supplied(_cell(*range(5)), folder, ("psnr",), Said(), keep_estimates=False, advance=lambda done, total: told.append((done, total)))
+    assert (told, list(folder.estimates)) == ([(5, 5)], [4])
+    assert folder.removed == [0, 4]
+    assert (record.supervision, record.state, record.error) == ("sources", "done", "")
+    whole: Any = Folder(replace(shard, shard=replace(shard.shard, stop=5), totals=ShardTotals(5, 0, 0.0, "")))
+    unscored.clear()
+    assert score_supplied(_cell(*range(5)), whole, ("psnr",), Said()).supervision == "unstated"
+    assert (unscored, whole.estimates) == ([], {})  # nothing is prepared for nothing
+
+
+def test_draws_have_an_axis_of_their_own(unscored: list[Any]) -> None:
+    exact = load_suite("gaussian-exact").tasks["d2"]
+    folder: Any = Folder()
+    record = score_supplied(_cell(0, planned=2, task=exact), folder, ("posterior_mean_error",), Said())
+    assert tuple(folder.estimates[0].estimates.shape) == (2, 256, 2, 2)
+    assert record.samples == 256
