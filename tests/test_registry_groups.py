@@ -154,7 +154,7 @@ def test_what_a_method_raises_is_one_line_of_the_kind_asked_for() -> None:
     with pytest.raises(MethodError, match=r"^method 'toy' cannot be made: SystemExit: 0$") as plain, registry.method_code("toy", "cannot be made"):
         raise SystemExit(0)
     assert type(plain.value) is MethodError
-    with pytest.raises(SettingError, match="^mine$"), registry.method_code("toy", "cannot be made"):
+    with pytest.raises(SettingError, match=r"^mine$"), registry.method_code("toy", "cannot be made"):
         raise SettingError("mine")
 
 
@@ -190,5 +190,6 @@ def test_methods_are_handed_over_for_the_block_and_inner_ones_beside_outer_ones(
 
 def test_a_name_handed_over_and_claimed_names_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
     assert registry._distribution(HandedOver("a", "object", Toy)) == "this program"
-    with handed_over([HandedOver("mine", "my object", 3)]), pytest.raises(MethodError, match=r"^method 'mine' \(my object\) is of type int; "):  # type: ignore[arg-type]
+    number: Any = 3
+    with handed_over([HandedOver("mine", "my object", number)]), pytest.raises(MethodError, match=r"^method 'mine' \(my object\) is of type int; "):
         registry.separator_class("mine")
