@@ -74,7 +74,7 @@ FROZEN: dict[str, tuple[str, bool, str, str]] = {
     "sir": ("dB", True, "source", "sdr"),
     "sar": ("dB", True, "source", "sdr"),
     "mixture_error": ("1", False, "mixture", ""),
-    **{name: ("1", False, "posterior", "") for name in ("posterior_mean_error", "posterior_cov_error", "energy_distance", "c2st", "pit_error")},
+    **dict.fromkeys(("posterior_mean_error", "posterior_cov_error", "energy_distance", "c2st", "pit_error"), ("1", False, "posterior", "")),
     **{f"{name}_{net}": ("1", name == "is", "set", "") for name in ("fid", "fid_inf", "kid", "is") for net in ("inception", "cifarnet", "mnistnet")},
 }
 
