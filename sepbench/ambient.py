@@ -157,7 +157,7 @@ def _set_cudnn(flags: tuple[bool, bool, bool]) -> None:
 
 
 def _flushes_denormals() -> bool:
-    return float(torch.tensor(1e-310, dtype=torch.float64) * 0.5) == 0.0
+    return float(torch.tensor(1e-310, dtype=torch.float64, device="cpu") * 0.5) == 0.0  # wherever tensors are made by default
 
 
 @dataclass(frozen=True, slots=True)

@@ -137,3 +137,65 @@ def test_the_real_museval_imports_without_ffmpeg_on_the_path(tmp_path: Path) -> 
     environment = {**os.environ, "PATH": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment)
     assert done.stdout.strip() == "museval True True", done.stderr
+
+
+def test_the_line_pins_the_torch_that_the_project_is_tested_with(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the pin, pip fetches a newer torch with several GB of CUDA libraries."""
+    monkeypatch.setitem(sys.modules, "soundfile", None)  # type: ignore[arg-type]
+    with pytest.raises(SepbenchError) as caught:
+        compat.import_soundfile()
+    (pinned,) = [line for line in (Path(__file__).parents[1] / "constraints.txt").read_text(encoding="utf-8").splitlines() if line.startswith("torch==")]
+    assert str(caught.value).endswith(f"; install it with: pip install 'sepbench[audio]' {pinned}")
+
+
+def test_a_library_below_a_package_may_be_what_is_missing(install: Install) -> None:
+    install(soundfile="raise OSError('sndfile library not found')\n")
+    with pytest.raises(SepbenchError, match=r"^soundfile cannot be imported \(sndfile library not found\); install it with: pip install 'sepbench\[audio\]'"):
+        compat.import_soundfile()
+
+
+def test_torch_fidelity_is_named_as_pip_knows_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compat, "with_torchvision", lambda: None)
+    for module, name in (("", "torch_fidelity"), ("metric_fid", "torch_fidelity.metric_fid")):
+        monkeypatch.setitem(sys.modules, name, None)  # type: ignore[arg-type]
+        with pytest.raises(SepbenchError, match=rf"^{name} cannot be imported \(.*\); install it with: pip install 'torch-fidelity' torch=="):
+            compat.import_torch_fidelity(module)
+
+
+def _torchvision(monkeypatch: pytest.MonkeyPatch, *errors: Exception | None) -> list[str]:
+    """``import torchvision`` raises these one after another; returns what was imported."""
+    monkeypatch.delitem(sys.modules, "torchvision", raising=False)
+    imported, left = [], list(errors)
+
+    def fake(name: str, package: str | None = None) -> ModuleType:
+        imported.append(name)
+        error = left.pop(0)
+        if error is not None:
+            raise error
+        return ModuleType(name)
+
+    monkeypatch.setattr(importlib, "import_module", fake)
+    return imported
+
+
+@pytest.mark.parametrize(
+    ("error", "raised"),
+    [(None, None), (ImportError("no torchvision"), None), (RuntimeError("operator torchvision::roi does not exist"), RuntimeError)],
+)
+def test_a_torchvision_that_fails_in_another_way_is_not_mended(
+    monkeypatch: pytest.MonkeyPatch, error: Exception | None, raised: type[Exception] | None
+) -> None:
+    imported = _torchvision(monkeypatch, error)
+    if raised is None:
+        compat.with_torchvision()
+    else:
+        with pytest.raises(raised, match="roi does not exist"):
+            compat.with_torchvision()
+    assert imported == ["torchvision"]
+
+
+def test_a_torchvision_that_is_imported_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    imported = _torchvision(monkeypatch)
+    monkeypatch.setitem(sys.modules, "torchvision", ModuleType("torchvision"))
+    compat.with_torchvision()
+    assert imported == []

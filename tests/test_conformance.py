@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import count
+from pathlib import Path
 
 import broken_methods
 import pytest
@@ -180,3 +181,119 @@ def test_a_task_that_is_not_supported_is_one_clear_error(monkeypatch: pytest.Mon
 
     with pytest.raises(SepbenchError, match="needs three sources"):
         _validate(monkeypatch, One)
+
+
+@pytest.mark.parametrize(
+    ("changes", "detail"),
+    [
+        ({}, "Subject, version 1"),
+        ({"name": "half-mine"}, "info.name is 'half-mine', registered as 'subject'"),
+        ({"supervision": "none"}, "supervision 'none' is none of blind, mixtures+one, sources, prior, bound"),
+        ({"domains": frozenset()}, "domains [] must be a frozenset of some of image, audio, vector"),
+        ({"domains": frozenset({"image", "text"})}, "domains ['image', 'text'] must be a frozenset of some of image, audio, vector"),
+        ({"domains": {"image"}}, "domains {'image'} must be a frozenset of some of image, audio, vector"),
+        ({"title": ""}, "title is empty"),
+        ({"version": "", "paper": ""}, "version is empty; paper is empty"),
+        ({"max_batch": 0}, "max_batch must be positive; the name lower-case and without '--'"),
+        ({"max_batch": 1.0}, "max_batch must be positive; the name lower-case and without '--'"),
+        ({"max_batch": 1}, "Subject, version 1"),
+        ({"name": "Subject"}, "info.name is 'Subject', registered as 'subject'; max_batch must be positive; the name lower-case and without '--'"),
+        ({"name": "a--b"}, "info.name is 'a--b', registered as 'subject'; max_batch must be positive; the name lower-case and without '--'"),
+    ],
+)
+def test_what_is_wrong_with_an_info(changes: dict[str, object], detail: str) -> None:
+    found = conformance._check_info("subject", replace(INFO, **changes))  # type: ignore[arg-type]
+    assert found == Check("info is complete", detail == "Subject, version 1", detail)
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "tolerance", "passed", "detail"),
+    [
+        ([0.0, 1.0], [0.0, 1.0], 0.0, True, "largest difference 0"),
+        ([0.0, 1.0], [0.5, 1.0], 0.5, True, "largest difference 0.5"),
+        ([0.0, 1.0], [0.75, 1.0], 0.5, False, "largest difference 0.75"),
+        ([float("nan"), float("inf")], [float("nan"), float("inf")], 0.0, True, "largest difference 0"),
+        ([float("inf")], [-float("inf")], 1.0, False, "largest difference inf"),
+        ([0.0], [float("nan")], 1.0, False, "largest difference nan"),
+        ([], [], 0.0, True, "largest difference 0"),
+        ([0.0], [0.0, 0.0], 1.0, False, "shapes (1,) and (2,)"),
+    ],
+)
+def test_when_estimates_are_the_same(a: list[float], b: list[float], tolerance: float, passed: bool, detail: str) -> None:
+    assert conformance._same("rule", torch.tensor(a), torch.tensor(b), tolerance) == Check("rule", passed, detail)
+
+
+def test_what_was_seen_is_told_of_every_rule(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = {check.rule: check.detail for check in _validate(monkeypatch, Honest)}
+    shape = "(6, 2, 1, 8, 8)"
+    expected = {
+        "info is complete": "Subject, version 1",
+        "supports() answers with a Support": "two sources only",
+        "works without seeing references": "references raise SupervisionError during all checks",
+        conformance.FITS: "prior",
+        "estimates have shape (B, K, ...)": f"{shape}, wanted {shape}",
+        "estimates are float32": "torch.float32",
+        "estimates lie on the context's device": "cpu, wanted cpu",
+        "estimates are finite": "",
+        "mixtures are not changed in place": "",
+        conformance.USES_SEED: "",
+        conformance.SAMPLES: "not offered",
+        conformance.LOG_PROBS: "not offered",
+        conformance.KEEPS: "not offered",
+        "global state is left alone": "",
+    }
+    assert {rule: told[rule] for rule in expected} == expected
+    still = {check.rule: check.detail for check in _validate(monkeypatch, lambda: Honest(replace(INFO, deterministic=True)))}
+    assert still[conformance.IGNORES_SEED] == ""
+
+
+def test_what_is_offered_besides_is_told_with_its_shape(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Rich(Honest):
+        def sample(self, mixtures: Mixtures, n: int, ctx: RunContext) -> torch.Tensor:
+            return torch.stack([self.separate(mixtures, ctx) + k for k in range(n)], dim=1)
+
+        def log_prob(self, sources: torch.Tensor) -> torch.Tensor:
+            return sources.flatten(2).sum(2)
+
+        def save(self, folder: Path) -> None:
+            torch.save(self.mean, folder / "mean")
+
+        def load(self, folder: Path, ctx: RunContext) -> None:
+            self.mean = torch.load(folder / "mean")
+
+    begun: list[str] = []
+    monkeypatch.setattr(conformance, "create_separator", lambda name, settings=None, domain=None: Rich())
+    task = load_suite("digits-pairs").tasks["class-split"]
+    checks = {check.rule: check for check in validate_method("subject", task, examples=3, begin=begun.append)}
+    assert checks[conformance.SAMPLES] == Check(conformance.SAMPLES, True, "(3, 2, 2, 1, 8, 8), wanted (3, 2, 2, 1, 8, 8)")
+    assert checks[conformance.SAMPLES_FINITE] == Check(conformance.SAMPLES_FINITE, True, "torch.float32")
+    assert checks[conformance.LOG_PROBS] == Check(conformance.LOG_PROBS, True, "(3, 2)")
+    assert checks[conformance.KEEPS] == Check(conformance.KEEPS, True, "largest difference 0")
+    assert begun[-3:] == [conformance.SAMPLES, conformance.LOG_PROBS, conformance.KEEPS]
+
+
+def test_a_method_that_seeds_or_changes_the_process_is_told_what(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Careless(Honest):
+        def fit(self, view: TrainingView, ctx: RunContext) -> None:
+            super().fit(view, ctx)
+            torch.manual_seed(3)
+            torch.set_default_dtype(torch.float64)
+            torch.set_default_device("cpu")
+
+    before = torch.get_rng_state()
+    try:
+        detail = _validate(monkeypatch, Careless)[-1].detail
+    finally:
+        torch.set_rng_state(before)
+    assert detail == "changed: torch's global random state, torch's default dtype"
+    assert torch.get_default_dtype() == torch.float32
+
+
+def test_a_task_that_is_not_supported_is_named_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    class One(Honest):
+        def supports(self, task: TaskSpec) -> Support:
+            return Support(False, "needs\nthree sources")
+
+    with pytest.raises(SepbenchError) as caught:
+        _validate(monkeypatch, One)
+    assert str(caught.value) == "subject does not take digits-pairs/class-split: needs three sources; choose another with --suite and --task"

@@ -17,7 +17,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from sepbench.files import file_digest, file_sha256, making_folder, open_to_others, replacing, write_atomically
+from sepbench import files
+from sepbench.files import check_readable, file_digest, file_sha256, making_folder, open_to_others, replacing, write_atomically
 
 
 @contextmanager
@@ -153,3 +154,70 @@ def test_a_folder_is_whole_or_absent(tmp_path: Path) -> None:
     with pytest.raises(OSError):
         _make_folder(folder, "second")  # it holds something
     assert [path.name for path in (tmp_path / "deep").rglob("*")] == ["out", "first"]
+
+
+def _flushed(monkeypatch: pytest.MonkeyPatch, root: Path) -> list[tuple[str, bool]]:
+    """What is waited for until it is on the disk, and whether ``out`` was there by then."""
+    seen: list[tuple[str, bool]] = []
+    real = files.flush
+
+    def flush(path: Path) -> None:
+        real(path)
+        seen.append((path.relative_to(root).as_posix().replace(files._owner(), "OWNER"), any(root.rglob("out"))))
+
+    monkeypatch.setattr(files, "flush", flush)
+    return seen
+
+
+def test_a_file_is_on_the_disk_before_it_has_its_name_and_its_folder_after(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = _flushed(monkeypatch, tmp_path)
+    write_atomically(tmp_path / "new" / "out", WRITERS["text"])
+    assert seen == [(".", False), ("new/out.OWNER.tmp", False), ("new", True)]
+    seen.clear()
+    write_atomically(tmp_path / "new" / "out", WRITERS["text"])
+    assert [path for path, _ in seen] == ["new/out.OWNER.tmp", "new"]
+
+
+def test_a_folder_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = _flushed(monkeypatch, tmp_path)
+    with making_folder(tmp_path / "out") as place:
+        (place / "deep").mkdir()
+        (place / "deep" / "a").touch()
+    assert sorted(seen[:2]) == [(".out.tmp/deep", False), (".out.tmp/deep/a", False)]
+    assert seen[2:] == [(".out.tmp", False), (".", True)]
+
+
+def test_what_an_attempt_that_was_killed_has_left_is_removed_first(tmp_path: Path) -> None:
+    (tmp_path / ".out.tmp").mkdir()
+    (tmp_path / ".out.tmp" / "half").touch()
+    with making_folder(tmp_path / "out") as place:
+        assert place == tmp_path / ".out.tmp"
+        assert list(place.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    owned = tmp_path / f"a.{files._owner()}.tmp"
+    owned.write_text("of a process of the same number")
+    with replacing(tmp_path / "a") as place:
+        assert place == owned
+        assert place.read_text() == ""
+
+
+def test_links_and_folders_keep_their_modes(tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.touch(0o600)
+    inside = tmp_path / "in"
+    inside.mkdir()
+    (inside / "deep").mkdir(0o700)
+    (inside / "link").symlink_to(outside)
+    (inside / "nowhere").symlink_to("gone")
+    with _umask(0o022):
+        open_to_others(inside)
+    assert (stat.S_IMODE(outside.stat().st_mode), stat.S_IMODE((inside / "deep").stat().st_mode)) == (0o600, 0o700)
+    assert sorted(path.name for path in inside.iterdir()) == ["deep", "link", "nowhere"]
+
+
+def test_a_file_that_cannot_be_opened_says_why(tmp_path: Path) -> None:
+    (tmp_path / "a").touch()
+    check_readable(tmp_path / "a")
+    for path, error in ((tmp_path / "b", FileNotFoundError), (tmp_path, IsADirectoryError)):
+        with pytest.raises(error):
+            check_readable(path)

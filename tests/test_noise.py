@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from sepbench.noise import NoiseSource, philox4x32, verified_kernel
+from sepbench.noise import Counters, NoiseSource, _kernel, _key, noise_levels, philox4x32, verified_kernel
 
 # Known-answer vectors of the generator's authors (Random123, kat_vectors, philox4x32 10).
 KNOWN_ANSWERS = [
@@ -203,7 +203,14 @@ def test_normals_pass_kolmogorov_smirnov_and_moments() -> None:
         (lambda: NoiseSource(0).uniform(torch.tensor([-1]), 0, 0, (1,)), "example ids"),
         (lambda: NoiseSource(0).uniform(torch.tensor([0]), -1, 0, (1,)), "step"),
         (lambda: NoiseSource(0).uniform(torch.tensor([0]), 0, 2**16, (1,)), "source"),
-        (lambda: NoiseSource(0, stream=-1), "stream"),
+        (lambda: NoiseSource(0, stream=-1), r"stream must lie in \[0, 65536\), got -1"),
+        (lambda: NoiseSource(0, stream=2**16), "stream"),
+        (lambda: NoiseSource(0).uniform(torch.tensor([2**32]), 0, 0, (1,)), "example ids"),
+        (lambda: NoiseSource(0).normal(torch.tensor([0]), 2**32, 0, (1,)), "step must lie in .*, got 4294967296"),
+        (lambda: NoiseSource(0).words(torch.tensor([0]), 2**32, 0, 1), "step must lie in .*, got 4294967296"),
+        (lambda: NoiseSource(0).words(torch.tensor([0]), -1, 0, 1), "step must lie in .*, got -1"),
+        (lambda: NoiseSource(0).uniform(torch.tensor([0]), 0, -1, (1,)), "source must lie in .*, got -1 to -1"),
+        (lambda: NoiseSource(0).uniforms(torch.tensor([0]), 0, 2**16 + 1, (1,)), "source must lie in .*, got 0 to 65536"),
     ],
 )
 def test_keys_out_of_range_are_refused(call, message: str) -> None:  # type: ignore[no-untyped-def]
@@ -234,3 +241,49 @@ def test_all_64_bits_of_a_seed_count() -> None:
     ids = torch.tensor([0])
     found = {float(NoiseSource(1 << bit).uniform(ids, 0, 0, (1,))) for bit in range(64)}
     assert len(found | {float(NoiseSource(0).uniform(ids, 0, 0, (1,)))}) == 65
+
+
+def test_the_last_number_of_every_range_is_taken() -> None:
+    assert NoiseSource(0, 2**16 - 1).uniform(torch.tensor([2**32 - 1]), 2**32 - 1, 2**16 - 1, (1,)).shape == (1, 1)
+
+
+@pytest.mark.parametrize("normal", [True, False])
+def test_a_kernel_gets_the_rows_and_its_numbers_take_the_shape_asked_for(monkeypatch: pytest.MonkeyPatch, normal: bool) -> None:
+    asked: list[tuple[object, ...]] = []
+
+    def fill(ids: torch.Tensor, last: torch.Tensor, step: int, key: tuple[int, int], count: int, as_normal: bool) -> torch.Tensor:
+        asked.append((ids.tolist(), last.tolist(), step, key, count, as_normal))
+        return torch.arange(float(len(ids) * count)).reshape(len(ids), count)
+
+    monkeypatch.setattr("sepbench.noise._kernel", lambda device: fill)
+    noise = NoiseSource(2**32 + 5, stream=3)
+    draw = noise.normals if normal else noise.uniforms
+    found = draw(torch.tensor([4, 9]), 7, 2, (2, 3))
+    assert asked == [([4, 4, 9, 9], [3 * 2**16, 3 * 2**16 + 1] * 2, 7, (5, 1), 6, normal)]
+    assert torch.equal(found, torch.arange(24.0).reshape(2, 2, 2, 3))
+
+
+def test_where_a_kernel_is_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sepbench.noise.verified_kernel", lambda device: f"kernel of {device}")
+    try:
+        for said, found in (("", "kernel of cuda:1"), ("fast", "kernel of cuda:1"), ("eager", None)):
+            monkeypatch.setenv("SEPBENCH_NOISE", said)
+            _kernel.cache_clear()
+            assert _kernel(torch.device("cuda:1")) == found
+            assert _kernel(torch.device("cpu")) is None
+    finally:
+        _kernel.cache_clear()
+
+
+def test_many_rows_are_drawn_part_by_part_with_the_same_bits() -> None:
+    noise, ids = NoiseSource(3), torch.arange(70)
+    whole = noise.draw(Counters(ids, torch.zeros_like(ids)), 0, (4_000,))
+    assert torch.equal(whole[[0, 31, 32, 33, 69]], noise.normal(ids[[0, 31, 32, 33, 69]], 0, 0, (4_000,)))
+    assert _key(2**64 + 2**32 + 7) == (7, 1)
+
+
+def test_noise_levels_keep_their_numbers() -> None:
+    cpu = torch.device("cpu")
+    assert noise_levels(0.25, torch.float64, cpu).tolist() == 0.25
+    levels = noise_levels(torch.tensor([0.5, 2.0]), torch.float64, cpu)
+    assert (levels.tolist(), levels.dtype, noise_levels(1, torch.float32, cpu).dtype) == ([0.5, 2.0], torch.float64, torch.float32)

@@ -85,3 +85,48 @@ def test_wrong_number_of_sources_is_refused() -> None:
         make_operator("sum", 2).forward(torch.zeros(1, 3, 4))
     with pytest.raises(ValueError, match="channel-mean"):
         ChannelMean(3).forward(torch.zeros(1, 1, 4, 2, 2))
+
+
+@pytest.mark.parametrize(
+    ("name", "k", "gains", "low", "high", "matrix", "gram", "found"),
+    [
+        ("sum", 3, None, 0.0, 1.0, [[1.0, 1.0, 1.0]], 3.0, (0.0, 3.0)),
+        ("mean", 4, None, -1.0, 1.0, [[0.25] * 4], 0.25, (-1.0, 1.0)),
+        ("channel-mean", 1, None, -2.0, 5.0, [[1 / 3] * 3], 1 / 3, (-2.0, 5.0)),
+        ("gain", 2, [[1.0, -2.0], [3.0, 0.5]], -1.0, 2.0, [[[1.0, -2.0]], [[3.0, 0.5]]], [5.0, 9.25], (-5.0, 7.0)),
+    ],
+)
+def test_operators_by_hand(name: str, k: int, gains: object, low: float, high: float, matrix: object, gram: object, found: tuple[float, float]) -> None:
+    """The range of gains is that of the example where it is widest: -1 * 1 + 2 * -2 below, 2 * 3 + 2 * 0.5 above."""
+    operator = make_operator(name, k, gains=gains)  # type: ignore[arg-type]
+    assert (operator.name, operator.n_sources, operator.output_range(low, high)) == (name, k, pytest.approx(found))
+    torch.testing.assert_close(operator.matrix(), torch.tensor(matrix, dtype=torch.float64))
+    torch.testing.assert_close(operator.gram(), torch.tensor(gram, dtype=torch.float64))
+    moved = operator.to("cpu")
+    assert (moved.name, moved.n_sources) == (name, k)
+    assert (operator.select(torch.tensor([0])) is operator) == (name != "gain")
+
+
+@pytest.mark.parametrize(
+    ("name", "k", "gains", "told"),
+    [
+        ("sums", 2, None, "unknown mixing operator 'sums'; choose from sum, mean, channel-mean, gain"),
+        ("channel-mean", 2, None, "operator 'channel-mean' takes one source, the task has 2"),
+        ("gain", 2, None, "operator 'gain' needs one finite gain per example and source, (B, 2); got shape (0,)"),
+        ("gain", 2, [[1.0, 2.0, 3.0]], "operator 'gain' needs one finite gain per example and source, (B, 2); got shape (1, 3)"),
+        ("gain", 2, [1.0, 2.0], "operator 'gain' needs one finite gain per example and source, (B, 2); got shape (2,)"),
+        ("gain", 2, [[1.0, float("inf")]], "operator 'gain' needs one finite gain per example and source, (B, 2); got shape (1, 2)"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_told_in_one_line(name: str, k: int, gains: object, told: str) -> None:
+    with pytest.raises(SuiteError) as caught:
+        make_operator(name, k, gains=gains)  # type: ignore[arg-type]
+    assert str(caught.value) == told
+
+
+def test_colour_channels_are_three_unless_another_number_is_given() -> None:
+    assert make_operator("channel-mean", 1).forward(torch.arange(3.0).reshape(1, 1, 3, 1, 1)).tolist() == [[[[1.0]]]]
+    assert make_operator("channel-mean", 1, channels=2).forward(torch.arange(2.0).reshape(1, 1, 2, 1, 1)).tolist() == [[[[0.5]]]]
+    for wrong in (torch.zeros(1, 2, 3, 4, 4), torch.zeros(1, 1, 3, 4)):
+        with pytest.raises(ValueError, match=r"wants \(B, 1, 3, H, W\), got shape"):
+            ChannelMean(3).forward(wrong)

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from sepbench.memory import out_of_memory, scaled
+from sepbench.memory import out_of_memory, release, scaled
 
 
 @pytest.mark.parametrize(
@@ -17,6 +17,8 @@ from sepbench.memory import out_of_memory, scaled
         (MemoryError(), True),
         (RuntimeError("[enforce fail at alloc_cpu.cpp:118] DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"), True),
         (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), True),
+        (RuntimeError("CUDA error: out of memory"), True),
         (RuntimeError("shape mismatch"), False),
         (ValueError("out of memory"), False),
     ],
@@ -31,3 +33,14 @@ def test_sizes_follow_the_memory(monkeypatch: pytest.MonkeyPatch, gib: float, ro
     assert scaled(4096, "cuda:0") == rows
     assert scaled(1, "cuda") == 1
     assert scaled(4096, "cpu") == 4096
+    assert scaled(3, "cuda:0") == (3 if rows == 4096 else max(1, 3 * rows // 4096))
+
+
+def test_memory_is_handed_back_on_a_gpu_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    called: list[str] = []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: called.append("emptied"))
+    release("cpu")
+    assert called == []
+    release("cuda:1")
+    release(torch.device("cuda"))
+    assert called == ["emptied"] * 2

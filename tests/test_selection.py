@@ -120,3 +120,33 @@ def test_mixture_error_and_log_prior_by_hand() -> None:
     torch.testing.assert_close(by_mixture_error(draws, mixtures), wanted, atol=1e-6, rtol=1e-6)
     logs = by_log_prior(draws, lambda sources: sources.sum(2) * torch.tensor([1.0, 10.0]))
     torch.testing.assert_close(logs, (draws.sum(3) * torch.tensor([1.0, 10.0])).sum(2).double())
+
+
+def test_a_prior_for_all_sources_and_one_for_each_are_told_apart_and_parts_of_a_batch_are_joined() -> None:
+    """130 candidates are more than a CPU takes at a time; every source is judged by its own prior, or all by the only one."""
+    one = torch.ones(1, dtype=torch.float64)
+    priors = [GaussianMixture(one, one[:, None] * mean, one[:, None, None] * 0.04) for mean in (0.0, 1.0)]
+    draws = torch.rand(65, 2, 2, 1, generator=torch.Generator().manual_seed(3))
+    mixtures = Mixtures(draws[:, 0].sum(1), torch.arange(65) * 3, make_operator("sum", 2))
+
+    def alone(prior: GaussianMixture, k: int) -> torch.Tensor:
+        ids = mixtures.example_ids.repeat_interleave(2)
+        return -denoising_losses(prior, draws[:, :, k].flatten(0, 1), ids, NoiseSource(1), (0.2,)).unflatten(0, (65, 2))
+
+    apart = by_denoising_loss(draws, priors, mixtures, NoiseSource(1), (0.2,))
+    torch.testing.assert_close(apart, alone(priors[0], 0) + alone(priors[1], 1))
+    shared = by_denoising_loss(draws, priors[:1], mixtures, NoiseSource(1), (0.2,))
+    torch.testing.assert_close(shared, alone(priors[0], 0) + alone(priors[0], 1))
+    assert not torch.allclose(apart, shared)
+
+
+def test_the_oracle_looks_at_the_scored_slots_alone() -> None:
+    references = torch.rand(1, 2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    first, second = references.clone(), references.clone()
+    first[:, 1], second[:, 0] = 0.0, 0.0
+    draws = torch.stack([first, second], dim=1)
+    for scored, best in (((0,), 0), ((1,), 1)):
+        spec = TaskSpec("s", "t", "image", 2, (1, 8, 8), "sum", ("a", "b"), "ordered", scored)
+        assert by_truth(draws, references, spec).argmax(1).tolist() == [best]
+        assert by_truth(draws, references, spec, "ssim").argmax(1).tolist() == [best]
+        assert by_truth(draws, references, spec).dtype == torch.float64

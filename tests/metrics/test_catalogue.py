@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import pytest
 from metric_cases import image_task
 
 from sepbench.errors import SuiteError, UnknownNameError
-from sepbench.metrics.catalogue import check_metrics, get_metric, metric_names, pair_metric
+from sepbench.metrics.catalogue import cap_of, check_metrics, get_metric, metric_names, pair_metric
 
 
 def test_names_lead_to_their_metrics() -> None:
@@ -73,6 +74,8 @@ FROZEN: dict[str, tuple[str, bool, str, str]] = {
     "sir": ("dB", True, "source", "sdr"),
     "sar": ("dB", True, "source", "sdr"),
     "mixture_error": ("1", False, "mixture", ""),
+    **dict.fromkeys(("posterior_mean_error", "posterior_cov_error", "energy_distance", "c2st", "pit_error"), ("1", False, "posterior", "")),
+    **{f"{name}_{net}": ("1", name == "is", "set", "") for name in ("fid", "fid_inf", "kid", "is") for net in ("inception", "cifarnet", "mnistnet")},
 }
 
 
@@ -80,3 +83,48 @@ def test_what_a_metric_means_is_frozen() -> None:
     """Unit, direction, what a value stands for, and under whose assignment: another of these is another metric."""
     infos = {name: get_metric(name).info for name in FROZEN}
     assert {name: (info.unit, info.higher_is_better, info.per, info.assigned_by) for name, info in infos.items()} == FROZEN
+
+
+def test_every_metric_is_frozen_and_has_its_domains() -> None:
+    assert set(FROZEN) == set(metric_names())
+    vectors = ["mixture_error", "posterior_mean_error", "posterior_cov_error", "energy_distance", "c2st", "pit_error"]
+    assert metric_names("vector") == vectors
+    assert get_metric("mixture_error").info.domains == {"image", "audio", "vector"}
+    only_one = [name for name in metric_names() if len(get_metric(name).info.domains) != 1]
+    assert only_one == ["mixture_error"]
+
+
+@pytest.mark.parametrize(
+    ("names", "changes", "told"),
+    [
+        (["c2st"], {"domain": "vector", "source_shape": (3,)}, "metric 'c2st' scores posterior draws, the task has estimates; remove it from task toy/task"),
+        (
+            ["mixture_error"],
+            {"domain": "vector", "source_shape": (3,), "posterior_draws": 4},
+            "metric 'mixture_error' scores estimates, task toy/task has posterior draws; remove it from the task",
+        ),
+        (["psnr"], {"n_sources": 9}, "task toy/task has 9 sources: the best assignment is found for at most 8; declare it 'ordered'"),
+        (["sdr"], {}, "metric 'sdr' is not defined for image signals; remove it from task toy/task"),
+        (["psnr", "ssim", "psnr"], {}, "metric 'psnr' is listed twice for task toy/task; remove one"),
+    ],
+)
+def test_the_whole_line_about_a_metric_that_a_task_cannot_have(names: list[str], changes: dict[str, object], told: str) -> None:
+    with pytest.raises(SuiteError) as caught:
+        check_metrics(names, dataclasses.replace(image_task(2), **changes))  # type: ignore[arg-type]
+    assert str(caught.value) == told
+
+
+@pytest.mark.parametrize(
+    ("name", "cap"),
+    [
+        ("psnr", 100.0),
+        ("psnr_pad32", 100.0),
+        ("psnr_sum_mse", 100.0),
+        ("psnr_pooled32", math.inf),
+        ("ssim", math.inf),
+        ("sdr", math.inf),
+        ("nobody-s", math.inf),
+    ],
+)
+def test_where_a_metric_is_cut_off(name: str, cap: float) -> None:
+    assert cap_of(name) == cap

@@ -56,6 +56,81 @@ def test_a_default_is_of_its_columns_kind(column: Column) -> None:
     assert column.default is None or type(column.default) is kinds[column.kind]
 
 
+AGREE = {
+    "suite_version": "suite version 1 in OLD, 8 in NEW",
+    "task_digest": "task digest none in OLD, x in NEW",
+    "supervision": "supervision blind in OLD, x in NEW",
+    "unit": "unit dB in OLD, x in NEW",
+    "higher_is_better": "direction True in OLD, False in NEW",
+    "n_expected": "planned examples 5 in OLD, 12 in NEW; run NEW again with as many mixtures",
+    "budget": "budget paper in OLD, x in NEW",
+}
+"""What makes rows that differ in one column not comparable."""
+NOTED = {
+    "method_version": "nmf: version 1 in OLD, x in NEW",
+    "weights_sha256": "nmf: weights a in OLD, x in NEW",
+    "estimates_sha256": "nmf: supplied estimates a in OLD, x in NEW",
+    "samples": "nmf: samples 1 in OLD, 8 in NEW",
+    "device": "nmf: device cpu in OLD, x in NEW",
+}
+"""What is told of rows that differ in one column."""
+
+
+@pytest.mark.parametrize(
+    "column", [column for column in COLUMNS if not column.key and column.name not in ("mean", "n_scored", "seed")], ids=lambda column: column.name
+)
+def test_what_another_value_of_a_column_means_for_a_check(column: Column) -> None:
+    old = pd.DataFrame([only_row(SyntheticRun(n=5)) | {"weights_sha256": "a", "estimates_sha256": "a", "task_digest": ""}])
+    there = old[column.name].iloc[0]
+    other = {"text": "x", "integer": 7 + int(there) if column.kind == "integer" else 0, "number": 77.0, "flag": not there}[column.kind]
+    report = check_results(Results("new", old.assign(**{column.name: other}), None), Results("old", old, None))
+    assert ([row.reason for row in report.rows], list(report.notes)) == ([AGREE.get(column.name, "")], [NOTED[column.name]] if column.name in NOTED else [])
+    assert report.exit_code == (2 if column.name in AGREE else 0)
+
+
+MAY_BE_EMPTY = {
+    *("task_digest", "method_version", "weights_sha256", "prior", "estimates_sha256", "supervision", "unit", "mean", "std", "median", "ci_low", "ci_high"),
+    *("interval", "cluster", "std_seeds", "std_fits", "fit_seconds", "fit_timing_group", "seconds_per_mixture", "timing_group", "evaluations_per_mixture"),
+    *("peak_mb", "device", "budget", "sepbench_version", "git_sha", "command"),
+}
+
+
+@pytest.mark.parametrize("column", COLUMNS, ids=lambda column: column.name)
+def test_what_a_field_of_a_file_may_hold(column: Column, tmp_path: Path) -> None:
+    (row,) = csv.DictReader(io.StringIO(format_leaderboard(pd.DataFrame([only_row(SyntheticRun(n=3))]))))
+
+    def read(text: str) -> object:
+        with (tmp_path / "board.csv").open("w", newline="") as stream:
+            writer = csv.DictWriter(stream, column_names())
+            writer.writeheader()
+            writer.writerow(row | {column.name: text})
+        return read_leaderboard(tmp_path / "board.csv")[column.name].iloc[0]
+
+    kind = {"text": "", "integer": "a whole number", "number": "a number", "flag": "true or false"}[column.kind]
+    if kind:
+        with pytest.raises(SepbenchError, match=rf"board\.csv, line 2: {column.name} must be {kind}, got 'much'$"):
+            read("much")
+    if column.name in MAY_BE_EMPTY:
+        assert read("") == "" if column.kind == "text" else math.isnan(float(str(read(""))))
+    else:
+        with pytest.raises(SepbenchError, match=f"line 2: {column.name} (is empty|must be {kind}, got '')$"):
+            read("")
+
+
+HEADS = {
+    "std_seeds": ("sd of seeds", False, "", ""),
+    "std_fits": ("sd of fits", False, "", ""),
+    "fit_seconds": ("s/fit", False, "fit_timing_group", "fit_cached"),
+    "seconds_per_mixture": ("s/mixture", True, "timing_group", ""),
+    "evaluations_per_mixture": ("evaluations", False, "", ""),
+}
+
+
+def test_tables_show_by_themselves_what_they_have_room_for() -> None:
+    assert {c.name: (c.shown.head, c.shown.always, c.shown.timing_group, c.shown.flag) for c in COLUMNS if c.shown} == HEADS
+    assert {c.name: c.one_per for c in COLUMNS if c.one_per} == {"suite": "file", "suite_version": "file", "task_digest": "task"}
+
+
 # -- files of other versions
 
 
