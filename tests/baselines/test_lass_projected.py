@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from method_toys import context, mean_psnr, rows_of
+from setting_worlds import tiny_prior
 
 from baselines.lass_projected import LassProjected
+from baselines.priors.shipped import find_weights
 from baselines.training.token_models import LearntTokens
 from sepbench.errors import SepbenchError
+from sepbench.files import file_sha256
 from sepbench.protocols import Fitted, Mixtures, RunContext, Separator
 from sepbench.registry import create_separator
 from sepbench.suites.loader import load_suite
@@ -152,3 +156,13 @@ def test_keeps_the_contract(broken_rules: Callable[..., list[str]]) -> None:
 def test_it_asks_for_the_kept_fit_that_lass_asks_for() -> None:
     """By default both use what ships, whose digest stands in the key of a fit."""
     assert create_separator("lass-projected", {}).weights_sha256 == create_separator("lass", {}).weights_sha256 != ""  # type: ignore[attr-defined]
+
+
+def test_its_digest_tells_the_tokens_and_the_score_prior(known: Known, fitted: Path, tmp_path: Path) -> None:
+    tokens = LearntTokens(**{name: TINY[name] for name in TINY if name not in {"candidates", "starts", "search_steps", "finish_steps"}})
+    tokens.load(fitted, context(DIGITS.spec))
+    ships, own = find_weights(DIGITS.spec, 0), tiny_prior(tmp_path, 1)
+    assert ships is not None
+    for score_weights, of_score in (("", ships.sha256), (own, file_sha256(Path(own)))):
+        wanted = sha256(f"{tokens.weights_sha256} {of_score}".encode()).hexdigest()
+        assert known(score_weights=score_weights).weights_sha256 == wanted

@@ -10,8 +10,10 @@ from method_toys import context
 from sound_toys import RATE, mixed, sound_task, sounds
 
 from baselines.decomposition.masks import (
+    CHUNK_BINS,
     background_mask,
     channel_mean,
+    chunk_rows,
     estimates_from_masks,
     first_bin_from,
     magnitudes_of,
@@ -21,6 +23,7 @@ from baselines.decomposition.masks import (
     share_of_mixture,
 )
 from baselines.decomposition.roles import VOICES, in_slots, role_support, slot_of_role
+from sepbench.protocols import Support, TaskSpec
 from sepbench.stft import Stft
 
 
@@ -138,3 +141,51 @@ def test_parts_go_into_their_slots() -> None:
     for slot in (0, 1):
         assert torch.equal(in_slots(parts, 1, slot)[:, slot], parts[:, 1])
     assert torch.equal(in_slots(parts, 1, None), parts)
+
+
+def test_a_bin_that_is_shared_evenly_is_the_backgrounds() -> None:
+    share = torch.tensor([0.5, 0.49999997, 0.50000006, 0.0, 1.0]).expand(2, 3, 129, 5)
+    mask = background_mask(share, 0.0, RATE, "binary")
+    assert mask.shape == (2, 1, 3, 129, 5)
+    assert mask.dtype == share.dtype
+    assert mask.unique(dim=-2).flatten(0, 3)[0].tolist() == [1.0, 0.0, 1.0, 0.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("task", "parts", "reason"),
+    [
+        (sound_task(rate=None), None, "It masks spectrograms of audio; the task is of domain 'audio'"),
+        (sound_task(operator="channel-mean"), None, "It cuts a mixture into parts that add up to it; operator 'channel-mean' does not add sources"),
+        (sound_task(classes=("a",)), None, "It gives at least two parts, the task has 1 sources"),
+        (sound_task(classes=("a", "b", "c")), 2, "It gives 2 parts, the task has 3 sources"),
+        (sound_task(classes=("a", "b")), 2, ""),
+        (sound_task(operator="gain"), 2, ""),
+    ],
+)
+def test_tasks_that_masks_can_serve(task: TaskSpec, parts: int | None, reason: str) -> None:
+    assert mask_support(task, "It", parts) == Support(not reason, reason)
+
+
+@pytest.mark.parametrize(
+    ("bins", "device", "chunk_bins", "rows"),
+    [
+        (CHUNK_BINS, "cpu", None, 1),
+        (CHUNK_BINS // 4, "cpu", None, 4),
+        (CHUNK_BINS + 1, "cpu", None, 1),
+        (10, "cpu", 39, 3),
+        (10, "cpu", 0, 1),
+        (CHUNK_BINS, "cuda", None, 64),
+        (CHUNK_BINS, "cuda", 1, 64),
+    ],
+)
+def test_how_many_mixtures_are_masked_at_a_time(bins: int, device: str, chunk_bins: int | None, rows: int) -> None:
+    assert chunk_rows(bins, device, chunk_bins) == rows
+
+
+def test_progress_is_the_share_of_mixtures_that_are_done() -> None:
+    told: list[tuple[float, str]] = []
+    ctx = context(sound_task(), progress=lambda done, text: told.append((done, text)))
+    separate_by_masks(
+        mixed(sounds(4)), ctx, lambda magnitudes, rate: torch.ones_like(magnitudes).unsqueeze(1), chunk_bins=3 * 129 * Stft.at(RATE).frames(8_000)
+    )
+    assert told == [(0.75, "spectra"), (1.0, "spectra")]

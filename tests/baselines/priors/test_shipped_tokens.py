@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from method_toys import Digits, ToyView, context, toy_task
 
 from baselines.priors import shipped_tokens
-from baselines.priors.shipped_tokens import CARD, FILES, find_tokens, read_card
+from baselines.priors.shipped_tokens import CARD, FILES, find_tokens, read_card, shipped_digest
 from baselines.training.token_models import LearntTokens
 from sepbench.errors import DataError
 from sepbench.files import file_sha256
@@ -89,3 +90,51 @@ def test_mnist_ships() -> None:
     found = find_tokens(task)
     assert found is not None
     assert found.folder.name == "lass-mnist"
+
+
+def _folder(weights: Path, name: str, dataset: str, shape: tuple[int, ...] = (1, 8, 8)) -> Path:
+    """Files that hold their names, and their card."""
+    folder = weights / name
+    folder.mkdir(parents=True)
+    for file in FILES:
+        (folder / file).write_text(f"{name} {file}")
+    digests = {file: file_sha256(folder / file) for file in FILES}
+    (folder / CARD).write_text(json.dumps({"dataset": dataset, "shape": shape, "files": digests}))
+    return folder
+
+
+def test_digests_of_what_ships_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shipped_tokens, "FOLDER", tmp_path)
+    assert shipped_digest() == ""
+    assert find_tokens(TASK) is None
+    told = []
+    for name in ("b", "a"):
+        folder = _folder(tmp_path, name, f"toys-{name}")
+        of_files = [sha256(f"{name} {file}".encode()).hexdigest() for file in ("codec.safetensors", "prior.safetensors", "sums.safetensors")]
+        told.insert(0, sha256(" ".join(of_files).encode()).hexdigest())
+        assert read_card(folder).digest == told[0]
+    assert shipped_digest() == sha256(" ".join(told).encode()).hexdigest()
+    for name in ("a", "b"):
+        found = find_tokens(replace(TASK, datasets=(f"toys-{name}",) * 2))
+        assert found is not None
+        assert (found.folder, found.dataset, found.shape) == (tmp_path / name, f"toys-{name}", (1, 8, 8))
+    assert find_tokens(replace(TASK, datasets=("toys-a", "toys-b"))) is None
+    assert find_tokens(replace(TASK, datasets=())) is None
+
+
+@pytest.mark.parametrize("file", FILES)
+@pytest.mark.parametrize("fault", ["missing", "other"])
+def test_every_file_is_compared_with_the_card(tmp_path: Path, file: str, fault: str) -> None:
+    folder = _folder(tmp_path, "a", "toys")
+    card = read_card(folder)
+    card.check()
+    (folder / file).unlink() if fault == "missing" else (folder / file).write_text("other")
+    with pytest.raises(DataError) as told:
+        card.check()
+    assert str(told.value) == f"{folder / file} is not the file of its card; install sepbench again, or learn with --set METHOD.weights=train"
+
+
+def test_a_folder_without_a_card(tmp_path: Path) -> None:
+    with pytest.raises(DataError) as told:
+        read_card(tmp_path)
+    assert str(told.value) == f"{tmp_path / CARD} cannot be read as a card of token models (FileNotFoundError)"
