@@ -204,6 +204,14 @@ def test_a_row_depends_on_its_mixture_alone_by_default_only() -> None:
         assert torch.allclose(singly, whole, atol=1e-5) is invariant
 
 
+def test_statistics_of_the_test_batch_are_those_of_the_method_s_own_batches() -> None:
+    world = Stripes.make()
+    mixtures = world.mixtures()
+    method = fitted(world, **{**SHORT, "batch": 8}, test_batch_statistics=True)
+    eights = [method.separate(rows_of(mixtures, torch.arange(at, at + 8)), context(world.task)) for at in range(0, 40, 8)]
+    assert torch.allclose(separated(method, world), torch.cat(eights), atol=1e-5)
+
+
 def test_asks_for_mixtures_and_one_source_only_and_quick_cuts_epochs(digits: Digits, monkeypatch: pytest.MonkeyPatch) -> None:
     task = toy_task(observed=1)
     steps: list[int] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -147,3 +148,20 @@ def test_a_suite_that_is_not_frozen_yet_gives_the_training_signals_of_the_frozen
         assert torch.equal(one, other)
     assert isinstance(before.data.train_observed, DerivedList)
     assert before.data.train_observed.column == before.spec.observed_source == 1
+
+
+def test_files_that_changed_are_told_with_the_digest_that_they_have(folder: Path) -> None:
+    freeze_suite(str(folder))
+    same, other = folder / "suite.toml", folder / "low" / "test.npy"
+    wanted = hashlib.sha256(other.read_bytes()).hexdigest()
+    kept = hashlib.sha256(same.read_bytes()).hexdigest()
+    (folder / "SHA256SUMS").write_text(f"{kept}  suite.toml\n{wanted}  low/test.npy\n{wanted}  gone.npy\n", encoding="utf-8")
+    np.save(other, np.load(other)[::-1])
+    found = hashlib.sha256(other.read_bytes()).hexdigest()
+    checks = list(verify_suite(str(folder)))[:3]
+    assert [(check.what, check.digest) for check in checks] == [("suite.toml", kept), ("low/test.npy", found), ("gone.npy", "")]
+    assert [check.problem for check in checks] == [
+        "",
+        f"{other} has sha256 {found}, frozen is {wanted}",
+        f"{folder / 'gone.npy'} cannot be read: No such file or directory",
+    ]

@@ -163,3 +163,10 @@ def test_the_log_density_of_an_image_does_not_depend_on_its_place_in_the_batch()
     assert abs(float(found[0] - found[1])) > 0.01
     others = bent.estimated_log_prob(x[[0, 0]], torch.arange(2), NoiseSource(0), steps=4)
     assert abs(float(others[0] - others[1])) > 0.01
+
+
+def test_an_output_that_is_not_finite_is_an_error_that_names_the_prior(prior: EDMPrior) -> None:
+    broken = EDMPrior(EDMDenoiser(ZeroNetwork(), math.nan, 0.2).eval(), SHAPE, (0.01, 2.0), name="broken one")
+    for ask in (broken.denoise, broken.score):
+        with pytest.raises(MethodError, match="the output of broken one"):
+            ask(_images(2), 0.5)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -121,3 +123,12 @@ def test_a_share_of_a_batch_is_means_and_the_rest_as_it_was(digits: Digits) -> N
     made = one._with_means(batch)
     assert torch.equal(made[2:], batch[2:])
     assert torch.equal(made[:2], 0.5 * (batch[:2] + batch[1:3]))
+
+
+def test_the_digest_is_the_whole_sha256_of_names_shapes_and_numbers() -> None:
+    network = torch.nn.Linear(2, 1)
+    with torch.no_grad():
+        network.weight.copy_(torch.tensor([[1.0, -2.0]]))
+        network.bias.fill_(0.5)
+    told = b"weight <f4 (1, 2)\n" + struct.pack("<2f", 1.0, -2.0) + b"bias <f4 (1,)\n" + struct.pack("<f", 0.5)
+    assert network_digest(network) == hashlib.sha256(told).hexdigest()

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sepbench.compat import import_torch_fidelity
+from sepbench.metrics.sets.catalogue import fid, fid_limit, inception_score, kid
 from sepbench.metrics.sets.features import order_of
 from sepbench.metrics.sets.frechet import (
     FrechetReference,
@@ -254,3 +255,10 @@ def test_nothing_at_all_is_refused() -> None:
 
     with pytest.raises(ValueError, match="no features"):
         moments_of(none())
+
+
+def test_set_metrics_have_no_unit_and_say_which_way_is_better() -> None:
+    told = {make: make("inception").info for make in (fid, fid_limit, kid, inception_score)}
+    names = [(info.name, info.unit, info.higher_is_better) for info in told.values()]
+    assert names == [("fid_inception", "1", False), ("fid_inf_inception", "1", False), ("kid_inception", "1", False), ("is_inception", "1", True)]
+    assert [make("mnistnet").needs_classes for make in told] == [False, False, False, True]
