@@ -65,7 +65,10 @@ CHANGES: dict[str, tuple[str, Callable[[], object]]] = {
     "file size": (LIMITS, _lower(resource.RLIMIT_FSIZE, 1 << 40)),
     "memory": (LIMITS, _lower(resource.RLIMIT_AS, 1 << 46)),
     "garbage": ("garbage collection", gc.disable),
-    **{f"numpy {kind}": (ERRORS, lambda kind=kind: np.seterr(**{kind: "raise"})) for kind in ("divide", "over", "under", "invalid")},  # type: ignore[misc]
+    "numpy divide": (ERRORS, lambda: np.seterr(divide="raise")),
+    "numpy over": (ERRORS, lambda: np.seterr(over="raise")),
+    "numpy under": (ERRORS, lambda: np.seterr(under="raise")),
+    "numpy invalid": (ERRORS, lambda: np.seterr(invalid="raise")),
     "dtype": ("torch's default dtype", lambda: torch.set_default_dtype(torch.float64)),
     "device": ("torch's default device", lambda: torch.set_default_device("meta")),
     "threads": ("torch's thread count", lambda: threadpool_limits(torch.get_num_threads() + 1, user_api="openmp")),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -24,7 +25,9 @@ class Small:
     info: ClassVar[MethodInfo] = MethodInfo("small", "Small", "2", frozenset({"image"}), "prior", "a paper", deterministic=True, max_batch_cpu=7)
 
 
-TABLE = presets(Small, {"small-9": Preset("Nine", "another paper", "why", {"steps": 9}), "small-own": Preset("Own", "own", "", {}, "sources", 5)})
+TABLE: Mapping[str, Any] = presets(
+    Small, {"small-9": Preset("Nine", "another paper", "why", {"steps": 9}), "small-own": Preset("Own", "own", "", {}, "sources", 5)}
+)
 
 
 @pytest.mark.parametrize("name", TABLE)
