@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sepbench.data.files.manifests import load_manifest, manifest_names, read_manifest
+from sepbench.data.files.manifests import DataFile, Manifest, load_manifest, manifest_names, read_manifest
 from sepbench.errors import DataError, UnknownNameError
 
 HEAD = 'name = "toy"\ntitle = "t"\nlicence = "l"\ncitation = "c"\nhomepage = "h"\n'
@@ -157,3 +157,111 @@ def test_fsdd_lists_every_recording() -> None:
 def test_a_manifest_that_is_not_there_is_a_data_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot be read"):
         read_manifest(tmp_path / "toy.toml")
+
+
+WHOLE = """
+notes = "n"
+cut_from = "cifar10"
+
+[[files]]
+name = "sub/a.bin"
+size = 3
+sha256 = "{sha}"
+md5 = "{md5}"
+urls = ["http://a", "https://b"]
+form = "packed"
+
+[[files]]
+name = "b.bin"
+size = 4
+md5 = "{md5}"
+form = "plain"
+
+[[files]]
+name = "read.me"
+size = 5
+sha256 = "{sha}"
+optional = true
+form = "packed"
+"""
+
+
+def test_every_key_of_a_manifest_is_read(tmp_path: Path) -> None:
+    sha, md5 = "0123456789abcdef" * 4, "f" * 32
+    packed = DataFile("sub/a.bin", 3, sha256=sha, md5=md5, urls=("http://a", "https://b"), form="packed")
+    plain, optional = DataFile("b.bin", 4, md5=md5, form="plain"), DataFile("read.me", 5, sha256=sha, optional=True, form="packed")
+    found = read_manifest(written(tmp_path, HEAD + WHOLE.format(sha=sha, md5=md5)))
+    assert found == Manifest("toy", "t", "l", "c", "h", (packed, plain, optional), notes="n", cut_from="cifar10")
+    assert (found.forms, found.download_form) == (("packed", "plain"), "packed")
+    assert found.files_of("packed") == (packed, optional)
+    assert (found.required("packed"), found.required("plain")) == ((packed,), (plain,))
+    assert [(file.algorithm, file.digest) for file in found.files] == [("sha256", sha), ("md5", md5), ("sha256", sha)]
+    shipped = read_manifest(written(tmp_path, HEAD + 'shipped_with = "sklearn"\narray_sha256 = "y"\n'))
+    assert shipped == Manifest("toy", "t", "l", "c", "h", shipped_with="sklearn", array_sha256="y")
+    laid_out = read_manifest(written(tmp_path, HEAD + 'layout = ["a", "*/b"]\nhow = "buy it"\n'))
+    assert laid_out == Manifest("toy", "t", "l", "c", "h", layout=("a", "*/b"), how="buy it")
+    made = read_manifest(written(tmp_path, HEAD + 'made_by = "package.module"\n' + FILE))
+    assert made == Manifest("toy", "t", "l", "c", "h", (DataFile("a.bin", 3, sha256="0" * 64),), made_by="package.module")
+
+
+def test_the_form_to_download_is_the_first_of_which_every_required_file_has_an_address() -> None:
+    files = [
+        DataFile("a", 1, md5="0", form="half", urls=("http://a",)),
+        DataFile("b", 1, md5="0", form="half"),
+        DataFile("c", 1, md5="0", form="whole", urls=("http://c",)),
+        DataFile("d", 1, md5="0", form="whole", optional=True),
+        DataFile("e", 1, md5="0", form="other", urls=("http://e",)),
+    ]
+    assert Manifest("toy", "t", "l", "c", "h", tuple(files)).download_form == "whole"
+    assert Manifest("toy", "t", "l", "c", "h", tuple(files[:2])).download_form is None
+    assert Manifest("toy", "t", "l", "c", "h").download_form is None
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (HEAD + "files = [3]\n", "files must be an array of tables"),
+        (HEAD + "[files]\nname = 1\n", "files must be an array of tables"),
+        (HEAD + 'array_sha256 = "y"\n' + FILE, "it needs either files, or shipped_with and array_sha256, or layout and how"),
+        (HEAD + 'how = "buy it"\n' + FILE, "it needs either files, or shipped_with and array_sha256, or layout and how"),
+        (HEAD + 'made_by = "m"\n' + FILE + "optional = true\n", "with made_by it needs files, without urls, optional and form"),
+        (HEAD + 'made_by = "m"\n' + FILE + 'form = "packed"\n', "with made_by it needs files, without urls, optional and form"),
+        (HEAD + FILE + FILE.replace("size = 3", "size = -1").replace("a.bin", "b"), "file 2: size must be a positive number of bytes, got -1"),
+        (HEAD + FILE + "weight = 3\n", "file 1: unknown key 'weight'; known: form, md5, name and 4 more"),
+        (HEAD + FILE + 'optional = "no"\n', "file 1: optional must be bool, got 'no'"),
+        (HEAD + FILE + 'urls = "https://a"\n', "file 1: urls must be list, got 'https://a'"),
+        (HEAD + FILE + 'md5 = "0"\n', "file 1: '0' is no lower-case hex digest of 32 digits"),
+        (HEAD + FILE + 'urls = ["https://a", "ftp://b"]\n', "file 1: 'ftp://b' is no http(s) address"),
+        (HEAD + FILE.replace("a.bin", "sub/../a.bin"), "file 1: the name 'sub/../a.bin' must be a relative path inside the data set's folder"),
+        (HEAD + FILE.replace('"a.bin"', "'sub\\a.bin'"), "file 1: the name 'sub\\\\a.bin' must be a relative path inside the data set's folder"),
+        (HEAD + FILE.replace("a.bin", ""), "file 1: the name '' must be a relative path inside the data set's folder"),
+        (HEAD + FILE.replace("a.bin", "."), "file 1: the name '.' must be a relative path inside the data set's folder"),
+        (HEAD + FILE + 'form = "p"\n' + FILE.replace("a.bin", "b") + 'optional = true\nform = "q"\n', "all files of form 'q' are optional"),
+    ],
+)
+def test_what_is_wrong_with_a_manifest_is_told_whole(tmp_path: Path, text: str, problem: str) -> None:
+    path = written(tmp_path, text)
+    with pytest.raises(DataError) as caught:
+        read_manifest(path)
+    assert str(caught.value) == f"the manifest {path} is malformed: {problem}"
+
+
+@pytest.mark.parametrize("content", [b"\xff", b'name,size,sha256\n"' + b"a" * 200_000])
+def test_a_listing_that_is_no_text_is_one_line(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "list.csv").write_bytes(content)
+    with pytest.raises(DataError, match=r"^the listing .*list\.csv cannot be read: [^\n]+$"):
+        read_manifest(written(tmp_path, LISTED))
+
+
+def test_a_manifest_that_is_no_text_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "toy.toml").write_bytes(b"\xff")
+    with pytest.raises(DataError, match=r"^the manifest .*toy\.toml cannot be read: [^\n]+$"):
+        read_manifest(tmp_path / "toy.toml")
+
+
+@pytest.mark.parametrize("line", ["a.bin,3,0,0", "a.bin,-3," + "0" * 64, "a.bin,3.5," + "0" * 64, ""])
+def test_a_wrong_line_of_a_listing_is_told_with_its_number(tmp_path: Path, line: str) -> None:
+    (tmp_path / "list.csv").write_text("name,size,sha256\n" + LINE + line + "\n")
+    with pytest.raises(DataError) as caught:
+        read_manifest(written(tmp_path, LISTED))
+    assert str(caught.value) == f"the listing {tmp_path / 'list.csv'} is malformed: line 3 must be name,size,sha256, found {line[:80]!r}"

@@ -32,6 +32,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
         ("example,song_0,song_1\n0,a,\n", "line 2: wanted example 0 and 2 keys"),
         ("example,song_0\n", "has no examples"),
         ("", "must start with example,UNIT_0"),
+        ("example\n0\n", "must start with example,UNIT_0.*found 'example'"),
         ("number,song_0\n0,a\n", "found 'number,song_0"),
         ("example,song_0,image_1\n0,a,b\n", "found 'example,song_0,image_1"),
         ("example,song_1\n0,a\n", "found 'example,song_1"),

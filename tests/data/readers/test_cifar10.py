@@ -301,6 +301,7 @@ def changed(**entries: object) -> bytes:
         (changed(data=np.asfortranarray(np.zeros((N, 3072), dtype=np.uint8))), "C order"),
         (changed(data=np.zeros((N, 3071), dtype=np.uint8)), r"expected \(N, 3072\)"),
         (changed(labels=[1, 2]), "list of 3 labels"),
+        (changed(labels=[1, 2, 3, 4]), "list of 3 labels"),
         (changed(labels=[1, 2, 10]), "label 2 is 10"),
         (changed(labels=[1, -1, 3]), "label 1 is -1"),
         (changed(labels=[1, True, 3]), "label 1 is True"),
