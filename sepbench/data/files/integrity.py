@@ -99,7 +99,7 @@ def check_file(file: DataFile, folder: Path, stamps: Path, *, rehash: bool = Fal
     if check.ok:
         _write_stamp(stamp, wanted)
     else:
-        stamp.unlink(missing_ok=True)
+        _drop_stamp(stamp)
     return check
 
 
@@ -120,7 +120,7 @@ def check_files(files: Sequence[DataFile], folder: Path, stamps: Path, *, rehash
     if wanted and all(check.ok for check in checks):
         _write_stamp(stamp, wanted)
     else:
-        stamp.unlink(missing_ok=True)
+        _drop_stamp(stamp)
     return [check for check in checks if rehash or not check.ok]
 
 
@@ -163,5 +163,13 @@ def _write_stamp(stamp: Path, content: dict[str, str | int]) -> None:
     """Best effort: without a writable cache the file is hashed again next time, which is slower but right."""
     try:
         write_atomically(stamp, lambda temporary: temporary.write_text(json.dumps(content), encoding="utf-8"))
+    except OSError:
+        return
+
+
+def _drop_stamp(stamp: Path) -> None:
+    """Best effort too: what is wrong with the file matters more than a cache that cannot be written or is no folder."""
+    try:
+        stamp.unlink(missing_ok=True)
     except OSError:
         return

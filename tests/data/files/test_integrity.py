@@ -94,3 +94,11 @@ def test_a_file_that_cannot_be_read_is_one_line(tmp_path: Path, forbid: Callable
     with pytest.raises(DataError) as caught:
         check_file(file_of("a", b"abc"), tmp_path, tmp_path / "stamps")
     assert str(caught.value) == f"{tmp_path / 'a'} cannot be read: Permission denied; check its permissions and its disk"
+
+
+@pytest.mark.parametrize("count", [1, MANY_FILES])
+def test_a_wrong_file_is_told_where_stamps_cannot_be_dropped(numbered: tuple[Path, list[DataFile]], count: int) -> None:
+    folder, files = numbered
+    (folder / "0.bin").write_bytes(b"evil")
+    (told,) = check_files(files[:count], folder, folder / "1.bin" / "stamps")  # below a file, where no folder can be
+    assert (told.name, told.state) == ("0.bin", "wrong sha256")
