@@ -49,16 +49,20 @@ class Tab:
         self.page.goto(path.as_uri())
 
     def scroll(self) -> None:
-        """Down to the end, so that everything lazy is there."""
+        """Down to the end, so that everything lazy is there; to every chart by itself, since a busy browser may not draw those that are passed quickly."""
         self.page.evaluate(
             """async () => { for (let top = 0; top < document.body.scrollHeight; top += 500) {
             scrollTo({ top, behavior: 'instant' }); await new Promise(r => setTimeout(r, 60)); } }"""
         )
+        for at in range(self.page.evaluate("document.querySelectorAll('[data-chart]').length")):
+            chart = f"document.querySelectorAll('[data-chart]')[{at}]"
+            there = f"{chart}.scrollIntoView({{ behavior: 'instant', block: 'center' }})"  # again and again: charts above it grow and push it away
+            self.wait(f"({there}, {chart}.querySelector('svg') !== null)")
         self.wait("[...document.querySelectorAll('[data-chart]')].every(e => e.querySelector('svg'))")
 
     def wait(self, condition: str) -> None:
         """Until a condition of the page holds; Playwright's own waiting needs eval, which the page's policy forbids."""
-        for _ in range(200):
+        for _ in range(1_200):  # a minute: a machine may be busy
             if self.page.evaluate(condition):
                 return
             self.page.wait_for_timeout(50)
