@@ -10,6 +10,7 @@ from typing import TypeAlias
 from sepbench.data.files.fetch import FoundData
 from sepbench.data.files.manifests import load_manifest
 from sepbench.data.readers import cifar10
+from sepbench.data.readers.digits import read_digits
 from sepbench.data.readers.esc10 import read_esc10
 from sepbench.data.readers.fsdd import read_fsdd
 from sepbench.data.readers.idx import read_mnist
@@ -81,9 +82,7 @@ def _cifar10_mini(found: FoundData, split: str) -> _Arrays:
 
 
 def _digits(found: FoundData, split: str) -> _Arrays:
-    from sepbench.data.readers.digits import read_digits  # scikit-learn takes a second to import
-
-    return read_digits(split, load_manifest("digits").array_sha256)
+    return read_digits(found.folder, split, load_manifest("digits").array_sha256)
 
 
 def _nes(kind: str) -> Callable[[FoundData, str], _Arrays]:

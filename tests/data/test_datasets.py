@@ -114,7 +114,7 @@ def test_digits_are_exact_sixteenths_in_a_split_without_overlap() -> None:
 
 def test_other_digits_of_another_scikit_learn_are_noticed() -> None:
     with pytest.raises(DataError, match="not the frozen ones"):
-        read_digits("train", "0" * 64)
+        read_digits(fetch.find(load_manifest("digits")).folder, "train", "0" * 64)
 
 
 # --- the user's own data

@@ -21,6 +21,7 @@ import requests
 from sepbench.data.files.integrity import FileCheck, check_file, check_files, check_size, read_digest
 from sepbench.data.files.made import make_missing
 from sepbench.data.files.manifests import DataFile, Manifest, load_manifest
+from sepbench.data.readers.digits import digits_sha256
 from sepbench.errors import DataError
 
 with warnings.catch_warnings():  # in a notebook without widgets tqdm complains, which pooch imports and nobody here uses
@@ -354,11 +355,10 @@ def verify(manifest: Manifest) -> list[FileCheck]:
         DataError: ``SEPBENCH_DATA`` names no folder, or the package is not installed.
     """
     if manifest.shipped_with:
-        from sepbench.data.readers.digits import digits_sha256
-
-        found_digest = digits_sha256()
+        package = _package_folder(manifest)
+        found_digest = digits_sha256(package)
         state: Literal["ok", "wrong sha256"] = "ok" if found_digest == manifest.array_sha256 else "wrong sha256"
-        return [FileCheck("load_digits()", _package_folder(manifest), state, manifest.array_sha256, found_digest)]
+        return [FileCheck("load_digits()", package, state, manifest.array_sha256, found_digest)]
     if manifest.layout:
         folder, lacking = (_find(manifest) or _nearest_to_complete(manifest)[0]).folder, _nearest_to_complete(manifest)[1]
         return [_layout_check(name, folder, name in lacking) for name in manifest.layout]
