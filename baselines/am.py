@@ -51,7 +51,7 @@ class AdversarialMasking:
     openness: float = Field(OPENNESS, ge=0, description="weight of mean |m - 1|")
     samples: int = Field(12_000, ge=2, description="how many clean samples, and how many mixtures, the fit learns from (the first ones)")
     batch: int = Field(32, ge=2, description="mixtures, and clean samples, per step")
-    fit_precision: Precision = Field("bfloat16", description="of the mask network during the fit; it separates in float32")
+    fit_precision: Precision = Field("bfloat16", description="of the mask network during the fit (float32 on CPUs without it); it separates in float32")
 
     info: ClassVar[MethodInfo] = MethodInfo(
         name="am",

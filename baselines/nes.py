@@ -95,7 +95,7 @@ class NeuralEggSeparation:
     power: Power = Field(1, description="of the errors in the loss: 1 for the paper's L1, 2 for squared errors")
     samples: int = Field(12_000, ge=2, description="how many clean samples, and how many mixtures, the fit learns from (the first ones)")
     batch: int = Field(32, ge=2, description="mixtures per step")
-    fit_precision: Precision = Field("bfloat16", description="of the network during the fit; it estimates in float32")
+    fit_precision: Precision = Field("bfloat16", description="of the network during the fit (float32 on CPUs without it); it estimates in float32")
     test_batch_statistics: bool = Field(False, description="batch norm uses the statistics of the batch that it separates; estimates then depend on the batch")
     kept: int = Field(64, ge=0, description="how many training mixtures keep their estimates of every outer iteration")
 

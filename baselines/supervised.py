@@ -78,7 +78,7 @@ class SupervisedMask:
     lr: float = Field(1e-3, gt=0, description="Adam's rate")
     decay: float = Field(0.4, gt=0, le=1, description="the share of the steps, at the end, over which the rate falls to zero")
     batch: int = Field(32, ge=2, description="mixtures per step")
-    fit_precision: Precision = Field("bfloat16", description="of the network during the fit; it separates in float32")
+    fit_precision: Precision = Field("bfloat16", description="of the network during the fit (float32 on CPUs without it); it separates in float32")
 
     info: ClassVar[MethodInfo] = MethodInfo(
         name="supervised",

@@ -47,6 +47,30 @@ def float32_products(device: str | torch.device, tf32: bool = False) -> Iterator
         _restore(before)
 
 
+def computes_bfloat16(device: str | torch.device) -> bool:
+    """Whether torch has kernels for convolutions and products in bfloat16 there; always on a GPU.
+
+    On processors without them (x86 without AVX-512, thus most laptops) torch falls back to plain loops: a training step of our mask networks
+    took 13 to 29 times as long as in float32 (AMD EPYC with AVX2, ``benchmarks/bfloat16_steps.py``).
+    """
+    if torch.device(device).type != "cpu":
+        return True
+    asked = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None) if torch.backends.mkldnn.is_available() else None
+    return asked is not None and bool(asked())
+
+
+def training_autocast(device: str | torch.device, bfloat16: bool, cache_enabled: bool = True) -> torch.autocast:
+    """The block in which a training computes its networks: bfloat16 under autocast if it is wanted and the device computes it, else float32.
+
+    Args:
+        device: of the networks.
+        bfloat16: it is wanted.
+        cache_enabled: autocast keeps rounded weights until the block ends.
+    """
+    kind = torch.device(device).type
+    return torch.autocast(kind, torch.bfloat16, enabled=bfloat16 and computes_bfloat16(device), cache_enabled=cache_enabled)
+
+
 @contextmanager
 def as_the_session_says(device: str | torch.device) -> Iterator[None]:
     """Convolutions in the precision that ``torch.set_float32_matmul_precision`` names for products, which is the one that timing groups name.

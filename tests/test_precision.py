@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from sepbench.precision import as_the_session_says, float32_products
+from sepbench import precision
+from sepbench.precision import as_the_session_says, computes_bfloat16, float32_products, training_autocast
 
 
 def switches() -> tuple[Any, ...]:
@@ -89,3 +90,37 @@ def test_float32_convolutions_on_a_gpu_are_those_of_float64() -> None:
         errors.append(float((found - exact).abs().max() / exact.std()))
     assert errors[0] < 1e-5
     assert errors[1] > 10 * errors[0]
+
+
+# --- bfloat16, where it is computed
+
+
+@pytest.mark.parametrize("has", [True, False])
+@pytest.mark.parametrize("wanted", [True, False])
+def test_a_training_is_in_bfloat16_where_it_is_wanted_and_computed(monkeypatch: pytest.MonkeyPatch, wanted: bool, has: bool) -> None:
+    monkeypatch.setattr(precision, "computes_bfloat16", lambda device: has)
+    with training_autocast("cpu", wanted):
+        product = torch.ones(2, 3) @ torch.ones(3, 2)
+    assert product.dtype == (torch.bfloat16 if wanted and has else torch.float32)
+
+
+def test_rounded_weights_are_kept_or_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "computes_bfloat16", lambda device: True)
+    for kept in (True, False):
+        with training_autocast("cpu", True, cache_enabled=kept):
+            assert torch.is_autocast_cache_enabled() == kept
+
+
+def test_a_processor_is_asked_and_a_gpu_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers: list[bool] = [False, True]
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: answers.pop(0))
+    assert [computes_bfloat16("cpu"), computes_bfloat16(torch.device("cpu"))] == [False, True]
+    assert computes_bfloat16("cuda")
+    assert computes_bfloat16("cuda:1")
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    assert not computes_bfloat16("cpu")
+
+
+def test_a_torch_that_cannot_tell_computes_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.ops, "mkldnn", object())
+    assert not computes_bfloat16("cpu")

@@ -24,6 +24,7 @@ from baselines.networks.dcgan import DCGANDiscriminator, egg_discriminator
 from baselines.training.config import derived_seed
 from baselines.training.epochs import full_batches
 from baselines.training.mask import MaskNetwork, MaskRecipe, MaskTraining, masks_of
+from sepbench.precision import training_autocast
 
 EPOCHS, RATE, OPENNESS, FILTERS = 50, 2e-4, 1.0, 64
 """Epochs, rate, weight of ``mean |m - 1|`` and filters of the discriminator.
@@ -85,7 +86,7 @@ class AdversarialTraining(MaskTraining):
         clean = self.clean[self.rows("B", epoch, batch, len(self.clean))]
         mixed = self.mixed[self.rows("Y", epoch, batch, len(self.mixed))]
         self.network.train()
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bfloat16"):
+        with training_autocast(self.device, self.recipe.precision == "bfloat16"):
             masks = masks_of(self.network, mixed)
         self._judge(clean, mixed * masks.detach())
         self._fool(mixed, masks)

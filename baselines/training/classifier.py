@@ -30,6 +30,7 @@ from baselines.training.loop import CHECKPOINT
 from baselines.training.optimiser import Optimiser
 from baselines.training.score import check_writable, hardware
 from sepbench.errors import SepbenchError
+from sepbench.precision import training_autocast
 from sepbench.protocols import SignalSet
 from sepbench.trainers import Trainer
 
@@ -157,7 +158,7 @@ class ClassifierTraining:
         images, labels = self._batch()
         self.network.train()
         self.network.zero_grad(set_to_none=True)
-        with torch.autocast(self.device.type, torch.bfloat16):
+        with training_autocast(self.device, bfloat16=True):
             logits = self.network(images)
         loss = F.cross_entropy(logits.float(), labels, label_smoothing=self.recipe.smoothing)
         value = float(loss.detach())

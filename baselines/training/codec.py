@@ -23,6 +23,7 @@ from torch.nn import functional
 from baselines.networks.vqvae import VQVAE
 from baselines.training.config import generator
 from baselines.training.epochs import MeanLoss, epoch_rows, full_batches
+from sepbench.precision import training_autocast
 
 Precision = Literal["float32", "bfloat16"]
 _LOOKED_AT = 256
@@ -117,7 +118,7 @@ class VQVAETraining:
             group["lr"] = recipe.lr * falling(self.step, self.steps, recipe.decay)
         self.optimiser.zero_grad(set_to_none=True)
         self.network.train()
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
+        with training_autocast(self.device, recipe.precision == "bfloat16"):
             coded = self.network(clean)
         loss = recipe.reconstruction * functional.mse_loss(coded.images, clean) + functional.mse_loss(coded.codes, coded.latents.detach())
         loss = loss + recipe.commitment * functional.mse_loss(coded.latents, coded.codes.detach())

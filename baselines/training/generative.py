@@ -33,6 +33,7 @@ from baselines.networks.dcgan import DCGANDiscriminator, DCGANGenerator, sd_disc
 from baselines.training.config import generator
 from baselines.training.epochs import MeanLoss, cut_epochs, epoch_rows, full_batches
 from baselines.training.loop import resume, run
+from sepbench.precision import training_autocast
 from sepbench.protocols import RunContext, TrainingView
 from sepbench.settings import STRICT
 
@@ -153,7 +154,7 @@ class GANTraining:
         self.losses["generator"].add(loss)
 
     def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bfloat16")
+        return training_autocast(self.device, self.recipe.precision == "bfloat16")
 
     def row(self) -> Mapping[str, Any]:
         """``loss`` of the discriminator and ``generator``, the generator's loss: means since the last row.
@@ -195,7 +196,7 @@ class LearntGenerator:
     lr: float = Field(2e-4, gt=0, description="Adam's rate, of both networks")
     batch: int = Field(128, ge=2, description="clean images per step, and codes per step")
     samples: int = Field(50_000, ge=2, description="how many clean images the fit learns from (the first ones)")
-    fit_precision: Precision = Field("bfloat16", description="of the networks during the fit; mixtures are separated in float32")
+    fit_precision: Precision = Field("bfloat16", description="of the networks during the fit (float32 on CPUs without it); mixtures are separated in float32")
 
     _generator: DCGANGenerator | None = field(default=None, init=False, repr=False)
 

@@ -37,6 +37,7 @@ from baselines.training.loop import resume, run
 from baselines.training.mask import Precision
 from baselines.training.perceptual import ImageError
 from sepbench.operators import make_operator
+from sepbench.precision import training_autocast
 from sepbench.protocols import RunContext, TaskSpec, TrainingView
 from sepbench.settings import STRICT
 
@@ -197,7 +198,7 @@ class LatentTraining:
 
     def _part(self, which: int, name: str, rows: torch.Tensor) -> torch.Tensor:
         codes = self.codes[name](rows)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bfloat16"):
+        with training_autocast(self.device, self.recipe.precision == "bfloat16"):
             return self.generators.part(which, codes)
 
     def _rows(self, name: str, epoch: int, batch: int, count: int) -> torch.Tensor:
@@ -285,7 +286,7 @@ class LearntGenerators:
     perceptual: float = Field(0.0, ge=0, description="weight of the features of cifarnet, a classifier, beside the pixels; for colour images")
     samples: int = Field(12_000, ge=2, description="how many clean samples, and how many mixtures, the fit learns from (the first ones)")
     batch: int = Field(32, ge=2, description="samples per step")
-    fit_precision: Precision = Field("bfloat16", description="of the generators during the fit; searches are in float32")
+    fit_precision: Precision = Field("bfloat16", description="of the generators during the fit (float32 on CPUs without it); searches are in float32")
 
     _generators: Generators | None = field(default=None, init=False, repr=False)
 

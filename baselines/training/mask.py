@@ -27,6 +27,7 @@ from baselines.networks.mask_unet import MaskUNet, MaskUNetConfig
 from baselines.training.config import derived_seed
 from baselines.training.epochs import MeanLoss, epoch_rows
 from baselines.training.recorded_step import StepRunner, adam, restore_adam, set_rate
+from sepbench.precision import training_autocast
 
 Precision = Literal["float32", "bfloat16"]
 Network = Literal["autoencoder", "unet"]
@@ -226,7 +227,7 @@ class MaskTraining:
         self.losses.add(self.steps_on(truth))
 
     def _step_on(self, truth: torch.Tensor) -> torch.Tensor:
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bfloat16"):
+        with training_autocast(self.device, self.recipe.precision == "bfloat16"):
             parts = masked_parts(self.network, magnitudes(truth.sum(1)))
         return self._down(self.loss(parts, magnitudes(truth), self.recipe.power))
 

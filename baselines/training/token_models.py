@@ -86,7 +86,7 @@ class LearntTokens:
     symmetric: bool = Field(True, description="count each pair in both orders; false: the released code (flag 42)")
     every_triple: bool = Field(True, description="count every triple of a batch; false: each one once, the released code (flag 43)")
     held_out: int = Field(1000, ge=0, description="how many of the last clean images serve only for figures, at most a tenth")
-    fit_precision: Precision = Field("bfloat16", description="of the networks during the fit; mixtures are separated in float32")
+    fit_precision: Precision = Field("bfloat16", description="of the networks during the fit (float32 on CPUs without it); mixtures are separated in float32")
     means: float = Field(0.0, ge=0, lt=1, description="share of the VQ-VAE's training images that are means of two; 0: the paper")
     weights: str = Field(
         "", description="folder of codec, prior and sums; train: learn them; empty: the shipped ones if all settings above have their defaults, else learn"

@@ -27,6 +27,7 @@ from baselines.priors.token_sums import SumCounter, SumCounts
 from baselines.training.codec import Precision, falling, network_digest, tokens_of
 from baselines.training.config import derived_seed, generator
 from baselines.training.epochs import MeanLoss, epoch_rows, full_batches
+from sepbench.precision import training_autocast
 
 _LOOKED_AT = 512
 """How many held-out sequences the log's figure uses."""
@@ -105,7 +106,7 @@ class TokenTraining:
             group["lr"] = recipe.lr * falling(self.step, self.steps, recipe.decay)
         random = torch.Generator(self.device).manual_seed(derived_seed(recipe.seed, "dropout", self.step))
         self.optimiser.zero_grad(set_to_none=True)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
+        with training_autocast(self.device, recipe.precision == "bfloat16"):
             logits = self.network(tokens, recipe.dropout, random)
         loss = functional.cross_entropy(logits.flatten(0, 1), tokens.flatten())
         loss.backward()

@@ -35,7 +35,7 @@ from baselines.training.on_device import Batch, DeviceBatches, Finite, GradientP
 from baselines.training.optimiser import Mapper, Optimiser
 from sepbench.errors import SepbenchError
 from sepbench.memory import out_of_memory
-from sepbench.precision import float32_products
+from sepbench.precision import float32_products, training_autocast
 
 PRE_DECAY = "pre_decay.pt"
 DECAY_FLAG = "STOP_AND_DECAY"
@@ -117,7 +117,7 @@ class ScoreTraining:
     def _losses(self, model: EDMDenoiser, clean: torch.Tensor, noise: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
         """Losses ``(B,)`` with their graph, in the run's precision."""
         # A forward pass uses every weight once, so autocast's cache, which threads share, would gain nothing.
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bf16, cache_enabled=False), float32_products(self.device):
+        with training_autocast(self.device, self.config.bf16, cache_enabled=False), float32_products(self.device):
             return edm_losses(model if self._compiled is None else self._compiled, clean, noise, sigma, model.sigma_data)
 
     def _part_gradient(self, batch: Batch, rows: slice) -> torch.Tensor:
@@ -325,7 +325,7 @@ class ScoreTraining:
         def chunk(start: int) -> torch.Tensor:
             rows = slice(start, start + size)
             clean, noise_here, levels = (part[rows].to(self.device) for part in (self.held_out, noise, sigma))
-            autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bf16, cache_enabled=False)
+            autocast = training_autocast(self.device, self.config.bf16, cache_enabled=False)
             with torch.no_grad(), autocast, float32_products(self.device):
                 return edm_losses(model, clean, noise_here, levels, model.sigma_data).cpu()
 

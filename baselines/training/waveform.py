@@ -23,6 +23,7 @@ from torch import nn
 from baselines.training.config import batch_indices, derived_seed, generator
 from baselines.training.epochs import MeanLoss
 from baselines.training.mask import Precision
+from sepbench.precision import training_autocast
 from sepbench.protocols import Support, TaskSpec, TrainingRows, TrainingView
 
 Errors = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -250,7 +251,7 @@ class WaveformTraining:
         mixtures = truth.sum(1)
         levels = levels_of(mixtures)
         self.network.train()
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
+        with training_autocast(self.device, recipe.precision == "bfloat16"):
             parts = self.network(mixtures / levels)
         loss = (in_best_order if recipe.any_order else in_order)(recipe.errors, parts.float(), truth / levels.unsqueeze(1))
         self.optimiser.zero_grad(set_to_none=True)

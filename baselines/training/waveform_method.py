@@ -40,7 +40,7 @@ class LearntWaveforms(ABC):
     decay: float = Field(0.5, gt=0, le=1, description="the share of the steps, at the end, over which the rate falls to zero")
     clip: float = Field(5.0, gt=0, description="the largest norm of a gradient")
     consistent: bool = Field(True, description="spread what the estimates leave of the mixture over them; the paper does not")
-    fit_precision: Precision = Field("bfloat16", description="of the network during the fit; it separates in float32")
+    fit_precision: Precision = Field("bfloat16", description="of the network during the fit (float32 on CPUs without it); it separates in float32")
 
     errors: ClassVar[Errors]
     fit_scope: ClassVar[FitScope] = OF_SIGNALS

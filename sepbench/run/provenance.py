@@ -14,6 +14,7 @@ from typing import Any
 
 import sepbench
 from sepbench.errors import flat
+from sepbench.precision import computes_bfloat16
 from sepbench.registry import own_suite
 from sepbench.run.plan import MethodEntry, Plan
 from sepbench.run.records import EnvironmentRecord, MethodRecord, RunRecord, SessionRecord, SuiteRecord, TaskRecord
@@ -210,10 +211,10 @@ def timing_group(device: str) -> str:
 
 
 def arithmetic(device: str) -> str:
-    """What decides the last bits besides the processor: kind of device, threads, precision of products."""
+    """What decides a fit's numbers besides the processor: kind of device, threads, precision of products, and whether bfloat16 is computed."""
     kind = torch.device(device).type
     threads = f":{torch.get_num_threads()}threads" if kind == "cpu" else ""
-    return f"{kind}{threads}:{_precision()}"
+    return f"{kind}{threads}:{_precision()}{'' if computes_bfloat16(device) else ':without bfloat16'}"
 
 
 def _precision() -> str:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 from method_toys import Digits
 
+from sepbench import precision
 from sepbench.conformance import validate_method
 from sepbench.suites.loader import load_suite
 
@@ -14,6 +15,12 @@ from sepbench.suites.loader import load_suite
 @pytest.fixture(scope="session")
 def digits() -> Digits:
     return Digits.read()
+
+
+@pytest.fixture
+def bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trainings compute in bfloat16 also on processors without it, where it is slow, but rounds the same."""
+    monkeypatch.setattr(precision, "computes_bfloat16", lambda device: True)
 
 
 @pytest.fixture

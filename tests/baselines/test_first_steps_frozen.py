@@ -197,6 +197,7 @@ def steps(case: str, folder: Path) -> tuple[list[float], list[float]]:
     return told, projections(weights_of(networks) - start)
 
 
+@pytest.mark.usefixtures("bfloat16")
 @pytest.mark.parametrize("case", CASES)
 def test_the_first_steps_are_those_that_were_made(case: str, tmp_path: Path) -> None:
     wanted = json.loads(FILE.read_text(encoding="utf-8"))[case]

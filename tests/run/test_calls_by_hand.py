@@ -161,7 +161,10 @@ def test_what_the_timing_group_says(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(provenance.SHARED, raising=False)
     assert provenance.timing_group("cpu") == "cpu:A Chip:3threads:float32"
     assert provenance.timing_group("cuda:1") == "cuda:GPU 1:float32"
+    monkeypatch.setattr(provenance, "computes_bfloat16", lambda device: True)
     assert (provenance.arithmetic("cpu"), provenance.arithmetic("cuda:1")) == ("cpu:3threads:float32", "cuda:float32")
+    monkeypatch.setattr(provenance, "computes_bfloat16", lambda device: device != "cpu")  # a fit of one processor is not another's
+    assert (provenance.arithmetic("cpu"), provenance.arithmetic("cuda:1")) == ("cpu:3threads:float32:without bfloat16", "cuda:float32")
     monkeypatch.setenv(provenance.SHARED, "1")
     assert provenance.timing_group("cpu") == "cpu:A Chip:3threads shared:float32"
     assert provenance.timing_group("cuda:1") == "cuda:GPU 1 shared:float32"

@@ -124,6 +124,7 @@ def test_an_interrupted_fit_ends_with_the_same_bits(digits: Digits, tmp_path: Pa
     assert torch.equal(images(fitted(digits, tmp_path, fit_precision=precision)), images(whole))
 
 
+@pytest.mark.usefixtures("bfloat16")
 def test_seed_and_precision_decide_the_fit(digits: Digits) -> None:
     first = images(fitted(digits))
     assert torch.equal(images(fitted(digits)), first)
