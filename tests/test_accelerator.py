@@ -114,7 +114,11 @@ ON_THE_HOST = {("digits-pairs/class-split", "projected-4x")}
 """The mean of several draws finds their order on the host, once, after the last step."""
 
 
-@pytest.mark.parametrize(("task", "method"), sorted(set(product(TASKS, STEPS)) - ON_THE_HOST))
+LONG = {("digits-pairs/class-split", name) for name in ("diffusion-gibbs", "basis-ncsn-10x", "dirac", "gaussian", "basis-ncsn-tuned-denoised")}
+CASES = [pytest.param(*case, marks=[pytest.mark.slow] * (case in LONG)) for case in sorted(set(product(TASKS, STEPS)) - ON_THE_HOST)]
+
+
+@pytest.mark.parametrize(("task", "method"), CASES)
 def test_no_step_of_a_sampler_waits_for_the_device_or_copies_to_it(task: str, method: str) -> None:
     few, many = (separated(task, method, {STEPS[method]: steps, **FEW_LEVELS.get(method, {})}) for steps in (1, 3))
     assert not many.refused

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from baselines.training.config import TrainConfig
+from sepbench.precision import computes_bfloat16
 
 OUTER_LAYERS = ("network.stem", "network.head", "network.embedding")
 """How the names of the outer layers of a ``ScoreUNet`` in an ``EDMDenoiser`` begin."""
@@ -32,11 +33,12 @@ _NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 
 
 class BatchedMuon(torch.optim.Optimizer):
-    """``torch.optim.Muon`` for a GPU.
+    """``torch.optim.Muon`` for a GPU, and for processors without bfloat16.
 
     It orthogonalises matrices of one shape together, so a step needs far fewer launches. Arithmetic (Nesterov
     momentum, five Newton-Schulz steps in bfloat16, rates matched to AdamW's) and state are the same. Only products of
-    batches round in another order.
+    batches round in another order. Where the device does not compute bfloat16, the steps are in float32: torch's own are
+    in bfloat16 everywhere.
 
     Args:
         params: matrices.
@@ -70,13 +72,13 @@ class BatchedMuon(torch.optim.Optimizer):
 
 
 def orthogonalised(matrices: torch.Tensor) -> torch.Tensor:
-    """Muon's quintic Newton-Schulz iteration on each matrix of ``(G, m, n)``, in bfloat16.
+    """Muon's quintic Newton-Schulz iteration on each matrix of ``(G, m, n)``, in bfloat16 where that is computed.
 
     Singular values end between about 0.7 and 1.2.
     """
     a, b, c = _NEWTON_SCHULZ
     tall = matrices.shape[1] > matrices.shape[2]
-    x = matrices.bfloat16()
+    x = matrices.bfloat16() if computes_bfloat16(matrices.device) else matrices.float()
     x = x.mT if tall else x
     x = x / torch.linalg.vector_norm(x, dim=(1, 2), keepdim=True).clamp(min=1e-7)
     for _ in range(5):
@@ -94,7 +96,7 @@ class Optimiser:
         model: its parameters are updated in place.
         config: rates, momenta, weight decay and number of workers.
         outer: how the names of weights begin that AdamW updates.
-        batched: use one ``BatchedMuon`` instead, for a GPU.
+        batched: use one ``BatchedMuon`` instead, for a GPU. (Processors without bfloat16 have one for every share.)
     """
 
     def __init__(self, model: nn.Module, config: TrainConfig, outer: tuple[str, ...] = OUTER_LAYERS, batched: bool = False) -> None:
@@ -104,16 +106,15 @@ class Optimiser:
         # Views: Muon takes only matrices, and writes through them to the weights.
         self.pairs = [(p, nn.Parameter(p.detach().flatten(1))) for p in inner]
         self.parts: list[torch.optim.Optimizer] = [torch.optim.AdamW(rest, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay, fused=True)]
-        if batched and self.pairs:
-            views = [view for _, view in self.pairs]
-            self.parts.append(BatchedMuon(views, lr=config.matrix_lr, weight_decay=config.weight_decay, momentum=config.momentum))
-        for worker in range(0 if batched else config.workers):
-            share = [view for _, view in self.pairs[worker :: config.workers]]
-            if share:
+        workers = 1 if batched else config.workers
+        lr, decay, momentum = config.matrix_lr, config.weight_decay, config.momentum
+        for worker in range(workers):
+            share = [view for _, view in self.pairs[worker::workers]]
+            if share and (batched or not computes_bfloat16(share[0].device)):
+                self.parts.append(BatchedMuon(share, lr=lr, weight_decay=decay, momentum=momentum))
+            elif share:
                 # The update's root mean square is matched to AdamW's (Liu et al. 2025, "Muon is scalable", eq. 4).
-                self.parts.append(
-                    torch.optim.Muon(share, lr=config.matrix_lr, weight_decay=config.weight_decay, momentum=config.momentum, adjust_lr_fn="match_rms_adamw")
-                )
+                self.parts.append(torch.optim.Muon(share, lr=lr, weight_decay=decay, momentum=momentum, adjust_lr_fn="match_rms_adamw"))
         self.peaks = [config.lr, *[config.matrix_lr] * (len(self.parts) - 1)]
 
     def step(self, share: float, mapper: Mapper = map) -> None:

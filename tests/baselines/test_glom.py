@@ -35,7 +35,7 @@ def separated(method: LatentMasking, world: Stripes) -> torch.Tensor:
     return method.separate(world.mixtures(), context(world.task))
 
 
-@pytest.mark.parametrize(("name", "observed", "operator"), [("glom", 1, "sum"), ("glom-joint", 0, "mean")])
+@pytest.mark.parametrize(("name", "observed", "operator"), [("glom", 1, "sum"), pytest.param("glom-joint", 0, "mean", marks=pytest.mark.slow)])
 def test_known_sources_come_apart_in_their_slots(name: str, observed: int, operator: str) -> None:
     world = Stripes.make(observed, operator)
     estimates = separated(fitted(world, name=name, epochs=40), world)

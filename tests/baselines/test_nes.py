@@ -40,7 +40,9 @@ def training(world: Stripes, **changes: Any) -> EggTraining:
     return EggTraining(new_network(mask_layout("autoencoder", (1, 8, 8)), 0), MaskRecipe(1e-3, precision="float32"), **given)
 
 
-@pytest.mark.parametrize(("observed", "operator", "network"), [(1, "sum", "autoencoder"), (0, "mean", "autoencoder"), (0, "mean", "unet")])
+@pytest.mark.parametrize(
+    ("observed", "operator", "network"), [(1, "sum", "autoencoder"), (0, "mean", "autoencoder"), pytest.param(0, "mean", "unet", marks=pytest.mark.slow)]
+)
 def test_every_outer_iteration_comes_nearer_to_the_hidden_source(observed: int, operator: str, network: str) -> None:
     """The start C y has half of every pixel; the answer is the odd rows. Estimates explain the mixtures exactly."""
     world = Stripes.make(observed, operator)

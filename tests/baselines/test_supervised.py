@@ -30,7 +30,7 @@ def separated(method: SupervisedMask, world: Stripes) -> torch.Tensor:
     return method.separate(world.mixtures(), context(world.task))
 
 
-@pytest.mark.parametrize("name", ["supervised", "supervised-sources", "supervised-unet"])
+@pytest.mark.parametrize("name", ["supervised", "supervised-sources", pytest.param("supervised-unet", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("observed", "operator"), [(1, "sum"), (0, "mean")])
 def test_known_sources_come_apart_in_their_slots(name: str, observed: int, operator: str) -> None:
     world = Stripes.make(observed, operator)

@@ -44,6 +44,7 @@ def _compare(tmp_path: Path, options: dict[str, Any]) -> None:
     assert not list((tmp_path / "killed").rglob("*.tmp"))
 
 
+@pytest.mark.slow
 def test_kill_9_at_random_moments(tmp_path: Path) -> None:
     options = {"suite": "digits-pairs", "methods": ["noisy", "halves"], "limit": 28, "shard_size": 4, "settings": {"noisy": {"nap": 0.004}}}
     _compare(tmp_path, options)
@@ -82,7 +83,7 @@ def deadly(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], dict[str, int]]:
     return arm
 
 
-@pytest.mark.parametrize("keep", [True, False])
+@pytest.mark.parametrize("keep", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_death_at_every_step_of_every_write(planned: Planned, tmp_path: Path, deadly: Callable[[int], dict[str, int]], keep: bool) -> None:
     plan = planned("noisy", limit=4, shard_size=2, keep_estimates=keep)
     steps = deadly(0)

@@ -52,6 +52,8 @@ SIZES = {  # mixtures of the test tasks: the papers' figures, docs/protocols.md 
     "stems-vocals": {"vocals": 46, "vocals-half": 29},
     "stems-drums": {"drums": 87, "drums-half": 47},
 }
+# Whose data take seconds to open or to make; the check of all signals is slow there.
+LONG = {"cifar10-pairs", "cifar10-color", "drums-bass-synth", "fsdd-noise"}
 # Lists made by rules, of data that nobody here has; see test_derived_lists.
 DERIVED = {"musdb-drums", "musdb-vocals", "slakh-drums-bass", "speech-noise"}
 
@@ -156,7 +158,7 @@ def test_without_a_known_distribution_there_is_no_exact_posterior(suites: dict[s
 # --- with data -----------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("suite", "task"), TASKS)
+@pytest.mark.parametrize(("suite", "task"), [pytest.param(*one, marks=[pytest.mark.slow] * (one[0] == "drums-bass-synth")) for one in TASKS])
 def test_the_mixtures_are_those_that_were_frozen(suites: dict[str, Suite], with_data: WithData, suite: str, task: str) -> None:
     found = with_data(suites[suite].tasks[task])
     assert found.verify() == found.mixtures_sha256
@@ -173,7 +175,7 @@ def mixed_contents(task: Task) -> set[bytes]:
     return set(contents(mixtures.sources(range(len(mixtures))).flatten(0, 1)))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in LONG)) for name in NAMES])
 def test_no_training_signal_is_a_test_or_validation_signal(suites: dict[str, Suite], with_data: WithData, name: str) -> None:
     tasks = [with_data(task) for task in suites[name].tasks.values() if not task.data.untrainable]
     scored = set().union(*(mixed_contents(task) for task in tasks))

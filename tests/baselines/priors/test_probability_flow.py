@@ -104,6 +104,7 @@ def test_signs_on_lattices_are_unbiased(dimension: int, spacing: int, seed: int)
         torch.testing.assert_close(found, matrix.trace().expand_as(found))
 
 
+@pytest.mark.slow
 def test_the_flow_s_estimate_is_unbiased_over_seeds() -> None:
     prior = _prior(4)
     x = prior.sample(NoiseSource(0), torch.arange(3), 0, 0)

@@ -356,7 +356,9 @@ def test_digits_are_separated_with_the_prior_that_ships(name: str, at_least: flo
     assert float(scores.mean()) > at_least
 
 
-@pytest.mark.parametrize("name", ["projected-4x", "dirac", "diffusion-gibbs", "alpha-rgs", "gaussian", "basis-ncsn"])
+@pytest.mark.parametrize(
+    "name", ["projected-4x", "dirac", "alpha-rgs", "gaussian", *(pytest.param(name, marks=pytest.mark.slow) for name in ("diffusion-gibbs", "basis-ncsn"))]
+)
 def test_samplers_hold_the_contract_on_digits(name: str) -> None:
     """Batch and shard invariance among it, with the prior that ships, at the quick budget."""
     checks = validate_method(name, load_suite("digits-pairs").tasks["class-agnostic"], settings={} if name != "projected-4x" else {"best_of": 2}, examples=3)

@@ -53,6 +53,7 @@ def test_a_killed_run_ends_with_the_same_bits(tmp_path: Path, mirror: bool) -> N
     assert [row["loss"] for row in rows[1]] == [row["loss"] for row in rows[0]][1:]
 
 
+@pytest.mark.slow
 def test_the_loss_falls_as_it_does_on_the_host(tmp_path: Path) -> None:
     trainer = resident(tmp_path, steps=150, warmup=10, ema=0.9, batch=16)
     before = trainer.validate()

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from baselines.training import optimiser
 from baselines.training.config import TrainConfig
 from baselines.training.optimiser import BatchedMuon, Optimiser, orthogonalised
 
@@ -30,9 +31,9 @@ def test_it_is_torchs_muon_up_to_bfloat16() -> None:
     single = torch.optim.Muon(theirs, lr=0.01, weight_decay=0.1, momentum=0.9, adjust_lr_fn="match_rms_adamw")
     start = [p.detach().clone() for p in ours]
     for step in range(4):
-        for parameters, optimiser in ((ours, batched), (theirs, single)):
+        for parameters, muon in ((ours, batched), (theirs, single)):
             set_gradients(parameters, step + 1)
-            optimiser.step()
+            muon.step()
     for own, other, first in zip(ours, theirs, start, strict=True):
         own, other = own.detach(), other.detach()
         moved = (other - first).norm()
@@ -64,9 +65,9 @@ def test_matrices_without_a_gradient_stay_and_a_state_is_taken_over() -> None:
         for a, b in zip(other, one, strict=True):
             a.copy_(b)
     second.load_state_dict(copy.deepcopy(first.state_dict()))  # torch takes over the tensors themselves
-    for parameters, optimiser in ((one, first), (other, second)):
+    for parameters, muon in ((one, first), (other, second)):
         set_gradients(parameters, 2)
-        optimiser.step()
+        muon.step()
     assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
@@ -74,10 +75,33 @@ def test_matrices_without_a_gradient_stay_and_a_state_is_taken_over() -> None:
 def test_each_part_has_its_own_rate_at_every_step(batched: bool) -> None:
     """Matrices at ``matrix_lr``, all else at ``lr``, both times the share of the schedule."""
     network = nn.Sequential(nn.Linear(4, 6), nn.Linear(6, 6), nn.Linear(6, 2))
-    optimiser = Optimiser(network, TrainConfig(steps=10, lr=0.25, matrix_lr=0.5), batched=batched)
+    made = Optimiser(network, TrainConfig(steps=10, lr=0.25, matrix_lr=0.5), batched=batched)
     for share in (1.0, 0.5):
-        optimiser.step(share)
-        rates = {id(p): group["lr"] for part in optimiser.parts for group in part.param_groups for p in group["params"]}
-        assert {rates[id(view)] for _, view in optimiser.pairs} == {0.5 * share}
+        made.step(share)
+        rates = {id(p): group["lr"] for part in made.parts for group in part.param_groups for p in group["params"]}
+        assert {rates[id(view)] for _, view in made.pairs} == {0.5 * share}
         assert {rates[id(p)] for p in network.parameters() if p.ndim == 1} == {0.25 * share}
-        assert len(optimiser.pairs) == 3
+        assert len(made.pairs) == 3
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("has", [True, False])
+def test_a_processor_without_bfloat16_orthogonalises_in_float32(monkeypatch: pytest.MonkeyPatch, has: bool, workers: int) -> None:
+    monkeypatch.setattr(optimiser, "computes_bfloat16", lambda device: has)
+    assert orthogonalised(torch.ones(1, 2, 3)).dtype == (torch.bfloat16 if has else torch.float32)
+    random = torch.Generator().manual_seed(3)
+    network = nn.Sequential(*(nn.Linear(6, 6) for _ in range(4)))
+    matrices_of = [weight for weight in network.parameters() if weight.ndim == 2]
+    made = Optimiser(network, TrainConfig(steps=10, lr=0.0, matrix_lr=0.5, weight_decay=0.25, momentum=0.5, workers=workers))
+    assert [type(part) for part in made.parts[1:]] == [torch.optim.Muon if has else BatchedMuon] * workers
+    start = [weight.detach().clone() for weight in matrices_of]
+    for weight in matrices_of:
+        weight.grad = torch.eye(6) + 0.2 * torch.randn(6, 6, generator=random)
+    made.step(1.0)
+    for weight, first in zip(matrices_of, start, strict=True):
+        assert weight.grad is not None
+        left, _, right = torch.linalg.svd(weight.grad)  # of the first step, where momentum is the gradient's own direction
+        step = (first * (1 - 0.5 * 0.25) - weight.detach()) / (0.5 * 0.2 * 6**0.5)
+        values = torch.diagonal(left.mT @ step @ right.mT)
+        assert float((left.mT @ step @ right.mT - torch.diag(values)).abs().max()) < (0.05 if has else 1e-4)
+        assert 0.6 < float(values.min()) < float(values.max()) < 1.3

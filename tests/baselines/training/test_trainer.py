@@ -84,6 +84,7 @@ def test_kill_9_loses_nothing(whole: ScoreTraining, tmp_path: Path) -> None:
     assert _rows(tmp_path) == _rows(whole.folder)
 
 
+@pytest.mark.slow
 def test_training_lowers_the_loss(tmp_path: Path) -> None:
     trainer = tiny_trainer(tmp_path, steps=150, warmup=10, ema=0.9)
     before = trainer.validate()

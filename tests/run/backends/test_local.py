@@ -53,6 +53,7 @@ def _children(parent: int) -> list[int]:
     return found
 
 
+@pytest.mark.slow
 def test_two_workers_count_as_one_does(tmp_path: Path) -> None:
     quick = {"projected-auto": {"search_steps": 6, "finish_steps": 2, "most_draws": 4, "calibration": 32, "accept": 5.0}}
     counted = []
@@ -75,6 +76,7 @@ def test_two_workers_give_the_bits_of_one(tmp_path: Path, shard_size: int | None
     assert watched.mixtures == pytest.approx(4 * 100)
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_in_a_batch_is_replaced_and_the_batch_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DEADLY_MARKER", str(tmp_path / "died"))
     options = {"tasks": ("class-split",), "limit": 60, "shard_size": 20}
@@ -172,6 +174,7 @@ def _interrupt(run: subprocess.Popen[str]) -> str:
     return errors
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_every_worker_and_the_run_resumes(tmp_path: Path, napping: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = sepbench(*SLEEPY, "--workers", "2", cwd=tmp_path)
     _until(lambda: len(_working(napping)) == 2, "work of both workers")
@@ -195,6 +198,7 @@ def test_ctrl_c_while_workers_are_starting(tmp_path: Path, napping: Path) -> Non
     _until(lambda: not any(map(_alive, started)), "the end of the workers")
 
 
+@pytest.mark.slow
 def test_kill_9_of_the_command_leaves_no_worker(tmp_path: Path, napping: Path) -> None:
     run = sepbench(*SLEEPY, "--workers", "2", cwd=tmp_path)
     _until(lambda: len(_working(napping)) == 2, "work of both workers")

@@ -47,6 +47,7 @@ def ray_folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
+@pytest.mark.slow
 @needs_ray
 def test_the_command_with_two_actors_gives_the_bits_of_one_process(tmp_path: Path) -> None:
     arguments = ("run", "--suite", "digits-pairs", "--methods", "average,nmf", "--limit", "100", "--device", "cpu")
