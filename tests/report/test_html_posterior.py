@@ -151,7 +151,7 @@ def test_what_is_told_of_a_leaderboard(tested: bool, end: str) -> None:
 
 
 @pytest.mark.parametrize(("planned", "count"), [(7, 7), (500, 20)])
-@pytest.mark.parametrize(("shape", "dims", "second"), [((1,), 2, "first of source 2, coordinate"), ((3,), 6, "second coordinate")])
+@pytest.mark.parametrize(("shape", "dims", "second"), [((1,), 2, "first of source 2, coordinate"), ((2,), 4, "second coordinate")])
 def test_plots_of_a_run_that_kept_its_draws(
     monkeypatch: pytest.MonkeyPatch, planned: int, count: int, shape: tuple[int, ...], dims: int, second: str
 ) -> None:

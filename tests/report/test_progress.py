@@ -143,6 +143,16 @@ def test_seconds_left_are_written_beside_the_bar() -> None:
     assert (str(shown), shown.style) == ("0:00:20 left", "progress.remaining")  # type: ignore[union-attr]
 
 
+def test_how_much_of_a_fit_is_done_is_handed_on() -> None:
+    plan = _plan("halves")
+    progress = RunProgress(Console(file=io.StringIO(), width=80))
+    progress.time_left.clock = iter([0.0, 10.0]).__next__
+    progress.start(plan, 1)
+    progress.stage(plan.cells[0], "fit")
+    progress.stage(plan.cells[0], "fit 20% step 2", 0.2)
+    assert progress.time_left.seconds() == pytest.approx(40.0)
+
+
 @pytest.mark.parametrize(
     ("done", "then", "kept"),
     [(10, "", True), (11, "", True), (9, "", False), (10, "stage", False), (10, "advance", False)],
