@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
 
@@ -22,7 +23,9 @@ pytest.importorskip("altair")
 class Made:
     """A run of ``planned`` mixtures and its task: draws by method, exact draws, and which mixtures were asked for."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, draws: dict[str, torch.Tensor], exact: torch.Tensor, planned: int, shape: tuple[int, ...] = (2,)) -> None:
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, draws: dict[str, torch.Tensor], exact: torch.Tensor, planned: int, shape: tuple[int, ...] = (2,)
+    ) -> None:
         self.draws, self.asked = draws, list[tuple[str, Any]]()
         n_sources = next(iter(draws.values())).shape[2]
         self.spec = SimpleNamespace(name="t", posterior_draws=exact.shape[1], n_sources=n_sources, source_shape=shape)
@@ -74,7 +77,7 @@ def test_a_mixture_of_which_any_draw_is_not_finite_does_not_count(monkeypatch: p
     assert methods == ["whole", "broken"]
     assert [row["method"] for row in rows] == ["whole"] * 20 + ["broken"] * 20
     edges = [round(k / 20, 4) for k in range(21)]
-    assert [(row["low"], row["high"]) for row in rows] == 2 * list(zip(edges[:-1], edges[1:], strict=True))
+    assert [(row["low"], row["high"]) for row in rows] == 2 * list(pairwise(edges))
     assert [row["density"] for row in rows[:20]] == pytest.approx(densities(whole, exact), rel=1e-3)
     assert [row["density"] for row in rows[20:]] == pytest.approx(densities(whole[[0, 2]], exact[[0, 2]]), rel=1e-3)
 
@@ -152,11 +155,11 @@ def test_what_is_told_of_a_leaderboard(tested: bool, end: str) -> None:
 
 @pytest.mark.parametrize(("planned", "count"), [(7, 7), (500, 20)])
 @pytest.mark.parametrize(("shape", "dims", "second"), [((1,), 2, "first of source 2, coordinate"), ((2,), 4, "second coordinate")])
-def test_plots_of_a_run_that_kept_its_draws(
-    monkeypatch: pytest.MonkeyPatch, planned: int, count: int, shape: tuple[int, ...], dims: int, second: str
-) -> None:
+def test_plots_of_a_run_that_kept_its_draws(monkeypatch: pytest.MonkeyPatch, planned: int, count: int, shape: tuple[int, ...], dims: int, second: str) -> None:
     opened = SimpleNamespace(spec=SimpleNamespace(n_sources=2, source_shape=shape))
-    run = SimpleNamespace(tasks=lambda names: {("t",): [opened]}[tuple(names)], methods=lambda task: {"t": ["far", "exact-posterior"]}[task], n_planned=lambda task: planned)
+    run = SimpleNamespace(
+        tasks=lambda names: {("t",): [opened]}[tuple(names)], methods=lambda task: {"t": ["far", "exact-posterior"]}[task], n_planned=lambda task: planned
+    )
     pit = [{"method": "far", "low": 0.0, "high": 1.0, "density": 1.0}]
     points = [{"method": "far", "kind": "exact", "x": 1.0, "y": 2.0}]
 

@@ -182,6 +182,6 @@ def test_estimates_of_an_earlier_version_are_refused_before_any_is_read(run: Ope
         raise SepbenchError("older")
 
     monkeypatch.setattr(RunStore, "refuse_older", refuse)
-    with pytest.raises(SepbenchError, match="^older$"):
+    with pytest.raises(SepbenchError, match=r"^older$"):
         run.estimates(run.tasks()[0], "nmf", (0,))
     assert shards == []

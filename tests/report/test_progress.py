@@ -69,7 +69,10 @@ def test_what_did_not_run_says_why(line: Callable[..., str]) -> None:
         ({"n_separated": 0, "separate_seconds": 0.0, "n_failed": 1200, "error": "E: x"}, "0 mixtures, 0 s each; 1,200 failed, the first with E: x"),
         ({"fit_seconds": 0.05}, "1,000 mixtures, 0.05 s each, fitted in 0.05 s"),
         ({"fit_seconds": 0.0499}, "1,000 mixtures, 0.05 s each"),
-        ({"fit_seconds": 9000.0, "fit_cached": True, "n_failed": 1, "error": "E"}, "1,000 mixtures, 0.05 s each, fitted in 2 h 30 min (cached); 1 failed, the first with E"),
+        (
+            {"fit_seconds": 9000.0, "fit_cached": True, "n_failed": 1, "error": "E"},
+            "1,000 mixtures, 0.05 s each, fitted in 2 h 30 min (cached); 1 failed, the first with E",
+        ),
     ],
 )
 def test_ends_of_what_a_line_tells(line: Callable[..., str], facts: dict[str, Any], rest: str) -> None:
@@ -179,10 +182,10 @@ def test_what_counts_as_kept(done: int, then: str, kept: bool, state: str) -> No
 def test_a_run_that_was_stopped_does_not_say_that_there_was_nothing_to_do() -> None:
     text, plan = io.StringIO(), _plan("halves")
     progress = RunProgress(Console(file=text, width=200))
+    progress.start(plan, 1)
+    progress.begin(plan.cells[0], 10)
+    progress.end(plan.cells[0], CellRecord(state="done", n_separated=10))
     with pytest.raises(KeyboardInterrupt), progress:
-        progress.start(plan, 1)
-        progress.begin(plan.cells[0], 10)
-        progress.end(plan.cells[0], CellRecord(state="done", n_separated=10))
         raise KeyboardInterrupt
     assert text.getvalue() == "kept class-split / halves: 10 mixtures\n"
 

@@ -86,6 +86,12 @@ def test_every_cell_stands_under_its_head() -> None:
     }
 
 
+def test_a_head_breaks_behind_its_first_stroke_only() -> None:
+    drawn = _draw(replace(TABLE, other_heads=("psnr_sum_mse", "ssim")), ["method", "other 0", "other 1"])
+    assert heads(drawn) == ["method", "psnr_\nsum_mse", "ssim"]
+    assert drawn.columns[1].min_width == len("sum_mse")
+
+
 def test_an_interval_may_stand_below_its_mean() -> None:
     drawn = _draw(TABLE, ["rank", "method", "value"], fold=True)
     assert column(drawn, "psnr") == ["16.00\n[15.00, 17.00]", "15.90\n[15.80, 16.00]", "14.00\n[13.00, 15.00]"]
@@ -227,8 +233,8 @@ def test_a_verdict_in_one_line(counts: dict[str, int], words: str) -> None:
 
 
 def test_what_a_verdict_rests_on() -> None:
-    rows = [GateRow("s", "t", "m", "psnr", "holds", basis=basis) for basis in ("paired test", "", "means", "paired test")]
-    assert gate_line(GateReport(rows, []), "N", "O").endswith(": 4 figures hold (by means and paired test)")
+    rows = [GateRow("s", "t", "m", "psnr", "holds", basis=basis) for basis in ("paired test", "", "means", "paired test", *"fedcba")]
+    assert gate_line(GateReport(rows, []), "N", "O").endswith(": 10 figures hold (by a and b and c and d and e and f and means and paired test)")
     assert gate_line(GateReport(rows[1:2], []), "N", "O").endswith(": 1 figure holds")
 
 
@@ -243,7 +249,7 @@ def summary(mean: float, low: float, high: float, clusters: int = 7, n: int = 12
 def test_robust_statistics_word_for_word(unit: str, told: str) -> None:
     rows = [
         RobustRow("best", 20.004, summary(19.996, 19.0, 21.0), None),
-        RobustRow("[x]", 0.5, summary(-18.0, float("nan"), float("nan"), 30), summary(0.756, 0.5, 0.9)),
+        RobustRow("[x]", 0.5, summary(-0.005, float("nan"), float("nan"), 30), summary(0.756, 0.5, 0.9)),
     ]
     out = io.StringIO()
     render_robust("Title [b]", "psnr", unit, rows, Console(file=out, width=400))
@@ -256,7 +262,7 @@ def test_robust_statistics_word_for_word(unit: str, told: str) -> None:
     assert head.split("  ")[0] == "method"
     digits = 2 if unit == "dB" else 3
     assert first.split() == ["best", f"{20.004:.{digits}f}", f"{19.996:.{digits}f}", f"[{19:.{digits}f},", f"{21:.{digits}f}]", "1,200"]
-    assert second.split() == ["[x]", f"{0.5:.{digits}f}", f"{-18:.{digits}f}", "0.76", "[0.50,", "0.90]", "1,200"]
+    assert second.split() == ["[x]", f"{0.5:.{digits + 2}f}", f"{-0.005:.{digits + 2}f}", "0.76", "[0.50,", "0.90]", "1,200"]
     assert below == "intervals: cluster t over 7 to 30 songs"
 
 

@@ -18,7 +18,15 @@ ROW: dict[str, Any] = {"task": "t", "method": "m", "metric": "psnr", "unit": "dB
 
 def facts(cell: dict[str, Any] | None = None, method: dict[str, Any] | None = None, **run: Any) -> Facts:
     usual: dict[str, Any] = {
-        **{"format": FORMAT, "sepbench_version": "9.9", "command": "the run's", "created": "now", "suite": {"name": "s", "version": 3}, "tasks": {}, "methods": {}},
+        **{
+            "format": FORMAT,
+            "sepbench_version": "9.9",
+            "command": "the run's",
+            "created": "now",
+            "suite": {"name": "s", "version": 3},
+            "tasks": {},
+            "methods": {},
+        },
         **{"metrics": ["psnr"], "seed": 11, "budget": "paper", "device": "cuda", "limit": 5, "shard_size": 9, "timing_group": "cuda:H100:float32"},
         **{"environment": {"packages": {}, "git_sha": "0123abc", "git_dirty": False}},
     }
@@ -94,7 +102,15 @@ def test_what_stands_where_a_record_says_nothing(name: str, cell: dict[str, Any]
 
 @pytest.mark.parametrize(
     ("kind", "default", "nothing"),
-    [("text", None, ""), ("text", "grey", "grey"), ("number", None, math.nan), ("number", 0.0, 0.0), ("integer", None, None), ("integer", 3, 3), ("flag", False, False)],
+    [
+        ("text", None, ""),
+        ("text", "grey", "grey"),
+        ("number", None, math.nan),
+        ("number", 0.0, 0.0),
+        ("integer", None, None),
+        ("integer", 3, 3),
+        ("flag", False, False),
+    ],
 )
 def test_a_column_without_a_value(kind: Any, default: Any, nothing: Any) -> None:
     column = Column("x", kind, ("cell.nobody", "run.nobody", "row.nobody"), default=default)
