@@ -150,7 +150,7 @@ def test_an_estimate_that_failed_has_a_picture_and_no_sound(monkeypatch: pytest.
 def test_images_have_no_sounds(monkeypatch: pytest.MonkeyPatch, side: int, width: int) -> None:
     made = Made(monkeypatch, "image", agnostic=True, shape=(1, 4, side))
     made.truth = made.truth * 3.0
-    made.scores = {"nmf": {}, "ica": {(0, 0): math.inf, (0, 1): 2.0}}
+    made.scores = {"nmf": {}, "ica": {(0, 0): math.inf, (0, 1): 0.002}}
     found = made.made(asked=(0,))
     assert (found.seconds, found.kilohertz, found.audio, found.width) == (0.0, 0.0, False, width)
     (only,) = found.examples
@@ -159,7 +159,7 @@ def test_images_have_no_sounds(monkeypatch: pytest.MonkeyPatch, side: int, width
     _, truth, nmf, ica = only.cards
     assert (truth.captions, truth.words) == (("", ""), "True sources of mixture 0: source 1, source 2")
     assert (nmf.captions, nmf.words) == (("", ""), "Estimates of nmf for mixture 0: without values")
-    assert ica.captions == ("", "2.00\N{NO-BREAK SPACE}dB")
+    assert ica.captions == ("", "0.0020\N{NO-BREAK SPACE}dB")
     files = made.media.files
     assert set(files) == {f"media/b/t/00000/{name}.png" for name in ("_mixture", "_truth", "nmf", "nmf_error", "ica", "ica_error")}
     spec: Any = made.spec
