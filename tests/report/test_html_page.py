@@ -42,6 +42,7 @@ pytest.importorskip("altair")
         (None, "null"),
         (12345678, "12345678"),
         ({1: (1.0, [math.nan])}, '{"1":[1.0,[null]]}'),
+        ({np.int64(1): 2.0}, '{"1":2.0}'),
         ("</script>&'", r'"\u003c/script\u003e\u0026\u0027"'),
     ],
 )
