@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from types import SimpleNamespace
+from typing import Any
+
 import pandas as pd
 import pytest
 
@@ -47,3 +51,51 @@ def test_cheap_methods_and_suites_without_a_leaderboard(plan: Plan, monkeypatch:
     monkeypatch.setattr(costs, "committed_leaderboard", lambda suite: None)
     assert "leaderboard" not in cost_line(plan)
     assert "--methods a,b" in cost_line(plan)
+
+
+@pytest.fixture
+def made_up(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A line of a plan of methods by name, unsupported where the name ends with ``-``, on tasks ``t`` and ``u``, and a leaderboard's rows."""
+
+    def line(methods: str, *rows: tuple[str, str, float]) -> str:
+        names = methods.split()
+        cells = [SimpleNamespace(method=name.rstrip("-"), support=SimpleNamespace(ok=not name.endswith("-"))) for name in names * 2]
+        plan: Any = SimpleNamespace(cells=cells, tasks={"t": None, "u": None}, suite=SimpleNamespace(name="s"))
+        frame = pd.DataFrame([{"task": task, "method": method, "seconds_per_mixture": value} for task, method, value in rows])
+        monkeypatch.setattr(costs, "committed_leaderboard", lambda suite: {"s": frame}[suite])
+        return cost_line(plan)
+
+    return line
+
+
+CHOOSE = "choose with --methods a,b or take fewer mixtures with --limit N"
+BECAUSE = "because --methods names none"
+
+
+@pytest.mark.parametrize(
+    ("methods", "rows", "told"),
+    [
+        ("a b", [("t", "a", 1.0)], f"2 methods, {BECAUSE}; costly by the committed leaderboard, per mixture: a 1 s; {CHOOSE}"),
+        ("a b c-", [("t", "a", 0.99), ("t", "c", 9.0)], f"2 methods, {BECAUSE}; in the committed leaderboard none takes 1 s per mixture; {CHOOSE}"),
+        (
+            "a z",
+            [("t", "a", 2.0), ("u", "a", 31.4), ("v", "a", 99.0)],
+            f"2 methods, {BECAUSE}; costly by the committed leaderboard, per mixture: a 31 s; {CHOOSE}",
+        ),
+        ("a z", [("v", "a", 99.0)], f"2 methods, {BECAUSE}; {CHOOSE}"),
+        ("a b", [("t", "a", math.nan), ("t", "b", math.inf)], f"2 methods, {BECAUSE}; {CHOOSE}"),
+        ("a b", [("t", "a", math.nan), ("u", "a", 5.0)], f"2 methods, {BECAUSE}; costly by the committed leaderboard, per mixture: a 5 s; {CHOOSE}"),
+        (
+            "a b c",
+            [("t", "a", 2.0), ("t", "b", 3.0), ("t", "c", 1234.0)],
+            f"3 methods, {BECAUSE}; costly by the committed leaderboard, per mixture: c 1,234 s, b 3 s, a 2 s; {CHOOSE}",
+        ),
+        (
+            "a b c d e",
+            [("t", name, 10.0 + place) for place, name in enumerate("abcde")],
+            f"5 methods, {BECAUSE}; costly by the committed leaderboard, per mixture: e 14 s, d 13 s, c 12 s and 2 more of 1 s or above; {CHOOSE}",
+        ),
+    ],
+)
+def test_the_line_word_for_word(made_up: Any, methods: str, rows: list[tuple[str, str, float]], told: str) -> None:
+    assert made_up(methods, *rows) == told

@@ -102,3 +102,77 @@ def test_findings_and_paths_at_forty_columns(runs: tuple[str, str], tmp_path: Pa
     planned = sepbench("run", "--suite", "digits-pairs", "--methods", "average", "--dry-run", "--out", PATH)
     assert f"would write to {PATH}" in planned
     assert f"{Path(old).parent}/board/digits-pairs.csv: 0 rows replaced" in sepbench("publish", old, "--to", f"{Path(old).parent}/board")
+
+
+@pytest.mark.parametrize(
+    ("width", "heads"),
+    [(60, ["name", "first", "second", "third"]), (38, ["name", "first", "third"]), (28, ["name", "third"]), (20, ["name"])],
+)
+def test_columns_are_spared_one_after_another_in_their_order(width: int, heads: list[str]) -> None:
+    table = Table()
+    for head in ("name", "first", "second", "third"):
+        table.add_column(head, no_wrap=True)
+    table.add_row("n", "1" * 10, "2" * 10, "3" * 10)
+    out = io.StringIO()
+    print_table(table, Console(file=out, width=width), spare=("second", "first", "third"))
+    assert out.getvalue().splitlines()[1].replace("┃", " ").split() == heads
+    kept = {head: text for head, text in (("first", "1" * 10), ("second", "2" * 10), ("third", "3" * 10)) if head in heads}
+    assert out.getvalue().splitlines()[3].replace("│", " ").split() == ["n", *kept.values()]
+    assert [column.header for column in table.columns] == ["name", "first", "second", "third"]  # the table itself stays as it was
+    assert [column.min_width for column in table.columns] == [None] * 4
+
+
+@pytest.mark.parametrize(("least", "width"), [(None, 12), (4, 12), (20, 20)])
+def test_a_column_is_as_wide_as_its_longest_line_and_no_narrower_than_asked(least: int | None, width: int) -> None:
+    table = Table(box=None, show_header=False, padding=0)
+    table.add_column("a head", no_wrap=True, min_width=least)
+    table.add_column("b")
+    table.add_row("short\ntwelve chars", "x")
+    assert drawn(table, width + 1).splitlines()[0].rstrip() == "short".ljust(width) + "x"
+
+
+def test_paragraphs_word_for_word() -> None:
+    table = Table(title="[b]A title[/b] of\ntwo lines")
+    for head in ("name", "first  head", "second"):
+        table.add_column(head, no_wrap=True)
+    for row in (("a", "1", ""), ("a", "", ""), ("", "2", "x\ny"), ("b", "", "3"), ("a", "4" * 40, "5")):
+        table.add_row(*row)
+    assert drawn(table, 24).splitlines() == [
+        *("A title of, two lines", "a", "  first head: 1", "  first head: 2, second:", "    x, y", "b", "  second: 3", "a"),
+        *("  first head:", f"    {'4' * 40},", "    second: 5"),
+    ]
+
+
+def test_a_table_without_heads_as_paragraphs() -> None:
+    table = Table(show_header=False)
+    for _ in range(3):
+        table.add_column(no_wrap=True)
+    table.add_row("name", "one", "two " * 5)
+    table.add_row("name", "three", "four")
+    assert drawn(table, 20).splitlines() == ["name: one two two", "two two two", "name: three four"]
+
+
+@pytest.mark.parametrize(
+    ("text", "indent", "lines"),
+    [
+        ("", 0, [""]),
+        ("one two three", 0, ["one two", "three"]),
+        ("one two three", 2, ["  one two", "    three"]),
+        ("semi-supervised methods", 0, ["semi-supervised", "methods"]),
+        ("an [tag] stays", 0, ["an [tag]", "stays"]),
+    ],
+)
+def test_words_on_lines(text: str, indent: int, lines: list[str]) -> None:
+    out = io.StringIO()
+    print_words(text, Console(file=out, width=10), indent=indent)
+    assert out.getvalue().splitlines() == lines
+
+
+def test_titles_and_names_are_bold_and_what_follows_is_not() -> None:
+    table = Table(title="Title")
+    for head in ("name", "state"):
+        table.add_column(head, no_wrap=True)
+    table.add_row("board", "not finished")
+    out = io.StringIO()
+    print_table(table, Console(file=out, width=15, force_terminal=True, color_system="standard", no_color=False))
+    assert out.getvalue().splitlines() == ["\x1b[1mTitle\x1b[0m", "\x1b[1mboard\x1b[0m", "  state: not", "    finished"]

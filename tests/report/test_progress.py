@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from sepbench.report.progress import RunProgress
+from sepbench.report.progress import RunProgress, in_seconds, in_words
 from sepbench.results.store import RunStore
 from sepbench.run.execute import execute
 from sepbench.run.plan import Plan, make_plan
@@ -61,6 +61,133 @@ def test_what_did_not_run_says_why(line: Callable[..., str]) -> None:
     assert line(state="failed", error="ValueError: singular [matrix]") == "failed class-split / halves: ValueError: singular [matrix]\n"
     assert line(state="unsupported", note="wants [three] sources") == "unsupported class-split / halves: wants [three] sources\n"
     assert line(state="partial", n_separated=7, separate_seconds=7.0).startswith("partial class-split / halves: 7 mixtures, 1 s each")
+
+
+@pytest.mark.parametrize(
+    ("facts", "rest"),
+    [
+        ({"n_separated": 0, "separate_seconds": 0.0, "n_failed": 1200, "error": "E: x"}, "0 mixtures, 0 s each; 1,200 failed, the first with E: x"),
+        ({"fit_seconds": 0.05}, "1,000 mixtures, 0.05 s each, fitted in 0.05 s"),
+        ({"fit_seconds": 0.0499}, "1,000 mixtures, 0.05 s each"),
+        (
+            {"fit_seconds": 9000.0, "fit_cached": True, "n_failed": 1, "error": "E"},
+            "1,000 mixtures, 0.05 s each, fitted in 2 h 30 min (cached); 1 failed, the first with E",
+        ),
+    ],
+)
+def test_ends_of_what_a_line_tells(line: Callable[..., str], facts: dict[str, Any], rest: str) -> None:
+    assert line(**facts) == f"done class-split / halves: {rest}\n"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "alone", "words"),
+    [
+        (0.0123, "0.012 s", "0.012 s"),
+        (9.94, "9.9 s", "9.9 s"),
+        (10.0, "10 s", "10 s"),
+        (119.4, "119 s", "119 s"),
+        (120.0, "120 s", "2 min"),
+        (7_140.0, "7,140 s", "119 min"),
+        (7_190.0, "7,190 s", "2 h 0 min"),
+        (4_000_000.0, "4,000,000 s", "1,111 h 7 min"),
+    ],
+)
+def test_seconds_in_words(seconds: float, alone: str, words: str) -> None:
+    assert (in_seconds(seconds), in_words(seconds)) == (alone, words)
+
+
+@pytest.mark.parametrize(
+    ("state", "code"),
+    [("done", "32"), ("partial", "33"), ("failed", "31"), ("unsupported", "2")],
+)
+def test_marks_have_their_colours_and_the_rest_of_a_line_has_none(state: str, code: str) -> None:
+    text = io.StringIO()
+    progress, plan = RunProgress(Console(file=text, width=40, force_terminal=True, color_system="standard", no_color=False)), _plan("halves")
+    progress.start(plan, 1)
+    progress.end(plan.cells[0], CellRecord(state=state, n_separated=8, separate_seconds=8.0, note="1 x", error="2 x"))  # type: ignore[arg-type]
+    first, _, rest = text.getvalue().partition(" class-split / halves")
+    assert first == f"\x1b[{code}m{state}\x1b[0m"
+    assert "\x1b" not in rest
+
+
+def test_the_bar_is_told_the_cell_and_its_stage_and_is_there_on_a_terminal_only() -> None:
+    plan = _plan("halves", "audio-only")
+    first, other = plan.cells
+    assert not other.support.ok
+    for terminal in (True, False):
+        progress = RunProgress(Console(file=io.StringIO(), width=80, force_terminal=terminal))
+        (row,) = progress._bar.tasks
+        assert (progress._bar.disable, progress._bar.live.transient, row.total) == (not terminal, True, None)
+    progress.start(plan, 1)
+    assert row.total == 20  # of those too that no method takes
+    progress.begin(first, 3)
+    assert (row.description, row.completed, progress.finished) == ("class-split / halves", 3, 3)
+    progress.stage(first, "fit [red]", 0.5)
+    assert row.description == r"class-split / halves: fit \[red]"
+    progress.advance(first, 1.75)
+    assert (row.completed, progress.finished) == (4.75, 5)
+    progress.begin(other, 10)
+    assert (row.description, row.completed) == ("class-split / audio-only", 14.75)
+
+
+def test_seconds_left_are_written_beside_the_bar() -> None:
+    plan = _plan("halves", "audio-only")
+    progress = RunProgress(Console(file=io.StringIO(), width=80))
+    column = progress._bar.columns[-1]
+    (row,) = progress._bar.tasks
+    assert str(column(row)) == "-:--:-- left"
+    progress.time_left.clock = iter([0.0, 20.0, 20.0]).__next__
+    progress.start(plan, 1)
+    progress.begin(plan.cells[0], 2)
+    progress.stage(plan.cells[0], "separate", None)
+    progress.advance(plan.cells[0], 4)
+    assert progress.time_left.seconds() == 20.0  # four mixtures of eight are left; those that no method takes take no time
+    shown = column.render(row)  # type: ignore[union-attr]
+    assert (str(shown), shown.style) == ("0:00:20 left", "progress.remaining")  # type: ignore[union-attr]
+
+
+def test_how_much_of_a_fit_is_done_is_handed_on() -> None:
+    plan = _plan("halves")
+    progress = RunProgress(Console(file=io.StringIO(), width=80))
+    progress.time_left.clock = iter([0.0, 10.0]).__next__
+    progress.start(plan, 1)
+    progress.stage(plan.cells[0], "fit")
+    progress.stage(plan.cells[0], "fit 20% step 2", 0.2)
+    assert progress.time_left.seconds() == pytest.approx(40.0)
+
+
+@pytest.mark.parametrize(
+    ("done", "then", "kept"),
+    [(10, "", True), (11, "", True), (9, "", False), (10, "stage", False), (10, "advance", False)],
+)
+@pytest.mark.parametrize("state", ["done", "partial", "failed"])
+def test_what_counts_as_kept(done: int, then: str, kept: bool, state: str) -> None:
+    """All of it was there and nothing was done: not even scored again."""
+    text, plan = io.StringIO(), _plan("halves")
+    progress, cell = RunProgress(Console(file=text, width=200)), plan.cells[0]
+    with progress:
+        progress.start(plan, 1)
+        progress.begin(cell, done)
+        if then == "stage":
+            progress.stage(cell, "score")
+        if then == "advance":
+            progress.advance(cell, 0.5)
+        progress.end(cell, CellRecord(state=state, n_separated=10, separate_seconds=5.0, error="E"))  # type: ignore[arg-type]
+    kept = kept and state != "failed"
+    first, *rest = text.getvalue().splitlines()
+    assert first.startswith("kept class-split / halves: 10 mixtures" if kept else f"{state} class-split / halves: ")
+    assert rest == ["nothing to do: all of it was there already"] * kept
+
+
+def test_a_run_that_was_stopped_does_not_say_that_there_was_nothing_to_do() -> None:
+    text, plan = io.StringIO(), _plan("halves")
+    progress = RunProgress(Console(file=text, width=200))
+    progress.start(plan, 1)
+    progress.begin(plan.cells[0], 10)
+    progress.end(plan.cells[0], CellRecord(state="done", n_separated=10))
+    with pytest.raises(KeyboardInterrupt), progress:
+        raise KeyboardInterrupt
+    assert text.getvalue() == "kept class-split / halves: 10 mixtures\n"
 
 
 def test_warnings_keep_their_brackets() -> None:

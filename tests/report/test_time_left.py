@@ -151,6 +151,73 @@ def test_a_cell_that_failed_is_over() -> None:
     assert told.separate("b", 5.0, 5).seconds == pytest.approx(5.0)
 
 
+@pytest.mark.parametrize("last", ["separate", "score", "warm up"])
+def test_what_a_cell_did_last_counts_until_it_ended_and_no_longer(last: str) -> None:
+    """Another task of the method goes by the rate of the one that is over, with its last stage and without what came after."""
+    told = Told(a=("nmf", 10), b=("nmf", 4)).separate("a", 10.0, 10).stage("a", last).wait(5.0)
+    told.left.end("a")
+    assert told.wait(1000.0).seconds == pytest.approx(1.5 * 4)
+    assert told.stage("b", "separate").wait(3.0).seconds == pytest.approx(1.5 * 4)
+
+
+def test_a_cell_that_is_over_stays_over() -> None:
+    told = Told(a=("nmf", 10), b=("nmf", 4)).separate("a", 5.0, 5)
+    told.left.end("a")
+    assert told.seconds == pytest.approx(4.0)  # nothing of the five that nobody separates any more
+    told.left.advance("a", -3)  # a worker that is told dead too late
+    told.left.end("b")
+    assert told.seconds is None
+
+
+def test_a_cell_that_ends_in_its_fit_says_nothing_of_others() -> None:
+    told = Told(a=("nmf", 10), b=("nmf", 4)).stage("a", "fit").wait(50.0)
+    told.left.end("a")
+    assert told.wait(7.0).seconds is None
+
+
+def test_a_fit_elsewhere_includes_its_warm_up_and_is_used_up_stage_by_stage() -> None:
+    told = Told(a=("nmf", 10), b=("nmf", 4)).stage("a", "fit").wait(20.0).stage("a", "warm up").wait(10.0).separate("a", 10.0, 10)
+    told.left.end("a")
+    assert told.stage("b", "fit").wait(12.0).seconds == pytest.approx(18.0 + 4.0)
+    assert told.stage("b", "warm up").wait(8.0).seconds == pytest.approx(10.0 + 4.0)
+    assert told.stage("b", "warm up 0%", 0.0).seconds == pytest.approx(10.0 + 4.0)  # a fraction of nothing says nothing
+    assert told.stage("b", "separate").wait(0.5).seconds == pytest.approx(4.0)
+
+
+def test_fits_and_rates_of_several_tasks_are_averaged() -> None:
+    told = Told(a=("nmf", 10), b=("nmf", 10), c=("nmf", 10))
+    for key, fit, rate in (("a", 10.0, 1.0), ("b", 30.0, 2.0)):
+        told.stage(key, "fit").wait(fit).separate(key, 10 * rate, 10).left.end(key)
+    assert told.seconds == pytest.approx(20.0 + 15.0)
+
+
+def test_a_worker_that_dies_takes_no_more_than_was_done() -> None:
+    told = Told(a=("nmf", 10)).separate("a", 4.0, 1)
+    told.left.advance("a", -3)  # of earlier sessions too
+    told.left.advance("a", 4)
+    assert told.seconds == pytest.approx(1.0 * 8)
+
+
+def test_a_cell_of_which_nothing_is_left_is_not_fitted_again() -> None:
+    told = Told(a=("nmf", 10), b=("nmf", 10)).stage("a", "fit").wait(20.0).separate("a", 10.0, 10)
+    told.left.end("a")
+    assert told.seconds == pytest.approx(20.0 + 10.0)
+    told.left.begin("b", 10)
+    assert told.seconds is None
+
+
+def test_what_is_known_of_one_cell_counts_though_nothing_is_known_of_the_next() -> None:
+    told = Told(a=("nmf", 10), b=("ica", 10)).stage("a", "fit").wait(10.0)
+    assert told.stage("a", "fit 50%", 0.5).seconds == pytest.approx(10.0)
+
+
+def test_what_is_found_done_before_any_stage_is_no_rate() -> None:
+    told = Told(a=("nmf", 10))
+    told.left.advance("a", 4)
+    assert told.wait(4.0).seconds is None
+    assert told.separate("a", 3.0, 1).seconds == pytest.approx(3.0 * 5)
+
+
 @given(steps=st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from(["fit", "warm up", "separate", "score"]), st.floats(0.01, 100.0), st.floats(0.0, 3.0))))
 def test_it_is_never_negative(steps: list[tuple[str, str, float, float]]) -> None:
     told = Told(a=("nmf", 10), b=("nmf", 10))
