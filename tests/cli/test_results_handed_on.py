@@ -189,10 +189,14 @@ def test_an_export_that_is_interrupted_or_of_no_task(monkeypatch: pytest.MonkeyP
     done = sepbench("export", "--suite", "digits-pairs", "--task", "class-split", "--out", "o")
     assert (done.exit_code, done.stdout) == (130, "")
     assert done.stderr == "interrupted; nothing was written, the same command starts again\n"
-    assert str(sepbench("export", "--suite", "digits-pairs", "--task", "class", "--out", "o").exception).startswith("unknown task of suite digits-pairs 'class'; ")
+    assert str(sepbench("export", "--suite", "digits-pairs", "--task", "class", "--out", "o").exception).startswith(
+        "unknown task of suite digits-pairs 'class'; "
+    )
 
 
-def exported(form: str = "npy", n: int = 1_000, count: int = 1_000, references: bool = False, draws: int = 0, highest: float = 1.0, made: bool = True) -> list[str]:
+def exported(
+    form: str = "npy", n: int = 1_000, count: int = 1_000, references: bool = False, draws: int = 0, highest: float = 1.0, made: bool = True
+) -> list[str]:
     spec = SimpleNamespace(name="t", n_sources=2, source_shape=(1, 8, 9), posterior_draws=draws)
     operator = SimpleNamespace(output_range=lambda low, high: (0.0, highest))
     task: Any = SimpleNamespace(spec=spec, n_examples=n, mixture_set=lambda: SimpleNamespace(operator_for=lambda ids: operator))

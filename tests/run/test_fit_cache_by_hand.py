@@ -207,7 +207,14 @@ def test_a_key_that_cannot_be_written_is_one_line(monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize(
     ("noted", "others", "seconds"),
-    [(None, ["c"], 0.0), ("40.5", [], 0.0), ("40.5", [".seconds.x.tmp"], 0.0), ("40.5", ["c"], 40.5), ("40.5", [".seconds.x.tmp", "c"], 40.5), ("?", ["c"], 0.0)],
+    [
+        (None, ["c"], 0.0),
+        ("40.5", [], 0.0),
+        ("40.5", [".seconds.x.tmp"], 0.0),
+        ("40.5", ["c"], 40.5),
+        ("40.5", [".seconds.x.tmp", "c"], 40.5),
+        ("?", ["c"], 0.0),
+    ],
 )
 def test_seconds_of_earlier_sessions_count_where_a_checkpoint_is(noted: str | None, others: list[str], seconds: float) -> None:
     fit = KeptFit("learner", {"seed": 0})

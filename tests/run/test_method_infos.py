@@ -129,13 +129,14 @@ def test_where_the_sources_cannot_be_told_nothing_is_remembered(cache: Path, ask
 
 
 class Sources:
-    """A package of two files with one entry point, beside a stand-in for sepbench; what a case changes of them."""
+    """A package of two files and a module of one, an entry point each, beside a stand-in for sepbench; what a case changes of them."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.folder, self.version, self.entries = folder, monkeypatch, [("toy", "toys:Toy")]
-        for name in ("toys/__init__.py", "toys/deep/more.py", "sepbench/__init__.py"):
+        self.folder, self.version, self.entries = folder, monkeypatch, [("toy", "toys:Toy"), ("lone", "single:Lone")]
+        for name in ("single.py", "toys/__init__.py", "toys/deep/more.py", "sepbench/__init__.py"):
             self.write(name, "12")
         places = {name: SimpleNamespace(submodule_search_locations=[str(folder / name)]) for name in ("toys", "sepbench")}
+        places["single"] = SimpleNamespace(submodule_search_locations=None, origin=str(folder / "single.py"))
         monkeypatch.setattr(remembered.importlib.util, "find_spec", places.get)
         monkeypatch.setattr(remembered, "points", lambda group: {name: EntryPoint(name, value, group) for name, value in self.entries})
 
@@ -157,6 +158,7 @@ CHANGES: dict[str, tuple[bool, Callable[[Sources], object]]] = {
     "time": (True, lambda its: its.write("toys/deep/more.py", "12", 6)),
     "name of a file": (True, lambda its: (its.folder / "toys/deep/more.py").rename(its.folder / "toys/deep/less.py")),
     "one more file": (True, lambda its: its.write("toys/deep/new.py", "12")),
+    "a module": (True, lambda its: its.write("single.py", "123")),
     "sepbench itself": (True, lambda its: its.write("sepbench/__init__.py", "123")),
 }
 
