@@ -203,27 +203,30 @@ def exported(
     return export._told("s", "my suite.toml", task, Path("o"), export.FormatChoice(form), references, count, made)
 
 
-NEXT = "Next: separate them into {} (docs/evaluate.md has more layouts). Then:"
-COMMAND = "  sepbench evaluate --suite 'my suite.toml' --task t --estimates PATH --name NAME"
-MANIFEST = "how they were mixed: o/manifest.json"
+ARRAY, FILES = "one array {}", "2 files each, named as 000000_1.{}"
+EXPORTS: dict[str, tuple[dict[str, Any], str, str, str]] = {
+    "all": ({}, "1,000 mixtures of s, t, as npy: o/mixtures.npy", ARRAY.format((1000, 2, 1, 8, 9)), ""),
+    "one": ({"made": False, "count": 1}, "1 mixture of s, t, as npy (there already): o/mixtures.npy", ARRAY.format((1, 2, 1, 8, 9)), " --limit 1"),
+    "draws": ({"form": "npz", "draws": 5, "count": 999}, "999 mixtures of s, t, as npz: o/mixtures.npz", ARRAY.format((999, 5, 2, 1, 8, 9)), " --limit 999"),
+    "few": ({"form": "safetensors", "n": 3, "count": 3}, "3 mixtures of s, t, as safetensors: o/mixtures.safetensors", ARRAY.format((3, 2, 1, 8, 9)), ""),
+    "sounds": ({"form": "wav"}, "1,000 mixtures of s, t, as wav: o/mixtures/", FILES.format("wav"), ""),
+    "pictures": ({"form": "png", "highest": 1.5}, "1,000 mixtures of s, t, as png: o/mixtures/", FILES.format("png"), ""),
+}
 
 
-@pytest.mark.parametrize(
-    ("given", "lines"),
-    [
-        ({}, ["1,000 mixtures of s, t, as npy: o/mixtures.npy", MANIFEST, NEXT.format("one array (1000, 2, 1, 8, 9)"), COMMAND]),
-        ({"made": False, "count": 1}, ["1 mixture of s, t, as npy (there already): o/mixtures.npy", MANIFEST, NEXT.format("one array (1, 2, 1, 8, 9)"), f"{COMMAND} --limit 1"]),
-        ({"form": "npz", "draws": 5, "count": 999}, ["999 mixtures of s, t, as npz: o/mixtures.npz", MANIFEST, NEXT.format("one array (999, 5, 2, 1, 8, 9)"), f"{COMMAND} --limit 999"]),
-        ({"form": "safetensors", "references": True, "n": 3, "count": 3},
-         ["3 mixtures of s, t, as safetensors: o/mixtures.safetensors", "true sources: o/references.safetensors", MANIFEST, NEXT.format("one array (3, 2, 1, 8, 9)"), COMMAND]),
-        ({"form": "wav", "references": True}, ["1,000 mixtures of s, t, as wav: o/mixtures/", "true sources: o/references/", MANIFEST, NEXT.format("2 files each, named as 000000_1.wav"), COMMAND]),
-        ({"form": "png", "highest": 1.5},
-         ["1,000 mixtures of s, t, as png: o/mixtures/", f"what the pixels mean, and {MANIFEST}", "the pixel 65535 means 1.5 in a mixture and 1 in an estimate",
-          NEXT.format("2 files each, named as 000000_1.png"), COMMAND]),
-    ],
-)  # fmt: skip
-def test_what_an_export_says_in_whole(given: dict[str, Any], lines: list[str]) -> None:
-    assert exported(**given) == lines
+@pytest.mark.parametrize("references", [False, True])
+@pytest.mark.parametrize("case", EXPORTS)
+def test_what_an_export_says_in_whole(case: str, references: bool) -> None:
+    given, first, estimates, limit = EXPORTS[case]
+    pictures = case == "pictures"
+    assert exported(**given, references=references) == [
+        first,
+        *([f"true sources: {first.rpartition(' ')[2].replace('mixtures', 'references')}"] if references else []),
+        f"{'what the pixels mean, and ' if pictures else ''}how they were mixed: o/manifest.json",
+        *(["the pixel 65535 means 1.5 in a mixture and 1 in an estimate"] if pictures else []),
+        f"Next: separate them into {estimates} (docs/evaluate.md has more layouts). Then:",
+        f"  sepbench evaluate --suite 'my suite.toml' --task t --estimates PATH --name NAME{limit}",
+    ]
 
 
 # ---- verify and freeze -----------------------------------------------------------------------------------------------------------------
