@@ -203,13 +203,14 @@ def rows_of(out: str) -> list[list[str]]:
 
 @pytest.mark.parametrize("offline", [False, True])
 def test_the_list_of_data_sets_row_by_row(monkeypatch: pytest.MonkeyPatch, runner: CliRunner, offline: bool) -> None:
+    two = described("two-forms", title="A [b] set", licence="CC [by]", forms=("x", "y"), sizes={"x": (1,), "y": (1_000, 2_000)})
     known = {
-        "two-forms": (described("two-forms", title="A [b] set", licence="CC [by]", forms=("x", "y"), sizes={"x": (1,), "y": (1_000, 2_000)}), "present", Path("/one/[a]"), "y"),
+        "two-forms": (two, "present", Path("/one/[a]"), "y"),
         "nowhere": (described("nowhere", forms=("x", "y"), sizes={"x": (7,), "y": (1,)}, download_form=None), "missing", None, ""),
         "built": (described("built"), "built-in", None, ""),
         "cut": (described("cut", cut_from="whole", sizes={"": (9,)}), "present", Path("/one/whole"), ""),
         "own-copy-of-cut": (described("own-copy-of-cut", cut_from="whole", sizes={"": (9,)}), "damaged", Path("/one/part"), ""),
-    }  # fmt: skip
+    }
     stand_in(monkeypatch, known, {"theirs": "", "two-forms": "two-forms", "odd": SepbenchError("cannot [be] read"), "last": ""})
     if offline:
         monkeypatch.setenv("SEPBENCH_OFFLINE", "1")

@@ -100,10 +100,8 @@ def test_metrics_in_whole_and_those_that_cannot_be_loaded_with_why(monkeypatch: 
 def test_the_page_of_a_method_with_an_entry_for_each_algorithm(monkeypatch: pytest.MonkeyPatch) -> None:
     """A setting without a default is one that has to be given; what is told of the method is its first word, all caveats are."""
     made = {"image": info("two", "P", "vector", "image"), "audio": info("two", "Q", "audio", deterministic=False)}
-    settings = {
-        "image": [SimpleNamespace(name="rank", kind="int", default=None, range="from 1", description="how many"), SimpleNamespace(name="path", kind="str", default=REQUIRED, range="", description="")],
-        "audio": [],
-    }  # fmt: skip
+    one = SimpleNamespace(name="rank", kind="int", default=None, range="from 1", description="how many")
+    settings = {"image": [one, SimpleNamespace(name="path", kind="str", default=REQUIRED, range="", description="")], "audio": []}
     told = {"image": [("caveat", "one"), ("about", "What it does."), ("about", "more"), ("caveat", "two")], "audio": [("paper", "Q")]}
     monkeypatch.setattr("sepbench.registry.separator_domains", {"two": list(made)}.__getitem__)
     monkeypatch.setattr("sepbench.registry.create_separator", lambda name, domain: SimpleNamespace(info=made[domain], domain=domain))
