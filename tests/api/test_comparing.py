@@ -95,6 +95,10 @@ def row(task: str = "t", **changes: object) -> ComparedRow:
     [
         ({}, "t, psnr: nmf 16.21, ica 12.64, difference 3.57 [3.50, 3.64] dB, n = 1,000 over 700 images: A better (nmf)"),
         ({"verdict": "B better"}, "t, psnr: nmf 16.21, ica 12.64, difference 3.57 [3.50, 3.64] dB, n = 1,000 over 700 images: B better (ica)"),
+        (
+            {"mean_a": 0.005, "unit": "1", "mean_b": 250.0, "verdict": "too few"},
+            "t, psnr: nmf 0.005, ica 250.000, difference 3.570 [3.504, 3.636], n = 1,000 over 700 images: too few",
+        ),
         ({"unit": "1", "verdict": "too few"}, "t, psnr: nmf 16.214, ica 12.644, difference 3.570 [3.504, 3.636], n = 1,000 over 700 images: too few"),
     ],
 )
