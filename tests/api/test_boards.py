@@ -160,6 +160,13 @@ def test_a_board_goes_by_task_in_the_suite_s_order_ours_before_theirs(board: Sim
     assert (str(frame["n_scored"].dtype), str(frame["higher_is_better"].dtype), str(frame["mean"].dtype)) == ("Int64", "boolean", "float64")
 
 
+def test_rows_of_a_task_stay_in_their_order_however_many_there_are(board: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    many = pd.DataFrame({"task": ["a", "b"] * 100, "method": [f"m{number}" for number in range(200)], "metric": "psnr"})
+    monkeypatch.setattr(boards, "committed_leaderboard", lambda name: many)
+    ours = sepbench.leaderboard("s").query("source == 'sepbench'")
+    assert list(ours["method"]) == [f"m{number}" for number in (*range(1, 200, 2), *range(0, 200, 2))]
+
+
 @pytest.mark.parametrize(
     ("task", "metric", "methods"),
     [("a", None, ["nmf", "ica", "Theirs on a"]), (None, "psnr", ["nmf", "Theirs on a"]), ("a", "ssim", ["ica"]), ("b", "gone", ["Theirs on b"])],

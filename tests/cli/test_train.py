@@ -189,7 +189,7 @@ def test_no_time_to_train_is_told_before_anything_is_fetched(
     assert told == []
 
 
-@pytest.mark.parametrize(("text", "labels"), [("", ()), ("3", (3,)), (" 1, 0,,2 ", (1, 0, 2)), ("-1", (-1,))])
+@pytest.mark.parametrize(("text", "labels"), [("", ()), ("3", (3,)), (" 1, 0,, ,2 ", (1, 0, 2)), ("-1", (-1,))])
 def test_labels_are_read_in_their_order(text: str, labels: tuple[int, ...]) -> None:
     assert train._labels(text) == labels
 

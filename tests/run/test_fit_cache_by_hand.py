@@ -27,6 +27,18 @@ def root(data_home: Path) -> Path:
     return data_home / "cache" / "fits"
 
 
+@pytest.fixture(autouse=True)
+def _nobody_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lock that was not let go would hold these tests up for ever."""
+    real = fcntl.flock
+
+    def flock(handle: int, how: int) -> None:
+        assert how & fcntl.LOCK_NB, "no other process is here to wait for"
+        real(handle, how)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+
+
 @pytest.fixture
 def kept() -> KeptFit:
     """A finished fit of two files, one of them in a folder."""
