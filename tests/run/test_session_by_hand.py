@@ -87,7 +87,7 @@ class Toy:
     unfit: BaseException | None = None
 
     def fit(self, view: Any, ctx: Any) -> None:
-        self.done.append(f"fit in {ctx.cache.name}")
+        self.done.append(f"fit in {ctx.cache.name} with {sorted(path.name for path in ctx.cache.iterdir())}")
         (ctx.cache / "checkpoint").touch()
         ctx.progress(0.5, "half")
         if self.unfit is not None:
@@ -144,7 +144,7 @@ def kept(data_home: Path, monkeypatch: pytest.MonkeyPatch) -> Kept:
     return Kept(monkeypatch)
 
 
-MADE = ["fit in work", "save"]
+MADE = ["fit in work with []", "save"]
 
 
 def test_a_fit_is_made_kept_and_loaded_by_a_fresh_method(kept: Kept) -> None:
