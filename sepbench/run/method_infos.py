@@ -74,7 +74,7 @@ def _read(key: str) -> dict[str, Infos]:
         content = json.loads((cache_folder() / FILE).read_text(encoding="utf-8"))
         methods: Mapping[str, list[dict[str, Any]]] = content["methods"] if content["sources"] == key else {}
         return {name: [MethodInfo(**{**info, "domains": frozenset(info["domains"])}) for info in infos] for name, infos in methods.items()}
-    except (SepbenchError, OSError, ValueError, TypeError, KeyError):
+    except (SepbenchError, OSError, ValueError, TypeError, KeyError, AttributeError):
         return {}
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sepbench.api.arguments import choice, flag, names, one_name, path_of, public, several, shown, spoken, suite_name, whole
+from sepbench.api.arguments import TRACEBACK, choice, flag, names, one_name, path_of, public, several, shown, spoken, suite_name, whole
 from sepbench.api.running import thread_count
-from sepbench.errors import SepbenchError, UnknownNameError
+from sepbench.errors import ArgumentError, SepbenchError, UnknownNameError
 
 
 @pytest.mark.parametrize(("value", "least"), [(3, None), (3, 3), (np.int64(4), 3), (-1, None), (0, 0)])
@@ -112,8 +112,6 @@ def test_options_are_spoken_of_as_keywords(command: str, python: str) -> None:
 
 @pytest.mark.parametrize("told", [True, False])
 def test_errors_of_the_system_are_one_line(monkeypatch: pytest.MonkeyPatch, told: bool) -> None:
-    from sepbench.api.arguments import TRACEBACK
-
     @public
     def full() -> None:
         raise OSError(28, "No space left on device", "/data/x")
@@ -146,3 +144,96 @@ def test_threads_are_those_of_the_environment(monkeypatch: pytest.MonkeyPatch, v
     assert thread_count(2) == 2
     with pytest.raises(SepbenchError, match="threads must be a whole number of at least 1, got 0"):
         thread_count(0)
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (OSError(28, "No Space Left", "/data/X"), "/data/X: no space left; check files, permissions and the room on the disk"),
+        (OSError(28, "No Space Left"), "no space left; check files, permissions and the room on the disk"),
+        (OSError("Odd\nthing"), "oserror: odd thing; check files, permissions and the room on the disk"),
+        (PermissionError(13, "Permission denied", "a"), "a: permission denied; check files, permissions and the room on the disk"),
+    ],
+    ids=str,
+)
+def test_what_the_system_refuses_is_told_in_whole(monkeypatch: pytest.MonkeyPatch, error: OSError, line: str) -> None:
+    @public
+    def fails(number: int, *, word: str) -> None:
+        """What it does."""
+        raise error
+
+    monkeypatch.delenv(TRACEBACK, raising=False)
+    with pytest.raises(SepbenchError) as refused:
+        fails(1, word="a")
+    assert (str(refused.value), refused.value.__cause__, refused.value.__suppress_context__) == (line, None, True)
+    assert (fails.__name__, fails.__doc__) == ("fails", "What it does.")
+
+
+def test_a_public_function_hands_on_what_it_is_given_and_keeps_other_errors() -> None:
+    @public
+    def echo(*given: object, **named: object) -> tuple[object, object]:
+        if not given:
+            raise ValueError("no fault of the user's")
+        return given, named
+
+    assert echo(1, 2, a=3) == ((1, 2), {"a": 3})
+    with pytest.raises(ValueError, match="no fault"):
+        echo()
+
+
+def test_an_unknown_name_stays_one_of_its_kind_and_is_told_in_keywords(monkeypatch: pytest.MonkeyPatch) -> None:
+    @public
+    def fails() -> None:
+        raise UnknownNameError("no --no-keep-estimates of `run --suite x` with --fit-seed or --suite")
+
+    monkeypatch.delenv(TRACEBACK, raising=False)
+    with pytest.raises(UnknownNameError) as refused:
+        fails()
+    assert str(refused.value) == "no keep_estimates=False of `run --suite x` with fit_seed= or the suite"
+    assert refused.value.__traceback__ is not None
+    inside = refused.value.__traceback__.tb_next
+    assert inside is not None
+    assert inside.tb_next is None  # its way through the library is left out
+
+
+@pytest.mark.parametrize("value", [2.0, 2.5, np.float32(2), None, "2", [2]], ids=str)
+def test_what_is_no_whole_number_is_shown(value: object) -> None:
+    with pytest.raises(ArgumentError) as refused:
+        whole("n", value, 1)
+    assert str(refused.value) == f"n must be a whole number of at least 1, got {shown(value)}"
+
+
+@pytest.mark.parametrize("value", [(1, 2), {"a": 1}, 1.5, True, None, ["x"]], ids=str)
+def test_plain_values_are_shown_as_python_writes_them(value: object) -> None:
+    assert shown(value) == repr(value)
+
+
+def test_a_suite_is_a_name_or_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Odd:
+        name = 3
+
+    monkeypatch.setenv("HOME", "/home/somebody")
+    assert suite_name(Path("~/s.toml")) == "/home/somebody/s.toml"
+    for value, told in ((Path("folder"), "folder"), (Odd(), "an object of type Odd"), (None, "None"), (b"s", "an object of type bytes")):
+        with pytest.raises(ArgumentError) as refused:
+            suite_name(value)
+        assert str(refused.value) == f"suite must be a name or the path of a TOML file, got {told}"
+    with pytest.raises(ArgumentError, match=r"^suite must be a path, got "):
+        suite_name(Empty())
+
+
+class Empty:
+    """A path of nothing."""
+
+    def __fspath__(self) -> str:
+        return ""
+
+
+@pytest.mark.parametrize(("value", "each"), [("a,b", "['a', 'b']"), (" a , ,b ", "['a', 'b']"), (",", "[]")])
+def test_several_names_in_one_text_are_told_as_a_list(value: str, each: str) -> None:
+    for call in (one_name, names):
+        with pytest.raises(ArgumentError) as refused:
+            call("m", value, "x")
+        assert str(refused.value) == f"m takes several as a list: m={each}, not {value!r}"
+    with pytest.raises(ArgumentError, match=r"^m must be x, a text; got 3$"):
+        names("m", ["a", 3], "x")

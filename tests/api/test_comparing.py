@@ -6,6 +6,7 @@ import dataclasses
 import math
 import traceback
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -13,6 +14,8 @@ from synthetic_run import SyntheticRun
 
 import sepbench
 from sepbench import Run, SepbenchError
+from sepbench.api import comparing
+from sepbench.api.comparing import ComparedRow, Comparison
 from sepbench.errors import ArgumentError, UnknownNameError
 from sepbench.results.compare import COMPARE_COLUMNS, compare_sides, open_side
 
@@ -73,3 +76,70 @@ def test_what_cannot_be_compared_is_one_line(shared_run: Run) -> None:
         assert "\n" not in str(caught.value)
         files = {Path(frame.filename).name for frame in traceback.extract_tb(caught.value.__traceback__)}
         assert files <= {"test_comparing.py", "arguments.py", "comparing.py"}
+
+
+# ---- rows by hand ----------------------------------------------------------------------------------------------------------------------
+
+
+def row(task: str = "t", **changes: object) -> ComparedRow:
+    known = {
+        **{"task": task, "metric": "psnr", "unit": "dB", "higher_is_better": True, "method_a": "nmf", "method_b": "ica", "n": 1_000, "mean_a": 16.214},
+        **{"mean_b": 12.644, "difference": 3.57, "ci_low": 3.504, "ci_high": 3.636, "interval": "cluster t", "cluster": "image", "n_clusters": 700},
+        **{"share_a_better": 0.75, "share_b_better": 0.25, "verdict": "A better", "failed_a": 0, "failed_b": 1},
+    }
+    return ComparedRow(**(known | changes))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({}, "t, psnr: nmf 16.21, ica 12.64, difference 3.57 [3.50, 3.64] dB, n = 1,000 over 700 images: A better (nmf)"),
+        ({"verdict": "B better"}, "t, psnr: nmf 16.21, ica 12.64, difference 3.57 [3.50, 3.64] dB, n = 1,000 over 700 images: B better (ica)"),
+        (
+            {"mean_a": 0.005, "unit": "1", "mean_b": 250.0, "verdict": "too few"},
+            "t, psnr: nmf 0.005, ica 250.000, difference 3.570 [3.504, 3.636], n = 1,000 over 700 images: too few",
+        ),
+        ({"unit": "1", "verdict": "too few"}, "t, psnr: nmf 16.214, ica 12.644, difference 3.570 [3.504, 3.636], n = 1,000 over 700 images: too few"),
+    ],
+)
+def test_a_row_in_words(changes: dict[str, object], line: str) -> None:
+    one = row(**changes)  # type: ignore[arg-type]
+    assert str(one) == line
+    assert str(Comparison("x", "y:m", (one, one))) == f"A = x\nB = y:m\n{line}\n{line}"
+
+
+@pytest.mark.parametrize(("verdict", "better"), [("A better", "nmf"), ("B better", "ica"), ("no difference shown", None), ("", None)])
+def test_who_is_better(verdict: str, better: str | None) -> None:
+    assert row(verdict=verdict).better == better
+
+
+def test_the_only_row_is_there_where_there_is_one() -> None:
+    assert Comparison("x", "y", (row(),)).only == row()
+    for rows in ((), (row(), row("u"))):
+        with pytest.raises(SepbenchError) as refused:
+            Comparison("x", "y", rows).only  # noqa: B018
+        told = "name task= and metric=, and one method of each side, or read .rows and .frame"
+        assert str(refused.value) == f"this comparison has {len(rows)} rows; {told}"
+    empty = Comparison("x", "y", ())
+    assert (list(empty.frame.columns), len(empty), str(empty)) == (list(COMPARE_COLUMNS), 0, "A = x\nB = y")
+
+
+def test_tasks_are_chosen_after_all_were_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+    frame = pd.DataFrame([dataclasses.asdict(row(task)) for task in ("t", "u", "t", "v")])
+    monkeypatch.setattr(comparing, "open_side", lambda given: SimpleNamespace(label=f"<{given}>"))
+    monkeypatch.setattr(comparing, "compare_sides", lambda a, b, metrics: asked.append((a.label, b.label, metrics)) or frame)
+    for task, metric, tasks, metrics in (
+        (None, None, ["t", "u", "t", "v"], ()),
+        ("t", "psnr", ["t", "t"], ("psnr",)),
+        (["v", "t"], ["psnr", "ssim"], ["t", "t", "v"], ("psnr", "ssim")),
+        ((), (), ["t", "u", "t", "v"], ()),
+    ):
+        found = sepbench.compare("one", Path("two"), task=task, metric=metric)
+        assert [one.task for one in found] == tasks
+        assert asked.pop() == ("<one>", "<two>", metrics)
+        assert (found.a, found.b) == ("<one>", "<two>")
+    with pytest.raises(UnknownNameError, match=r"^unknown task \(of both sides\) 'w'"):
+        sepbench.compare("one", "two", task=["t", "w"])
+    with pytest.raises(ArgumentError, match=r"^a must be a run, run.method\(...\), or the path of a run, got 3$"):
+        sepbench.compare(3, "two")  # type: ignore[arg-type]

@@ -13,12 +13,17 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from own_methods_toys import Raises
+from synthetic_run import SyntheticRun
 
 import sepbench
 from sepbench import Run, RunWarning, SepbenchError
+from sepbench.api import opened
+from sepbench.api.opened import CELL_COLUMNS, FIRST
 from sepbench.errors import ArgumentError, UnknownNameError
+from sepbench.metrics.kinds import PART
 from sepbench.results.columns import column_names
 from sepbench.results.leaderboard_file import read_leaderboard
+from sepbench.run.records import CellRecord
 from sepbench.suites.model import Task
 
 
@@ -149,3 +154,74 @@ def test_estimates_that_were_not_kept_are_told_of() -> None:
     run = sepbench.run("digits-pairs", methods="average", tasks="class-split", limit=3, device="cpu", keep_estimates=False)
     with pytest.raises(SepbenchError, match=r"were not kept.*keep_estimates=False"):
         run.estimates("class-split", "average")
+
+
+# ---- with scores made up ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def made_up(tmp_path: Path) -> Run:
+    """Two methods on two tasks, of which the first takes one alone."""
+    made = SyntheticRun({"nmf": 16.0, "ica": 13.0}, n=4, tasks=("class-split", "class-agnostic"))
+    made.scores = made.scores[~(made.where("nmf") & (made.scores["task"] == "class-agnostic"))]
+    made.cells["class-agnostic", "nmf"] = {"state": "unsupported", "note": "two classes only"}
+    made.record["grid"] = {"class-split": ["nmf"], "class-agnostic": ["nmf", "ica"]}
+    made.fail("nmf", 3, "ValueError: broken")
+    return sepbench.open_run(made.save(tmp_path / "made"))
+
+
+def test_a_run_says_what_it_holds(made_up: Run, tmp_path: Path) -> None:
+    assert repr(made_up) == f"<sepbench run of digits-pairs: 2 tasks, 2 methods, {made_up.path}>"
+    one = sepbench.open_run(Path(SyntheticRun({"nmf": 16.0}, n=2).save(tmp_path / "one")))
+    assert repr(one) == f"<sepbench run of digits-pairs: 1 task, 1 method, {tmp_path / 'one'}>"
+    assert (made_up.tasks, made_up.methods, made_up.record.limit) == (("class-split", "class-agnostic"), ("nmf", "ica"), 4)
+    assert (made_up.whole.method, made_up.method("ica").method) == (None, "ica")
+
+
+def test_parts_of_pooled_metrics_are_no_scores_and_texts_are_plain(tmp_path: Path) -> None:
+    made = SyntheticRun(n=3)
+    made.scores = pd.concat([made.scores[made.where("nmf", "psnr")].assign(metric=f"psnr{PART}squares"), made.scores], ignore_index=True)
+    made_up = sepbench.open_run(made.save(tmp_path / "parts"))
+    scores = made_up.scores
+    assert sorted(set(scores["metric"])) == ["mixture_error", "psnr", "ssim"]
+    assert list(scores.index) == list(range(len(scores)))
+    assert [str(scores[name].dtype) for name in ("task", "method", "metric", "error")] == ["object"] * 4
+    assert made_up.scores is scores  # read once
+
+
+def test_columns_come_in_their_order_and_states_are_those_of_the_cells(made_up: Run) -> None:
+    summary, cells = made_up.summary, made_up.cells
+    assert tuple(summary.columns[: len(FIRST)]) == FIRST
+    assert summary.columns[-1] == "convention"
+    assert list(summary.columns).count("state") == 1
+    states = {(row.task, row.method): (row.state, row.error) for row in summary.itertuples()}
+    assert states["class-split", "nmf"] == ("partial", "ValueError: broken")
+    assert tuple(cells.columns[: len(CELL_COLUMNS)]) == CELL_COLUMNS
+    assert sorted(cells.columns) == sorted(["task", "method", *CellRecord.model_fields])
+    known = {(row.task, row.method): (row.state, row.note) for row in cells.itertuples()}
+    assert known == {
+        ("class-split", "nmf"): ("partial", ""),
+        ("class-agnostic", "nmf"): ("unsupported", "two classes only"),
+        ("class-agnostic", "ica"): ("done", ""),
+    }
+
+
+def test_a_metric_that_is_not_installed_has_no_convention(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert opened._convention("psnr")
+    assert opened._convention("of another package") == ""
+
+
+ASKED: dict[str, tuple[tuple[object, ...], str]] = {
+    "task": (("class-splt", "nmf"), "unknown task of {} 'class-splt'; did you mean class-split"),
+    "no text": ((3, "nmf"), "unknown task of {} '3'; "),
+    "of another task": (("class-split", "ica"), "unknown method of {} on class-split 'ica'; "),
+    "unsupported": (("class-agnostic", "nmf"), "nmf does not take task class-agnostic: two classes only"),
+}
+
+
+@pytest.mark.parametrize("case", ASKED)
+def test_estimates_that_a_run_cannot_have_are_told(made_up: Run, case: str) -> None:
+    given, line = ASKED[case]
+    with pytest.raises(SepbenchError) as refused:
+        made_up.estimates(*given)  # type: ignore[arg-type]
+    assert str(refused.value).startswith(line.format(made_up.path))

@@ -13,6 +13,7 @@ from baselines.average import Average
 from sepbench.api.own_methods import _WHAT, hand_over, methods_of, state_sha256
 from sepbench.errors import ArgumentError, SepbenchError
 from sepbench.protocols import MethodInfo
+from sepbench.registry import separator_class
 
 
 @pytest.mark.parametrize(
@@ -54,12 +55,54 @@ class OnlyInfo:
     info: ClassVar[MethodInfo] = about("half")
 
 
+class Late(Takes):
+    """Says its info when it is made."""
+
+    def __init__(self) -> None:
+        self.info = about("late")
+
+    def separate(self, mixtures: Any, ctx: Any) -> Any: ...
+
+
+class Asked(NoName):
+    """Says its info when it is asked."""
+
+    @property
+    def info(self) -> MethodInfo:  # type: ignore[override]
+        return about("asked")
+
+
+class NeitherInfoNorFit:
+    def supports(self, task: Any) -> Any: ...
+
+    def separate(self, mixtures: Any, ctx: Any) -> Any: ...
+
+
+class NoInfo(Takes):
+    def separate(self, mixtures: Any, ctx: Any) -> Any: ...
+
+
+class Taken(NoName):
+    info: ClassVar[MethodInfo] = about("nmf")
+
+
+class Nameless(NoName):
+    info: ClassVar[MethodInfo] = about("")
+
+
 HERE = __name__
 WRONG: dict[str, tuple[Any, str]] = {
     "number": (3, f"a method must be {_WHAT}; 3 lacks info, supports, fit, separate of sepbench.protocols.Separator"),
     "class": (OnlyInfo, f"a method must be {_WHAT}; class {HERE}.OnlyInfo lacks supports, fit, separate of sepbench.protocols.Separator"),
     "object": (OnlyInfo(), f"a method must be {_WHAT}; an object of type OnlyInfo lacks supports, fit, separate of sepbench.protocols.Separator"),
     "info": (InfoIsADict(), f"method {HERE}.InfoIsADict: info must be a sepbench.protocols.MethodInfo, got dict"),
+    "late": (Late, f"class {HERE}.Late says its info when it is made; hand over an object of it: Late(...)"),
+    "asked": (Asked, f"class {HERE}.Asked says its info when it is made; hand over an object of it: Asked(...)"),
+    "a class that lacks more": (NeitherInfoNorFit, f"a method must be {_WHAT}; class {HERE}.NeitherInfoNorFit lacks info, fit of sepbench.protocols.Separator"),
+    "an object without info": (NoInfo(), f"a method must be {_WHAT}; an object of type NoInfo lacks info of sepbench.protocols.Separator"),
+    "taken": (Taken, f"'nmf' is the name of a registered method; give info.name of {HERE}.Taken another name"),
+    "an object of a taken name": (Taken(), f"'nmf' is the name of a registered method; give info.name of {HERE}.Taken another name"),
+    "nameless": (Nameless(), "info.name must be the method's name, a text; got ''"),
     "name": (NoName, "info.name takes several as a list: info.name=['a', 'b'], not 'a,b'"),
 }
 
@@ -70,6 +113,40 @@ def test_what_is_no_method_is_told_in_whole(wrong: str) -> None:
     with pytest.raises(ArgumentError) as refused:
         hand_over(given)
     assert str(refused.value) == line
+
+
+def test_what_says_its_info_late_is_handed_over_as_an_object() -> None:
+    for made in (Late(), Asked()):
+        handed = hand_over(made)
+        assert (handed.name, handed.value) == (type(made).__name__.lower(), f"{HERE}.{type(made).__name__}")
+
+
+def test_a_class_is_handed_over_as_it_is() -> None:
+    handed = hand_over(Shares)
+    assert (handed.name, handed.value, handed.made_by, handed.state) == ("shares", "own_methods_toys.Shares", Shares, "")
+
+
+def test_one_of_the_classes_of_a_registered_name_is_no_stranger() -> None:
+    """``nmf`` has another class for sounds: it is the registered one too."""
+    sounds = separator_class("nmf", "audio")
+    assert sounds is not separator_class("nmf")
+    assert hand_over(sounds).made_by is sounds
+    with pytest.raises(ArgumentError, match=r"^two methods of this run are named 'nmf'"):
+        methods_of(["nmf", sounds])
+    names, (own,) = methods_of(sounds)  # only the first of its classes is what the name means
+    assert (names, own.made_by) == (("nmf",), sounds)
+
+
+@pytest.mark.parametrize("given", [3, None, {"a": Shares}, {Shares}, object()], ids=str)
+def test_what_holds_no_methods_is_told(given: Any) -> None:
+    with pytest.raises(ArgumentError) as refused:
+        methods_of(given)
+    assert str(refused.value).startswith(f"methods must be {_WHAT}, or a list of such; got ")
+
+
+def test_an_empty_name_is_told() -> None:
+    with pytest.raises(ArgumentError, match=f"^methods must be {_WHAT}, a text; got ''$"):
+        methods_of(["nmf", ""])
 
 
 def test_the_second_of_a_name_is_refused_whichever_way_it_comes() -> None:

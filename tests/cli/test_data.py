@@ -7,13 +7,15 @@ import hashlib
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
 from sepbench.cli.data import app
 from sepbench.data.files import fetch, manifests
-from sepbench.data.files.integrity import MANY_FILES
+from sepbench.data.files.integrity import MANY_FILES, FileCheck
 from sepbench.data.files.manifests import DataFile, Manifest
 from sepbench.errors import DataError, SepbenchError, UnknownNameError
 
@@ -157,3 +159,143 @@ def test_help_loads_neither_torch_nor_pooch() -> None:
     code = "import sys, sepbench.cli.data; print(sorted({'torch', 'pooch', 'numpy', 'sklearn', 'pandas'} & set(sys.modules)))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+# ---- every word, with stand-ins for manifests ------------------------------------------------------------------------------------------
+
+
+def described(name: str, **facts: Any) -> Any:
+    """A manifest, or what the commands ask of one."""
+    defaults = {"title": name.upper(), "licence": "CC0", "forms": ("",), "cut_from": "", "download_form": "zip", "made_by": "", "how": ""}
+    sizes: dict[str, tuple[int, ...]] = facts.pop("sizes", {"": ()})
+    return SimpleNamespace(name=name, required=lambda form: tuple(SimpleNamespace(size=size) for size in sizes[form]), **(defaults | facts))
+
+
+def stand_in(
+    monkeypatch: pytest.MonkeyPatch, known: dict[str, tuple[Any, str, Path | None, str]], datasets: dict[str, str | SepbenchError] | None = None
+) -> None:
+    """``known``: name -> manifest, state, folder, form; ``datasets``: name -> its manifest, or why that cannot be told."""
+
+    def manifest_of(name: str) -> str:
+        found = (datasets or {})[name]
+        if isinstance(found, SepbenchError):
+            raise found
+        return found
+
+    monkeypatch.setattr(manifests, "manifest_names", lambda: list(known))
+    monkeypatch.setattr(manifests, "load_manifest", lambda name: known[name][0])
+    monkeypatch.setattr(fetch, "status", lambda manifest: fetch.DataStatus(*known[manifest.name][1:]))  # type: ignore[arg-type]
+    monkeypatch.setattr(fetch, "data_folders", lambda: [Path("/one"), Path("/two[x]")])
+    monkeypatch.setattr("sepbench.data.datasets.dataset_names", lambda: list(datasets or {}))
+    monkeypatch.setattr("sepbench.data.datasets.manifest_of", manifest_of)
+
+
+def rows_of(out: str) -> list[list[str]]:
+    """The cells of a table's rows, lines of a cell joined by a slash."""
+    rows: list[list[list[str]]] = [[]]
+    for line in out.splitlines():
+        if line.startswith("│"):
+            rows[-1].append([cell.strip() for cell in line.strip("│").split("│")])
+        elif rows[-1]:
+            rows.append([])
+    return [["/".join(cell for cell in cells if cell) for cells in zip(*row, strict=True)] for row in rows if row]
+
+
+@pytest.mark.parametrize("offline", [False, True])
+def test_the_list_of_data_sets_row_by_row(monkeypatch: pytest.MonkeyPatch, runner: CliRunner, offline: bool) -> None:
+    two = described("two-forms", title="A [b] set", licence="CC [by]", forms=("x", "y"), sizes={"x": (1,), "y": (1_000, 2_000)})
+    known = {
+        "two-forms": (two, "present", Path("/one/[a]"), "y"),
+        "nowhere": (described("nowhere", forms=("x", "y"), sizes={"x": (7,), "y": (1,)}, download_form=None), "missing", None, ""),
+        "built": (described("built"), "built-in", None, ""),
+        "cut": (described("cut", cut_from="whole", sizes={"": (9,)}), "present", Path("/one/whole"), ""),
+        "own-copy-of-cut": (described("own-copy-of-cut", cut_from="whole", sizes={"": (9,)}), "damaged", Path("/one/part"), ""),
+    }
+    stand_in(monkeypatch, known, {"theirs": "", "two-forms": "two-forms", "odd": SepbenchError("cannot [be] read"), "last": ""})
+    if offline:
+        monkeypatch.setenv("SEPBENCH_OFFLINE", "1")
+    else:
+        monkeypatch.delenv("SEPBENCH_OFFLINE", raising=False)
+    out = runner.invoke(app, ["list"]).stdout
+    assert rows_of(out) == [
+        ["two-forms", "ready", "3.0 kB", "A [b] set/licence: CC [by]", "2", "/one/[a]"],
+        ["nowhere", "own copy", "7 bytes", "NOWHERE/licence: CC0", "1", ""],
+        ["built", "ready/(built in)", "-", "BUILT/licence: CC0", "-", ""],
+        ["cut", "ready/(cut from whole)", "-", "CUT/licence: CC0", "-", "/one/whole"],
+        ["own-copy-of-cut", "damaged", "9 bytes", "OWN-COPY-OF-CUT/licence: CC0", "1", "/one/part"],
+        ["theirs", "registered", "-", "of another package, with files of its own", "-", ""],
+        ["odd", "unusable", "-", "cannot [be] read", "-", ""],
+        ["last", "registered", "-", "of another package, with files of its own", "-", ""],
+    ]
+    heads = [cell.strip() for cell in next(line for line in out.splitlines() if line.startswith("┃")).strip("┃").split("┃")]
+    assert heads == ["name", "state", "size", "data set", "files", "folder"]
+    assert out.splitlines()[-4 - offline :] == [
+        "download: 'sepbench data fetch NAME' gets it.",
+        "own copy: 'sepbench data verify NAME' says where it comes from.",
+        "'sepbench data path NAME' prints the folder of one.",
+        "Looked up in: /one, then /two[x]",
+        *(["SEPBENCH_OFFLINE is set: nothing is downloaded."] if offline else []),
+    ]
+
+
+@pytest.mark.parametrize(("words", "fetched"), [(["--all"], ["b", "d"]), (["a"], ["a"]), (["d", "b"], ["d", "b"])])
+def test_fetch_takes_those_that_are_named_or_all_that_are_offered(
+    monkeypatch: pytest.MonkeyPatch, runner: CliRunner, words: list[str], fetched: list[str]
+) -> None:
+    offered = {"a": None, "b": "zip", "c": None, "d": "zip"}
+    stand_in(monkeypatch, {name: (described(name, download_form=form), "missing", None, "") for name, form in offered.items()})
+    monkeypatch.setattr("sepbench.report.fetching.fetch_with_progress", lambda manifest: Path("/cache") / manifest.name)
+    assert runner.invoke(app, ["fetch", *words]).stdout == "".join(f"{name}: /cache/{name}\n" for name in fetched)
+
+
+def test_fetch_of_nothing_or_of_both_is_one_line(runner: CliRunner) -> None:
+    for words in ([], ["--all", "a"]):
+        error = runner.invoke(app, ["fetch", *words]).exception
+        assert str(error) == "name the data sets to fetch, or give --all (not both); see 'sepbench data list'"
+
+
+def test_verify_without_names_takes_what_is_there_and_an_owner_once(monkeypatch: pytest.MonkeyPatch, runner: CliRunner) -> None:
+    """Data that the package makes when they are used are there once they were made."""
+    known = {
+        "missing": (described("missing"), "missing", None, ""),
+        "unmade": (described("unmade", made_by="x.y"), "on demand", None, ""),
+        "made": (described("made", made_by="x.y"), "on demand", Path("/one/made"), ""),
+        "part": (described("part", cut_from="whole"), "present", Path("/one/whole"), ""),
+        "whole": (described("whole"), "present", Path("/one/whole"), ""),
+        "broken": (described("broken"), "incomplete", Path("/one/broken"), ""),
+    }
+    stand_in(monkeypatch, known)
+    looked: list[str] = []
+    monkeypatch.setattr(fetch, "verify", lambda manifest: looked.append(manifest.name) or [])
+    assert runner.invoke(app, ["verify"]).exit_code == 0
+    assert looked == ["made", "whole", "broken"]
+    looked.clear()
+    runner.invoke(app, ["verify", "unmade", "missing", "part"])
+    assert looked == ["unmade", "missing", "whole"]
+
+
+REMEDIES: dict[str, tuple[dict[str, Any], str]] = {
+    "offered": ({}, "run 'sepbench data fetch a'"),
+    "made": ({"download_form": None, "made_by": "x.y", "how": "ask them"}, "run 'sepbench data fetch a'"),
+    "told": ({"download_form": None, "how": "ask them"}, "ask them"),
+    "nothing": ({"download_form": None}, "replace it"),
+}
+
+
+@pytest.mark.parametrize("remedy", REMEDIES)
+@pytest.mark.parametrize("wrong", [1, 2])
+def test_verify_tells_the_first_wrong_file_how_many_there_are_and_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, runner: CliRunner, remedy: str, wrong: int
+) -> None:
+    facts, told = REMEDIES[remedy]
+    stand_in(monkeypatch, {name: (described(name, **(facts if name == "a" else {})), "present", Path("/one"), "") for name in "ab"})
+    digest, other = "0123456789abcdef" * 4, "f" * 64
+    good, lost = FileCheck("x.bin", Path("/one/x.bin"), "ok", digest, digest), FileCheck("y.bin", Path("/one/y.bin"), "missing", other, "")
+    found = {"a": [good, lost], "b": [FileCheck("z.bin", Path("/one/z.bin"), "wrong size", "3", "4") if wrong == 2 else good]}
+    monkeypatch.setattr(fetch, "verify", lambda manifest: found[manifest.name])
+    done = runner.invoke(app, ["verify", "a", "b"])
+    more = " (2 files are missing or wrong)" if wrong == 2 else ""
+    assert str(done.exception) == f"data set 'a': /one/y.bin is missing{more}; {told}"
+    lines = [[cell.strip() for cell in line.strip("│").split("│")] for line in done.stdout.splitlines() if line.startswith("│")]
+    last = ["b", "z.bin", "wrong size", "4", "3"] if wrong == 2 else ["b", "x.bin", "ok", digest[:12], digest[:12]]
+    assert lines == [["a", "x.bin", "ok", digest[:12], digest[:12]], ["a", "y.bin", "missing", "", other], last]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,9 @@ from baselines.priors.weights_io import load_prior, read_card, save_prior
 from baselines.training import score as train_score
 from baselines.training.loop import CHECKPOINT
 from baselines.training.score import build_model
+from sepbench.cli import train
 from sepbench.cli.main import main
+from sepbench.errors import SepbenchError
 
 
 def _train(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
@@ -105,3 +108,94 @@ def test_a_garbage_checkpoint_is_one_line(monkeypatch: pytest.MonkeyPatch, capsy
     (tmp_path / CHECKPOINT).write_bytes(b"garbage")
     assert _train(monkeypatch, "score", "--dataset", "digits", "--steps", "1", "--folder", ".") == 2
     _assert_one_line(capsys, "checkpoint.pt cannot be read as a checkpoint (UnpicklingError); delete it, or train in another folder")
+
+
+# ---- with a trainer that trains nothing ------------------------------------------------------------------------------------------------
+
+
+class Bars:
+    """Stands for the progress bars; what they were made with and told."""
+
+    def __init__(self, told: list[Any], *columns: object, console: Any) -> None:
+        self.told = told
+        told.append(("on stderr", console.stderr, len(columns)))
+
+    def __enter__(self) -> Bars:
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        self.told.append("end")
+
+    def add_task(self, text: str, total: float) -> str:
+        self.told.append((text, total))
+        return "the bar"
+
+    def update(self, task: str, *, completed: float, description: str) -> None:
+        self.told.append((task, completed, description))
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Any]:
+    """What bars, trainer, and fetching were told; the trainer writes a folder where ``--out`` has no ending."""
+    heard: list[Any] = []
+
+    def run(signals: Any, **options: Any) -> Path:
+        options["progress"](0.25, "step 1")
+        heard.append((signals, options["out"], options["folder"], options["command"]))
+        if not options["out"].suffix:
+            options["out"].mkdir()
+        return Path(options["out"])
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("rich.progress.Progress", lambda *columns, console: Bars(heard, *columns, console=console))
+    monkeypatch.setattr("sepbench.registry.trainer", lambda kind: run)
+    monkeypatch.setattr("sepbench.data.datasets.open_dataset", lambda name, split: f"{split} of {name}")
+    monkeypatch.setattr("sepbench.data.datasets.manifest_of", lambda name: "" if name.startswith("folder:") else f"manifest of {name}")
+    monkeypatch.setattr("sepbench.data.files.manifests.load_manifest", lambda name: f"<{name}>")
+    monkeypatch.setattr("sepbench.report.fetching.fetch_with_progress", lambda manifest: heard.append(manifest))
+    return heard
+
+
+@pytest.mark.parametrize(
+    ("words", "fetched", "stem"),
+    [
+        (("--dataset", "a"), ["<manifest of a>"], "a-score"),
+        (("--dataset", "folder:x/y"), [], "folder-x-y-score"),
+        (("--dataset", "a", "--labels", "0,1"), ["<manifest of a>"], "a-score-01"),
+    ],
+)
+def test_data_are_fetched_bars_are_no_output_and_files_are_named_after_what_was_asked_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], told: list[Any], words: tuple[str, ...], fetched: list[str], stem: str
+) -> None:
+    assert _train(monkeypatch, "score", "--device", "cpu", *words) == 0
+    command = " ".join(("sepbench train score --device cpu", *words))
+    trained = (f"train of {words[1]}", Path(f"{stem}.safetensors"), Path(f"runs/train-{stem}"), command)
+    assert told == [*fetched, ("on stderr", True, 5), ("", 1.0), ("the bar", 0.25, "step 1"), trained, "end"]
+    use = f"It is used by: sepbench run ... --set METHOD.weights={stem}.safetensors"
+    assert capsys.readouterr() == (f"{stem}.safetensors and its card {stem}.json written. {use}\n", "")
+
+
+def test_weights_that_are_a_folder_have_no_card_beside_them(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], told: list[Any]) -> None:
+    assert _train(monkeypatch, "vqvae", "--device", "cpu", "--dataset", "a", "--out", "w") == 0
+    assert capsys.readouterr().out == "w written. It is used by: sepbench train tokens --init w ...\n"
+
+
+@pytest.mark.parametrize("minutes", ["0", "-1", "nan", "inf"])
+def test_no_time_to_train_is_told_before_anything_is_fetched(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], told: list[Any], minutes: str
+) -> None:
+    assert _train(monkeypatch, "score", "--dataset", "a", "--minutes", minutes) == 2
+    assert capsys.readouterr().err == f"error: --minutes {minutes} is no time to train; give a number above 0, or leave it out for the whole recipe\n"
+    assert told == []
+
+
+@pytest.mark.parametrize(("text", "labels"), [("", ()), ("3", (3,)), (" 1, 0,, ,2 ", (1, 0, 2)), ("-1", (-1,))])
+def test_labels_are_read_in_their_order(text: str, labels: tuple[int, ...]) -> None:
+    assert train._labels(text) == labels
+
+
+@pytest.mark.parametrize("text", ["a", "1.5", "1;2", "0-4"])
+def test_labels_that_are_no_numbers_are_one_line(text: str) -> None:
+    with pytest.raises(SepbenchError) as refused:
+        train._labels(text)
+    assert str(refused.value) == f"--labels {text!r} is no list of numbers; write it as 0,1,2,3,4"

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from sepbench.results.layout import BUCKET, Layout
+from sepbench.results.store import RunStore
 from sepbench.run.plan import Shard
 
 
@@ -54,3 +55,30 @@ def test_scores_of_the_first_format_are_those_of_the_cell_alone(tmp_path: Path) 
     for name in ("t--m--1.parquet", "t--m--0.parquet", "t--m2--0.parquet", "t--m--0.csv", "t2--m--0.parquet"):
         (scores / name).touch()
     assert [path.name for path in Layout(tmp_path).old_scores("t", "m")] == ["t--m--0.parquet", "t--m--1.parquet"]
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+def test_shards_are_in_the_order_of_their_mixtures_whatever_the_file_system_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backwards: bool) -> None:
+    """Buckets and files come as the folder lists them; 9,999 is before 10,000, which lies in the next bucket."""
+    spans = [(0, 500), (500, 9_999), (9_999, 10_000), (10_000, 10_001)]
+    layout, shards = Layout(tmp_path), [Shard("t", "m", *span) for span in spans]
+    for of in (layout.estimates, layout.scores, layout.features):
+        for path in map(of, shards):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+    monkeypatch.setattr("sepbench.results.layout._entries", lambda folder: sorted(folder.iterdir(), reverse=backwards))
+    monkeypatch.setattr("sepbench.results.store.CellFeatures", lambda files, reference: files)
+    store = RunStore(tmp_path)
+    assert store.estimates_of("t", "m") == shards
+    assert store.score_files("t", "m") == [layout.scores(shard) for shard in shards]
+    assert store.features("t", "m") == [layout.features(shard) for shard in shards]
+    monkeypatch.setattr(store, "_damaged", lambda shard, path: False)
+    monkeypatch.setattr(store, "_facts", lambda shard, path: None)
+    assert [item.shard for item in store.find("t", "m", ())] == shards
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+def test_scores_of_the_first_format_are_in_the_order_of_their_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backwards: bool) -> None:
+    files = [tmp_path / "scores" / f"t--m--{number:05d}.parquet" for number in range(3)]
+    monkeypatch.setattr(Path, "glob", lambda self, pattern: iter(files[::-1] if backwards else files))
+    assert Layout(tmp_path).old_scores("t", "m") == files

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from importlib.metadata import EntryPoint
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -125,14 +128,94 @@ def test_where_the_sources_cannot_be_told_nothing_is_remembered(cache: Path, ask
     assert asked == ["average"] * (1 if where.startswith("json") else 2)
 
 
-def test_another_set_of_entry_points_or_another_version_asks_again(cache: Path, asked: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    method_infos(["average"])
-    real = remembered.points
-    renamed = {**real(remembered.SEPARATOR_GROUP), "odd": EntryPoint("odd", "baselines.average:Average", remembered.SEPARATOR_GROUP)}
-    with monkeypatch.context() as patched:
-        patched.setattr(remembered, "points", lambda group: renamed)
+class Sources:
+    """A package of two files and a module of one, an entry point each, beside a stand-in for sepbench; what a case changes of them."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.folder, self.version, self.entries = folder, monkeypatch, [("toy", "toys:Toy"), ("lone", "single:Lone")]
+        for name in ("single.py", "toys/__init__.py", "toys/deep/more.py", "sepbench/__init__.py"):
+            self.write(name, "12")
+        places = {name: SimpleNamespace(submodule_search_locations=[str(folder / name)]) for name in ("toys", "sepbench")}
+        places["single"] = SimpleNamespace(submodule_search_locations=None, origin=str(folder / "single.py"))
+        monkeypatch.setattr(remembered.importlib.util, "find_spec", places.get)
+        monkeypatch.setattr(remembered, "points", lambda group: {name: EntryPoint(name, value, group) for name, value in self.entries})
+
+    def write(self, name: str, text: str, time: int = 5) -> None:
+        (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (self.folder / name).write_text(text)
+        os.utime(self.folder / name, ns=(time, time))
+
+
+CHANGES: dict[str, tuple[bool, Callable[[Sources], object]]] = {
+    "nothing": (False, lambda its: None),
+    "the same again": (False, lambda its: its.write("toys/deep/more.py", "34")),  # size and time alone are looked at
+    "a file that is no code": (False, lambda its: its.write("toys/notes.txt", "12")),
+    "version": (True, lambda its: its.version.setattr(remembered, "__version__", "0.0.of-the-test")),
+    "name of an entry": (True, lambda its: its.entries.__setitem__(0, ("other", "toys:Toy"))),
+    "class of an entry": (True, lambda its: its.entries.__setitem__(0, ("toy", "toys:Other"))),
+    "one more entry": (True, lambda its: its.entries.append(("other", "toys:Toy"))),
+    "size": (True, lambda its: its.write("toys/deep/more.py", "123")),
+    "time": (True, lambda its: its.write("toys/deep/more.py", "12", 6)),
+    "name of a file": (True, lambda its: (its.folder / "toys/deep/more.py").rename(its.folder / "toys/deep/less.py")),
+    "one more file": (True, lambda its: its.write("toys/deep/new.py", "12")),
+    "a module": (True, lambda its: its.write("single.py", "123")),
+    "sepbench itself": (True, lambda its: its.write("sepbench/__init__.py", "123")),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_infos_come_from_moves_the_digest_that_they_are_kept_under(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, change: str) -> None:
+    sources = Sources(tmp_path, monkeypatch)
+    before = remembered._sources()
+    moves, of = CHANGES[change]
+    of(sources)
+    assert len(before) == 64
+    assert (remembered._sources() != before) == moves
+
+
+@pytest.mark.parametrize("error", [ImportError, OSError, ValueError])
+def test_packages_that_cannot_be_looked_at_have_no_digest(monkeypatch: pytest.MonkeyPatch, error: type[Exception]) -> None:
+    def find(name: str) -> object:
+        raise error(name)
+
+    monkeypatch.setattr(remembered.importlib.util, "find_spec", find)
+    assert remembered._sources() == ""
+
+
+def test_a_change_between_two_calls_asks_again(cache: Path, asked: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for sources in ("a", "a", "b", "b", "", ""):
+        monkeypatch.setattr(remembered, "_sources", lambda sources=sources: sources)
         method_infos(["average"])
-    assert asked == ["average"] * 2
-    monkeypatch.setattr(remembered, "__version__", "0.0.of-the-test")
-    method_infos(["average"])
-    assert asked == ["average"] * 3
+    assert asked == ["average"] * 4  # for "a", for "b", and each time where nothing is known of them
+
+
+def test_a_registered_method_that_is_handed_over_with_other_words_is_asked(cache: Path) -> None:
+    (kept,) = method_infos(["average"])["average"]  # type: ignore[misc]
+    own = create_separator("average")
+    own.info = replace(kept, version="of the test")  # type: ignore[misc]
+    with handed_over([HandedOver("average", "of the test", lambda: own)]):
+        assert [info.version for info in method_infos(["average"])["average"]] == ["of the test"]  # type: ignore[union-attr]
+    assert method_infos(["average"])["average"] == [kept]
+
+
+@pytest.mark.parametrize("said", [{"paper": object()}, {"paper": "\ud800"}, {"max_batch": {1}}], ids=str)
+def test_words_that_json_cannot_hold_are_asked_for_again(cache: Path, monkeypatch: pytest.MonkeyPatch, said: dict[str, Any]) -> None:
+    odd = replace(create_separator("average").info, **said)
+    monkeypatch.setattr(remembered, "create_separator", lambda name, **options: SimpleNamespace(info=odd))
+    assert [method_infos(["average"])["average"] for _ in range(2)] == [[odd], [odd]]
+
+
+def test_without_a_cache_folder_methods_are_asked(monkeypatch: pytest.MonkeyPatch, asked: list[str]) -> None:
+    def nowhere() -> Path:
+        raise SepbenchError("there is no home folder")
+
+    monkeypatch.setattr(remembered, "cache_folder", nowhere)
+    assert method_infos(["average"])["average"] == [create_separator("average").info]
+    assert asked == ["average"]
+
+
+@pytest.mark.parametrize("methods", [None, [], {"average": [{"domains": ["image"], "colour": 1}]}, {"average": [{"name": "x"}]}], ids=str)
+def test_a_file_of_the_same_sources_with_other_content_is_no_error(cache: Path, monkeypatch: pytest.MonkeyPatch, methods: object) -> None:
+    monkeypatch.setattr(remembered, "_sources", lambda: "known")
+    (cache / FILE).write_text(json.dumps({"sources": "known", "methods": methods}))
+    assert method_infos(["average"])["average"] == [create_separator("average").info]

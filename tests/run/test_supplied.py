@@ -254,3 +254,67 @@ def test_draws_have_an_axis_of_their_own(unscored: list[Any]) -> None:
     record = score_supplied(_cell(0, planned=2, task=exact), folder, ("posterior_mean_error",), Said())
     assert tuple(folder.estimates[0].estimates.shape) == (2, 256, 2, 2)
     assert record.samples == 256
+
+
+def test_shards_are_scored_in_the_order_of_their_mixtures(unscored: list[Any]) -> None:
+    """Damaged ones, ones without scores and gaps together; estimates that are there are written again, for they are the same."""
+    shards = [supplied.Shard("class-split", "mine", *span) for span in ((2, 4), (4, 5))]
+    folder: Any = Folder(FoundShard(shards[0], True, False, None, False), FoundShard(shards[1], False, True, None, False))
+    told: list[tuple[int, int]] = []
+    score_supplied(_cell(*range(5)), folder, ("psnr",), Said(), advance=lambda done, total: told.append((done, total)))
+    assert list(folder.estimates) == [0, 2, 4]
+    assert told == [(2, 5), (4, 5), (5, 5)]
+
+
+@pytest.mark.parametrize(("values", "size"), [(10, 1), (2 * 64, 1), (5 * 64 + 1, 2), (4 * 2 * 64, 4), (10_000 * 64, 5)])
+def test_a_shard_holds_no_more_than_so_many_values(unscored: list[Any], monkeypatch: pytest.MonkeyPatch, values: int, size: int) -> None:
+    """Two sources of 64 values are one mixture; at least one mixture, and at most so many of them."""
+    monkeypatch.setattr(supplied, "_SHARD_VALUES", values)
+    monkeypatch.setattr(supplied, "_MAX_SHARD", 5)
+    folder: Any = Folder()
+    score_supplied(_cell(*range(6), planned=6), folder, ("psnr",), Said())
+    assert [len(data.seconds) for data in folder.estimates.values()] == [size] * (6 // size) + [6 % size] * (6 % size > 0)
+
+
+def test_limits_of_shards() -> None:
+    assert (supplied._SHARD_VALUES, supplied._MAX_SHARD) == (4_194_304, 1_000)
+
+
+@pytest.mark.parametrize(
+    ("stated", "before", "level"),
+    [("prior", "sources", "prior"), ("", "sources", "sources"), ("", "", "unstated"), ("", None, "unstated"), ("unstated", "prior", "unstated")],
+)
+def test_what_a_method_learnt_from_is_what_was_said_last(unscored: list[Any], stated: str, before: str | None, level: str) -> None:
+    old = None if before is None else CellRecord(supervision=before, n_planned=5, error="old", note="old")
+    folder: Any = Folder(cell=old)
+    record = score_supplied(_cell(*range(5)), folder, ("psnr",), Said(stated))
+    assert [one.supervision for one in folder.records] == [level] * 2
+    assert (record.error, record.note, record.state) == ("", "", "done")
+
+
+def test_clipped_sounds_are_refused_unless_the_truth_is_clipped_or_they_are_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = _inspection(0, 1, clipped=((0, 0, "000000_1.wav"), (1, 0, "000001_1.wav")))
+    asked: list[Any] = []
+
+    def opened(estimates: Any, spec: Any, n: int, problems: Any) -> Any:
+        return SimpleNamespace(inspect=lambda planned, problems, advance: asked.append((n, planned)) or seen)
+
+    monkeypatch.setattr(supplied, "open_estimates", opened)
+    monkeypatch.setattr(supplied, "_more_than_the_truth", lambda inspection, mixtures: iter(["000001_1.wav"]))
+    with pytest.raises(EstimatesError) as refused:
+        inspect_estimates(TASK, "mine", "a folder", limit=2)
+    assert str(refused.value).startswith("a folder cannot be scored: 1 ")
+    assert "000001_1.wav" in str(refused.value)
+    cell = inspect_estimates(TASK, "mine", "a folder", limit=2, allow_clipped=True)
+    assert (cell.task, cell.inspection, cell.n_planned) == (TASK, seen, 2)
+    assert inspect_estimates(TASK, "mine", "a folder", allow_clipped=True).n_planned == 1_000
+    assert asked == [(1_000, 2), (1_000, 2), (1_000, 1_000)]
+
+
+def test_what_is_missing_is_forgiven_where_a_part_is_enough() -> None:
+    three = np.zeros((3, 2, 1, 8, 8), np.float32)
+    assert inspect_estimates(TASK, "mine", three, partial=True).inspection.examples.tolist() == [0, 1, 2]
+    with pytest.raises(EstimatesError, match=r"^the array cannot be scored: 997 missing "):
+        inspect_estimates(TASK, "mine", three)
+    large = inspect_estimates(TASK, "mine", three + 255, limit=3)
+    assert large.warnings == ("the array reaches 255, and images are in [0, 1]: if it holds numbers from 0 to 255, divide by 255 first",)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import platform
+import resource
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,7 +20,7 @@ from sepbench.run.handouts import References, TimedView
 from sepbench.run.plan import Plan, Shard
 from sepbench.run.separate import measure_latency, separate_shard
 from sepbench.run.session import open_session
-from sepbench.run.timing import LATENCY_CALLS, PeakMemory, Timer, latency, resident_peak
+from sepbench.run.timing import LATENCY_CALLS, PeakMemory, Timer, keep_freed_memory, latency, resident_peak
 
 
 class Clock:
@@ -182,3 +185,57 @@ def test_latency_is_that_of_the_first_mixtures_one_after_the_other(planned: Call
     monkeypatch.setattr(session.separator, "separate", watched)
     measure_latency(session, 4)
     assert seen == [[0], *([number % 4] for number in range(LATENCY_CALLS))]  # the first warms up
+
+
+def test_a_gpu_is_not_waited_for_after_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[str] = []
+    monkeypatch.setattr(torch.cuda, "synchronize", waited.append)
+    with pytest.raises(ValueError, match="no"), Timer("cuda:1"):
+        raise ValueError("no")
+    with Timer("cpu"):
+        pass
+    assert waited == ["cuda:1"]
+
+
+def test_peaks_of_a_gpu_are_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: asked.append(str(device)))
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: {"cuda:1": 2_500_000}[str(device)])
+    memory = PeakMemory("cuda:1")
+    memory.reset()
+    assert (asked, memory.read()) == (["cuda:1"], 2.5)
+
+
+@pytest.mark.parametrize(("text", "peak"), [("VmPeak:\t 9 kB\nVmHWM:\t 1500 kB\nVmRSS: 3 kB\n", 1_536_000), ("VmPeak: 9 kB\n", 7_168), (None, 7_168)])
+def test_the_peak_of_this_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str | None, peak: int) -> None:
+    if text is not None:
+        (tmp_path / "status").write_text(text)
+    monkeypatch.setattr(timing, "_STATUS", tmp_path / "status")
+    monkeypatch.setattr(timing, "_CLEAR", tmp_path / "clear_refs")
+    monkeypatch.setattr(resource, "getrusage", lambda who: SimpleNamespace(ru_maxrss={resource.RUSAGE_SELF: 7}[who]))
+    assert resident_peak() == peak
+    memory = PeakMemory("cpu")
+    memory.reset()
+    assert (memory.read(), (tmp_path / "clear_refs").read_text()) == (peak / 1e6, "5")
+
+
+@pytest.mark.parametrize("variable", ["", "MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES"])
+@pytest.mark.parametrize("library", ["glibc", ""])
+@pytest.mark.parametrize("answers", [{-1: 1, -3: 1}, {-1: 0, -3: 1}, {-1: 1, -3: 0}], ids=str)
+def test_freed_memory_is_kept_where_the_library_can_and_the_user_has_not_said(
+    monkeypatch: pytest.MonkeyPatch, variable: str, library: str, answers: dict[int, int]
+) -> None:
+    asked: list[tuple[int, int]] = []
+    for name in ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES"):
+        monkeypatch.delenv(name, raising=False)
+    if variable:
+        monkeypatch.setenv(variable, "")
+    monkeypatch.setattr(platform, "libc_ver", lambda: (library, ""))
+    monkeypatch.setattr(timing.ctypes, "CDLL", lambda name: SimpleNamespace(mallopt=lambda *given: asked.append(given) or answers[given[0]]))
+    agreed = keep_freed_memory()
+    if variable or not library:
+        assert (agreed, asked) == (False, [])
+    else:
+        assert agreed == (0 not in answers.values())
+        assert asked == [(-1, 1 << 30), (-3, 32 * 1024 * 1024)][: len(asked)]
+        assert len(asked) == (1 if answers[-1] == 0 else 2)

@@ -26,6 +26,7 @@ from sepbench.run.backends.local import LocalBackend
 from sepbench.run.backends.ray import Actors, RayBackend
 from sepbench.run.plan import make_plan
 from sepbench.run.request import RequestError, RunRequest
+from sepbench.run.session import Tell
 from sepbench.suites.loader import load_suite
 
 pytestmark = pytest.mark.usefixtures("site")
@@ -192,3 +193,88 @@ def test_a_cluster_without_room_is_told_of_once(tmp_path: Path, monkeypatch: pyt
     assert not event.death
     with pytest.raises(_Enough):
         pool.wait()
+
+
+# ---- without Ray ---------------------------------------------------------------------------------------------------------------------
+
+
+def cluster(monkeypatch: pytest.MonkeyPatch, workers: int | None, **resources: float) -> backend.RayBackend:
+    monkeypatch.setattr(backend, "_ray", lambda: SimpleNamespace(init=lambda **options: None, cluster_resources=lambda: resources))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    return backend.RayBackend(workers)
+
+
+@pytest.mark.parametrize(
+    ("resources", "workers"), [({"CPU": 9.0}, 4), ({"CPU": 9.0, "GPU": 3.0}, 3), ({"CPU": 1.0}, 1), ({}, 1), ({"CPU": 9.0, "GPU": 0.0}, 4)]
+)
+def test_a_cluster_has_a_worker_per_gpu_or_as_many_as_its_cores_take(monkeypatch: pytest.MonkeyPatch, resources: dict[str, float], workers: int) -> None:
+    assert cluster(monkeypatch, None, **resources).workers == workers
+    assert cluster(monkeypatch, 6, **resources).workers == 6
+
+
+@pytest.mark.parametrize(
+    ("device", "resources", "line"),
+    [
+        ("cpu", {"CPU": 6.0}, ""),
+        ("cpu", {"CPU": 5.5}, "3 workers need 6 CPUs, the cluster has 5; ask for fewer with --workers"),
+        ("cuda", {"CPU": 6.0, "GPU": 3.0}, ""),
+        ("cuda", {"CPU": 6.0, "GPU": 2.0}, "3 workers need 3 GPUs, the cluster has 2; ask for fewer with --workers"),
+        ("cuda", {"CPU": 6.0}, "3 workers need 3 GPUs, the cluster has 0; ask for fewer with --workers"),
+        ("cuda:1", {"CPU": 6.0, "GPU": 3.0}, "Ray gives each worker a GPU of its own: use --device cuda instead of cuda:1"),
+    ],
+)
+def test_a_cluster_without_room_is_one_line(monkeypatch: pytest.MonkeyPatch, device: str, resources: dict[str, float], line: str) -> None:
+    made, plan = cluster(monkeypatch, 3, **resources), SimpleNamespace(device=device)
+    if not line:
+        made._check_room(plan)  # type: ignore[arg-type]
+        return
+    with pytest.raises(RequestError) as refused:
+        made._check_room(plan)  # type: ignore[arg-type]
+    assert str(refused.value) == line
+
+
+@pytest.mark.parametrize(
+    ("address", "asked"), [("host:99", ("host", 99)), ("::1:99", ("::1", 99)), ("auto", None), ("", None), ("ray://h:1", None), ("h:x", None), (":9", None)]
+)
+def test_only_addresses_of_a_machine_are_knocked_at(monkeypatch: pytest.MonkeyPatch, address: str, asked: Any) -> None:
+    knocked: list[Any] = []
+    monkeypatch.setattr(backend.socket, "create_connection", lambda where, timeout: knocked.append((where, timeout)) or SimpleNamespace(close=lambda: None))
+    backend._knock(address)
+    assert knocked == ([(asked, 10.0)] if asked else [])
+
+
+@pytest.mark.parametrize("error", [ConnectionRefusedError(111, "refused"), OverflowError("port"), TimeoutError("timed out")], ids=repr)
+def test_a_machine_that_does_not_answer_is_one_line(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def refused(where: object, timeout: float) -> Any:
+        raise error
+
+    monkeypatch.setattr(backend.socket, "create_connection", refused)
+    with pytest.raises(SepbenchError) as told:
+        backend._knock("host:99")
+    assert str(told.value).startswith(f"no Ray cluster answers at RAY_ADDRESS=host:99 ({type(error).__name__}: ")
+    assert str(told.value).endswith("); is the head started? ('ray start --head')")
+
+
+def test_what_actors_are_told_between_two_questions() -> None:
+    """Mixtures add up, of fractions the last one counts; stages and warnings stay in their order."""
+    worker = backend.RayWorker(None, None, "", ".", [])  # type: ignore[arg-type]
+    stage, warning = Tell(stage="score"), Tell(warning="careful")
+    for tell in (
+        *(Tell(1.0), Tell(2.0), stage, Tell(1.0), warning, Tell(0.5), Tell(0.5)),
+        *(Tell(stage="fit 5%", fraction=0.05), Tell(stage="fit 9%", fraction=0.09), stage),
+    ):
+        worker._tell(tell)
+    assert worker.peek() == [Tell(3.0), stage, Tell(1.0), warning, Tell(1.0), Tell(stage="fit 9%", fraction=0.09), stage]
+    assert worker.peek() == []
+
+
+def test_an_actor_works_where_the_command_was_given(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path.parent)
+    monkeypatch.setattr(sys, "path", ["there"])
+    backend.RayWorker(None, None, "", str(tmp_path), ["new", "there"])  # type: ignore[arg-type]
+    assert (Path.cwd(), sys.path) == (tmp_path, ["there", "new"])
+    backend.RayWorker(None, None, "", str(tmp_path / "nothing"), [])  # type: ignore[arg-type]
+    assert Path.cwd() == tmp_path
+    assert backend._how(RuntimeError("it died. Its node was lost")) == "RuntimeError: it died"
+    assert len(backend._how(RuntimeError("x" * 500))) == 200
