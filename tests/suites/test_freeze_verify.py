@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +12,11 @@ import pytest
 import torch
 from own_files import pixels
 
-from sepbench.errors import DataError, SuiteError, UnknownNameError
+from sepbench.errors import DataError, SepbenchError, SuiteError, UnknownNameError
 from sepbench.suites.assembly import DerivedList
-from sepbench.suites.freeze import freeze_suite
+from sepbench.suites.freeze import freeze_suite, render, write_digests
 from sepbench.suites.loader import load_suite, load_unfrozen
-from sepbench.suites.verify import verify_suite
+from sepbench.suites.verify import SuiteCheck, verify_suite
 
 BY_HAND = """\
 format = 1
@@ -58,15 +60,33 @@ assignment = "permutation"
 """
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    made = tmp_path / "by-hand"
+def _made(root: Path) -> Path:
+    made = root / "by-hand"
     for key, name in enumerate(("low", "high")):
         (made / name).mkdir(parents=True)
         for split, count in (("train", 5), ("test", 4)):
             np.save(made / name / f"{split}.npy", np.stack([pixels(100 * key + 10 * count + n, (8, 8)) for n in range(count)]))
     (made / "suite.toml").write_text(BY_HAND, encoding="utf-8")
     return made
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """The suite's folder, not frozen."""
+    return _made(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def frozen_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = _made(tmp_path_factory.mktemp("frozen"))
+    freeze_suite(str(made))
+    return made
+
+
+@pytest.fixture
+def frozen(frozen_once: Path, tmp_path: Path) -> Path:
+    """A copy of the frozen folder."""
+    return shutil.copytree(frozen_once, tmp_path / "by-hand")
 
 
 def test_a_suite_that_is_not_frozen_says_how_to(folder: Path) -> None:
@@ -165,3 +185,118 @@ def test_files_that_changed_are_told_with_the_digest_that_they_have(folder: Path
         f"{other} has sha256 {found}, frozen is {wanted}",
         f"{folder / 'gone.npy'} cannot be read: No such file or directory",
     ]
+
+
+# --- what is written, and what cannot be ----------------------------------------------------------------------------------------------
+
+
+def test_digests_are_written_in_one_form() -> None:
+    assert render({"b": {"z": {"n": 3, "pairs_sha256": "x"}}, "a": {"t": {"n": 1, "mixtures_sha256": ""}, "s": {"n": 2}}}) == (
+        "# Digests of every frozen task, written by sepbench.suites.freeze. Read by load_suite; never edited by hand.\n"
+        "# pairs_sha256: the pair list's file. mixtures_sha256: float32 mixtures in order. train_*: the lists behind level mixtures+one.\n"
+        "\n[a.t]\nn = 1\nmixtures_sha256 = \"\"  # the data were not on the machine that froze this list\n"
+        "\n[a.s]\nn = 2\n"
+        "\n[b.z]\nn = 3\npairs_sha256 = \"x\"\n"
+    )
+
+
+def test_every_list_that_a_rule_made_stands_with_rule_digest_and_file(folder: Path) -> None:
+    other = '[other.task]\nn = 3\nmixtures_sha256 = "kept"\n'
+    (folder / "tasks.toml").write_text(other, encoding="utf-8")
+    freeze_suite(str(folder))
+    digests = tomllib.loads((folder / "tasks.toml").read_text(encoding="utf-8"))
+    assert digests["other"] == {"task": {"n": 3, "mixtures_sha256": "kept"}}  # of another suite beside it
+    assert list(digests["by-hand"]) == ["split", "agnostic"]
+    split, agnostic = digests["by-hand"]["split"], digests["by-hand"]["agnostic"]
+    rules = {
+        "pairs": "one-of-each, order by-hand.test, 9 after 0, 0 dB",
+        "train_mixtures": "one-of-each, order by-hand.train, 4 after 0, 0 dB",
+        "train_observed": "one-of-each, order by-hand.train, 3 after 4, 0 dB",
+    }
+    assert {key: split[f"{key}_rule"] for key in rules} == rules
+    assert (split["n"], agnostic["n"]) == (9, 5)
+    assert agnostic["pairs_rule"] == "any-different, order by-hand.same, 5 after 1, 0 dB"
+    for task, keys in (("split", [*rules]), ("agnostic", ["pairs"])):
+        for key in keys:
+            file = folder / digests["by-hand"][task][f"{key}_file"]
+            assert file == folder / "pairs" / (f"{task}.csv" if key == "pairs" else f"{task}.{key}.csv")
+            assert hashlib.sha256(file.read_bytes()).hexdigest() == digests["by-hand"][task][f"{key}_sha256"]
+    assert set(agnostic) == {"n", "mixtures_sha256", "pairs_rule", "pairs_sha256", "pairs_file"}
+
+
+@pytest.mark.parametrize(
+    ("blocked", "told"),
+    [
+        ("pairs", "the list of rule one-of-each, order by-hand.test cannot be written to {}/pairs/split.csv: "),
+        ("tasks.toml/x", "the digests cannot be written to {}/tasks.toml: "),
+    ],
+)
+def test_a_folder_that_cannot_be_written_names_what_could_not(folder: Path, blocked: str, told: str) -> None:
+    (folder / blocked).parent.mkdir(exist_ok=True)
+    (folder / blocked).write_text("in the way")
+    with pytest.raises(SepbenchError) as caught:
+        freeze_suite(str(folder))
+    assert str(caught.value).startswith(told.format(folder))
+    assert str(caught.value).endswith("; choose a writable folder, or free some space")
+
+
+def test_what_freezing_says_of_a_frozen_suite_in_full(frozen: Path) -> None:
+    folder = frozen
+    for name in (str(folder), str(folder / "suite.toml")):
+        with pytest.raises(SuiteError) as caught:
+            freeze_suite(name)
+        where, again = folder / "tasks.toml", "to freeze it anew, raise its version and remove that file"
+        assert str(caught.value) == f"suite 'by-hand' is frozen ({where}); 'sepbench verify {name}' compares, and {again}"
+    np.save(folder / "low" / "test.npy", np.load(folder / "low" / "test.npy")[::-1])
+    more = BY_HAND + '\n[tasks.more]\npairs = "rule:same"\nsources = ["high", "high"]\noperator = "sum"\nassignment = "permutation"\n'
+    (folder / "suite.toml").write_text(more, encoding="utf-8")
+    with pytest.raises(SuiteError) as caught:
+        freeze_suite(str(folder))
+    told = f"task 'split' of suite 'by-hand' is frozen with other digests ({where}); restore its lists and data, or, {again}"
+    assert str(caught.value) == told
+
+
+def test_digests_that_need_absent_data_are_kept_of_an_unchanged_rule_alone(frozen: Path) -> None:
+    folder = frozen
+    suite, target = folder / "suite.toml", folder / "tasks.toml"
+    before = tomllib.loads(target.read_text(encoding="utf-8"))["by-hand"]
+    (folder / "low" / "test.npy").unlink()
+    (folder / "low" / "train.npy").unlink()
+    suite.write_text(BY_HAND.replace("n = 5", "n = 4"), encoding="utf-8")
+    write_digests([suite], target)
+    after = tomllib.loads(target.read_text(encoding="utf-8"))["by-hand"]
+    assert after["split"] == {key: value for key, value in before["split"].items() if not key.endswith("_file")}
+    rule = "any-different, order by-hand.same, 4 after 1, 0 dB"
+    assert after["agnostic"] == {"n": 4, "pairs_rule": rule, "pairs_sha256": "", "mixtures_sha256": ""}
+    write_digests([suite], folder / "anew.toml")  # nothing was frozen before
+    anew = tomllib.loads((folder / "anew.toml").read_text(encoding="utf-8"))["by-hand"]
+    assert {key for key, value in anew["split"].items() if value == ""} == {key for key in anew["split"] if key.endswith("sha256")}
+
+
+# --- verify ---------------------------------------------------------------------------------------------------------------------------
+
+
+def test_malformed_sums_are_told_with_their_line(frozen: Path) -> None:
+    zeros, sums = "0" * 64, frozen / "SHA256SUMS"
+    good = f"{hashlib.sha256((frozen / 'suite.toml').read_bytes()).hexdigest()}  suite.toml\n"
+    for line in ("0123  a", f"{zeros} a", f"{zeros} *a", f"{'A' * 64}  a", f"{zeros}0  a", f"{zeros}  ", f" {zeros}  a", "", "\udcff"):
+        sums.write_bytes(f"{good}{line}\n{good}".encode("utf-8", "surrogateescape"))
+        found = verify_suite(str(frozen))
+        assert next(found).problem == ""
+        with pytest.raises(SuiteError) as caught:
+            next(found)
+        assert str(caught.value) == f"{sums}, line 2 is not 'sha256 file'; copy the suite's folder anew"
+
+
+def test_every_check_says_what_it_found_and_one_that_fails_is_not_the_last(frozen: Path) -> None:
+    folder, suite = frozen, load_suite(str(frozen))
+    sums = {task: suite.tasks[task].mixtures_sha256 for task in ("split", "agnostic")}
+    digests = folder / "tasks.toml"
+    digests.write_text(digests.read_text(encoding="utf-8").replace(sums["split"], ""), encoding="utf-8")
+    assert list(verify_suite(str(folder))) == [SuiteCheck("split", sums["split"], "", False), SuiteCheck("agnostic", sums["agnostic"], "", True)]
+    (folder / "high" / "test.npy").unlink()
+    (folder / "SHA256SUMS").mkdir()  # no file of digests
+    split, agnostic = verify_suite(str(folder))
+    assert (split.what, split.digest, split.frozen) == ("split", "", True)
+    assert "'beside:high' has no test split" in split.problem
+    assert agnostic == SuiteCheck("agnostic", sums["agnostic"], "", True)
