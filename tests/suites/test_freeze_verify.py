@@ -194,9 +194,9 @@ def test_digests_are_written_in_one_form() -> None:
     assert render({"b": {"z": {"n": 3, "pairs_sha256": "x"}}, "a": {"t": {"n": 1, "mixtures_sha256": ""}, "s": {"n": 2}}}) == (
         "# Digests of every frozen task, written by sepbench.suites.freeze. Read by load_suite; never edited by hand.\n"
         "# pairs_sha256: the pair list's file. mixtures_sha256: float32 mixtures in order. train_*: the lists behind level mixtures+one.\n"
-        "\n[a.t]\nn = 1\nmixtures_sha256 = \"\"  # the data were not on the machine that froze this list\n"
+        '\n[a.t]\nn = 1\nmixtures_sha256 = ""  # the data were not on the machine that froze this list\n'
         "\n[a.s]\nn = 2\n"
-        "\n[b.z]\nn = 3\npairs_sha256 = \"x\"\n"
+        '\n[b.z]\nn = 3\npairs_sha256 = "x"\n'
     )
 
 
