@@ -273,6 +273,44 @@ def test_digests_that_need_absent_data_are_kept_of_an_unchanged_rule_alone(froze
     assert {key for key, value in anew["split"].items() if value == ""} == {key for key in anew["split"] if key.endswith("sha256")}
 
 
+def test_a_task_that_is_gone_leaves_its_suite_frozen(frozen: Path) -> None:
+    (frozen / "suite.toml").write_text(BY_HAND[: BY_HAND.index("[tasks.agnostic]")], encoding="utf-8")
+    with pytest.raises(SuiteError, match="suite 'by-hand' is frozen"):
+        freeze_suite(str(frozen))
+
+
+def test_lists_of_ones_own_are_frozen_with_their_data_or_not_at_all(folder: Path) -> None:
+    (folder / "mine.csv").write_text("example,source_0,source_1\n0,1,2\n1,3,0\n")
+    (folder / "suite.toml").write_text(BY_HAND[: BY_HAND.index("[rules]")] + BY_HAND[BY_HAND.index("[tasks.agnostic]") :].replace("rule:same", "mine.csv"))
+    kept = (folder / "low" / "test.npy").read_bytes()
+    (folder / "low" / "test.npy").unlink()
+    with pytest.raises(DataError, match="'beside:low' has no test split"):
+        freeze_suite(str(folder))
+    assert not (folder / "tasks.toml").exists()
+    (folder / "low" / "test.npy").write_bytes(kept)
+    task = freeze_suite(str(folder)).tasks["agnostic"]
+    assert task.pairs_sha256 == hashlib.sha256((folder / "mine.csv").read_bytes()).hexdigest()
+    digests = tomllib.loads((folder / "tasks.toml").read_text(encoding="utf-8"))["by-hand"]["agnostic"]
+    assert digests == {"n": 2, "pairs_sha256": task.pairs_sha256, "mixtures_sha256": task.mixtures_sha256}
+    assert not (folder / "pairs").exists()
+
+
+def test_gains_of_a_rule_are_frozen_too(folder: Path) -> None:
+    for key, name in enumerate(("low", "high")):
+        np.save(folder / name / "test.npy", (np.arange(1, 4)[:, None] * np.full((1, 16), 2000 * (key + 1))).astype(np.int16))
+    loud = BY_HAND.replace('"image"', '"audio"', 1).replace("[3, 8, 8]", "[1, 16]").replace('["psnr"]', '["sdr"]').replace('"psnr"', '"sdr"')
+    loud = loud[: loud.index("[tasks.agnostic]")].replace('"one-of-each", n = 9', '"independent-at-snr", n = 3, snr_db = 6')
+    loud = loud.replace('"sum"', '"gain"').split("observed_source")[0]
+    (folder / "suite.toml").write_text(loud, encoding="utf-8")
+    task = freeze_suite(str(folder)).tasks["split"]
+    pairs = task.data.pair_list()
+    assert (folder / "pairs" / "split.csv").read_text().startswith("example,source_0,source_1,gain_0,gain_1\n0,")
+    assert pairs.gains is not None
+    levels = pairs.gains * torch.tensor([2000.0, 4000.0]) * (1 + pairs.indices)
+    assert (20 * torch.log10(levels[:, 0] / levels[:, 1])).tolist() == pytest.approx([6.0] * 3, abs=1e-4)
+    assert [check.problem for check in verify_suite(str(folder))] == [""]
+
+
 # --- verify ---------------------------------------------------------------------------------------------------------------------------
 
 
