@@ -13,6 +13,7 @@ import torch
 from own_files import pixels
 
 from sepbench.errors import DataError, SepbenchError, SuiteError, UnknownNameError
+from sepbench.registry import suite_path
 from sepbench.suites.assembly import DerivedList
 from sepbench.suites.freeze import freeze_suite, render, write_digests
 from sepbench.suites.loader import load_suite, load_unfrozen
@@ -151,8 +152,11 @@ def test_data_that_are_missing_or_too_few_freeze_nothing(folder: Path) -> None:
 
 
 def test_suites_of_packages_are_verified_and_not_frozen() -> None:
-    with pytest.raises(SuiteError, match=r"'digits-pairs' .* comes with a package, .* 'sepbench verify digits-pairs'"):
+    with pytest.raises(SuiteError) as caught:
         freeze_suite("digits-pairs")
+    where = suite_path("digits-pairs")
+    told = f"suite 'digits-pairs' ({where}) comes with a package, which freezes it; 'sepbench verify digits-pairs' compares it with its data"
+    assert str(caught.value) == told
     assert all(check.frozen and not check.problem for check in verify_suite("gaussian-exact"))
     for use in (freeze_suite, lambda name: list(verify_suite(name))):
         with pytest.raises(UnknownNameError, match="did you mean digits-pairs"):
@@ -175,15 +179,15 @@ def test_files_that_changed_are_told_with_the_digest_that_they_have(folder: Path
     same, other = folder / "suite.toml", folder / "low" / "test.npy"
     wanted = hashlib.sha256(other.read_bytes()).hexdigest()
     kept = hashlib.sha256(same.read_bytes()).hexdigest()
-    (folder / "SHA256SUMS").write_text(f"{kept}  suite.toml\n{wanted}  low/test.npy\n{wanted}  gone.npy\n", encoding="utf-8")
+    (folder / "SHA256SUMS").write_text(f"{kept}  suite.toml\n{wanted}  gone.npy\n{wanted}  low/test.npy\n", encoding="utf-8")
     np.save(other, np.load(other)[::-1])
     found = hashlib.sha256(other.read_bytes()).hexdigest()
     checks = list(verify_suite(str(folder)))[:3]
-    assert [(check.what, check.digest) for check in checks] == [("suite.toml", kept), ("low/test.npy", found), ("gone.npy", "")]
+    assert [(check.what, check.digest) for check in checks] == [("suite.toml", kept), ("gone.npy", ""), ("low/test.npy", found)]
     assert [check.problem for check in checks] == [
         "",
-        f"{other} has sha256 {found}, frozen is {wanted}",
         f"{folder / 'gone.npy'} cannot be read: No such file or directory",
+        f"{other} has sha256 {found}, frozen is {wanted}",
     ]
 
 
@@ -260,11 +264,14 @@ def test_digests_that_need_absent_data_are_kept_of_an_unchanged_rule_alone(froze
     folder = frozen
     suite, target = folder / "suite.toml", folder / "tasks.toml"
     before = tomllib.loads(target.read_text(encoding="utf-8"))["by-hand"]
+    target.write_text(target.read_text(encoding="utf-8") + '\n[other.task]\nn = 3\n', encoding="utf-8")
     (folder / "low" / "test.npy").unlink()
     (folder / "low" / "train.npy").unlink()
     suite.write_text(BY_HAND.replace("n = 5", "n = 4"), encoding="utf-8")
     write_digests([suite], target)
-    after = tomllib.loads(target.read_text(encoding="utf-8"))["by-hand"]
+    whole = tomllib.loads(target.read_text(encoding="utf-8"))
+    after = whole["by-hand"]
+    assert (list(whole), whole["other"]) == (["by-hand", "other"], {"task": {"n": 3}})
     assert after["split"] == {key: value for key, value in before["split"].items() if not key.endswith("_file")}
     rule = "any-different, order by-hand.same, 4 after 1, 0 dB"
     assert after["agnostic"] == {"n": 4, "pairs_rule": rule, "pairs_sha256": "", "mixtures_sha256": ""}
