@@ -79,6 +79,18 @@ def test_several_data_sets_are_told_in_order_and_one_without_download_decides(of
     assert of("drums-bass-synth") == Readiness("ready", 0, (), ())  # made when they are first needed
 
 
+def test_a_folder_that_serves_two_data_sets_is_named_once_and_downloads_add_up(of: Callable[..., Readiness], data_home: Path) -> None:
+    manifest, cached = load_manifest("cifar10"), data_home / "cache" / "cifar10"
+    files = manifest.required(manifest.download_form or "")
+    both = of("mnist-quads", "cifar10-color")
+    assert (both.state, both.download, both.lacking) == ("download", sum(SIZES.values()) + sum(file.size for file in files), ("cifar10", "mnist"))
+    for file in files:
+        (cached / file.name).parent.mkdir(parents=True, exist_ok=True)
+        with (cached / file.name).open("wb") as sparse:
+            sparse.truncate(file.size)
+    assert of("cifar10-color", "cifar10-mini-color") == Readiness("ready", 0, (), (cached,))  # the small one is cut from it
+
+
 OWN = """\
 format = 1
 name = "own"
