@@ -129,6 +129,7 @@ def clustered(toy: ToyFolder, opener: Opener, first: str, second: str, cluster: 
         ),
         ('{ dataset = "c/x", rows_per_cluster = 3 }', '{ dataset = "d/y", rows_per_cluster = 3 }', 'cluster = "song"\n', "song", [[0, 3], [0, 1], [2, 4]]),
         ('{ dataset = "c/x", rows_per_cluster = 3 }', '{ dataset = "c/y" }', 'cluster = "song"\n', "song", [[0, 4], [0, 1], [2, 5]]),
+        ('{ dataset = "c/x" }', '{ dataset = "c/y" }', "", "signal", [[0, 5], [2, 1], [4, 6]]),  # parts of one corpus that are not aligned
         ('{ dataset = "a" }', '{ dataset = "a" }', 'cluster = "mixture"\n', "mixture", [[0], [1], [2]]),
     ],
 )

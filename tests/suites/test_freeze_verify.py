@@ -264,7 +264,7 @@ def test_digests_that_need_absent_data_are_kept_of_an_unchanged_rule_alone(froze
     folder = frozen
     suite, target = folder / "suite.toml", folder / "tasks.toml"
     before = tomllib.loads(target.read_text(encoding="utf-8"))["by-hand"]
-    target.write_text(target.read_text(encoding="utf-8") + '\n[other.task]\nn = 3\n', encoding="utf-8")
+    target.write_text(target.read_text(encoding="utf-8") + "\n[other.task]\nn = 3\n", encoding="utf-8")
     (folder / "low" / "test.npy").unlink()
     (folder / "low" / "train.npy").unlink()
     suite.write_text(BY_HAND.replace("n = 5", "n = 4"), encoding="utf-8")
