@@ -83,6 +83,8 @@ def test_rows_that_a_task_may_touch(named: Suite) -> None:
         replace(task.data, test_rows=(0, 39)).mixture_set()
     with pytest.raises(SuiteError, match=r"example 0: row 0 of toy probe is not a test signal of class 'low'$"):
         replace(task.data, test_rows=(1, 40)).mixture_set()
+    with pytest.raises(SuiteError, match=r"example 0: row 0 of toy probe is not a test signal of class 'low'$"):  # the first of two
+        replace(task.data, test_rows=(1, 38)).mixture_set()
     with pytest.raises(SuiteError, match=r"example 0: row 39 of toy learn is not a training signal of class 'high'$"):
         replace(task.data, train_rows=(0, 39), usable={}).training()
 
@@ -128,6 +130,7 @@ def clustered(toy: ToyFolder, opener: Opener, first: str, second: str, cluster: 
             *('cluster = "song"\n', "song", [[0, 1], [0, 0], [1, 2]]),  # stems of one corpus: a song is the same in every slot
         ),
         ('{ dataset = "c/x", rows_per_cluster = 3 }', '{ dataset = "d/y", rows_per_cluster = 3 }', 'cluster = "song"\n', "song", [[0, 3], [0, 1], [2, 4]]),
+        ('{ dataset = "c/x", rows_per_cluster = 3 }', '{ dataset = "c/y", rows_per_cluster = 2 }', "", "signal", [[0, 4], [0, 1], [2, 5]]),
         ('{ dataset = "c/x", rows_per_cluster = 3 }', '{ dataset = "c/y" }', 'cluster = "song"\n', "song", [[0, 4], [0, 1], [2, 5]]),
         ('{ dataset = "c/x" }', '{ dataset = "c/y" }', "", "signal", [[0, 5], [2, 1], [4, 6]]),  # parts of one corpus that are not aligned
         ('{ dataset = "a" }', '{ dataset = "a" }', 'cluster = "mixture"\n', "mixture", [[0], [1], [2]]),
