@@ -119,7 +119,7 @@ def test_files_beside_a_suite_go_before_sepbenchs(toy: ToyFolder, opener: Opener
         load_suite(str(toy.toml), toy.opener)
     toy.edit("split.csv", "digits-pairs.class-split.csv")  # one of sepbench's, looked up by its name
     with pytest.raises(
-        SuiteError, match=r"data_manifests/pairs/digits-pairs\.class-split\.csv has sha256 \w{64}, frozen for toy-suite/split is \w{64}; restore"
+        SuiteError, match=r"data_manifests/pairs/digits-pairs\.class-split\.csv has sha256 \w{64}, frozen for toy-suite/split is \w{64}; restore the file$"
     ):
         load_suite(str(toy.toml), toy.opener)
     (toy.folder / "tasks.toml").unlink()
