@@ -52,6 +52,8 @@ def listed(rule: PairRule, of: list[Slot]) -> list[tuple[int, ...]]:
 
 def test_a_rule_says_everything_that_decides_its_list() -> None:
     assert PairRule("aligned-chunks", "s.test", 9).text == "aligned-chunks, order s.test, 9 after 0, 0 dB"
+    assert PairRule("aligned-chunks", "s.test", 9, skip=2).text == "aligned-chunks, order s.test, 9 after 2, 0 dB"
+    assert PairRule("aligned-chunks", "s.test", 9, window=4).text == "aligned-chunks, order s.test, 9 after 0, 0 dB, a window of 4 samples"
     assert PairRule("any-different", "s.x", 9, 2, -3, 20_480).text == "any-different, order s.x, 9 after 2, -3 dB, a window of 20480 samples"
     assert set(BUILDERS) == {"aligned-chunks", "independent-at-snr", "one-of-each", "any-different"}
     assert {"independent-at-snr"} == GAINED
