@@ -84,6 +84,8 @@ def test_any_different_mixes_no_recording_with_itself_and_no_two_twice() -> None
     plain = loud(5)
     assert len(listed(PairRule("any-different", "s", 10), slots(plain, plain))) == 10  # without recordings every signal is one
     assert len(listed(PairRule("any-different", "s", 4), slots(one, one, one))) == 4  # three sources: one of a, b and c each
+    with pytest.raises(DataError, match="few test make 4 different mixtures, the suite needs 5; "):
+        derive(PairRule("any-different", "s", 5), slots(one, one, one))
 
 
 def test_any_different_is_of_one_class() -> None:
