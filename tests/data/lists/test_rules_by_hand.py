@@ -121,6 +121,12 @@ def test_sources_must_sound_in_one_whole_window_together() -> None:
     assert rows(2) == [1, 2]  # row 0 sounds in turn; the rest behind the last whole window does not count
     assert rows(4) == [0, 1, 2]
     assert rows(5) == [0, 1, 2, 3]
+    soft = Few([[0.0055, 0.0055], [0.0053, 0.0053]])  # above and below the limit of a whole signal
+    assert listed(PairRule("aligned-chunks", "s", 1, window=2), slots(soft, soft)) == [(0, 0)]
+    uneven = Few([[0.0055, 0.0, 0.5, 0.5], [0.5, 0.5, 0.0, 0.0]])
+    other = Few([[0.0055, 0.0055, 0.0, 0.0], [0.0055, 0.0055, 0.0, 0.0]])
+    with pytest.raises(DataError, match="hold 0 signals"):  # as a whole the second set is too soft
+        derive(PairRule("aligned-chunks", "s", 1, window=2), slots(uneven, other))
 
 
 def test_levels_of_the_first_source_decide_the_gains() -> None:
