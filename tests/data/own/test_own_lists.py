@@ -11,7 +11,7 @@ import pytest
 
 from sepbench.data.own.folders import OwnFolder, _files, open_folders
 from sepbench.data.own.images import read_images
-from sepbench.data.own.lists import DEFAULT_MIXTURES, ListPlan, make_lists
+from sepbench.data.own.lists import ListPlan, make_lists
 from sepbench.data.own.signals import OwnSignals, check_no_shared_content
 from sepbench.errors import DataError
 
@@ -36,7 +36,7 @@ def rows(content: bytes) -> list[list[str]]:
     ("splits", "changes", "sizes", "training"),
     [
         ([{"test": 4}, {"test": 5}], {}, {"class-split": 20}, False),
-        ([{"test": 40}, {"test": 40}], {}, {"class-split": DEFAULT_MIXTURES}, False),
+        ([{"test": 40}, {"test": 40}], {}, {"class-split": 1000}, False),
         ([{"test": 4, "validation": 2}, {"test": 4, "validation": 3}], {"mixtures": 15}, {"class-split": 15, "class-split-val": 3}, False),
         ([{"test": 4, "validation": 2}, {"test": 4, "validation": 3}], {"mixtures": 4}, {"class-split": 4, "class-split-val": 1}, False),
         ([{"test": 4, "validation": 1}, {"test": 4, "validation": 1}], {"mixtures": 15}, {"class-split": 15, "class-split-val": 1}, False),
@@ -77,14 +77,17 @@ def test_keys_are_groups_of_files_and_the_fewest_of_a_source_are_told() -> None:
 
 
 def test_halves_of_the_second_class_are_observed_or_mixed_by_group() -> None:
-    groups = [0, 0, 1, 1, 2, 2, 3, 3]
+    groups = [0, 0, 0, 0, 0, 1, 2, 3]
     made = make_lists(PLAN, [{"test": of("x", 2), "train": of("x", 3)}, {"test": of("y", 2), "train": of("y", 8, groups=groups)}])
     observed = [int(row[1]) for row in rows(made.pairs["class-split.train-observed"])[1:]]
     mixed = [int(row[2]) for row in rows(made.pairs["class-split.train-mixtures"])[1:]]
-    assert (len(observed), observed) == (4, sorted(observed))
+    assert observed == sorted(observed)
+    assert len(observed) in (2, 6)  # two groups of four, of which one has five signals
     assert sorted(observed + mixed) == list(range(8))
     assert not {groups[row] for row in observed} & {groups[row] for row in mixed}
     assert {int(row[1]) for row in rows(made.pairs["class-split.train-mixtures"])[1:]} <= {0, 1, 2}
+    one = make_lists(PLAN, [{"test": of("x", 2), "train": of("x", 3)}, {"test": of("y", 2), "train": of("y", 2, groups=[5, 5])}])
+    assert list(one.pairs) == ["class-split"]  # one group has no halves
 
 
 def test_gains_bring_sounds_to_their_level() -> None:
@@ -127,6 +130,11 @@ def test_mixtures_that_cannot_be_made(splits: list[int], changes: dict[str, Any]
     with pytest.raises(DataError) as caught:
         make_lists(replace(PLAN, **changes), [{"test": of("xy"[k], n)} for k, n in enumerate(splits)])
     assert str(caught.value) == told
+
+
+def test_files_that_share_content_count_once_in_what_is_said() -> None:
+    with pytest.raises(DataError, match=r"^the test files \(2 of x\) make 2 different mixtures, not 5; ask for at most 2, "):
+        make_lists(replace(PLAN, agnostic=True, mixtures=5), [{"test": of("x", 3, groups=[1, 1, 2])}])
 
 
 # --- content of two classes -----------------------------------------------------------------------------------------------------------
