@@ -84,5 +84,5 @@ def _write(key: str, infos: Mapping[str, Infos]) -> None:
         methods = {name: [{**asdict(info), "domains": sorted(info.domains)} for info in several] for name, several in infos.items()}
         text = json.dumps({"sources": key, "methods": methods})
         write_atomically(cache_folder() / FILE, lambda path: path.write_text(text, encoding="utf-8"))
-    except (SepbenchError, OSError, ValueError):
+    except (SepbenchError, OSError, TypeError, ValueError):
         return
