@@ -44,15 +44,17 @@ def published_rows(path: Path) -> tuple[Mapping[str, str], ...]:
     """All rows of the table of published numbers.
 
     Raises:
-        SuiteError: missing file or other columns.
+        SuiteError: missing file, no CSV file, or other columns.
     """
     try:
         with path.open(newline="", encoding="utf-8") as handle:
-            reader = csv.DictReader(handle)
-            rows = tuple(reader)
+            reader = csv.DictReader(handle, restval="")  # a row may end before its last, empty cells
+            columns, rows = tuple(reader.fieldnames or ()), tuple(reader)
     except OSError as error:
         raise SuiteError(f"{path} cannot be read: {error.strerror}") from error
-    if tuple(reader.fieldnames or ()) != COLUMNS:
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise SuiteError(f"{path} is not a CSV file in UTF-8: {error}; save it as one") from error
+    if columns != COLUMNS:
         raise SuiteError(f"{path} must have the columns {','.join(COLUMNS)}")
     return rows
 

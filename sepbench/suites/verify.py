@@ -55,7 +55,7 @@ def verify_suite(name: str) -> Iterator[SuiteCheck]:
 
 
 def _files(folder: Path) -> Iterator[SuiteCheck]:
-    for number, line in enumerate((folder / SUMS).read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate((folder / SUMS).read_text(encoding="utf-8", errors="replace").splitlines(), 1):
         found = _LINE.fullmatch(line)
         if found is None:
             raise SuiteError(f"{folder / SUMS}, line {number} is not 'sha256  file'; copy the suite's folder anew")

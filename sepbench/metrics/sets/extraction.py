@@ -50,4 +50,4 @@ def features_of(extractor: str, estimates: torch.Tensor, spec: TaskSpec, device:
     features, logits = extracted(get_extractor(extractor), eight_bits(flat), device)
     lost = ~flat.isfinite().flatten(1).all(dim=1)
     features[lost], logits[lost] = torch.nan, torch.nan
-    return ShardFeatures(features.reshape(count, sources, -1), logits.reshape(count, sources, -1), reference)
+    return ShardFeatures(features.unflatten(0, (count, sources)), logits.unflatten(0, (count, sources)), reference)
