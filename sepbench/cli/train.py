@@ -55,7 +55,7 @@ def train(
     if manifest_of(dataset):
         fetch_with_progress(load_manifest(manifest_of(dataset)))
     signals = open_dataset(dataset, "train")
-    stem = f"{dataset.replace('/', '-').replace(':', '-')}-{kind}" + (f"-{labels.replace(',', '')}" if labels else "")
+    stem = f"{dataset.replace('/', '-').replace(':', '-')}-{kind}" + (f"-{''.join(map(str, wanted))}" if wanted else "")
     console = Console(stderr=True)
     columns = (BarColumn(), TextColumn("{task.percentage:3.0f} %"), TextColumn("{task.description}"), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as bars:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -162,13 +163,14 @@ def told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Any]:
         (("--dataset", "a"), ["<manifest of a>"], "a-score"),
         (("--dataset", "folder:x/y"), [], "folder-x-y-score"),
         (("--dataset", "a", "--labels", "0,1"), ["<manifest of a>"], "a-score-01"),
+        (("--dataset", "a", "--labels", " 1, 0,"), ["<manifest of a>"], "a-score-10"),
     ],
 )
 def test_data_are_fetched_bars_are_no_output_and_files_are_named_after_what_was_asked_for(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], told: list[Any], words: tuple[str, ...], fetched: list[str], stem: str
 ) -> None:
     assert _train(monkeypatch, "score", "--device", "cpu", *words) == 0
-    command = " ".join(("sepbench train score --device cpu", *words))
+    command = f"sepbench train score --device cpu {shlex.join(words)}"
     trained = (f"train of {words[1]}", Path(f"{stem}.safetensors"), Path(f"runs/train-{stem}"), command)
     assert told == [*fetched, ("on stderr", True, 5), ("", 1.0), ("the bar", 0.25, "step 1"), trained, "end"]
     use = f"It is used by: sepbench run ... --set METHOD.weights={stem}.safetensors"
