@@ -137,7 +137,7 @@ def test_one_of_the_classes_of_a_registered_name_is_no_stranger() -> None:
     assert (names, own.made_by) == (("nmf",), sounds)
 
 
-@pytest.mark.parametrize("given", [3, None, {"a": Shares}, {Shares}, object()], ids=str)
+@pytest.mark.parametrize("given", [3, None, {"a": Shares}, {Shares}, object()], ids=["number", "None", "dict", "set", "object"])
 def test_what_holds_no_methods_is_told(given: Any) -> None:
     with pytest.raises(ArgumentError) as refused:
         methods_of(given)

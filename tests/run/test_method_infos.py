@@ -198,7 +198,7 @@ def test_a_registered_method_that_is_handed_over_with_other_words_is_asked(cache
     assert method_infos(["average"])["average"] == [kept]
 
 
-@pytest.mark.parametrize("said", [{"paper": object()}, {"paper": "\ud800"}, {"max_batch": {1}}], ids=str)
+@pytest.mark.parametrize("said", [{"paper": object()}, {"paper": "\ud800"}, {"max_batch": {1}}], ids=["object", "half a pair", "set"])
 def test_words_that_json_cannot_hold_are_asked_for_again(cache: Path, monkeypatch: pytest.MonkeyPatch, said: dict[str, Any]) -> None:
     odd = replace(create_separator("average").info, **said)
     monkeypatch.setattr(remembered, "create_separator", lambda name, **options: SimpleNamespace(info=odd))
