@@ -118,6 +118,6 @@ def test_what_it_takes() -> None:
         method.separate(mix(torch.rand(2, 2, 1, 8, 8)), context(toy_task(observed=0)))
 
 
-@pytest.mark.parametrize(("name", "settings"), [("am", {"epochs": 1}), ("nes-am", {"iterations": 1, "epochs": 1})])
+@pytest.mark.parametrize(("name", "settings"), [("am", {"epochs": 1}), pytest.param("nes-am", {"iterations": 1, "epochs": 1}, marks=pytest.mark.slow)])
 def test_keeps_the_contract(broken_rules: Callable[..., list[str]], name: str, settings: dict[str, int]) -> None:
     assert broken_rules(name, "class-split", **settings) == []

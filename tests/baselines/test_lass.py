@@ -229,7 +229,7 @@ def test_the_names_are_the_papers_stages_and_samplers() -> None:
     assert rows["lass"].posterior_samples == 512
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name not in {"lass", "lass-particles"})) for name in PRESETS])
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name != "lass")) for name in PRESETS])
 def test_keeps_the_contract(broken_rules: Callable[..., list[str]], name: str) -> None:
     few = {} if name in ONE else {"candidates": 8}
     assert broken_rules(name, "class-agnostic", **{**TINY, **few, "refine_steps": 8}) == []
