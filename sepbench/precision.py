@@ -50,8 +50,11 @@ def float32_products(device: str | torch.device, tf32: bool = False) -> Iterator
 def computes_bfloat16(device: str | torch.device) -> bool:
     """Whether torch has kernels for convolutions and products in bfloat16 there; always on a GPU.
 
-    On processors without them (x86 without AVX-512, thus most laptops) torch falls back to plain loops: a training step of our mask networks
-    took 13 to 29 times as long as in float32 (AMD EPYC with AVX2, ``benchmarks/bfloat16_steps.py``).
+    On processors without them, such as x86 with AVX2 alone, torch falls back to plain loops. A training step of our mask networks took 13 to 29
+    times as long there as in float32 (AMD EPYC with AVX2, ``benchmarks/bfloat16_steps.py``).
+
+    Returns:
+        False also where torch cannot tell.
     """
     if torch.device(device).type != "cpu":
         return True
@@ -66,6 +69,9 @@ def training_autocast(device: str | torch.device, bfloat16: bool, cache_enabled:
         device: of the networks.
         bfloat16: it is wanted.
         cache_enabled: autocast keeps rounded weights until the block ends.
+
+    Example:
+        ``with training_autocast("cpu", bfloat16=True): parts = network(mixtures)``
     """
     kind = torch.device(device).type
     return torch.autocast(kind, torch.bfloat16, enabled=bfloat16 and computes_bfloat16(device), cache_enabled=cache_enabled)

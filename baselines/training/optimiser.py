@@ -90,7 +90,8 @@ def orthogonalised(matrices: torch.Tensor) -> torch.Tensor:
 class Optimiser:
     """One AdamW, and up to ``config.workers`` Muon optimisers that step side by side.
 
-    Muon treats every matrix by itself, so the result does not depend on how the matrices are shared out.
+    Muon treats every matrix by itself, so the result does not depend on how the matrices are shared out, but for the
+    rounding of batches in ``BatchedMuon``.
 
     Args:
         model: its parameters are updated in place.
