@@ -184,8 +184,11 @@ class KeptFit:
             return 0.0
 
     def note_seconds(self, seconds: float) -> None:
-        """Note how long an unfinished fit has taken; a fit that is killed loses no more than the time since."""
-        with contextlib.suppress(OSError):
+        """Note how long an unfinished fit has taken; a fit that is killed loses no more than the time since.
+
+        A cache that cannot be written is no error here: where a fit has failed, its own error is the one to tell.
+        """
+        with contextlib.suppress(OSError, CacheError):
             write_atomically(self.work() / _SECONDS, lambda path: path.write_text(f"{seconds:.3f}", encoding="utf-8"))
 
     def keep(self, save: Callable[[Path], None], facts: FitFacts) -> None:

@@ -260,8 +260,13 @@ def test_seconds_that_cannot_be_noted_are_no_error(monkeypatch: pytest.MonkeyPat
     def full(path: Path, write: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
+    fit = KeptFit("learner", {"seed": 0})
+    fit.folder.parent.mkdir(parents=True)
+    fit.folder.touch()  # a file where the folder was
+    fit.note_seconds(1.0)
+    fit.folder.unlink()
     monkeypatch.setattr(fit_cache, "write_atomically", full)
-    KeptFit("learner", {"seed": 0}).note_seconds(1.0)
+    fit.note_seconds(1.0)
 
 
 # ---- the whole cache -------------------------------------------------------------------------------------------------------------------
