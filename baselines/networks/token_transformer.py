@@ -39,13 +39,11 @@ class KeyValueCache:
     values: torch.Tensor
     filled: int = 0
 
-    def select(self, rows: torch.Tensor) -> KeyValueCache:
-        """The cache of other sequences: row i continues row ``rows[i]``. ``rows`` is ``(n,)`` int64."""
-        shape = list(self.values.shape)
-        shape[2] = len(rows)
-        kept = self.values.new_empty(shape)
-        kept[..., : self.filled, :] = self.values[..., : self.filled, :].index_select(2, rows)
-        return KeyValueCache(kept, self.filled)
+    def reorder(self, rows: torch.Tensor) -> None:
+        """Make row i continue row ``rows[i]``, in place. ``rows`` is ``(N,)`` int64. Only rows that change are copied."""
+        changed = (rows != torch.arange(len(rows), device=rows.device)).nonzero().squeeze(1)
+        valid = self.values[..., : self.filled, :]
+        valid.index_copy_(2, changed, valid.index_select(2, rows[changed]))
 
 
 class _Block(nn.Module):

@@ -309,7 +309,8 @@ class Histories:
     def select(self, rows: torch.Tensor) -> None:
         """Make row i continue row ``rows[i]``."""
         every = torch.cat([rows + number * self.count for number in range(self.sources)]) if self.shared else rows
-        self.caches = [cache.select(every) for cache in self.caches]
+        for cache in self.caches:
+            cache.reorder(every)
 
 
 def step_logs(priors: torch.Tensor, pairs: PossiblePairs, weight: float) -> torch.Tensor:

@@ -164,8 +164,9 @@ class TokenCandidates(LearntTokens):
 
 @torch.no_grad()
 def decoded(codec: VQVAE, tokens: torch.Tensor, at_once: int) -> torch.Tensor:
-    """Images ``(n, C, H, W)`` in [0, 1] of token sequences ``(n, S)``, ``at_once`` at a time."""
-    return torch.cat([codec.decode(codec.embed(part)) for part in tokens.split(max(1, at_once))])
+    """Images ``(n, C, H, W)`` in [0, 1] of token sequences ``(n, S)``, ``at_once`` at a time. Equal ones are decoded once."""
+    different, which = tokens.unique(dim=0, return_inverse=True)
+    return torch.cat([codec.decode(codec.embed(part)) for part in different.split(max(1, at_once))])[which]
 
 
 @torch.no_grad()

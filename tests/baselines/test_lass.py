@@ -12,6 +12,7 @@ from method_toys import Digits, ToyView, context, mean_psnr, mix, rows_of, toy_t
 
 from baselines import lass
 from baselines.lass import PRESETS, LatentSeparation
+from baselines.networks.vqvae import VQVAE
 from baselines.priors.token_sums import SumCounts
 from baselines.training import token_candidates
 from baselines.training.token_candidates import TokenCandidates, errors_of
@@ -290,3 +291,13 @@ def test_particles_explain_mixtures_better_than_draws(known: Known, digits: Digi
 
     assert error() < error(evidence=0.0)
     assert error() < error(sampler="draw")
+
+
+def test_equal_sequences_are_decoded_once(models: TokenModels, monkeypatch: pytest.MonkeyPatch) -> None:
+    tokens = torch.tensor([[3, 1, 4, 1], [0, 9, 2, 6], [3, 1, 4, 1], [5, 3, 5, 8]])
+    each = torch.cat([models.codec.decode(models.codec.embed(one[None])) for one in tokens])
+    sizes: list[int] = []
+    decode = VQVAE.decode
+    monkeypatch.setattr(VQVAE, "decode", lambda self, latents: (sizes.append(len(latents)), decode(self, latents))[1])
+    torch.testing.assert_close(token_candidates.decoded(models.codec, tokens, 2), each)
+    assert sizes == [2, 1]

@@ -37,15 +37,15 @@ def test_steps_with_a_cache_are_the_full_pass(small: TokenTransformer) -> None:
 
 def test_a_cache_goes_on_with_other_sequences(small: TokenTransformer) -> None:
     """Sequences that a search keeps, twice or not at all, go on as themselves."""
-    tokens, rows = _tokens(3), torch.tensor([2, 0, 2, 1])
-    cache = small.start(3)
+    tokens, rows = _tokens(4), torch.tensor([2, 1, 0, 0])
+    cache = small.start(4)
     for position in range(3):
         small.step(tokens[:, position - 1] if position else None, cache)
     before = cache.values[..., : cache.filled, :].clone()
-    kept = cache.select(rows)
-    logits = small.step(tokens[rows, 2], kept)
+    cache.reorder(rows)
+    assert torch.equal(cache.values[..., : cache.filled, :], before[:, :, rows])
+    logits = small.step(tokens[rows, 2], cache)
     torch.testing.assert_close(logits, small(tokens[rows])[:, 3], atol=1e-5, rtol=1e-5)
-    assert torch.equal(cache.values[..., : cache.filled, :], before), "the sequences that it came from are left as they were"
 
 
 def test_a_position_sees_the_tokens_before_it_alone(small: TokenTransformer) -> None:
