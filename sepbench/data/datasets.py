@@ -118,6 +118,7 @@ def open_dataset(name: str, split: str) -> SignalSet:
     ``mnist``                        (1, 28, 28) in 0..1         official: 60,000 and 10,000
     ``cifar10``                      (3, 32, 32) in 0..1         official: 50,000 and 10,000
     ``cifar10-mini``                 (3, 32, 32) in 0..1         first 1,017 records of each official batch: 5,085 and 1,017
+    ``celeba32``                     (3, 32, 32) in 0..1         official, with ``validation``; see ``readers.celeba``
     ``digits``                       (1, 8, 8) in 0..1, v / 16   ours: first 1,000 and last 797
     ``bags-shoes-mini/bags``,        (3, 64, 64) in 0..1,        ``test`` only: 200
     ``bags-shoes-mini/shoes``        1 - v / 255

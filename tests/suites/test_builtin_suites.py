@@ -29,6 +29,7 @@ WithData = Callable[[Task], Task]
 
 SIZES = {  # mixtures of the test tasks: the papers' figures, docs/protocols.md sec. 1
     "bags-shoes-mini": {"x-bags": 200, "x-shoes": 200, "x-bags-half": 100, "x-shoes-half": 100},
+    "celeba-lass": {"pairs": 10_000},
     "cifar10-color": {"colorization": 50_000},
     "cifar10-mini-color": {"colorization": 1017},
     "cifar10-mini-pairs": {"class-split": 1000, "class-agnostic": 1000},
@@ -55,7 +56,7 @@ SIZES = {  # mixtures of the test tasks: the papers' figures, docs/protocols.md 
 # Whose signals are few or small; the check of all of them takes seconds for the others.
 SMALL = {"digits-pairs", "gaussian-exact", "gmm-exact", "bags-shoes-mini", "stems-vocals", "mnist-quads"}
 # Lists made by rules, of data that nobody here has; see test_derived_lists.
-DERIVED = {"musdb-drums", "musdb-vocals", "slakh-drums-bass", "speech-noise"}
+DERIVED = {"celeba-lass", "musdb-drums", "musdb-vocals", "slakh-drums-bass", "speech-noise"}
 
 
 @pytest.fixture(scope="module")
