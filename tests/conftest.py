@@ -6,6 +6,7 @@ This folder is on the import path, for test material that several folders share 
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -15,8 +16,12 @@ from typing import Any
 
 import pytest
 import run_fakes
+import typer.testing
 
 from sepbench import registry
+
+if hasattr(typer.testing, "_get_command"):  # typer's runner builds the same tree of commands for every call, which takes 0.07 s
+    typer.testing._get_command = functools.cache(typer.testing._get_command)
 
 
 @pytest.fixture
