@@ -66,10 +66,10 @@ def by_hand(found: torch.Tensor, patches: int) -> list[list[float]]:
 @pytest.mark.parametrize(("at_once", "most"), [(1, 1), (2, 2), (5, 4), (100, 12)])
 def test_errors_of_candidates_are_those_of_their_decoded_means(at_once: int, most: int) -> None:
     made = models()
-    logs = torch.tensor([[-1.0, -torch.inf, -3.0], [torch.nan, -2.0, 0.0]])
+    logs = torch.tensor([[-1.0, -torch.inf, -3.0], [torch.nan, -2.0, torch.inf]])
     errors = errors_of(made, FOUND, logs, MEANS, at_once)
     wanted = torch.tensor(by_hand(FOUND, 2))
-    wanted[0, 1] = wanted[1, 0] = torch.inf
+    wanted[0, 1] = wanted[1, 0] = wanted[1, 2] = torch.inf
     torch.testing.assert_close(errors, wanted)
     assert max(made.codec.decoded) == most  # type: ignore[attr-defined]
 

@@ -13,6 +13,7 @@ from sound_toys import sound_task
 from torch import nn
 from wave_toys import LoadedRows, RowsView
 
+from baselines.training.config import batch_indices, derived_seed, generator
 from baselines.training.loop import resume, run
 from baselines.training.waveform import (
     Remixes,
@@ -347,3 +348,13 @@ def test_rate_clip_and_mode_of_a_step() -> None:
         assert training.optimiser.param_groups[0]["lr"] == 0.1
     assert seen == [True] * 4
     assert list(training.row()) == ["loss"]
+
+
+def test_a_whole_signal_has_no_place_to_draw_and_then_its_gain_and_sign() -> None:
+    """What is drawn of a seed and a step, in the order of the code."""
+    made = Remixes([ramps(3, 1, 30)], (0.5,), recipe(batch=3, seed=6, gains=(0.5, 2.0)))(4)
+    random = generator(6, "mixtures", 4)
+    gains = 0.5 + 1.5 * torch.rand(3, 1, 1, generator=random)
+    signs = torch.where(torch.randint(2, (3, 1, 1), generator=random) == 1, 1.0, -1.0)
+    rows = batch_indices(derived_seed(6, "source", 0), 4, 3, 3)
+    torch.testing.assert_close(made[:, 0], 0.5 * ramps(3, 1, 30).load(rows) * gains * signs)
