@@ -258,3 +258,19 @@ def test_large_batches_of_the_ten_levels_are_cut(monkeypatch: pytest.MonkeyPatch
     found = own.score(x, levels)
     assert sizes == [2, 1]
     torch.testing.assert_close(found[2:], own.score(x[2:], 0.01))
+
+
+@pytest.mark.parametrize("count", [130, 1, 0])
+def test_a_gpu_takes_all_images_at_once(count: int) -> None:
+    """A device that computes nothing stands in for it."""
+    seen: list[int] = []
+
+    class Watched(ZeroNetwork):
+        def forward(self, x: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+            seen.append(len(x))
+            return super().forward(x, label)
+
+    own = EDMPrior(EDMDenoiser(Watched(), 0.3, 0.2), SHAPE, (0.01, 2.0))
+    x = torch.empty(count, *SHAPE, device="meta")
+    assert own.denoise(x, torch.full((count,), 0.3, device="meta")).shape == x.shape
+    assert seen == [count]

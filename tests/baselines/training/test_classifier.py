@@ -250,3 +250,33 @@ def test_the_card_says_how_the_weights_were_made(tmp_path: Path, monkeypatch: py
     assert card["shape"] == [1, 18, 18]
     assert told[-1].startswith("step 1, ")
     assert (tmp_path / "run" / loop.CHECKPOINT).exists()
+
+
+@pytest.mark.parametrize("steps", [None, 7])
+def test_the_trainer_hands_on_what_it_was_asked_for(steps: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+
+    class Run:
+        def __init__(self, *given: Any, **more: Any) -> None:
+            seen.extend([given[2:], more, len(given[0]), given[1].tolist()])
+
+    monkeypatch.setattr(classifier, "ClassifierTraining", Run)
+    monkeypatch.setattr(loop, "run", lambda run, folder, progress: seen.extend([folder, progress]))
+    monkeypatch.setattr(classifier, "export", lambda run, held_out, *rest: (seen.extend([held_out[1].tolist(), rest]), rest[0])[1])
+    asked = options(tmp_path, steps=steps, seed=9, device="cuda:1", command="a command")
+    assert train(signals(25), **asked) == asked["out"]
+    recipe = replace(classifier.RECIPES["mnist"], seed=9)
+    assert seen[:4] == [(recipe, tmp_path / "run"), {"steps": steps, "device": "cuda:1"}, 23, [i % 2 for i in range(23)]]
+    assert seen[4:] == [tmp_path / "run", asked["progress"], [1, 0], (asked["out"], "bars", "a command")]
+    for option, place in (("--out", "out"), ("--folder", "folder")):
+        (tmp_path / "file").touch()
+        with pytest.raises(SepbenchError, match=f"choose another place with {option}"):
+            train(signals(25), **{**asked, place: tmp_path / "file" / "x"})
+
+
+@pytest.mark.parametrize(("given", "option"), [({"labels": (0,)}, "--labels"), ({"minutes": 2.0}, "--minutes"), ({"init": Path("x")}, "--init")])
+def test_words_for_options_that_mean_nothing(given: dict[str, object], option: str, tmp_path: Path) -> None:
+    with pytest.raises(SepbenchError) as refused:
+        train(signals(40), **options(tmp_path, **given))
+    assert str(refused.value) == f"a classifier is trained on all classes, from fresh weights, for a number of steps; leave out {option}"
+    assert not (tmp_path / "run").exists()

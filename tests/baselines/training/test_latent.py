@@ -97,8 +97,11 @@ def test_parts_of_training_mixtures_come_from_their_own_codes() -> None:
     run(one, None)
     parts = one.training_parts()
     assert parts.shape == (13, 2, 1, 8, 8)
-    one.generators.eval()
-    torch.testing.assert_close(parts[7:8, 1], one.generators.part(1, one.codes["yx"].weight.detach()[7:8]))
+    assert not one.generators.training
+    assert not parts.requires_grad
+    with torch.no_grad():
+        for which, name in enumerate(("yb", "yx")):
+            torch.testing.assert_close(parts[:, which], one.generators.part(which, one.codes[name].weight))
 
 
 def test_rows_name_the_stage() -> None:

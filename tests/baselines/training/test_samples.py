@@ -8,6 +8,7 @@ from prior_toys import MixtureNetwork, ZeroNetwork
 
 from baselines.priors.edm import EDMDenoiser
 from baselines.priors.score_prior import EDMPrior
+from baselines.training import samples
 from baselines.training.samples import draw_samples, nearest_distances, sample_report, write_sheet
 from sepbench.noise import NoiseSource
 
@@ -130,3 +131,9 @@ def test_a_sheet_is_filled_row_by_row_and_dark_is_black(tmp_path: Path) -> None:
     assert [picture.getpixel((x, y)) for y in (0, 2) for x in (0, 2)] == [0, 128, 255, 0]
     write_sheet(images, tmp_path / "wide.png")
     assert image_module.open(tmp_path / "wide.png").size == (2 * 2 * 16, 2 * 2)
+
+
+def test_distances_are_of_all_images_part_by_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(samples, "_NEIGHBOUR_CHUNK", 2)
+    found = nearest_distances(grey(0.0, 0.3, 0.55, 0.9, 1.0), grey(0.1, 0.6))
+    assert found.tolist() == pytest.approx([0.1, 0.2, 0.05, 0.3, 0.4], abs=1e-4)

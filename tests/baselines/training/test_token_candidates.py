@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -257,3 +258,14 @@ def test_more_sources_go_through_a_tree_whose_counts_are_made_once(monkeypatch: 
     monkeypatch.setattr(token_candidates, "_OWN_IMAGES", 2)
     method.found(IMAGES, 5, IDS, context(toy_task()))
     assert [(images[1], sizes) for images, sizes, *_ in made] == [(4096, (2, 1)), (5, (3, 2))]
+
+
+def test_a_gpu_makes_as_many_sequences_as_its_memory_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls, method = Calls(monkeypatch), TokenCandidates(codes=CODES, candidates=4)
+    asked_for: list[Any] = []
+    monkeypatch.setattr(token_candidates, "scaled", lambda most, device: (asked_for.append((most, device)), 8)[1])
+    method._models = models()
+    method.found(IMAGES, 2, IDS, replace(context(toy_task()), device="cuda:1"))
+    assert asked_for == [(65536, "cuda:1")]
+    assert [call["rows"] for call in calls.asked] == [4, 4, 4]
+    assert {call["device"] for call in calls.asked} == {"cuda:1"}

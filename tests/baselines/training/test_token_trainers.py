@@ -16,12 +16,12 @@ from method_toys import context, toy_task
 
 from baselines.priors.shipped_tokens import CARD, FILES, read_card
 from baselines.priors.weights_io import images_sha256
-from baselines.training import token_trainers
-from baselines.training.codec import figures, new_vqvae, tokens_of
+from baselines.training import token_models, token_trainers
+from baselines.training.codec import figures, network_digest, new_vqvae, tokens_of
 from baselines.training.score import hardware, material
 from baselines.training.token_models import LearntTokens, load_network
 from baselines.training.token_trainers import train_tokens, train_vqvae
-from baselines.training.tokens import bits_per_token
+from baselines.training.tokens import bits_per_token, new_transformer
 from sepbench.data.datasets import open_dataset
 from sepbench.errors import SepbenchError
 from sepbench.files import file_sha256
@@ -195,3 +195,35 @@ def test_places_that_cannot_be_written_are_known_before_the_first_step(trainer: 
 def test_bytes_are_255ths_for_the_codec() -> None:
     assert token_trainers._as_float(torch.tensor([0, 51], dtype=torch.uint8)).tolist() == pytest.approx([0.0, 0.2])
     assert token_trainers._as_float(torch.tensor([0.5])).tolist() == [0.5]
+
+
+class _Stop(Exception):
+    pass
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("steps", [None, 7])
+def test_what_is_asked_for_is_what_is_trained(steps: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a number of steps, those of the recipe: 30 epochs of 800 // 128 batches, and 60 of 800 // 256."""
+    seen: list[Any] = []
+
+    def learn(*given: Any) -> None:
+        seen.extend(given[:3])
+        raise _Stop
+
+    monkeypatch.setattr(token_trainers, "_learn", learn)
+    with pytest.raises(_Stop):
+        call(train_vqvae, tmp_path, "x.safetensors", steps=steps, seed=6)
+    training, folder, device = seen
+    assert (training.steps, folder, device) == (steps or 30 * 6, tmp_path / "work-train_vqvae", "cpu")
+    assert training.recipe == replace(token_trainers.CODEC, seed=6)
+    assert network_digest(training.network) == network_digest(new_vqvae((1, 8, 8), 12, 8, 6, "cpu"))
+    assert (len(training.images), training.images.dtype, float(training.images.max())) == (800, torch.float32, 1.0)
+    token_models.save_network(training.network, tmp_path / "codec.safetensors")
+    seen.clear()
+    with pytest.raises(_Stop):
+        call(train_tokens, tmp_path, "x.safetensors", steps=steps, seed=6, init=tmp_path / "codec.safetensors")
+    training, folder, device = seen
+    assert (training.steps, folder, device) == (steps or 60 * 3, tmp_path / "work-train_tokens" / "prior", "cpu")
+    assert training.recipe == replace(token_trainers.TOKENS, seed=6)
+    assert network_digest(training.network) == network_digest(new_transformer(12, 4, 8, 1, 2, 6, "cpu"))

@@ -13,6 +13,7 @@ from sound_toys import sound_task
 from torch import nn
 from wave_toys import LoadedRows, RowsView
 
+from baselines.training import waveform
 from baselines.training.config import batch_indices, derived_seed, generator
 from baselines.training.loop import resume, run
 from baselines.training.waveform import (
@@ -358,3 +359,18 @@ def test_a_whole_signal_has_no_place_to_draw_and_then_its_gain_and_sign() -> Non
     signs = torch.where(torch.randint(2, (3, 1, 1), generator=random) == 1, 1.0, -1.0)
     rows = batch_indices(derived_seed(6, "source", 0), 4, 3, 3)
     torch.testing.assert_close(made[:, 0], 0.5 * ramps(3, 1, 30).load(rows) * gains * signs)
+
+
+@pytest.mark.parametrize(("most", "sizes"), [(20, [2, 2, 1]), (8, [1] * 5), (7, [1] * 5), (40, [5])])
+def test_a_gpu_separates_as_many_samples_at_a_time_as_it_may(most: int, sizes: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A device that computes nothing stands in for it."""
+    seen: list[int] = []
+
+    class Watched(Shares):
+        def forward(self, mixtures: torch.Tensor) -> torch.Tensor:
+            seen.append(len(mixtures))
+            return super().forward(mixtures)
+
+    monkeypatch.setattr(waveform, "_DEVICE_SAMPLES", most)
+    found = separated_parts(Watched().to("meta"), torch.empty(5, 2, 4, device="meta"))
+    assert (seen, found.shape) == (sizes, (5, 2, 2, 4))
