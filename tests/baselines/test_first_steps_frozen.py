@@ -294,6 +294,28 @@ def test_networks_are_computed_in_the_precision_of_the_recipe(case: str, precisi
     assert seen == wanted - ({(2, False), (3, False)} if case == "latent" else set())  # the first stage uses the codes of clean samples alone
 
 
+USUAL, OWN = (0.9, 0.999), (0.5, 0.9)
+OPTIMISERS: Mapping[str, Mapping[str, tuple[float, tuple[float, float]]]] = {
+    "ncsn": {"optimiser": (1e-3, USUAL)},
+    "codec": {"optimiser": (2e-3, USUAL)},
+    "tokens": {"optimiser": (3e-3, USUAL)},
+    "gan": {"of_made": (1e-3, (0.4, 0.9)), "of_critic": (1e-3, (0.4, 0.9))},
+    "latent": {"of_generators": (2e-3, OWN), "of_codes": (2e-2, OWN)},
+    "mask, observed": {"optimiser": (2e-3, OWN)},
+    "adversarial": {"optimiser": (2e-3, OWN), "critic": (2e-3, OWN)},
+    "waveform": {"optimiser": (2e-3, USUAL)},
+}
+"""Rate and betas of every Adam of a training."""
+
+
+@pytest.mark.parametrize("case", OPTIMISERS)
+def test_rates_and_betas_are_those_of_the_recipe(case: str, tmp_path: Path) -> None:
+    training, _ = CASES[case](tmp_path)
+    for name, (rate, betas) in OPTIMISERS[case].items():
+        groups = getattr(training, name).param_groups
+        assert [(group["lr"], tuple(group["betas"])) for group in groups] == [(rate, betas)], name
+
+
 def test_sums_that_are_counted(tmp_path: Path) -> None:
     """Counts of pairs are whole numbers: they follow from codec, images and seed."""
     network = new_vqvae((1, 8, 8), 6, 5, 1, "cpu").eval()

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -253,3 +254,25 @@ def test_the_digest_of_images_is_of_type_shape_and_bytes() -> None:
     images = torch.arange(6, dtype=torch.uint8).reshape(2, 3)
     assert images_sha256(images) == hashlib.sha256(b"|u1(2, 3)" + bytes(range(6))).hexdigest()
     assert images_sha256(images.T) == hashlib.sha256(b"|u1(3, 2)" + bytes([0, 3, 1, 4, 2, 5])).hexdigest()
+
+
+class _Touch:
+    """What a file may hold that does something when it is read."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Callable[[Path], None], tuple[Path]]:
+        return Path.touch, (self.path,)
+
+
+def test_a_checkpoint_of_the_authors_is_read_without_running_it(tmp_path: Path) -> None:
+    path = tmp_path / "x.pth"
+    torch.save([_Touch(tmp_path / "made")], path)
+    with pytest.raises(DataError) as refused:
+        load_ncsn_checkpoint(path, (8, 8))
+    start, end = f"{path} is not readable as a torch checkpoint (", "); save its state dict alone and try again"
+    assert str(refused.value).startswith(start)
+    assert str(refused.value).endswith(end)
+    assert "\n" not in str(refused.value)
+    assert not (tmp_path / "made").exists()

@@ -280,3 +280,12 @@ def test_words_for_options_that_mean_nothing(given: dict[str, object], option: s
         train(signals(40), **options(tmp_path, **given))
     assert str(refused.value) == f"a classifier is trained on all classes, from fresh weights, for a number of steps; leave out {option}"
     assert not (tmp_path / "run").exists()
+
+
+def test_rates_warm_up_and_fall_to_zero(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of five steps two warm up, and the other three fall by a third each."""
+    training, shares = ClassifierTraining(*bars(8), replace(RECIPE, batch=4, warmup=0.4), tmp_path, steps=5), list[float]()
+    monkeypatch.setattr(training.optimiser, "step", shares.append)
+    while not training.finished:
+        training.advance()
+    assert shares == pytest.approx([0.5, 1.0, 1.0, 2 / 3, 1 / 3])

@@ -208,3 +208,12 @@ def test_the_share_of_means_is_rounded_and_none_leaves_the_batch_alone(digits: D
     for share, count in ((0.0, 0), (0.05, 0), (0.3, 2), (0.32, 3)):
         made = training(digits.pooled[:200], means=share)._with_means(batch)
         assert int((made != batch).flatten(1).any(1).sum()) == count
+
+
+def test_rates_fall_over_the_last_steps(digits: Digits) -> None:
+    """Two epochs of four batches, over whose second half the rate falls by a quarter at each step."""
+    one, rates = training(digits.pooled[:104], decay=0.5, lr=0.5), list[float]()
+    while not one.finished:
+        one.advance()
+        rates.append(one.optimiser.param_groups[0]["lr"])
+    assert rates == pytest.approx([0.5] * 5 + [0.375, 0.25, 0.125])

@@ -327,3 +327,29 @@ def test_progress_between_rows_repeats_the_last_row(tmp_path: Path, monkeypatch:
     run(training, None, log_every=3, progress=lambda fraction, text: told.append((fraction, text.partition(",")[0])))
     assert told == [(2 / 6, "step 1"), (3 / 6, "step 3"), (4 / 6, "step 3"), (5 / 6, "step 3"), (1.0, "step 6")]
     assert training.seconds == 5.0
+
+
+class _Touch:
+    """What a file may hold that does something when it is read."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Callable[[Path], None], tuple[Path]]:
+        return Path.touch, (self.path,)
+
+
+def test_checkpoints_are_read_to_the_device_and_run_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.save({"step": 3, "seconds": _Touch(tmp_path / "made")}, tmp_path / CHECKPOINT)
+    with pytest.raises(SepbenchError, match=r"cannot be read as a checkpoint \(UnpicklingError\)"):
+        resume(LinearTraining(torch.zeros(8, 6), STEPS, seed=3), tmp_path)
+    assert not (tmp_path / "made").exists()
+    places: list[object] = []
+    monkeypatch.setattr(loop.torch, "load", lambda path, map_location, weights_only: places.append(map_location) or {"step": 3, "seconds": 2.0})
+    training = LinearTraining(torch.zeros(8, 6), STEPS, seed=3)
+    training.restore = lambda state: None  # type: ignore[method-assign, assignment]
+    for device in ("cuda:1", torch.device("cpu")):
+        assert resume(training, tmp_path, device)
+    assert resume(training, tmp_path)
+    assert places == ["cuda:1", torch.device("cpu"), "cpu"]
+    assert (training.step, training.seconds) == (3, 2.0)

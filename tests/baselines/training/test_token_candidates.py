@@ -17,6 +17,7 @@ from baselines.sampling.token_samplers import Drawn, Greedy, Rule, TokenPosterio
 from baselines.training import token_candidates
 from baselines.training.token_candidates import TokenCandidates, decoded, errors_of, fewer, images_at_once, rows_evidence
 from baselines.training.token_models import TokenModels
+from sepbench.protocols import Support
 
 CODES = 5
 
@@ -269,3 +270,25 @@ def test_a_gpu_makes_as_many_sequences_as_its_memory_takes(monkeypatch: pytest.M
     assert asked_for == [(65536, "cuda:1")]
     assert [call["rows"] for call in calls.asked] == [4, 4, 4]
     assert {call["device"] for call in calls.asked} == {"cuda:1"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "sources", "task", "note"),
+    [
+        ({}, 2, {}, ""),
+        ({}, 2, {"operator": "gain"}, "m counts tokens of means; operator 'gain' weighs sources differently"),
+        ({}, 2, {"shape": (1, 8, 6)}, "m takes images whose height and width are multiples of 4"),
+        ({}, 2, {"shape": (1, 6, 8)}, "m takes images whose height and width are multiples of 4"),
+        ({"sampler": "beam"}, 3, {}, "m has its beam for two sources, the task has 3; use --set m.sampler=draw"),
+        ({"sampler": "particles"}, 4, {}, "m has its particles for two sources, the task has 4; use --set m.sampler=draw"),
+        ({"sampler": "beam"}, 2, {}, ""),
+        ({"sampler": "greedy"}, 3, {}, ""),
+        ({"codes": 512}, 3, {}, ""),
+        ({"codes": 513}, 3, {}, "m sums over all triples of codes where there are more than two sources, for at most 512 codes"),
+        ({"codes": 513}, 2, {}, ""),
+        ({}, 1, {}, "m separates two sources or more, the task has one"),
+    ],
+)
+def test_tasks_that_tokens_can_separate(settings: dict[str, Any], sources: int, task: dict[str, Any], note: str) -> None:
+    spec = toy_task(classes=tuple("abcd"[:sources]), **task)
+    assert TokenCandidates(**settings).token_support(spec, "m") == Support(not note, note)
