@@ -65,8 +65,9 @@ def by_hand(found: torch.Tensor, patches: int) -> list[list[float]]:
     return table
 
 
-@pytest.mark.parametrize(("at_once", "most"), [(1, 1), (2, 2), (5, 4), (100, 12)])
+@pytest.mark.parametrize(("at_once", "most"), [(1, 1), (2, 2), (5, 4), (100, 9)])
 def test_errors_of_candidates_are_those_of_their_decoded_means(at_once: int, most: int) -> None:
+    """Of the twelve sequences nine are different."""
     made = models()
     logs = torch.tensor([[-1.0, -torch.inf, -3.0], [torch.nan, -2.0, torch.inf]])
     errors = errors_of(made, FOUND, logs, MEANS, at_once)
@@ -94,11 +95,11 @@ def test_evidence_is_the_error_of_the_rows_that_are_finished(finished: int, patc
     torch.testing.assert_close(told, -0.5 * torch.tensor(by_hand(whole, patches)).double())
 
 
-def test_images_are_decoded_so_many_at_a_time() -> None:
-    codec = Smeared()
-    made = decoded(codec, FOUND[0, :, 0], 2)
+def test_images_are_decoded_so_many_at_a_time_and_equal_ones_once() -> None:
+    codec, tokens = Smeared(), torch.tensor([[4, 4], [0, 1], [4, 4], [1, 1], [0, 1]])
+    made = decoded(codec, tokens, 2)
     assert codec.decoded == [2, 1]
-    assert made[:, 0, ::4, 0].tolist() == [light(tokens) for tokens in FOUND[0, :, 0].tolist()]
+    assert made[:, 0, ::4, 0].tolist() == [light(one) for one in tokens.tolist()]
     assert len(decoded(codec, FOUND[0, :, 0], 0)) == 3
 
 
