@@ -255,7 +255,8 @@ def test_colour_images_are_mirrored_and_take_a_wider_network(channels: int, feat
             ncsn.train(signals, steps=1, command="x", progress=lambda done, text: None, **{**given, place: tmp_path / "file" / "x"})  # type: ignore[arg-type]
 
 
-def test_weights_are_stored_as_they_were_trained_and_their_card_says_how(tmp_path: Path) -> None:
+def test_weights_are_stored_as_they_were_trained_and_their_card_says_how(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ncsn, "_HELD_OUT", 1)
     run = training(tmp_path, replace(SMALL, seed=3))
     run.seconds = 90.0
     card = read_card(export(run, tmp_path / "x.safetensors", "tiny", "a command"))
