@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -232,6 +233,87 @@ def test_a_state_is_all_that_the_steps_to_come_depend_on(case: str, tmp_path: Pa
         (value for network in networks for value in network.buffers()), (value for network in copies for value in network.buffers()), strict=True
     ):
         assert torch.equal(one, other)
+
+
+LENGTHS: Mapping[str, int] = {
+    "score": 4,
+    "ncsn": 9,
+    "codec": 2 * 3,
+    "tokens": 2 * 2,
+    "classifier": 5,
+    "gan": 9,
+    "latent": 2 + 2,
+    "latent, joint": 2 * 2,
+    "mask": 4,
+    "adversarial": 3 * 2,
+    "waveform": 4,
+}
+"""Steps of each case, by hand: epochs times whole batches, for classifiers rounded up."""
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_training_is_done_after_its_last_step(case: str, tmp_path: Path) -> None:
+    training, _ = CASES[case](tmp_path)
+    steps = LENGTHS.get(case, LENGTHS[case.partition(",")[0]])
+    assert (training.step, training.seconds, training.fraction, training.finished) == (0, 0.0, 0.0, False)
+    training.step = steps - 1
+    assert (training.fraction, training.finished) == (pytest.approx((steps - 1) / steps), False)
+    training.step = steps
+    assert (training.fraction, training.finished) == (1.0, True)
+
+
+ROUNDED: Mapping[str, tuple[bool, ...]] = {
+    "codec": (True,),
+    "tokens": (True,),
+    "gan": (True, True),
+    "latent": (True, False, False, False),
+    "latent, joint": (True, False, False, False),
+    "mask, observed": (True,),
+    "adversarial": (True, False),
+    "waveform": (True,),
+}
+"""Which networks of a training are computed in bfloat16, where it is asked for. The table of codes and the discriminator with spectral norm never are."""
+
+
+@pytest.mark.usefixtures("bfloat16")
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("case", ROUNDED)
+def test_networks_are_computed_in_the_precision_of_the_recipe(case: str, precision: str, tmp_path: Path) -> None:
+    training, networks = CASES[case](tmp_path)
+    training.recipe = replace(training.recipe, precision=precision)
+    owners = {id(module): number for number, network in enumerate(networks) for module in network.modules()}
+    seen: set[tuple[int, bool]] = set()
+
+    def look(module: nn.Module, inputs: object) -> None:
+        if id(module) in owners:
+            seen.add((owners[id(module)], torch.is_autocast_enabled("cpu")))
+
+    with torch.nn.modules.module.register_module_forward_pre_hook(look):  # type: ignore[no-untyped-call]
+        training.advance()
+    wanted = {(number, precision == "bfloat16" and rounds) for number, rounds in enumerate(ROUNDED[case])}
+    assert seen == wanted - ({(2, False), (3, False)} if case == "latent" else set())  # the first stage uses the codes of clean samples alone
+
+
+USUAL, OWN = (0.9, 0.999), (0.5, 0.9)
+OPTIMISERS: Mapping[str, Mapping[str, tuple[float, tuple[float, float]]]] = {
+    "ncsn": {"optimiser": (1e-3, USUAL)},
+    "codec": {"optimiser": (2e-3, USUAL)},
+    "tokens": {"optimiser": (3e-3, USUAL)},
+    "gan": {"of_made": (1e-3, (0.4, 0.9)), "of_critic": (1e-3, (0.4, 0.9))},
+    "latent": {"of_generators": (2e-3, OWN), "of_codes": (2e-2, OWN)},
+    "mask, observed": {"optimiser": (2e-3, OWN)},
+    "adversarial": {"optimiser": (2e-3, OWN), "critic": (2e-3, OWN)},
+    "waveform": {"optimiser": (2e-3, USUAL)},
+}
+"""Rate and betas of every Adam of a training."""
+
+
+@pytest.mark.parametrize("case", OPTIMISERS)
+def test_rates_and_betas_are_those_of_the_recipe(case: str, tmp_path: Path) -> None:
+    training, _ = CASES[case](tmp_path)
+    for name, (rate, betas) in OPTIMISERS[case].items():
+        groups = getattr(training, name).param_groups
+        assert [(group["lr"], tuple(group["betas"])) for group in groups] == [(rate, betas)], name
 
 
 def test_sums_that_are_counted(tmp_path: Path) -> None:

@@ -114,3 +114,29 @@ def test_the_receptive_field() -> None:
 def test_sizes_that_do_not_fit_are_refused(layout: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="even and the kernel odd"):
         ConvTasNetConfig(**layout)
+
+
+@pytest.mark.parametrize("name", ["sources", "channels", "filters", "bottleneck", "hidden", "skip", "kernel", "blocks", "repeats"])
+def test_every_size_is_one_at_least(name: str) -> None:
+    assert getattr(ConvTasNetConfig(**{name: 1}), name) == 1
+    with pytest.raises(ValueError, match="sizes must be positive") as refused:
+        ConvTasNetConfig(**{name: 0 if name != "kernel" else -1})
+    assert str(refused.value).startswith("all sizes must be positive, the filters' length even and the kernel odd, got ConvTasNetConfig(sources=")
+
+
+def test_lengths_at_the_bound() -> None:
+    assert (ConvTasNetConfig(length=2).stride, ConvTasNetConfig(length=8).stride) == (1, 4)
+    for length in (0, 1, 3):
+        with pytest.raises(ValueError, match="length even"):
+            ConvTasNetConfig(length=length)
+
+
+def test_dilations_double_within_a_repeat_and_the_last_block_goes_nowhere() -> None:
+    one = network(**TINY)
+    assert [block.body[3].dilation[0] for block in one.blocks] == [1, 2, 4, 1, 2, 4]  # type: ignore[union-attr,index]
+    assert [block.onward for block in one.blocks] == [6] * 5 + [0]
+    assert [block.ends.out_channels for block in one.blocks] == [11] * 5 + [5]  # type: ignore[union-attr]
+    x = numbers(0, 2, 6, 9)
+    onward, share = one.blocks[-1](x)
+    assert torch.equal(onward, x)
+    assert share.shape == (2, 5, 9)

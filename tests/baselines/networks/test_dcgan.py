@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from baselines.networks.dcgan import DCGANDiscriminator, egg_discriminator, egg_generator, sd_discriminator, sd_generator
+from baselines.networks.dcgan import DCGANDiscriminator, egg_discriminator, egg_generator, sd_discriminator, sd_generator, square_side
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -88,3 +88,49 @@ def test_sd_takes_every_size_from_four_on(shape: tuple[int, int, int]) -> None:
     assert discriminator(images).shape == (2,)
     widths = [layer.out_channels for layer in generator.layers if isinstance(layer, nn.ConvTranspose2d)]
     assert (widths[-2], max(widths) <= 1024) == (128, True)
+
+
+@pytest.mark.parametrize(("size", "side"), [((1, 1), 8), ((8, 8), 8), ((9, 2), 16), ((2, 16), 16), ((28, 28), 32), ((32, 33), 64), ((128, 5), 128)])
+def test_the_square_that_covers_an_image(size: tuple[int, int], side: int) -> None:
+    assert square_side(size) == side
+
+
+@pytest.mark.parametrize(
+    ("shape", "widths", "padding"),
+    [
+        ((1, 28, 28), [512, 256, 128], 3),
+        ((1, 30, 30), [512, 256, 128], 2),
+        ((3, 32, 32), [512, 256, 128], 1),
+        ((1, 26, 26), [512, 256, 128], 1),
+        ((1, 28, 30), [512, 256, 128], 1),
+        ((1, 128, 128), [1024, 1024, 512, 256, 128], 1),
+        ((1, 4, 4), [128], 3),
+    ],
+)
+def test_layers_of_sd_follow_the_size(shape: tuple[int, int, int], widths: list[int], padding: int) -> None:
+    with torch.device("meta"):
+        generator, discriminator = sd_generator(5, shape), sd_discriminator(shape)
+    layers = [layer for layer in generator.layers if isinstance(layer, nn.ConvTranspose2d)]
+    assert [layer.out_channels for layer in layers] == [*widths, shape[0]]
+    assert layers[-1].padding == (padding, padding)
+    assert generator.size == (None if padding > 1 or shape[1] == 32 or shape[1] == 128 else shape[1:])
+    critic = [layer.out_channels for layer in discriminator.layers if isinstance(layer, nn.Conv2d)]
+    assert critic == widths[::-1][: min(shape[1:]).bit_length() - 1]
+
+
+def test_words_for_sizes_that_do_not_fit() -> None:
+    with pytest.raises(ValueError, match="leave") as refused:
+        DCGANDiscriminator(1, (8, 16, 8), (8, 7))
+    assert str(refused.value) == "3 layers leave nothing of 8 x 7 pixels"
+    assert DCGANDiscriminator(1, (8, 16, 8), (8, 15)).head.in_features == 8
+    for side in (4, 12, 3):
+        with pytest.raises(ValueError, match="DCGAN") as wrong:
+            egg_generator(10, 1, side)
+        assert str(wrong.value) == f"DCGAN makes images whose side is a power of two from 8 on, got {side}"
+
+
+def test_norms_follow_all_layers_but_those_beside_the_image() -> None:
+    generator, critic = seeded(lambda: egg_generator(3, 1, 16, 4)), seeded(lambda: egg_discriminator(1, (16, 16), 2, 4, spectral=False))
+    assert [type(layer).__name__ for layer in generator.layers] == ["ConvTranspose2d", "BatchNorm2d", "ReLU"] * 2 + ["ConvTranspose2d"]
+    assert [type(layer).__name__ for layer in critic.layers] == ["Conv2d", "LeakyReLU", "Conv2d", "BatchNorm2d", "LeakyReLU"]
+    assert not [name for name, _ in [*generator.named_parameters(), *critic.named_parameters()] if "bias" in name and ".".join(name.split(".")[:2]) == "head"]

@@ -95,3 +95,50 @@ def test_weights_are_rescaled_towards_the_reference() -> None:
 def test_sizes_that_do_not_fit_are_refused(layout: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="must be"):
         DemucsConfig(**layout)
+
+
+@pytest.mark.parametrize("name", ["sources", "channels", "width", "depth", "stride", "context"])
+def test_every_size_is_one_at_least(name: str) -> None:
+    assert getattr(DemucsConfig(**{name: 1}), name) == 1
+    with pytest.raises(ValueError, match="must be") as refused:
+        DemucsConfig(**{name: 0})
+    assert str(refused.value).startswith("all sizes must be positive, got DemucsConfig(sources=")
+
+
+def test_layers_of_the_lstm_and_the_growth_at_their_bounds() -> None:
+    assert DemucsConfig(lstm_layers=0).lstm_layers == 0
+    assert DemucsConfig(growth=0.5, width=64, depth=3).widths == (64, 32, 16)
+    assert DemucsConfig(growth=1.5, width=5, depth=3).widths == (5, 8, 11)
+    for wrong in ({"lstm_layers": -1}, {"growth": 0.0}):
+        with pytest.raises(ValueError, match="all sizes must be positive"):
+            DemucsConfig(**wrong)  # type: ignore[arg-type]
+    for wrong in ({"kernel": 3}, {"context": 4}):
+        with pytest.raises(ValueError, match="the kernel must be at least the stride and the context odd, got DemucsConfig"):
+            DemucsConfig(**wrong)  # type: ignore[arg-type]
+
+
+def test_a_network_is_rescaled_when_it_is_made() -> None:
+    """Of every convolution the deviation is the root of 0.1 times what torch drew; the LSTM stays as it was drawn."""
+    config = DemucsConfig(width=8, depth=2)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        made = Demucs(config)
+    for module in made.modules():
+        if isinstance(module, (nn.Conv1d, nn.ConvTranspose1d)):
+            inputs = module.in_channels if isinstance(module, nn.Conv1d) else module.out_channels
+            drawn = (1 / (3 * inputs * module.kernel_size[0])) ** 0.5
+            assert float(module.weight.detach().std()) == pytest.approx((0.1 * drawn) ** 0.5, rel=0.15)
+    assert made.lstm is not None
+    assert (made.lstm.num_layers, made.lstm.bidirectional, made.lstm.hidden_size) == (2, True, 16)
+    assert float(made.lstm.weight_hh_l0.detach().abs().max()) == pytest.approx(0.25, rel=0.02)
+
+
+def test_padding_is_even_on_both_sides() -> None:
+    """The first layer's input: a sample more of silence at the end if it does not come out even."""
+    one, seen = network(**TINY), list[torch.Tensor]()
+    one.encoder[0].register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    one(torch.ones(1, 1, 33))
+    heard = seen[0][0, 0].nonzero().flatten()
+    missing = one.config.whole_length(33) - 33
+    assert missing % 2 == 1
+    assert (int(heard[0]), len(heard)) == (missing // 2, 33)

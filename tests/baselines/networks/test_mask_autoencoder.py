@@ -64,3 +64,34 @@ def test_only_without_running_statistics_a_mask_depends_on_its_neighbours(runnin
 def test_bad_layouts_are_refused(wrong: dict[str, int]) -> None:
     with pytest.raises(ValueError):
         MaskConfig(**wrong)
+
+
+@pytest.mark.parametrize(("name", "least"), [("channels", 1), ("filters", 1), ("masks", 1), ("layers", 2)])
+def test_numbers_of_a_layout_at_their_bounds(name: str, least: int) -> None:
+    assert getattr(MaskConfig(**{name: least}), name) == least
+    with pytest.raises(ValueError, match="must be") as refused:
+        MaskConfig(**{name: least - 1})
+    assert str(refused.value).startswith("channels, filters and masks must be positive and layers at least 2, got MaskConfig(channels=")
+
+
+@pytest.mark.parametrize(
+    ("size", "taken"), [((8, 8), True), ((9, 8), True), ((10, 8), False), ((8, 9), False), ((7, 8), False), ((17, 16), True), ((8, 4), False)]
+)
+def test_heights_and_widths_that_three_layers_take(size: tuple[int, int], taken: bool) -> None:
+    mixtures = torch.rand(1, 1, *size)
+    if taken:
+        assert network(filters=2).eval()(mixtures).shape == mixtures.shape
+        return
+    with pytest.raises(ValueError, match="take") as refused:
+        network(filters=2)(mixtures)
+    assert str(refused.value) == f"3 layers take heights of 8 n or 8 n + 1 and widths of 8 n, got {size[0]} x {size[1]}"
+
+
+def test_norms_and_slopes_stand_where_the_paper_has_them() -> None:
+    one = network(layers=2, filters=4)
+    assert [[type(part).__name__ for part in layer] for layer in one.encoder] == [["Conv2d", "LeakyReLU"], ["Conv2d", "BatchNorm2d", "LeakyReLU"]]
+    assert [[type(part).__name__ for part in layer] for layer in one.decoder] == [["ConvTranspose2d", "BatchNorm2d", "ReLU"]]
+    assert [name for name, _ in one.named_parameters() if name.endswith("bias")] == ["encoder.1.1.bias", "decoder.0.1.bias", "last.bias"]
+    for running in (True, False):
+        norms = [m for m in network(layers=3, filters=4, running_statistics=running).modules() if isinstance(m, torch.nn.BatchNorm2d)]
+        assert [norm.track_running_stats for norm in norms] == [running] * 4

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from baselines.networks.mask_unet import MaskUNet, MaskUNetConfig
+from baselines.networks.unet import UNetConfig
 from baselines.training.mask import mask_layout, new_network
 
 
@@ -47,3 +48,13 @@ def test_several_masks_add_up_to_one() -> None:
 def test_a_mask_does_not_depend_on_its_neighbours() -> None:
     network, mixtures = disturbed(MaskUNetConfig()), torch.rand(4, 1, 8, 8)
     torch.testing.assert_close(network(mixtures[:1]), network(mixtures)[:1])
+
+
+def test_the_body_has_the_layout_that_is_asked_for() -> None:
+    network = MaskUNet(MaskUNetConfig(3, 2, (8, 16, 24), (1, 2, 3), 2))
+    assert network.body.config == UNetConfig(3, (8, 16, 24), (1, 2, 3), 2)
+    assert (network.body.head.in_channels, network.body.head.out_channels) == (8, 6)
+    assert not bool(network.body.head.weight.any())
+    assert network.body.head.bias is not None
+    assert not bool(network.body.head.bias.any())
+    assert (network.config.layers, network.config.extra_rows) == (2, 0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from baselines.networks.token_transformer import TokenTransformer
+from baselines.networks.token_transformer import TokenTransformer, _Dropout
 
 
 @pytest.fixture
@@ -105,4 +105,66 @@ def test_steps_out_of_turn(small: TokenTransformer) -> None:
 
 def test_heads_divide_the_width() -> None:
     with pytest.raises(ValueError, match="do not divide"):
+        TokenTransformer(width=10, heads=3)
+
+
+def test_first_weights_are_gpt_2s() -> None:
+    """Deviation 0.02, and a fraction of it in the two layers of a block that add to the stream; no biases."""
+    network = TokenTransformer(codes=50, length=40, width=64, layers=2, heads=2)
+    for p in network.parameters():
+        torch.nn.init.constant_(p, 7.0)
+    network.draw_weights(torch.Generator().manual_seed(0))
+    for name, p in network.named_parameters():
+        if "norm" in name or "before" in name:
+            assert bool((p == 7.0).all()), name
+        elif name.endswith("bias"):
+            assert not bool(p.any()), name
+        else:
+            adds = name.endswith(("out.weight", "down.weight"))
+            assert float(p.detach().std()) == pytest.approx(0.02 / (2.0 if adds else 1.0), rel=0.25 if p.ndim == 1 else 0.05), name
+            assert float(p.detach().mean()) == pytest.approx(0.0, abs=0.008 if p.ndim == 1 else 0.002), name
+
+
+def test_dropout_drops_its_share_and_scales_the_rest() -> None:
+    x = torch.ones(200, 500)
+    dropped = _Dropout(0.25, torch.Generator().manual_seed(0))(x)
+    assert dropped.unique().tolist() == pytest.approx([0.0, 4 / 3])
+    assert float((dropped == 0).double().mean()) == pytest.approx(0.25, abs=0.01)
+    for rate, random in ((0.0, torch.Generator()), (0.25, None)):
+        assert _Dropout(rate, random)(x) is x
+
+
+def test_with_dropout_a_position_sees_the_tokens_before_it_alone(small: TokenTransformer) -> None:
+    tokens = _tokens(2)
+    changed = tokens.clone()
+    changed[:, 3] = (changed[:, 3] + 1) % 5
+    one, other = (small(some, 0.4, torch.Generator().manual_seed(3)) for some in (tokens, changed))
+    same = (one - other).abs().amax((0, 2)) < 1e-6
+    assert same.tolist() == [True] * 4 + [False] * 2
+
+
+def test_words_for_steps_out_of_turn(small: TokenTransformer) -> None:
+    cache = small.start(2)
+    told = []
+    for position in range(7):
+        for tokens in (torch.tensor([0, 1]), None):
+            if (tokens is None) == (position == 0) and position < 6:
+                continue
+            with pytest.raises(ValueError, match="position") as refused:
+                small.step(tokens, cache)
+            told.append(str(refused.value))
+        if position < 6:
+            small.step(None if position == 0 else torch.tensor([0, 1]), cache)
+    assert told[0] == "position 0 of 6 takes no token"
+    assert told[1:6] == [f"position {position} of 6 takes the token before it" for position in range(1, 6)]
+    assert told[6:] == ["position 6 of 6 takes nothing"] * 2
+
+
+def test_shapes_and_types(small: TokenTransformer) -> None:
+    assert small.start(3).values.shape == (2, 2, 3, 2, 6, 4)
+    assert small.log_prob(_tokens(3)).dtype == torch.float64
+    with torch.autocast("cpu", torch.bfloat16):
+        assert small(_tokens(3)).dtype == torch.float32
+    assert small(_tokens(3)[:, :4]).shape == (3, 4, 5)
+    with pytest.raises(ValueError, match=r"^3 heads do not divide a width of 10$"):
         TokenTransformer(width=10, heads=3)

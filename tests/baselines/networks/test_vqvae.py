@@ -78,3 +78,38 @@ def test_tokens_are_refused_in_training_mode(small: VQVAE) -> None:
 def test_sizes_that_no_tokens_cover(size: tuple[int, int]) -> None:
     with pytest.raises(ValueError, match="multiples of 4"):
         VQVAE(1, size)
+
+
+def test_first_weights_are_glorots_and_biases_zero() -> None:
+    network = VQVAE(1, (8, 8), codes=40, width=24)
+    network.draw_weights(torch.Generator().manual_seed(0))
+    for module in network.modules():
+        if isinstance(module, torch.nn.Conv2d | torch.nn.ConvTranspose2d):
+            taps = module.kernel_size[0] * module.kernel_size[1]
+            bound = (6 / (taps * (module.in_channels + module.out_channels))) ** 0.5
+            assert float(module.weight.detach().abs().max()) == pytest.approx(bound, rel=0.03)
+            assert module.bias is not None
+            assert not bool(module.bias.any())
+    assert float(network.codebook.detach().abs().max()) == pytest.approx(1 / 40, rel=0.02)
+    assert float(network.codebook.detach().min()) < 0
+
+
+def test_under_autocast_latents_tokens_and_images_stay_float32(small: VQVAE) -> None:
+    small.eval()
+    images = _images(3)
+    with torch.autocast("cpu", torch.bfloat16):
+        coded = small(images)
+        nearest = small.quantise(coded.latents)
+        assert coded.images.dtype == coded.latents.dtype == torch.float32
+    distances = (coded.latents[:, None] - small.codebook.detach()[None, :, :, None, None]).square().sum(2)
+    assert torch.equal(nearest, distances.argmin(1))
+    assert torch.equal(coded.tokens, nearest)
+
+
+def test_words_for_sizes_and_modes(small: VQVAE) -> None:
+    with pytest.raises(ValueError, match=r"^height and width must be multiples of 4, got 8 x 6$"):
+        VQVAE(1, (8, 6))
+    assert VQVAE(1, (4, 4), 3, 2).grid == (1, 1)
+    with pytest.raises(ValueError, match=r"^tokens are taken in evaluation mode; call eval\(\) first$"):
+        small.train().tokens_of(_images(1))
+    assert small.eval().tokens_of(_images(2)).dtype == torch.int64

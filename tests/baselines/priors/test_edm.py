@@ -54,3 +54,20 @@ def test_score_is_the_gradient_of_the_log_density(sigma: float) -> None:
     score = prior.score(x.detach(), sigma)
     torch.testing.assert_close(score, gradient, rtol=1e-3, atol=1e-3 * float(gradient.abs().max()))
     torch.testing.assert_close(tweedie(x.detach(), score, sigma), prior.denoise(x.detach(), sigma), rtol=1e-4, atol=1e-5)
+
+
+def test_whatever_comes_in_float32_goes_out() -> None:
+    """And the network sees float32 too, at labels of one for each image."""
+    seen: list[tuple[torch.dtype, torch.dtype, tuple[int, ...]]] = []
+
+    class Watched(ZeroNetwork):
+        def forward(self, x: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+            seen.append((x.dtype, label.dtype, tuple(label.shape)))
+            return super().forward(x, label).double()
+
+    denoiser = EDMDenoiser(Watched(), 0.3, 0.2)
+    x, sigma = torch.ones(2, 1, 4, 4, dtype=torch.float64), torch.tensor([0.1, 0.4], dtype=torch.float64)
+    for found, wanted in ((denoiser(x, sigma), 0.2 + 0.8 * 0.09 / (0.09 + sigma**2)), (denoiser.score(x, sigma), -0.8 / (0.09 + sigma**2))):
+        assert found.dtype == torch.float32
+        torch.testing.assert_close(found[:, 0, 0, 0], wanted.float(), rtol=1e-5, atol=1e-6)
+    assert seen == [(torch.float32, torch.float32, (2,))] * 2

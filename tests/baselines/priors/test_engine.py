@@ -233,3 +233,70 @@ def test_the_norms_kernel_compiles_for_a_gpu_that_is_not_there(dtype: str) -> No
     constants = {"GROUP": 8, "AFFINE": True, "MODULATED": True, "BLOCK": 8192}
     source = triton.compiler.ASTSource(fn=kernel, signature=signature, constexprs=constants)
     assert "cubin" in triton.compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": 8}).asm
+
+
+def test_a_pass_under_autocast_is_another_graph_and_no_images_are_none(denoiser: EDMDenoiser) -> None:
+    engine = Engine("graph", record_by_calling_again)
+    x, sigma = images(3, 1)
+    plain = engine(denoiser.forward, denoiser, x, sigma)
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = engine(denoiser.forward, denoiser, x, sigma)
+    assert not torch.equal(plain, rough)
+    assert [key[::2] for key in engine._made] == [("forward", False), ("forward", True)]
+    assert engine(denoiser.forward, denoiser, x[:0], sigma[:0]).shape == (0, *SHAPE)
+    assert len(engine._made) == 2
+
+
+def test_an_engine_that_gives_up_says_so_once_and_keeps_nothing(denoiser: EDMDenoiser) -> None:
+    calls: list[int] = []
+
+    def sometimes(function: Pass, x: torch.Tensor, sigma: torch.Tensor) -> Recorded:
+        calls.append(len(x))
+        if len(x) == 2:
+            raise ValueError("a" * 300 + "\nand more")
+        return record_by_calling_again(function, x, sigma)
+
+    engine = Engine("graph", sometimes)
+    engine(denoiser.forward, denoiser, *images(3, 1))
+    engine._compiled["forward"] = denoiser.forward
+    with pytest.warns(RuntimeWarning) as warned:
+        engine(denoiser.forward, denoiser, *images(2, 1))
+    assert [str(one.message) for one in warned] == [f"engine graph failed and eager goes on (ValueError: {'a' * 200})"]
+    assert (engine.failed, engine._made, engine._compiled) == (True, {}, {})
+    engine(denoiser.forward, denoiser, *images(3, 1))
+    assert calls == [3, 2]
+
+
+def test_a_compiler_is_called_once_for_each_pass(denoiser: EDMDenoiser, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[str] = []
+    seen: list[tuple[bool, bool]] = []
+
+    def compile_it(function: Pass) -> Pass:
+        compiled.append(function.__name__)
+
+        def run(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+            seen.append((x.is_contiguous(memory_format=torch.channels_last), sigma.is_contiguous()))
+            return function(x, sigma)
+
+        return run
+
+    monkeypatch.setattr(torch, "compile", compile_it)
+    engine = Engine("compile", record_by_calling_again)
+    for function in (denoiser.forward, denoiser.score, denoiser.forward):
+        engine(function, denoiser, *images(3, 1))
+    assert compiled == ["forward", "score"]
+    assert seen == [(True, True)] * 3
+    assert engine._made == {}
+
+
+def test_a_network_in_which_nothing_is_rounded_or_fused_is_itself(denoiser: EDMDenoiser, monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu, cpu = torch.device("cuda"), torch.device("cpu")
+    engine = _as_if_on_a_gpu(monkeypatch, _norm_silu)
+    assert engine.network(denoiser, False, cpu) is denoiser
+    assert engine._own is None
+    for rounds, dtypes in ((False, {torch.float32}), (True, {torch.float32, torch.bfloat16})):
+        engine = _as_if_on_a_gpu(monkeypatch, _norm_silu)
+        made = engine.network(denoiser, rounds, gpu)
+        assert {p.dtype for p in made.parameters()} == dtypes
+        assert made.network.fused is _norm_silu  # type: ignore[union-attr]
+    assert Engine("graph").network(denoiser, False, gpu) is denoiser

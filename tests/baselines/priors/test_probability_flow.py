@@ -182,3 +182,28 @@ def test_settings_have_bounds(wrong: dict[str, Any]) -> None:
 def test_defaults_of_settings_are_those_of_the_prior() -> None:
     separator: Any = create_separator("projected", {})
     assert (separator.flow_steps, separator.flow_spacing) == (FLOW_STEPS, FLOW_SPACING)
+
+
+@pytest.mark.parametrize(("lowest", "highest", "steps"), [(0.0, 1.0, 4), (-0.1, 1.0, 4), (1.0, 1.0, 4), (2.0, 1.0, 4), (0.5, 1.0, 0)])
+def test_levels_that_do_not_rise_and_no_step_are_refused(lowest: float, highest: float, steps: int) -> None:
+    prior = _prior(1)
+    with pytest.raises(ValueError, match="give") as refused:
+        flow_log_prob(prior, torch.zeros(1, 1, dtype=torch.float64), lowest=lowest, highest=highest, **_base(prior), steps=steps)
+    assert str(refused.value) == f"give 0 < lowest < highest and steps >= 1, got {lowest}, {highest} and {steps}"
+
+
+def test_one_step_is_enough_to_be_taken() -> None:
+    prior = _prior(1, components=1)
+    found = flow_log_prob(prior, torch.zeros(1, 1, dtype=torch.float64), lowest=0.9, highest=1.0, **_base(prior), steps=1)
+    torch.testing.assert_close(found, prior.log_prob(torch.zeros(1, 1, dtype=torch.float64), 0.9), atol=0.02, rtol=0)
+
+
+def test_signs_are_those_of_the_examples_own_stream() -> None:
+    """Of node 4: minus where the uniform number of the example is below a half, on one lattice at a time."""
+    ids, noise, shape = torch.tensor([30, 5, 30]), NoiseSource(1), (2, 2, 3)
+    made = lattice_signs(ids, noise, shape, 2, CPU)
+    uniform = noise.fork(7002).uniform(ids, 4, 0, shape)
+    wanted = lattices(shape, 2).unsqueeze(1) * (1.0 - 2.0 * (uniform < 0.5).float())
+    assert torch.equal(made(4), wanted)
+    assert made(4).shape == (8, 3, *shape)
+    assert not torch.equal(made(4), made(5))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -8,7 +9,9 @@ from prior_toys import ZeroNetwork
 
 from baselines.networks.ncsn_refinenet import CondRefineNetDilated, ncsn_sigmas
 from baselines.networks.unet import ScoreUNet, UNetConfig
+from baselines.priors import score_prior
 from baselines.priors.edm import EDMDenoiser
+from baselines.priors.probability_flow import lattice_signs
 from baselines.priors.score_prior import EDMPrior, NCSNPrior, tweedie
 from sepbench.errors import MethodError, UnsupportedTaskError
 from sepbench.noise import NoiseSource
@@ -170,3 +173,104 @@ def test_an_output_that_is_not_finite_is_an_error_that_names_the_prior(prior: ED
     for ask in (broken.denoise, broken.score):
         with pytest.raises(MethodError, match="the output of broken one"):
             ask(_images(2), 0.5)
+
+
+@pytest.mark.parametrize(("trained", "lowest"), [((0.005, 2.0), 0.01), ((0.05, 1.5), 0.05)])
+def test_a_density_is_asked_for_between_the_levels_that_were_trained(trained: tuple[float, float], lowest: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In float32, with the mean and variance of the data, at most so many images at a time."""
+    asked: list[Any] = []
+
+    def flow(prior: EDMPrior, x: torch.Tensor, **how: Any) -> torch.Tensor:
+        asked.append((prior, x, how))
+        return x.flatten(1)[:, 0].double()
+
+    monkeypatch.setattr(score_prior, "flow_log_prob", flow)
+    monkeypatch.setattr(score_prior, "CPU_CHUNK", 3)
+    prior = EDMPrior(EDMDenoiser(ZeroNetwork(), 0.3, 0.2), SHAPE, trained, "bfloat16")
+    x = _images(5)
+    ids, noise = torch.tensor([4, 4, 1, 2, 1]), NoiseSource(6)
+    found = prior.estimated_log_prob(x, ids, noise, steps=5, spacing=2)
+    assert torch.equal(found, x[:, 0, 0, 0].double())
+    assert [len(part) for _, part, _ in asked] == [3, 2]
+    for (own, _, how), rows in zip(asked, (ids[:3], ids[3:]), strict=True):
+        assert own.precision == "float32"
+        assert (how["lowest"], how["highest"], how["steps"]) == (lowest, trained[1], 5)
+        assert float(how["base_mean"]) == pytest.approx(0.2)
+        assert how["base_variance"] == pytest.approx(0.09)
+        assert torch.equal(how["probes"](3), lattice_signs(rows, noise, SHAPE, 2, torch.device("cpu"))(3))
+    prior.log_prob(x[:2])
+    (_, _, how) = asked[-1]
+    assert how["steps"] == 24
+    assert torch.equal(how["probes"](0), lattice_signs(torch.zeros(2, dtype=torch.int64), NoiseSource(0), SHAPE, 3, torch.device("cpu"))(0))
+
+
+def test_what_is_made_of_a_prior_keeps_the_rest(prior: EDMPrior) -> None:
+    """An engine is made anew, since its graphs belong to one precision and device."""
+    made = prior.with_engine("graph")
+    other = made.with_precision("tf32")
+    moved = other.to("cpu")
+    assert [one.engine.kind for one in (prior, made, other, moved)] == ["eager", "graph", "graph", "graph"]
+    assert [one.precision for one in (prior, made, other, moved)] == ["float32", "float32", "tf32", "tf32"]
+    assert len({id(one.engine) for one in (prior, made, other, moved)}) == 4
+    assert all(one.denoiser is prior.denoiser and (one.shape, one.sigma_range) == (SHAPE, (0.01, 2.0)) for one in (made, other, moved))
+
+
+def test_a_gradient_is_kept_only_where_it_is_wanted(prior: EDMPrior) -> None:
+    x = _images(2).requires_grad_(True)
+    assert prior.denoise(x, 0.3).requires_grad
+    with torch.no_grad():
+        assert not prior.denoise(x, 0.3).requires_grad
+    assert not prior.score(x.detach(), 0.3).requires_grad
+
+
+@pytest.mark.parametrize(("share", "taken"), [(1.009, True), (1 / 1.009, True), (1.0102, False), (1 / 1.0102, False)])
+def test_levels_of_the_ten_within_a_hundredth_are_theirs(share: float, taken: bool) -> None:
+    own = NCSNPrior(CondRefineNetDilated(1, 4).eval(), SHAPE, name="ten")
+    sigma = torch.tensor([float(ncsn_sigmas()[2]), float(ncsn_sigmas()[7]) * share])
+    if taken:
+        assert own._levels(sigma).tolist() == [2, 7]
+        return
+    with pytest.raises(UnsupportedTaskError) as refused:
+        own._levels(sigma)
+    levels = [1.0, 0.59948, 0.35938, 0.21544, 0.12915, 0.07743, 0.04642, 0.02783, 0.01668, 0.01]
+    assert str(refused.value) == f"ten knows ten noise levels only, {levels}; use them or another prior"
+
+
+def test_words_for_other_shapes_and_for_levels_that_do_not_fit(prior: EDMPrior) -> None:
+    for x, own in ((torch.rand(2, 3, 8, 8), (3, 8, 8)), (torch.rand(*SHAPE), SHAPE)):
+        with pytest.raises(UnsupportedTaskError) as refused:
+            prior.score(x, 0.1)
+        assert str(refused.value) == f"this prior was trained on images of shape (1, 8, 8), the task has {own}; train one with `sepbench train`"
+    with pytest.raises(ValueError, match="sigma must be") as wrong:
+        prior.denoise(_images(3, 2), torch.rand(2, 3))
+    assert str(wrong.value) == "sigma must be one number or have the leading shape (3, 2), got (2, 3)"
+    with pytest.raises(MethodError) as odd:
+        score_prior._finite(torch.tensor([torch.inf]), "this")
+    advice = "the weights are damaged or the sampler diverged; check the weights file and the step size"
+    assert str(odd.value) == f"this is not finite: {advice}"
+
+
+def test_large_batches_of_the_ten_levels_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(score_prior, "CPU_CHUNK", 2)
+    own, sizes = NCSNPrior(CondRefineNetDilated(1, 4).eval().requires_grad_(False), SHAPE), list[int]()
+    own.network.register_forward_pre_hook(lambda module, inputs: sizes.append(len(inputs[0])))
+    x, levels = _images(3), ncsn_sigmas()[[1, 5, 9]].float()
+    found = own.score(x, levels)
+    assert sizes == [2, 1]
+    torch.testing.assert_close(found[2:], own.score(x[2:], 0.01))
+
+
+@pytest.mark.parametrize("count", [130, 1, 0])
+def test_a_gpu_takes_all_images_at_once(count: int) -> None:
+    """A device that computes nothing stands in for it."""
+    seen: list[int] = []
+
+    class Watched(ZeroNetwork):
+        def forward(self, x: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+            seen.append(len(x))
+            return super().forward(x, label)
+
+    own = EDMPrior(EDMDenoiser(Watched(), 0.3, 0.2), SHAPE, (0.01, 2.0))
+    x = torch.empty(count, *SHAPE, device="meta")
+    assert own.denoise(x, torch.full((count,), 0.3, device="meta")).shape == x.shape
+    assert seen == [count]

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
+import struct
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from baselines.priors import token_sums
 from baselines.priors.token_sums import SumCounter, SumCounts, SumLikelihood, load_counts, merged
@@ -176,3 +180,104 @@ def test_files_hold_one_order_of_symmetric_counts_and_all_of_others(tmp_path: Pa
     pairs = counts.keys % 256
     assert len(written) == (int((pairs // 16 <= pairs % 16).sum()) if symmetric else len(counts.keys))
     assert written.dtype == torch.int32
+
+
+def test_the_digest_is_of_format_codes_codec_keys_and_counts() -> None:
+    counts = SumCounts(K, torch.tensor([3, 9]), torch.tensor([1, 70_000]), "abc")
+    told = b"token-sums-1 5 abc\n" + struct.pack("<4q", 3, 9, 1, 70_000)
+    assert counts.digest == hashlib.sha256(told).hexdigest()
+
+
+@pytest.mark.parametrize(("largest", "kind"), [(2**31 - 1, torch.int32), (2**31, torch.int64)])
+def test_numbers_are_written_in_32_bits_where_they_fit(largest: int, kind: torch.dtype, tmp_path: Path) -> None:
+    path = tmp_path / "sums.safetensors"
+    SumCounts(K, torch.tensor([1, 7]), torch.tensor([5, largest]), "abc").save(path)
+    assert (load_file(path)["keys"].dtype, load_file(path)["counts"].dtype) == (torch.int32, kind)
+    assert load_counts(path).counts.tolist() == [5, largest]
+    SumCounts(K, torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.int64)).save(path)
+    assert load_file(path)["keys"].dtype == torch.int32
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_a_file_says_what_is_in_it(symmetric: bool, tmp_path: Path) -> None:
+    counts = counted([[(0, 1, 2), (3, 3, 4)]], symmetric=symmetric)
+    counts = SumCounts(K, counts.keys, counts.counts, "abc")
+    counts.save(tmp_path / "sums.safetensors")
+    with safe_open(tmp_path / "sums.safetensors", framework="pt") as file:
+        assert file.metadata() == {"format": "token-sums-1", "codes": "5", "codec": "abc", "sha256": counts.digest, "orders": "1" if symmetric else "2"}
+
+
+def test_counts_that_are_symmetric_in_keys_alone_are_written_whole(tmp_path: Path) -> None:
+    counts = counted([[(0, 1, 2), (0, 1, 2), (1, 0, 2)]])
+    counts.save(tmp_path / "sums.safetensors")
+    assert as_dict(load_counts(tmp_path / "sums.safetensors")) == {(0, 1, 2): 2, (1, 0, 2): 1}
+
+
+def test_words_for_files_that_are_wrong(tmp_path: Path) -> None:
+    path = tmp_path / "sums.safetensors"
+
+    def says(**wanted: Any) -> str:
+        with pytest.raises(DataError) as refused:
+            load_counts(path, **wanted)
+        return str(refused.value)
+
+    assert says() == f"{path} is missing; count the sums of tokens first"
+    made = counted([[(0, 1, 2)]])
+    made.save(path)
+    assert says(codec="0123456789abcdef") == f"{path} counts tokens of another codec (unnamed, not 0123456789ab); count again with this codec"
+    SumCounts(K, made.keys, made.counts, "fedcba9876543210").save(path)
+    assert says(codec="") == f"{path} counts tokens of another codec (fedcba987654, not ); count again with this codec"
+    assert says(codes=4) == f"{path} counts tokens of 5 codes, the codec has 4; count again with this codec"
+    assert load_counts(path).codec == "fedcba9876543210"
+    facts = {"format": "token-sums-1", "codes": "5", "sha256": "0"}
+    save_file({"keys": made.keys, "counts": made.counts}, path, metadata=facts)
+    assert says() == f"{path} is damaged: its counts do not have the digest that they were written with; delete it and count again"
+    save_file({"keys": made.keys}, path, metadata=facts)
+    assert says() == f"{path} holds no counts of token sums as this version of sepbench writes them; count again"
+    save_file({"keys": made.keys, "counts": made.counts}, path, metadata={"format": "token-sums-1", "codes": "many"})
+    assert says() == f"{path} cannot be read as counts of token sums (ValueError); delete it and count again"
+    save_file({"keys": made.keys, "counts": made.counts}, path, metadata={"format": "token-sums-1"})
+    assert says() == f"{path} cannot be read as counts of token sums (KeyError); delete it and count again"
+
+
+def test_merged_counts_are_of_the_same_codec_and_a_counter_goes_on() -> None:
+    one = SumCounts(K, torch.tensor([3]), torch.tensor([2]), "abc")
+    assert merged([one, one]).digest == SumCounts(K, torch.tensor([3]), torch.tensor([4]), "abc").digest
+    assert SumCounts(K, torch.tensor([1, 5]), torch.tensor([2, 1]), "abc").symmetric().codec == "abc"
+    counter = SumCounter(K)
+    counter.add(*torch.tensor([[0], [1], [2]]))
+    counter.restore(SumCounts(K, torch.tensor([3]), torch.tensor([2])))
+    counter.add(*torch.tensor([[0], [3], [0]]))
+    assert as_dict(counter.counts(symmetric=False)) == {(0, 3, 0): 3}
+
+
+def test_words_for_tokens_that_cannot_be_counted() -> None:
+    zeros = torch.zeros(2, 3, dtype=torch.int64)
+    with pytest.raises(ValueError, match="one shape") as refused:
+        SumCounter(K).add(zeros, zeros[0], zeros)
+    assert str(refused.value) == "tokens of one shape are counted together, got (2, 3), (3,) and (2, 3)"
+    with pytest.raises(ValueError, match=r"^tokens must lie in \[0, 5\)$"):
+        SumCounter(K).add(zeros, zeros, zeros + K)
+    counter = SumCounter(K)
+    counter.add(zeros[:0], zeros[:0], zeros[:0])
+    counter.add(zeros, zeros + K - 1, zeros)
+    assert as_dict(counter.counts(symmetric=False)) == {(0, 4, 0): 6}
+
+
+def test_as_many_codes_as_smoothing_takes() -> None:
+    one = torch.tensor([0])
+    like = SumLikelihood(SumCounts(1024, one, one + 1), torch.zeros(1024, 1), 0.5)
+    assert like.smoothing == 0.5
+    assert SumLikelihood(SumCounts(1025, one, one + 1), torch.zeros(1025, 1)).pairs(0).logs.tolist() == [0.0]
+    with pytest.raises(SepbenchError) as refused:
+        SumLikelihood(SumCounts(1025, one, one + 1), torch.zeros(1025, 1), 1e-9)
+    assert str(refused.value) == "smoothing keeps all 1025^2 pairs of every token, which is for at most 1024 codes; set smoothing to 0"
+
+
+def test_pairs_are_looked_up_once_and_are_float32_in_order() -> None:
+    like = likelihood([(4, 1, 2), (0, 3, 2), (0, 1, 2)])
+    found = like.pairs(2)
+    assert like.pairs(2) is found
+    assert [(int(a), int(b)) for a, b in zip(found.first, found.second, strict=True)] == [(0, 1), (0, 3), (4, 1)]
+    assert (found.first.dtype, found.logs.dtype) == (torch.int64, torch.float32)
+    assert like.seen.tolist() == [False, False, True, False, False]

@@ -1,15 +1,19 @@
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from train_until_done import tiny_trainer
 
 from baselines.networks.ncsn_refinenet import CondRefineNetDilated
 from baselines.priors.score_prior import EDMPrior, NCSNPrior
-from baselines.priors.weights_io import MAX_BYTES, images_sha256, load_ncsn_checkpoint, load_prior, read_card, save_prior
+from baselines.priors.weights_io import MAX_BYTES, check_weights, images_sha256, load_ncsn_checkpoint, load_prior, read_card, save_prior
 from baselines.training.score import export
 from sepbench.errors import DataError
 from sepbench.files import file_sha256
@@ -145,3 +149,130 @@ def test_digest_depends_on_values_and_shape() -> None:
     images = torch.arange(64, dtype=torch.uint8).reshape(1, 1, 8, 8)
     digests = {images_sha256(images), images_sha256(images.reshape(1, 1, 4, 16)), images_sha256(images + 1), images_sha256(images.float())}
     assert len(digests) == 4
+
+
+def test_cards_of_both_kinds_whole(exported: tuple[Path, EDMPrior], tmp_path: Path) -> None:
+    edm, ten = exported[1], NCSNPrior(CondRefineNetDilated(1, 4), (1, 8, 12))
+    wanted = {
+        "edm-unet": {
+            "network": json.loads(json.dumps(asdict(edm.denoiser.network.config))),  # type: ignore[call-overload]
+            "sigma_range": list(edm.sigma_range),
+            "sigma_data": edm.denoiser.sigma_data,
+            "mean": edm.denoiser.mean,
+            "shape": [1, 8, 8],
+        },
+        "ncsn-refinenet": {"network": {"features": 4}, "sigma_range": [0.01, 1.0], "shape": [1, 8, 12]},
+    }
+    for kind, prior, network, dtype in (("edm-unet", edm, edm.denoiser.network, "float16"), ("ncsn-refinenet", ten, ten.network, "float32")):
+        path = save_prior(tmp_path / f"{kind}.safetensors", prior, {"notes": "mine"}, getattr(torch, dtype))
+        card = json.loads(path.with_suffix(".json").read_text())
+        count = sum(p.numel() for p in network.parameters())
+        of_file = {"stored": dtype, "weights_sha256": file_sha256(path), "bytes": path.stat().st_size}
+        assert card == {"format": 1, "kind": kind, "name": kind, "parameters": count, "notes": "mine", **wanted[kind], **of_file}
+        assert {value.dtype for value in load_file(path).values()} == {getattr(torch, dtype)}
+        assert read_card(path) == check_weights(path) == card
+
+
+def test_a_prior_is_read_with_the_name_shape_and_precision_that_it_should_have(copied: Path) -> None:
+    state = torch.get_rng_state()
+    loaded = load_prior(copied, precision="tf32")
+    assert torch.equal(torch.get_rng_state(), state)
+    assert isinstance(loaded, EDMPrior)
+    assert (loaded.name, loaded.shape, loaded.precision) == ("bars", (1, 8, 8), "tf32")
+    assert not loaded.denoiser.network.training
+    assert not any(p.requires_grad for p in loaded.denoiser.parameters())
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"shape": [0, 8, 8]}, "{card}: shape cannot be [0, 8, 8]; fetch the weights and their card again"),
+        ({"shape": []}, "{card}: shape cannot be []; fetch the weights and their card again"),
+        ({"shape": [1, 8.5, 8]}, "{card}: shape cannot be [1, 8.5, 8]; fetch the weights and their card again"),
+        ({"sigma_range": [0.0, 1.0]}, "{card}: sigma_range cannot be [0.0, 1.0]; fetch the weights and their card again"),
+        ({"sigma_range": [0.1, 0.2, 0.3]}, "{card}: sigma_range cannot be [0.1, 0.2, 0.3]; fetch the weights and their card again"),
+        ({"mean": "grey"}, "{card}: mean cannot be 'grey'; fetch the weights and their card again"),
+        ({"kind": "glow"}, "{card} tells of a prior of kind 'glow', this version knows edm-unet and ncsn-refinenet"),
+        ({"format": 9}, "{card} has format 9, this version reads 1; fetch weights made for this version of sepbench"),
+    ],
+    ids=str,
+)
+def test_words_for_cards_that_are_wrong(copied: Path, changes: dict[str, object], says: str) -> None:
+    _edit_card(copied, **changes)
+    with pytest.raises(DataError) as refused:
+        read_card(copied)
+    assert str(refused.value) == says.format(card=copied.with_suffix(".json"))
+
+
+def test_words_for_files_that_are_missing_or_others(copied: Path, tmp_path: Path) -> None:
+    def says(path: Path, sha256: str | None = None) -> str:
+        with pytest.raises(DataError) as refused:
+            check_weights(path, sha256)
+        return str(refused.value)
+
+    none, card = tmp_path / "none.safetensors", copied.with_suffix(".json")
+    assert says(none) == f"no weights at {none}; give the path of a .safetensors file or train one with `sepbench train`"
+    found, other = file_sha256(copied), "0123456789abcdef" * 4
+    assert check_weights(copied, found)["name"] == "bars"
+    advice = "the file is damaged or another one; fetch it again"
+    assert says(copied, other) == f"{copied} has sha256 {found[:16]}..., the manifest of weights says 0123456789abcdef...: {advice}"
+    entries = json.loads(card.read_text())
+    _edit_card(copied, weights_sha256=other)
+    assert says(copied) == f"{copied} has sha256 {found[:16]}..., its card says 0123456789abcdef...: {advice}"
+    card.write_text(json.dumps({key: value for key, value in entries.items() if key not in ("shape", "name")}))
+    assert says(copied) == f"{card} lacks name, shape; fetch weights made for this version of sepbench"
+    card.unlink()
+    assert says(copied) == f"{card} is missing: the card must lie beside the weights; copy both files"
+    with pytest.raises(ValueError, match="replace") as clash:
+        save_prior(tmp_path / "x.safetensors", load_ncsn(tmp_path), {"shape": 1, "kind": 2, "more": 3})
+    assert str(clash.value) == "facts may not replace the card's own entries ['kind', 'shape']"
+
+
+def load_ncsn(folder: Path) -> NCSNPrior:
+    """Of a checkpoint that is the bare state dict, in a tuple, or in a list."""
+    network = CondRefineNetDilated(1, 4)
+    for number, content in enumerate((network.state_dict(), (network.state_dict(),), [network.state_dict(), 1])):
+        torch.save(content, folder / f"own{number}.pth")
+        prior = load_ncsn_checkpoint(folder / f"own{number}.pth", (8, 12))
+        assert (prior.name, prior.shape) == (f"own{number}", (1, 8, 12))
+        assert not any(p.requires_grad for p in prior.network.parameters())
+    return prior
+
+
+def test_words_for_checkpoints_that_are_none(tmp_path: Path) -> None:
+    path = tmp_path / "x.pth"
+    for content in (None, [], [3], "text"):
+        if content is not None:
+            torch.save(content, path)
+        with pytest.raises(DataError) as refused:
+            load_ncsn_checkpoint(path, (8, 8))
+        nothing = f"{path} holds no state dict; save the network's state dict alone and try again"
+        assert str(refused.value) == (f"no checkpoint at {path}" if content is None else nothing)
+
+
+def test_the_digest_of_images_is_of_type_shape_and_bytes() -> None:
+    images = torch.arange(6, dtype=torch.uint8).reshape(2, 3)
+    assert images_sha256(images) == hashlib.sha256(b"|u1(2, 3)" + bytes(range(6))).hexdigest()
+    assert images_sha256(images.T) == hashlib.sha256(b"|u1(3, 2)" + bytes([0, 3, 1, 4, 2, 5])).hexdigest()
+
+
+class _Touch:
+    """What a file may hold that does something when it is read."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Callable[[Path], None], tuple[Path]]:
+        return Path.touch, (self.path,)
+
+
+def test_a_checkpoint_of_the_authors_is_read_without_running_it(tmp_path: Path) -> None:
+    path = tmp_path / "x.pth"
+    torch.save([_Touch(tmp_path / "made")], path)
+    with pytest.raises(DataError) as refused:
+        load_ncsn_checkpoint(path, (8, 8))
+    start, end = f"{path} is not readable as a torch checkpoint (", "); save its state dict alone and try again"
+    assert str(refused.value).startswith(start)
+    assert str(refused.value).endswith(end)
+    assert "\n" not in str(refused.value)
+    assert not (tmp_path / "made").exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import struct
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ import pytest
 import torch
 from method_toys import Digits
 
-from baselines.training import loop
+from baselines.networks.vqvae import VQVAE
+from baselines.training import codec, loop
 from baselines.training.codec import VQVAERecipe, VQVAETraining, falling, figures, network_digest, new_vqvae, tokens_of
 from sepbench.errors import SepbenchError
 
@@ -132,3 +134,86 @@ def test_the_digest_is_the_whole_sha256_of_names_shapes_and_numbers() -> None:
         network.bias.fill_(0.5)
     told = b"weight <f4 (1, 2)\n" + struct.pack("<2f", 1.0, -2.0) + b"bias <f4 (1,)\n" + struct.pack("<f", 0.5)
     assert network_digest(network) == hashlib.sha256(told).hexdigest()
+
+
+class Levels(VQVAE):
+    """Token k is a quarter of the brightness of a 4 x 4 patch, k / 4, and code k decodes to it."""
+
+    def __init__(self) -> None:
+        super().__init__(1, (8, 4), codes=5, width=2)
+        self.sizes: list[int] = []
+
+    def tokens_of(self, images: torch.Tensor) -> torch.Tensor:
+        self.sizes.append(len(images))
+        return (4 * images.unflatten(2, (2, 4)).mean((1, 3, 4))).floor().long()
+
+    def embed(self, tokens: torch.Tensor) -> torch.Tensor:
+        return tokens[:, None, :, None] / 4
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        return latents.repeat_interleave(4, 2).repeat_interleave(4, 3)
+
+
+def test_figures_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Errors of 0.1, of 0.01 and of none, which counts as 100 dB; tokens 0, 1, 1, 1, 2, 2 of five."""
+    monkeypatch.setattr(codec, "_AT_ONCE", 2)
+    patches = torch.tensor([[0.1, 0.35], [0.26, 0.26], [0.5, 0.5]])
+    images = patches[:, None, :, None].repeat_interleave(4, 2).expand(-1, 1, 8, 4)
+    network = Levels()
+    entropy = -sum(share * math.log(share) for share in (1 / 6, 3 / 6, 2 / 6))
+    assert figures(network, images) == {"psnr": pytest.approx((20 + 40 + 100) / 3, abs=6e-4), "codes": 3, "perplexity": round(math.exp(entropy), 2)}
+    assert network.sizes == [2, 1]
+
+
+def test_as_many_codes_restart_as_there_are_latents(digits: Digits) -> None:
+    """Four latents for the first four of six dead codes: the others stay, and momenta of those that moved begin anew."""
+    one = training(digits.pooled, codes=9)
+    one.advance()
+    moments = one.optimiser.state[one.network.codebook]
+    for name in ("exp_avg", "exp_avg_sq"):
+        moments[name].fill_(1.0)
+    one.used.copy_(torch.tensor([0, 3, 0, 1, 0, 0, 7, 0, 0]))
+    before = one.network.codebook.detach().clone()
+    latents = torch.arange(32.0).reshape(1, 8, 2, 2)
+    one._restart(latents)
+    after = one.network.codebook.detach()
+    assert torch.equal(after[[1, 3, 6, 7, 8]], before[[1, 3, 6, 7, 8]])
+    assert {tuple(code.tolist()) for code in after[[0, 2, 4, 5]]} == {tuple(latent.tolist()) for latent in latents[0].flatten(1).T}
+    for name in ("exp_avg", "exp_avg_sq"):
+        assert moments[name][:, 0].tolist() == [0, 1, 0, 1, 0, 0, 1, 1, 1]
+    assert (one.restarted, one.used.tolist()) == (4, [0] * 9)
+    one._restart(latents)
+    assert one.restarted == 8
+
+
+def test_restarts_come_when_it_is_time_and_look_at_all_steps_since(digits: Digits, monkeypatch: pytest.MonkeyPatch) -> None:
+    used: list[tuple[int, int]] = []
+    monkeypatch.setattr(VQVAETraining, "_restart", lambda self, latents: used.append((self.step, int(self.used.sum()))))
+    one = training(digits.pooled[:140], restart_every=2)
+    for _ in range(5):
+        one.advance()
+    assert used == [(2, 2 * 16 * 4), (4, 4 * 16 * 4)], "counts of every step, four tokens an image"
+
+
+def test_the_log_looks_at_the_first_held_out_images(digits: Digits, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(codec, "_LOOKED_AT", 3)
+    one = training(digits.pooled)
+    assert torch.equal(one.held_out, digits.pooled[:3])
+    row = one.row()
+    assert {name: row[name] for name in ("psnr", "codes", "perplexity")} == figures(one.network, digits.pooled[:3])
+
+
+def test_the_share_of_means_is_rounded_and_none_leaves_the_batch_alone(digits: Digits) -> None:
+    batch = digits.pooled[:8]
+    for share, count in ((0.0, 0), (0.05, 0), (0.3, 2), (0.32, 3)):
+        made = training(digits.pooled[:200], means=share)._with_means(batch)
+        assert int((made != batch).flatten(1).any(1).sum()) == count
+
+
+def test_rates_fall_over_the_last_steps(digits: Digits) -> None:
+    """Two epochs of four batches, over whose second half the rate falls by a quarter at each step."""
+    one, rates = training(digits.pooled[:104], decay=0.5, lr=0.5), list[float]()
+    while not one.finished:
+        one.advance()
+        rates.append(one.optimiser.param_groups[0]["lr"])
+    assert rates == pytest.approx([0.5] * 5 + [0.375, 0.25, 0.125])

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import hashlib
 import json
+import math
 from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 from typing import Any
@@ -84,12 +86,56 @@ def test_rate_warms_up_stays_and_decays() -> None:
     assert rate_share(config, 99, None, 0) == 1.0
 
 
+COUNTS = "steps, batch and workers must be at least 1, and workers at most batch"
+SHARES = "decay_fraction must lie in (0, 1), focus in [0, 1] and ema in [0, 1)"
+LEVELS = "a range of noise levels must be positive and increasing, got "
+
+
 @pytest.mark.parametrize(
-    "wrong", [{"steps": 0}, {"workers": 9, "batch": 8}, {"decay_fraction": 1.0}, {"sigma_range": (0.5, 0.1)}, {"focus_range": (0.0, 0.1)}, {"ema": 1.0}]
+    ("wrong", "says"),
+    [
+        ({"steps": 0}, COUNTS),
+        ({"batch": 0, "workers": 0}, COUNTS),
+        ({"workers": 0}, COUNTS),
+        ({"workers": 9, "batch": 8}, COUNTS),
+        ({"decay_fraction": 0.0}, SHARES),
+        ({"decay_fraction": 1.0}, SHARES),
+        ({"focus": -0.1}, SHARES),
+        ({"focus": 1.1}, SHARES),
+        ({"ema": -0.1}, SHARES),
+        ({"ema": 1.0}, SHARES),
+        ({"sigma_range": (0.5, 0.1)}, LEVELS + "(0.5, 0.1)"),
+        ({"sigma_range": (0.5, 0.5)}, LEVELS + "(0.5, 0.5)"),
+        ({"focus_range": (0.0, 0.1)}, LEVELS + "(0.0, 0.1)"),
+    ],
 )
-def test_senseless_settings_are_refused(wrong: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match=r"must|range"):
+def test_senseless_settings_are_refused(wrong: dict[str, object], says: str) -> None:
+    with pytest.raises(ValueError, match="must") as refused:
         TrainConfig(**{"steps": 10, **wrong})  # type: ignore[arg-type]
+    assert str(refused.value) == says
+
+
+@pytest.mark.parametrize("edge", [{"steps": 1, "batch": 1, "workers": 1}, {"focus": 0.0, "ema": 0.0}, {"focus": 1.0}])
+def test_settings_at_a_bound_are_taken(edge: dict[str, Any]) -> None:
+    assert TrainConfig(**{"steps": 10, **edge})
+
+
+def test_a_seed_is_the_first_four_bytes_of_the_hash_of_its_parts() -> None:
+    """Every training that was ever made depends on it."""
+    assert derived_seed(0, "step", 3) == int.from_bytes(hashlib.sha256(b"0/step/3").digest()[:4], "little")
+    assert derived_seed(1, "weights") == 266_360_463
+
+
+def test_levels_of_a_batch_begin_with_those_of_the_focus() -> None:
+    sigma = draw_sigmas(TrainConfig(steps=1, focus=0.25, focus_range=(0.1, 0.2), sigma_range=(1.0, 4.0)), generator(0), 8)
+    place = torch.cat([(sigma[:2] / 0.1).log() / math.log(2) * 2, (sigma[2:] / 1.0).log() / math.log(4) * 6])
+    assert place.floor().tolist() == [0, 1, 0, 1, 2, 3, 4, 5]
+
+
+def test_a_rate_without_warm_up_and_a_decay_of_no_steps() -> None:
+    config = TrainConfig(steps=9, warmup=0)
+    assert [rate_share(config, step, 1, 0) for step in (0, 1, 2)] == [1.0, 1.0, 0.0]
+    assert rate_share(TrainConfig(steps=9, warmup=4), 1, 0, 4) == 0.5 * 0.75
 
 
 FROZEN = Path(__file__).parents[2] / "golden" / "recipes.json"

@@ -42,3 +42,21 @@ def test_the_mean_loss_since_the_last_row_survives_a_checkpoint() -> None:
     losses.add(torch.tensor(math.inf))
     with pytest.raises(SepbenchError, match=r"step 3.*lower lr"):
         losses.take(3)
+
+
+def test_a_set_of_one_batch_is_enough_and_the_smallest_one_is_named() -> None:
+    assert full_batches(32, 32) == 1
+    with pytest.raises(SepbenchError) as refused:
+        full_batches(8, 7, 100, 5)
+    assert str(refused.value) == "a batch of 8 cannot be filled from 5 training samples; choose a smaller batch"
+
+
+def test_losses_are_rounded_to_six_digits_and_those_that_are_not_finite_are_told_whole() -> None:
+    losses = MeanLoss(torch.device("cpu"))
+    for value in (1.0, 0.0, 0.0):
+        losses.add(torch.tensor(value, requires_grad=True))
+    assert losses.take(3) == {"loss": 0.333333}
+    losses.add(torch.tensor(math.nan))
+    with pytest.raises(SepbenchError) as refused:
+        losses.take(7)
+    assert str(refused.value) == "training diverged before step 7: the loss is not finite; choose a lower lr"

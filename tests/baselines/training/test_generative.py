@@ -161,3 +161,44 @@ def test_a_loss_that_is_not_finite_ends_the_training() -> None:
     one.advance()
     with pytest.raises(SepbenchError, match="lower lr"):
         one.row()
+
+
+def test_settings_and_the_run_are_handed_on(digits: Digits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[object, ...]] = []
+    monkeypatch.setattr(generative, "resume", lambda one, folder, device: seen.append((folder, device)))
+    monkeypatch.setattr(generative, "run", lambda one, folder, progress: seen.append((one.recipe, folder, progress)))
+    method = LearntGenerator(latent=5, steps=7, lr=0.25, batch=3, samples=9, fit_precision="float32")
+    told = lambda fraction, text: None  # noqa: E731
+    method.fit(ToyView(TASK, "prior", pooled=digits.pooled), context(TASK, 4, cache=tmp_path, progress=told))
+    assert seen == [(tmp_path, "cpu"), (GANRecipe(7, 0.25, (0.5, 0.999), 3, "float32", 4), tmp_path, told)]
+    made = method.fitted()
+    wanted = new_networks(5, (1, 8, 8), 4, "cpu")[0]
+    assert all(torch.equal(value, weights(wanted)[name]) for name, value in weights(made).items())
+    assert not made.training
+    assert not any(p.requires_grad for p in made.parameters())
+    method.save(tmp_path)
+    loaded = LearntGenerator(latent=5)
+    loaded.load(tmp_path, context(TASK))
+    assert not loaded.fitted().training
+    assert not any(p.requires_grad for p in loaded.fitted().parameters())
+
+
+def test_rows_tell_both_losses_since_the_last_row() -> None:
+    one = training()
+    one.advance()
+    first = {name: float(losses._sum) for name, losses in one.losses.items()}
+    one.advance()
+    both = {name: float(losses._sum) for name, losses in one.losses.items()}
+    assert one.row() == {name: round(both[name] / 2, 6) for name in ("loss", "generator")}
+    assert first["loss"] > first["generator"] > 0
+    assert list(one.losses) == ["loss", "generator"]
+
+
+def test_both_networks_train_in_training_mode_and_stay_trainable() -> None:
+    one = training()
+    one.made.eval()
+    one.critic.eval()
+    one.advance()
+    assert one.made.training
+    assert one.critic.training
+    assert all(p.requires_grad for network in (one.made, one.critic) for p in network.parameters())

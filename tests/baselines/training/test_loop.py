@@ -190,3 +190,166 @@ def test_saving_keeps_step_and_seconds(whole: tuple[LinearTraining, Path], tmp_p
     assert not resume(again, tmp_path / "nowhere")
     assert resume(again, tmp_path)
     assert (again.step, again.seconds) == (4, 2.5)
+
+
+@pytest.mark.parametrize("error", [KeyError("a"), IndexError("a"), TypeError("a"), ValueError("a"), RuntimeError("a\nb")], ids=lambda e: type(e).__name__)
+def test_what_a_state_that_does_not_fit_raises_is_one_line(tmp_path: Path, error: Exception) -> None:
+    path = tmp_path / CHECKPOINT
+    torch.save({"step": 3, "seconds": 1.0}, path)
+    training = LinearTraining(torch.zeros(8, 6), STEPS, seed=3)
+
+    def restore(state: object) -> None:
+        raise error
+
+    training.restore = restore  # type: ignore[method-assign, assignment]
+    with pytest.raises(SepbenchError) as refused:
+        resume(training, tmp_path)
+    assert str(refused.value) == f"{path} does not fit what is trained here ({type(error).__name__}); delete it, or train in another folder"
+    assert (training.step, training.seconds) == (0, 0.0)
+
+
+def test_what_a_training_refuses_itself_and_faults_of_the_program_go_through(tmp_path: Path) -> None:
+    torch.save({"step": 3, "seconds": 1.0}, tmp_path / CHECKPOINT)
+    training = LinearTraining(torch.zeros(8, 6), STEPS, seed=3)
+    for error in (SepbenchError("of another run"), ZeroDivisionError("a")):
+
+        def restore(state: object, error: Exception = error) -> None:
+            raise error
+
+        training.restore = restore  # type: ignore[method-assign, assignment]
+        with pytest.raises(type(error), match=str(error)):
+            resume(training, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ({"seconds": 1.0}, "is no checkpoint of this trainer"),
+        ({"step": 1}, "is no checkpoint of this trainer"),
+        ([1, 2], "is no checkpoint of this trainer"),
+        (None, "cannot be read as a checkpoint (EOFError)"),
+    ],
+    ids=["no step", "no seconds", "list", "empty"],
+)
+def test_words_for_what_is_no_checkpoint(tmp_path: Path, content: object, says: str) -> None:
+    path = tmp_path / CHECKPOINT
+    path.touch()
+    if content is not None:
+        torch.save(content, path)
+    with pytest.raises(SepbenchError) as refused:
+        resume(LinearTraining(torch.zeros(8, 6), STEPS, seed=3), tmp_path)
+    assert str(refused.value) == f"{path} {says}; delete it, or train in another folder"
+
+
+def test_nothing_is_resumed_where_nothing_is(tmp_path: Path) -> None:
+    training = LinearTraining(torch.zeros(8, 6), STEPS, seed=3)
+    training.step = 2
+    assert not resume(training, None)
+    assert not resume(training, tmp_path)
+    assert training.step == 2
+
+
+def test_a_folder_that_is_missing_is_made(tmp_path: Path) -> None:
+    run(LinearTraining(torch.zeros(8, 6), 2, seed=3), tmp_path / "a" / "b")
+    assert sorted(path.name for path in (tmp_path / "a" / "b").iterdir()) == [CHECKPOINT, LOG]
+
+
+@pytest.mark.parametrize(
+    ("line", "step"),
+    [('{"step": 7, "loss": 1}', 7), ('{"step": 7', -1), ("", -1), ("[7]", -1), ('{"loss": 1}', -1), ('{"step": null}', -1), ('{"step": "x"}', -1), ("3", -1)],
+)
+def test_the_step_of_a_line_of_the_log(line: str, step: int) -> None:
+    assert loop._step_of(line) == step
+
+
+def test_rows_up_to_the_step_stay(tmp_path: Path) -> None:
+    path = tmp_path / LOG
+    loop._drop_log_after(path, 3)
+    assert not path.exists()
+    rows = [json.dumps({"step": step}) for step in (0, 2, 3, 4, -1)]
+    path.write_text("\n".join([*rows, "{"]))
+    loop._drop_log_after(path, 3)
+    assert path.read_text() == "".join(row + "\n" for row in rows[:3])
+
+
+def test_a_row_as_a_line_of_text() -> None:
+    assert loop._line({"step": 300, "minutes": 1.25, "loss": 0.3, "more": 1}) == "step 300, 1.2 min, loss 0.3"
+    assert loop._line({"step": 0, "minutes": 61.06, "loss_of_b": 1}) == "step 0, 61.1 min"
+
+
+def test_what_is_due_by_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checkpoint at its time to the second, counted from when the last one was written; progress once a second."""
+    now = [100.0]
+    monkeypatch.setattr(loop.time, "monotonic", lambda: now[0])
+    clock = loop._Clock(5.0)
+    told, written = [], 0.0
+    for passed in (0.5, 0.5, 0.25, 3.5, 0.25, 4.75):
+        now[0] += passed
+        assert clock.lap() == passed + written
+        told.append((clock.progress_is_due(), clock.checkpoint_is_due()))
+        if told[-1][1]:
+            now[0] += 0.25
+            written = 0.25
+            clock.saved()
+    assert told == [(False, False), (True, False), (False, False), (True, False), (False, True), (True, False)]
+    now[0] += 0.25
+    clock.lap()
+    assert clock.checkpoint_is_due()
+
+
+def test_a_signal_that_is_ignored_stays_ignored_and_a_second_one_acts_at_once() -> None:
+    before, seen = signal.getsignal(signal.SIGTERM), list[str]()
+    try:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        with loop._signals_wait() as waiting:
+            signal.raise_signal(signal.SIGTERM)
+        assert waiting == []
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_IGN
+        signal.signal(signal.SIGTERM, lambda number, frame: seen.append("handled"))
+        with loop._signals_wait() as waiting:
+            signal.raise_signal(signal.SIGTERM)
+            seen.append("waits")
+            signal.raise_signal(signal.SIGTERM)
+            seen.append("ends")
+        assert seen == ["waits", "handled", "ends", "handled"]
+        assert waiting == [signal.SIGTERM]
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_progress_between_rows_repeats_the_last_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before there is one, it tells the step at which the process began."""
+    now = iter(range(10**6))
+    monkeypatch.setattr(loop.time, "monotonic", lambda: float(next(now)))
+    training = LinearTraining(torch.zeros(8, 6), 6, seed=3)
+    training.step = 1
+    told: list[tuple[float, str]] = []
+    run(training, None, log_every=3, progress=lambda fraction, text: told.append((fraction, text.partition(",")[0])))
+    assert told == [(2 / 6, "step 1"), (3 / 6, "step 3"), (4 / 6, "step 3"), (5 / 6, "step 3"), (1.0, "step 6")]
+    assert training.seconds == 5.0
+
+
+class _Touch:
+    """What a file may hold that does something when it is read."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Callable[[Path], None], tuple[Path]]:
+        return Path.touch, (self.path,)
+
+
+def test_checkpoints_are_read_to_the_device_and_run_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.save({"step": 3, "seconds": _Touch(tmp_path / "made")}, tmp_path / CHECKPOINT)
+    with pytest.raises(SepbenchError, match=r"cannot be read as a checkpoint \(UnpicklingError\)"):
+        resume(LinearTraining(torch.zeros(8, 6), STEPS, seed=3), tmp_path)
+    assert not (tmp_path / "made").exists()
+    places: list[object] = []
+    monkeypatch.setattr(loop.torch, "load", lambda path, map_location, weights_only: places.append(map_location) or {"step": 3, "seconds": 2.0})
+    training = LinearTraining(torch.zeros(8, 6), STEPS, seed=3)
+    training.restore = lambda state: None  # type: ignore[method-assign, assignment]
+    for device in ("cuda:1", torch.device("cpu")):
+        assert resume(training, tmp_path, device)
+    assert resume(training, tmp_path)
+    assert places == ["cuda:1", torch.device("cpu"), "cpu"]
+    assert (training.step, training.seconds) == (3, 2.0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +13,8 @@ import torch
 from torch import nn
 
 from baselines.networks.mask_autoencoder import MaskConfig
+from baselines.networks.mask_unet import MaskUNetConfig
+from baselines.training.epochs import epoch_rows
 from baselines.training.loop import run
 from baselines.training.mask import (
     MaskRecipe,
@@ -20,6 +23,8 @@ from baselines.training.mask import (
     load_network,
     mask_layout,
     masked_parts,
+    masks_for,
+    masks_of,
     mean_error,
     new_network,
     observed_error,
@@ -173,3 +178,89 @@ def test_divergence_is_told_in_one_line() -> None:
     training = Constants(network, MaskRecipe(0.1, precision="float32"), observed_error, interfere=break_it)
     with pytest.raises(SepbenchError, match="lower lr"):
         run(training, None)
+
+
+class Places(nn.Module):
+    """A network whose mask is where a pixel lies: rows in the first channel, columns in the second."""
+
+    def __init__(self, layers: int, extra_rows: int) -> None:
+        super().__init__()
+        self.config = SimpleNamespace(layers=layers, extra_rows=extra_rows, masks=1)
+        self.seen = torch.zeros(0)
+
+    def forward(self, mixtures: torch.Tensor) -> torch.Tensor:
+        self.seen = mixtures
+        rows, columns = (torch.arange(float(side)) for side in mixtures.shape[-2:])
+        return torch.stack([rows[:, None].expand(mixtures.shape[-2:]), columns.expand(mixtures.shape[-2:])])[None]
+
+
+@pytest.mark.parametrize(
+    ("layers", "extra", "size", "padded", "corner"),
+    [
+        (2, 0, (4, 8), (4, 8), (0, 0)),
+        (2, 0, (5, 7), (8, 8), (1, 0)),
+        (2, 0, (6, 5), (8, 8), (1, 1)),
+        (2, 1, (5, 4), (5, 4), (0, 0)),
+        (2, 1, (6, 4), (8, 4), (1, 0)),
+        (2, 1, (1, 4), (4, 4), (1, 0)),
+        (3, 0, (28, 28), (32, 32), (2, 2)),
+        (3, 1, (9, 9), (9, 16), (0, 3)),
+    ],
+)
+def test_images_are_padded_evenly_and_masks_cut_back(layers: int, extra: int, size: tuple[int, int], padded: tuple[int, int], corner: tuple[int, int]) -> None:
+    """One row above a multiple stays as it is in a network that can take it: the spectra have an odd number of rows."""
+    network = Places(layers, extra)
+    masks = masks_of(network, torch.ones(1, 1, *size))  # type: ignore[arg-type]
+    assert masks.shape[-2:] == size
+    assert tuple(masks[0, :, 0, 0].tolist()) == corner
+    assert tuple(network.seen.shape[-2:]) == padded
+    assert float(network.seen.sum()) == size[0] * size[1]
+    top, left = corner
+    assert bool(network.seen[..., top : top + size[0], left : left + size[1]].eq(1).all())
+
+
+@pytest.mark.parametrize(("masks", "shape"), [(1, (2, 1, 1, 4, 4)), (3, (2, 3, 1, 4, 4))])
+def test_masks_of_a_trained_network_have_an_axis_of_masks_and_no_graph(masks: int, shape: tuple[int, ...]) -> None:
+    network = new_network(mask_layout("autoencoder", (1, 4, 4), masks), 0).train()
+    found = masks_for(network)(torch.rand(2, 1, 4, 4, generator=torch.Generator().manual_seed(0)))
+    assert found.shape == shape
+    assert not found.requires_grad
+    assert not network.training
+
+
+@pytest.mark.parametrize(("shape", "layers"), [((1, 8, 64), 4), ((1, 64, 8), 4), ((1, 1, 1), 2), ((1, 17, 17), 3), ((3, 32, 33), 4), ((1, 1000, 4), 4)])
+def test_the_longer_side_decides_how_deep_a_network_is(shape: tuple[int, ...], layers: int) -> None:
+    assert mask_layout("autoencoder", shape, 2, False) == MaskConfig(shape[0], layers, masks=2, running_statistics=False)
+    assert mask_layout("autoencoder", shape) == MaskConfig(shape[0], layers, masks=1, running_statistics=True)
+    assert mask_layout("unet", shape, 3, False) == MaskUNetConfig(shape[0], 3)
+
+
+def test_spectra_are_compared_by_their_magnitudes() -> None:
+    """Parts 3 and 4i mix to magnitude 5; half of it is 2.5, half a unit from 3, and the other half 1.5 from 4."""
+    truth = torch.tensor([3.0 + 0.0j, 4.0j])[None, :, None, None, None].expand(2, 2, 1, 4, 4)
+    for loss, wanted in ((observed_error, 0.5), (mean_error, 1.0)):
+        training = MaskTraining(OneNumber(), MaskRecipe(0.1, precision="float32"), loss)  # type: ignore[arg-type]
+        training.update(truth)
+        assert training.row() == {"loss": wanted}
+    parts = masked_parts(OneNumber(), truth.sum(1))  # type: ignore[arg-type]
+    torch.testing.assert_close(parts[:, 1], 0.5 * truth.sum(1))
+
+
+def test_a_network_that_is_read_is_ready_for_use(tmp_path: Path) -> None:
+    network = new_network(mask_layout("unet", (1, 8, 8)), seed=3)
+    save_network(network, tmp_path / "x.safetensors")
+    read = load_network(mask_layout("unet", (1, 8, 8)), tmp_path / "x.safetensors", "cpu")
+    assert not read.training
+    assert all(torch.equal(a, b) for a, b in zip(read.state_dict().values(), network.state_dict().values(), strict=True))
+
+
+def test_estimates_of_a_training_are_in_use_mode_without_a_graph_and_a_step_is_in_training_mode() -> None:
+    training = one_number(betas=(0.25, 0.75), seed=8, batch=3)
+    assert training.optimiser.param_groups[0]["betas"] == (0.25, 0.75)
+    estimate = training.estimate(torch.ones(2, 1, 4, 4))
+    assert (estimate.shape, estimate.requires_grad, training.network.training) == ((2, 2, 1, 4, 4), False, False)
+    training.update(constants((0.25, 0.75)))
+    assert training.network.training
+    assert torch.equal(training.rows("B", 2, 1, 9), epoch_rows(8, "B", 2, 1, 3, 9))
+    training.restart_optimiser()
+    assert training.optimiser.param_groups[0]["betas"] == (0.25, 0.75)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -14,12 +15,13 @@ from baselines.basis import Basis
 from baselines.networks.ncsn_refinenet import CondRefineNetDilated, ncsn_sigmas
 from baselines.priors.score_prior import NCSNPrior
 from baselines.priors.weights_io import images_sha256, load_prior, read_card
-from baselines.training import loop, ncsn
+from baselines.training import loop, ncsn, score
 from baselines.training.config import batch_indices, generator
-from baselines.training.edm_loss import as_float
+from baselines.training.edm_loss import as_float, fixed_noise
 from baselines.training.loop import CHECKPOINT
 from baselines.training.ncsn import NCSNConfig, NCSNTraining, export, ncsn_losses
 from sepbench.data.datasets import open_dataset
+from sepbench.data.signals import ArraySignals
 from sepbench.errors import SepbenchError
 from sepbench.suites.loader import load_suite
 
@@ -165,3 +167,101 @@ def test_a_step_is_on_dequantised_images(tmp_path: Path) -> None:
     wanted = float(ncsn_losses(run.network, clean, noise, level).detach().double().mean())
     run.advance()
     assert float(run.loss) == pytest.approx(wanted, rel=1e-5)
+
+
+class Silent(torch.nn.Module):
+    """Says nothing of any image, and remembers what it was asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[tuple[int, set[int]]] = []
+
+    def forward(self, x: torch.Tensor, level: torch.Tensor) -> torch.Tensor:
+        self.asked.append((len(x), set(level.tolist())))
+        return torch.zeros_like(x)
+
+
+def test_the_loss_of_held_out_images_is_at_each_level_and_of_the_first_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ncsn, "_HELD_OUT", 5)
+    monkeypatch.setattr(ncsn, "_CPU_CHUNK", 2)
+    run = training(tmp_path)
+    run.network = silent = Silent()  # type: ignore[assignment]
+    noise = fixed_noise(torch.Size((5, 1, 8, 8)))
+    wanted = round(0.5 * float(noise.square().flatten(1).sum(1).double().mean()), 4)
+    assert run.held_out_loss() == {f"{sigma:.5f}": wanted for sigma in ncsn_sigmas().tolist()}
+    assert silent.asked == [(size, {level}) for level in range(10) for size in (2, 2, 1)]
+
+
+@pytest.mark.parametrize(
+    ("steps", "seconds", "minutes", "fraction", "finished"),
+    [
+        (3, 0.0, None, 0.5, False),
+        (3, 60.0, 1.5, 2 / 3, False),
+        (3, 90.0, 1.5, 1.0, True),
+        (6, 0.0, 9.0, 1.0, True),
+        (4, 60.0, 9.0, 2 / 3, False),
+        (9, 0.0, None, 1.0, True),
+    ],
+)
+def test_a_run_ends_by_its_steps_or_its_minutes(tmp_path: Path, steps: int, seconds: float, minutes: float | None, fraction: float, finished: bool) -> None:
+    run = training(tmp_path, minutes=minutes)
+    run.step, run.seconds = steps, seconds
+    assert (run.fraction, run.finished) == (pytest.approx(fraction), finished)
+
+
+def test_a_row_has_the_mean_since_the_last_one(tmp_path: Path) -> None:
+    run = training(tmp_path)
+    assert run.row() == {"loss": 0.0}
+    run.loss, run.counted = torch.tensor(2.0, dtype=torch.float64), 3
+    assert run.row() == {"loss": 0.6667}
+    assert (float(run.loss), run.counted) == (0.0, 0)
+
+
+def test_all_that_changed_is_named(tmp_path: Path) -> None:
+    finished(tmp_path, replace(SMALL, steps=1))
+    images = tiny_images()
+    start = NCSNPrior(CondRefineNetDilated(1, 4), (1, 8, 8))
+    with pytest.raises(SepbenchError) as refused:
+        NCSNTraining(images[:40], images[50:], replace(SMALL, seed=3, lr=0.5, steps=9), tmp_path, init=start)
+    assert str(refused.value) == f"{tmp_path / CHECKPOINT} is of another run (lr, seed, images, --init); ask for the same, or use another --folder"
+
+
+@pytest.mark.parametrize(("channels", "features"), [(1, 64), (3, 128)])
+def test_colour_images_are_mirrored_and_take_a_wider_network(channels: int, features: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[object] = []
+
+    class Stop(Exception):
+        pass
+
+    def begin(images: torch.Tensor, held_out: torch.Tensor, config: NCSNConfig, folder: Path, **options: object) -> NCSNTraining:
+        seen.extend([len(images), len(held_out), config, folder, options])
+        raise Stop
+
+    monkeypatch.setattr(ncsn, "NCSNTraining", begin)
+    monkeypatch.setattr(score, "RECIPES", {"digits": replace(score.RECIPES["digits"], held_out=2), "cifar10": replace(score.RECIPES["digits"], held_out=2)})
+    signals = ArraySignals("mine", "train", "image", torch.zeros(9, channels, 8, 8, dtype=torch.uint8), torch.zeros(9, dtype=torch.int64))
+    given = {"labels": (), "folder": tmp_path / "a" / "run", "out": tmp_path / "b" / "x.safetensors", "minutes": 2.5, "init": None, "seed": 4, "device": "cpu"}
+    for steps in (None, 7):
+        with pytest.raises(Stop):
+            ncsn.train(signals, steps=steps, command="x", progress=lambda done, text: None, **given)  # type: ignore[arg-type]
+        config = NCSNConfig(steps=steps or 200_000, features=features, mirror=channels == 3, seed=4)
+        assert seen == [7, 2, config, tmp_path / "a" / "run", {"init": None, "minutes": 2.5, "device": "cpu"}]
+        seen.clear()
+    assert (tmp_path / "a" / "run").is_dir()
+    assert (tmp_path / "b").is_dir()
+    for option, place in (("--out", "out"), ("--folder", "folder")):
+        (tmp_path / "file").touch()
+        with pytest.raises(SepbenchError, match=option):
+            ncsn.train(signals, steps=1, command="x", progress=lambda done, text: None, **{**given, place: tmp_path / "file" / "x"})  # type: ignore[arg-type]
+
+
+def test_weights_are_stored_as_they_were_trained_and_their_card_says_how(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ncsn, "_HELD_OUT", 1)
+    run = training(tmp_path, replace(SMALL, seed=3))
+    run.seconds = 90.0
+    card = read_card(export(run, tmp_path / "x.safetensors", "tiny", "a command"))
+    assert (card["stored"], card["name"], card["training"]["minutes"], card["training"]["seed"]) == ("float32", "x", 1.5, 3)
+    assert card["training"]["packages"] == {"torch": torch.__version__, "python": platform.python_version()}
+    assert card["training"]["hardware"] == score.hardware()
+    assert card["training"]["images_seen"] == 0
+    assert card["held_out_loss"] == run.held_out_loss()

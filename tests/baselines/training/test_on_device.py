@@ -4,6 +4,7 @@ checkpoint, gradients in parts, and a compiler that fails."""
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from train_until_done import LAYOUT, tiny_images
 
 from baselines.training.config import TrainConfig, batch_indices
 from baselines.training.loop import CHECKPOINT, LOG
-from baselines.training.on_device import DeviceBatches
+from baselines.training.on_device import Batch, DeviceBatches, Finite, GradientParts
 from baselines.training.score import batch_on, build_model
 from baselines.training.trainer import ScoreTraining
 from sepbench.errors import SepbenchError
@@ -152,3 +153,68 @@ def test_no_step_on_a_gpu_waits_for_it(tmp_path: Path) -> None:
     trainer.run(log_every=10)
     assert trainer.finished
     assert resident(tmp_path / "host").validate() != trainer.validate()
+
+
+class _Full(torch.nn.Module):
+    def forward(self, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+
+def test_a_compiled_network_that_fills_the_memory_is_no_compiler_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "compile", lambda model: _Full())
+    training = resident(tmp_path, compiled=True)
+    with pytest.warns(RuntimeWarning) as told, pytest.raises(torch.cuda.OutOfMemoryError):
+        training.advance()
+    assert [str(one.message) for one in told] == [f"out of memory: a batch of 8 images is computed in {parts} parts from here on" for parts in (2, 4, 8)]
+    assert training._compiled is not None
+
+
+def test_only_a_training_that_stays_on_its_device_is_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "compile", lambda model: pytest.fail("compiled"))
+    images = tiny_images()
+    model = build_model(LAYOUT, images[:50], 0)
+    for stays, compiled in ((False, True), (None, True), (True, False)):
+        config = TrainConfig(steps=2, batch=8)
+        training = ScoreTraining(model, images[:50], images[50:], config, tmp_path / str(stays), resident=stays, compiled=compiled)
+        assert training.resident is bool(stays)
+        assert training._compiled is None
+
+
+@pytest.mark.parametrize(("count", "parts"), [(1, [[0, 1, 2, 3, 4]]), (2, [[0, 2, 4], [1, 3]]), (4, [[0, 4], [1], [2], [3]])])
+def test_parts_of_a_batch_are_interleaved(count: int, parts: list[list[int]]) -> None:
+    seen: list[list[int]] = []
+
+    def gradient(batch: Batch, rows: slice) -> torch.Tensor:
+        seen.append(batch[0][rows].tolist())
+        return 10.0 * batch[0][rows]
+
+    cleared: list[int] = []
+    made = GradientParts(gradient, lambda: cleared.append(1))
+    made.count = count
+    batch = (torch.arange(5.0), torch.zeros(5), torch.zeros(5))
+    assert made(batch).tolist() == [0.0, 10.0, 20.0, 30.0, 40.0]
+    assert (seen, cleared) == (parts, [1])
+
+
+@pytest.mark.parametrize(("size", "most"), [(1, 1), (2, 2), (3, 2), (4, 4), (5, 4)])
+def test_parts_end_where_there_is_an_image_for_each(size: int, most: int) -> None:
+    def full(batch: Batch, rows: slice) -> torch.Tensor:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+    made = GradientParts(full, lambda: None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises(torch.cuda.OutOfMemoryError):
+            made((torch.zeros(size), torch.zeros(size), torch.zeros(size)))
+    assert made.count == most
+
+
+def test_whether_all_numbers_were_finite() -> None:
+    for bad in (torch.inf, -torch.inf, torch.nan):
+        known = Finite(torch.device("cpu"))
+        assert known
+        known.add(torch.tensor(3.0))
+        assert known
+        known.add(torch.tensor(bad))
+        known.add(torch.tensor(1.0))
+        assert not known

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
+from train_until_done import LAYOUT, tiny_images
 
 from baselines.training import optimiser
 from baselines.training.config import TrainConfig
 from baselines.training.optimiser import BatchedMuon, Optimiser, orthogonalised
+from baselines.training.score import build_model
 
 SHAPES = [(12, 30), (30, 12), (12, 30), (8, 8), (12, 30), (1, 5)]
 
@@ -105,3 +108,59 @@ def test_a_processor_without_bfloat16_orthogonalises_in_float32(monkeypatch: pyt
         values = torch.diagonal(left.mT @ step @ right.mT)
         assert float((left.mT @ step @ right.mT - torch.diag(values)).abs().max()) < (0.05 if has else 1e-4)
         assert 0.6 < float(values.min()) < float(values.max()) < 1.3
+
+
+def test_muon_takes_the_inner_matrices_of_a_score_network() -> None:
+    """Biases, norms, first and last layer, and the embedding of the noise level are AdamW's."""
+    model = build_model(LAYOUT, tiny_images(), 0)
+    made = Optimiser(model, TrainConfig(steps=10))
+    inner = {id(weight) for weight, _ in made.pairs}
+    named = dict(model.named_parameters())
+    outer = {name for name, weight in named.items() if id(weight) not in inner and weight.ndim > 1}
+    assert {name.split(".")[1] for name in outer} == {"stem", "head", "embedding"}
+    assert all(name.split(".")[1] not in {"stem", "head", "embedding"} for name, weight in named.items() if id(weight) in inner)
+    assert all(weight.ndim > 1 for name, weight in named.items() if id(weight) in inner)
+    assert {id(p) for group in made.parts[0].param_groups for p in group["params"]} == {id(p) for p in named.values()} - inner
+    assert Optimiser(model, TrainConfig(steps=10, matrix_lr=0.0)).pairs == []
+
+
+@pytest.mark.parametrize("has", [True, False])
+@pytest.mark.parametrize(("workers", "batched", "shares"), [(1, False, [5]), (2, False, [3, 2]), (7, False, [1] * 5), (3, True, [5])])
+def test_workers_share_the_matrices_and_all_have_the_settings(
+    has: bool, workers: int, batched: bool, shares: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(optimiser, "computes_bfloat16", lambda device: has)
+    network = nn.Sequential(*(nn.Linear(3, 3) for _ in range(5)))
+    config = TrainConfig(steps=10, batch=8, workers=workers, lr=0.25, matrix_lr=0.5, betas=(0.3, 0.6), momentum=0.7, weight_decay=0.2)
+    made = Optimiser(network, config, batched=batched)
+    assert [len(part.param_groups[0]["params"]) for part in made.parts[1:]] == shares
+    assert made.peaks == [0.25] + [0.5] * len(shares)
+    adamw = made.parts[0].param_groups[0]
+    assert (adamw["lr"], adamw["betas"], adamw["weight_decay"]) == (0.25, (0.3, 0.6), 0.2)
+    for part in made.parts[1:]:
+        (group,) = part.param_groups
+        assert (group["lr"], group["momentum"], group["weight_decay"]) == (0.5, 0.7, 0.2)
+        assert isinstance(part, BatchedMuon if batched or not has else torch.optim.Muon)
+        assert group.get("adjust_lr_fn", "match_rms_adamw") == "match_rms_adamw"
+
+
+def test_convolutions_are_matrices_of_outputs_and_their_steps_reach_the_weights() -> None:
+    network = nn.Sequential(nn.Conv2d(2, 3, 3), nn.Conv2d(3, 2, 1))
+    made = Optimiser(network, TrainConfig(steps=10, workers=1, batch=1))
+    assert [tuple(view.shape) for _, view in made.pairs] == [(3, 18), (2, 3)]
+    before = [weight.detach().clone() for weight, _ in made.pairs]
+    network[0].weight.grad = torch.ones(3, 2, 3, 3)
+    done: list[object] = []
+
+    def mapper(function: Any, items: Any) -> list[Any]:
+        done.extend(items)
+        return [function(item) for item in items]
+
+    made.step(0.5, mapper)
+    assert done == made.parts
+    assert not torch.equal(network[0].weight, before[0])
+    assert torch.equal(network[1].weight, before[1])
+    network[0].weight.grad = None
+    before[0] = network[0].weight.detach().clone()
+    made.step(0.5)
+    assert torch.equal(network[0].weight, before[0])

@@ -163,3 +163,51 @@ def test_a_graph_has_eagers_numbers_on_a_gpu(monkeypatch: pytest.MonkeyPatch) ->
     assert eager.steps_on.record is None
     first, second = (torch.cat([p.detach().flatten() for p in made.network.parameters()]) for made in (eager, graphed))
     assert float((first - second).norm() / first.norm()) < 2e-3
+
+
+@pytest.mark.parametrize(
+    ("device", "variable", "may", "records"),
+    [
+        ("cuda", None, True, True),
+        ("cuda", "", True, True),
+        ("cuda", "compile", True, True),
+        ("cuda", "eager", True, False),
+        ("cuda", None, False, False),
+        ("cpu", None, True, False),
+    ],
+)
+def test_who_records(device: str, variable: str | None, may: bool, records: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SEPBENCH_TRAIN", raising=False)
+    if variable is not None:
+        monkeypatch.setenv("SEPBENCH_TRAIN", variable)
+    runner = StepRunner(lambda batch: batch.sum(), torch.device(device), may_record=may)
+    assert (runner.record is recorded_step.record_cuda_step) is records
+    assert (runner.record is None) is not records
+
+
+def test_the_warning_of_a_recording_that_fails_is_one_short_line() -> None:
+    def fails(step: Step, batch: torch.Tensor) -> RecordedStep:
+        raise RuntimeError("a" * 300 + "\nand more")
+
+    def says_nothing(step: Step, batch: torch.Tensor) -> RecordedStep:
+        raise ValueError
+
+    for record, told in ((fails, f"(RuntimeError: {'a' * 200})"), (says_nothing, "(ValueError: )")):
+        runner, batch = StepRunner(lambda batch: batch.sum(), CPU, record), torch.ones(2)
+        for _ in range(3):
+            runner(batch)
+        with pytest.warns(RuntimeWarning) as warned:
+            assert float(runner(batch)) == 2.0
+        assert str(warned[0].message) == f"training goes on without a CUDA graph {told}"
+        assert runner.record is None
+
+
+def test_adam_on_a_processor_is_torchs_with_the_rate_and_betas_that_are_asked_for() -> None:
+    (group,) = adam([torch.nn.Parameter(torch.ones(2))], 0.25, (0.5, 0.75)).param_groups
+    assert (group["lr"], group["betas"], group["capturable"], group["fused"]) == (0.25, (0.5, 0.75), False, None)
+
+
+def test_every_group_gets_the_rate() -> None:
+    optimiser = torch.optim.Adam([{"params": [torch.nn.Parameter(torch.ones(1))]}, {"params": [torch.nn.Parameter(torch.ones(1))], "lr": 3.0}], lr=0.1)
+    set_rate(optimiser, 0.25)
+    assert [group["lr"] for group in optimiser.param_groups] == [0.25, 0.25]

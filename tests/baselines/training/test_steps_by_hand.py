@@ -5,19 +5,23 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from train_until_done import LAYOUT, tiny_images
+from train_until_done import LAYOUT, tiny_images, tiny_trainer
 
+from baselines.priors.edm import EDMDenoiser
+from baselines.training import trainer as trainer_module
 from baselines.training.config import TrainConfig, batch_indices, draw_sigmas, generator
-from baselines.training.edm_loss import edm_losses
+from baselines.training.edm_loss import BandMeans, as_float, edm_losses, fixed_noise, spread_sigmas
 from baselines.training.loop import CHECKPOINT, LOG, resume, run
 from baselines.training.on_device import DeviceBatches
 from baselines.training.score import build_model
-from baselines.training.trainer import ScoreTraining
+from baselines.training.trainer import DECAY_FLAG, PRE_DECAY, ScoreTraining
+from sepbench.errors import SepbenchError
 
 CONFIG = TrainConfig(steps=50, batch=8, warmup=3, workers=1, lr=2e-3, matrix_lr=0.0, weight_decay=0.1, clip=0.3, ema=0.2, bf16=False, seed=4)
 """The gradient is cut at every step, the learning rate is full from the third step on, and the average's decay from the third: 0.1, 2 / 11, 0.2."""
@@ -162,3 +166,155 @@ def test_seconds_go_on_where_they_stood(tmp_path: Path) -> None:
     resume(second, tmp_path)
     run(second, tmp_path, log_every=1)
     assert json.loads((tmp_path / LOG).read_text().splitlines()[-1])["minutes"] == pytest.approx(60.0, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("step", "seconds", "deadline", "flag", "decay"),
+    [
+        (5, 0.0, None, "7", (5, 7)),
+        (5, 0.0, None, " 7\n", (5, 7)),
+        (39, 0.0, None, "", (39, 11)),
+        (39, 0.0, None, "soon", (39, 11)),
+        (0, 0.0, None, "", (0, 1)),
+        (77, 0.0, None, None, None),
+        (78, 0.0, None, None, (78, 22)),
+        (90, 0.0, None, None, (90, 10)),
+        (19, 1e9, 1.0, None, None),
+        (20, 1e9, 1.0, None, (20, 6)),
+        (32, 63.9, 82.0, None, None),
+        (32, 64.0, 82.0, None, (32, 9)),
+    ],
+)
+def test_when_the_decay_begins_and_how_long_it_is(
+    step: int, seconds: float, deadline: float | None, flag: str | None, decay: tuple[int, int] | None, tmp_path: Path
+) -> None:
+    """Of a hundred steps the last 22 decay. A file that names no number, and a deadline, give it 22 / 78 of the steps so far."""
+    trainer = tiny_trainer(tmp_path, steps=100)
+    trainer.step, trainer.seconds = step, seconds
+    if flag is not None:
+        (tmp_path / DECAY_FLAG).write_text(flag)
+    trainer._plan_decay(deadline)
+    assert ((trainer.decay_start, trainer.decay_steps) if trainer.decay_start is not None else None) == decay
+    assert (tmp_path / PRE_DECAY).exists() is (tmp_path / CHECKPOINT).exists() is (decay is not None)
+    if decay is not None:
+        kept = [torch.load(tmp_path / name, weights_only=True)["decay"] for name in (PRE_DECAY, CHECKPOINT)]
+        assert kept == [(None, 0), decay]
+        trainer.step += 1
+        trainer._plan_decay(0.0)
+        assert (trainer.decay_start, trainer.decay_steps) == decay
+
+
+@pytest.mark.parametrize(
+    ("step", "start", "steps", "seconds", "deadline", "fraction", "finished"),
+    [
+        (30, None, 0, 0.0, None, 0.3, False),
+        (100, None, 0, 0.0, None, 1.0, True),
+        (30, None, 0, 60.0, 100.0, 0.6, False),
+        (70, None, 0, 60.0, 100.0, 0.7, False),
+        (30, None, 0, 200.0, 100.0, 1.0, False),
+        (30, 20, 20, 200.0, 100.0, 0.75, False),
+        (40, 20, 20, 0.0, None, 1.0, True),
+        (39, 20, 20, 0.0, None, 39 / 40, False),
+    ],
+)
+def test_how_much_of_a_run_is_done(
+    step: int, start: int | None, steps: int, seconds: float, deadline: float | None, fraction: float, finished: bool, tmp_path: Path
+) -> None:
+    """Until the decay begins, by steps or by the clock, whichever is further; then by the steps that are left."""
+    trainer = tiny_trainer(tmp_path, steps=100)
+    trainer.step, trainer.decay_start, trainer.decay_steps, trainer.seconds, trainer._deadline = step, start, steps, seconds, deadline
+    assert (trainer.fraction, trainer.finished) == (pytest.approx(fraction), finished)
+
+
+def test_a_row_tells_rate_norm_losses_and_at_times_the_validation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = tiny_trainer(tmp_path, steps=100, warmup=3)
+    monkeypatch.setattr(trainer, "validate", lambda mapper: ["validated"])
+    trainer._validate_every = 4
+    rows = {}
+    for step in (1, 2, 4, 6, 100):
+        trainer.step = step
+        trainer.window.add(torch.tensor([0.01, 0.3]), torch.tensor([1.0, 3.0]), 2.00004)
+        trainer.window.add(torch.tensor([0.01]), torch.tensor([2.0]), 1.0)
+        if step == 6:
+            trainer.decay_start, trainer.decay_steps = 4, 3
+        rows[step] = trainer.row()
+    assert [rows[step]["rate"] for step in rows] == [0.3333, 0.6667, 1.0, 0.6667, 0.0]
+    assert [rows[step]["decay_start"] for step in rows] == [None, None, None, 4, 4]
+    assert [step for step in rows if "validation" in rows[step]] == [4, 100]
+    assert rows[4]["validation"] == ["validated"]
+    assert all(row["grad_norm"] == 1.5 for row in rows.values())
+    assert json.dumps(rows[2]["loss"]) == "[1.5, NaN, NaN, NaN, 3.0, NaN]"
+
+
+def test_the_validation_is_of_the_first_held_out_images_at_fixed_levels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the averaged weights, in chunks, in the order of the images; computed as the steps are."""
+    monkeypatch.setattr(trainer_module, "_VALIDATION_IMAGES", 7)
+    monkeypatch.setattr(trainer_module, "_VALIDATION_CHUNK", 3)
+    trainer = tiny_trainer(tmp_path, bf16=False)
+    assert torch.equal(trainer.held_out, as_float(tiny_images()[50:57]))
+    for value in trainer.ema.values():
+        value.add_(0.05)
+    sizes: list[int] = []
+    losses = trainer_module.edm_losses
+
+    def watched(model: EDMDenoiser, clean: torch.Tensor, *rest: Any) -> torch.Tensor:
+        sizes.append(len(clean))
+        return losses(model, clean, *rest)
+
+    sigma, noise, model = spread_sigmas(7, *trainer.config.sigma_range), fixed_noise(trainer.held_out.shape), trainer.averaged()
+    bands = BandMeans.empty()
+    with torch.no_grad():
+        bands.add(sigma, losses(model, trainer.held_out, noise, sigma, model.sigma_data))
+    monkeypatch.setattr(trainer_module, "edm_losses", watched)
+    found = trainer.validate()
+    assert sizes == [3, 3, 1]
+    assert found == pytest.approx(bands.means(), rel=1e-3, nan_ok=True)
+    plain = trainer.model.eval()
+    with torch.no_grad():
+        other = losses(plain, trainer.held_out, noise, sigma, plain.sigma_data)
+    assert float(other.sum()) != pytest.approx(float((bands.total).sum()), rel=1e-2)
+
+
+@pytest.mark.parametrize(("threads", "resident", "shared"), [(1, False, True), (2, False, False), (1, True, False)])
+def test_workers_take_turns_where_torch_has_threads_of_its_own(
+    threads: int, resident: bool, shared: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = tiny_trainer(tmp_path)
+    trainer.resident = resident
+    seen: list[Any] = []
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    monkeypatch.setattr(trainer_module.loop, "run", lambda one, folder, **options: seen.extend([one._mapper is not map, folder, one._deadline, options]))
+    told = lambda done, text: None  # noqa: E731
+    trainer.run(2.0, 5.0, 30, 60, told)
+    assert seen == [shared, tmp_path, 120.0, {"checkpoint_seconds": 5.0, "log_every": 30, "progress": told}]
+    assert (trainer._validate_every, trainer._mapper) == (60, map)
+    assert trainer.asked == {"steps": 40, "minutes": 2.0}
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"batch": 4, "lr": 1e-4}, "was trained with other settings (batch, lr); use those or another folder"),
+        ({"init": "digest"}, "was started from other weights (--init); start from those or use another folder"),
+        ({"images": True}, "was trained on other images; use those or another folder"),
+    ],
+    ids=str,
+)
+def test_words_for_another_run(change: dict[str, Any], says: str, tmp_path: Path) -> None:
+    first = tiny_trainer(tmp_path)
+    first.save(tmp_path / CHECKPOINT)
+    images = tiny_images()[:50].flip(0) if change.pop("images", False) else tiny_images()[:50]
+    init = change.pop("init", None)
+    with pytest.raises(SepbenchError) as refused:
+        ScoreTraining(first.model, images, tiny_images()[50:], replace(first.config, **change), tmp_path, init)
+    assert str(refused.value) == f"{tmp_path / CHECKPOINT} {says}"
+
+
+def test_replicas_share_weights_and_have_gradients_of_their_own(tmp_path: Path) -> None:
+    trainer = tiny_trainer(tmp_path, workers=3, batch=8)
+    assert [replica is trainer.model for replica in trainer.replicas] == [True, False, False]
+    for first, second, third in zip(*(replica.parameters() for replica in trainer.replicas), strict=True):
+        assert first.data_ptr() == second.data_ptr() == third.data_ptr()
+        assert second is not first
+    resident = ScoreTraining(trainer.model, tiny_images()[:50], tiny_images()[50:], replace(trainer.config, workers=3), tmp_path / "b", resident=True)
+    assert (resident.workers, len(resident.replicas)) == (1, 1)

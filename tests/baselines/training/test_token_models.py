@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,10 +13,10 @@ import torch
 from method_toys import Digits, ToyView, context, toy_task
 
 from baselines.training import loop, token_models
-from baselines.training.codec import VQVAETraining
+from baselines.training.codec import VQVAERecipe, VQVAETraining, network_digest, new_vqvae, tokens_of
 from baselines.training.token_models import LearntTokens
-from baselines.training.tokens import SumTraining, TokenTraining
-from sepbench.errors import DataError
+from baselines.training.tokens import SumTraining, TokenRecipe, TokenTraining, new_transformer
+from sepbench.errors import DataError, SepbenchError
 
 TASK = toy_task()
 _CODEC: Mapping[str, Any] = {"codes": 10, "width": 8, "codec_epochs": 2, "codec_batch": 32, "codec_lr": 3e-3, "restart_every": 4}
@@ -118,3 +120,131 @@ def test_progress_goes_up_to_all_of_it(digits: Digits) -> None:
     assert shares == sorted(shares)
     assert shares[-1] == pytest.approx(1.0)
     assert {text.partition(":")[0] for _, text in told} == {"codec", "prior", "sums"}
+
+
+def test_settings_and_the_run_are_handed_on(digits: Digits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+    monkeypatch.setattr(token_models, "resume", lambda one, folder, device: seen.append((folder, device)))
+    monkeypatch.setattr(token_models, "run", lambda one, folder, progress: seen.append((one, folder)))
+    more = {"codec_epochs": 21, "prior_epochs": 31, "passes": 41, "decay": 0.5, "commitment": 0.75, "reconstruction": 2.0, "restart_every": 6, "means": 0.25}
+    more |= {"dropout": 0.3, "prior_width": 12, "prior_layers": 2, "prior_heads": 3, "held_out": 5, "symmetric": False, "every_triple": False}
+    method = LearntTokens(**{**TINY, "codec_batch": 7, "prior_batch": 8, "codec_lr": 0.5, "prior_lr": 0.25, "fit_precision": "float32", **more})
+    method.fit(ToyView(TASK, "prior", pooled=digits.pooled[:150]), context(TASK, 4, cache=tmp_path, budget="quick"))
+    assert [folder for _, folder in seen[1::2]] == [tmp_path / name for name in ("codec", "prior", "sums")]
+    assert seen[::2] == [(tmp_path / name, "cpu") for name in ("codec", "prior", "sums")]
+    codec, prior, sums = (one for one, _ in seen[1::2])
+    assert codec.recipe == VQVAERecipe(3, 7, 0.5, 0.5, 0.75, 2.0, 6, "float32", 4, 0.25)
+    assert prior.recipe == TokenRecipe(4, 8, 0.25, 0.5, 0.3, "float32", 4)
+    assert (len(codec.images), len(codec.held_out), len(prior.tokens), len(prior.held_out)) == (145, 5, 145, 5)
+    assert torch.equal(codec.held_out, digits.pooled[145:150])
+    assert torch.equal(prior.tokens, tokens_of(codec.network, digits.pooled[:145]))
+    assert torch.equal(prior.held_out, tokens_of(codec.network, digits.pooled[145:150]))
+    assert network_digest(codec.network) == network_digest(new_vqvae((1, 8, 8), 10, 8, 4, "cpu"))
+    assert network_digest(prior.network) == network_digest(new_transformer(10, 4, 12, 2, 3, 4, "cpu"))
+    assert (sums.steps / sums.batches, sums.seed, sums.symmetric, sums.counter.every_triple) == (5, 4, False, False)
+    for network in (method.fitted().codec, method.fitted().prior):
+        assert not network.training
+        assert not any(p.requires_grad for p in network.parameters())
+
+
+@pytest.mark.parametrize(("asked", "images", "kept"), [(1000, 150, 15), (0, 150, 0), (9, 150, 9), (1000, 149, 14)])
+def test_at_most_a_tenth_is_held_out(asked: int, images: int, kept: int, digits: Digits, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+    monkeypatch.setattr(token_models, "run", lambda one, folder, progress: seen.append(one))
+    LearntTokens(**{**TINY, "held_out": asked}).fit(ToyView(TASK, "prior", pooled=digits.pooled[:images]), context(TASK))
+    codec, prior, sums = seen
+    assert (len(codec.held_out), len(prior.held_out), len(codec.images), len(sums.images)) == (kept, kept, images - kept, images - kept)
+
+
+def test_too_few_images_for_the_prior_are_told_before_the_codec_trains(digits: Digits, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(token_models, "run", lambda one, folder, progress: pytest.fail("began"))
+    method, view = LearntTokens(**{**TINY, "prior_batch": 64, "held_out": 7}), ToyView(TASK, "prior", pooled=digits.pooled[:70])
+    with pytest.raises(SepbenchError, match="a batch of 64 cannot be filled from 63"):
+        method.fit(view, context(TASK))
+
+
+def test_shares_of_the_stages(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[tuple[float, str]] = []
+    monkeypatch.setattr(token_models, "resume", lambda one, folder, device: None)
+    monkeypatch.setattr(token_models, "run", lambda one, folder, progress: [progress(done, f"step {one}") for done in (0.0, 0.5, 1.0)])
+    stages = token_models._Stages(context(TASK, progress=lambda done, text: told.append((done, text))))
+    for name in ("codec", "prior", "sums"):
+        stages.make(name, 3)  # type: ignore[arg-type]
+    assert [done for done, _ in told] == pytest.approx([0.0, 0.2, 0.4, 0.4, 0.65, 0.9, 0.9, 0.95, 1.0])
+    assert told[4][1] == "prior: step 3"
+    assert max(done for done, _ in told) <= 1.0
+
+
+def test_weights_that_are_named_shipped_or_learnt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the models come from: what is named; what ships, if no setting was changed; else none, so they are learnt."""
+    checked: list[str] = []
+    shipped = SimpleNamespace(folder=tmp_path / "shipped", check=lambda: checked.append("checked"))
+    monkeypatch.setattr(token_models, "find_tokens", lambda task: shipped if task is TASK else None)
+    monkeypatch.setattr(token_models, "shipped_digest", lambda: "of all that ship")
+    assert LearntTokens()._ready(TASK) == tmp_path / "shipped"
+    assert checked == ["checked"]
+    assert LearntTokens()._ready(toy_task(operator="mean")) is None
+    for changed in ({"weights": "train"}, {"codes": 9}, {"means": 0.5}, {"held_out": 999}):
+        assert LearntTokens(**changed)._ready(TASK) is None
+        assert LearntTokens(**changed).weights_sha256 == ""
+    assert LearntTokens().weights_sha256 == "of all that ship"
+    assert LearntTokens(weights=str(tmp_path))._ready(TASK) == tmp_path
+    for place in (tmp_path / "none", tmp_path / "file"):
+        (tmp_path / "file").touch()
+        with pytest.raises(DataError) as refused:
+            LearntTokens(weights=str(place))._ready(TASK)
+        files = "codec.safetensors, prior.safetensors, sums.safetensors"
+        assert str(refused.value) == f"weights={place}: no such folder; it must hold {files}, as `sepbench train tokens` writes them"
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "own").mkdir()
+    assert LearntTokens(weights="~/own")._ready(TASK) == tmp_path / "own"
+
+
+def test_the_digest_of_named_files_and_of_what_was_learnt(digits: Digits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = tmp_path / "own"
+    own.mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    named = LearntTokens(**TINY, weights="~/own")
+    assert named.weights_sha256 == ""
+    for name in ("b.safetensors", "a.safetensors", "c.json"):
+        (own / name).write_text(name)
+    both = " ".join(hashlib.sha256(name.encode()).hexdigest() for name in ("a.safetensors", "b.safetensors"))
+    assert named.weights_sha256 == hashlib.sha256(both.encode()).hexdigest()
+    monkeypatch.setattr(token_models, "run", lambda one, folder, progress: one.advance())
+    method = fitted(digits)
+    known = method.fitted()
+    three = f"{network_digest(known.codec)} {network_digest(known.prior)} {known.sums.digest}"
+    assert method.weights_sha256 == hashlib.sha256(three.encode()).hexdigest()
+    count = sum(p.numel() for network in (known.codec, known.prior) for p in network.parameters())
+    assert method.prior_label == f"VQ-VAE and transformer, {count / 1e6:.1f} M, {method.weights_sha256[:8]}"
+
+
+def test_a_method_that_names_a_folder_reads_it(digits: Digits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[tuple[object, ...]] = []
+    monkeypatch.setattr(LearntTokens, "load", lambda self, folder, ctx: read.append((folder, ctx)))
+    ctx = context(TASK)
+    LearntTokens(**TINY, weights=str(tmp_path)).fit(ToyView(TASK, "prior"), ctx)
+    assert read == [(tmp_path, ctx)]
+
+
+def test_files_name_their_codec_and_refusals_say_which(tmp_path: Path) -> None:
+    network, path = torch.nn.Linear(2, 1), tmp_path / "x.safetensors"
+
+    def says(codec: str, into: torch.nn.Module = network) -> str:
+        with pytest.raises(DataError) as refused:
+            token_models.load_network(into, path, codec)
+        return str(refused.value)
+
+    assert says("") == f"{path} is missing; train it again"
+    token_models.save_network(network, path, "0123456789abcdef")
+    other = torch.nn.Linear(2, 1)
+    token_models.load_network(other, path, "0123456789abcdef")
+    assert torch.equal(other.weight, network.weight)
+    assert says("fedcba9876543210") == f"{path} belongs to another codec (0123456789ab, not fedcba987654); train it again with this codec"
+    wrong = "cannot be read as weights of this layout"
+    assert says("", torch.nn.Linear(3, 1)) == f"{path} {wrong} (RuntimeError); train with these settings, or delete it"
+    path.write_bytes(b"nothing")
+    assert says("") == f"{path} {wrong} (SafetensorError); train with these settings, or delete it"
+    token_models.save_network(network, path)
+    token_models.load_network(other, path)
+    assert says("fedcba9876543210") == f"{path} belongs to another codec (unnamed, not fedcba987654); train it again with this codec"

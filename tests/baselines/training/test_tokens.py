@@ -10,9 +10,12 @@ import pytest
 import torch
 from method_toys import Digits
 
+from baselines.networks.token_transformer import TokenTransformer
 from baselines.networks.vqvae import VQVAE
-from baselines.training import loop
+from baselines.priors.token_sums import SumCounter
+from baselines.training import loop, tokens
 from baselines.training.codec import network_digest, new_vqvae, tokens_of
+from baselines.training.epochs import epoch_rows
 from baselines.training.tokens import SumTraining, TokenRecipe, TokenTraining, bits_per_token, new_transformer
 from sepbench.errors import SepbenchError
 
@@ -123,3 +126,75 @@ def test_rows_tell_what_is_new(codec: VQVAE, digits: Digits) -> None:
     assert first["triples"] == first["new"] > 0
     assert one.row()["new"] == 0
     assert 0 < first["density"] <= 100
+
+
+class Uneven(TokenTransformer):
+    """Gives a sequence the log likelihood that its first token says, in nats."""
+
+    def __init__(self) -> None:
+        super().__init__(6, 5, 8, 1, 2)
+        self.sizes: list[int] = []
+
+    def log_prob(self, tokens: torch.Tensor) -> torch.Tensor:
+        self.sizes.append(len(tokens))
+        return -tokens[:, 0].double()
+
+
+def test_bits_are_the_mean_over_all_sequences_per_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tokens, "_LOOKED_AT", 2)
+    network = Uneven()
+    assert bits_per_token(network, torch.arange(5)[:, None].expand(-1, 5)) == pytest.approx(2.0 / (5 * math.log(2)))
+    assert network.sizes == [2, 2, 1]
+
+
+def test_a_row_has_bits_where_there_is_something_held_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tokens, "_LOOKED_AT", 3)
+    one = training()
+    assert torch.equal(one.held_out, sequences()[:3])
+    one.advance()
+    row = one.row()
+    assert row["bits"] == round(bits_per_token(one.network, sequences()[:3]), 4)
+    assert list(row) == ["loss", "bits"]
+    none = TokenTraining(one.network, one.recipe, sequences(), torch.zeros(0, 5, dtype=torch.int64))
+    none.advance()
+    assert list(none.row()) == ["loss"]
+
+
+def test_the_rate_falls_over_the_last_steps_and_the_loss_is_in_nats() -> None:
+    one = training(epochs=1, decay=0.5, lr=0.25, dropout=0.0)
+    rates = []
+    while not one.finished:
+        one.advance()
+        rates.append(one.optimiser.param_groups[0]["lr"])
+        if len(rates) == 1:
+            assert one.row()["loss"] == pytest.approx(math.log(6), abs=0.2)
+    assert rates == pytest.approx([0.25, 0.25, 0.25, 0.25, 0.25 * 2 / 3, 0.25 / 3])
+
+
+@pytest.mark.parametrize(("count", "batch", "pairs", "batches"), [(60, 8, 8, 3), (16, 8, 8, 1), (15, 8, 7, 1), (2, 512, 1, 1), (33, 8, 8, 2)])
+def test_batches_are_of_pairs_and_at_most_half_of_the_images(count: int, batch: int, pairs: int, batches: int, codec: VQVAE, digits: Digits) -> None:
+    one = counting(codec, digits.pooled[:count], batch=batch, passes=3)
+    assert (one.batch, one.batches, one.steps) == (pairs, batches, 3 * batches)
+
+
+def test_one_image_makes_no_pair(codec: VQVAE, digits: Digits) -> None:
+    with pytest.raises(SepbenchError, match="a batch of 2 cannot be filled from 1"):
+        counting(codec, digits.pooled[:1])
+
+
+@pytest.mark.parametrize(("symmetric", "every_triple"), [(True, True), (False, True), (True, False), (False, False)])
+def test_counts_are_of_the_kind_that_is_asked_for(symmetric: bool, every_triple: bool, codec: VQVAE, digits: Digits) -> None:
+    """And the density of the log is theirs, while triples are told in one order."""
+    images = digits.pooled[:60]
+    one = counting(codec, images, symmetric=symmetric, every_triple=every_triple)
+    counter = SumCounter(6, every_triple=every_triple)
+    found = tokens_of(codec, images)
+    for step in range(one.steps):
+        first, second = epoch_rows(3, "token-pairs", step // 3, step % 3, 16, 60).chunk(2)
+        counter.add(found[first], found[second], tokens_of(codec, 0.5 * (images[first] + images[second])))
+        one.advance()
+    wanted = counter.counts(symmetric=symmetric)
+    assert torch.equal(one.counts().keys, wanted.keys)
+    assert torch.equal(one.counts().counts, wanted.counts)
+    triples = len(counter.counts(symmetric=False).keys)
+    assert one.row() == {"triples": triples, "new": triples, "density": round(100 * wanted.density, 4)}

@@ -13,6 +13,8 @@ from sound_toys import sound_task
 from torch import nn
 from wave_toys import LoadedRows, RowsView
 
+from baselines.training import waveform
+from baselines.training.config import batch_indices, derived_seed, generator
 from baselines.training.loop import resume, run
 from baselines.training.waveform import (
     Remixes,
@@ -21,6 +23,7 @@ from baselines.training.waveform import (
     absolute_errors,
     in_best_order,
     in_order,
+    levels_of,
     load_network,
     negative_sdr,
     new_network,
@@ -30,6 +33,7 @@ from baselines.training.waveform import (
     waveform_orders,
 )
 from sepbench.errors import SepbenchError
+from sepbench.protocols import Support
 
 
 class Shares(nn.Module):
@@ -266,3 +270,107 @@ def test_first_weights_depend_on_the_seed_alone() -> None:
     assert torch.equal(one, again)
     assert not torch.equal(one, other)
     assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_what_is_barely_heard_is_scaled_and_what_is_not_is_left_alone() -> None:
+    mixtures = torch.tensor([2e-5, 1e-5, 5e-6, 0.0])[:, None, None] * torch.tensor([1.0, -1.0])
+    assert levels_of(mixtures).flatten().tolist() == pytest.approx([2e-5, 1.0, 1.0, 1.0])
+    assert levels_of(torch.tensor([[[3.0, 3.0], [0.0, 0.0]]])).flatten().tolist() == pytest.approx([4.5**0.5])
+
+
+def test_a_processor_separates_one_at_a_time_without_a_graph_in_use_mode() -> None:
+    sizes: list[int] = []
+
+    class Watched(Shares):
+        def forward(self, mixtures: torch.Tensor) -> torch.Tensor:
+            sizes.append(len(mixtures))
+            assert not self.training
+            return super().forward(mixtures)
+
+    found = separated_parts(Watched(start=0.5).train(), numbers(0, 3, 1, 8))
+    assert sizes == [1, 1, 1]
+    assert not found.requires_grad
+
+
+@pytest.mark.parametrize(
+    ("classes", "assignment", "note"),
+    [
+        (
+            ("a", "a"),
+            "ordered",
+            "own tells sources by their classes, and this task wants two of one class in order; choose a task under the best assignment",
+        ),
+        (("a",) * 5, "permutation", ""),
+        (("a",) * 6, "permutation", "6 sources have too many orders"),
+        (tuple("abcdef"), "permutation", ""),
+    ],
+)
+def test_words_for_orders(classes: tuple[str, ...], assignment: Any, note: str) -> None:
+    assert waveform_orders(sound_task(classes=classes, assignment=assignment), "own") == Support(not note, note)
+
+
+def test_segments_are_no_longer_than_asked_for_and_short_signals_are_whole() -> None:
+    for samples, length in ((29, 29), (30, 30), (31, 30)):
+        assert Remixes([ramps(3, 1, samples)], (1.0,), recipe(batch=40))(0).shape == (40, 1, 1, length)
+    starts = Remixes([ramps(3, 1, 31)], (1.0,), recipe(batch=40, gains=(1.0, 1.0)))(0)[:, 0, 0, 0].abs() % 1000
+    assert sorted(starts.unique().tolist()) == [0.0, 1.0]
+
+
+def test_energies_are_those_of_whole_signals() -> None:
+    """The first source's signal has a loud half that a segment may miss: the other is scaled by all of it."""
+    loud = torch.cat([torch.zeros(1, 1, 30), torch.full((1, 1, 30), 2.0)], 2)
+    parts = Remixes([LoadedRows(loud), LoadedRows(torch.ones(1, 1, 60))], None, recipe(batch=50, gains=(1.0, 1.0)))(0)
+    assert parts[:, 1].abs().unique().tolist() == pytest.approx([2**0.5])
+
+
+def test_a_training_on_a_view_takes_every_slot_and_hands_on_the_weights() -> None:
+    signals = (numbers(0, 3, 1, 80), numbers(1, 4, 1, 80))
+    made = remix_training(Shares(), RowsView(sound_task(80), "sources", signals), recipe(), (0.5, 0.25))
+    assert [len(rows) for rows in made.remixes.sources] == [3, 4]  # type: ignore[attr-defined]
+    assert made.remixes.weights == (0.5, 0.25)  # type: ignore[attr-defined]
+    assert made.remixes.recipe is made.recipe  # type: ignore[attr-defined]
+
+
+def test_rate_clip_and_mode_of_a_step() -> None:
+    """A decay of less than one step leaves the last step its whole rate."""
+    seen: list[bool] = []
+
+    class Watched(Shares):
+        def forward(self, mixtures: torch.Tensor) -> torch.Tensor:
+            seen.append(self.training)
+            return super().forward(mixtures)
+
+    training = WaveformTraining(Watched().eval(), recipe(steps=4, decay=0.1, clip=0.0625), lambda step: numbers(step, 4, 2, 1, 30))
+    for _ in range(4):
+        training.advance()
+        gradient = training.network.a.grad
+        assert isinstance(gradient, torch.Tensor)
+        assert float(gradient.norm()) == pytest.approx(0.0625, rel=1e-3)
+        assert training.optimiser.param_groups[0]["lr"] == 0.1
+    assert seen == [True] * 4
+    assert list(training.row()) == ["loss"]
+
+
+def test_a_whole_signal_has_no_place_to_draw_and_then_its_gain_and_sign() -> None:
+    """What is drawn of a seed and a step, in the order of the code."""
+    made = Remixes([ramps(3, 1, 30)], (0.5,), recipe(batch=3, seed=6, gains=(0.5, 2.0)))(4)
+    random = generator(6, "mixtures", 4)
+    gains = 0.5 + 1.5 * torch.rand(3, 1, 1, generator=random)
+    signs = torch.where(torch.randint(2, (3, 1, 1), generator=random) == 1, 1.0, -1.0)
+    rows = batch_indices(derived_seed(6, "source", 0), 4, 3, 3)
+    torch.testing.assert_close(made[:, 0], 0.5 * ramps(3, 1, 30).load(rows) * gains * signs)
+
+
+@pytest.mark.parametrize(("most", "sizes"), [(20, [2, 2, 1]), (8, [1] * 5), (7, [1] * 5), (40, [5])])
+def test_a_gpu_separates_as_many_samples_at_a_time_as_it_may(most: int, sizes: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A device that computes nothing stands in for it."""
+    seen: list[int] = []
+
+    class Watched(Shares):
+        def forward(self, mixtures: torch.Tensor) -> torch.Tensor:
+            seen.append(len(mixtures))
+            return super().forward(mixtures)
+
+    monkeypatch.setattr(waveform, "_DEVICE_SAMPLES", most)
+    found = separated_parts(Watched().to("meta"), torch.empty(5, 2, 4, device="meta"))
+    assert (seen, found.shape) == (sizes, (5, 2, 2, 4))
