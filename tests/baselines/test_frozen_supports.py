@@ -41,6 +41,9 @@ CHANGES: Mapping[str, Mapping[str, Any]] = {
     "first observed": {"observed_source": 0},
     "none observed": {"observed_source": None},
     "one scored": {"scored_sources": (0,)},
+    "one": {"n_sources": 1, "source_classes": ("a",), "scored_sources": (0,), "observed_source": 0},
+    "two of three alike": {**THREE, "source_classes": ("a", "b", "a"), "observed_source": None, "assignment": "permutation"},
+    "three, none observed": {**THREE, "observed_source": None},
 }
 MORE: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "image": {
@@ -61,6 +64,14 @@ MORE: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         "no drums": {"source_classes": ("a", "b")},
         "a voice first": {"source_classes": ("vocals", "accompaniment")},
         "a voice last": {"source_classes": ("noise", "speech")},
+        "two voices": {"source_classes": ("vocals", "speech")},
+        "two voices, any order": {"source_classes": ("vocals", "speech"), "assignment": "permutation"},
+        "a voice among three": {**THREE, "source_classes": ("vocals", "bass", "c")},
+        "two drums": {"source_classes": ("drums", "drums"), "assignment": "permutation"},
+        "just short of three periods": {"source_shape": (1, 19_199), "source_classes": ("vocals", "b")},
+        "three periods": {"source_shape": (1, 19_200), "source_classes": ("vocals", "b")},
+        "just a second": {"source_shape": (1, 8_000), "source_classes": ("vocals", "b")},
+        "just short of a second": {"source_shape": (1, 7_999), "source_classes": ("vocals", "b")},
     },
     "vector": {"unknown prior": {"analytic_prior": False}, "draws": {"posterior_draws": 8}, "bound": {"source_shape": (1,)}},
 }

@@ -15,6 +15,7 @@ YES = ""
 GREY = "the classifier of perceptual takes colour images of at least 18 x 18 pixels; leave it at 0"
 OF_PATCHES = "yes: degenerate on a single image, which is one observation: filters learnt from its patches separate disjoint spectra only"
 OF_WINDOWS = "yes: one channel is one observation: filters learnt from its windows separate disjoint spectra only"
+VOCALS = "yes: foreground is source 0 (vocals), by the class's name"
 WIDER = "use a larger gamma_ratio or more steps"
 SMALLER = "use a smaller delta or factor"
 ANY_ORDER: dict[str, Any] = {"targets": "permutations"}
@@ -88,6 +89,21 @@ CASES: list[tuple[str, str, dict[str, Any], str, dict[str, Any], str]] = [
     ("nmf", "audio", {"shared_atoms": 2}, "three of one class", {}, "2 shared_atoms cannot make 3 groups; choose more"),
     ("nmf-blind", "audio", {"components": 2}, "three of one class", {}, "2 components cannot make 3 sources; choose more"),
     ("nmf-blind", "audio", {"components": 3}, "three of one class", {}, "yes: bins are grouped by timbre, group 0 is the louder one"),
+    ("s-d", "image", {}, "as it is", {"source_shape": (1, 4, 4)}, YES),
+    ("s-d", "image", {}, "as it is", {"source_shape": (3, 3, 9)}, "s-d takes images of at least 4 x 4 pixels"),
+    ("s-d-32", "image", {}, "as it is", {"source_shape": (3, 9, 3)}, "s-d-32 takes images of at least 4 x 4 pixels"),
+    ("ideal-mask", "image", {"block": 1}, "as it is", {}, "yes: single pixels: the estimates are the references themselves"),
+    ("ideal-mask", "image", {"block": 1, "mask": "binary"}, "as it is", {}, "yes: bound for masks no finer than its blocks"),
+    ("ideal-mask", "image", {"block": 2}, "as it is", {}, "yes: bound for masks no finer than its blocks"),
+    ("repet", "audio", {"period": 0.1}, "just short of three periods", {}, VOCALS),
+    ("repet", "audio", {"shortest": 0.5}, "just short of three periods", {}, VOCALS),
+    (
+        *("repet", "audio", {"shortest": 0.9}, "three periods", {}),
+        f"{VOCALS}; 2.40 s are less than three periods of 0.9 s: the period is a third of the signal",
+    ),
+    ("repet", "audio", {"shortest": 0.9}, "three periods", {"sample_rate": None}, "REPET masks spectrograms of audio; the task is of domain 'audio'"),
+    ("repet-sim", "audio", {"apart": 2.4}, "three periods", {}, VOCALS),
+    ("repet-sim", "audio", {"apart": 2.5}, "three periods", {}, f"{VOCALS}; no two frames of 2.40 s are 2.5 s apart: everything is background"),
     ("hpss", "audio", {"percussive_class": "bass"}, "as it is", {}, "yes: percussive part is source 1 (bass), by the class's name"),
     (
         *("hpss", "audio", {"percussive_class": "kit"}, "as it is", {}),

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from method_toys import toy_task
 
-from baselines.decomposition.atom_groups import co_activation, dictionary_support, group_atoms
+from baselines.decomposition.atom_groups import _cluster_directions, co_activation, dictionary_support, group_atoms
 
 
 def test_co_activation_by_hand() -> None:
@@ -71,3 +71,15 @@ def test_two_groups_by_hand() -> None:
     shares = group_atoms(codes, affinity, 2, 0.7)[0]
     torch.testing.assert_close(shares[0], torch.sigmoid(2 * 0.7 * leading))
     torch.testing.assert_close(shares.sum(0), torch.ones(6).double())
+
+
+def test_a_group_of_none_keeps_its_direction() -> None:
+    """All atoms lie in one direction: the others of three groups stay empty, and no share is lost in a division by nothing."""
+    embedding = torch.tensor([[[1.0, 0.0], [2.0, 0.0], [4.0, 0.0]]], dtype=torch.float64)
+    torch.testing.assert_close(_cluster_directions(embedding, 3), torch.tensor([[[1.0, 0.0]] * 3], dtype=torch.float64))
+
+
+def test_directions_of_two_clusters_are_weighted_by_length() -> None:
+    embedding = torch.tensor([[[0.0, 3.0], [1.0, 2.0], [4.0, 0.0], [0.0, 0.0]]], dtype=torch.float64)
+    found = _cluster_directions(embedding, 2)
+    torch.testing.assert_close(found[0], torch.tensor([[1.0, 0.0], [1.0 / 26**0.5, 5.0 / 26**0.5]], dtype=torch.float64))

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import nnls as one_at_a_time
 
+from baselines.decomposition import nnls as module
 from baselines.decomposition.nnls import nnls
 
 
@@ -98,3 +99,50 @@ def test_the_limit_ends_it() -> None:
     errors = [float((nnls(gram, targets, tolerance=1e-9, limit=limit) - exact).abs().max()) for limit in (1, 30, 10_000)]
     assert errors[0] > errors[1] > errors[2]
     assert errors[2] == 0.0
+
+
+@pytest.mark.parametrize("limit", [1, 3, 10, 13])
+@pytest.mark.parametrize("begun", [False, True])
+def test_rows_that_run_out_of_iterations_are_where_they_came_to(limit: int, begun: bool) -> None:
+    """Accelerated descent with restart by hand, in unknowns whose Gram matrix has a diagonal of ones; far too strict to be done by then."""
+    random = np.random.default_rng(0)
+    atoms, signals, start = random.random((4, 6)), random.random((3, 6)), random.random((3, 4))
+    gram, scale = atoms @ atoms.T, np.sqrt(np.diag(atoms @ atoms.T))
+    scaled = gram / np.outer(scale, scale)
+    step = 1.0 / (1.001 * np.linalg.eigvalsh(scaled)[-1])
+    expected = []
+    for row, signal in enumerate(signals):
+        goal = atoms @ signal / scale
+        code = ahead = start[row] * scale if begun else np.zeros(4)
+        t = 1.0
+        for _ in range(limit):
+            new = np.maximum(ahead + step * (goal - scaled @ ahead), 0.0)
+            t = 1.0 if (ahead - new) @ (new - code) > 0 else t
+            grown = (1.0 + np.sqrt(1.0 + 4.0 * t * t)) / 2.0
+            ahead, code, t = new + (t - 1.0) / grown * (new - code), new, grown
+        expected.append(code / scale)
+    given, goals = torch.from_numpy(gram), torch.from_numpy(signals @ atoms.T)
+    found = nnls(given, goals, tolerance=0.0, limit=limit, start=torch.from_numpy(start) if begun else None)
+    np.testing.assert_allclose(found.numpy(), np.array(expected), atol=1e-12)
+    assert torch.equal(
+        nnls(given, goals, tolerance=1e9, start=torch.from_numpy(start)), nnls(given, goals, tolerance=0.0, limit=10, start=torch.from_numpy(start))
+    )
+
+
+def test_finished_rows_leave_and_rows_that_nothing_explains_are_finished(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every ten iterations there is a look, at the rows that are left."""
+    looks: list[int] = []
+    is_optimal = module._is_optimal
+
+    def counted(gram: torch.Tensor, targets: torch.Tensor, codes: torch.Tensor, small: torch.Tensor) -> torch.Tensor:
+        looks.append(len(codes))
+        return is_optimal(gram, targets, codes, small)
+
+    monkeypatch.setattr(module, "_is_optimal", counted)
+    gram = torch.tensor([[1.0, 0.0], [0.0, 1.0]], dtype=torch.float64)
+    assert torch.equal(nnls(gram, -torch.ones(2, 2, dtype=torch.float64)), torch.zeros(2, 2, dtype=torch.float64))
+    assert looks == [2]
+    looks.clear()
+    hard = torch.tensor([[1.0, 0.999], [0.999, 1.0]], dtype=torch.float64)
+    nnls(hard, torch.tensor([[-1.0, -1.0], [1.0, 0.9995], [-2.0, -1.0]], dtype=torch.float64), tolerance=1e-12, limit=25)
+    assert looks == [3, 1, 1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from scipy.optimize import nnls
 from sklearn.decomposition import NMF, non_negative_factorization
 
 from baselines.decomposition import nonnegative
-from baselines.decomposition.nonnegative import Factors, encode, factorise, random_atoms, sample_atoms, sparse_encode, sparse_factorise
+from baselines.decomposition.nonnegative import FLOOR, Factors, _descend_atoms, encode, factorise, random_atoms, sample_atoms, sparse_encode, sparse_factorise
 from sepbench.noise import NoiseSource
 
 
@@ -209,3 +210,69 @@ def test_sampled_atoms_are_different_signals() -> None:
 def test_random_atoms_are_positive() -> None:
     assert (random_atoms(torch.zeros(5, 9), 4, NoiseSource(0)) > 0).all()
     assert (random_atoms(torch.rand(5, 9), 4, NoiseSource(0)) > 0).all()
+
+
+class Draws:
+    """A noise source of known uniforms; ``asked`` has what it was asked for."""
+
+    def __init__(self, values: list[float]) -> None:
+        self.values = values
+        self.asked: list[tuple[list[int], int, int, tuple[int, ...]]] = []
+
+    def uniform(self, ids: torch.Tensor, step: int, source: int, shape: tuple[int, ...], device: object = "cpu") -> torch.Tensor:
+        self.asked.append((ids.tolist(), step, source, tuple(shape)))
+        return torch.tensor(self.values)[: len(ids), None].expand(len(ids), *shape)
+
+
+def test_random_atoms_are_on_the_scale_of_the_signals_and_never_zero() -> None:
+    noise: Any = Draws([0.0, 0.5, 1.0 - 2.0**-24])
+    found = random_atoms(torch.full((5, 2), 3.0), 3, noise, 4)
+    assert noise.asked == [([0, 1, 2], 0, 4, (2,))]
+    assert found.tolist() == [[pytest.approx((draw + 2.0**-24) * 2.0 * 1.0)] * 2 for draw in (0.0, 0.5, 1.0 - 2.0**-24)]
+    assert found.min() > 0
+    silent = random_atoms(torch.zeros(5, 2), 1, noise, 0)
+    assert silent.tolist() == [[pytest.approx(2.0**-24 * 2.0 * FLOOR**0.5)] * 2]
+
+
+def test_signals_are_sampled_by_the_ranks_of_their_draws() -> None:
+    noise: Any = Draws([0.5, 0.2, 0.9, 0.2])
+    signals = torch.arange(8.0).reshape(4, 2)
+    found = sample_atoms(signals, 3, noise, 2)
+    assert noise.asked == [([0, 1, 2, 3], 0, 2, (1,))]
+    assert found.tolist() == [[2.0, 3.0], [6.0, 7.0], [0.0, 1.0]]
+    found.zero_()
+    assert signals[1].tolist() == [2.0, 3.0]
+
+
+def test_an_atom_that_nothing_uses_stays_and_a_long_one_is_shortened() -> None:
+    """One round by hand of the atoms' step: the second atom has no codes, the third would leave the ball."""
+    atoms = torch.tensor([[0.6, 0.8], [0.0, 1.0], [1.0, 0.0]], dtype=torch.float64)
+    codes = torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 2.0]], dtype=torch.float64)
+    signals = torch.tensor([[0.3, 0.0], [6.0, 8.0]], dtype=torch.float64)
+    _descend_atoms(atoms, codes.T @ signals, codes.T @ codes, 0)
+    torch.testing.assert_close(atoms, torch.tensor([[0.3, 0.0], [0.0, 1.0], [0.6, 0.8]], dtype=torch.float64))
+    _descend_atoms(atoms, 0 * codes.T @ signals, codes.T @ codes, 1)
+    torch.testing.assert_close(atoms, torch.tensor([[0.3, 0.0], [0.0, 1.0], [0.0, 0.0]], dtype=torch.float64))
+
+
+def test_starts_are_shortened_to_the_ball_and_short_ones_stay() -> None:
+    start = torch.tensor([[3.0, 4.0], [0.3, 0.4]], dtype=torch.float64)
+    found = sparse_factorise(torch.zeros(1, 2, dtype=torch.float64), start, 1, sparsity=0.0)
+    torch.testing.assert_close(found.atoms, torch.tensor([[0.6, 0.8], [0.3, 0.4]], dtype=torch.float64))
+    assert start.tolist() == [[3.0, 4.0], [0.3, 0.4]]
+
+
+def test_codes_of_the_result_belong_to_the_last_atoms() -> None:
+    """After the last round the codes take ``inner`` more steps on the atoms that are returned."""
+    g = torch.Generator().manual_seed(0)
+    signals, start = torch.rand(6, 4, generator=g, dtype=torch.float64), torch.rand(3, 4, generator=g, dtype=torch.float64)
+    told: list[float] = []
+    found = sparse_factorise(signals, start, 2, sparsity=0.1, fixed=1, inner=4, progress=told.append)
+    atoms = start / torch.linalg.vector_norm(start, dim=1, keepdim=True).clamp(min=1.0)
+    codes = torch.zeros(6, 3, dtype=torch.float64)
+    for _ in range(2):
+        codes = sparse_encode(signals, atoms, 4, sparsity=0.1, codes=codes)
+        _descend_atoms(atoms, codes.T @ signals, codes.T @ codes, 1)
+    torch.testing.assert_close(found.atoms, atoms)
+    torch.testing.assert_close(found.codes, sparse_encode(signals, atoms, 4, sparsity=0.1, codes=codes))
+    assert told == [0.5, 1.0]

@@ -65,3 +65,28 @@ def test_batched_lu_stays_right(two_threads: None) -> None:
     random = torch.Generator().manual_seed(1)
     matrices, wanted = (torch.randn(2, 256, columns, dtype=torch.float64, generator=random) for columns in (256, 4))
     torch.testing.assert_close(torch.linalg.solve(matrices, matrices @ wanted), wanted, atol=1e-8, rtol=0)
+
+
+def test_a_piece_keeps_no_gradients_where_its_caller_keeps_none() -> None:
+    for kept in (False, True):
+        seen: list[tuple[bool, bool]] = []
+        with torch.set_grad_enabled(kept):
+            side_by_side(lambda piece, seen=seen: (seen.append((torch.is_grad_enabled(), torch.is_inference_mode_enabled())), piece)[1], torch.zeros(1, 2), 2)
+        assert seen == [(kept, False)]
+
+
+@pytest.mark.parametrize(
+    ("rows", "largest", "workers", "device", "size"),
+    [
+        (7, 100, 2, "cpu", 4),
+        (8, 100, 2, "cpu", 4),
+        (9, 100, 4, "cpu", 3),
+        (3, 100, 8, "cpu", 1),
+        (9, 2, 2, "cpu", 2),
+        (9, 0, 2, "cpu", 1),
+        (9, 100, 4, "cuda", 9),
+    ],
+)
+def test_every_thread_gets_a_piece(monkeypatch: pytest.MonkeyPatch, rows: int, largest: int, workers: int, device: str, size: int) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: workers)
+    assert pieces_at_once(rows, largest, torch.device(device)) == size

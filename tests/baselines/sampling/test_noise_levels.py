@@ -17,3 +17,9 @@ def test_ncsn_levels_are_geometric() -> None:
     levels = ncsn_levels()
     assert (levels[0], levels[-1]) == pytest.approx((1.0, 0.01))
     assert [after / before for before, after in pairwise(levels)] == pytest.approx([0.01 ** (1 / 9)] * 9)
+
+
+def test_one_level_is_the_highest_and_three_fall_by_tens() -> None:
+    assert ncsn_levels(1, 0.7, 0.1) == pytest.approx([0.7])
+    assert karras_levels(1, 0.7, 0.1) == pytest.approx([0.7])
+    assert ncsn_levels(3, 2.0, 0.02) == pytest.approx([2.0, 0.2, 0.02])

@@ -8,7 +8,7 @@ import pytest
 import torch
 from token_toys import MIXTURE, SEQUENCES, K, S, exact, posterior
 
-from baselines.sampling.token_particles import Particles, particles
+from baselines.sampling.token_particles import Particles, _resampled, particles
 from baselines.sampling.token_samplers import Rule
 from sepbench.noise import NoiseSource
 
@@ -98,3 +98,24 @@ def test_an_example_does_not_depend_on_its_batch() -> None:
 def test_pairs_that_a_rule_cuts_off_are_never_drawn() -> None:
     made = drawn(Rule(top_k=1), threshold=1.0)
     assert len(numbers(made.tokens).unique()) == 1
+
+
+def test_systematic_resampling_by_hand() -> None:
+    """Four particles of shares 0.1 to 0.4: places at 1/8, 3/8, 5/8 and 7/8 lie in the second, the third and twice the fourth; even ones stay."""
+    shares = torch.tensor([[0.1, 0.2, 0.3, 0.4], [0.25, 0.25, 0.25, 0.25]], dtype=torch.float64)
+    before = torch.tensor([0.5, 0.25], dtype=torch.float64)
+    kept, weights, mean, again = _resampled((2.0 * shares).log(), before, 0.9, torch.tensor([0.5, 0.5]))
+    assert kept.tolist() == [1, 2, 3, 3, 4, 5, 6, 7]
+    assert again.tolist() == [1, 0]
+    torch.testing.assert_close(weights, torch.stack([torch.zeros(4), (2.0 * shares[1]).log()]).double())
+    torch.testing.assert_close(mean, before + torch.tensor([0.5, 1.0], dtype=torch.float64).log())
+
+
+@pytest.mark.parametrize(("threshold", "again"), [(0.5, 0), (0.51, 1)])
+def test_an_effective_number_at_the_threshold_is_enough(threshold: float, again: int) -> None:
+    """All weight on one of two particles: an effective number of 1."""
+    weights = torch.tensor([[0.0, -torch.inf]], dtype=torch.float64)
+    kept, after, _, resampled = _resampled(weights, torch.zeros(1, dtype=torch.float64), threshold, torch.tensor([0.9]))
+    assert resampled.tolist() == [again]
+    assert kept.tolist() == ([0, 0] if again else [0, 1])
+    assert after.tolist() == ([[0.0, 0.0]] if again else weights.tolist())

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from functools import cache
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -163,3 +165,36 @@ def test_trees_halve_the_sources() -> None:
 
     assert leaves(balanced(5, noted)) == [0, 1, 2, 3, 4]
     assert made == [(1, 1), (2, 1), (1, 1), (3, 2)]
+
+
+class TwoTokens:
+    """Token 0 is made by the pairs (0, 1) and (1, 0), token 2 by (2, 2); token 1 was never seen, and its pairs are a substitute's."""
+
+    seen = torch.tensor([True, False, True])
+
+    def __init__(self) -> None:
+        self.asked: list[int] = []
+
+    def pairs(self, token: int) -> SimpleNamespace:
+        self.asked.append(token)
+        first, second, shares = {0: ([0, 1], [1, 0], [0.25, 1.0]), 1: ([1], [1], [1.0]), 2: ([2], [2], [0.5])}[token]
+        return SimpleNamespace(first=torch.tensor(first), second=torch.tensor(second), logs=torch.tensor(shares).log())
+
+
+def test_tables_of_a_node_by_hand() -> None:
+    likelihood = TwoTokens()
+    node = Split(0, 1, likelihood)  # type: ignore[arg-type]
+    for weight in (1.0, 2.0, 1.0):
+        wanted = torch.zeros(9, 3)
+        wanted[1, 0], wanted[3, 0], wanted[8, 2] = 0.25**weight, 1.0, 0.5**weight
+        torch.testing.assert_close(node.table(3, weight, "cpu"), wanted)
+    assert likelihood.asked == [0, 2, 0, 2]  # each weight's table is made once
+
+
+def test_numbers_of_sources_in_a_tree() -> None:
+    asked: list[tuple[int, int]] = []
+    tree: Any = balanced(5, lambda left, right: (asked.append((left, right)), (left, right))[1], first=3)  # type: ignore[arg-type, return-value]
+    assert (tree.left.left.left, tree.left.left.right, tree.left.right) == (3, 4, 5)
+    assert (tree.right.left, tree.right.right, tree.likelihood) == (6, 7, (3, 2))
+    assert sorted(asked) == [(1, 1), (1, 1), (2, 1), (3, 2)]
+    assert balanced(1, lambda left, right: None, first=4) == 4  # type: ignore[arg-type, return-value]
