@@ -86,7 +86,7 @@ def test_what_is_said_of_a_file(tmp_path: Path, frame: pd.DataFrame) -> None:
     assert str(caught.value) == f"cannot read the leaderboard {gone}: No such file or directory"
     with pytest.raises(SepbenchError) as caught:
         write_leaderboard(frame, path / "x.csv")
-    assert str(caught.value) == f"cannot write the leaderboard {path / 'x.csv'}: Not a directory; choose another folder"
+    assert str(caught.value) == f"cannot write the leaderboard {path / 'x.csv'}: File exists; choose another folder"
 
 
 def test_columns_of_any_order_defaults_and_retired_ones_are_read(tmp_path: Path, frame: pd.DataFrame) -> None:
