@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from sepbench.data.lists.builders import Draws, apart, distinct, equal_rms_gains, independent
-from sepbench.data.lists.pairs import pairs_csv, read_pairs
+from sepbench.data.lists.pairs import list_sha256, pairs_csv, read_pairs
 from sepbench.data.lists.recipe import Recipe
 from sepbench.data.lists.recipes import RECIPES
 from sepbench.data.readers.music_stems import SONGS
@@ -207,3 +207,34 @@ def test_a_header_that_is_too_long_is_cut(tmp_path: Path) -> None:
         read_pairs(path)
     told = "must start with example,source_0,..,source_K-1[,gain_0,..,gain_K-1], found "
     assert str(caught.value) == f"pair list {path} {told}{'x' * 80!r}"
+
+
+def test_what_is_said_of_lists(tmp_path: Path) -> None:
+    path, head = tmp_path / "list.csv", "example,source_0,source_1"
+    cases = {
+        f"{head}\n": f"the pair list {path} has no examples",
+        f"{head}\n0,1,2\n1,3,4\n3,5,6\n": f"pair list {path}, line 4: examples must be numbered 0, 1, 2, ... and sources from 0 on",
+        f"{head}\n0,1,2\n1,3,-4\n5,5,6\n": f"pair list {path}, line 3: examples must be numbered 0, 1, 2, ... and sources from 0 on",
+        f"{head},gain_0,gain_1\n0,1,2,1,nan\n": f"pair list {path} holds a gain that is not finite",
+        "example,source_0,gain_0,gain_1\n0,1,1,1\n": "",
+        "example,gain_0\n0,1\n": "",
+        "example\n0\n": "",
+    }
+    for text, told in cases.items():
+        path.write_text(text)
+        with pytest.raises(SuiteError) as caught:
+            read_pairs(path)
+        start = f"pair list {path} must start with example,source_0,..,source_K-1[,gain_0,..,gain_K-1], found {text.partition(chr(10))[0]!r}"
+        assert str(caught.value) == (told or start)
+    path.unlink()
+    for read in (read_pairs, list_sha256):
+        with pytest.raises(SuiteError) as caught:
+            read(path)
+        assert str(caught.value) == f"pair list {path} cannot be read: No such file or directory"
+
+
+def test_words_that_are_refused_sixteen_times_in_a_row() -> None:
+    """Of this bound every second word is refused, and all sixteen of one example in 65,536."""
+    with pytest.raises(ValueError, match="sixteen words in a row were refused"):
+        Draws("refused").integers(2**31 + 1, np.arange(21347, 21352), slot=0)
+    assert len(Draws("refused").integers(2**31 + 1, np.arange(1000), slot=0)) == 1000
