@@ -14,7 +14,7 @@ from sepbench.data.own.folders import open_folders
 from sepbench.data.own.images import read_images
 from sepbench.data.own.signals import OwnSignals
 from sepbench.data.own.sounds import read_sounds
-from sepbench.data.own.splits import check_shares, split_sizes
+from sepbench.data.own.splits import check_shares, share_for, split_sizes
 from sepbench.data.own.stored import open_beside, split_file
 from sepbench.data.readers.audio_files import read_audio, resample
 from sepbench.errors import DataError
@@ -247,6 +247,8 @@ def test_what_is_said_of_shares(shares: Sequence[float], told: str) -> None:
 def test_what_is_said_of_too_few_files() -> None:
     with pytest.raises(DataError) as caught:
         split_sizes(2, 0.1, 0.2)
+    assert share_for(99, [100, 500], 0.0) == 0.99  # the largest that leaves some for training
+    assert share_for(100, [100], 0.0) is None
     parts = "1 for training, 1 for validation and 1 for test"
     assert str(caught.value) == f"2 different files cannot be split by --val 0.1 --test 0.2, which take at least {parts}; add files, or lower --val to 0"
 
