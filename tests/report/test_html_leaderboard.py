@@ -208,3 +208,15 @@ def test_only_ranked_methods_are_on_the_front() -> None:
     (seconds,) = pareto(made([line("1", "a"), line("bound", "bound"), line("few", "few")], records))
     (rows,) = seconds.chart.spec["datasets"].values()
     assert {row["method"]: row.get("front") for row in rows} == {"a": True, "bound": None, "few": None}
+
+
+def test_a_machine_that_nobody_named_and_a_cost_of_nothing() -> None:
+    records = cost("a", 2.0, group="") | cost("b", 1.0, group="") | cost("free", 0.0, group="")
+    (seconds,) = pareto(made([line("1", "a"), line("2", "b"), line("3", "free")], records))
+    assert seconds.groups == (("unknown machine", 2),)  # nothing can stand at 0 on a logarithmic axis
+
+
+def test_a_board_without_rows_has_an_empty_chart_with_room_for_names() -> None:
+    found = leaderboard(made([], {}))
+    assert (found.parts, found.supervisions, found.has_published, found.tested) == ((), (), False, False)
+    assert {layer["encoding"]["y"]["axis"]["labelLimit"] for layer in found.chart.spec["layer"]} == {9 * 10}

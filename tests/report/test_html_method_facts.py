@@ -272,3 +272,64 @@ def test_cards_are_looked_for_beside_the_package_first(facts_of: Callable[..., d
     looked.clear()
     facts_of(change, board=True)
     assert looked == [[Path("nmf image")]]
+
+
+# -- facts that no run has
+
+
+def bare(**changes: Any) -> dict[str, Any]:
+    """A record of a row, all of whose texts are empty."""
+    texts = ("suite_version", "method_version", "sepbench_version", "git_sha", "seed", "budget", "device", "timing_group", "task_digest")
+    usual: dict[str, Any] = dict.fromkeys((*texts, "prior", "weights_sha256", "command", "supervision", "unit"), "")
+    numbers = dict.fromkeys(("fit_seconds", "seconds_per_mixture", "evaluations_per_mixture", "peak_mb", "ci_low", "ci_high"), NAN)
+    return usual | numbers | {"fit_cached": False, "mean": 1.5, "n_scored": 1234, "n_expected": 12_345} | changes
+
+
+def test_rows_of_papers_are_passed_over_wherever_they_stand() -> None:
+    board: Any = SimpleNamespace(record=None, results=SimpleNamespace(suite=None))
+    lines = [
+        SimpleNamespace(method=name, rank=rank, from_paper=paper)
+        for name, rank, paper in (("x", "", True), ("nobody-s", "1", False), ("y", "", True), ("z", "2", False))
+    ]
+    own = SimpleNamespace(latency_seconds=None, warm_up_seconds=None, error="", note="")
+    records = {(name, metric): bare(unit=unit) for name in ("nobody-s", "z") for metric, unit in (("sdr", "dB"), ("mae", "1"), ("fid", ""))}
+    metrics = [SimpleNamespace(name=name, unit=unit) for name, unit in (("sdr", "dB"), ("none", "s"), ("mae", "1"), ("fid", ""))]
+    view: Any = SimpleNamespace(task="t", lines=lines, metrics=metrics, records=records, first=lambda name: records[name, "sdr"], cell=lambda name: own)
+    collected = MethodPages(board, Media(0))
+    collected.add(view)
+    first, second = collected.pages()
+    assert (first.name, second.name) == ("nobody-s", "z")
+    assert [row[2:] for row in first.tasks[0].rows] == [("dB", "1,234 of 12,345"), ("", "1,234 of 12,345"), ("", "1,234 of 12,345")]
+    assert (first.tasks[0].rank, second.tasks[0].rank, first.tasks[0].seconds) == ("1", "2", ())
+    assert (first.commands, first.prior, first.provenance) == ((), (), ())
+    assert first.about[0] == ("learns from", "not known")
+
+
+def test_a_method_without_words_of_its_own_has_none_on_its_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The docstring that ``dataclass`` writes says nothing."""
+
+    def about(words: str, **facts: Any) -> dict[str, str]:
+        info = SimpleNamespace(**({"title": "T", "paper": "", "deterministic": True, "bound": ""} | facts))
+        kind = type("Toy", (), {"__doc__": words, "info": info})
+        monkeypatch.setattr(methods, "create_separator", lambda name, domain: kind())
+        board: Any = SimpleNamespace(record=None, results=SimpleNamespace(suite=SimpleNamespace(domain="audio")))
+        title, found = MethodPages(board, Media(0))._about("toy", bare(supervision="blind"))
+        assert title == "T"
+        return dict(found)
+
+    usual = {"learns from": "blind, nothing: no training data at all"}
+    assert about("Toy(a: int = 3)") == about("") == usual
+    assert about("First line,\n    its end.\n\nMore.") == {"about": "First line, its end.", **usual}
+    told = {"paper": "P", "bound": "upper bound, a row for comparison, never ranked", "chance": "the estimates depend on the seed"}
+    assert about("", paper="P", deterministic=False, bound="upper") == usual | told
+
+
+def test_a_thousand_is_a_whole_number_and_cards_are_of_all_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = SimpleNamespace(latency_seconds=None, warm_up_seconds=1000.0, error="", note="")
+    view: Any = SimpleNamespace(cell=lambda method: own)
+    assert tuple(_seconds(view, "m", bare(peak_mb=999.4, fit_seconds=1000.0))) == (("fit", "1,000 s"), ("warm-up", "1,000 s"), ("peak memory", "999 MB"))
+    monkeypatch.setattr(methods, "cards_in", lambda folders: {digest: Path(digest) for digest in "ab"})
+    monkeypatch.setattr(methods, "card", lambda path, media: str(path))
+    board: Any = SimpleNamespace(record=None, results=SimpleNamespace(suite=None))
+    pages_of = MethodPages(board, Media(0))
+    assert list(pages_of._cards("nobody-s", [bare(weights_sha256="b"), bare(weights_sha256="a,c")])) == ["b", "a"]

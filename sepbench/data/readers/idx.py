@@ -42,8 +42,8 @@ class _Unpacked:
         """The next ``n_bytes``, fewer only at the end of the stream."""
         if self._gzip is None:
             piece, self._rest = self._rest[:n_bytes], self._rest[n_bytes:]
-        elif n_bytes == 0:
-            piece = b""  # zlib reads 0 as "no limit"
+        elif n_bytes == 0 or self._gzip.eof:
+            piece = b""  # zlib reads 0 as "no limit", and counts stray bytes twice if it is handed them again
         else:
             try:
                 piece = self._gzip.decompress(self._rest, n_bytes)

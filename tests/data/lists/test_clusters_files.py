@@ -72,3 +72,45 @@ def test_no_mixtures_and_independent_ones() -> None:
     alone = independent(5)
     assert (alone.unit, alone.n, len(alone)) == ("mixture", 5, 5)
     assert of_names([["x"], ["x"]], "song").n == 1
+
+
+def refused(path: Path, content: bytes, sha256: str = "") -> str:
+    path.write_bytes(content)
+    with pytest.raises(SuiteError) as caught:
+        read_clusters(path, sha256)
+    return str(caught.value)
+
+
+def test_the_whole_line_of_what_is_refused(tmp_path: Path) -> None:
+    path, first = tmp_path / "keys.csv", b"example,song_0,song_1\n"
+    head = f"clusters {path} must start with example,UNIT_0,..,UNIT_K-1 (UNIT: song, image, ...), found "
+    for content, found in (
+        (b"", ""),
+        (b"example\n", "example"),
+        (b"example,Song_0\n", "example,Song_0"),
+        (b"x" * 99, "x" * 80),
+        (b"example,song_0,song_2\n", ""),
+    ):
+        assert refused(path, content) == f"{head}{found or content.decode().strip()!r}"
+    for content, line, example in ((b"0,a,\n", 2, 0), (b"0,,b\n", 2, 0), (b"0,a,b\n1,a\n", 3, 1), (b"0,a,b\n1,a,b,c\n", 3, 1), (b"1,a,b\n", 2, 0)):
+        assert refused(path, first + content) == f"clusters {path}, line {line}: wanted example {example} and 2 keys, none empty"
+    assert refused(path, first) == f"the file of clusters {path} has no examples"
+    found, frozen = hashlib.sha256(first).hexdigest(), "0" * 64
+    assert refused(path, first, frozen) == f"clusters {path} have sha256 {found}, frozen is {frozen}; restore the file (reinstall sepbench)"
+    assert refused(path, b"\xff").startswith(f"clusters {path} are not a CSV file: ")
+    path.unlink()
+    with pytest.raises(SuiteError) as caught:
+        read_clusters(path)
+    assert str(caught.value) == f"clusters {path} cannot be read: No such file or directory"
+
+
+def test_units_are_words_and_go_with_the_keys(tmp_path: Path) -> None:
+    path = tmp_path / "keys.csv"
+    path.write_bytes(clusters_csv([("a,b", "é")], "original recording", 2).replace(b"a,b", b'"a,b"'))
+    found = read_clusters(path)
+    assert (found.unit, found.keys.tolist()) == ("original recording", [[0, 1]])
+    assert of_signals(np.array([[3, 3]]), ("x", "x"), "image").unit == "image"
+    assert of_signals(np.array([[3, 3]]), ("x", "x"), "image").keys.tolist() == [[0, 0]]
+    assert of_signals(np.array([[7, 2], [2, 9]]), ("x", "y"), "tone").keys.tolist() == [[2, 1], [0, 3]]
+    none = of_names([["x", "y"], ["z", "y"]], "song").of(np.array([], np.int64))
+    assert (none.n, len(none), none.keys.shape) == (0, 0, (0, 2))
