@@ -280,11 +280,13 @@ def test_from_a_folder_that_is_gone_one_goes_nowhere(tmp_path: Path, monkeypatch
 def test_a_default_device_is_put_back_whatever_it_was(before: str | None) -> None:
     """Where none was set, torch keeps none: only then its functions are not intercepted."""
     torch.set_default_device(before)
+    modes = torch._C._len_torch_function_stack()
     try:
         with put_back():
             torch.set_default_device("meta" if before is None else "cpu")
         assert torch.get_default_device() == torch.device(before or "cpu")
         assert torch.empty(1).device == torch.device(before or "cpu")
+        assert torch._C._len_torch_function_stack() == modes
     finally:
         torch.set_default_device(None)
 
