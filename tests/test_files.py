@@ -237,9 +237,12 @@ def test_a_write_that_is_interrupted_leaves_nothing_and_one_below_a_file_says_so
 
 
 def test_a_block_that_takes_the_temporary_file_away_fails_with_its_own_error(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match="mine"), replacing(tmp_path / "a") as temporary:
-        temporary.unlink()
+    def taken(path: Path) -> None:
+        path.unlink()
         raise RuntimeError("mine")
+
+    with pytest.raises(RuntimeError, match="mine"):
+        write_atomically(tmp_path / "a", taken)
     assert list(tmp_path.iterdir()) == []
 
 

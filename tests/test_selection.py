@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
+import pytest
 import torch
 
 from sepbench.gmm import GaussianMixture
@@ -168,7 +170,6 @@ def test_where_every_criterion_is_lost_the_first_draw_is_taken() -> None:
 
 def test_the_oracle_takes_the_mean_over_scored_slots_of_a_metric_of_either_direction(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a distance, the smallest is best; the value is minus its mean."""
-    from types import SimpleNamespace
 
     def pairwise(estimates: torch.Tensor, references: torch.Tensor) -> torch.Tensor:
         return (estimates[:, :, None] - references[:, None]).abs().flatten(3).mean(3).double()

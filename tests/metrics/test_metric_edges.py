@@ -226,7 +226,8 @@ def test_a_metric_that_cannot_be_loaded_is_no_reason_to_change_the_assignment(mo
 
 
 def test_what_gives_no_value_per_source_or_mixture_is_one_line() -> None:
-    block = _Block(image_task(2), torch.zeros(1, 2, 1, 8, 8), torch.zeros(1, 2, 1, 8, 8), Mixtures(torch.zeros(1, 1, 8, 8), torch.arange(1), make_operator("sum", 2)))
+    signals, mixtures = torch.zeros(1, 2, 1, 8, 8), Mixtures(torch.zeros(1, 1, 8, 8), torch.arange(1), make_operator("sum", 2))
+    block = _Block(image_task(2), signals, signals, mixtures)
     for per in ("mixture", "posterior", "group"):
         with pytest.raises(MetricError) as caught:
             block.score(_Pair(replace(INFO, per=per)))

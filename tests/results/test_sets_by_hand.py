@@ -137,12 +137,8 @@ def test_which_texts_of_a_file_belong_to_pooled_metrics() -> None:
 
 def test_parts_of_a_file_by_source_and_example() -> None:
     texts = ("pool", "pool/a", "pool/b")
-    found = parts_of(
-        rows(texts, (7, 2, 1, 1.0, False), (7, 0, 1, 2.0, False), (4, 0, 1, 3.0, False), (4, 2, 1, 9.0, True), (4, 0, 2, 5.0, False), (9, -1, 0, math.nan, True)),
-        "pool",
-        {"a": 1, "b": 2, "": 0},
-        "t, m",
-    )
+    scored = [(7, 2, 1, 1.0, False), (7, 0, 1, 2.0, False), (4, 0, 1, 3.0, False), (4, 2, 1, 9.0, True), (4, 0, 2, 5.0, False)]
+    found = parts_of(rows(texts, *scored, (9, -1, 0, math.nan, True)), "pool", {"a": 1, "b": 2, "": 0}, "t, m")
     assert found is not None
     assert (found.metric, found.examples.tolist(), list(found.values)) == ("pool", [4, 7, 9], ["a", "b"])
     assert np.nan_to_num(found.values["a"], nan=-1).tolist() == [[3.0, 2.0, -1.0], [-1.0, 1.0, -1.0]]  # sources 0 and 2
