@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import tomllib
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -268,3 +269,18 @@ def test_folders_of_suites_that_cannot_be_read_hold_none_and_hidden_ones_are_unf
 
     monkeypatch.setattr(Path, "glob", forbidden)
     assert registry._suites_in(tmp_path) == []
+
+
+def test_a_method_is_handed_over_to_one_thread_and_gone_after_an_error() -> None:
+    seen: list[int] = []
+
+    def block() -> None:
+        with handed_over([HandedOver("a", "object", Toy)]):
+            thread = threading.Thread(target=lambda: seen.append(len(methods_handed_over())))
+            thread.start()
+            thread.join()
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        block()
+    assert (seen, dict(methods_handed_over())) == ([0], {})

@@ -123,8 +123,9 @@ def test_the_density_at_a_median_by_hand() -> None:
     value, influence = median_and_influence(values)
     assert value == 2.0
     np.testing.assert_allclose(influence, np.array([-9.0, -9.0, 0.0, 9.0, 9.0]))
-    uneven = median_and_influence(np.array([0.0, 1.0, 1.0, 3.0]))[1]
-    np.testing.assert_allclose(uneven, np.array([-1.0, 0.0, 0.0, 1.0]) * sparsity(np.array([0.0, 1.0, 1.0, 3.0])) / 2)
+    uneven = np.array([0.0, 0.0, 0.0, 1.0, 5.0])  # half the sparsity for each above the median, less their mean
+    assert sparsity(uneven) == 2.0
+    np.testing.assert_allclose(median_and_influence(uneven)[1], np.array([-0.4, -0.4, -0.4, 0.6, 0.6]))
 
 
 def test_examples_beside_full_batches_share_the_value_and_have_no_influence() -> None:
