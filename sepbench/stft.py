@@ -36,7 +36,7 @@ class Stft:
     @staticmethod
     def at(sample_rate: int) -> Stft:
         """nussl's default: window 1,024 and hop 256 samples at 22,050 Hz, 256 and 64 at 8,000 Hz."""
-        window = 1 << max(1, (round(_SECONDS * sample_rate) - 1).bit_length())
+        window = 1 << max(2, (round(_SECONDS * sample_rate) - 1).bit_length())
         return Stft(window, window // 4)
 
     @property

@@ -255,3 +255,141 @@ def test_global_generators_are_put_back_as_often_as_asked() -> None:
         assert draw() == first
     finally:
         restore()
+
+
+# --- parts that are read or set with care
+
+
+def _part(name: str) -> ambient._Part:
+    return next(part for part in ambient._parts() if part.name == name)
+
+
+def test_from_a_folder_that_is_gone_one_goes_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folder before the block is gone already: the method's own stays, and nothing fails."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "gone").mkdir()
+    os.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert ambient._folder() is None
+    with put_back():
+        os.chdir(tmp_path)
+    assert Path.cwd() == tmp_path
+
+
+@pytest.mark.parametrize("before", [None, "meta"])
+def test_a_default_device_is_put_back_whatever_it_was(before: str | None) -> None:
+    """Where none was set, torch keeps none: only then its functions are not intercepted."""
+    torch.set_default_device(before)
+    modes = torch._C._len_torch_function_stack()
+    try:
+        with put_back():
+            torch.set_default_device("meta" if before is None else "cpu")
+        assert torch.get_default_device() == torch.device(before or "cpu")
+        assert torch.empty(1).device == torch.device(before or "cpu")
+        assert torch._C._len_torch_function_stack() == modes
+    finally:
+        torch.set_default_device(None)
+
+
+@pytest.mark.parametrize("error", [AssertionError("Torch not compiled with CUDA enabled"), RuntimeError("no such device")])
+def test_a_default_device_that_is_not_there_is_none(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def fail() -> torch.device:
+        raise error
+
+    monkeypatch.setattr(torch, "get_default_device", fail)
+    assert _part("torch's default device").read() is None
+
+
+def test_a_precision_that_torch_cannot_name_becomes_the_highest(monkeypatch: pytest.MonkeyPatch) -> None:
+    part = _part("torch's precision of products")
+    with monkeypatch.context() as patched:
+        patched.setattr(torch, "get_float32_matmul_precision", lambda: (_ for _ in ()).throw(RuntimeError("mixed")))
+        assert part.read() is None
+    torch.set_float32_matmul_precision("medium")
+    part.write(None)
+    assert torch.get_float32_matmul_precision() == "highest"
+
+
+@pytest.mark.parametrize("warns", [True, False])
+def test_determinism_comes_back_as_it_was(warns: bool) -> None:
+    torch.use_deterministic_algorithms(True, warn_only=warns)
+    try:
+        with put_back():
+            torch.use_deterministic_algorithms(True, warn_only=not warns)
+        assert _part("torch's determinism").read() == (True, warns)
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+def test_handlers_are_set_by_the_main_thread_alone_and_those_of_c_are_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    failed: list[BaseException] = []
+    before = ambient._handlers()
+
+    def work() -> None:
+        try:
+            ambient._set_handlers([signal.SIG_DFL] * 3)
+        except BaseException as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    ambient._set_handlers([None] * 3)
+    assert (failed, ambient._handlers()) == ([], before)
+
+
+def test_a_handler_that_ignores_ctrl_c_is_not_replaced() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with put_back():
+            assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+        with pytest.raises(ProcessEndedError, match="raised KeyboardInterrupt") as caught, put_back():
+            raise KeyboardInterrupt
+        assert isinstance(caught.value.__cause__, KeyboardInterrupt)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_soft_limits_are_put_back_below_whatever_hard_limit_there_is_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hard limit that was lowered stays; a limit that cannot be set does not keep the others from being set."""
+    asked: list[tuple[int, tuple[int, int]]] = []
+
+    def setrlimit(kind: int, both: tuple[int, int]) -> None:
+        asked.append((kind, both))
+        if kind == resource.RLIMIT_NOFILE:
+            raise ValueError("not allowed to raise maximum limit")
+        if kind == resource.RLIMIT_FSIZE:
+            raise OSError("no")
+
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (3, 50))
+    monkeypatch.setattr(resource, "setrlimit", setrlimit)
+    ambient._set_limits([(7, 99)] * 3)
+    assert asked == [(kind, (7, 50)) for kind in (resource.RLIMIT_NOFILE, resource.RLIMIT_FSIZE, resource.RLIMIT_AS)]
+
+
+def test_streams_that_cannot_be_copied_are_left_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    def dup(number: int) -> int:
+        raise OSError("too many open files")
+
+    monkeypatch.setattr(os, "dup", dup)
+    with put_back():
+        pass
+    assert ambient._file_behind(10**6) is None
+
+
+def test_files_of_two_disks_are_told_apart(tmp_path: Path) -> None:
+    """Numbers of files are unique on one disk alone."""
+    (tmp_path / "a").touch()
+    with (tmp_path / "a").open() as handle:
+        status = os.fstat(handle.fileno())
+        assert ambient._file_behind(handle.fileno()) == (status.st_dev, status.st_ino)
+
+
+def test_generators_of_gpus_are_put_back_where_there_are_some(monkeypatch: pytest.MonkeyPatch) -> None:
+    put: list[object] = []
+    monkeypatch.setattr(torch.cuda, "get_rng_state_all", lambda: ["first", "second"])
+    monkeypatch.setattr(torch.cuda, "set_rng_state_all", put.append)
+    for there in (False, True):
+        monkeypatch.setattr(torch.cuda, "is_initialized", lambda there=there: there)
+        generators()()
+        assert put == ([["first", "second"]] if there else [])

@@ -199,3 +199,39 @@ def test_a_torchvision_that_is_imported_is_left_alone(monkeypatch: pytest.Monkey
     monkeypatch.setitem(sys.modules, "torchvision", ModuleType("torchvision"))
     compat.with_torchvision()
     assert imported == []
+
+
+def test_a_torchvision_without_its_operators_is_imported_again_beside_ones_that_do_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[tuple[str, ...]] = []
+
+    class Library:
+        def __init__(self, *named: str) -> None:
+            made.append(named)
+
+        def define(self, schema: str) -> None:
+            made.append((schema,))
+
+    monkeypatch.setattr("torch.library.Library", Library)
+    monkeypatch.setattr(compat, "_KEPT", [])
+    monkeypatch.setitem(sys.modules, "torchvision.ops", ModuleType("torchvision.ops"))  # what the first attempt has left
+    monkeypatch.setitem(sys.modules, "torchvisionary", ModuleType("torchvisionary"))
+    imported = _torchvision(monkeypatch, RuntimeError("operator torchvision::nms does not exist"), None)
+    compat.with_torchvision()
+    assert imported == ["torchvision", "torchvision"]
+    assert made == [
+        ("torchvision", "DEF"),
+        ("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",),
+        ("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",),
+    ]
+    assert ("torchvision.ops" in sys.modules, "torchvisionary" in sys.modules) == (False, True)
+    assert len(compat._KEPT) == 1
+
+
+def test_a_window_that_scipy_lacks_is_found_for_nussl_by_each_of_its_names(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(nussl="", musdb="", stempeg="")
+    for name in ("hamming", "hann", "blackman"):
+        monkeypatch.setattr(scipy.signal, name, None, raising=False)
+        monkeypatch.delattr(scipy.signal, name)
+    compat.import_nussl()
+    for name in ("hamming", "hann", "blackman"):
+        assert getattr(scipy.signal, name) is getattr(scipy.signal.windows, name)

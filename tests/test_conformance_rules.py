@@ -305,3 +305,67 @@ def test_the_checks_run_with_what_was_asked_for(monkeypatch: pytest.MonkeyPatch)
         assert seen.budget == budget
         half = examples // 2
         assert seen.batches == (examples, examples, examples, examples, *[1] * examples, examples, examples - half, examples)
+
+
+def test_every_instance_is_made_fitted_and_run_as_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Settings, domain, device, seeds and the training data of the level: what one forgets to hand on. ``cpu:0`` is the CPU under another name."""
+    made: list[tuple[object, ...]] = []
+    fits: list[tuple[object, ...]] = []
+    asked: list[tuple[object, ...]] = []
+
+    class Watched(Whole):
+        info = replace(INFO, supervision="sources")
+
+        def fit(self, view: TrainingView, ctx: RunContext) -> None:
+            fits.append((view.supervision, ctx.device, ctx.seed, ctx.noise.seed, ctx.budget, ctx.task.name))
+            super().fit(view, ctx)
+
+        def separate(self, mixtures: Mixtures, ctx: RunContext) -> Any:
+            asked.append(("separate", ctx.device, ctx.seed))
+            return super().separate(mixtures, ctx)
+
+        def sample(self, mixtures: Mixtures, n: int, ctx: RunContext) -> Any:
+            asked.append(("sample", ctx.device, n, len(mixtures)))
+            return super().sample(mixtures, n, ctx)
+
+        def load(self, folder: Path, ctx: RunContext) -> None:
+            asked.append(("load", ctx.device, ctx.seed, sorted(path.name for path in folder.iterdir())))
+            super().load(folder, ctx)
+
+    def create(name: str, settings: object, domain: object) -> Watched:
+        made.append((name, settings, domain))
+        return Watched()
+
+    def supports(name: str, separator: object, spec: TaskSpec, device: str) -> Support:
+        asked.append(("supports", name, spec.name, device))
+        return Support(True, "as told")
+
+    monkeypatch.setattr(conformance, "create_separator", create)
+    monkeypatch.setattr(conformance, "ask_support", supports)
+    checks = validate_method("subject", load_suite("digits-pairs").tasks["class-split"], device="cpu:0", settings={"a": 1}, examples=3)
+    assert [check for check in checks if check.passed is False] == []
+    assert [check.detail for check in checks if check.rule == SUPPORTS_RULE] == ["as told"]
+    assert set(map(str, made)) == {str(("subject", {"a": 1}, "image"))}
+    assert len(made) == 6  # to be looked at, for four fits, and to be loaded into
+    assert fits == [("sources", "cpu:0", seed, seed, "quick", "class-split") for seed in (0, 0, 1, 0)]
+    assert asked[0] == ("supports", "subject", "class-split", "cpu:0")
+    assert ("sample", "cpu:0", 2, 3) in asked
+    assert ("load", "cpu:0", 0, ["shift"]) in asked
+    assert [one[2] for one in asked if one[0] == "separate"].count(1) == 1
+    assert {one[1] for one in asked[1:]} == {"cpu:0"}
+
+
+def test_of_a_task_with_few_mixtures_all_are_used_and_what_a_method_changes_is_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Changes(Whole):
+        def separate(self, mixtures: Mixtures, ctx: RunContext) -> Any:
+            os.environ["SEPBENCH_OFFLINE"] = "changed"
+            return super().separate(mixtures, ctx)
+
+    monkeypatch.setenv("SEPBENCH_OFFLINE", "1")
+    monkeypatch.setattr(conformance, "create_separator", lambda name, settings=None, domain=None: Changes())
+    task = replace(load_suite("digits-pairs").tasks["class-split"], n_examples=4)
+    checks = validate_method("subject", task, examples=6)
+    (shape,) = [check.detail for check in checks if check.rule == SHAPE]
+    assert shape == "(4, 2, 1, 8, 8), wanted (4, 2, 1, 8, 8)"
+    assert [(check.rule, check.detail) for check in checks if check.passed is False] == [(LEFT_ALONE, "changed: variables of the environment")]
+    assert os.environ["SEPBENCH_OFFLINE"] == "1"

@@ -61,6 +61,9 @@ def test_an_error_of_the_same_name_keeps_its_words() -> None:
         ("it said 'Value error, x' itself", "it said 'Value error, x' itself"),
         ("'--n': Input should be greater than 3", "'--n': must be greater than 3"),
         ("two\nlines", "two lines"),
+        ("Input should be a valid number, unable to parse string as a number", "must be a number"),
+        ("'--n': Input should be a valid integer, unable to parse string as an integer", "'--n': must be a whole number"),
+        ("it says that Input should be seen", "it says that Input should be seen"),
     ],
 )
 def test_prefixes_of_pydantic_go_where_it_puts_them(message: str, told: str) -> None:
@@ -160,3 +163,10 @@ def test_an_error_of_others_is_its_kind_and_its_words(error: BaseException, told
 
 def test_an_error_without_words_is_empty() -> None:
     assert str(SepbenchError()) == ""
+
+
+@pytest.mark.parametrize("more", [1_000, 1_001])
+def test_many_faults_are_counted_in_thousands(more: int) -> None:
+    with pytest.raises(ValidationError) as refused:
+        TypeAdapter(list[int]).validate_python(["x"] * (more + 1))
+    assert reason(refused.value) == f"ValidationError: 0: must be a whole number and {more:,} more"

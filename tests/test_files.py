@@ -221,3 +221,44 @@ def test_a_file_that_cannot_be_opened_says_why(tmp_path: Path) -> None:
     for path, error in ((tmp_path / "b", FileNotFoundError), (tmp_path, IsADirectoryError)):
         with pytest.raises(error):
             check_readable(path)
+
+
+def test_a_write_that_is_interrupted_leaves_nothing_and_one_below_a_file_says_so(tmp_path: Path) -> None:
+    def interrupted(path: Path) -> None:
+        path.write_text("half")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_atomically(tmp_path / "a", interrupted)
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").touch()
+    with pytest.raises(FileExistsError):
+        write_atomically(tmp_path / "file" / "b", WRITERS["text"])
+
+
+def test_a_block_that_takes_the_temporary_file_away_fails_with_its_own_error(tmp_path: Path) -> None:
+    def taken(path: Path) -> None:
+        path.unlink()
+        raise RuntimeError("mine")
+
+    with pytest.raises(RuntimeError, match="mine"):
+        write_atomically(tmp_path / "a", taken)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_temporary_names_differ_between_machines_processes_and_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = {files._owner()}
+    for owner, name, value in ((files.socket, "gethostname", "elsewhere"), (os, "getpid", 123_456_789), (threading, "get_native_id", 987_654_321)):
+        with monkeypatch.context() as patched:
+            patched.setattr(owner, name, lambda value=value: value)
+            names.add(files._owner())
+    assert len(names) == 4
+
+
+def test_no_file_stays_open(tmp_path: Path) -> None:
+    there = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    _make_folder(tmp_path / "out", "a")
+    write_atomically(tmp_path / "new" / "b", WRITERS["text"])
+    check_readable(tmp_path / "new" / "b")
+    file_sha256(tmp_path / "new" / "b")
+    assert len(os.listdir("/proc/self/fd")) == there  # noqa: PTH208

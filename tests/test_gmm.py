@@ -89,3 +89,65 @@ def test_posterior_mean_equals_importance_sampling() -> None:
     x = torch.stack([priors[k].sample(NoiseSource(3), ids, 0, k) for k in range(2)], dim=1)
     weights = torch.softmax(-0.5 * ((mixture - x.sum(1)) / noise_std).square().sum(1), dim=0)
     torch.testing.assert_close((weights[:, None, None] * x).sum(0), posterior.moments(mixture)[0][0], atol=0.02, rtol=0)
+
+
+def test_a_draw_by_hand() -> None:
+    """The component by the next stream's uniform, the point by the Cholesky factor; id, step and source are the key of both."""
+    prior, noise, ids = _mixture(11, 3, 2), NoiseSource(4, stream=6), torch.arange(40)
+    found, seen = prior.sample(noise, ids, 5, 3), set()
+    for row in range(len(ids)):
+        uniform = float(NoiseSource(4, stream=7).uniform(ids[row : row + 1], 5, 3, (1,)))
+        component = next(c for c in range(3) if c == 2 or uniform <= float(prior.weights[: c + 1].sum()))
+        normal = noise.normal(ids[row : row + 1], 5, 3, (2,)).double()[0]
+        expected = prior.means[component] + torch.linalg.cholesky(prior.covariances[component]) @ normal
+        torch.testing.assert_close(found[row], expected)
+        seen.add(component)
+    assert seen == {0, 1, 2}
+    assert found.dtype == torch.float64
+
+
+@pytest.mark.parametrize("noise_std", [0.0, 0.4])
+def test_a_draw_of_the_posterior_by_hand(noise_std: float) -> None:
+    """The combination by a uniform of the stream two further on, then Matheron's rule: a draw of sources and noise is moved onto the mixture."""
+    priors, weights = [_mixture(5, 2, 2), _mixture(6, 2, 2)], torch.tensor([1.0, -0.5], dtype=torch.float64)
+    posterior, noise, ids = ExactPosterior(priors, weights, noise_std), NoiseSource(9, stream=1), torch.tensor([3, 8])
+    mixtures = torch.tensor([[0.3, -0.2], [0.5, 0.4]])
+    shares, found = posterior.responsibilities(mixtures), posterior.sample(mixtures, noise, ids, 5)
+    assert posterior.combinations() == [(0, 0), (0, 1), (1, 0), (1, 1)]
+    for b in range(2):
+        uniforms = NoiseSource(9, stream=3).uniform(ids[b : b + 1], 0, 0, (5,))[0]
+        normals = [noise.normal(ids[b : b + 1], 0, k, (5, 2)).double()[0] for k in range(3)]
+        for n in range(5):
+            number = next(c for c in range(4) if c == 3 or float(uniforms[n]) <= float(shares[b, : c + 1].sum()))
+            chosen = posterior.combinations()[number]
+            factors = [torch.linalg.cholesky(priors[k].covariances[chosen[k]]) for k in range(2)]
+            x = [priors[k].means[chosen[k]] + factors[k] @ normals[k][n] for k in range(2)]
+            missing = mixtures[b].double() - weights[0] * x[0] - weights[1] * x[1] - noise_std * normals[2][n]
+            covariances = [priors[k].covariances[chosen[k]] for k in range(2)]
+            whole = weights[0] ** 2 * covariances[0] + weights[1] ** 2 * covariances[1] + noise_std**2 * torch.eye(2, dtype=torch.float64)
+            for k in range(2):
+                torch.testing.assert_close(found[b, n, k], x[k] + weights[k] * covariances[k] @ torch.linalg.inv(whole) @ missing)
+
+
+def test_responsibilities_by_hand() -> None:
+    """Normal densities of the mixture, one per combination of components, times the components' weights."""
+    priors, weights = [_mixture(5, 2, 2), _mixture(6, 3, 2)], torch.tensor([0.7, 1.3], dtype=torch.float64)
+    posterior, mixture = ExactPosterior(priors, weights, 0.2), torch.tensor([[0.3, -0.2]])
+    densities = []
+    for a, b in posterior.combinations():
+        mean = weights[0] * priors[0].means[a] + weights[1] * priors[1].means[b]
+        covariance = 0.49 * priors[0].covariances[a] + 1.69 * priors[1].covariances[b] + 0.04 * torch.eye(2, dtype=torch.float64)
+        density = torch.distributions.MultivariateNormal(mean, covariance).log_prob(mixture[0].double()).exp()
+        densities.append(float(density * priors[0].weights[a] * priors[1].weights[b]))
+    expected = torch.tensor(densities, dtype=torch.float64) / sum(densities)
+    torch.testing.assert_close(posterior.responsibilities(mixture)[0], expected)
+    assert ExactPosterior(priors, weights).noise_std == 0.0
+
+
+def test_a_mixture_is_moved_to_a_device_once() -> None:
+    prior = _mixture(1, 2, 3)
+    assert prior.to(torch.device("cpu")) is prior
+    moved = prior.to(torch.device("meta"))
+    assert moved.weights.device == moved.means.device == moved.covariances.device == torch.device("meta")
+    assert prior.to(torch.device("meta")) is moved
+    assert (prior.dimension, prior.components) == (3, 2)

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from sepbench.noise import Counters, NoiseSource, _kernel, _key, noise_levels, philox4x32, verified_kernel
+from sepbench.noise import Counters, NoiseSource, _kernel, _key, _normals, _uniforms, noise_levels, philox4x32, verified_kernel
 
 # Known-answer vectors of the generator's authors (Random123, kat_vectors, philox4x32 10).
 KNOWN_ANSWERS = [
@@ -287,3 +287,36 @@ def test_noise_levels_keep_their_numbers() -> None:
     assert noise_levels(0.25, torch.float64, cpu).tolist() == 0.25
     levels = noise_levels(torch.tensor([0.5, 2.0]), torch.float64, cpu)
     assert (levels.tolist(), levels.dtype, noise_levels(1, torch.float32, cpu).dtype) == ([0.5, 2.0], torch.float64, torch.float32)
+
+
+@pytest.mark.parametrize(("off", "used"), [(1.5e-6, True), (1e-5, False)])
+def test_normals_of_a_kernel_may_differ_in_their_last_digits_and_uniforms_in_none(monkeypatch: pytest.MonkeyPatch, off: float, used: bool) -> None:
+    """The last number of the last row is the one that is wrong."""
+    asked: list[tuple[object, ...]] = []
+
+    def fill(ids: torch.Tensor, last: torch.Tensor, step: int, key: tuple[int, int], count: int, normal: bool) -> torch.Tensor:
+        asked.append((ids.tolist(), last.tolist(), step, key, count, normal))
+        words = NoiseSource(key[0] | key[1] << 32)._words(ids, last, step, count)
+        found = (_normals(words) if normal else _uniforms(words))[:, :count].clone()
+        found[-1, -1] += off * normal
+        return found
+
+    monkeypatch.setitem(sys.modules, "sepbench.noise_kernel", SimpleNamespace(fill=fill))
+    if used:
+        assert verified_kernel(torch.device("cpu")) is fill
+    else:
+        with pytest.warns(RuntimeWarning) as told:
+            assert verified_kernel(torch.device("cpu")) is None
+        assert str(told[0].message) == "noise on cpu goes without its kernel, which is slower and changes nothing else (its numbers are not ours)"
+    extremes = ([0, 1, 77, 2**32 - 1], [0, 5, 2**32 - 1, 1 << 17], 2**31 + 3, (11, 2**31), 1030)
+    assert asked == [(*extremes, False), (*extremes, True)]
+
+
+def test_a_kernel_that_fails_at_length_is_told_in_two_hundred_letters(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fill(*given: object) -> torch.Tensor:
+        raise OSError("x" * 300)
+
+    monkeypatch.setitem(sys.modules, "sepbench.noise_kernel", SimpleNamespace(fill=fill))
+    with pytest.warns(RuntimeWarning) as told:
+        assert verified_kernel(torch.device("cpu")) is None
+    assert str(told[0].message).endswith(f"(OSError: {'x' * 191})")

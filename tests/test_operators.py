@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -130,3 +132,33 @@ def test_colour_channels_are_three_unless_another_number_is_given() -> None:
     for wrong in (torch.zeros(1, 2, 3, 4, 4), torch.zeros(1, 1, 3, 4)):
         with pytest.raises(ValueError, match=r"wants \(B, 1, 3, H, W\), got shape"):
             ChannelMean(3).forward(wrong)
+
+
+@pytest.mark.parametrize(("name", "k", "gains"), [("sum", 3, None), ("mean", 3, None), ("gain", 3, [[0.1, 0.2, 0.3]] * 2), ("channel-mean", 1, None)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_what_is_mixed_keeps_its_type_and_stays_as_it_is(name: str, k: int, gains: list[list[float]] | None, dtype: torch.dtype) -> None:
+    operator = make_operator(name, k, gains=gains)
+    sources = torch.rand(2, k, 3, 4, 4, generator=torch.Generator().manual_seed(1)).to(dtype)
+    kept = sources.clone()
+    mixtures = operator.forward(sources)
+    assert torch.equal(sources, kept)
+    before = mixtures.clone()
+    for found in (mixtures, operator.adjoint(mixtures), operator.pseudo_inverse(mixtures)):
+        assert found.dtype == dtype
+    assert torch.equal(mixtures, before)
+    assert operator.matrix().dtype == operator.gram().dtype == torch.float64
+    assert operator.adjoint(mixtures).shape == operator.pseudo_inverse(mixtures).shape == sources.shape
+
+
+def test_an_operator_is_moved_with_its_weights_and_its_name() -> None:
+    for name, gains in (("mean", None), ("gain", [[1.0, 2.0]])):
+        operator = make_operator(name, 2, gains=gains)
+        moved: Any = operator.to("meta")
+        assert (moved.name, moved.weights.device, moved.weights.shape) == (name, torch.device("meta"), operator.weights.shape)  # type: ignore[attr-defined]
+        assert operator.select(torch.tensor([0])).name == name
+    assert make_operator("mean", 2).matrix().tolist() == [[0.5, 0.5]]
+
+
+def test_squares_of_gains_are_summed_in_double_precision() -> None:
+    """4097^2 needs 25 bits."""
+    assert float(make_operator("gain", 1, gains=[[4097.0]]).gram()) == 4097**2

@@ -124,3 +124,11 @@ def test_a_processor_is_asked_and_a_gpu_is_not(monkeypatch: pytest.MonkeyPatch) 
 def test_a_torch_that_cannot_tell_computes_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.ops, "mkldnn", object())
     assert not computes_bfloat16("cpu")
+
+
+def test_the_block_is_of_the_device_s_kind(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "computes_bfloat16", lambda device: True)
+    for device, kind in (("cpu", "cpu"), (torch.device("cuda", 1), "cuda")):
+        block = training_autocast(device, bfloat16=False)
+        assert (block.device, block.fast_dtype, block._enabled, block._cache_enabled) == (kind, torch.bfloat16, False, True)
+    assert not training_autocast("cpu", bfloat16=True, cache_enabled=False)._cache_enabled

@@ -171,3 +171,55 @@ def test_ctrl_c_comes_through_while_settings_are_listed(monkeypatch: pytest.Monk
         setting_files(Reads, {"files": "a"})
     with pytest.raises(KeyboardInterrupt):
         checked("m", Reads, {})
+
+
+# --- every bound in words
+
+
+@dataclass(config=STRICT)
+class Bounded:
+    size: int = Field(4, multiple_of=4)
+    few: tuple[int, ...] = Field((1,), max_length=2)
+    above: float = Field(1.0, gt=0.5)
+    most: int = Field(3, le=1_000_000)
+    even: int = 2
+
+    def __post_init__(self) -> None:
+        if self.even % 2:
+            raise ValueError("even must be even")
+
+
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        ({"size": 6}, "m.size must be a multiple of 4, got 6 (int, default 4)"),
+        ({"few": [1, 2, 3]}, "m.few must be at most 2 in number, got (1, 2, 3) (ints at most 2, default (1,))"),
+        ({"above": 0.5}, "m.above must be above 0.5, got 0.5 (number above 0.5, default 1.0)"),
+        ({"most": 1_000_001}, "m.most must be at most 1000000, got 1000001 (int up to 1000000, default 3)"),
+        ({"even": 3}, "method 'm' refuses its settings: even must be even"),
+    ],
+)
+def test_a_bound_that_is_broken_is_told_with_its_number(given: dict[str, Any], line: str) -> None:
+    with pytest.raises((SettingError, MethodError)) as caught:
+        create("m", Bounded, given)
+    assert str(caught.value) == line
+
+
+def test_only_what_can_be_given_by_name_is_a_setting() -> None:
+    def make(first: int, /, second: int, *rest: int, third: float = 0.5, **more: int) -> None: ...
+
+    assert [(one.name, one.kind) for one in describe(make)] == [("second", "int"), ("third", "number")]
+    assert [one.summary for one in describe(make)] == ["int, no default", "number, default 0.5"]
+
+
+def test_a_refusal_that_is_no_method_s_own_comes_through() -> None:
+    def broken(steps: int = 1) -> Any:
+        raise ZeroDivisionError
+
+    def refused(steps: int = 1) -> Any:
+        raise TypeError("steps\nand stairs")
+
+    with pytest.raises(ZeroDivisionError):
+        create("m", broken, {})
+    with pytest.raises(MethodError, match=r"^method 'm' refuses its settings: steps and stairs$"):
+        create("m", refused, {})

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import tomllib
 from collections.abc import Callable
+from contextlib import nullcontext
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
@@ -193,3 +196,91 @@ def test_a_name_handed_over_and_claimed_names_the_program(monkeypatch: pytest.Mo
     number: Any = 3
     with handed_over([HandedOver("mine", "my object", number)]), pytest.raises(MethodError, match=r"^method 'mine' \(my object\) is of type int; "):
         registry.separator_class("mine")
+
+
+# --- names, and whose code is trusted
+
+
+@pytest.mark.parametrize(
+    ("entry", "parts"),
+    [
+        ("nmf", ("nmf", None)),
+        ("nmf.audio", ("nmf", "audio")),
+        ("nmf.image", ("nmf", "image")),
+        ("nmf.vector", ("nmf", "vector")),
+        ("a.b.audio", ("a.b", "audio")),
+        ("nmf.fast", ("nmf.fast", None)),
+        ("nmf.audio.fast", ("nmf.audio.fast", None)),
+        ("audio", ("audio", None)),
+        (".audio", (".audio", None)),
+    ],
+)
+def test_which_entries_are_implementations_for_a_domain(entry: str, parts: tuple[str, str | None]) -> None:
+    assert registry._method_and_domain(entry) == parts
+
+
+@pytest.mark.parametrize(
+    ("module", "trusted"),
+    [("sepbench.run.backends.local", True), ("sepbench.x", True), ("sepbench_extras.x", False), ("sepbench", False), ("baselines.nmf", False)],
+)
+def test_only_modules_of_this_package_are_imported_without_putting_anything_back(module: str, trusted: bool) -> None:
+    around = registry._while_loading(EntryPoint("x", f"{module}:X", registry.BACKEND_GROUP))
+    assert isinstance(around, nullcontext) is trusted
+    assert not isinstance(registry._while_loading(HandedOver("x", "sepbench.x:X", Toy)), nullcontext)
+
+
+def test_an_entry_of_no_distribution_is_told_so_and_claims_keep_theirs() -> None:
+    point = EntryPoint("x", "m:X", registry.METRIC_GROUP)
+    assert registry._claims(point) == ("a package without a name (m:X)",)
+    assert registry._claims(registry.Claimed("x", registry.METRIC_GROUP, ("a", "b"))) == ("a", "b")
+    assert registry.Claimed("x", registry.METRIC_GROUP, ("a", "b", "c")).value == "a and b and c"
+
+
+def test_whole_lines_about_names_that_are_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(registry, "_points", lambda group, path: {})
+    told = "if sepbench has been updated, install it again (pip install)"
+    for group, what in ((registry.EXTRACTOR_GROUP, "extractor"), (registry.DATASET_GROUP, "data set")):
+        with pytest.raises(UnknownNameError) as caught:
+            registry.load_entry(group, "x")
+        assert str(caught.value) == f"no {what} 'x': none is registered; {told}"
+    (tmp_path / "mine").mkdir()
+    otherwise = "no installed package brings it ('sepbench list methods' shows what there is); install yours with 'pip install -e FOLDER', "
+    assert str(registry.unknown_method("mine")) == f"unknown method 'mine'; {otherwise}or begin one with 'sepbench new-method'"
+    (tmp_path / "mine" / "pyproject.toml").touch()
+    where = "the package in the folder mine is not installed: run 'pip install -e ./mine'"
+    assert str(registry.unknown_method("mine", what="method or group")) == f"unknown method or group 'mine'; {where}"
+    (tmp_path / "folder").mkdir()
+    for name in ("./folder", "folder/"):
+        with pytest.raises(SuiteError) as refused:
+            registry.own_suite(name)
+        assert str(refused.value) == f"{name} is not the folder of a suite: it has no suite.toml; 'sepbench list suites' shows the suites"
+
+
+def test_folders_of_suites_that_cannot_be_read_hold_none_and_hidden_ones_are_unfinished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("b", "a", ".hidden", "no-suite"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / ("suite.toml" if name != "no-suite" else "other.toml")).touch()
+    assert registry._suites_in(tmp_path) == [tmp_path / "a" / "suite.toml", tmp_path / "b" / "suite.toml"]
+    assert registry._suites_in(tmp_path / "gone") == []
+
+    def forbidden(self: Path, pattern: str) -> Any:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "glob", forbidden)
+    assert registry._suites_in(tmp_path) == []
+
+
+def test_a_method_is_handed_over_to_one_thread_and_gone_after_an_error() -> None:
+    seen: list[int] = []
+
+    def block() -> None:
+        with handed_over([HandedOver("a", "object", Toy)]):
+            thread = threading.Thread(target=lambda: seen.append(len(methods_handed_over())))
+            thread.start()
+            thread.join()
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        block()
+    assert (seen, dict(methods_handed_over())) == ([0], {})

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
+import pytest
 import torch
 
 from sepbench.gmm import GaussianMixture
@@ -150,3 +152,53 @@ def test_the_oracle_looks_at_the_scored_slots_alone() -> None:
         assert by_truth(draws, references, spec).argmax(1).tolist() == [best]
         assert by_truth(draws, references, spec, "ssim").argmax(1).tolist() == [best]
         assert by_truth(draws, references, spec).dtype == torch.float64
+
+
+def test_weights_of_draws_by_hand() -> None:
+    """A criterion that is lower by three temperatures' logarithm counts a third; sources that are exchanged count where they stand."""
+    draws = torch.tensor([[[[4.0], [0.0]], [[8.0], [4.0]]]])
+    criterion = torch.tensor([[0.0, -2.0 * math.log(3.0)]], dtype=torch.float64)
+    found = weighted_mean(draws, criterion, temperature=2.0, exchangeable=False)
+    torch.testing.assert_close(found, torch.tensor([[[5.0], [1.0]]]))
+    assert found.dtype == torch.float32
+
+
+def test_where_every_criterion_is_lost_the_first_draw_is_taken() -> None:
+    draws = torch.arange(6.0).reshape(1, 3, 2, 1)
+    assert torch.equal(select(draws, torch.full((1, 3), math.nan)), draws[:, 0])
+
+
+def test_the_oracle_takes_the_mean_over_scored_slots_of_a_metric_of_either_direction(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a distance, the smallest is best; the value is minus its mean."""
+
+    def pairwise(estimates: torch.Tensor, references: torch.Tensor) -> torch.Tensor:
+        return (estimates[:, :, None] - references[:, None]).abs().flatten(3).mean(3).double()
+
+    def metric(name: str, spec: TaskSpec) -> SimpleNamespace:
+        asked.append((name, spec.name))
+        return SimpleNamespace(pairwise=pairwise, info=SimpleNamespace(higher_is_better=False))
+
+    asked: list[tuple[str, str]] = []
+    monkeypatch.setattr("sepbench.selection.pair_metric", metric)
+    references = torch.tensor([[[0.0], [10.0]], [[5.0], [7.0]]])
+    draws = torch.tensor([[[[1.0], [14.0]], [[10.5], [0.0]]], [[[5.0], [7.0]], [[8.0], [5.0]]]])
+    found = {}
+    for assignment in ("ordered", "permutation"):
+        spec = TaskSpec("s", "t", "vector", 2, (1,), "sum", ("a", "a"), assignment, (0, 1))  # type: ignore[arg-type]
+        found[assignment] = by_truth(draws, references, spec, "distance").tolist()
+    assert found == {"ordered": [[-2.5, -10.25], [0.0, -2.5]], "permutation": [[-2.5, -0.25], [0.0, -0.5]]}
+    assert by_truth(draws, references, TaskSpec("s", "t", "vector", 2, (1,), "sum", ("a", "a"), "ordered", (1,))).tolist() == [[-4.0, -10.0], [0.0, -2.0]]
+    assert asked == [("distance", "t"), ("distance", "t"), ("psnr", "t")]
+
+
+def test_a_loss_is_the_mean_over_repeats_and_the_sum_over_levels() -> None:
+    prior = _prior(2)
+    x, ids, noise = prior.sample(NoiseSource(0), torch.arange(3), 0, 0).float(), torch.tensor([4, 5, 6]), NoiseSource(1)
+
+    def one(level: int, repeat: int, sigma: float) -> torch.Tensor:
+        n = noise.fork(7001).normal(ids, level, repeat, (2,))
+        return (x - prior.denoise(x + sigma * n, sigma)).double().square().sum(1) / sigma**2
+
+    expected = one(0, 0, 0.2) + one(1, 0, 0.4) + one(0, 1, 0.2) + one(1, 1, 0.4)
+    torch.testing.assert_close(denoising_losses(prior, x, ids, noise, (0.2, 0.4), repeats=2), expected / 2)
+    torch.testing.assert_close(denoising_losses(prior, x, ids, noise, (0.2, 0.4)), one(0, 0, 0.2) + one(1, 0, 0.4))

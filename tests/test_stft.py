@@ -41,10 +41,21 @@ def test_default_window_is_32_ms_rounded_up_to_a_power_of_two(rate: int, window:
     assert Stft.at(rate) == Stft(window, window // 4)
 
 
-@pytest.mark.parametrize(("window", "hop"), [(255, 85), (256, 100), (256, 256), (0, 1)])
+@pytest.mark.parametrize(("window", "hop"), [(255, 85), (256, 100), (256, 256), (0, 1), (256, 0), (256, -128), (-2, 1), (1, 1)])
 def test_sizes_without_reconstruction_are_refused(window: int, hop: int) -> None:
-    with pytest.raises(ValueError, match="whole number"):
+    with pytest.raises(ValueError) as refused:
         Stft(window, hop)
+    assert str(refused.value) == f"a window must be even and a whole number, at least 2, of hops: got window {window}, hop {hop}"
+
+
+def test_the_smallest_transform_and_the_numbers_of_bins_and_frames() -> None:
+    smallest = Stft(2, 1)
+    assert (smallest.bins, [smallest.frames(length) for length in (1, 2, 3)]) == (2, [2, 3, 4])
+    assert [Stft(256, 64).frames(length) for length in (1, 64, 65, 128)] == [2, 2, 3, 3]
+    assert [Stft.at(rate).window_length for rate in (1, 78, 79, 8_000, 8_001)] == [4, 4, 4, 256, 256]
+    with pytest.raises(ValueError) as refused:
+        Stft(256, 128).inverse(torch.zeros(1, 129, 7, dtype=torch.complex64), 4_000)
+    assert str(refused.value) == "spectra of 4000 samples have 129 bins and 33 frames, got (129, 7)"
 
 
 def test_spectra_of_another_length_are_refused() -> None:

@@ -97,3 +97,22 @@ def test_type_checkers_know_it_all(tmp_path: Path) -> None:
     lines = [line for line in mypy(USER + WRONG).splitlines() if ": error:" in line]
     first = USER.count("\n") + 2
     assert {int(line.split(":")[1]) for line in lines} == set(range(first, first + 4)), lines
+
+
+def test_a_call_of_the_package_run_is_the_function_s_with_all_that_it_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(running, "run", lambda *given, **named: (given, named))
+    assert sepbench.run("suite", limit=3, seed=0) == (("suite",), {"limit": 3, "seed": 0})  # type: ignore[comparison-overlap]
+
+
+def test_what_is_listed_and_what_is_said_of_a_name_that_is_not_there() -> None:
+    import_module("sepbench.errors")
+    listed = dir(sepbench)
+    assert listed == sorted(listed)
+    assert "errors" in listed
+    for name in listed:
+        if not name.startswith("__"):
+            assert name in sepbench.__all__ or import_module(f"sepbench.{name}"), name
+    with pytest.raises(AttributeError) as caught:
+        sepbench._PUBLICS  # type: ignore[attr-defined]  # noqa: B018
+    assert str(caught.value) == "module 'sepbench' has no attribute '_PUBLICS'"
+    assert (caught.value.name, caught.value.obj) == ("_PUBLICS", sepbench)

@@ -193,3 +193,12 @@ def test_tasks_and_metrics_must_fit() -> None:
     with pytest.raises(ValueError, match="draws of task toy/task must be"):
         score_draws(["c2st"], torch.zeros(2, 8, 2, 3), mixtures, exact, toy_task(16))
     assert not isinstance(get_metric("c2st"), PairMetric | MixtureMetric)
+
+
+def test_sets_of_one_and_the_same_point_have_nothing_between_them() -> None:
+    point = torch.full((2, 5, 3), 0.3, dtype=torch.float64)
+    assert score("energy_distance", point, reference(point)).tolist() == [0.0, 0.0]
+    assert score("energy_distance", point + 1.0, reference(point)).tolist() == [1.0, 1.0]
+    draws = normals(1, 40, 3)
+    assert score("energy_distance", draws, reference(draws.flip(1))).tolist() == pytest.approx([0.0], abs=1e-12)
+    assert float(score("energy_distance", draws, reference(draws.flip(1)))) >= 0.0

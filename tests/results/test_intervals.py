@@ -99,3 +99,41 @@ def test_a_negative_sum_falls_back_to_the_mixtures_own_squares() -> None:
 def test_levels_that_are_no_probabilities_are_refused() -> None:
     with pytest.raises(ValueError, match="level"):
         Design(independent(3)).intervals(np.zeros((3, 1)), level=95)
+
+
+@pytest.mark.parametrize(
+    ("keys", "known"),
+    [
+        ([[0], [0], [1], [1]], True),  # two equal clusters: one degree of freedom
+        ([[0], [0], [0], [1]], False),  # 1.6 effective clusters
+        ([[0, 1], [1, 2], [2, 0]], False),  # three in either slot, and yet no two mixtures without a common one
+        ([[0, 3], [1, 4], [2, 5]], True),
+    ],
+)
+def test_where_clusters_leave_nothing_to_tell_a_spread_from(keys: list[list[int]], known: bool) -> None:
+    design = Design(Clusters("image", np.array(keys)))
+    values = np.arange(float(len(keys)))[:, None] ** 2
+    with np.errstate(all="raise"):
+        assert np.isfinite(design.standard_errors(values)).all() == known
+        assert np.isfinite(design.intervals(values)).all() == known
+
+
+def test_levels_are_open_at_both_ends_and_the_default_is_95_percent() -> None:
+    design, values = Design(independent(9)), np.arange(9.0)[:, None]
+    for level in (0.0, 1.0, -0.5, 95.0):
+        with pytest.raises(ValueError) as caught:
+            design.intervals(values, level)
+        assert str(caught.value) == f"level must be in (0, 1), got {level}"
+    np.testing.assert_array_equal(design.intervals(values), design.intervals(values, 0.95))
+    low, high = design.intervals(values, 0.5)[:, 0]
+    assert high - 4.0 == pytest.approx(4.0 - low) == pytest.approx(stats.t.ppf(0.75, 8) * np.sqrt(7.5 / 9))
+
+
+def test_of_no_mixture_and_of_one_there_are_no_quantiles() -> None:
+    nothing, one = Design(independent(0)), Design(independent(1))
+    assert (nothing.n_clusters, nothing.effective, one.n_clusters, one.effective, one.degrees) == (0, 0.0, 1, 1.0, 0.0)
+    assert np.isnan([nothing.quantile(0.9), one.quantile(0.9)]).all()
+    assert np.isnan(nothing.intervals(np.zeros((0, 2)))).all()
+    assert Design(independent(3)).quantile(0.9) == pytest.approx(stats.t.ppf(0.9, 2))
+    assert Design(independent(3)).tail(np.array([-1.0, 0.0, np.nan]))[:2] == pytest.approx(stats.t.cdf([-1.0, 0.0], 2))
+    assert np.isnan(Design(independent(3)).tail(np.array([np.nan]))).all()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from synthetic_run import SyntheticRun
 
@@ -12,9 +13,9 @@ from sepbench.errors import SepbenchError, UnknownNameError
 from sepbench.results.compare import A_BETTER, compare_sides, open_side
 from sepbench.results.gate import Scope, check_results
 from sepbench.results.publication import publish_run
-from sepbench.results.published_scores import merge_scores, scores_path
+from sepbench.results.published_scores import merge_scores, read_scores, scores_path
 from sepbench.results.target import open_results
-from sepbench.results.values import Values
+from sepbench.results.values import MetricValues, Values
 
 
 def published(tmp_path: Path, run: SyntheticRun, name: str = "run", **options: object) -> Path:
@@ -85,3 +86,52 @@ def test_leaderboards_without_scores_have_none_and_damaged_ones_are_named(tmp_pa
         values.of("class-split", "nmf", "psnr")
     scores_path(board).unlink()
     assert open_results(str(board)).values is None
+
+
+def _written(board: Path, cells: dict[tuple[str, str], dict[str, MetricValues]]) -> None:
+    merge_scores(board, Values(lambda task, method: cells[task, method]), cells)
+
+
+def test_a_cell_is_replaced_by_task_and_method_and_its_examples_are_put_in_order(tmp_path: Path) -> None:
+    """``a--b`` of ``c`` is not ``a`` of ``b--c``: names never hold ``--``, here nothing but the pair decides."""
+    board, two = tmp_path / "x.csv", np.array([1.0, 2.0])
+    _written(board, {("t", "m"): {"psnr": MetricValues(np.array([5, 3]), two)}, ("t", "m2"): {"ssim": MetricValues(np.array([1, 2]), two)}})
+    _written(board, {("u", "m"): {"psnr": MetricValues(np.array([7, 8]), two)}, ("t", "m2"): {"psnr": MetricValues(np.array([4, 9]), np.array([np.nan, 3.0]))}})
+    values = read_scores(board)
+    assert values is not None
+    assert (values.of("t", "m", "psnr").examples.tolist(), values.of("t", "m", "psnr").values.tolist()) == ([3, 5], [2.0, 1.0])
+    assert values.of("u", "m", "psnr").examples.tolist() == [7, 8]
+    assert list(values.cell("t", "m2")) == ["psnr"]
+    assert values.of("t", "m2", "psnr").scored.tolist() == [False, True]
+    assert len(values.of("t", "u", "psnr")) == 0
+    schema = pq.read_schema(scores_path(board))
+    assert {name: str(schema.field(name).type) for name in schema.names} == {
+        **dict.fromkeys(("task", "method", "metric"), "dictionary<values=string, indices=int32, ordered=0>"),
+        **{"example": "int32", "value": "float"},
+    }
+
+
+def test_values_of_sets_are_of_the_whole_alone_and_of_a_stranger_s_metric_nothing_is_known(tmp_path: Path) -> None:
+    board = tmp_path / "x.csv"
+    names = {"psnr": False, "psnr_pooled32": True, "fid_mnistnet": True, "nobody-s": False, "mixture_error": False}
+    _written(board, {("t", "m"): {name: MetricValues(np.arange(2), np.ones(2)) for name in names}})
+    values = read_scores(board)
+    assert values is not None
+    assert {name: found.whole_only for name, found in values.cell("t", "m").items()} == names
+
+
+def test_nothing_to_publish_is_an_empty_table_and_what_cannot_be_written_says_where(tmp_path: Path) -> None:
+    _written(tmp_path / "x.csv", {})
+    values = read_scores(tmp_path / "x.csv")
+    assert values is not None
+    assert dict(values.cell("t", "m")) == {}
+    scores_path(tmp_path / "x.csv").write_bytes(b"hello")
+    with pytest.raises(SepbenchError) as caught:
+        _written(tmp_path / "x.csv", {("t", "m"): {}})
+    assert str(caught.value).startswith(f"{scores_path(tmp_path / 'x.csv')} cannot be read (")
+    assert str(caught.value).endswith("); restore the file, or publish the runs again")
+    (tmp_path / "file").touch()
+    with pytest.raises(SepbenchError) as caught:
+        _written(tmp_path / "file" / "x.csv", {})
+    told = "Not a directory; choose another folder with --to"
+    assert str(caught.value) == f"cannot write {tmp_path}/file/scores/x.parquet: {told}"

@@ -9,7 +9,19 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from sepbench.data.lists.clusters import Clusters, independent
-from sepbench.results.statistics import CLUSTER_T, MIN_CLUSTERS, T_OF_MIXTURES, UNKNOWN, Designs, PairedDifference, Summary, holm, paired_difference, summarise
+from sepbench.results.statistics import (
+    CLUSTER_T,
+    MIN_CLUSTERS,
+    T_OF_MIXTURES,
+    UNKNOWN,
+    Designs,
+    PairedDifference,
+    Summary,
+    TaskDesigns,
+    holm,
+    paired_difference,
+    summarise,
+)
 
 columns = arrays(np.float64, st.integers(2, 30), elements=st.floats(-100, 100))
 
@@ -160,3 +172,25 @@ def test_intervals_are_frozen() -> None:
 def test_a_verdict_begins_at_the_stated_number_of_clusters() -> None:
     for n, decidable in ((MIN_CLUSTERS - 1, False), (MIN_CLUSTERS, True)):
         assert paired(normal(n), normal(n, key=4)).decidable is decidable
+
+
+def test_a_design_is_made_once_for_the_same_examples_and_a_task_s_designs_once() -> None:
+    asked: list[str] = []
+
+    def clusters(task: str) -> Clusters:
+        asked.append(task)
+        return Clusters("song", np.arange(9)[:, None] // 2)
+
+    designs = TaskDesigns(clusters)
+    assert designs.task("t") is designs.task("t")
+    some = designs.task("t").of(np.arange(3))
+    assert designs.task("t").of(np.array([0, 1, 2])) is some
+    assert designs.task("t").of(np.array([0, 1, 3])) is not some
+    assert (some.n, some.n_clusters, asked) == (3, 2, ["t"])
+
+
+def test_without_examples_it_is_still_said_how_an_interval_would_be_made() -> None:
+    designs = Designs(Clusters("song", np.zeros((4, 1), np.int64)))
+    nothing = np.empty(0)
+    assert summarise(nothing, np.arange(0), designs).interval == paired_difference(nothing, nothing, np.arange(0), designs).interval == CLUSTER_T
+    assert (CLUSTER_T, T_OF_MIXTURES, UNKNOWN) == ("cluster t", "t", "t, clusters unknown")

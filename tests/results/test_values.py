@@ -167,3 +167,10 @@ def test_a_file_that_may_not_be_read_is_named_wherever_it_stands(tmp_path: Path,
     forbid(files[which])
     with pytest.raises(StoreError, match=rf"/{which}\.parquet cannot be read: permission denied; ask its owner"):
         readers[reader]()
+
+
+def test_what_rounding_takes_from_a_sum_is_given_back() -> None:
+    """A one beside 10^16 is lost in a plain sum; whatever the order of the sources, two of them count."""
+    for order in ([1e16, 1.0, 1.0, -1e16], [-1e16, 1.0, 1.0, 1e16]):
+        found = cell([(3, source, "psnr", value, False) for source, value in enumerate(order)])["psnr"]
+        assert (found.values.tolist(), found.n_sources) == ([0.5], 4)
