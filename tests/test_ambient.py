@@ -166,7 +166,7 @@ def test_what_streams_are_open_on_is_put_back_and_no_file_stays_open(number: int
             os.close(other)
     after = os.fstat(number)
     assert (after.st_dev, after.st_ino) == (before.st_dev, before.st_ino)
-    assert len(os.listdir("/proc/self/fd")) == there  # noqa: PTH208
+    assert len(os.listdir("/proc/self/fd")) <= there  # noqa: PTH208 - fewer where an older file was collected meanwhile
 
 
 @pytest.mark.parametrize(

@@ -261,4 +261,4 @@ def test_no_file_stays_open(tmp_path: Path) -> None:
     write_atomically(tmp_path / "new" / "b", WRITERS["text"])
     check_readable(tmp_path / "new" / "b")
     file_sha256(tmp_path / "new" / "b")
-    assert len(os.listdir("/proc/self/fd")) == there  # noqa: PTH208
+    assert len(os.listdir("/proc/self/fd")) <= there  # noqa: PTH208 - fewer where an older file was collected meanwhile

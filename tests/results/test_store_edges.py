@@ -134,7 +134,7 @@ def test_a_folder_that_another_process_holds_and_one_that_cannot_be_held(store: 
     with store.session():
         pass
     assert (store.path / "run.json").read_bytes() == before
-    assert len(os.listdir("/proc/self/fd")) == there  # noqa: PTH208
+    assert len(os.listdir("/proc/self/fd")) <= there  # noqa: PTH208 - fewer where an older file was collected meanwhile
 
 
 def test_leftovers_alone_are_an_empty_folder_and_are_removed_at_any_depth(tmp_path: Path) -> None:
