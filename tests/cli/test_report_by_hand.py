@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -35,9 +36,9 @@ class Written:
         self.asked: list[Any] = []
         self.done = SimpleNamespace(index=Path("r/index.html"), files=1_234, size=5_000_000, media=0, seconds=2.6)
         patch.chdir(folder)
-        patch.setattr("sepbench.report.html.page.Options", lambda *given, live: dict(zip(OPTIONS, given, strict=False)) | {"live": live})
-        patch.setattr("sepbench.report.html.page.write_report", self._write)
-        patch.setattr("sepbench.report.html.serve.serve_report", self._serve)
+        page = SimpleNamespace(Options=lambda *given, live: dict(zip(OPTIONS, given, strict=False)) | {"live": live}, write_report=self._write)
+        patch.setitem(sys.modules, "sepbench.report.html.page", page)  # type: ignore[arg-type] - the true one takes seconds to import
+        patch.setitem(sys.modules, "sepbench.report.html.serve", SimpleNamespace(serve_report=self._serve))  # type: ignore[arg-type]
         patch.setattr("sepbench.resources.resource_root", lambda name: folder / name)
 
     def _write(self, targets: Any, folder: Path, options: Any, warn: Any) -> Any:

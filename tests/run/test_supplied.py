@@ -285,6 +285,16 @@ def test_what_is_there_is_not_scored_again(unscored: list[Any]) -> None:
     assert (unscored, whole.estimates) == ([], {})  # nothing is prepared for nothing
 
 
+def test_mixtures_that_failed_stay_failed_and_the_others_are_scored_by_what_was_asked_for(unscored: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same estimates would fail again."""
+    given: list[Any] = []
+    monkeypatch.setattr(supplied, "score_shard", lambda shard, data, *rest: given.append((shard.start, shard.stop, *rest[1:])) or data)
+    folder: Any = Folder(FoundShard(supplied.Shard("class-split", "mine", 0, 4), True, False, ShardTotals(3, 1, 0.0, "odd"), False))
+    record = score_supplied(_cell(*range(5)), folder, ("psnr", "ssim"), Said())
+    assert given == [(4, 5, TASK, ("psnr", "ssim"), "sets")]
+    assert (record.n_failed, record.error, record.state) == (1, "odd", "partial")
+
+
 def test_draws_have_an_axis_of_their_own(unscored: list[Any]) -> None:
     exact = load_suite("gaussian-exact").tasks["d2"]
     folder: Any = Folder()
