@@ -215,6 +215,7 @@ def test_ray_is_left_at_the_end_of_a_run_however_it_ends(monkeypatch: pytest.Mon
 
 
 def test_an_actor_opens_its_worker_with_the_first_job_and_keeps_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)  # put back at the end: an actor goes where the command was given
     did: list[Any] = []
     plain = SimpleNamespace(check=lambda: did.append("check"))
     told: list[Any] = []
