@@ -370,6 +370,8 @@ NO_DATA = "DataError: the data set 'x' is missing"
         ([("failed", NO_DATA)], 2),
         ([("failed", NO_DATA), ("unsupported", "")], 2),  # nobody tried the other
         ([("failed", NO_DATA), ("done", "")], 1),
+        ([("failed", NO_DATA), ("partial", "")], 1),
+        ([("partial", "ValueError: of some")], 0),
         ([("failed", NO_DATA), ("failed", "ValueError: x")], 1),
         ([("failed", "ValueError: x"), ("unsupported", "")], 1),
         ([("unsupported", "")], 0),

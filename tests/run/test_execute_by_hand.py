@@ -112,6 +112,43 @@ def test_what_takes_no_task_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) ->
     assert folder.written == []
 
 
+def test_a_cell_that_takes_no_task_does_not_keep_the_next_one_from_being_scored(monkeypatch: pytest.MonkeyPatch) -> None:
+    folder: Any = Folder()
+    folder.cells["m"] = CellRecord(state="unsupported")
+    devices: list[str] = []
+    monkeypatch.setattr(executing, "prepare_sets", lambda task, metrics, device, sink: devices.append(device))
+    monkeypatch.setattr(executing, "failed_scores", lambda shard, error, metrics: error)
+    rescore(record(), SUITE, ("psnr",), folder)
+    assert folder.written == [("n", 0, "no fit"), ("n", "failed", "no fit", 0, 0.0)]
+    assert devices == ["cpu"]
+
+
+def test_a_fit_that_failed_in_a_later_session_leaves_what_was_separated_and_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    folder: Any = Folder()
+    folder.spans["n"] = ((0, 3, True), (3, 4, False))
+    monkeypatch.setattr(executing, "prepare_sets", lambda *given: None)
+    monkeypatch.setattr(executing, "score_shard", lambda shard, *given: "scores")
+    monkeypatch.setattr(executing, "failed_scores", lambda shard, error, metrics: error)
+    rescore(record(), SUITE, ("psnr",), folder)
+    assert folder.written[3:] == [("n", 0, "scores"), ("n", 3, "no fit"), ("n", "failed", "no fit", 0, 0.0)]
+
+
+def test_what_is_there_is_looked_up_by_the_run_s_metrics_and_the_new_ones_checked_on_its_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More estimates than a cell's record counts are no reason to refuse: a run that grew and was cut short has them."""
+    folder: Any = Folder()
+    folder.cells["m"] = CellRecord(n_planned=3, state="partial")
+    asked: list[Any] = []
+    find = folder.find
+    folder.find = lambda task, method, metrics: asked.append(metrics) or find(task, method, metrics)
+    monkeypatch.setattr(executing, "checked_metrics", lambda metrics, specs: asked.append((metrics, [spec.name for spec in specs])) or ("psnr",))
+    monkeypatch.setattr(executing, "prepare_sets", lambda *given: None)
+    monkeypatch.setattr(executing, "score_shard", lambda shard, *given: "scores")
+    monkeypatch.setattr(executing, "failed_scores", lambda shard, error, metrics: error)
+    rescore(record(metrics=("ssim",)), SUITE, ("psnr",), folder)
+    assert asked == [(("psnr",), ["class-split"]), ("ssim",), ("ssim",)]
+    assert [entry[:2] for entry in folder.written[:3]] == [("m", 0), ("m", 3), ("m", "partial")]
+
+
 SUITE_RECORD = SimpleNamespace(name="digits-pairs", version=0)
 OTHER_TASK = {"gone": SimpleNamespace(pairs_sha256="", mixtures_sha256="", n_planned=4)}
 NOW = f"this sepbench has version {SUITE.version}; run the suite again"

@@ -83,6 +83,13 @@ def test_a_shard_of_which_nothing_came(monkeypatch: pytest.MonkeyPatch, draws: i
     assert data.seconds.isnan().all()
 
 
+def test_a_warm_up_that_took_no_time_was_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(separate, "_attempts", lambda session, batch: iter([(batch, "no")]))
+    session = opened(warm=0.0)
+    separate_shard(session, Shard("t", "m", 0, 1))
+    assert session.teller.said == ["separate", 1, "end"]
+
+
 def test_the_first_shard_of_a_session_warms_up_on_its_first_mixture(monkeypatch: pytest.MonkeyPatch) -> None:
     tried: list[list[int]] = []
 
@@ -102,7 +109,7 @@ def test_the_first_shard_of_a_session_warms_up_on_its_first_mixture(monkeypatch:
     assert tried[4:] == [[6]]
 
 
-@pytest.mark.parametrize(("warm", "first"), [(None, [[0]]), (1.0, [])])
+@pytest.mark.parametrize(("warm", "first"), [(None, [[0]]), (1.0, []), (0.0, [])])
 def test_latency_goes_round_where_there_are_few_mixtures(monkeypatch: pytest.MonkeyPatch, warm: float | None, first: list[list[int]]) -> None:
     seen: list[list[int]] = []
     monkeypatch.setattr(separate, "_mixtures", lambda session, ids: ids)
@@ -146,6 +153,8 @@ CHANGES: dict[str, Any] = {
     "values through numpy": lambda given: given.values.numpy().fill(2.0),
     "values and back": lambda given: given.values.add_(1.0).sub_(1.0),
     "numbers": lambda given: given.example_ids.add_(1),
+    "numbers and back": lambda given: given.example_ids.add_(1).sub_(1),
+    "values of both signs": lambda given: given.values.neg_(),
     "numbers through numpy": lambda given: given.example_ids.numpy().fill(9),
 }
 
@@ -217,3 +226,71 @@ def test_a_method_gets_numbers_of_its_own_on_its_device() -> None:
     assert (given.tolist(), device) == ([3, 4], "cuda:1")
     given += 1
     assert ids.tolist() == [3, 4]
+
+
+def test_a_traceback_ends_with_the_failure_and_has_six_frames(monkeypatch: pytest.MonkeyPatch) -> None:
+    def up(left: int) -> Any:
+        return down(left - 1)
+
+    def down(left: int) -> Any:
+        if not left:
+            raise ValueError("at the bottom")
+        return up(left - 1)
+
+    session = opened()
+    monkeypatch.setattr(separate, "_mixtures", lambda session, ids: ids)
+    monkeypatch.setattr(separate, "separate_batch", lambda session, mixtures: down(20))
+    separate._attempt(session, torch.tensor([0]))
+    lines = session.first_traceback.splitlines()
+    assert [line.rpartition(" in ")[2] for line in lines if line.startswith("  File ")] == ["up", "down"] * 3
+    assert lines[-1] == "ValueError: at the bottom"
+
+
+@pytest.mark.parametrize(("fits", "most", "told"), [(3, 3, ["5", "5", "10"]), (1, 1, [*["2", "3", "2", "5"] * 2, "10"])])
+def test_the_largest_part_that_fits_is_remembered_and_no_failure_told(monkeypatch: pytest.MonkeyPatch, fits: int, most: int, told: list[str]) -> None:
+    """Ten in parts of 3, 2, 3, 2: three from then on. What fits alone is no failure, and the memory of the session's own device is let go."""
+    session, warned, released = opened(device="cuda:1"), list[str](), list[str]()
+    session.cell.task.spec, session.teller.warn = SPEC, warned.append
+
+    def attempt(session: Any, ids: torch.Tensor) -> Any:
+        if len(ids) > fits:
+            session.first_traceback = session.first_traceback or "out of memory"
+            return torch.cuda.OutOfMemoryError()
+        return of(ids, 1.0)
+
+    monkeypatch.setattr(separate, "_attempt", attempt)
+    monkeypatch.setattr(separate, "release", released.append)
+    found = list(separate._attempts(session, torch.arange(10)))
+    assert torch.cat([ids for ids, _ in found]).tolist() == list(range(10))
+    assert (session.most, session.first_traceback) == (most, "")
+    assert [line.split(" with ")[1].split(" mixtures")[0] for line in warned] == told
+    assert warned[-1] == f"m on {SPEC.name}: out of memory with 10 mixtures at once; {most} from here on"
+    assert released == ["cuda:1"] * len(warned)
+    session.first_traceback = "of an earlier one"
+    list(separate._attempts(session, torch.arange(10)))
+    assert session.first_traceback == "of an earlier one"
+
+
+def test_the_last_halving_counts_where_memory_comes_and_goes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first half had room for one at a time, the second as a whole."""
+    session = opened()
+    session.teller.warn = lambda text: None
+    monkeypatch.setattr(separate, "_attempt", lambda session, ids: torch.cuda.OutOfMemoryError() if len(ids) > (1 if ids[0] < 4 else 4) else of(ids, 1.0))
+    monkeypatch.setattr(separate, "release", lambda device: None)
+    assert [ids.tolist() for ids, _ in separate._attempts(session, torch.arange(8))] == [[0], [1], [2], [3], [4, 5, 6, 7]]
+    assert session.most == 4
+
+
+class Special(torch.Tensor):
+    """A tensor with a mind of its own."""
+
+
+def test_estimates_are_plain_dense_rows_whatever_a_method_returns() -> None:
+    turned = torch.arange(12.0).reshape(2, 2, 3).transpose(1, 2).as_subclass(Special)
+    plain = separate._checked(turned, opened().ctx, 2)
+    assert type(plain) is torch.Tensor
+    assert plain.is_contiguous()
+    assert plain[0].tolist() == [[0.0, 3.0], [1.0, 4.0], [2.0, 5.0]]
+    counted = separate._evaluations(SimpleNamespace(network_evaluations=lambda: torch.ones(2, requires_grad=True)), 2)
+    assert counted is not None
+    assert not counted.requires_grad

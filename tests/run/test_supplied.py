@@ -135,6 +135,41 @@ def test_a_message_names_the_file_that_was_given(tmp_path: Path) -> None:
         )
 
 
+@pytest.mark.parametrize("partial", [False, True])
+def test_how_files_are_to_be_named_is_said_of_folders_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, partial: bool) -> None:
+    """Given as a text or as a path; where a part is enough, what is missing is forgiven and nothing else."""
+    seen: list[tuple[bool, int]] = []
+    forgiven: list[str] = []
+    monkeypatch.setattr(supplied, "_advise", lambda problems, spec, inspection, planned, *, named: seen.append((named, planned)))
+    monkeypatch.setattr(supplied, "open_estimates", lambda *given: SimpleNamespace(inspect=lambda *given: _inspection(0, 1, 2)))
+    monkeypatch.setattr(Problems, "forgive", lambda self, kind: forgiven.append(kind))
+    (tmp_path / "a.npy").touch()
+    for given in (tmp_path, str(tmp_path), tmp_path / "a.npy", str(tmp_path / "a.npy"), np.zeros(3)):
+        inspect_estimates(TASK, "mine", given, limit=3, partial=partial)
+    assert seen == [(True, 3), (True, 3), (False, 3), (False, 3), (False, 3)]
+    assert forgiven == [MISSING] * 5 * partial
+
+
+def test_a_cell_of_supplied_estimates_draws_nothing_and_supports_its_own_task() -> None:
+    cell = supplied._cell(_cell(0, 1), "prior")
+    assert (cell.info.name, cell.info.title, cell.info.domains, cell.info.deterministic) == ("mine", "mine", frozenset({"image"}), True)
+    assert (cell.method, cell.supervision, cell.info.supervision, cell.support.ok, cell.n_planned, cell.batch, cell.unit) == (
+        *("mine", "prior", "prior", True, 5),
+        *(1, 1),
+    )
+
+
+def test_estimates_are_removed_where_they_are_and_are_scored(unscored: list[Any]) -> None:
+    totals = ShardTotals(2, 0, 0.0, "")
+    kinds = {0: (True, totals, False), 2: (False, totals, False), 4: (True, totals, True)}
+    folder: Any = Folder(
+        *(FoundShard(supplied.Shard("class-split", "mine", start, start + 2), there, False, t, bad) for start, (there, t, bad) in kinds.items())
+    )
+    folder.write_scores = lambda shard, scores: None
+    score_supplied(_cell(*range(6), planned=6), folder, ("psnr",), Said(), keep_estimates=False)
+    assert folder.removed == [0]
+
+
 def test_the_record_of_a_run_of_supplied_estimates() -> None:
     record = supplied_record(_cell(0, 1), SUITE, "own/suite.toml", 5, "sepbench evaluate", None)
     assert (record.command, record.suite.name, record.suite.version, record.suite.path) == (
@@ -151,10 +186,12 @@ def test_the_record_of_a_run_of_supplied_estimates() -> None:
     assert (record.grid, record.metrics) == ({"class-split": ["mine"]}, list(SUITE.metrics))
     assert (record.seed, record.fit_seed, record.budget, record.device, record.limit, record.shard_size) == (0, None, "paper", "cpu", 5, None)
     assert record.timing_group.startswith("cpu:")
+    assert (record.format, record.created[-6:], record.sessions[0].git_sha) == (supplied.FORMAT, "+00:00", supplied.commit(record.environment))
     assert [(one.command, one.created) for one in record.sessions] == [("sepbench evaluate", record.created)]
     there = record.model_copy(
         update={"seed": 3, "fit_seed": 4, "budget": "quick", "device": "cuda", "shard_size": 7, "timing_group": "a", "limit": 99, "command": "old"}
     )
+    assert supplied_record(_cell(0, 1), SUITE, "", None, "", None).limit is None  # all that are planned, however many that are
     joined = supplied_record(_cell(0, 1), SUITE, "", 5, "new", there)
     assert (joined.seed, joined.fit_seed, joined.budget, joined.device, joined.shard_size, joined.timing_group) == (3, 4, "quick", "cuda", 7, "a")
     assert (joined.limit, joined.command) == (5, "new")
@@ -246,6 +283,16 @@ def test_what_is_there_is_not_scored_again(unscored: list[Any]) -> None:
     unscored.clear()
     assert score_supplied(_cell(*range(5)), whole, ("psnr",), Said()).supervision == "unstated"
     assert (unscored, whole.estimates) == ([], {})  # nothing is prepared for nothing
+
+
+def test_mixtures_that_failed_stay_failed_and_the_others_are_scored_by_what_was_asked_for(unscored: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same estimates would fail again."""
+    given: list[Any] = []
+    monkeypatch.setattr(supplied, "score_shard", lambda shard, data, *rest: given.append((shard.start, shard.stop, *rest[1:])) or data)
+    folder: Any = Folder(FoundShard(supplied.Shard("class-split", "mine", 0, 4), True, False, ShardTotals(3, 1, 0.0, "odd"), False))
+    record = score_supplied(_cell(*range(5)), folder, ("psnr", "ssim"), Said())
+    assert given == [(4, 5, TASK, ("psnr", "ssim"), "sets")]
+    assert (record.n_failed, record.error, record.state) == (1, "odd", "partial")
 
 
 def test_draws_have_an_axis_of_their_own(unscored: list[Any]) -> None:

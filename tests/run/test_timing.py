@@ -219,6 +219,10 @@ def test_the_peak_of_this_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     assert (memory.read(), (tmp_path / "clear_refs").read_text()) == (peak / 1e6, "5")
 
 
+def test_memory_is_read_where_linux_keeps_it_and_latency_has_ten_calls() -> None:
+    assert (str(timing._STATUS), str(timing._CLEAR), LATENCY_CALLS) == ("/proc/self/status", "/proc/self/clear_refs", 10)
+
+
 @pytest.mark.parametrize("variable", ["", "MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES"])
 @pytest.mark.parametrize("library", ["glibc", ""])
 @pytest.mark.parametrize("answers", [{-1: 1, -3: 1}, {-1: 0, -3: 1}, {-1: 1, -3: 0}], ids=str)
@@ -231,7 +235,8 @@ def test_freed_memory_is_kept_where_the_library_can_and_the_user_has_not_said(
     if variable:
         monkeypatch.setenv(variable, "")
     monkeypatch.setattr(platform, "libc_ver", lambda: (library, ""))
-    monkeypatch.setattr(timing.ctypes, "CDLL", lambda name: SimpleNamespace(mallopt=lambda *given: asked.append(given) or answers[given[0]]))
+    library_of = {None: SimpleNamespace(mallopt=lambda *given: asked.append(given) or answers[given[0]])}  # of this process, whatever it is called
+    monkeypatch.setattr(timing.ctypes, "CDLL", library_of.__getitem__)
     agreed = keep_freed_memory()
     if variable or not library:
         assert (agreed, asked) == (False, [])

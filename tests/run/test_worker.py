@@ -153,3 +153,96 @@ def test_estimates_are_let_go_once_they_are_scored(clock: SimpleNamespace, plann
     again = ["read", "score", "write scores", *([] if keep else ["remove"])]
     assert did == ["read", "sets on cpu", *again[1:], *again]
     assert [tell.stage for tell in told] == ["score", "score"]
+
+
+# ---- several cells ---------------------------------------------------------------------------------------------------------------------
+
+
+class Shop:
+    """A worker of two methods on two tasks that notes what it does; a method is its cell's name."""
+
+    def __init__(self, planned: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch) -> None:
+        self.did: list[Any] = []
+        self.separator: Any = SimpleNamespace()
+        self.plan = planned("average", "mixture", tasks=("class-split", "class-agnostic"))
+        monkeypatch.setattr(worker, "generators", lambda: lambda: self.did.append("generators"))
+        monkeypatch.setattr(worker, "PeakMemory", lambda device: SimpleNamespace(reset=lambda: self.did.append("memory"), read=lambda: 321.5))
+        monkeypatch.setattr(worker, "open_session", self._open)
+        monkeypatch.setattr(worker, "separate_shard", lambda session, shard: f"estimates of {session.cell.method} on {session.cell.task.spec.name}")
+        monkeypatch.setattr(worker, "score_shard", lambda shard, estimates, mixtures, task, metrics, sets: (estimates, mixtures, sets))
+        monkeypatch.setattr(worker, "prepare_sets", lambda task, metrics, device, sink: self.did.append(f"sets of {task.spec.name}") or f"sets {device}")
+        monkeypatch.setattr(type(self.plan.cells[0].task), "mixture_set", lambda task: self.did.append(f"mixtures of {task.spec.name}") or task.spec.name)
+        sink: Any = SimpleNamespace(
+            write_estimates=lambda shard, data: self.did.append((shard.start, data)),
+            read_estimates=lambda shard: f"read {shard.start}",
+            write_scores=lambda shard, scores: self.did.append(scores),
+            remove_estimates=lambda shard: None,
+            read_totals=lambda shard: "totals",
+        )
+        self.told: list[Any] = []
+        self.worker = Worker(self.plan, sink, self.told.append, "session 7")
+
+    def _open(self, cell: Any, plan: Any, mixtures: Any, tell: Any, name: str) -> Any:
+        assert (plan, name) == (self.plan, "session 7")
+        self.did.append(f"fit {cell.method} on {mixtures}, {'nothing' if self.worker._session is None else 'another'} open")
+        return SimpleNamespace(cell=cell, separator=self.separator, fit="facts", cached=True, warm_up_seconds=0.0, first_traceback="")
+
+    def __call__(self, method: str, task: str, start: int = 0, kind: Any = "separate") -> Any:
+        self.did.clear()
+        return self.worker.run(Job(kind, Shard(task, method, start, start + 4)))
+
+
+@pytest.fixture
+def shop(planned: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch) -> Shop:
+    return Shop(planned, monkeypatch)
+
+
+def test_a_method_stays_fitted_until_another_cell_comes_which_finds_everything_as_the_first_did(shop: Shop) -> None:
+    scored = [("read 0", "class-split", "sets cpu")]
+    report = shop("average", "class-split")
+    assert shop.did == [
+        *("mixtures of class-split", "memory", "generators", "fit average on class-split, nothing open"),
+        *((0, "estimates of average on class-split"), "sets of class-split", *scored),
+    ]
+    assert (report.peak_mb, report.fit.cached, report.fit.kept, report.totals) == (321.5, True, False, "totals")
+    shop("average", "class-split", 4)
+    assert shop.did == [(4, "estimates of average on class-split"), ("read 4", "class-split", "sets cpu")]
+    shop("mixture", "class-split")
+    assert shop.did[:3] == ["memory", "generators", "fit mixture on class-split, nothing open"]  # and neither mixtures nor sets anew
+    shop("mixture", "class-agnostic")
+    assert shop.did[:4] == ["mixtures of class-agnostic", "memory", "generators", "fit mixture on class-agnostic, nothing open"]
+    assert "sets of class-agnostic" in shop.did
+    shop("average", "class-split", kind="score")
+    assert shop.did == ["mixtures of class-split", ("read 0", "class-split", "sets cpu")]
+    shop("mixture", "class-agnostic", 4)
+    assert "fit mixture on class-agnostic, nothing open" not in shop.did  # scoring left it the method that it had
+    shop.worker.close()
+    shop("mixture", "class-agnostic")
+    assert "fit mixture on class-agnostic, nothing open" in shop.did
+
+
+@pytest.mark.parametrize(("extractors", "stages"), [((), ["score", "score"]), (("deep",), ["score", "features of the reference", "score"])])
+def test_features_of_a_reference_are_a_stage_once(shop: Shop, monkeypatch: pytest.MonkeyPatch, extractors: tuple[str, ...], stages: list[str]) -> None:
+    monkeypatch.setattr(worker, "extractors_of", lambda metrics: extractors)
+    shop("average", "class-split")
+    shop("average", "class-split", 4)
+    assert [tell.stage for tell in shop.told] == stages
+
+
+def test_a_method_that_cannot_say_what_it_is_once_it_is_fitted_counts_as_not_fitted(shop: Shop) -> None:
+    class Odd:
+        @property
+        def posterior_samples(self) -> int:
+            raise RuntimeError("not fitted")
+
+    shop.separator = Odd()
+    report = shop("average", "class-split")
+    assert (report.fit_error, report.fit) == ("RuntimeError: not fitted", None)
+    assert not [one for one in shop.did if isinstance(one, tuple)]  # nothing was written
+    assert shop.worker._session is None
+
+
+def test_a_fit_that_can_be_read_by_others_is_said_to_be_kept(shop: Shop) -> None:
+    shop.separator = SimpleNamespace(save=lambda folder: None, load=lambda folder: None, fit_scope=None)
+    assert shop("average", "class-split").fit.kept == isinstance(shop.separator, worker.Fitted)
+    assert isinstance(shop.separator, worker.Fitted)

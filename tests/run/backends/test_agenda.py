@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from sepbench.run.backends.agenda import Agenda, Team
 from sepbench.run.plan import Plan, Shard
 from sepbench.run.records import CellRecord
 from sepbench.run.request import RequestError
+from sepbench.run.sink import ShardTotals
 from sepbench.run.worker import Job, JobKind
 
 Planned = Callable[..., Plan]
@@ -336,3 +338,50 @@ def test_other_weights_do_not_go_on_with_a_cell(planned: Planned) -> None:
     again.take()
     with pytest.raises(RequestError, match="the weights of halves have changed"):
         again.do()
+
+
+# -- numbers that decide
+
+
+def test_what_a_mixture_costs_is_the_mean_of_the_last_shard_and_all_before(planned: Planned) -> None:
+    desk = Desk(planned, limit=400)
+    lengths = []
+    for cost in (1.0, 3.0, 6.0, 4.0):  # 1, 2, 4, 4 seconds: 30, 15, 7 mixtures in whole batches of 4
+        _, start, stop = desk.take(resident=True) or ("", 0, 0)
+        lengths.append(stop - start)
+        desk.do(cost=cost)
+    assert lengths == [4, 28, 12, 4]
+
+
+def test_a_share_of_what_is_left_is_rounded_up(planned: Planned) -> None:
+    desk = Desk(planned, limit=33, workers=2)
+    desk.take()
+    desk.do(cost=1e-6)
+    assert desk.take(resident=True) == ("separate", 4, 12)  # of 29 for twice two workers
+
+
+@pytest.mark.parametrize(("seconds", "load", "joins"), [(40.0, 1.0, True), (40.0, 3.0, False), (1.0, 42.0, False)])
+def test_reading_training_data_is_a_part_of_what_a_fit_costs(planned: Planned, seconds: float, load: float, joins: bool) -> None:
+    desk = Desk(planned, workers=4)
+    desk.take()
+    assert desk.last is not None
+    made = report(desk.last)
+    assert made.fit is not None
+    desk.sink.scored(desk.last.shard)
+    desk.agenda.take_in(replace(made, fit=replace(made.fit, facts=replace(made.fit.facts, seconds=seconds, load_seconds=load))))
+    desk.take(resident=True)
+    assert (desk.take(resident=False) is not None) == joins  # 84 s are left, for two of them 42
+
+
+def test_estimates_of_an_earlier_session_are_none_of_the_worker_s_that_died(planned: Planned) -> None:
+    """Failed mixtures are tried again: what lies there is what failed, and its scores stay until there are new ones."""
+    sink = MemorySink()
+    sink.separated(_shard(0, 8))
+    sink.scores[_shard(0, 8)] = ShardTotals(7, 1, 0.5, "ValueError: odd")
+    desk = Desk(planned, sink, limit=8, retry_failed=True)
+    for _ in range(2):
+        assert desk.take() == ("separate", 0, 8)
+        desk.die()
+    assert desk.agenda.over
+    assert sink.scores[_shard(0, 8)].n_failed == 1
+    assert desk.progress.mixtures == {("class-split", "halves"): 8}
