@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,12 +21,19 @@ SWITCHES = (
 
 
 @contextmanager
-def browser() -> Iterator[Any]:
-    """A headless browser of Playwright's; it asks nothing of the outside by itself."""
+def driver() -> Iterator[Callable[[], Any]]:
+    """What starts headless browsers of Playwright's, as long as the block lasts; they ask nothing of the outside by themselves."""
     from playwright.sync_api import sync_playwright
 
-    with sync_playwright() as driver:
-        started = driver.chromium.launch(executable_path=PATH, args=list(SWITCHES))
+    with sync_playwright() as playwright:
+        yield lambda: playwright.chromium.launch(executable_path=PATH, args=list(SWITCHES))
+
+
+@contextmanager
+def browser() -> Iterator[Any]:
+    """One such browser."""
+    with driver() as launch:
+        started = launch()
         try:
             yield started
         finally:

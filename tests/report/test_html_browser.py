@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from browser_again import Chromium
 from html_pages import large_leaderboard
 from synthetic_run import SyntheticRun
 
@@ -31,9 +32,11 @@ WIDTHS = (360, 1200, 2000)
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with CHROMIUM["browser"]() as started:
+def browser() -> Iterator[Chromium]:
+    with CHROMIUM["driver"]() as launch:
+        started = Chromium(launch)
         yield started
+        started.close()
 
 
 class Tab:
@@ -41,7 +44,7 @@ class Tab:
 
     def __init__(self, browser: Any, path: Path, **options: Any) -> None:
         self.context = browser.new_context(**options)
-        self.context.set_default_timeout(180_000)  # a machine may be busy: Playwright's 30 s were too few for a whole page of CI's
+        self.context.set_default_timeout(90_000)  # a machine may be busy: Playwright's 30 s were too few for a whole page of CI's
         self.page = self.context.new_page()
         self.errors: list[str] = []
         self.outside: list[str] = []
@@ -64,7 +67,7 @@ class Tab:
 
     def wait(self, condition: str) -> None:
         """Until a condition of the page holds; Playwright's own waiting needs eval, which the page's policy forbids."""
-        for _ in range(3_600):  # three minutes: a machine may be busy
+        for _ in range(1_800):  # a minute and a half: a machine may be busy
             if self.page.evaluate(condition):
                 return
             self.page.wait_for_timeout(50)
