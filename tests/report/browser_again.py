@@ -1,7 +1,7 @@
 """A browser that draws no more frames, and the test that needs them once more in another one.
 
-Chromium on a busy machine sometimes stops drawing: scripts of a page still run, but no animation frame comes, however long a test waits. Charts that are
-drawn when they come into sight then never come, and Playwright finds nothing stable. That is no fault of a report.
+Twice in three minutes of a busy machine scripts of a page ran, but charts that are drawn when they come into sight never came, and Playwright found nothing
+stable. Both look as if no animation frame came. Why, we do not know. So a failed test asks its pages for frames, and only where none comes it is run again.
 """
 
 from __future__ import annotations

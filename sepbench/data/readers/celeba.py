@@ -1,8 +1,8 @@
 """CelebA, aligned faces: ``list_eval_partition.txt`` and ``img_align_celeba/NNNNNN.jpg``, as 32 x 32 images.
 
-The splits are the official ones. An image is cut to its central 140 x 140 and resized to 32 x 32 with pillow's bilinear
-filter, as the released code of NCSN does (Song and Ermon 2019; docs/protocols.md 1.6). Files are decoded when a row is
-asked for, each once in a process.
+The splits are the official ones. An image is cut to its central 140 x 140 and resized to 32 x 32, as the released code
+of NCSN does (Song and Ermon 2019; docs/protocols.md 1.6). The filter, pillow's bilinear one, is our choice. Files are
+decoded when a row is asked for, each once in a process.
 """
 
 from __future__ import annotations
