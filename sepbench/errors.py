@@ -94,10 +94,15 @@ def flat(text: object) -> str:
     return line if line.isprintable() else "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
 
 
+MOST = 1_000
+"""Letters of somebody else's words that a message quotes. A damaged archive alone can name a file of 65,535 letters."""
+
+
 def reason(error: BaseException) -> str:
-    """An error of somebody else's on one line: its kind, and what it says if it says anything."""
+    """An error of somebody else's on one line of at most ``MOST`` letters: its kind, and what it says if it says anything."""
     kind, text = flat(type(error).__name__), _validation(error) or flat(error)
-    return f"{kind}: {text}" if text else kind
+    line = f"{kind}: {text}" if text else kind
+    return line if len(line) <= MOST else f"{line[: MOST // 2]} [...] {line[7 - MOST // 2 :]}"
 
 
 _KINDS = re.compile(r"(^|: )(?:Value error|Assertion failed), ")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, TypeAdapter, ValidationError, field_validator
 
-from sepbench.errors import SepbenchError, UnknownNameError, flat, nearest, plain, reason, some
+from sepbench.errors import MOST, SepbenchError, UnknownNameError, flat, nearest, plain, reason, some
 
 
 class _Sizes(BaseModel):
@@ -170,3 +170,14 @@ def test_many_faults_are_counted_in_thousands(more: int) -> None:
     with pytest.raises(ValidationError) as refused:
         TypeAdapter(list[int]).validate_python(["x"] * (more + 1))
     assert reason(refused.value) == f"ValidationError: 0: must be a whole number and {more:,} more"
+
+
+@pytest.mark.parametrize("letters", [MOST - 12, MOST - 11, 70_000])
+def test_of_long_words_the_beginning_and_the_end_are_quoted(letters: int) -> None:
+    text = "a" * 700 + "b" * (letters - 700)
+    whole = f"ValueError: {text}"
+    if len(whole) <= MOST:
+        assert reason(ValueError(text)) == whole
+    else:
+        assert reason(ValueError(text)) == f"{whole[:500]} [...] {whole[-493:]}"
+        assert len(reason(ValueError(text))) == MOST
