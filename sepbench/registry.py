@@ -191,7 +191,7 @@ def separator_domains(name: str) -> list[Domain | None]:
 def separator_class(name: str, domain: Domain | None = None) -> type:
     """The class behind a name: the implementation for ``domain`` if the method has one, else the plain one, else the first.
 
-    An entry point may name the class, or a table that holds it under the entry's name.
+    An entry point may name the class, or a table that holds it under the method's name.
 
     Raises:
         UnknownNameError: no such method.
@@ -207,11 +207,9 @@ def separator_class(name: str, domain: Domain | None = None) -> type:
     except BaseException as error:  # whatever a third party's module raises, it must not take the command line down
         raise MethodError(f"method {name!r} ({point.value}) cannot be loaded: {reason(error)}") from error
     if isinstance(loaded, Mapping):
-        if point.name not in loaded:
-            raise MethodError(
-                f"method {name!r} ({point.value}) is not in the table that its entry point names; the table must have the class under {point.name!r}"
-            )
-        loaded = loaded[point.name]
+        if name not in loaded:
+            raise MethodError(f"method {name!r} ({point.value}) is not in the table that its entry point names; the table must have the class under {name!r}")
+        loaded = loaded[name]
     if not callable(loaded):
         raise MethodError(f"method {name!r} ({point.value}) is of type {type(loaded).__name__}; its entry point must name the method's class")
     return loaded  # type: ignore[no-any-return]

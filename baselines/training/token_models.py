@@ -8,14 +8,13 @@ training split are held out in all stages, for the figures of the logs.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass as plain_dataclass
 from dataclasses import field
 from pathlib import Path
 from typing import TypeVar
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -25,10 +24,11 @@ from baselines.networks.token_transformer import TokenTransformer
 from baselines.networks.vqvae import VQVAE
 from baselines.priors.shipped_tokens import FILES, find_tokens, shipped_digest
 from baselines.priors.token_sums import SumCounts, load_counts
-from baselines.training.codec import Precision, VQVAERecipe, VQVAETraining, network_digest, new_vqvae, tokens_of
+from baselines.training.codec import VQVAETraining, network_digest, new_vqvae, tokens_of
 from baselines.training.epochs import cut_epochs, full_batches
-from baselines.training.loop import Training, resume, run
-from baselines.training.tokens import SumTraining, TokenRecipe, TokenTraining, new_transformer
+from baselines.training.stages import Stages
+from baselines.training.token_settings import TokenSettings
+from baselines.training.tokens import SumTraining, TokenTraining
 from sepbench.errors import DataError
 from sepbench.files import file_sha256
 from sepbench.protocols import RunContext, TaskSpec, TrainingView
@@ -59,47 +59,18 @@ class TokenModels:
 
 
 @dataclass(config=STRICT)
-class LearntTokens:
+class LearntTokens(TokenSettings):
     """``fit``, ``save`` and ``load`` of a method that works with tokens, and their settings.
 
     The defaults are the paper's if the paper states them. Budget ``quick`` makes a tenth of epochs and passes, rounded
     up.
     """
 
-    codes: int = Field(256, ge=2, description="K, codes of the VQ-VAE")
-    width: int = Field(128, ge=1, description="channels of the VQ-VAE's layers, and the dimension of a code")
-    codec_epochs: int = Field(500, ge=1, description="passes over the images to train the VQ-VAE")
-    codec_batch: int = Field(64, ge=2, description="images per step")
-    codec_lr: float = Field(1e-4, gt=0, description="Adam's rate for the VQ-VAE")
-    commitment: float = Field(0.25, ge=0, description="beta, weight of the commitment loss")
-    reconstruction: float = Field(1.0, gt=0, description="r, weight of the reconstruction's mean squared error")
-    restart_every: int = Field(100, ge=0, description="steps after which an unused code restarts; 0: never")
-    prior_width: int = Field(128, ge=1, description="width of the transformer")
-    prior_layers: int = Field(3, ge=1, description="blocks of the transformer")
-    prior_heads: int = Field(2, ge=1, description="attention heads of each block")
-    prior_epochs: int = Field(500, ge=1, description="passes over the token sequences to train the prior")
-    prior_batch: int = Field(128, ge=1, description="sequences per step")
-    prior_lr: float = Field(2e-4, gt=0, description="Adam's rate for the prior")
-    dropout: float = Field(0.1, ge=0, lt=1, description="dropout rate of the prior during the fit")
-    decay: float = Field(0.2, ge=0, le=1, description="share of the steps, at the end of both trainings, over which the rate falls linearly to zero")
-    passes: int = Field(50, ge=1, description="how often all images are put in pairs to count sums of tokens")
-    symmetric: bool = Field(True, description="count each pair in both orders; false: the released code (flag 42)")
-    every_triple: bool = Field(True, description="count every triple of a batch; false: each one once, the released code (flag 43)")
-    held_out: int = Field(1000, ge=0, description="how many of the last clean images serve only for figures, at most a tenth")
-    fit_precision: Precision = Field("bfloat16", description="of the networks during the fit (float32 on CPUs without it); mixtures are separated in float32")
-    means: float = Field(0.0, ge=0, lt=1, description="share of the VQ-VAE's training images that are means of two; 0: the paper")
     weights: str = Field(
         "", description="folder of codec, prior and sums; train: learn them; empty: the shipped ones if all settings above have their defaults, else learn"
     )
 
     _models: TokenModels | None = field(default=None, init=False, repr=False)
-
-    @model_validator(mode="after")
-    def _check_heads(self) -> LearntTokens:
-        """Check this before the codec trains for hours."""
-        if self.prior_width % self.prior_heads:
-            raise ValueError(f"prior_heads={self.prior_heads} must divide prior_width={self.prior_width}")
-        return self
 
     def fit(self, view: TrainingView, ctx: RunContext) -> None:
         """Train and count, or read what ``weights`` names or what ships.
@@ -118,13 +89,13 @@ class LearntTokens:
         kept = min(self.held_out, len(clean) // _MOST_HELD_OUT)
         images, held_out = clean[: len(clean) - kept], clean[len(clean) - kept :]
         full_batches(self.prior_batch, len(images))  # raises before the codec trains
-        stages = _Stages(ctx)
+        stages = Stages(ctx, _SHARES)
         codec = new_vqvae(ctx.task.source_shape, self.codes, self.width, ctx.seed, ctx.device)
-        stages.make("codec", VQVAETraining(codec, self._codec_recipe(ctx), images, held_out))
+        stages.make("codec", VQVAETraining(codec, self.codec_recipe(ctx), images, held_out))
         frozen(codec)
         tokens, held_out_tokens = tokens_of(codec, images), tokens_of(codec, held_out) if kept else torch.zeros(0, 1, dtype=torch.int64)
-        prior = self._new_prior(codec, ctx.seed, ctx.device)
-        stages.make("prior", TokenTraining(prior, self._prior_recipe(ctx), tokens, held_out_tokens))
+        prior = self.new_prior(_length(codec), ctx.seed, ctx.device)
+        stages.make("prior", TokenTraining(prior, self.prior_recipe(ctx), tokens, held_out_tokens))
         passes = cut_epochs(self.passes, ctx.budget)
         counting = SumTraining(codec, images, tokens, passes, ctx.seed, symmetric=self.symmetric, every_triple=self.every_triple)
         stages.make("sums", counting)
@@ -143,7 +114,7 @@ class LearntTokens:
         codec = new_vqvae(ctx.task.source_shape, self.codes, self.width, 0, "cpu")
         load_network(codec, folder / CODEC)
         digest = network_digest(codec)
-        prior = self._new_prior(codec, 0, "cpu")
+        prior = self.new_prior(_length(codec), 0, "cpu")
         load_network(prior, folder / PRIOR, digest)
         sums = load_counts(folder / SUMS, self.codes, digest)
         self._models = TokenModels(frozen(codec.to(ctx.device)), frozen(prior.to(ctx.device)), sums)
@@ -201,43 +172,10 @@ class LearntTokens:
         count = sum(p.numel() for network in (self._models.codec, self._models.prior) for p in network.parameters())
         return f"VQ-VAE and transformer, {count / 1e6:.1f} M, {LearntTokens.weights_sha256.__get__(self)[:8]}"
 
-    def _new_prior(self, codec: VQVAE, seed: int, device: str) -> TokenTransformer:
-        return new_transformer(self.codes, codec.grid[0] * codec.grid[1], self.prior_width, self.prior_layers, self.prior_heads, seed, device)
 
-    def _codec_recipe(self, ctx: RunContext) -> VQVAERecipe:
-        epochs = cut_epochs(self.codec_epochs, ctx.budget)
-        return VQVAERecipe(
-            epochs,
-            self.codec_batch,
-            self.codec_lr,
-            self.decay,
-            commitment=self.commitment,
-            reconstruction=self.reconstruction,
-            restart_every=self.restart_every,
-            precision=self.fit_precision,
-            seed=ctx.seed,
-            means=self.means,
-        )
-
-    def _prior_recipe(self, ctx: RunContext) -> TokenRecipe:
-        epochs = cut_epochs(self.prior_epochs, ctx.budget)
-        return TokenRecipe(epochs, self.prior_batch, self.prior_lr, self.decay, self.dropout, self.fit_precision, ctx.seed)
-
-
-class _Stages:
-    """Trainings one after the other, each in its own folder, with their common progress."""
-
-    def __init__(self, ctx: RunContext) -> None:
-        self.ctx, self.begun = ctx, 0.0
-
-    def make(self, name: str, training: Training) -> None:
-        folder = None if self.ctx.cache is None else self.ctx.cache / name
-        resume(training, folder, self.ctx.device)
-        run(training, folder, progress=self._tell(name, self.begun))
-        self.begun += _SHARES[name]
-
-    def _tell(self, name: str, begun: float) -> Callable[[float, str], None]:
-        return lambda fraction, text: self.ctx.progress(min(1.0, begun + _SHARES[name] * fraction), f"{name}: {text}")
+def _length(codec: VQVAE) -> int:
+    """Tokens of an image."""
+    return codec.grid[0] * codec.grid[1]
 
 
 def frozen(network: N) -> N:

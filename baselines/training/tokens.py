@@ -14,6 +14,7 @@ set, and we keep the last pass.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -148,40 +149,28 @@ def bits_per_token(network: TokenTransformer, tokens: torch.Tensor) -> float:
     return -float(logs.mean()) / (tokens.shape[1] * math.log(2.0))
 
 
-class SumTraining:
-    """Counts of random pairs.
+class PairCounting(ABC):
+    """Counts of random pairs of clean signals. A subclass says which pairs.
 
     It is a ``baselines.training.loop.Training``; a step is a batch of pairs, and ``counts()`` is the result.
 
     Args:
         codec: makes the tokens, in evaluation mode.
-        images: clean images ``(N, C, H, W)`` in [0, 1].
-        tokens: of these images, ``(N, S)`` int64.
-        passes: how many passes over the images.
-        seed: of the pairs.
-        batch: pairs per step.
+        batches: how many batches of pairs a pass has.
+        passes: how many passes are made.
         symmetric, every_triple: False gives the released code's counts, see ``SumCounter``.
     """
 
-    def __init__(
-        self,
-        codec: VQVAE,
-        images: torch.Tensor,
-        tokens: torch.Tensor,
-        passes: int,
-        seed: int,
-        *,
-        batch: int = 512,
-        symmetric: bool = True,
-        every_triple: bool = True,
-    ) -> None:
-        self.codec, self.images, self.tokens, self.seed, self.symmetric = codec, images, tokens.to(codec.codebook.device), seed, symmetric
-        self.batch = min(batch, max(1, len(images) // 2))
-        self.batches = full_batches(2 * self.batch, len(images))
-        self.steps = passes * self.batches
+    def __init__(self, codec: VQVAE, batches: int, passes: int, *, symmetric: bool = True, every_triple: bool = True) -> None:
+        self.codec, self.batches, self.symmetric = codec, batches, symmetric
+        self.steps = passes * batches
         self.step, self.seconds = 0, 0.0
         self.counter = SumCounter(len(codec.codebook), every_triple=every_triple)
         self.triples = 0
+
+    @abstractmethod
+    def pairs(self, turn: int, batch: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The pairs of a batch of a pass: tokens ``(n, S)`` of both signals, and what the codec takes of their mixtures."""
 
     @property
     def finished(self) -> bool:
@@ -193,11 +182,8 @@ class SumTraining:
 
     def advance(self) -> None:
         """Count one batch of pairs."""
-        turn, batch = divmod(self.step, self.batches)
-        rows = epoch_rows(self.seed, "token-pairs", turn, batch, 2 * self.batch, len(self.images))
-        one, other = rows.chunk(2)
-        mixed = tokens_of(self.codec, 0.5 * (self.images[one] + self.images[other]))
-        self.counter.add(self.tokens[one.to(self.tokens.device)], self.tokens[other.to(self.tokens.device)], mixed)
+        first, second, mixed = self.pairs(*divmod(self.step, self.batches))
+        self.counter.add(first, second, tokens_of(self.codec, mixed))
         self.step += 1
 
     def row(self) -> Mapping[str, Any]:
@@ -223,3 +209,39 @@ class SumTraining:
             raise ValueError("counts of another codec")
         self.counter.restore(SumCounts(self.counter.codes, state["keys"].cpu(), state["counts"].cpu()))
         self.triples = state["triples"]
+
+
+class SumTraining(PairCounting):
+    """Counts of random pairs of clean images, and of their means.
+
+    Args:
+        codec: makes the tokens, in evaluation mode.
+        images: clean images ``(N, C, H, W)`` in [0, 1].
+        tokens: of these images, ``(N, S)`` int64.
+        passes: how many passes over the images.
+        seed: of the pairs.
+        batch: pairs per step.
+        symmetric, every_triple: False gives the released code's counts, see ``SumCounter``.
+    """
+
+    def __init__(
+        self,
+        codec: VQVAE,
+        images: torch.Tensor,
+        tokens: torch.Tensor,
+        passes: int,
+        seed: int,
+        *,
+        batch: int = 512,
+        symmetric: bool = True,
+        every_triple: bool = True,
+    ) -> None:
+        self.images, self.tokens, self.seed = images, tokens.to(codec.codebook.device), seed
+        self.batch = min(batch, max(1, len(images) // 2))
+        super().__init__(codec, full_batches(2 * self.batch, len(images)), passes, symmetric=symmetric, every_triple=every_triple)
+
+    def pairs(self, turn: int, batch: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        rows = epoch_rows(self.seed, "token-pairs", turn, batch, 2 * self.batch, len(self.images))
+        one, other = rows.chunk(2)
+        mixed = 0.5 * (self.images[one] + self.images[other])
+        return self.tokens[one.to(self.tokens.device)], self.tokens[other.to(self.tokens.device)], mixed

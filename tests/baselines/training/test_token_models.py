@@ -12,7 +12,7 @@ import pytest
 import torch
 from method_toys import Digits, ToyView, context, toy_task
 
-from baselines.training import loop, token_models
+from baselines.training import loop, stages, token_models
 from baselines.training.codec import VQVAERecipe, VQVAETraining, network_digest, new_vqvae, tokens_of
 from baselines.training.token_models import LearntTokens
 from baselines.training.tokens import SumTraining, TokenRecipe, TokenTraining, new_transformer
@@ -55,7 +55,7 @@ def test_a_fit_that_is_killed_goes_on(digits: Digits, tmp_path: Path, monkeypatc
 
     with monkeypatch.context() as patched:
         patched.setattr(stage, "advance", until)
-        patched.setattr(token_models, "run", lambda one, folder, progress: loop.run(one, folder, checkpoint_seconds=0.0, progress=progress))
+        patched.setattr(stages, "run", lambda one, folder, progress: loop.run(one, folder, checkpoint_seconds=0.0, progress=progress))
         with pytest.raises(Killed):
             fitted(digits, tmp_path)
     monkeypatch.setattr(stage, "advance", lambda self: (pytest.fail("began anew") if self.step < 1 else None, advance(self)))
@@ -105,7 +105,7 @@ def test_files_that_do_not_go_together(digits: Digits, tmp_path: Path) -> None:
 
 def test_quick_makes_a_tenth(digits: Digits, monkeypatch: pytest.MonkeyPatch) -> None:
     steps: list[float] = []
-    monkeypatch.setattr(token_models, "run", lambda one, folder, progress: steps.append(one.steps / one.batches))
+    monkeypatch.setattr(stages, "run", lambda one, folder, progress: steps.append(one.steps / one.batches))
     for budget in ("paper", "quick"):
         view = ToyView(TASK, "prior", pooled=digits.pooled[:200])
         LearntTokens(**{**TINY, "codec_epochs": 500, "prior_epochs": 500, "passes": 50}).fit(view, context(TASK, budget=budget))
@@ -124,8 +124,8 @@ def test_progress_goes_up_to_all_of_it(digits: Digits) -> None:
 
 def test_settings_and_the_run_are_handed_on(digits: Digits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Any] = []
-    monkeypatch.setattr(token_models, "resume", lambda one, folder, device: seen.append((folder, device)))
-    monkeypatch.setattr(token_models, "run", lambda one, folder, progress: seen.append((one, folder)))
+    monkeypatch.setattr(stages, "resume", lambda one, folder, device: seen.append((folder, device)))
+    monkeypatch.setattr(stages, "run", lambda one, folder, progress: seen.append((one, folder)))
     more = {"codec_epochs": 21, "prior_epochs": 31, "passes": 41, "decay": 0.5, "commitment": 0.75, "reconstruction": 2.0, "restart_every": 6, "means": 0.25}
     more |= {"dropout": 0.3, "prior_width": 12, "prior_layers": 2, "prior_heads": 3, "held_out": 5, "symmetric": False, "every_triple": False}
     method = LearntTokens(**{**TINY, "codec_batch": 7, "prior_batch": 8, "codec_lr": 0.5, "prior_lr": 0.25, "fit_precision": "float32", **more})
@@ -150,14 +150,14 @@ def test_settings_and_the_run_are_handed_on(digits: Digits, tmp_path: Path, monk
 @pytest.mark.parametrize(("asked", "images", "kept"), [(1000, 150, 15), (0, 150, 0), (9, 150, 9), (1000, 149, 14)])
 def test_at_most_a_tenth_is_held_out(asked: int, images: int, kept: int, digits: Digits, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Any] = []
-    monkeypatch.setattr(token_models, "run", lambda one, folder, progress: seen.append(one))
+    monkeypatch.setattr(stages, "run", lambda one, folder, progress: seen.append(one))
     LearntTokens(**{**TINY, "held_out": asked}).fit(ToyView(TASK, "prior", pooled=digits.pooled[:images]), context(TASK))
     codec, prior, sums = seen
     assert (len(codec.held_out), len(prior.held_out), len(codec.images), len(sums.images)) == (kept, kept, images - kept, images - kept)
 
 
 def test_too_few_images_for_the_prior_are_told_before_the_codec_trains(digits: Digits, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(token_models, "run", lambda one, folder, progress: pytest.fail("began"))
+    monkeypatch.setattr(stages, "run", lambda one, folder, progress: pytest.fail("began"))
     method, view = LearntTokens(**{**TINY, "prior_batch": 64, "held_out": 7}), ToyView(TASK, "prior", pooled=digits.pooled[:70])
     with pytest.raises(SepbenchError, match="a batch of 64 cannot be filled from 63"):
         method.fit(view, context(TASK))
@@ -165,11 +165,11 @@ def test_too_few_images_for_the_prior_are_told_before_the_codec_trains(digits: D
 
 def test_shares_of_the_stages(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[tuple[float, str]] = []
-    monkeypatch.setattr(token_models, "resume", lambda one, folder, device: None)
-    monkeypatch.setattr(token_models, "run", lambda one, folder, progress: [progress(done, f"step {one}") for done in (0.0, 0.5, 1.0)])
-    stages = token_models._Stages(context(TASK, progress=lambda done, text: told.append((done, text))))
+    monkeypatch.setattr(stages, "resume", lambda one, folder, device: None)
+    monkeypatch.setattr(stages, "run", lambda one, folder, progress: [progress(done, f"step {one}") for done in (0.0, 0.5, 1.0)])
+    made = stages.Stages(context(TASK, progress=lambda done, text: told.append((done, text))), token_models._SHARES)
     for name in ("codec", "prior", "sums"):
-        stages.make(name, 3)  # type: ignore[arg-type]
+        made.make(name, 3)  # type: ignore[arg-type]
     assert [done for done, _ in told] == pytest.approx([0.0, 0.2, 0.4, 0.4, 0.65, 0.9, 0.9, 0.95, 1.0])
     assert told[4][1] == "prior: step 3"
     assert max(done for done, _ in told) <= 1.0
@@ -210,7 +210,7 @@ def test_the_digest_of_named_files_and_of_what_was_learnt(digits: Digits, tmp_pa
         (own / name).write_text(name)
     both = " ".join(hashlib.sha256(name.encode()).hexdigest() for name in ("a.safetensors", "b.safetensors"))
     assert named.weights_sha256 == hashlib.sha256(both.encode()).hexdigest()
-    monkeypatch.setattr(token_models, "run", lambda one, folder, progress: one.advance())
+    monkeypatch.setattr(stages, "run", lambda one, folder, progress: one.advance())
     method = fitted(digits)
     known = method.fitted()
     three = f"{network_digest(known.codec)} {network_digest(known.prior)} {known.sums.digest}"
