@@ -38,8 +38,8 @@ from sepbench.protocols import MethodInfo, Mixtures, RunContext, Support, TaskSp
 from sepbench.settings import STRICT, FitScope, Preset, presets
 
 _PAPER = "Postolache et al. 2023"
-_CPU_ROWS, _GPU_ROWS = 512, 16384
-"""How many candidates are made at once. A sequence of 272 tokens has 1.7 MB of keys and values, a candidate has two."""
+_CPU_ROWS, _GPU_ROWS = 128, 16384
+"""How many candidates are made at once. A sequence of 272 tokens has 0.8 MB of keys and values, and a candidate has two."""
 
 
 @dataclass(config=STRICT)
@@ -67,7 +67,7 @@ class LatentSoundSeparation(LearntSoundTokens):
         supervision="sources",
         paper=f"audio: {_PAPER}, sec. 4.3 and table 5",
         deterministic=False,
-        max_batch_cpu=4,
+        max_batch_cpu=16,
     )
     fit_scope: ClassVar[FitScope] = FitScope(
         frozenset({"source_shape", "sample_rate", "operator", "n_sources", "source_classes"}), "lass.audio", "1", LearntSoundTokens

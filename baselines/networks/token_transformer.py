@@ -39,10 +39,15 @@ class KeyValueCache:
     values: torch.Tensor
     filled: int = 0
 
-    def reorder(self, rows: torch.Tensor) -> None:
-        """Make row i continue row ``rows[i]``, in place. ``rows`` is ``(N,)`` int64. Only rows that change are copied."""
+    def reorder(self, rows: torch.Tensor, since: int = 0) -> None:
+        """Make row i continue row ``rows[i]``, in place. Only rows that change are copied.
+
+        Args:
+            rows: ``(N,)`` int64.
+            since: the first position at which row i and row ``rows[i]`` may differ. Positions before it stay.
+        """
         changed = (rows != torch.arange(len(rows), device=rows.device)).nonzero().squeeze(1)
-        valid = self.values[..., : self.filled, :]
+        valid = self.values[..., since : self.filled, :]
         valid.index_copy_(2, changed, valid.index_select(2, rows[changed]))
 
 

@@ -245,7 +245,7 @@ def search(
                 parents[rows], scores[rows], steps[rows] = taken // size, best.values.flip(1), logs.flatten(1).gather(1, taken)
                 made[rows] = torch.stack([pairs.first[taken % size], pairs.second[taken % size]], -1)
         beams.go_on(position, parents, made, steps, scores, misaligned)
-        histories.select((torch.arange(batch, device=device)[:, None] * width + parents).flatten())
+        histories.select((torch.arange(batch, device=device)[:, None] * width + parents).flatten(), beams.alike)
         progress((position + 1) / length)
     last = torch.where(beams.scores.isfinite(), beams.true, -math.inf)
     return Drawn(beams.tokens.flip(1).flatten(0, 1), last.flip(1).flatten(), torch.zeros(batch * width, dtype=torch.float64, device=device))
@@ -259,6 +259,7 @@ class _Beams:
         self.true = torch.zeros(batch, width, dtype=torch.float64, device=device)
         self.scores = torch.full((batch, width), -math.inf, dtype=torch.float64, device=device)
         self.scores[:, -1] = 0.0
+        self.alike = 0
 
     def go_on(self, position: int, parents: torch.Tensor, made: torch.Tensor, steps: torch.Tensor, scores: torch.Tensor, misaligned: bool) -> None:
         """Replace the beams with those of a step.
@@ -272,6 +273,7 @@ class _Beams:
             misaligned: see ``search``.
         """
         none_before, none_now = ((~one.isfinite()).sum(1, keepdim=True) for one in (self.scores, scores))
+        self.alike = self._alike(position)
         self.tokens = self.tokens.gather(1, parents[:, :, None, None].expand_as(self.tokens))
         self.tokens[..., position] = made
         self.true = self.true.gather(1, parents) + steps
@@ -279,6 +281,15 @@ class _Beams:
             others = (parents - none_before + none_now).clamp(0, scores.shape[1] - 1)
             scores = torch.where(scores.isfinite(), scores.gather(1, others), scores)
         self.scores = scores
+
+    def _alike(self, position: int) -> int:
+        """How many tokens before ``position`` all beams of a mixture have in common, at least.
+
+        They are those of one ancestor, and the priors' histories of them need not be copied when beams change places.
+        """
+        before = self.tokens[..., self.alike : position]
+        same = (before == before[:, -1:]).all(dim=(1, 2)).all(0)
+        return self.alike + int(same.long().cumprod(0).sum())
 
 
 class Histories:
@@ -306,11 +317,11 @@ class Histories:
         logs: torch.Tensor = logits.float().log_softmax(-1)
         return logs
 
-    def select(self, rows: torch.Tensor) -> None:
-        """Make row i continue row ``rows[i]``."""
+    def select(self, rows: torch.Tensor, since: int = 0) -> None:
+        """Make row i continue row ``rows[i]``. Before position ``since`` they are the same."""
         every = torch.cat([rows + number * self.count for number in range(self.sources)]) if self.shared else rows
         for cache in self.caches:
-            cache.reorder(every)
+            cache.reorder(every, since)
 
 
 def step_logs(priors: torch.Tensor, pairs: PossiblePairs, weight: float) -> torch.Tensor:

@@ -14,6 +14,7 @@ import pytest
 import torch
 from setting_worlds import Case, Outcome, Settings, World, audio, images, outcome, tiny_prior, under, vectors
 
+from baselines.training.sound_tokens import LearntSoundTokens
 from baselines.training.token_models import LearntTokens
 from sepbench.errors import SettingError
 from sepbench.kinds import choices
@@ -55,6 +56,11 @@ FAST_TOKENS: Settings = {
     **{"weights": "train", "codes": 12, "width": 8, "codec_epochs": 2, "codec_batch": 16, "codec_lr": 3e-3, "restart_every": 2, "held_out": 4},
     **{"prior_width": 8, "prior_layers": 1, "prior_epochs": 2, "prior_batch": 12, "prior_lr": 5e-3, "passes": 2, "fit_precision": "float32"},
 }
+FAST_SOUNDS: Settings = {
+    **{"bands": 16, "codes": 12, "width": 8, "codec_epochs": 8, "codec_batch": 6, "codec_lr": 2e-2, "restart_every": 2, "fit_precision": "float32"},
+    **{"prior_width": 8, "prior_layers": 1, "prior_epochs": 4, "prior_batch": 3, "prior_lr": 2e-2, "passes": 2},
+}
+OF_SOUND_TOKENS = frozenset(setting.name for setting in describe(LearntSoundTokens))
 OF_TOKENS = frozenset(setting.name for setting in describe(LearntTokens)) - {"weights"}
 """Settings of the fit of LASS. It chooses one of few candidates, so that most of them leave the estimates of four mixtures as they are."""
 BY_POSTERIOR: Settings = {"selection": "posterior", "sampler": "beam", "top_k": 0, "candidates": 64, "refinement": "none", "likelihood_weight": 0.3}
@@ -120,6 +126,29 @@ CASES: Mapping[str, Case] = {
             **dict.fromkeys(CANDIDATES, "moves candidates: test_candidates_of_lass"),
         },
         learnt=OF_TOKENS,
+    ),
+    "lass.audio": Case(
+        audio,
+        {**FAST_SOUNDS, "candidates": 4, "likelihood_weight": 0.3},
+        {
+            "smoothing": {"candidates": 32},
+            "temperature": {"sampler": "draw"},
+            "top_k": {"sampler": "draw"},
+            "candidates": {"sampler": "draw", "selection": "error"},
+        },
+        {
+            "bands": 32,
+            "prior_width": 16,
+            "prior_heads": 4,
+            "prior_batch": 4,
+            "top_k": 1,
+            "temperature": 5.0,
+            "smoothing": 50.0,
+            "candidates": 24,
+            "likelihood_weight": 30.0,
+        },
+        {"held_out": "a tenth of six sounds is none: test_sound_tokens.py", "misaligned": "handed on to the search: test_lass_audio.py"},
+        learnt=OF_SOUND_TOKENS - {"held_out"},
     ),
     "mixture": Case(images, quiet={"budget": NOTHING_TO_CUT}),
     "nes": Case(images, {"iterations": 2, "epochs": 2, "lr": 1e-3, "samples": 34, "batch": 16}, to={"init": "random"}, quiet={"kept": LOOKED_AT}),

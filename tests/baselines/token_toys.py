@@ -39,8 +39,8 @@ class Independent:
         count: int
         at: int = 0
 
-        def select(self, rows: torch.Tensor) -> Independent.Cache:
-            return Independent.Cache(len(rows), self.at)
+        def reorder(self, rows: torch.Tensor, since: int = 0) -> None:
+            self.count = len(rows)
 
     def start(self, count: int) -> Independent.Cache:
         return self.Cache(count)

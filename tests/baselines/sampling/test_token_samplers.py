@@ -8,6 +8,7 @@ import pytest
 import torch
 from token_toys import MIXTURE, SEQUENCES, Independent, K, S, exact, likelihood, posterior, step_logs
 
+from baselines.networks.token_transformer import KeyValueCache, TokenTransformer
 from baselines.sampling import token_samplers
 from baselines.sampling.token_samplers import Drawn, Greedy, Rule, TokenPosterior, draw, search
 from sepbench.noise import NoiseSource
@@ -185,3 +186,36 @@ def test_progress_ends_with_all_of_it() -> None:
 def test_rules_that_keep_nothing(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="temperature must be above 0"):
         Rule(**wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_histories_that_all_beams_have_in_common_are_left_where_they_are(monkeypatch: pytest.MonkeyPatch, batch: int) -> None:
+    """Beams of long sequences descend from one ancestor. Copying everything gives the same sequences."""
+    priors = []
+    for seed in (1, 2):
+        network = TokenTransformer(K, 20, width=8, layers=2, heads=2)
+        random = torch.Generator().manual_seed(seed)
+        network.draw_weights(random)
+        with torch.no_grad():
+            for weight in network.parameters():
+                weight.add_(torch.randn(weight.shape, generator=random), alpha=0.4)
+        priors.append(network.eval())
+    target = TokenPosterior((priors[0], priors[1]), likelihood())
+    mixture = torch.randint(0, K, (batch, 20), generator=torch.Generator().manual_seed(3))
+    since: list[int] = []
+    reorder = KeyValueCache.reorder
+    monkeypatch.setattr(KeyValueCache, "reorder", lambda self, rows, first: (since.append(first), reorder(self, rows, first))[1])
+    found = search(target, mixture, 4)
+    monkeypatch.setattr(KeyValueCache, "reorder", lambda self, rows, first: reorder(self, rows))
+    every = search(target, mixture, 4)
+    assert torch.equal(found.tokens, every.tokens)
+    assert torch.equal(found.log_posterior, every.log_posterior)
+    assert since == sorted(since)
+    assert since[-1] > 2
+    final = found.tokens.unflatten(0, (batch, 4))
+    assert bool((final[..., : since[-1]] == final[:, :1, :, : since[-1]]).all())
+    for row in range(len(found.tokens)):
+        logs = sum(float(prior.log_prob(one[None]).detach()) for prior, one in zip(priors, found.tokens[row], strict=True))
+        pairs = [likelihood().pairs(int(token)) for token in mixture[row // 4]]
+        told = [one.logs[(one.first == a) & (one.second == b)] for one, a, b in zip(pairs, *found.tokens[row], strict=True)]
+        assert float(found.log_posterior[row]) == pytest.approx(logs + float(torch.cat(told).sum()), abs=1e-3)

@@ -163,18 +163,6 @@ def test_too_few_images_for_the_prior_are_told_before_the_codec_trains(digits: D
         method.fit(view, context(TASK))
 
 
-def test_shares_of_the_stages(monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[tuple[float, str]] = []
-    monkeypatch.setattr(stages, "resume", lambda one, folder, device: None)
-    monkeypatch.setattr(stages, "run", lambda one, folder, progress: [progress(done, f"step {one}") for done in (0.0, 0.5, 1.0)])
-    made = stages.Stages(context(TASK, progress=lambda done, text: told.append((done, text))), token_models._SHARES)
-    for name in ("codec", "prior", "sums"):
-        made.make(name, 3)  # type: ignore[arg-type]
-    assert [done for done, _ in told] == pytest.approx([0.0, 0.2, 0.4, 0.4, 0.65, 0.9, 0.9, 0.95, 1.0])
-    assert told[4][1] == "prior: step 3"
-    assert max(done for done, _ in told) <= 1.0
-
-
 def test_weights_that_are_named_shipped_or_learnt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the models come from: what is named; what ships, if no setting was changed; else none, so they are learnt."""
     checked: list[str] = []
