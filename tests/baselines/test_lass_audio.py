@@ -23,7 +23,7 @@ from sepbench.registry import separator_class
 from sepbench.settings import setting_names
 
 _CODEC: Mapping[str, Any] = {"bands": 16, "codes": 32, "width": 16, "codec_epochs": 12, "codec_batch": 16, "codec_lr": 3e-3, "restart_every": 20}
-_PRIOR: Mapping[str, Any] = {"prior_width": 16, "prior_layers": 1, "prior_epochs": 8, "prior_batch": 8, "prior_lr": 5e-3, "passes": 12}
+_PRIOR: Mapping[str, Any] = {"prior_width": 16, "prior_layers": 1, "prior_epochs": 8, "prior_batch": 8, "prior_lr": 5e-3, "passes": 20}
 TINY: Mapping[str, Any] = {**_CODEC, **_PRIOR}
 TASK = sound_task(assignment="ordered")
 SOURCES = sounds(4, seed=1)
@@ -31,7 +31,7 @@ SOURCES = sounds(4, seed=1)
 
 @pytest.fixture(scope="module")
 def models() -> SoundModels:
-    train = sounds(40, seed=100)
+    train = sounds(60, seed=100)
     method = LearntSoundTokens(**TINY)
     method.fit(ToyView(TASK, "sources", (train[:, 0], train[:, 1])), context(TASK))
     return method.fitted()
