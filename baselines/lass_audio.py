@@ -9,13 +9,14 @@ A VQ-VAE turns a spectrogram into a sequence of tokens. A transformer of each cl
 Counts give the probability of a token of the sum of two sounds, given the tokens of both
 (``baselines/training/sound_tokens.py``). Take a mixture y and its tokens m:
 
-1. Search the sequences (z1, z2) with the highest log p1(z1) + log p2(z2) + w log P(m | z1, z2), by a beam of 100, or
-   draw candidates from it (``baselines/sampling/token_samplers.py``).
-2. Keep the likeliest, or the one whose decoded parts add up best to the mixture's spectrogram.
-3. Decode both. The estimates are the mixture's spectrum, shared in the ratio of the decoded powers.
+1. Draw candidates (z1, z2), token by token, from log p1(z1) + log p2(z2) + w log P(m | z1, z2), or search the
+   likeliest by a beam of 100, as the paper does (``baselines/sampling/token_samplers.py``).
+2. Decode both sequences of a candidate. Their powers share out every band of the mixture.
+3. Take the mean of the shares of all candidates, or those of one of them.
 
-Step 3 is ours. The paper's codec decodes waveforms, and nothing ties their sum to the mixture. There is no refinement,
-as in the paper. Ours differs from the released code in this: beams keep their own scores (flag 46 of docs/protocols.md,
+The estimates are the mixture's spectrum times the shares. Steps 2 and 3 are ours. The paper's codec decodes waveforms,
+and nothing ties their sum to the mixture. The mean of posterior draws has the least squared error, if the draws are
+right. There is no refinement, as in the paper. Ours differs from the released code in this: beams keep their own scores (flag 46 of docs/protocols.md,
 ``misaligned`` gives the code's), and all sampling rules work (flag 49).
 """
 
@@ -49,13 +50,15 @@ class LatentSoundSeparation(LearntSoundTokens):
     Budget ``quick`` makes a tenth of the fit, and a quarter of the candidates, all rounded up.
     """
 
-    sampler: Literal["draw", "greedy", "beam"] = Field("beam", description="at random, the likeliest pair of each step, or beam search")
-    candidates: int = Field(100, ge=1, le=65536, description="N, how many are drawn for a mixture; the width of the beam; greedy has one")
-    top_k: int = Field(32, ge=0, description="how many pairs of a step's list may be drawn; 0: all, ancestral sampling")
+    sampler: Literal["draw", "greedy", "beam"] = Field("draw", description="at random, the likeliest pair of each step, or beam search")
+    candidates: int = Field(16, ge=1, le=65536, description="N, how many are drawn for a mixture; the width of the beam; greedy has one")
+    top_k: int = Field(0, ge=0, description="how many pairs of a step's list may be drawn; 0: all, ancestral sampling")
     temperature: float = Field(1.0, gt=0, description="temperature of a step's draw")
-    likelihood_weight: float = Field(3.0, ge=0, description="w, the paper's lambda")
+    likelihood_weight: float = Field(1.0, ge=0, description="w, the paper's lambda")
     smoothing: float = Field(0.0, ge=0, description="added to the count of every triple; 0: pairs never seen are never drawn")
-    selection: Literal["error", "posterior"] = Field("posterior", description="which candidate is kept: of least error to the mixture, or of highest posterior")
+    selection: Literal["mean", "error", "posterior"] = Field(
+        "mean", description="what is kept: the mean of the shares of all candidates, or one candidate, of least error to the mixture or of highest posterior"
+    )
     exponent: float = Field(1.0, gt=0, description="of the decoded powers in the masks; 1: Wiener's filter, 0.5: the ratio of magnitudes")
     misaligned: bool = Field(False, description="beams get the scores of other beams, as in the released code (flag 46)")
 
@@ -96,12 +99,12 @@ class LatentSoundSeparation(LearntSoundTokens):
         posterior = TokenPosterior(models.priors, likelihood, self.likelihood_weight)
         count = 1 if self.sampler == "greedy" else fewer(self.candidates, ctx)
         parts = torch.arange(len(tokens)).split(max(1, _rows_at_once(ctx) // count))
-        decoded = []
+        shares = []
         for number, part in enumerate(parts):
             found = self._candidates(posterior, tokens[part], mixtures.example_ids[part], count, ctx)
-            decoded.append(self._best(models, found, pictures[part], count))
+            shares.append(self._shares(models, found, pictures[part], count))
             ctx.progress((number + 1) / len(parts), f"{likelihood.unseen(tokens)} of {tokens.numel()} tokens of mixtures were never counted")
-        masks = models.front.masks(torch.cat(decoded), spectra.shape[-1], self.exponent)
+        masks = models.front.masks(torch.cat(shares), spectra.shape[-1])
         return estimates_from_masks(masks.expand(-1, -1, spectra.shape[1], -1, -1), spectra, mixtures, stft)
 
     def _candidates(self, posterior: TokenPosterior, tokens: torch.Tensor, ids: torch.Tensor, count: int, ctx: RunContext) -> Drawn:
@@ -113,18 +116,20 @@ class LatentSoundSeparation(LearntSoundTokens):
         return draw(posterior, tokens[every], rule, ctx.noise, ids[every], number, ctx.device)
 
     @torch.no_grad()
-    def _best(self, models: SoundModels, found: Drawn, pictures: torch.Tensor, count: int) -> torch.Tensor:
-        """Decoded pictures ``(B, 2, 1, rows, bands)`` of the candidate that is kept for each of the mixtures' pictures."""
+    def _shares(self, models: SoundModels, found: Drawn, pictures: torch.Tensor, count: int) -> torch.Tensor:
+        """Shares ``(B, 2, rows, bands)`` of the parts of mixtures with pictures ``(B, 1, rows, bands)``, by ``selection``."""
+        front, kept = models.front, []
         tokens, logs = found.tokens.unflatten(0, (-1, count)), found.log_posterior.unflatten(0, (-1, count))
-        if self.selection == "posterior":
-            best = tokens[torch.arange(len(tokens), device=tokens.device), logs.argmax(1)]
-            made: torch.Tensor = models.codec.decode(models.codec.embed(best.flatten(0, 1))).unflatten(0, (-1, 2))
-            return made
-        kept = []
         for some, log, picture in zip(tokens, logs, pictures, strict=True):
-            images = models.codec.decode(models.codec.embed(some.flatten(0, 1))).unflatten(0, (count, 2))
-            errors = (models.front.picture_of_sum(images) - picture).square().flatten(1).sum(1)
-            kept.append(images[errors.masked_fill(~log.isfinite(), torch.inf).argmin()])
+            if self.selection == "posterior":
+                some = some[log.argmax()][None]
+            else:
+                some, log = some[log.isfinite()], log[log.isfinite()]
+            images = models.codec.decode(models.codec.embed(some.flatten(0, 1))).unflatten(0, (-1, 2))
+            if self.selection == "error":
+                errors = (front.picture_of_sum(images) - picture).square().flatten(1).sum(1)
+                images = images[errors.argmin()][None]
+            kept.append(front.shares(images, self.exponent).mean(0))
         return torch.stack(kept)
 
 
@@ -136,12 +141,13 @@ def _preset(title: str, where: str, reason: str, **settings: Any) -> Preset:
     return Preset(title, f"audio: {_PAPER}, {where}", reason, settings)
 
 
+_BEAM: Mapping[str, Any] = {"sampler": "beam", "candidates": 100, "selection": "posterior", "likelihood_weight": 3.0}
 PRESETS: Mapping[str, type[LatentSoundSeparation]] = presets(
     LatentSoundSeparation,
     {
-        "lass-greedy": _preset("LASS, greedy", "sec. 3.3", "The likeliest pair of each step.", sampler="greedy", candidates=1),
-        "lass-beam": _preset("LASS, beam search", "table 5", "A beam of 100, lambda 3, the likeliest sequence."),
-        "lass-topk": _preset("LASS, top-k", "sec. 3.3", "Draws with k = 32, chosen by their error.", sampler="draw", selection="error"),
+        "lass-greedy": _preset("LASS, greedy", "sec. 3.3", "The likeliest pair of each step.", **{**_BEAM, "sampler": "greedy", "candidates": 1}),
+        "lass-beam": _preset("LASS, beam search", "table 5", "A beam of 100, lambda 3, the likeliest sequence.", **_BEAM),
+        "lass-topk": _preset("LASS, top-k", "sec. 3.3", "100 draws with k = 32, chosen by their error.", candidates=100, top_k=32, selection="error"),
     },
 )
 """The registered names of LASS that separate sounds. They share their fits."""

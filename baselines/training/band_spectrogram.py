@@ -94,19 +94,21 @@ class BandSpectrogram:
         """
         return torch.pow(10.0, (pictures.squeeze(-3) - 1.0) * (_RANGE / 10.0))
 
-    def masks(self, pictures: torch.Tensor, frames: int, exponent: float = 1.0) -> torch.Tensor:
-        """Shares of every bin of a mixture's spectrum, from pictures of its parts.
+    def shares(self, pictures: torch.Tensor, exponent: float = 1.0) -> torch.Tensor:
+        """The share of each part in the power of every band.
 
         Args:
-            pictures: ``(B, K, 1, rows, bands)``, decoded.
-            frames: N, how many frames the spectrum has.
+            pictures: of the parts, ``(..., K, 1, rows, bands)``.
             exponent: of the powers; 1 gives Wiener's filter, and 0.5 the ratio of magnitudes.
 
         Returns:
-            ``(B, K, 1, F, N)``, which add up to 1 over K.
+            ``(..., K, rows, bands)`` in [0, 1], which add up to 1 over K.
         """
-        shares = self.powers(pictures)[..., :frames, :].log().mul(exponent).softmax(1)
-        return shares.index_select(-1, self.band_of.to(shares.device)).mT.unsqueeze(2)
+        return self.powers(pictures).log().mul(exponent).softmax(-3)
+
+    def masks(self, shares: torch.Tensor, frames: int) -> torch.Tensor:
+        """Shares ``(B, K, rows, bands)`` to masks ``(B, K, 1, F, N)`` of a spectrum of N frames: all bins of a band have its share."""
+        return shares[..., :frames, :].index_select(-1, self.band_of.to(shares.device)).mT.unsqueeze(2)
 
     def picture_of_sum(self, pictures: torch.Tensor) -> torch.Tensor:
         """The picture ``(B, 1, rows, bands)`` of a sum of parts with pictures ``(B, K, 1, rows, bands)``, if phases are random."""
