@@ -72,7 +72,7 @@ def test_a_row_depends_on_its_mixture_alone(known: Known, name: str) -> None:
     torch.testing.assert_close(singly, separated(method, mixtures), atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("name", ["lass", "lass-topk"])
+@pytest.mark.parametrize("name", ["lass", "lass-topk", "lass-beam"])
 def test_large_batches_are_separated_in_parts(known: Known, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     method, mixtures = known(name), mixed(SOURCES)
     whole = separated(method, mixtures)
@@ -92,7 +92,7 @@ def test_a_mixture_that_is_not_finite_has_estimates_of_nan_and_leaves_the_others
 
 def test_draws_follow_the_seed_and_searches_do_not(known: Known) -> None:
     mixtures = mixed(SOURCES)
-    for name, same in (("lass-topk", False), ("lass-greedy", True), ("lass-beam", True)):
+    for name, same in (("lass", False), ("lass-topk", False), ("lass-greedy", True), ("lass-beam", True)):
         method = known(name, candidates=1) if name == "lass-topk" else known(name)
         first, again, other = (method.separate(mixtures, context(TASK, seed)) for seed in (0, 0, 1))
         assert torch.equal(first, again)
@@ -109,7 +109,8 @@ def test_channels_share_their_masks(known: Known) -> None:
         torch.testing.assert_close(found[:, :, [channel]], separated(known(), one), atol=1e-5, rtol=0)
 
 
-def test_the_kept_candidate_is_the_likeliest_or_the_nearest(known: Known, models: SoundModels) -> None:
+@pytest.mark.parametrize("selection", ["mean", "posterior", "error"])
+def test_what_is_kept_of_the_candidates(models: SoundModels, selection: Any) -> None:
     mixtures = mixed(SOURCES)
     seen: list[Any] = []
 
@@ -118,19 +119,32 @@ def test_the_kept_candidate_is_the_likeliest_or_the_nearest(known: Known, models
             seen.append(super()._candidates(*given))
             return seen[-1]
 
-    pictures = models.front.pictures(mixtures.values)
+    method = Watched(**TINY, candidates=12, selection=selection, exponent=0.5)
+    method._sounds = models
+    estimates = separated(method, mixtures)
+    tokens, logs = seen[-1].tokens.unflatten(0, (4, 12)), seen[-1].log_posterior.unflatten(0, (4, 12))
+    images = models.codec.decode(models.codec.embed(tokens.flatten(0, 2))).unflatten(0, (4, 12, 2))
+    powers = models.front.powers(images)
+    shares = powers.sqrt() / powers.sqrt().sum(2, keepdim=True)
+    errors = ((1 + 10 * powers.sum(2).log10() / 80).clamp(0, 1) - models.front.pictures(mixtures.values)).square().flatten(2).sum(2)
+    best = {"posterior": logs.argmax(1), "error": errors.argmin(1)}
+    kept = shares.mean(1) if selection == "mean" else shares[torch.arange(4), best[selection]]
     spectra = models.front.stft.forward(mixtures.values)
-    for selection in ("posterior", "error"):
-        method = Watched(**TINY, candidates=12, selection=selection, exponent=0.5)
-        method._sounds = models
-        estimates = separated(method, mixtures)
-        tokens, logs = seen[-1].tokens.unflatten(0, (4, 12)), seen[-1].log_posterior.unflatten(0, (4, 12))
-        images = models.codec.decode(models.codec.embed(tokens.flatten(0, 2))).unflatten(0, (4, 12, 2))
-        powers = models.front.powers(images).sum(2)
-        errors = ((1 + 10 * powers.log10() / 80).clamp(0, 1) - pictures).square().flatten(2).sum(2)
-        best = images[torch.arange(4), logs.argmax(1) if selection == "posterior" else errors.argmin(1)]
-        parts = models.front.stft.inverse(spectra.unsqueeze(1) * models.front.masks(best, spectra.shape[-1], 0.5), 8_000)
-        torch.testing.assert_close(estimates, 2 * parts, atol=1e-4, rtol=0)
+    parts = models.front.stft.inverse(spectra.unsqueeze(1) * models.front.masks(kept, spectra.shape[-1]), 8_000)
+    torch.testing.assert_close(estimates, 2 * parts, atol=1e-4, rtol=0)
+
+
+def test_empty_beams_are_no_candidates(known: Known, models: SoundModels) -> None:
+    """One pair alone makes every token, so that a beam of three has one sequence."""
+    few = models.sums
+    one = SumCounts(few.codes, few.keys[:1], few.counts[:1], few.codec)
+    found = []
+    for count, selection in ((1, "posterior"), (3, "mean"), (3, "error")):
+        method = known("lass-beam", candidates=count, selection=selection)
+        method._sounds = SoundModels(models.front, models.codec, models.priors, one)
+        found.append(separated(method, mixed(SOURCES)))
+    torch.testing.assert_close(found[1], found[0])
+    torch.testing.assert_close(found[2], found[0])
 
 
 def test_the_beam_is_that_of_the_posterior_with_both_priors_and_the_weight(known: Known, models: SoundModels, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,7 +155,7 @@ def test_the_beam_is_that_of_the_posterior_with_both_priors_and_the_weight(known
         return search(posterior, tokens, width, device, misaligned=misaligned)
 
     monkeypatch.setattr(lass_audio, "search", watched)
-    separated(known(likelihood_weight=2.5, smoothing=0.25, misaligned=True), mixed(SOURCES[:1]))
+    separated(known("lass-beam", likelihood_weight=2.5, smoothing=0.25, misaligned=True), mixed(SOURCES[:1]))
     ((posterior, width, misaligned),) = seen
     assert posterior.priors == models.priors
     assert posterior.weight == 2.5
@@ -150,7 +164,7 @@ def test_the_beam_is_that_of_the_posterior_with_both_priors_and_the_weight(known
     assert (width, misaligned) == (12, True)
 
 
-@pytest.mark.parametrize(("settings", "rule"), [({"top_k": 5, "temperature": 0.5}, (0.5, 5, 1.0)), ({"top_k": 0}, (1.0, None, 1.0))])
+@pytest.mark.parametrize(("settings", "rule"), [({"top_k": 5, "temperature": 0.5}, (0.5, 5, 1.0)), ({"top_k": 0}, (1.0, None, 1.0)), ({}, (1.0, 32, 1.0))])
 def test_draws_are_made_by_the_rule(known: Known, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any], rule: tuple[float, int | None, float]) -> None:
     seen: list[Any] = []
     draw = lass_audio.draw
@@ -177,7 +191,7 @@ def test_quick_cuts_candidates(known: Known, monkeypatch: pytest.MonkeyPatch) ->
     seen: list[int] = []
     monkeypatch.setattr(lass_audio, "search", lambda posterior, tokens, width, device, misaligned: (seen.append(width), search(posterior, tokens, width))[1])
     for budget in ("paper", "quick"):
-        separated(known(), mixed(SOURCES[:1]), budget=budget)
+        separated(known("lass-beam"), mixed(SOURCES[:1]), budget=budget)
     assert seen == [12, 3]
 
 
@@ -218,9 +232,9 @@ def test_names_are_those_of_images_where_both_have_them() -> None:
         assert made.info.name == name
         assert made.info.domains == {"audio"}
     rows = {name: made() for name, made in PRESETS.items()}
-    assert {name: (one.sampler, one.candidates, one.likelihood_weight, one.selection, one.posterior_samples) for name, one in rows.items()} == {
-        "lass": ("beam", 100, 3.0, "posterior", 1),
-        "lass-greedy": ("greedy", 1, 3.0, "posterior", 1),
-        "lass-beam": ("beam", 100, 3.0, "posterior", 1),
-        "lass-topk": ("draw", 100, 3.0, "error", 100),
+    assert {name: (one.sampler, one.candidates, one.top_k, one.likelihood_weight, one.selection, one.posterior_samples) for name, one in rows.items()} == {
+        "lass": ("draw", 16, 0, 1.0, "mean", 16),
+        "lass-greedy": ("greedy", 1, 0, 3.0, "posterior", 1),
+        "lass-beam": ("beam", 100, 0, 3.0, "posterior", 1),
+        "lass-topk": ("draw", 100, 32, 1.0, "error", 100),
     }

@@ -78,22 +78,28 @@ def test_the_picture_of_a_sum_has_the_sum_of_the_powers() -> None:
 
 
 @pytest.mark.parametrize("exponent", [0.5, 1.0, 2.0])
-def test_masks_share_a_bin_in_the_ratio_of_the_powers_of_its_band(exponent: float) -> None:
-    values = torch.rand(2, 2, 1, 20, 16, generator=torch.Generator().manual_seed(1))
-    masks = FRONT.masks(values, 17, exponent)
-    assert masks.shape == (2, 2, 1, 513, 17)
-    torch.testing.assert_close(masks.sum(1), torch.ones(2, 1, 513, 17))
+def test_shares_are_in_the_ratio_of_the_powers_of_a_band(exponent: float) -> None:
+    values = torch.rand(2, 5, 3, 1, 20, 16, generator=torch.Generator().manual_seed(1))
+    shares = FRONT.shares(values, exponent)
     powers = FRONT.powers(values).double() ** exponent
-    for row, bin_, frame in ((0, 0, 0), (1, 77, 9), (0, 512, 16)):
-        pair = powers[row, :, frame, int(FRONT.band_of[bin_])]
-        assert float(masks[row, 1, 0, bin_, frame]) == pytest.approx(float(pair[1] / pair.sum()), rel=1e-4)
+    torch.testing.assert_close(shares.double(), powers / powers.sum(2, keepdim=True), rtol=1e-3, atol=1e-7)
+    if exponent == 1.0:
+        assert torch.equal(shares, FRONT.shares(values))
+
+
+def test_all_bins_of_a_band_have_its_share() -> None:
+    shares = torch.rand(2, 3, 20, 16, generator=torch.Generator().manual_seed(1))
+    masks = FRONT.masks(shares, 17)
+    assert masks.shape == (2, 3, 1, 513, 17)
+    for row, part, bin_, frame in ((0, 0, 0, 0), (1, 2, 77, 9), (0, 1, 512, 16)):
+        assert masks[row, part, 0, bin_, frame] == shares[row, part, frame, int(FRONT.band_of[bin_])]
 
 
 def test_masks_of_true_parts_separate() -> None:
     parts = torch.stack([tone(300.0, 0.3)[0], tone(1_500.0, 0.2)[0]])[None]
     spectra = FRONT.stft.forward(parts.sum(1))
     pictures = FRONT.pictures(parts.flatten(0, 1)).unflatten(0, (1, 2))
-    found = FRONT.stft.inverse(spectra.unsqueeze(1) * FRONT.masks(pictures, spectra.shape[-1]), 8_000)
+    found = FRONT.stft.inverse(spectra.unsqueeze(1) * FRONT.masks(FRONT.shares(pictures), spectra.shape[-1]), 8_000)
     inside = slice(1_024, 7_000)  # a tone begins and ends with a click, which has no band of its own
     assert float((found - parts)[..., inside].square().sum()) < 1e-3 * float(parts[..., inside].square().sum())
 
