@@ -90,8 +90,10 @@ class LatentSoundSeparation(LearntSoundTokens):
         return self.candidates if self.sampler == "draw" else 1
 
     def separate(self, mixtures: Mixtures, ctx: RunContext) -> torch.Tensor:
-        """Mixtures ``(B, C, T)`` to estimates ``(B, K, C, T)``. A mixture that is not finite gets NaN."""
+        """Mixtures ``(B, C, T)`` to estimates ``(B, K, C, T)``. A mixture that is not finite gets NaN. B may be 0."""
         models = self.fitted()
+        if not len(mixtures):  # MKL transforms no empty batch
+            return mixtures.values.new_empty(0, mixtures.n_sources, *mixtures.values.shape[1:])
         stft, spectra = mixture_spectra(mixtures, ctx, models.front.stft)
         pictures = models.front.pictures_of(magnitudes_of(spectra).square())
         tokens = models.codec.tokens_of(pictures).cpu()

@@ -90,6 +90,10 @@ def test_a_mixture_that_is_not_finite_has_estimates_of_nan_and_leaves_the_others
     torch.testing.assert_close(found[[0, 2]], whole[[0, 2]], atol=1e-4, rtol=0)
 
 
+def test_a_batch_without_mixtures_has_no_estimates(known: Known) -> None:
+    assert separated(known(), rows_of(mixed(SOURCES), torch.arange(0))).shape == (0, 2, 1, 8_000)
+
+
 def test_draws_follow_the_seed_and_searches_do_not(known: Known) -> None:
     mixtures = mixed(SOURCES)
     for name, same in (("lass", False), ("lass-topk", False), ("lass-greedy", True), ("lass-beam", True)):
