@@ -9,11 +9,12 @@ import errno
 import functools
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import collecting
 import pytest
 import run_fakes
 import typer.testing
@@ -22,6 +23,15 @@ from sepbench import registry
 
 if hasattr(typer.testing, "_get_command"):  # typer's runner builds the same tree of commands for every call, which takes 0.07 s
     typer.testing._get_command = functools.cache(typer.testing._get_command)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection(session: pytest.Session) -> Generator[None, object, object]:
+    """For ``collecting``: of the tests that were asked for, however few, all files of this folder are shared out only where all are asked for."""
+    with collecting.without_garbage():
+        if session.config.args == session.config.getini("testpaths"):
+            collecting.share_the_rewriting(session.config, sorted(Path(__file__).parent.rglob("test_*.py")))
+        return (yield)
 
 
 @pytest.fixture
