@@ -20,9 +20,22 @@ import run_fakes
 import typer.testing
 
 from sepbench import registry
+from sepbench.data import array_sets
 
 if hasattr(typer.testing, "_get_command"):  # typer's runner builds the same tree of commands for every call, which takes 0.07 s
     typer.testing._get_command = functools.cache(typer.testing._get_command)
+
+
+def _seen_not_waited_for(handle: int) -> None:
+    os.fstat(handle)  # a descriptor that is none still raises
+
+
+# No test can cut the power, so none can tell whether the disk was waited for: 5 ms a file and folder, at tens of thousands of writes. That it is asked,
+# and for what, is test_files.py's; programs that tests start wait as ever.
+os.fsync = _seen_not_waited_for
+
+# Tests of many files ask for all data sets in turn: the package keeps the last eight splits, and tests would read the same ones over and over.
+array_sets._read = functools.lru_cache(maxsize=24)(array_sets._read.__wrapped__)
 
 
 @pytest.hookimpl(wrapper=True)
