@@ -22,8 +22,10 @@ import typer.testing
 from sepbench import registry
 from sepbench.data import array_sets
 
-if hasattr(typer.testing, "_get_command"):  # typer's runner builds the same tree of commands for every call, which takes 0.07 s
-    typer.testing._get_command = functools.cache(typer.testing._get_command)
+# Typer builds the same tree of commands for every call of ``main`` and of its runner, which takes 0.07 s.
+typer.main.get_command = functools.cache(typer.main.get_command)
+if hasattr(typer.testing, "_get_command"):
+    typer.testing._get_command = typer.main.get_command
 
 
 def _seen_not_waited_for(handle: int) -> None:
