@@ -9,19 +9,44 @@ import errno
 import functools
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import collecting
 import pytest
 import run_fakes
 import typer.testing
 
 from sepbench import registry
+from sepbench.data import array_sets
 
-if hasattr(typer.testing, "_get_command"):  # typer's runner builds the same tree of commands for every call, which takes 0.07 s
-    typer.testing._get_command = functools.cache(typer.testing._get_command)
+# Typer builds the same tree of commands for every call of ``main`` and of its runner, which takes 0.07 s.
+typer.main.get_command = functools.cache(typer.main.get_command)
+if hasattr(typer.testing, "_get_command"):
+    typer.testing._get_command = typer.main.get_command
+
+
+def _seen_not_waited_for(handle: int) -> None:
+    os.fstat(handle)  # a descriptor that is none still raises
+
+
+# No test can cut the power, so none can tell whether the disk was waited for: 5 ms a file and folder, at tens of thousands of writes. That it is asked,
+# and for what, is test_files.py's; programs that tests start wait as ever.
+os.fsync = _seen_not_waited_for
+
+# Tests of many files ask for all data sets in turn: the package keeps the last eight splits, and tests would read the same ones over and over.
+array_sets._read = functools.lru_cache(maxsize=24)(array_sets._read.__wrapped__)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection(session: pytest.Session) -> Generator[None, object, object]:
+    """For ``collecting``: of the tests that were asked for, however few, all files of this folder are shared out only where all are asked for."""
+    with collecting.without_garbage():
+        if session.config.args == session.config.getini("testpaths"):
+            collecting.share_the_rewriting(session.config, sorted(Path(__file__).parent.rglob("test_*.py")))
+        return (yield)
 
 
 @pytest.fixture

@@ -178,6 +178,23 @@ def test_a_file_is_on_the_disk_before_it_has_its_name_and_its_folder_after(tmp_p
     assert [path for path, _ in seen] == ["new/out.OWNER.tmp", "new"]
 
 
+@pytest.mark.skipif(os.name != "posix", reason="posix.fsync is the call that conftest.py takes away")
+def test_the_disk_is_waited_for_by_file_and_by_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import posix
+
+    waited: list[int] = []
+
+    def watched(handle: int) -> None:
+        posix.fsync(handle)
+        waited.append(os.fstat(handle).st_ino)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    (tmp_path / "a").write_text("a")
+    files.flush(tmp_path / "a")
+    files.flush(tmp_path)
+    assert waited == [(tmp_path / "a").stat().st_ino, tmp_path.stat().st_ino]
+
+
 def test_a_folder_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = _flushed(monkeypatch, tmp_path)
     with making_folder(tmp_path / "out") as place:

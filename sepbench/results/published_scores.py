@@ -8,6 +8,7 @@ if it failed.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,8 @@ def read_scores(leaderboard: Path) -> Values | None:
         SepbenchError: the file is damaged, when a cell of it is asked for.
     """
     path = scores_path(leaderboard)
-    return Values(lambda task, method: _cell(_read(path), task, method)) if path.is_file() else None
+    table = cache(lambda: _read(path))  # a few megabytes, of which a check wants hundreds of cells
+    return Values(lambda task, method: _cell(table(), task, method)) if path.is_file() else None
 
 
 def _read(path: Path) -> pa.Table:
@@ -60,7 +62,7 @@ def _read(path: Path) -> pa.Table:
 
 
 def _cell(table: pa.Table, task: str, method: str) -> CellValues:
-    chosen = table.filter(pc.and_(pc.equal(table["task"].cast(pa.string()), task), pc.equal(table["method"].cast(pa.string()), method)))
+    chosen = table.filter(pc.and_(_is(table["task"], task), _is(table["method"], method)))
     metrics = chosen["metric"].cast(pa.string()).to_numpy()
     examples, values = chosen["example"].to_numpy().astype(np.int64), chosen["value"].to_numpy().astype(np.float64)
     found = {}
@@ -69,6 +71,11 @@ def _cell(table: pa.Table, task: str, method: str) -> CellValues:
         rows = rows[np.argsort(examples[rows], kind="stable")]
         found[metric] = MetricValues(examples[rows], values[rows], whole_only=_of_a_set(metric))
     return found
+
+
+def _is(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
+    """Where a column of words holds this one, by the words' numbers; -1, which no row has, where a chunk does not know the word."""
+    return pa.chunked_array([pc.equal(chunk.indices, chunk.dictionary.index(name).cast(pa.int32())) for chunk in column.chunks], pa.bool_())
 
 
 def _of_a_set(metric: str) -> bool:

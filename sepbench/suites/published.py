@@ -59,6 +59,15 @@ def published_rows(path: Path) -> tuple[Mapping[str, str], ...]:
     return rows
 
 
+@lru_cache(maxsize=32)  # a suite links a dozen numbers, by the same columns
+def _rows_by(path: Path, columns: tuple[str, ...]) -> Mapping[tuple[str, ...], list[Mapping[str, str]]]:
+    """All rows, by what stands in these columns."""
+    found: dict[tuple[str, ...], list[Mapping[str, str]]] = {}
+    for row in published_rows(path):
+        found.setdefault(tuple(row[column] for column in columns), []).append(row)
+    return found
+
+
 def find_published(find: Mapping[str, str], path: Path, where: str) -> Mapping[str, str]:
     """The one row whose columns equal ``find``.
 
@@ -68,7 +77,7 @@ def find_published(find: Mapping[str, str], path: Path, where: str) -> Mapping[s
     for column in find:
         if column not in KEY_COLUMNS:
             raise SuiteError(f"{where}: {column!r} is no key column of {path.name}; choose from {', '.join(KEY_COLUMNS)}")
-    hits = [row for row in published_rows(path) if all(row[column] == value for column, value in find.items())]
+    hits = _rows_by(path, tuple(find)).get(tuple(find.values()), [])
     if len(hits) != 1:
         raise SuiteError(f"{where}: {dict(find)} matches {len(hits)} rows of {path}, it must match exactly one")
     return hits[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from difflib import get_close_matches
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -100,6 +101,11 @@ class Table:
         return tuple(values)
 
 
+@lru_cache(maxsize=16)  # all suites share a file of digests, of which one suite's parsing took 8 ms; nobody writes into what a Table holds
+def _parsed(text: str) -> Mapping[str, Any]:
+    return tomllib.loads(text)
+
+
 def read_table(path: Path) -> Table:
     """A TOML file.
 
@@ -107,7 +113,7 @@ def read_table(path: Path) -> Table:
         SuiteError: unreadable or not TOML.
     """
     try:
-        return Table(tomllib.loads(path.read_text(encoding="utf-8")), str(path))
+        return Table(_parsed(path.read_text(encoding="utf-8")), str(path))
     except OSError as error:
         raise SuiteError(f"{path} cannot be read: {error.strerror}; 'sepbench list suites' shows the suites") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -20,16 +21,24 @@ def _offline(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SEPBENCH_OFFLINE", "1")
 
 
+@cache  # thousands of files are looked at whenever a data set of recordings is opened
+def _missing(opener: Opener, dataset: str, split: str) -> str:
+    """Why a split cannot be opened, empty if it can."""
+    try:
+        opener(dataset, split)
+    except DataError as error:
+        return str(error)
+    return ""
+
+
 @pytest.fixture
 def with_data() -> Callable[[Task], Task]:
     """A task, or a skip where its data are not on this machine."""
 
     def check(task: Task) -> Task:
-        try:
-            for source in task.data.slots:
-                task.data.opener(source.dataset, task.data.test_split)
-        except DataError as error:
-            pytest.skip(f"needs data: {error}")
+        for dataset in {source.dataset for source in task.data.slots}:
+            if missing := _missing(task.data.opener, dataset, task.data.test_split):
+                pytest.skip(f"needs data: {missing}")
         return task
 
     return check
