@@ -9,7 +9,7 @@ A sequence begins with a vector of its own that is no code. The authors' sequenc
 real one.
 
 Sequences are made token by token, many at once, with a cache of keys and values: ``start`` makes the cache, ``step``
-gives the next logits, and ``select`` keeps the chosen sequences of a search. The only random numbers here are those of
+gives the next logits, and ``reorder`` keeps the chosen sequences of a search. The only random numbers here are those of
 dropout, from the caller's generator.
 """
 

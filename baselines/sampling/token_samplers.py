@@ -38,7 +38,7 @@ _CPU_ENTRIES, _GPU_ENTRIES = 1 << 22, 1 << 26
 
 
 class TokenPrior(Protocol):
-    """An autoregressive prior of token sequences, see ``TokenTransformer``. Its caches have ``select``."""
+    """An autoregressive prior of token sequences, see ``TokenTransformer``. Its caches have ``reorder``."""
 
     def start(self, count: int) -> Any:
         """A cache for ``count`` sequences without tokens."""
