@@ -214,7 +214,7 @@ def test_every_group_gets_the_rate() -> None:
     assert [group["lr"] for group in optimiser.param_groups] == [0.25, 0.25]
 
 
-@pytest.mark.parametrize("shape", [(4, 3), (2, 3), (4, 1), (4, 3, 1), (12,)])
+@pytest.mark.parametrize("shape", [(4, 3), (2, 4), (4, 1), (4, 4, 1), (16,), (2, 8)])
 def test_a_batch_of_any_other_shape_is_recorded_anew_after_eager_steps(shape: tuple[int, ...]) -> None:
     """Also one of as many rows, or of as many numbers, which could be copied into the buffer of the other."""
     recorded: list[RecordedStep] = []
