@@ -151,7 +151,7 @@ def written_out(
         left, _, right = np.linalg.svd(matrix)
         return np.asarray(left @ right)
 
-    size, samples = white.shape
+    size = len(white)
     rows = np.eye(size) if start is None else orthogonal(start)
     signs, least = np.ones(size), np.inf
     for step in range(1, max_iterations + 1):
