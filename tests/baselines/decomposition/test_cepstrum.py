@@ -12,7 +12,7 @@ import torch
 from baselines.decomposition import cepstrum as module
 from baselines.decomposition.cepstrum import cepstrum, cosine_basis, mel_filters
 
-MEL_OF_HERTZ = {0.0: 0.0, 200.0: 3.0, 999.0: 14.985, 1_000.0: 15.0, 6_400.0: 42.0, 6.4**0.5 * 1_000: 28.5, 40_960.0: 69.0}
+MEL_OF_HERTZ = {0.0: 0.0, 200.0: 3.0, 999.0: 14.985, 1_000.0: 15.0, 1_500.0: 20.89752182879, 6_400.0: 42.0, 6.4**0.5 * 1_000: 28.5, 40_960.0: 69.0}
 """Up to 1,000 Hz 3 mel are 200 Hz; above, 27 mel are a factor of 6.4."""
 
 
