@@ -14,6 +14,7 @@ from suite_toys import NumberedSignals, ToyFolder
 from sepbench.data.lists.pairs import PairList, pairs_csv
 from sepbench.data.lists.rules import PairRule
 from sepbench.errors import SuiteError
+from sepbench.suites import assembly
 from sepbench.suites.assembly import DerivedList, FrozenList, SourceClass
 from sepbench.suites.loader import load_suite
 from sepbench.suites.model import Suite
@@ -90,3 +91,30 @@ def test_what_may_be_trained_on_is_kept_apart_for_other_training_lists(suite: Su
     both = replace(named, train_observed=data.train_observed).training()
     assert len(both.clean) > len(alone.clean)
     assert len(replace(named, train_sources=None).training().clean) == 40
+
+
+def test_a_list_is_made_once_for_each_rule_part_and_range_of_rows(suite: Suite, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tasks of one suite share what is made; whatever decides the pools tells them apart."""
+    made: list[list[int]] = []
+
+    def derive(rule: PairRule, material: list[tuple[NumberedSignals, torch.Tensor]]) -> PairList:
+        made.append([len(pool) for _, pool in material])
+        return PairList(torch.tensor([[len(made), 0]]), str(len(made)) * 64)
+
+    monkeypatch.setattr(assembly, "derive", derive)
+    data = suite.tasks["split"].data
+    rule, longer = DerivedList(PairRule("one-of-each", "s.test", 2), ""), DerivedList(PairRule("one-of-each", "s.test", 3), "")
+    ways = [
+        (data, rule, "test"),
+        (data, longer, "test"),
+        (data, rule, "validation"),
+        (replace(data, test_rows=(0, 7)), rule, "test"),
+        (replace(data, train_rows=(0, 5)), rule, "train"),
+        (replace(data, train_rows=(0, 3)), rule, "train"),
+        (replace(data, slots=data.slots[::-1]), rule, "test"),
+    ]
+    found = [one.derived_sha256(listing, role)[0] for one, listing, role in ways for _ in range(2)]
+    assert found == [str(number) for number in range(1, 8) for _ in range(2)]
+    assert len(made) == 7
+    assert data.whole_list(replace(rule, column=1), "test").indices.tolist() == [[1, 0]]
+    assert data.derived is ways[3][0].derived
