@@ -118,3 +118,28 @@ def test_a_list_is_made_once_for_each_rule_part_and_range_of_rows(suite: Suite, 
     assert len(made) == 7
     assert data.whole_list(replace(rule, column=1), "test").indices.tolist() == [[1, 0]]
     assert data.derived is ways[3][0].derived
+
+
+def test_training_signals_of_two_data_sets_are_of_the_classes_that_come_from_each(suite: Suite) -> None:
+    """Also where one data set has signals of the other's class, and where it is used by two slots."""
+    labels = torch.arange(60) % 10
+
+    def opener(name: str, split: str) -> NumberedSignals:
+        return NumberedSignals(name, split, labels, (1, 2, 2))
+
+    slots = (SourceClass("low", "first", (0, 1)), SourceClass("high", "second", (8, 9)), SourceClass("one", "first", (1, 2)))
+    lists = {"train_mixtures": None, "train_observed": None, "train_sources": None, "test_split": "test"}
+    data = replace(suite.tasks["split"].data, slots=slots, opener=opener, **lists)  # type: ignore[arg-type]
+
+    def classes(of: list[int]) -> dict[str, list[int]]:
+        return {signals.name: sorted(labels[rows].unique().tolist()) for signals, rows, _ in data.reference(of)}
+
+    assert classes([0, 1, 2]) == {"first": [0, 1, 2], "second": [8, 9]}
+    assert classes([1, 0]) == {"second": [8, 9], "first": [0, 1]}
+    assert classes([2]) == {"first": [1, 2]}
+    assert [len(rows) for _, rows, _ in data.reference([0, 1, 2])] == [18, 12]
+    assert [len(rows) for _, rows, _ in replace(data, train_rows=(0, 20)).reference([0, 1, 2])] == [6, 4]
+    material = data.training()
+    assert [(part[0].name, sorted(labels[part[1]].unique().tolist())) for part in material.clean.parts] == [("first", [0, 1, 2]), ("second", [8, 9])]
+    of_slots = [(pool.parts[0][0].name, sorted(labels[pool.parts[0][1]].unique().tolist())) for pool in material.sources]
+    assert of_slots == [("first", [0, 1]), ("second", [8, 9]), ("first", [1, 2])]
