@@ -10,6 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from method_toys import digit_mixtures, generator
 
+from baselines import ica
+from baselines.decomposition.component_groups import envelope_similarity
+from baselines.decomposition.fast_ica import fast_ica, whiten
+from baselines.decomposition.patches import fold_patches, unfold_patches
 from baselines.ica import SingleChannelICA
 from sepbench.noise import NoiseSource
 from sepbench.operators import make_operator
@@ -159,3 +163,27 @@ def test_what_it_refuses(method: SingleChannelICA, spec: TaskSpec, reason: str) 
 def test_settings_without_sense_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         SingleChannelICA(**wrong)
+
+
+def test_components_are_grouped_by_envelopes_and_by_what_they_add_to_the_patches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The energy of a component is the mean square of its own patches; each group's patches are folded back, what is left is shared evenly."""
+    asked: list[tuple[torch.Tensor, torch.Tensor, int]] = []
+    labels = torch.tensor([[1, 0, 1, 0, 0, 1], [0, 1, 1, 1, 0, 0]])
+
+    def grouped(similarity: torch.Tensor, energy: torch.Tensor, groups: int) -> torch.Tensor:
+        asked.append((similarity, energy, groups))
+        return labels
+
+    monkeypatch.setattr(ica, "group_components", grouped)
+    images = digit_mixtures(2).double()
+    found = SingleChannelICA(patch=4, components=6, window=3, max_iterations=9, tolerance=1e-5)._parts(images, 2)
+    whitening = whiten(unfold_patches(images, 4), 6)
+    unmixing = fast_ica(whitening.white, max_iterations=9, tolerance=1e-5).matrix
+    activations = unmixing @ whitening.white
+    own = torch.stack([(whitening.inverse @ unmixing.mT)[:, :, k, None] * activations[:, None, k] for k in range(6)], 1)
+    ((similarity, energy, groups),) = asked
+    assert groups == 2
+    torch.testing.assert_close(energy, own.square().sum(2).mean(2))
+    torch.testing.assert_close(similarity, envelope_similarity(activations.unflatten(2, (11, 11)), 3))
+    parts = torch.stack([fold_patches((own * (labels == k)[:, :, None, None]).sum(1), (8, 8), 4) for k in range(2)], 1)
+    torch.testing.assert_close(found, parts + (images - parts.sum(1))[:, None] / 2)
