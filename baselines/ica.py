@@ -83,18 +83,20 @@ class SingleChannelICA:
         """Nothing to learn."""
 
     def separate(self, mixtures: Mixtures, ctx: RunContext) -> torch.Tensor:
-        """Mixtures ``(B, C, H, W)`` to estimates ``(B, K, C, H, W)``, not clamped."""
+        """Mixtures ``(B, C, H, W)`` to estimates ``(B, K, C, H, W)``, not clamped; NaN for a mixture that is not finite."""
         values = mixtures.values.to(ctx.device)
         batch, channels, height, width = values.shape
+        finite = values.isfinite().flatten(1).all(1)[:, None, None, None]
+        seen = torch.where(finite, values, 0.0)
         rows, columns = positions(height, width, self.patch)
         budget = CHUNK_ELEMENTS.get(values.device.type, CHUNK_ELEMENTS["cpu"])
         estimates = values.new_empty(batch, mixtures.n_sources, *values.shape[1:])
         for chunk in torch.split(torch.arange(batch), max(1, budget // (channels * self.patch**2 * rows * columns))):
-            images = values[chunk.to(values.device)].double()
+            images = seen[chunk.to(values.device)].double()
             parts = self._parts(images, mixtures.n_sources)
             estimates[chunk.to(values.device)] = estimates_from_parts(parts, images, mixtures.operator.select(chunk)).float()
             ctx.progress((int(chunk[-1:].sum()) + 1) / max(1, batch), "images")
-        return estimates
+        return torch.where(finite.unsqueeze(1), estimates, torch.nan)
 
     def _parts(self, images: torch.Tensor, sources: int) -> torch.Tensor:
         """``(B, K, C, H, W)`` parts that add up to the images."""

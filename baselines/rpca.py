@@ -62,17 +62,22 @@ class RobustPCA:
         """Nothing to learn."""
 
     def separate(self, mixtures: Mixtures, ctx: RunContext) -> torch.Tensor:
-        """Mixtures ``(B, C, H, W)`` to estimates ``(B, 2, C, H, W)``, not clamped; a colour image is one matrix ``(H, C W)``."""
+        """Mixtures ``(B, C, H, W)`` to estimates ``(B, 2, C, H, W)``, not clamped; NaN for a mixture that is not finite.
+
+        A colour image is one matrix ``(H, C W)``.
+        """
         values = mixtures.values.to(ctx.device)
         batch, channels, height, width = values.shape
+        finite = values.isfinite().flatten(1).all(1)[:, None, None, None]
+        seen = torch.where(finite, values, 0.0)
         estimates = values.new_empty(batch, 2, channels, height, width)
         for chunk in torch.split(torch.arange(batch), max(1, _CHUNK_ELEMENTS // (height * width * channels))):
-            images = values[chunk.to(values.device)].double()
+            images = seen[chunk.to(values.device)].double()
             matrices = images.transpose(1, 2).reshape(-1, height, channels * width)
             parts = self._parts(matrices).reshape(-1, 2, height, channels, width).transpose(2, 3)
             estimates[chunk.to(values.device)] = estimates_from_parts(parts, images, mixtures.operator.select(chunk)).float()
             ctx.progress((int(chunk[-1:].sum()) + 1) / max(1, batch), "images")
-        return estimates
+        return torch.where(finite.unsqueeze(1), estimates, torch.nan)
 
     def _parts(self, matrices: torch.Tensor) -> torch.Tensor:
         """Matrices ``(B, m, n)`` to their low-rank and sparse parts ``(B, 2, m, n)``."""

@@ -181,3 +181,13 @@ def test_of_long_words_the_beginning_and_the_end_are_quoted(letters: int) -> Non
     else:
         assert reason(ValueError(text)) == f"{whole[:500]} [...] {whole[-493:]}"
         assert len(reason(ValueError(text))) == MOST
+
+
+def test_the_place_of_a_fault_is_told_from_the_outside_in() -> None:
+    """Of what lies in a list of a table, with the number of faults that follow."""
+    with pytest.raises(ValidationError) as refused:
+        TypeAdapter(dict[str, list[int]]).validate_python({"a": [1, "x"], "b": "y", "c": [2.5]})
+    assert reason(refused.value) == "ValidationError: a.1: must be a whole number and 2 more"
+    with pytest.raises(ValidationError) as refused:
+        TypeAdapter(int).validate_python("x")
+    assert reason(refused.value) == "ValidationError: must be a whole number"

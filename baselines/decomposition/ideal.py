@@ -28,11 +28,13 @@ def separate_ideally(mixtures: Mixtures, ctx: RunContext, masks_of: IdealMasks) 
     A few mixtures are handled at a time.
 
     Raises:
-        SupervisionError: the context gives no references.
-        ValueError: the task has no sample rate.
+        SupervisionError: the context gives no references, and there is a mixture.
+        ValueError: the task has no sample rate, and there is a mixture.
     """
     batch = len(mixtures)
     estimates = torch.empty(batch, ctx.task.n_sources, *mixtures.values.shape[1:], device=ctx.device)
+    if batch == 0:  # MKL transforms no empty batch
+        return estimates
     # A hop is a quarter of a window, so bins and their phases need four times as many numbers as samples.
     size = max(1, CHUNK_BINS // (4 * (ctx.task.n_sources + 1) * mixtures.values[:1].numel()))
     for rows in torch.arange(batch).split(size):

@@ -117,7 +117,7 @@ def separate_by_masks(
     chunk_bins: int | None = None,
     stft: Stft | None = None,
 ) -> torch.Tensor:
-    """Estimates ``(B, K, C, T)`` of mixtures ``(B, C, T)`` by masks of their magnitudes, a chunk at a time.
+    """Estimates ``(B, K, C, T)`` of mixtures ``(B, C, T)`` by masks of their magnitudes, a chunk at a time. B may be 0.
 
     Args:
         mixtures: the batch.
@@ -129,13 +129,15 @@ def separate_by_masks(
         stft: instead of ``Stft.at`` of the task's sample rate.
 
     Raises:
-        ValueError: the task has no sample rate.
+        ValueError: the task has no sample rate, and there is a mixture.
     """
     batch, channels, length = mixtures.values.shape
     rate = ctx.task.sample_rate or 1
     transform = stft or Stft.at(rate)
     bins = channels * transform.bins * transform.frames(length)
     estimates = torch.empty(batch, ctx.task.n_sources, channels, length, device=ctx.device)
+    if batch == 0:  # MKL transforms no empty batch
+        return estimates
     for rows in torch.arange(batch).split(chunk_rows(bins, ctx.device, chunk_bins)):
         chunk = select_rows(mixtures, rows)
         _, spectra = mixture_spectra(chunk, ctx, stft)

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from method_toys import digit_mixtures, generator
 
+from baselines import ica
+from baselines.decomposition.component_groups import envelope_similarity
+from baselines.decomposition.fast_ica import fast_ica, whiten
+from baselines.decomposition.patches import fold_patches, unfold_patches
 from baselines.ica import SingleChannelICA
 from sepbench.noise import NoiseSource
 from sepbench.operators import make_operator
@@ -106,6 +112,21 @@ def test_a_mixture_scaled_is_an_estimate_scaled() -> None:
     )
 
 
+@pytest.mark.parametrize("broken", [math.nan, math.inf, -math.inf])
+def test_a_mixture_that_is_not_finite_has_estimates_of_nan_and_leaves_the_others_alone(broken: float) -> None:
+    values = torch.cat([digit_mixtures(3), torch.rand(1, 1, 8, 8, generator=generator(12))]).repeat(1, 3, 1, 1)
+    operator = operator_named("gain", 4, 2)
+    wanted = separate(SingleChannelICA(), values, operator)
+    values[1, 2, 7, 0] = broken
+    found = separate(SingleChannelICA(), values, operator)
+    assert bool(found[1].isnan().all())
+    assert float(values[1, 2, 7, 0]) == pytest.approx(broken, nan_ok=True)
+    others = torch.tensor([0, 2, 3])
+    torch.testing.assert_close(found[others], wanted[others], atol=1e-5, rtol=0)
+    assert bool(separate(SingleChannelICA(), values[1:2], operator.select(torch.tensor([1]))).isnan().all())
+    assert separate(SingleChannelICA(), values[:0], operator.select(torch.arange(0))).shape == (0, 2, 3, 8, 8)
+
+
 def test_mixtures_are_left_alone() -> None:
     values = digit_mixtures(3)
     before = values.clone()
@@ -142,3 +163,27 @@ def test_what_it_refuses(method: SingleChannelICA, spec: TaskSpec, reason: str) 
 def test_settings_without_sense_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         SingleChannelICA(**wrong)
+
+
+def test_components_are_grouped_by_envelopes_and_by_what_they_add_to_the_patches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The energy of a component is the mean square of its own patches; each group's patches are folded back, what is left is shared evenly."""
+    asked: list[tuple[torch.Tensor, torch.Tensor, int]] = []
+    labels = torch.tensor([[1, 0, 1, 0, 0, 1], [0, 1, 1, 1, 0, 0]])
+
+    def grouped(similarity: torch.Tensor, energy: torch.Tensor, groups: int) -> torch.Tensor:
+        asked.append((similarity, energy, groups))
+        return labels
+
+    monkeypatch.setattr(ica, "group_components", grouped)
+    images = digit_mixtures(2).double()
+    found = SingleChannelICA(patch=4, components=6, window=3, max_iterations=9, tolerance=1e-5)._parts(images, 2)
+    whitening = whiten(unfold_patches(images, 4), 6)
+    unmixing = fast_ica(whitening.white, max_iterations=9, tolerance=1e-5).matrix
+    activations = unmixing @ whitening.white
+    own = torch.stack([(whitening.inverse @ unmixing.mT)[:, :, k, None] * activations[:, None, k] for k in range(6)], 1)
+    ((similarity, energy, groups),) = asked
+    assert groups == 2
+    torch.testing.assert_close(energy, own.square().sum(2).mean(2))
+    torch.testing.assert_close(similarity, envelope_similarity(activations.unflatten(2, (11, 11)), 3))
+    parts = torch.stack([fold_patches((own * (labels == k)[:, :, None, None]).sum(1), (8, 8), 4) for k in range(2)], 1)
+    torch.testing.assert_close(found, parts + (images - parts.sum(1))[:, None] / 2)

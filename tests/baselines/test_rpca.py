@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -66,6 +68,21 @@ def test_batch_and_chunks_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None
     torch.testing.assert_close(singly, together, atol=1e-6, rtol=0)
     monkeypatch.setattr("baselines.rpca._CHUNK_ELEMENTS", 4 * 64)
     torch.testing.assert_close(separate(RobustPCA(), values, operator), together, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("broken", [math.nan, math.inf, -math.inf])
+def test_a_mixture_that_is_not_finite_has_estimates_of_nan_and_leaves_the_others_alone(broken: float) -> None:
+    values = torch.cat([digit_mixtures(3), torch.rand(1, 1, 8, 8, generator=generator(12))]).repeat(1, 3, 1, 1)
+    operator = operator_named("gain", 4, 2)
+    wanted = separate(RobustPCA(), values, operator)
+    values[1, 2, 7, 0] = broken
+    found = separate(RobustPCA(), values, operator)
+    assert bool(found[1].isnan().all())
+    assert float(values[1, 2, 7, 0]) == pytest.approx(broken, nan_ok=True)
+    others = torch.tensor([0, 2, 3])
+    torch.testing.assert_close(found[others], wanted[others], atol=1e-5, rtol=0)
+    assert bool(separate(RobustPCA(), values[1:2], operator.select(torch.tensor([1]))).isnan().all())
+    assert separate(RobustPCA(), values[:0], operator.select(torch.arange(0))).shape == (0, 2, 3, 8, 8)
 
 
 def test_mixtures_are_left_alone() -> None:

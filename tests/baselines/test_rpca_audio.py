@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +12,9 @@ from method_toys import context, toy_task
 from sound_toys import RATE, best_sdr, correlation, mixed, nussl, nussl_estimates, nussl_signal, sound_task, sounds
 from threadpoolctl import threadpool_limits
 
+from baselines import rpca_audio
 from baselines.average import Average
+from baselines.decomposition.shrinkage import WarmShrinkage
 from baselines.rpca_audio import AudioRobustPCA
 from sepbench.stft import Stft
 
@@ -93,3 +97,25 @@ def test_what_it_says_of_tasks() -> None:
 def test_settings_without_sense_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         AudioRobustPCA(**wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("tolerance", "precision"), [(1e-4, torch.float32), (1e-2, torch.float32), (9.9e-5, torch.float64)])
+@pytest.mark.parametrize("shape", [(2, 7, 10), (2, 10, 7)])
+def test_what_robust_pca_is_asked_for(tolerance: float, precision: torch.dtype, shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seven rows and ten columns are padded to eight and twelve; lambda is that of ten columns all the same."""
+    asked: list[dict[str, Any]] = []
+
+    def split(matrices: torch.Tensor, **options: Any) -> SimpleNamespace:
+        asked.append({"shape": tuple(matrices.shape), **options})
+        return SimpleNamespace(low_rank=matrices, sparse=torch.full_like(matrices, 0.5))
+
+    monkeypatch.setattr(rpca_audio, "robust_pca", split)
+    method = AudioRobustPCA(sparsity=0.7, growth=1.3, tolerance=tolerance, max_iterations=9)
+    values = torch.linspace(-1.0, 1.0, 140).reshape(shape)
+    values[0, 0, 0] = 0.5
+    assert torch.equal(method._background(values), (values.abs() >= 0.5).float())
+    (one,) = asked
+    assert isinstance(one.pop("shrinkage"), WarmShrinkage)
+    assert one.pop("sparsity") == pytest.approx(0.7 * 1.2**0.5)
+    limits = {"growth": 1.3, "tolerance": tolerance, "penalty_tolerance": math.inf, "max_iterations": 9, "precision": precision}
+    assert one == {"shape": (2, 8, 12), **limits}

@@ -148,6 +148,15 @@ def test_silence_stays_silent_and_what_is_not_finite_stays_in_its_row(name: str)
     assert not bool(found[2:].isfinite().all())
 
 
+@pytest.mark.parametrize("name", MAKERS)
+def test_no_mixtures_have_no_estimates(name: str) -> None:
+    method, task = MAKERS[name](LENGTH, "gain")
+    sources = sounds(2, LENGTH)
+    none = rows_of(mixed(sources, "gain"), torch.arange(0))
+    found = method.separate(none, with_references(task, sources))
+    assert (found.shape, found.dtype) == ((0, 2, 1, LENGTH), torch.float32)
+
+
 @pytest.mark.parametrize("length", [40, 300])
 @pytest.mark.parametrize("name", MAKERS)
 def test_signals_shorter_than_a_window_or_two(name: str, length: int) -> None:

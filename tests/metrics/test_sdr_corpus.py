@@ -161,3 +161,18 @@ def test_signals_that_it_is_not_defined_for() -> None:
     parts["samples"][1] = 200
     with pytest.raises(ValueError, match="must agree in samples"):
         METRIC.pool(parts, np.arange(2))
+
+
+@pytest.mark.parametrize("side", [0, 1])
+def test_one_sample_that_is_not_finite_takes_all_pieces_of_its_example_and_source(side: int) -> None:
+    """Signal and error of them, so that no half of an example is laid end to end with the others."""
+    signals = [part.clone() for part in random_audio(3, 2, (1, 250), seed=8)[:2]]
+    whole = METRIC.parts(*signals, torch.arange(3))
+    signals[side][1, 0, 0, 249] = (torch.nan, torch.inf)[side]
+    broken = METRIC.parts(*signals, torch.arange(3))
+    assert set(broken) == set(whole)
+    energies = [name for name in whole if name.startswith(("signal", "error"))]
+    assert len(energies) == 2 * n_pieces(250, RATE)
+    for name in energies:
+        assert broken[name].isnan().tolist() == [[False, False], [True, False], [False, False]]
+        assert torch.equal(broken[name].nan_to_num(0.0), torch.where(broken[name].isnan(), 0.0, whole[name]))

@@ -14,6 +14,7 @@ from suite_toys import NumberedSignals, ToyFolder
 from sepbench.data.lists.pairs import PairList, pairs_csv
 from sepbench.data.lists.rules import PairRule
 from sepbench.errors import SuiteError
+from sepbench.suites import assembly
 from sepbench.suites.assembly import DerivedList, FrozenList, SourceClass
 from sepbench.suites.loader import load_suite
 from sepbench.suites.model import Suite
@@ -90,3 +91,55 @@ def test_what_may_be_trained_on_is_kept_apart_for_other_training_lists(suite: Su
     both = replace(named, train_observed=data.train_observed).training()
     assert len(both.clean) > len(alone.clean)
     assert len(replace(named, train_sources=None).training().clean) == 40
+
+
+def test_a_list_is_made_once_for_each_rule_part_and_range_of_rows(suite: Suite, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tasks of one suite share what is made; whatever decides the pools tells them apart."""
+    made: list[list[int]] = []
+
+    def derive(rule: PairRule, material: list[tuple[NumberedSignals, torch.Tensor]]) -> PairList:
+        made.append([len(pool) for _, pool in material])
+        return PairList(torch.tensor([[len(made), 0]]), str(len(made)) * 64)
+
+    monkeypatch.setattr(assembly, "derive", derive)
+    data = suite.tasks["split"].data
+    rule, longer = DerivedList(PairRule("one-of-each", "s.test", 2), ""), DerivedList(PairRule("one-of-each", "s.test", 3), "")
+    ways = [
+        (data, rule, "test"),
+        (data, longer, "test"),
+        (data, rule, "validation"),
+        (replace(data, test_rows=(0, 7)), rule, "test"),
+        (replace(data, train_rows=(0, 5)), rule, "train"),
+        (replace(data, train_rows=(0, 3)), rule, "train"),
+        (replace(data, slots=data.slots[::-1]), rule, "test"),
+    ]
+    found = [one.derived_sha256(listing, role)[0] for one, listing, role in ways for _ in range(2)]
+    assert found == [str(number) for number in range(1, 8) for _ in range(2)]
+    assert len(made) == 7
+    assert data.whole_list(replace(rule, column=1), "test").indices.tolist() == [[1, 0]]
+    assert data.derived is ways[3][0].derived
+
+
+def test_training_signals_of_two_data_sets_are_of_the_classes_that_come_from_each(suite: Suite) -> None:
+    """Also where one data set has signals of the other's class, and where it is used by two slots."""
+    labels = torch.arange(60) % 10
+
+    def opener(name: str, split: str) -> NumberedSignals:
+        return NumberedSignals(name, split, labels, (1, 2, 2))
+
+    slots = (SourceClass("low", "first", (0, 1)), SourceClass("high", "second", (8, 9)), SourceClass("one", "first", (1, 2)))
+    lists = {"train_mixtures": None, "train_observed": None, "train_sources": None, "test_split": "test"}
+    data = replace(suite.tasks["split"].data, slots=slots, opener=opener, **lists)  # type: ignore[arg-type]
+
+    def classes(of: list[int]) -> dict[str, list[int]]:
+        return {signals.name: sorted(labels[rows].unique().tolist()) for signals, rows, _ in data.reference(of)}
+
+    assert classes([0, 1, 2]) == {"first": [0, 1, 2], "second": [8, 9]}
+    assert classes([1, 0]) == {"second": [8, 9], "first": [0, 1]}
+    assert classes([2]) == {"first": [1, 2]}
+    assert [len(rows) for _, rows, _ in data.reference([0, 1, 2])] == [18, 12]
+    assert [len(rows) for _, rows, _ in replace(data, train_rows=(0, 20)).reference([0, 1, 2])] == [6, 4]
+    material = data.training()
+    assert [(part[0].name, sorted(labels[part[1]].unique().tolist())) for part in material.clean.parts] == [("first", [0, 1, 2]), ("second", [8, 9])]
+    of_slots = [(pool.parts[0][0].name, sorted(labels[pool.parts[0][1]].unique().tolist())) for pool in material.sources]
+    assert of_slots == [("first", [0, 1]), ("second", [8, 9]), ("first", [1, 2])]

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from method_toys import digit_mixtures, generator
 from sklearn.decomposition import FastICA
 
-from baselines.decomposition.fast_ica import decorrelate, eigen_on_host, fast_ica, whiten
+from baselines.decomposition import fast_ica as module
+from baselines.decomposition.fast_ica import decorrelate, eigen_on_host, fast_ica, principal_directions, symmetric_eigen, whiten
 from baselines.decomposition.patches import unfold_patches
 
 
@@ -135,3 +140,114 @@ def test_whitening_keeps_the_directions_of_most_variance_and_survives_none() -> 
     flat = whiten(torch.full((2, 3, 50), 0.7, dtype=torch.float64))
     assert bool(torch.isfinite(flat.white).all())
     assert bool(torch.isfinite(fast_ica(flat.white).matrix).all())
+
+
+def written_out(
+    white: np.ndarray, plain_steps: int, max_iterations: int, tolerance: float, start: np.ndarray | None = None
+) -> tuple[np.ndarray, int, bool, float]:
+    """FastICA of one example ``(d, n)`` with loops, as its docstring tells it; last the least sum of two curvatures that it met."""
+
+    def orthogonal(matrix: np.ndarray) -> np.ndarray:
+        left, _, right = np.linalg.svd(matrix)
+        return np.asarray(left @ right)
+
+    size = len(white)
+    rows = np.eye(size) if start is None else orthogonal(start)
+    signs, least = np.ones(size), np.inf
+    for step in range(1, max_iterations + 1):
+        responses = np.tanh(rows @ white)
+        slopes = [float(np.mean(1 - responses[i] ** 2)) for i in range(size)]
+        products = [[float(np.mean(responses[i] * (rows @ white)[j])) for j in range(size)] for i in range(size)]
+        if step <= plain_steps:
+            new = orthogonal(np.array([sum(products[i][j] * rows[j] for j in range(size)) - slopes[i] * rows[i] for i in range(size)]))
+            turned = max(abs(abs(float(new[i] @ rows[i])) - 1) for i in range(size))
+            signs = np.array([-1.0 if products[i][i] < slopes[i] else 1.0 for i in range(size)])
+        else:
+            turn = np.zeros((size, size))
+            for i in range(size):
+                for j in range(size):
+                    curvature = signs[i] * (products[i][i] - slopes[i]) + signs[j] * (products[j][j] - slopes[j])
+                    least = min(least, curvature)
+                    turn[i, j] = (signs[i] * products[i][j] - signs[j] * products[j][i]) / max(curvature, 0.2)
+            new = orthogonal(rows + 0.7 * turn @ rows)
+            turned = max(float(np.sum(turn[i] ** 2)) for i in range(size)) / 2
+        rows = new
+        if turned < tolerance:
+            return rows, step, True, least
+    return rows, max_iterations, False, least
+
+
+@pytest.mark.parametrize(
+    ("plain_steps", "max_iterations", "tolerance", "started"),
+    [(5, 200, 1e-4, False), (5, 200, 1e-6, True), (0, 25, 1e-9, True), (2, 7, 1e-3, False), (3, 2, 1e-9, False), (5, 5, 1e-1, False)],
+)
+def test_every_example_goes_as_the_algorithm_written_out_with_loops(plain_steps: int, max_iterations: int, tolerance: float, started: bool) -> None:
+    observations = torch.cat([planted(3, 60, seed=11)[0], torch.randn(3, 4, 60, generator=generator(12), dtype=torch.float64)])
+    white = whiten(observations).white
+    start = torch.randn(6, 4, 4, generator=generator(13), dtype=torch.float64) if started else None
+    found = fast_ica(white, start, plain_steps=plain_steps, max_iterations=max_iterations, tolerance=tolerance)
+    least = []
+    for b, one in enumerate(white.numpy()):
+        rows, steps, converged, curvature = written_out(one, plain_steps, max_iterations, tolerance, None if start is None else start[b].numpy())
+        assert (int(found.iterations[b]), bool(found.converged[b])) == (steps, converged)
+        np.testing.assert_allclose(found.matrix[b].numpy(), rows, atol=1e-7)
+        least.append(curvature)
+    if max_iterations > 20:
+        assert min(least) < 0.2, "the bound of the curvatures counts in some example"
+
+
+def test_the_defaults_are_five_plain_steps_and_the_identity() -> None:
+    white = whiten(planted(2, 80, seed=14)[0]).white
+    found, told = fast_ica(white), fast_ica(white, torch.eye(4, dtype=torch.float64).expand(2, 4, 4), plain_steps=5, max_iterations=200, tolerance=1e-4)
+    assert torch.equal(found.iterations, told.iterations)
+    torch.testing.assert_close(found.matrix, told.matrix, atol=1e-12, rtol=0)
+    none = fast_ica(white, max_iterations=0)
+    assert torch.equal(none.matrix, torch.eye(4, dtype=torch.float64).expand(2, 4, 4))
+    assert (none.iterations.tolist(), none.converged.tolist()) == ([0, 0], [False, False])
+    assert fast_ica(white[:0]).matrix.shape == (0, 4, 4)
+
+
+@pytest.mark.parametrize(("given", "of_device", "sizes"), [(1, 5, True), (1000, 1, False), (None, 1, True), (None, 1000, False)])
+def test_finished_examples_are_removed_when_it_looks(given: int | None, of_device: int, sizes: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    observations, _ = planted(4, 1000, seed=5)
+    observations[3] = torch.randn(4, 1000, generator=generator(6), dtype=torch.float64)
+    white, handled, response = whiten(observations).white, [], module._response
+    monkeypatch.setattr(module, "LOOK_EVERY", {"cpu": of_device})
+    monkeypatch.setattr(module, "_response", lambda unmixing, samples: (handled.append(len(unmixing)), response(unmixing, samples))[1])
+    found = fast_ica(white, max_iterations=30, look_every=given)
+    last = int(found.iterations.max())
+    assert handled == ([int((found.iterations > step).sum()) for step in range(last)] if sizes else [4] * 30)
+
+
+def test_whitening_by_hand() -> None:
+    """Four samples with variances 4 and 1: with a ridge of a half, 2 is added to both."""
+    observations = torch.tensor([[[3.0, 3.0, -1.0, -1.0], [6.0, 4.0, 6.0, 4.0]]], dtype=torch.float64)
+    found = whiten(observations, ridge=0.5)
+    torch.testing.assert_close(found.matrix.abs(), torch.tensor([[[6**-0.5, 0.0], [0.0, 3**-0.5]]], dtype=torch.float64))
+    torch.testing.assert_close(found.inverse @ found.matrix, torch.eye(2, dtype=torch.float64)[None])
+    torch.testing.assert_close(found.white.abs(), torch.tensor([[2 / 6**0.5], [1 / 3**0.5]], dtype=torch.float64).expand(1, 2, 4))
+    one, more = whiten(observations, 1, 0.0), whiten(observations, 7, 0.0)
+    assert (one.white.shape, one.inverse.shape, more.white.shape) == ((1, 1, 4), (1, 2, 1), (1, 2, 4))
+    torch.testing.assert_close(one.inverse @ one.white, torch.tensor([[[2.0, 2.0, -2.0, -2.0], [0.0] * 4]], dtype=torch.float64))
+    torch.testing.assert_close(whiten(1e4 * observations, ridge=0.5).white, found.white)
+
+
+def test_a_variance_that_rounding_made_negative_is_none() -> None:
+    covariance = torch.diag(torch.tensor([1.0, -1e-9], dtype=torch.float64)).expand(2, 2, 2)
+    matrix, inverse = principal_directions(covariance, ridge=0.0)
+    assert bool(matrix.isfinite().all())
+    torch.testing.assert_close((inverse @ matrix), torch.eye(2, dtype=torch.float64).expand(2, 2, 2))
+    assert float(inverse[0].abs().min(0).values.max()) == 0.0
+    assert float(inverse[0, :, 1].abs().max()) < 1e-100
+
+
+@pytest.mark.parametrize(
+    ("device", "size", "cores", "workers"), [("cpu", 40, 3, None), ("cuda", 32, 3, None), ("cuda", 33, 3, 3), ("cuda", 40, None, 1), ("cpu", 8, 3, None)]
+)
+def test_large_matrices_of_a_gpu_go_to_all_cores(device: str, size: int, cores: int | None, workers: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    monkeypatch.setattr(module, "eigen_on_host", lambda matrices, workers: (asked.append(workers), (1, 2))[1])
+    monkeypatch.setattr(torch.linalg, "eigh", lambda matrices: (asked.append(None), (1, 2))[1])
+    assert symmetric_eigen(SimpleNamespace(device=SimpleNamespace(type=device), shape=(3, size, size))) == (1, 2)  # type: ignore[arg-type]
+    assert asked == [workers]

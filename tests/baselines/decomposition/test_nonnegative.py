@@ -276,3 +276,66 @@ def test_codes_of_the_result_belong_to_the_last_atoms() -> None:
     torch.testing.assert_close(found.atoms, atoms)
     torch.testing.assert_close(found.codes, sparse_encode(signals, atoms, 4, sparsity=0.1, codes=codes))
     assert told == [0.5, 1.0]
+
+
+@pytest.mark.parametrize("steps", [0, 1, 2, 25])
+@pytest.mark.parametrize(("sparsity", "begun"), [(0.0, False), (0.3, False), (0.0, True), (0.3, True)])
+def test_every_step_of_sparse_coding_is_accelerated_descent_by_hand(steps: int, sparsity: float, begun: bool) -> None:
+    """Each row drops its own momentum."""
+    random = np.random.default_rng(3)
+    atoms, signals, start = random.random((4, 6)) ** 3, random.random((8, 6)), 2 * random.random((8, 4))
+    gram = atoms @ atoms.T
+    step, dropped, expected = 1.0 / (1.001 * np.linalg.eigvalsh(gram)[-1]), set(), []
+    for row, signal in enumerate(signals):
+        goal = atoms @ signal - sparsity
+        code = ahead = start[row] if begun else np.zeros(4)
+        t = 1.0
+        for number in range(steps):
+            new = np.maximum(ahead + step * (goal - gram @ ahead), 0.0)
+            if (ahead - new) @ (new - code) > 0:
+                dropped.add((row, number))
+                t = 1.0
+            grown = (1.0 + np.sqrt(1.0 + 4.0 * t * t)) / 2.0
+            ahead, code, t = new + (t - 1.0) / grown * (new - code), new, grown
+        expected.append(code)
+    first = torch.from_numpy(start) if begun else None
+    found = sparse_encode(torch.from_numpy(signals), torch.from_numpy(atoms), steps, sparsity=sparsity, codes=first)
+    np.testing.assert_allclose(found.numpy(), np.array(expected), atol=1e-12)
+    if steps == 25:
+        assert any(0 < len({row for row, at in dropped if at == number}) < 8 for number in range(steps)), "some rows drop their momentum where others do not"
+
+
+@pytest.mark.parametrize("iterations", [0, 1, 3])
+@pytest.mark.parametrize("sparsity", [0.0, 0.4])
+def test_multiplicative_updates_by_hand(iterations: int, sparsity: float) -> None:
+    """Codes begin flat at the least error and are updated together; of a factorisation the codes go first, then the atoms, with the new codes."""
+    random = np.random.default_rng(4)
+    atoms, signals = random.random((3, 5)) + 0.01, random.random((4, 5))
+
+    def updated(codes: np.ndarray, now: np.ndarray, penalty: float) -> np.ndarray:
+        return np.asarray(codes * (signals @ now.T) / (codes @ now @ now.T + penalty))
+
+    total = atoms.sum(0)
+    flat = np.repeat((signals @ total / (total @ total))[:, None], 3, 1)
+    codes = flat
+    for _ in range(iterations):
+        codes = updated(codes, atoms, sparsity)
+    found = encode(torch.from_numpy(signals), torch.from_numpy(atoms), iterations, sparsity=sparsity)
+    np.testing.assert_allclose(found.numpy(), codes, rtol=1e-9)
+    for start in (None, random.random((4, 3)) + 0.01):
+        codes, learnt = flat if start is None else start, atoms
+        for _ in range(iterations):
+            codes = updated(codes, learnt, 0.0)
+            learnt = learnt * (codes.T @ signals) / (codes.T @ codes @ learnt)
+        made = factorise(torch.from_numpy(signals), torch.from_numpy(atoms), iterations, codes=None if start is None else torch.from_numpy(start))
+        np.testing.assert_allclose(made.codes.numpy(), codes, rtol=1e-9)
+        np.testing.assert_allclose(made.atoms.numpy(), learnt, rtol=1e-9)
+
+
+def test_the_objective_by_hand() -> None:
+    factors = Factors(torch.tensor([[1.0, 0.0], [0.0, 2.0]]), torch.tensor([[1.0, 1.0], [3.0, 0.5]]))
+    signals = torch.tensor([[2.0, 2.0], [3.0, 4.0]])
+    assert factors.objective(signals) == 0.5 * (1 + 9)
+    assert factors.objective(signals, 0.1) == pytest.approx(5.0 + 0.1 * 5.5)
+    unit = factors.unit_atoms()
+    assert (unit.atoms.tolist(), unit.codes.tolist()) == ([[1.0, 0.0], [0.0, 1.0]], [[1.0, 2.0], [3.0, 1.0]])

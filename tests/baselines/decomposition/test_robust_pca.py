@@ -27,14 +27,14 @@ def planted(batch: int, rows: int, columns: int, rank: int, density: float, seed
     return left @ right, torch.where(support, signs, 0.0)
 
 
-def plain_rpca(data: Array, growth: float, eps_1: float, eps_2: float) -> tuple[Array, Array, int]:
+def plain_rpca(data: Array, growth: float, eps_1: float, eps_2: float, sparsity: float = 1.0, most: int = 300) -> tuple[Array, Array, int]:
     """Algorithm 5 of Lin, Chen and Ma for one matrix, with a full SVD."""
-    weight = 1.0 / math.sqrt(max(data.shape))
+    weight = sparsity / math.sqrt(max(data.shape))
     norm, spectral = np.linalg.norm(data), np.linalg.norm(data, 2)
     multiplier = data / max(spectral, np.abs(data).max() / weight)
     sparse, mu = np.zeros_like(data), 1.25 / spectral
     iteration = 0
-    while iteration < 300:
+    while iteration < most:
         iteration += 1
         u, s, vt = np.linalg.svd(data - sparse + multiplier / mu, full_matrices=False)
         low_rank = u @ np.diag(np.maximum(s - 1 / mu, 0)) @ vt
@@ -143,3 +143,43 @@ def test_in_float32_the_fast_scheme_finds_the_same_parts() -> None:
     assert single.low_rank.dtype == torch.float32
     assert bool(single.converged.all())
     assert float((single.low_rank - plain.low_rank).norm() / plain.low_rank.norm()) < 2e-3
+
+
+OPTIONS: list[dict[str, float]] = [{}, {"sparsity": 0.6}, {"growth": 2.5}, {"tolerance": 1e-3}, {"penalty_tolerance": 1e-1}, {"max_iterations": 4}]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("high", [False, True])
+def test_every_option_reaches_the_algorithm_also_of_a_matrix_that_is_higher_than_wide(options: dict[str, float], high: bool) -> None:
+    low_rank, sparse = planted(2, 9, 15, 2, 0.2, seed=6)
+    matrices = (low_rank + sparse).mT if high else low_rank + sparse
+    found = robust_pca(matrices, **options)  # type: ignore[arg-type]
+    told = {"growth": 1.6, "tolerance": 1e-7, "penalty_tolerance": 1e-3, "sparsity": 1.0, "max_iterations": 300} | options
+    for b, matrix in enumerate(matrices.numpy()):
+        limits = told["growth"], told["tolerance"], told["penalty_tolerance"], told["sparsity"], int(told["max_iterations"])
+        wanted_low, wanted_sparse, iterations = plain_rpca(matrix, *limits)
+        assert (int(found.iterations[b]), bool(found.converged[b])) == (iterations, "max_iterations" not in options)
+        np.testing.assert_allclose(found.low_rank[b].numpy(), wanted_low, atol=1e-7)
+        np.testing.assert_allclose(found.sparse[b].numpy(), wanted_sparse, atol=1e-7)
+
+
+@pytest.mark.parametrize("shape", [(1, 6, 9), (1, 9, 6)])
+def test_precision_and_shrinkage_are_those_that_are_asked_for(shape: tuple[int, ...]) -> None:
+    calls: list[tuple[tuple[int, ...], torch.dtype, torch.dtype]] = []
+
+    class Watched(WarmShrinkage):
+        def __call__(self, matrices: torch.Tensor, threshold: torch.Tensor) -> torch.Tensor:
+            calls.append((tuple(matrices.shape), matrices.dtype, threshold.dtype))
+            return super().__call__(matrices, threshold)
+
+    values = torch.rand(shape, generator=generator(7))
+    plain = robust_pca(values)
+    assert (plain.low_rank.dtype, plain.sparse.dtype, plain.iterations.dtype) == (torch.float64, torch.float64, torch.int64)
+    found = robust_pca(values, precision=torch.float32, shrinkage=Watched(), max_iterations=2)
+    assert calls == [((1, 6, 9), torch.float32, torch.float32)] * 2
+    assert (found.low_rank.shape, found.sparse.dtype) == (shape, torch.float32)
+
+
+def test_a_matrix_of_zeros_is_done_before_it_begins() -> None:
+    found = robust_pca(torch.zeros(2, 3, 5))
+    assert (found.iterations.tolist(), found.converged.tolist()) == ([0, 0], [True, True])

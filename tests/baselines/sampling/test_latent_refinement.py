@@ -101,3 +101,26 @@ def test_a_start_that_explains_the_mixture_exactly_has_a_gradient() -> None:
     found = refined(lambda latents: (seen.append(bool(latents.isfinite().all())), decode(latents))[1], start, exact.mean(1), 2, 0.1)
     assert seen == [True] * 3
     torch.testing.assert_close(found, exact, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(("how", "steps"), [("none", 7), ("descent", 0), ("adam", 0)])
+def test_without_a_step_the_start_is_decoded_once(how: Refinement, steps: int) -> None:
+    start, means = _problem(2)
+    calls: list[int] = []
+    told: list[float] = []
+    found = refined(lambda latents: (calls.append(len(latents)), decode(latents))[1], start, means, steps, 5.0, how, progress=told.append)
+    assert (calls, told) == ([4], [1.0])
+    assert torch.equal(found, decode(start.flatten(0, 1)).unflatten(0, (2, 2)))
+
+
+def test_of_steps_of_one_loss_the_first_is_kept() -> None:
+    """What is decoded moves, but its sum over the sources stays, and with it the loss."""
+    start, seen = torch.zeros(1, 2, 1, 1, 1), []
+
+    def apart(latents: torch.Tensor) -> torch.Tensor:
+        seen.append(len(seen))
+        return torch.stack([0 * latents[0] + len(seen), 0 * latents[1] - len(seen)])
+
+    found = refined(apart, start, torch.ones(1, 1, 1, 1), 3, 0.1)
+    assert len(seen) == 4
+    assert found.flatten().tolist() == [1.0, -1.0]

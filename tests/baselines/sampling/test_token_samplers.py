@@ -219,3 +219,76 @@ def test_histories_that_all_beams_have_in_common_are_left_where_they_are(monkeyp
         pairs = [likelihood().pairs(int(token)) for token in mixture[row // 4]]
         told = [one.logs[(one.first == a) & (one.second == b)] for one, a, b in zip(pairs, *found.tokens[row], strict=True)]
         assert float(found.log_posterior[row]) == pytest.approx(logs + float(torch.cat(told).sum()), abs=1e-3)
+
+
+def weighted(*weights: float) -> torch.Tensor:
+    return torch.tensor([weights], dtype=torch.float32).log()
+
+
+@pytest.mark.parametrize(
+    ("rule", "weights", "chances"),
+    [
+        (Rule(), (1, 2, 3), {0: 1 / 6, 1: 2 / 6, 2: 3 / 6}),
+        (Rule(temperature=0.5), (1, 2, 3), {0: 1 / 14, 1: 4 / 14, 2: 9 / 14}),
+        (Rule(top_k=2), (3, 1, 2), {0: 3 / 5, 2: 2 / 5}),
+        (Rule(top_k=2), (2, 1, 3), {0: 2 / 5, 2: 3 / 5}),
+        (Rule(top_k=9), (2, 2), {0: 1 / 2, 1: 1 / 2}),
+        (Rule(top_k=1), (2, 1, 3), {2: 1.0}),
+        (Rule(nucleus=0.5), (1, 2, 3), {2: 1.0}),
+        (Rule(nucleus=0.51), (1, 2, 3), {1: 2 / 5, 2: 3 / 5}),
+        (Rule(nucleus=1e-9), (1, 2, 3), {2: 1.0}),
+        (Rule(nucleus=0.49), (1, 1, 1, 1), {0: 1 / 2, 1: 1 / 2}),
+        (Rule(temperature=2.0, nucleus=0.6), (1, 4, 9), {1: 2 / 5, 2: 3 / 5}),
+        (Rule(top_k=2, nucleus=0.65), (4, 2, 3), {0: 4 / 7, 2: 3 / 7}),
+        (Rule(temperature=2.0, top_k=2), (1, 4, 9), {1: 2 / 5, 2: 3 / 5}),
+        (Rule(), (0, 1, 1, 0), {1: 1 / 2, 2: 1 / 2}),
+    ],
+    ids=str,
+)
+def test_a_uniform_number_chooses_by_the_sums_of_the_chances_in_the_order_of_the_list(
+    rule: Rule, weights: tuple[float, ...], chances: dict[int, float]
+) -> None:
+    begun = 0.0
+    for which, chance in chances.items():
+        for place in (begun + 1e-5, begun + 0.5 * chance, begun + chance - 1e-5, *([0.0] if begun == 0.0 else [])):
+            chosen, logs = rule.choose(weighted(*weights).expand(2, -1), torch.tensor([place, place]))
+            assert chosen.tolist() == [which] * 2
+            assert (logs.dtype, logs.tolist()) == (torch.float64, pytest.approx([math.log(chance)] * 2, abs=1e-6))
+        begun += chance
+    assert begun == pytest.approx(1.0)
+
+
+def test_the_bounds_of_a_rule() -> None:
+    assert (Rule().temperature, Rule().top_k, Rule().nucleus) == (1.0, None, 1.0)
+    assert Rule(1e-9, 1, 1e-9) == Rule(temperature=1e-9, top_k=1, nucleus=1e-9)
+    for wrong in ((-1.0, None, 1.0), (1.0, -1, 1.0), (1.0, None, -0.1)):
+        with pytest.raises(ValueError, match=r"^temperature must be above 0, top_k at least 1 and nucleus in \(0, 1\]$"):
+            Rule(*wrong)  # type: ignore[arg-type]
+
+
+def test_rows_by_their_token() -> None:
+    found = [(token, rows.tolist()) for token, rows in token_samplers.by_token(torch.tensor([2, 0, 2, 7, 0]))]
+    assert found == [(0, [1, 4]), (2, [0, 2]), (7, [3])]
+
+
+def test_how_many_logs_are_handled_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(token_samplers, "scaled", lambda number, device: (number, device))
+    assert token_samplers.entries_at_once("cpu") == 1 << 22
+    assert token_samplers.entries_at_once("cuda:1") == (1 << 26, "cuda:1")  # type: ignore[comparison-overlap]
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_logs_of_a_step_are_of_each_source_s_own_tokens_and_rows_go_on_from_others(shared: bool) -> None:
+    target = posterior(shared=shared)
+    histories = token_samplers.Histories(target.priors, 3)
+    assert (histories.sources, histories.shared, len(histories.caches)) == (2, shared, 1 if shared else 2)
+    logs = histories.step(None)
+    assert (logs.shape, logs.dtype) == ((2, 3, K), torch.float32)
+    histories.step(torch.tensor([[0, 1], [2, 3], [1, 1]]))
+    histories.select(torch.tensor([1, 1, 0]))
+    found = histories.step(torch.tensor([[3, 0], [1, 2], [2, 2]]))
+    own = torch.tensor([[[2, 3], [2, 1], [0, 2]], [[3, 0], [3, 2], [1, 2]]])
+    for which, prior in enumerate(target.priors):
+        padded = torch.nn.functional.pad(own[which], (0, 1))
+        wanted = prior(padded)[:, 2].log_softmax(-1)  # type: ignore[operator]
+        torch.testing.assert_close(found[which], wanted, atol=1e-5, rtol=0)

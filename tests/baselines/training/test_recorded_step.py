@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import warnings
 
 import pytest
@@ -211,3 +212,19 @@ def test_every_group_gets_the_rate() -> None:
     optimiser = torch.optim.Adam([{"params": [torch.nn.Parameter(torch.ones(1))]}, {"params": [torch.nn.Parameter(torch.ones(1))], "lr": 3.0}], lr=0.1)
     set_rate(optimiser, 0.25)
     assert [group["lr"] for group in optimiser.param_groups] == [0.25, 0.25]
+
+
+@pytest.mark.parametrize("shape", [(4, 3), (2, 4), (4, 1), (4, 4, 1), (16,), (2, 8)])
+def test_a_batch_of_any_other_shape_is_recorded_anew_after_eager_steps(shape: tuple[int, ...]) -> None:
+    """Also one of as many rows, or of as many numbers, which could be copied into the buffer of the other."""
+    recorded: list[RecordedStep] = []
+    runner = StepRunner(lambda batch: batch.sum() * batch.ndim, CPU, record_by_calling_again(recorded))
+    for size in ((4, 4), (4, 4), (4, 4), (4, 4), shape, shape):
+        assert float(runner(torch.full(size, 0.5))) == 0.5 * math.prod(size) * len(size)
+    assert [tuple(one.batch.shape) for one in recorded] == [(4, 4), shape]
+    runner.forget()
+    for left in (2, 1, 0):
+        runner(torch.ones(4, 4))
+        assert (len(recorded), runner._eager_steps) == (2, 3 - left)
+    runner(torch.ones(4, 4))
+    assert len(recorded) == 3

@@ -234,6 +234,30 @@ def test_refusals_of_shapes_name_data_and_shape() -> None:
     assert recipe_for("cifar10-mini", (1, 8, 8)) == RECIPES["cifar10-mini"]
 
 
+@pytest.mark.parametrize(
+    ("shape", "like"),
+    [
+        ((1, 8, 8), "digits"),
+        ((3, 16, 16), "digits"),
+        ((1, 16, 20), "mnist"),
+        ((1, 20, 16), "mnist"),
+        ((2, 20, 16), "cifar10"),
+        ((3, 64, 64), "cifar10"),
+        ((1, 64, 64), "mnist"),
+    ],
+)
+def test_data_without_a_recipe_take_that_of_small_of_coloured_or_of_grey_images(shape: tuple[int, int, int], like: str) -> None:
+    found, recipe = recipe_for("own", shape), RECIPES[like]
+    assert (found.config, found.held_out) == (recipe.config, recipe.held_out)
+    assert found.layout == replace(recipe.layout, channels=shape[0])
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (1, 8, 8, 8), (1, 6, 8), (1, 8, 6), (1, 2, 2)])
+def test_shapes_that_the_network_cannot_halve_twice(shape: tuple[int, ...]) -> None:
+    with pytest.raises(SepbenchError, match=r"^data set 'own' holds signals of shape "):
+        recipe_for("own", shape)
+
+
 @pytest.mark.parametrize("steps", [None, 7])
 def test_the_trainer_hands_on_what_it_was_asked_for(steps: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Any] = []

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from method_toys import Digits, ToyView, context, toy_task
+from safetensors.torch import save_file
 
 from baselines.training import loop, stages, token_models
 from baselines.training.codec import VQVAERecipe, VQVAETraining, network_digest, new_vqvae, tokens_of
@@ -236,3 +237,15 @@ def test_files_name_their_codec_and_refusals_say_which(tmp_path: Path) -> None:
     token_models.save_network(network, path)
     token_models.load_network(other, path)
     assert says("fedcba9876543210") == f"{path} belongs to another codec (unnamed, not fedcba987654); train it again with this codec"
+
+
+def test_weights_that_name_no_codec_belong_to_none(tmp_path: Path) -> None:
+    """Files of somebody else may have no metadata, or none of ours."""
+    network = torch.nn.Linear(2, 1)
+    for number, metadata in enumerate((None, {}, {"format": "pt"})):
+        path = tmp_path / f"{number}.safetensors"
+        save_file(dict(network.state_dict()), path, metadata=metadata)
+        token_models.load_network(torch.nn.Linear(2, 1), path)
+        with pytest.raises(DataError) as refused:
+            token_models.load_network(torch.nn.Linear(2, 1), path, "fedcba9876543210")
+        assert str(refused.value) == f"{path} belongs to another codec (unnamed, not fedcba987654); train it again with this codec"

@@ -76,6 +76,8 @@ def test_the_file_is_what_it_says_on_the_tin() -> None:
         ("example,source_0\n0,\n", "could not convert"),
         ("example,source_0\n0,1\n2,1\n", "line 3"),
         ("example,source_0\n0,1\n1,-1\n", "line 3"),
+        ("example,source_0,source_1\n0,1,2\n1,1,-1\n", "line 3: examples must be numbered 0, 1, 2, ... and sources from 0 on"),
+        ("example,source_0,source_1\n1,1,2\n", "line 2: examples must be numbered 0, 1, 2, ... and sources from 0 on"),
         ("example,source_0,source_1\n0,1\n", "list.csv"),
         ("example,source_0,gain_0\n0,1,inf\n", "not finite"),
     ],

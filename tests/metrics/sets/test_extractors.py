@@ -42,6 +42,12 @@ def test_images_become_eight_bits_by_rounding_half_up_and_cutting(value: float) 
     assert abs(found - 255 * min(max(value, 0.0), 1.0)) <= 0.5 + 1e-4
 
 
+def test_halves_of_a_level_go_up_to_even_and_to_odd_levels() -> None:
+    levels = torch.arange(20.0)
+    assert eight_bits(((levels + 0.5) / 255).reshape(1, 1, 4, 5)).flatten().tolist() == list(range(1, 21))
+    assert eight_bits(((levels + 0.49) / 255).reshape(1, 1, 4, 5)).flatten().tolist() == list(range(20))
+
+
 def test_eight_bits_give_back_what_was_eight_bits() -> None:
     bits = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16)
     assert torch.equal(eight_bits(bits.float() / 255), bits)

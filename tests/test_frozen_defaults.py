@@ -1,0 +1,22 @@
+"""Numbers and words that stand in the code of sepbench: constants of modules, and the defaults of arguments.
+
+Lists, scores, tables and runs were made with them. Change one knowingly: ``PYTHONPATH=tests python`` of this file writes what is frozen.
+"""
+
+from __future__ import annotations
+
+import pytest
+from frozen_constants import constants, freeze, frozen, modules
+
+import sepbench
+
+FILE = "defaults.json"
+
+
+@pytest.mark.parametrize("name", modules(sepbench))
+def test_constants_and_defaults_are_those_that_results_were_made_with(name: str) -> None:
+    assert constants(name) == frozen(FILE).get(name, {})
+
+
+if __name__ == "__main__":
+    freeze(FILE, sepbench)
