@@ -171,7 +171,7 @@ def heard(monkeypatch: pytest.MonkeyPatch) -> Sequence[str]:
 def test_an_evaluation_says_where_it_is_and_that_it_goes_on(monkeypatch: pytest.MonkeyPatch, heard: Sequence[str]) -> None:
     def broken(*given: Any, warn: Any, inspected: Any, scored: Any, **options: Any) -> Any:
         inspected(1_000, 2_000)
-        scored(5, 1_234)
+        scored(1_234, 5_678)
         warn("odd")
         raise KeyboardInterrupt
 
@@ -181,7 +181,7 @@ def test_an_evaluation_says_where_it_is_and_that_it_goes_on(monkeypatch: pytest.
         evaluate.evaluate("digits-pairs", "class-split", Path("x.npy"), "mine")
     assert ended.value.exit_code == 130
     assert heard == [
-        *("reading estimates", "reading estimates: 1,000 of 2,000 mixtures", "scoring: 5 of 1,234 mixtures", "warning: odd"),
+        *("reading estimates", "reading estimates: 1,000 of 2,000 mixtures", "scoring: 1,234 of 5,678 mixtures", "warning: odd"),
         "interrupted; the same command goes on where it stopped",
     ]
 

@@ -47,7 +47,16 @@ def told(kind: type[Exception], call: Callable[[], object]) -> str:
 
 def test_what_is_no_data_set(monkeypatch: pytest.MonkeyPatch) -> None:
     rule = "its entry point must name an object with manifest, splits and open, see sepbench.data.datasets.DataSet"
-    for loaded, what in ((3, "of type int"), (Manifest, "the class Manifest")):
+
+    class Whole:
+        """All that a data set has, and yet no object."""
+
+        manifest, splits = "", ("train",)
+
+        def open(self, split: str) -> None: ...
+
+    assert isinstance(Whole(), datasets.DataSet)
+    for loaded, what in ((3, "of type int"), (Whole, f"the class {Whole.__qualname__}")):
         monkeypatch.setattr(datasets, "load_entry", lambda group, name, loaded=loaded: loaded)
         assert told(DataError, lambda: datasets.registered_dataset("mine")) == f"data set 'mine' is {what}; {rule}"
 
