@@ -15,7 +15,7 @@ import typer
 from sepbench.api.comparing import Comparison
 from sepbench.api.opened import open_run
 from sepbench.api.separating import _no_material, separate
-from sepbench.cli import config_files, evaluate, main, method_page, new_method, panel
+from sepbench.cli import completion, config_files, evaluate, main, method_page, new_method, panel
 from sepbench.cli.compare import compare
 from sepbench.cli.list import _wanted
 from sepbench.cli.main import usage_error
@@ -74,6 +74,16 @@ def test_the_page_of_a_suite_is_not_that_of_a_method() -> None:
     for what in ("all", "nmf"):
         line = f"'x' is one word too many after {what!r}; a name may follow suites, methods or metrics, as in 'sepbench list methods nmf'"
         assert told(SepbenchError, lambda what=what: _wanted(what, "x")) == f"sepbench list: {line}"
+
+
+@pytest.mark.parametrize("text", [b"tasks = 3", b"tasks = [", b"\xff", b"name = 'x'", None])
+def test_a_shell_completes_nothing_of_a_suite_that_cannot_be_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: bytes | None) -> None:
+    if text is not None:
+        (tmp_path / "s.toml").write_bytes(text)
+    monkeypatch.setattr("sepbench.registry.suite_path", lambda name: tmp_path / "s.toml")
+    assert completion._tasks("s") == []
+    (tmp_path / "s.toml").write_text("[tasks.b]\n[tasks.a]\n")
+    assert completion._tasks("s") == ["b", "a"]
 
 
 def test_sources_of_a_suite() -> None:

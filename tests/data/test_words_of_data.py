@@ -21,7 +21,7 @@ from sepbench.data import datasets
 from sepbench.data.array_sets import ArraySignals
 from sepbench.data.estimates import arrays, files, names, png, signals
 from sepbench.data.estimates.problems import UNREADABLE, EstimatesError, FileProblem, Problems
-from sepbench.data.files import fetch
+from sepbench.data.files import fetch, integrity
 from sepbench.data.files.manifests import DataFile, Manifest, read_manifest
 from sepbench.data.lists.builders import Draws, apart
 from sepbench.data.readers import audio_files, cifar_pickle, digits, fsdd, image_folder, music_stems
@@ -96,6 +96,13 @@ def test_downloads(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert told(DataError, lambda: fetch._download(file, tmp_path / "toy", None)) == line
 
 
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b'{"size": 3'])
+def test_a_stamp_that_cannot_be_read_is_none(tmp_path: Path, content: bytes) -> None:
+    assert integrity._read_stamp(tmp_path / "a.json") is None
+    (tmp_path / "a.json").write_bytes(content)
+    assert integrity._read_stamp(tmp_path / "a.json") is None
+
+
 HEAD = 'name = "toy"\ntitle = "t"\nlicence = "l"\ncitation = "c"\nhomepage = "h"\n'
 FILE = f'[[files]]\nname = "a.bin"\nsize = 3\nsha256 = "{"0" * 64}"\n'
 LAYOUT = 'layout = ["a/*"]\n'
@@ -158,6 +165,13 @@ def test_files_of_estimates(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     line = f"{index} has no column source; an index of estimates has the columns example, source and path"
     assert told(EstimatesError, lambda: names.read_index(index, SPEC, 9, Problems())) == line
     assert arrays.IDS == "example_ids"
+
+    def damaged_name(handle: Any) -> Any:
+        raise UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte")
+
+    monkeypatch.setattr(pq, "ParquetFile", damaged_name)
+    line = told(EstimatesError, lambda: names.read_index(index, SPEC, 9, Problems()))
+    assert line.startswith(f"{index} is no readable Parquet file (UnicodeDecodeError: ")
 
 
 def test_signals_of_estimates(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from safetensors import SafetensorError
 from synthetic_run import SyntheticRun
 
 from sepbench.errors import SepbenchError
@@ -16,7 +18,7 @@ from sepbench.report.footnotes import Footnote, note_texts
 from sepbench.report.html.board import open_board
 from sepbench.report.panels.choice import spread
 from sepbench.report.panels.sheet import pictures
-from sepbench.results import target
+from sepbench.results import feature_files, pooled, target
 from sepbench.results.columns import OLD_INTERVAL
 from sepbench.results.compare import Side, compare_sides
 from sepbench.results.gate import _obstacle
@@ -125,6 +127,50 @@ def test_numbers_of_samples_stand_in_one_line() -> None:
     notes = {"t": [Footnote("samples", "100", ("a",)), Footnote("samples", "16", ("b", "c"))]}
     assert note_texts(notes) == ("samples per mixture: b, c 16; a 100",)
     assert note_texts({"t": notes["t"][:1]}) == ("a: 100 samples per mixture",)
+
+
+# ---- what breaks while it is read ------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_that_vanishes_while_it_is_looked_at_is_passed_over(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    class Vanishing:
+        def __init__(self, path: Path) -> None:
+            self.path = path
+
+        def read_run(self) -> Any:
+            if self.path.name == "gone":
+                (self.path / "run.json").unlink()
+            return SimpleNamespace(suite=SimpleNamespace(name="s"))
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(target, "RunStore", Vanishing)
+    for name in ("gone", "there"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        (tmp_path / "runs" / name / "run.json").touch()
+    assert target._runs_of("s") == "name the folder of a run: `sepbench show runs/there`"
+
+
+@pytest.mark.parametrize("error", [ValueError("shapes"), KeyError("mse")], ids=repr)
+def test_scores_that_cannot_be_pooled(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def pool(parts: Any, examples: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr(pooled, "pooled_metric", lambda name: SimpleNamespace(pool=pool))
+    parts = pooled.Parts("psnr_pooled32", np.arange(2), {"mse": np.zeros((1, 2))})
+    line = f"psnr_pooled32 cannot be pooled from its scores: {error}; run `sepbench score` again"
+    assert told(SepbenchError, lambda: parts.pooled(np.ones(2, bool))) == line
+
+
+@pytest.mark.parametrize("error", [OSError("cut off"), SafetensorError("no header")], ids=repr)
+def test_features_that_cannot_be_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: Exception) -> None:
+    def opened(path: Path, kind: str) -> Any:
+        raise error
+
+    monkeypatch.setattr(feature_files, "safe_open", opened)
+    (tmp_path / "f").touch()
+    files: Any = next(one for one in vars(feature_files).values() if hasattr(one, "_open"))
+    line = f"the features {tmp_path}/f cannot be read ({error}); run `sepbench score` of the run again"
+    assert told(StoreError, lambda: files._open(None, tmp_path / "f", lambda file: file)) == line
 
 
 # ---- what cannot be shown --------------------------------------------------------------------------------------------------------------
