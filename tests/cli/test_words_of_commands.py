@@ -63,6 +63,8 @@ def test_folders_of_methods(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     (tmp_path / "my-net").touch()
     line = f"{tmp_path}/my-net exists; nothing was written. Choose another name or --into another folder"
     assert told(SepbenchError, lambda: new_method.new_method("my-net", tmp_path)) == line
+    new_method.new_method("y-net", tmp_path / "new" / "deep")
+    assert {path.name for path in (tmp_path / "new" / "deep" / "y-net").iterdir()} == {"y_net.py", "README.md", "test_y_net.py", "pyproject.toml"}
     line = f"cannot write {tmp_path}/my-net/x-net: Not a directory; choose a writable folder with --into"
     monkeypatch.setattr(Path, "exists", lambda self: False)
     assert told(SepbenchError, lambda: new_method.new_method("x-net", tmp_path / "my-net")) == line

@@ -82,7 +82,7 @@ def test_folders_of_data(monkeypatch: pytest.MonkeyPatch, data_home: Path) -> No
 
 
 def test_downloads(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    file = DataFile("a.bin", 3, md5="0" * 32, urls=("http://one/a.bin", "http://two/a.bin"))
+    file = DataFile("deep/a.bin", 3, md5="0" * 32, urls=("http://one/a.bin", "http://two/a.bin"))
 
     def retrieve(url: str, *, downloader: Any, path: Path, **named: Any) -> None:
         (path / "part").write_bytes(b"abc")
@@ -92,7 +92,7 @@ def test_downloads(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(fetch.pooch, "HTTPDownloader", lambda **named: lambda *given: None)
     each = f"wrong md5 900150983cd24fb0d6963f7d28e17f72, expected {'0' * 32}; discarded"
     failures = f"http://one/a.bin: {each}; http://two/a.bin: {each}"
-    line = f"cannot download a.bin: {failures}; try again later or put the file into {tmp_path}/toy yourself"
+    line = f"cannot download deep/a.bin: {failures}; try again later or put the file into {tmp_path}/toy/deep yourself"
     assert told(DataError, lambda: fetch._download(file, tmp_path / "toy", None)) == line
 
 

@@ -206,6 +206,16 @@ def _hex(colour: Any) -> str:
     return str(to_hex(colour)).upper()
 
 
+def test_a_figure_makes_its_folders_and_takes_the_place_of_an_older_one(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "deep" / "x.png"
+    sizes = []
+    for width in (1.0, 2.0):
+        assert save_png(new_figure(width, 1.0), path) == path
+        sizes.append(path.read_bytes()[16:20])
+    assert sizes == [(150).to_bytes(4, "big"), (300).to_bytes(4, "big")]
+    assert [one.name for one in path.parent.iterdir()] == ["x.png"]
+
+
 # -- gradient norms
 
 
