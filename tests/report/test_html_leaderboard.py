@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from types import SimpleNamespace
 from typing import Any
@@ -242,3 +243,13 @@ def test_pages_of_boards_of_one_name_have_their_own_addresses(monkeypatch: pytes
     assert addresses[0] == "a"
     assert len({*addresses, "index", *(slug(name) for name in others)}) == len(targets) + 1 + len(others)
     assert taken == {*addresses, "index", *(slug(name) for name in others)}
+
+
+@pytest.mark.parametrize(
+    ("name", "plain"),
+    [("a-b", "a-b"), ("A b", "a-b"), ("-a-", "a"), ("\u00e4", "x"), ("", "x"), ("a" * 59 + "-b", "a" * 59), ("a" * 61, "a" * 60), ("a" * 60, "a" * 60)],
+)
+def test_addresses_are_short_and_end_with_a_letter_or_a_digit(name: str, plain: str) -> None:
+    """A digest tells names apart that look alike without what was left out."""
+    found = slug(name)
+    assert found == (name if plain == name else f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:8]}")

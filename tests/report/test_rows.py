@@ -60,6 +60,8 @@ def test_the_best_method_too_may_be_ranked_on_fewer_mixtures(made: tuple[pd.Data
     assert ranks(table) == {"nmf": "1+", "ica": "2"}
     assert "+: ranked on fewer mixtures than others" in table.footnotes
     assert "nmf: first 800 of 1,000 mixtures" in table.footnotes
+    alone = one(edited(frame[frame["method"].isin(list(counts))], changes), None)
+    assert alone.subtitle.startswith("up to 1,000 of 1,000 mixtures, ")
 
 
 @pytest.mark.parametrize(

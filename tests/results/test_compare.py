@@ -123,6 +123,19 @@ def test_where_one_side_failed_throughout_no_verdict_is_given(capsys: pytest.Cap
     assert "B: 5 mixtures of class-split that nmf failed on are not part of the comparison" in capsys.readouterr().out
 
 
+def test_mixtures_that_failed_are_told_once_for_each_task_and_method(capsys: pytest.CaptureFixture[str]) -> None:
+    run = SyntheticRun(n=12, tasks=("class-split", "class-agnostic"))
+    for task in ("class-split", "class-agnostic"):
+        for method in ("nmf", "average"):
+            failed = run.where(method, example=3) & (run.scores["task"] == task)
+            run.scores.loc[failed, "value"] = np.nan
+    whole = SyntheticRun(n=12, tasks=("class-split", "class-agnostic"))
+    render_comparison(compare_sides(side(run), side(whole), METRICS), "a", "b", Console(width=200))
+    told = [line for line in capsys.readouterr().out.splitlines() if "failed on" in line]
+    cells = [(task, method) for task in ("class-split", "class-agnostic") for method in ("average", "nmf")]
+    assert told == [f"A: 1 mixtures of {task} that {method} failed on are not part of the comparison" for task, method in cells]
+
+
 def test_every_common_method_task_and_chosen_metric() -> None:
     a = SyntheticRun({"average": 14.0, "nmf": 16.0}, tasks=("class-split", "class-agnostic"), n=5)
     b = SyntheticRun({"nmf": 16.0, "rpca": 13.0, "average": 14.0}, tasks=("class-split",), n=5)
