@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from sepbench.errors import SepbenchError
+from sepbench.errors import SepbenchError, some
 from sepbench.files import write_atomically
 from sepbench.metrics.catalogue import get_metric
 from sepbench.results.values import CellValues, MetricValues, Values
@@ -56,8 +56,12 @@ def read_scores(leaderboard: Path) -> Values | None:
 
 def _read(path: Path) -> pa.Table:
     try:
+        columns = pq.read_schema(path).names
+        missing = [name for name in _SCHEMA.names if name not in columns]
+        if missing:  # pyarrow would fill them with nulls, which no cell matches
+            raise ValueError(f"no column {some(missing)}")
         return pq.read_table(path, schema=_SCHEMA)
-    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
+    except (OSError, pa.ArrowException, ValueError) as error:  # the last also for names that are no UTF-8
         raise SepbenchError(f"{path} cannot be read ({' '.join(str(error).split())[:120]}); restore the file, or publish the runs again") from error
 
 

@@ -62,6 +62,14 @@ def test_an_option_changes_what_it_is_called_after_and_nothing_else(told: dict[s
     assert {key: told[key] for key in DEFAULTS} == DEFAULTS | ({name: value} if name else {})
 
 
+@pytest.mark.parametrize("limit", ["0", "-1"])
+def test_a_limit_of_no_mixture_is_refused_where_it_is_checked(told: dict[str, Any], limit: str) -> None:
+    """It must not be taken for another number on its way."""
+    result = CliRunner().invoke(app, ["evaluate", *REQUIRED, "--limit", limit])
+    assert isinstance(result.exception, Asked), result.output
+    assert told["limit"] == int(limit)
+
+
 def test_every_option_is_here() -> None:
     command = typer.main.get_command(app).commands["evaluate"]  # type: ignore[attr-defined]
     assert {option.name for option in command.params} - {"help"} == set(GIVEN) == set(DEFAULTS)

@@ -136,13 +136,20 @@ class Bars:
 
 
 @pytest.fixture
-def told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Any]:
+def given() -> dict[str, Any]:
+    """What the trainer was given by name."""
+    return {}
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, given: dict[str, Any]) -> list[Any]:
     """What bars, trainer, and fetching were told; the trainer writes a folder where ``--out`` has no ending."""
     heard: list[Any] = []
 
     def run(signals: Any, **options: Any) -> Path:
         options["progress"](0.25, "step 1")
         heard.append((signals, options["out"], options["folder"], options["command"]))
+        given.update(options)
         if not options["out"].suffix:
             options["out"].mkdir()
         return Path(options["out"])
@@ -175,6 +182,30 @@ def test_data_are_fetched_bars_are_no_output_and_files_are_named_after_what_was_
     assert told == [*fetched, ("on stderr", True, 5), ("", 1.0), ("the bar", 0.25, "step 1"), trained, "end"]
     use = f"It is used by: sepbench run ... --set METHOD.weights={stem}.safetensors"
     assert capsys.readouterr() == (f"{stem}.safetensors and its card {stem}.json written. {use}\n", "")
+
+
+DEFAULTS: dict[str, Any] = {"labels": (), "steps": None, "minutes": None, "init": None, "seed": 0, "device": "resolved auto"}
+
+
+@pytest.mark.parametrize(
+    ("words", "name", "value"),
+    [
+        ((), "seed", 0),
+        (("--labels", "4,2"), "labels", (4, 2)),
+        (("--steps", "7"), "steps", 7),
+        (("--minutes", "0.5"), "minutes", 0.5),
+        (("--init", "w.safetensors"), "init", Path("w.safetensors")),
+        (("--seed", "3"), "seed", 3),
+        (("--device", "cuda:1"), "device", "resolved cuda:1"),
+    ],
+)
+def test_an_option_reaches_the_trainer_under_its_name(
+    monkeypatch: pytest.MonkeyPatch, told: list[Any], given: dict[str, Any], words: tuple[str, ...], name: str, value: Any
+) -> None:
+    monkeypatch.setattr("sepbench.run.plan.resolve_device", lambda wanted: f"resolved {wanted}")
+    assert _train(monkeypatch, "score", "--dataset", "a", "--out", "o.safetensors", "--folder", "f", *words) == 0
+    assert {key: given[key] for key in DEFAULTS} == DEFAULTS | {name: value}
+    assert (given["out"], given["folder"]) == (Path("o.safetensors"), Path("f"))
 
 
 def test_weights_that_are_a_folder_have_no_card_beside_them(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], told: list[Any]) -> None:

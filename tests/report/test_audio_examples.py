@@ -99,6 +99,15 @@ def test_estimates_that_failed_are_written_as_they_are(monkeypatch: pytest.Monke
     assert np.isnan(values).all()
 
 
+def test_sounds_may_be_written_again_over_the_old_ones(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    made: Any = Made(monkeypatch)
+    first = write_examples(made, 1, tmp_path)
+    made.truth = -made.truth
+    assert write_examples(made, 2, tmp_path)[0] == first[0]
+    values, _ = soundfile.read(tmp_path / "any" / "0000" / "mixture.wav", dtype="float32")
+    np.testing.assert_array_equal(values.T, made.truth[0].sum(0).numpy())
+
+
 def refuse_folder(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     folder.write_text("a file")
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from sepbench.report.html.board import MetricWords, kind_of
+from sepbench.report.html import board
+from sepbench.report.html.board import MetricWords, kind_of, open_board, slug
 from sepbench.report.html.leaderboard import TableCell, leaderboard, method_address
 from sepbench.report.html.pareto import pareto
 from sepbench.report.rows import Line
@@ -220,3 +222,34 @@ def test_a_board_without_rows_has_an_empty_chart_with_room_for_names() -> None:
     found = leaderboard(made([], {}))
     assert (found.parts, found.supervisions, found.has_published, found.tested) == ((), (), False, False)
     assert {layer["encoding"]["y"]["axis"]["labelLimit"] for layer in found.chart.spec["layer"]} == {9 * 10}
+
+
+@pytest.mark.parametrize("others", [("a 3",), ("a 3", "a 4"), ("a 4", "a 3"), ()], ids=str)
+def test_pages_of_boards_of_one_name_have_their_own_addresses(monkeypatch: pytest.MonkeyPatch, others: tuple[str, ...]) -> None:
+    """Also where somebody has named a board as the next one of that name would be."""
+    results = SimpleNamespace(frame=[1])
+    monkeypatch.setattr(board, "open_results", lambda target, suites: results)
+    monkeypatch.setattr(board, "slug", lambda name: bounded(name))
+    calls: list[str] = []
+
+    def bounded(name: str) -> str:
+        calls.append(name)
+        assert len(calls) < 100, "no address is found"
+        return slug(name)
+
+    taken = {"index", *(slug(name) for name in others)}
+    targets = ("x/a", "y/a", "z/a", "a")
+    addresses = [open_board(target, taken, lambda text: None).slug for target in targets]
+    assert addresses[0] == "a"
+    assert len({*addresses, "index", *(slug(name) for name in others)}) == len(targets) + 1 + len(others)
+    assert taken == {*addresses, "index", *(slug(name) for name in others)}
+
+
+@pytest.mark.parametrize(
+    ("name", "plain"),
+    [("a-b", "a-b"), ("A b", "a-b"), ("-a-", "a"), ("\u00e4", "x"), ("", "x"), ("a" * 59 + "-b", "a" * 59), ("a" * 61, "a" * 60), ("a" * 60, "a" * 60)],
+)
+def test_addresses_are_short_and_end_with_a_letter_or_a_digit(name: str, plain: str) -> None:
+    """A digest tells names apart that look alike without what was left out."""
+    found = slug(name)
+    assert found == (name if plain == name else f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:8]}")

@@ -158,3 +158,36 @@ def test_the_server_ends_whatever_happens(tmp_path: Path, monkeypatch: pytest.Mo
         serve_report([], tmp_path, Options(), 4321, pytest.fail, told.append)
     assert (asked, told) == ([(tmp_path, 4321)], ["http://127.0.0.1:1234/ (Ctrl-C ends it)"])
     assert sorted(ended) == ["closed", "served", "shut down"]
+
+
+def test_a_report_that_could_not_be_made_is_tried_again_though_nothing_has_changed_since(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk may have been full: what is shown is still the old state."""
+    states = iter(["old", "new", "new", "new", "new"])
+    made: list[str] = []
+
+    class Clock:
+        def wait(self, seconds: float) -> bool:
+            if len(made) == 3 and made[-1] == "looked":
+                raise KeyboardInterrupt
+            return False
+
+    def look(targets: Any) -> str:
+        found = next(states)
+        if len(made) == 3:
+            made[-1] = "looked"
+        return found
+
+    def write(*given: Any) -> None:
+        made.append("wrote")
+        if len(made) == 2:
+            raise SepbenchError("no room")
+
+    server = SimpleNamespace(server_address=("127.0.0.1", 1), serve_forever=lambda: None, shutdown=lambda: None, server_close=lambda: None)
+    monkeypatch.setattr(serve, "state_of", look)
+    monkeypatch.setattr(serve, "write_report", write)
+    monkeypatch.setattr(serve, "make_server", lambda *given: server)
+    monkeypatch.setattr(serve, "threading", SimpleNamespace(Event=Clock, Thread=threading.Thread))
+    told: list[str] = []
+    serve_report(["x"], tmp_path, Options(), 0, told.append, lambda address: None)
+    assert made == ["wrote", "wrote", "looked"]  # at first, in vain, and once more; nothing for the state that is shown
+    assert told == ["not made anew: no room"]

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ import pytest
 import torch
 from synthetic_run import SyntheticRun
 
-from sepbench.errors import SepbenchError
+from sepbench.errors import DataError, MethodError, SepbenchError
 from sepbench.report.panels import canvas, gradients, histogram, sheet
 from sepbench.report.panels.canvas import COLOURS, new_figure, save_png, wrapped
 from sepbench.report.panels.gradients import Curve, GradientNorms, draw_gradients
@@ -206,7 +206,49 @@ def _hex(colour: Any) -> str:
     return str(to_hex(colour)).upper()
 
 
+def test_a_figure_makes_its_folders_and_takes_the_place_of_an_older_one(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "deep" / "x.png"
+    sizes = []
+    for width in (1.0, 2.0):
+        assert save_png(new_figure(width, 1.0), path) == path
+        sizes.append(path.read_bytes()[16:20])
+    assert sizes == [(150).to_bytes(4, "big"), (300).to_bytes(4, "big")]
+    assert [one.name for one in path.parent.iterdir()] == ["x.png"]
+
+
 # -- gradient norms
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (DataError("the song is damaged; fetch it again"), "the song is damaged; fetch it again"),
+        (MethodError("its own words"), "its own words"),
+        (ValueError("no\nscore"), "the prior of toy cannot be evaluated: ValueError: no score"),
+        (MemoryError(), "the prior of toy cannot be evaluated: MemoryError"),
+    ],
+    ids=["data", "method", "value", "memory"],
+)
+@pytest.mark.parametrize("where", ["prior", "score"])
+def test_an_error_that_is_told_already_is_told_as_it_is(monkeypatch: pytest.MonkeyPatch, where: str, error: Exception, told: str) -> None:
+    """Data may be damaged, and weights missing, where a prior reads them late: these are no faults of the prior."""
+
+    def fails(*given: object) -> Any:
+        raise error
+
+    class Prior:
+        def score_prior(self, k: int) -> Any:
+            return fails() if where == "prior" else k
+
+    monkeypatch.setattr(gradients, "fitted_again", lambda *given: SimpleNamespace(separator=Prior()))
+    monkeypatch.setattr(gradients, "score_norms", fails)
+    mixtures = SimpleNamespace(sources=lambda examples: torch.zeros(len(examples), 2, 1, 4, 4))
+    task: Any = SimpleNamespace(spec=SPEC, mixture_set=lambda: mixtures)
+    run: Any = SimpleNamespace(n_planned=lambda name: 3, record=SimpleNamespace(methods={"toy": SimpleNamespace(settings={})}))
+    with pytest.raises(SepbenchError) as caught:
+        gradients.gradient_norms(run, task, "toy", "cpu")
+    assert str(caught.value) == told
+    assert type(caught.value) is (type(error) if isinstance(error, SepbenchError) else MethodError)
 
 
 @pytest.mark.parametrize("labels", [("",), ("0-4", "5-9")])

@@ -52,6 +52,18 @@ def ranks(table: TaskTable) -> dict[str, str]:
     return {line.method: line.rank for line in table.lines}
 
 
+def test_the_best_method_too_may_be_ranked_on_fewer_mixtures(made: tuple[pd.DataFrame, Suite]) -> None:
+    frame, suite = made
+    counts = {"nmf": 800, "ica": 1000}
+    changes = {method: dict.fromkeys(("n_expected", "n_scored", "n_clusters"), count) for method, count in counts.items()}
+    table = one(edited(frame[frame["method"].isin(list(counts))], changes), suite)
+    assert ranks(table) == {"nmf": "1+", "ica": "2"}
+    assert "+: ranked on fewer mixtures than others" in table.footnotes
+    assert "nmf: first 800 of 1,000 mixtures" in table.footnotes
+    alone = one(edited(frame[frame["method"].isin(list(counts))], changes), None)
+    assert alone.subtitle.startswith("up to 1,000 of 1,000 mixtures, ")
+
+
 @pytest.mark.parametrize(
     ("counts", "size", "remarks"),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,8 @@ from sepbench.results.compare import (
 )
 from sepbench.results.leaderboard import write_leaderboard
 from sepbench.results.pairing import difference, pair_up
+from sepbench.results.publication import publish_run
+from sepbench.results.published_scores import scores_path
 from sepbench.results.statistics import MIN_CLUSTERS, Designs, PairedDifference
 from sepbench.results.target import Results
 from sepbench.results.values import MetricValues, Values
@@ -120,6 +123,19 @@ def test_where_one_side_failed_throughout_no_verdict_is_given(capsys: pytest.Cap
     assert "B: 5 mixtures of class-split that nmf failed on are not part of the comparison" in capsys.readouterr().out
 
 
+def test_mixtures_that_failed_are_told_once_for_each_task_and_method(capsys: pytest.CaptureFixture[str]) -> None:
+    run = SyntheticRun(n=12, tasks=("class-split", "class-agnostic"))
+    for task in ("class-split", "class-agnostic"):
+        for method in ("nmf", "average"):
+            failed = run.where(method, example=3) & (run.scores["task"] == task)
+            run.scores.loc[failed, "value"] = np.nan
+    whole = SyntheticRun(n=12, tasks=("class-split", "class-agnostic"))
+    render_comparison(compare_sides(side(run), side(whole), METRICS), "a", "b", Console(width=200))
+    told = [line for line in capsys.readouterr().out.splitlines() if "failed on" in line]
+    cells = [(task, method) for task in ("class-split", "class-agnostic") for method in ("average", "nmf")]
+    assert told == [f"A: 1 mixtures of {task} that {method} failed on are not part of the comparison" for task, method in cells]
+
+
 def test_every_common_method_task_and_chosen_metric() -> None:
     a = SyntheticRun({"average": 14.0, "nmf": 16.0}, tasks=("class-split", "class-agnostic"), n=5)
     b = SyntheticRun({"nmf": 16.0, "rpca": 13.0, "average": 14.0}, tasks=("class-split",), n=5)
@@ -168,12 +184,31 @@ def test_sides_by_name(tmp_path: Path) -> None:
         open_side(str(tmp_path / "board.csv"))
 
 
+def test_a_leaderboard_may_have_a_colon_in_its_name(tmp_path: Path) -> None:
+    board = publish_run(SyntheticRun(n=4).save(tmp_path / "run"), tmp_path).path.rename(tmp_path / "odd:nmf.csv")
+    scores_path(tmp_path / "digits-pairs.csv").rename(scores_path(board))
+    assert open_side(str(board)).method is None
+    assert open_side(f"{board}:nmf").method == "nmf"
+    assert open_side(f"{board}:").method is None
+
+
+def test_what_the_first_side_knows_of_the_suite_holds(tmp_path: Path) -> None:
+    """The other one may be of a suite that is not at hand: of a leaderboard whose suite's file is gone."""
+    run = SyntheticRun(n=20, metrics=("ssim", "psnr"))
+    known = side(run).results
+    stranger = Side(replace(known, suite=None, frame=known.frame[::-1]), "average")
+    (row,) = compare_sides(side(run, "nmf"), stranger).to_dict("records")
+    assert (row["metric"], row["cluster"]) == ("psnr", "image")  # not the first metric of the rows, and no mixture for itself
+    (row,) = compare_sides(replace(stranger, method="nmf"), side(run, "average")).to_dict("records")
+    assert (row["metric"], row["cluster"]) == ("ssim", "mixture")
+
+
 def test_rows_as_csv(tmp_path: Path) -> None:
     run = SyntheticRun(n=9)
     rows = compare_sides(side(run, "nmf"), side(run, "average"), METRICS)
-    write_comparison(rows, tmp_path / "new" / "rows.csv")
-    assert b"\r" not in (tmp_path / "new" / "rows.csv").read_bytes()
-    again = pd.read_csv(tmp_path / "new" / "rows.csv")
+    write_comparison(rows, tmp_path / "a" / "new" / "rows.csv")
+    assert b"\r" not in (tmp_path / "a" / "new" / "rows.csv").read_bytes()
+    again = pd.read_csv(tmp_path / "a" / "new" / "rows.csv")
     pd.testing.assert_frame_equal(again, rows, rtol=1e-5, check_dtype=False)
     (tmp_path / "file").write_text("")
     with pytest.raises(SepbenchError, match="cannot write"):

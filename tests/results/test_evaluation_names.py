@@ -14,7 +14,8 @@ from synthetic_run import SyntheticRun
 
 from sepbench.errors import SepbenchError
 from sepbench.results import evaluation
-from sepbench.results.evaluation import DEFAULT_FOLDER, _short_hash, _task, evaluate_estimates
+from sepbench.results.evaluation import DEFAULT_FOLDER, _short_hash, _task, _write_leaderboard, evaluate_estimates
+from sepbench.results.leaderboard_file import read_leaderboard
 from sepbench.results.repeats import KINDS, folder_of, repetitions, with_repetitions
 from sepbench.results.statistics import TaskDesigns
 from sepbench.results.store import RunStore
@@ -96,6 +97,14 @@ def test_where_both_were_repeated_mean_and_interval_are_those_of_the_fits(tmp_pa
     assert (both["std_seeds"], both["std_fits"]) == (pytest.approx(3.0 / 2**0.5), pytest.approx(1.0))
     assert both["ci_low"] < both["mean"] < both["ci_high"]
     assert both["std"] == run.frame()["std"].iloc[0]
+
+
+def test_a_row_beside_a_run_that_was_repeated_keeps_its_repetitions(tmp_path: Path) -> None:
+    """Estimates that join a run's folder write its leaderboard anew."""
+    store = repeated(tmp_path / "run", "seeds", {1: 3.0})
+    _write_leaderboard(store, SyntheticRun(n=1).suite)
+    (row,) = read_leaderboard(tmp_path / "run" / "leaderboard.csv").to_dict("records")
+    assert (row["seeds"], row["fits"], row["interval"], row["cluster"]) == (2, 1, "cluster t and seeds", "image")
 
 
 # --- what an evaluation hands on

@@ -96,6 +96,26 @@ def test_a_set_of_too_few_images_is_scored_and_has_no_value() -> None:
     assert (nothing["n_scored"], nothing["n_failed"], nothing["interval"], nothing["cluster"]) == (0, 4, "", "")
 
 
+@pytest.mark.parametrize("grid", [{}, {"class-split": ["nmf", "average"]}], ids=["as planned", "with a grid"])
+def test_scores_of_a_method_count_before_its_cell_is_recorded(grid: dict[str, list[str]]) -> None:
+    run = SyntheticRun({"nmf": 16.0, "average": 1.0}, n=5, metrics=("psnr",))
+    run.record["grid"] = grid
+    before = run.frame().set_index("method")
+    del run.cells["class-split", "nmf"]
+    after = run.frame().set_index("method")
+    assert after.loc["nmf", "mean"] == before.loc["nmf", "mean"]
+    assert (after.loc["nmf", "n_scored"], after.loc["nmf", "n_expected"]) == (5, 5)
+    assert list(after.index) == list(before.index) == ["nmf", "average"]
+    assert after.loc["average"].equals(before.loc["average"])
+
+
+def test_a_method_has_rows_on_the_tasks_alone_that_it_was_asked_for() -> None:
+    run = SyntheticRun({"nmf": 16.0, "average": 1.0}, tasks=("class-split", "class-agnostic"), n=3, metrics=("psnr",))
+    run.record["grid"] = {"class-split": ["average", "nmf"], "class-agnostic": ["nmf"]}
+    rows = [(row["task"], row["method"], row["n_scored"]) for row in run.frame().to_dict("records")]
+    assert rows == [("class-split", "average", 3), ("class-split", "nmf", 3), ("class-agnostic", "nmf", 3)]
+
+
 def test_a_method_that_failed_as_a_whole_failed_on_every_mixture_that_was_planned() -> None:
     run = SyntheticRun({"nmf": 1.0}, n=5, metrics=("psnr",))
     run.cells["class-split", "nmf"] |= {"state": "failed", "n_planned": 3}

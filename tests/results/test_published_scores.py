@@ -92,6 +92,48 @@ def _written(board: Path, cells: dict[tuple[str, str], dict[str, MetricValues]])
     merge_scores(board, Values(lambda task, method: cells[task, method]), cells)
 
 
+OURS = ("task", "method", "metric", "example", "value")
+
+
+@pytest.mark.parametrize(
+    ("left", "told"), [(OURS, "task, method, metric and 2 more"), *(((name,), name) for name in OURS), (("task", "value"), "task, value")], ids=str
+)
+def test_a_table_of_something_else_is_named_and_stays(tmp_path: Path, left: tuple[str, ...], told: str) -> None:
+    """Whole Parquet without our columns: it holds no values of anybody's, and nothing may be written over it."""
+    board, cell = tmp_path / "x.csv", {"psnr": MetricValues(np.arange(2), np.ones(2))}
+    _written(board, {("t", "m"): cell})
+    path = scores_path(board)
+    pq.write_table(pq.read_table(path).append_column("price", [[1.0, 2.0]]).drop_columns(list(left)), path)
+    there = path.read_bytes()
+    values = read_scores(board)
+    assert values is not None
+    for use in (lambda: values.of("t", "m", "psnr"), lambda: _written(board, {("t", "other"): cell})):
+        with pytest.raises(SepbenchError) as caught:
+            use()
+        assert str(caught.value) == f"{path} cannot be read (no column {told}); restore the file, or publish the runs again"
+    assert path.read_bytes() == there
+
+
+def test_columns_may_stand_in_another_order_beside_others_and_as_plain_texts(tmp_path: Path) -> None:
+    board = tmp_path / "x.csv"
+    _written(board, {("t", "m"): {"psnr": MetricValues(np.arange(2), np.array([0.5, 2.0]))}})
+    table = pq.read_table(scores_path(board))
+    plain = table.set_column(0, "task", table["task"].cast("string")).append_column("note", table["value"])
+    pq.write_table(plain.select(plain.column_names[::-1]), scores_path(board))
+    values = read_scores(board)
+    assert values is not None
+    assert values.of("t", "m", "psnr").values.tolist() == [0.5, 2.0]
+
+
+def test_a_leaderboard_stays_as_it_is_where_its_scores_cannot_be_read(tmp_path: Path) -> None:
+    board = published(tmp_path, SyntheticRun(n=5))
+    rows = board.read_bytes()
+    scores_path(board).write_bytes(b"hello")
+    with pytest.raises(SepbenchError, match="cannot be read"):
+        published(tmp_path, SyntheticRun({"ica": 9.0}, n=5), "more")
+    assert board.read_bytes() == rows
+
+
 def test_a_cell_is_replaced_by_task_and_method_and_its_examples_are_put_in_order(tmp_path: Path) -> None:
     """``a--b`` of ``c`` is not ``a`` of ``b--c``: names never hold ``--``, here nothing but the pair decides."""
     board, two = tmp_path / "x.csv", np.array([1.0, 2.0])

@@ -105,9 +105,9 @@ def open_board(target: str, taken: set[str], warn: Callable[[str], None]) -> Boa
         except SepbenchError as error:  # its rows can be shown all the same
             warn(f"no signals of {target} are shown: {error}")
     name = slug(path.stem if path.is_file() else path.name or target)
-    unique = name
+    unique, number = name, len(taken)
     while unique in taken:
-        unique = slug(f"{name} {len(taken)}")
+        unique, number = slug(f"{name} {number}"), number + 1
     taken.add(unique)
     return Board(unique, results, record, opened, path if record is not None else None)
 

@@ -229,6 +229,7 @@ def test_what_is_said_of_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         (info(9, 100), 0, low),
         (info(99, 50), 1, low),
         (info(9, 100), 1, f"{path} lasts 0.09 s, toy needs 0.10 s; replace or remove the file"),
+        (info(17, 200), 1, f"{path} lasts 0.09 s, toy needs 0.10 s; replace or remove the file"),  # seconds at its own rate are as many
     ):
         monkeypatch.setattr(chunks, "audio_info", lambda path, found=found: found)
         with pytest.raises(DataError) as caught:

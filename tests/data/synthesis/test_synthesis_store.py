@@ -96,6 +96,19 @@ def test_values_are_sixteen_bits_of_full_scale_one(toy: Manifest) -> None:
     assert 0.05 < float(values.abs().max()) < 0.9
 
 
+def test_progress_counts_the_bytes_that_are_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(layout.SPLITS, "test", (("test", 3),))
+    monkeypatch.setattr("sepbench.data.synthesis.songs.compose", lambda key: key)
+    monkeypatch.setattr("sepbench.data.synthesis.songs.render", lambda song: dict.fromkeys(STEMS, np.zeros(SONG_LENGTH, np.int16)))
+    told: list[tuple[str, int, int]] = []
+    name = file_name("test", "bass")
+    store.make([name], tmp_path, lambda *what: told.append(what))
+    total = (tmp_path / name).stat().st_size
+    assert total == 44 + 3 * 2 * SONG_LENGTH
+    assert told == [(name, 44 + number * 2 * SONG_LENGTH, total) for number in (1, 2, 3)]
+    assert not (tmp_path / file_name("test", "drums")).exists()
+
+
 def test_fetching_makes_everything_and_tells_how_far_it_is(toy: Manifest, data_home: Path) -> None:
     told: list[tuple[str, int, int]] = []
     assert fetch(toy, lambda *what: told.append(what)) == cached(data_home)

@@ -231,6 +231,46 @@ def test_workers_that_all_die_before_they_get_work_end_the_run_with_one_line(dig
         _run(_plan(digits, 20, 4), pool)
 
 
+def test_a_run_takes_as_many_rounds_of_messages_as_it_needs(digits: Suite) -> None:
+    @dataclass
+    class Chatty(FakePool):
+        rounds: int = 0
+
+        def wait(self) -> Sequence[Event]:
+            self.rounds += 1
+            return super().wait() if self.rounds > 10_500 else [Event(next(iter(self.busy)), tell=Tell(stage="fit", fraction=0.5))]
+
+    plan = _plan(digits, 4, 4)
+    pool = Chatty(1, MemorySink())
+    assert [record.state for _, record in _run(replace(plan, cells=plan.cells[:1]), pool)] == ["done"]
+
+
+def test_what_a_dead_worker_left_unscored_is_scored_though_the_method_cannot_be_fitted_again(digits: Suite) -> None:
+    """One worker cannot fit the method, and then the other, which could, dies between separating and scoring: its mixtures count, and the run ends."""
+    fates = iter([DONE, NO_FIT, DIES_UNSCORED, DONE])
+    died: list[tuple[int, int, int, str]] = []
+
+    def fate(worker: int, job: Job) -> str:
+        died.append((worker, job.shard.start, job.shard.stop, job.kind))
+        return next(fates)
+
+    @dataclass
+    class Bounded(FakePool):
+        rounds: int = 0
+
+        def ready(self, worker: int) -> bool:
+            self.rounds += 1
+            assert self.rounds < 1_000, "the run does not end"
+            return True
+
+    plan = _plan(digits, 16, 4)
+    pool = Bounded(2, MemorySink(), fate=fate, choose=max)
+    ((_, record),) = _run(replace(plan, cells=plan.cells[:1]), pool)
+    assert died == [(0, 0, 4, "separate"), (1, 8, 12, "separate"), (0, 4, 8, "separate"), (0, 4, 8, "score")]
+    assert pool.sink.covered(*CELLS[0]) == list(range(16))
+    assert (record.n_separated, record.n_failed, record.state, record.error) == (8, 8, "failed", "ValueError: singular")
+
+
 def test_all_that_a_worker_tells_is_passed_on(digits: Suite) -> None:
     """Warning, stage with its fraction, and mixtures, each to its own place."""
 
