@@ -171,7 +171,8 @@ def test_implementations_answer_to_the_method_s_name_and_keep_to_their_domain(na
     domains = registry.separator_domains(name)
     infos = [registry.create_separator(name, domain=domain).info for domain in domains]
     assert {info.name for info in infos} == {name}
-    assert len({(info.title, info.supervision) for info in infos}) == 1
+    assert len({info.title for info in infos}) == 1
+    assert len({info.supervision for info in infos}) == 1 or name.partition("-")[0] == "lass", "on sound lass learns a prior per class"
     for domain, info in zip(domains, infos, strict=True):
         assert domain is None or info.domains == {domain}
     assert sum(len(info.domains) for info in infos) == len(frozenset[str]().union(*(info.domains for info in infos)))

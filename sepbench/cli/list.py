@@ -212,7 +212,7 @@ def _methods(long: bool) -> Table:
             table.add_row(name, "", "", Text(str(infos), style="red"))
             continue
         info, signals = infos[0], sorted({signal for info in infos for signal in info.domains})
-        level = info.supervision + (f", {info.bound} bound" if info.bound and info.supervision != "bound" else "")
+        level = ", ".join(dict.fromkeys(info.supervision for info in infos)) + (f", {info.bound} bound" if info.bound and info.supervision != "bound" else "")
         papers = "; ".join(dict.fromkeys(paper_of(info) for info in infos))
         table.add_row(name, level, ", ".join(signals), Text(info.title), *([Text(papers)] if long else []))
     return table

@@ -51,7 +51,8 @@ def listed_methods() -> list[dict[str, Any]]:
             found.append({"name": name, "error": str(infos)})
             continue
         info, papers = infos[0], dict.fromkeys(info.paper for info in infos)
-        facts = {"title": info.title, "version": info.version, "supervision": info.supervision, "bound": info.bound, "deterministic": info.deterministic}
+        levels = ", ".join(dict.fromkeys(info.supervision for info in infos))
+        facts = {"title": info.title, "version": info.version, "supervision": levels, "bound": info.bound, "deterministic": info.deterministic}
         found.append({"name": name, **facts, "domains": sorted({domain for info in infos for domain in info.domains}), "papers": list(papers)})
     return found
 

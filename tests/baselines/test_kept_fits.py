@@ -24,6 +24,7 @@ from baselines.networks.conv_tasnet import ConvTasNetConfig
 from baselines.networks.demucs import DemucsConfig
 from baselines.training.generative import LearntGenerator
 from baselines.training.latent import LearntGenerators
+from baselines.training.sound_tokens import LearntSoundTokens
 from baselines.training.token_models import LearntTokens
 from sepbench.errors import MethodError
 from sepbench.protocols import Fitted
@@ -33,6 +34,7 @@ from sepbench.settings import OF_SIGNALS, FitScope
 SCOPES: Mapping[str, FitScope] = {
     **dict.fromkeys(("am", "nes", "supervised", "conv-tasnet", "demucs"), OF_SIGNALS),
     "lass": FitScope(frozenset({"source_shape"}), "lass", "1", LearntTokens),
+    "lass.audio": FitScope(frozenset({"source_shape", "sample_rate", "operator", "n_sources", "source_classes"}), "lass.audio", "1", LearntSoundTokens),
     "s-d": FitScope(frozenset({"source_shape"}), "s-d", "1", LearntGenerator),
     "glom": FitScope(OF_SIGNALS.task, "glom", "1", LearntGenerators),
 }
@@ -44,7 +46,7 @@ def test_what_a_fit_depends_on_and_who_shares_it(name: str) -> None:
     family = next((family for family in SCOPES if name == family or name.startswith(f"{family}-")), None)
     for domain in separator_domains(name):
         method = separator_class(name, domain)
-        assert getattr(method, "fit_scope", None) == (None if family is None else SCOPES[family])
+        assert getattr(method, "fit_scope", None) == (None if family is None else SCOPES.get(f"{family}.{domain}", SCOPES[family]))
         assert issubclass(method, Fitted) == (family is not None)
 
 
