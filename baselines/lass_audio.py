@@ -16,8 +16,8 @@ Counts give the probability of a token of the sum of two sounds, given the token
 
 The estimates are the mixture's spectrum times the shares. Steps 2 and 3 are ours. The paper's codec decodes waveforms,
 and nothing ties their sum to the mixture. The mean of posterior draws has the least squared error, if the draws are
-right. There is no refinement, as in the paper. Ours differs from the released code in this: beams keep their own scores (flag 46 of docs/protocols.md,
-``misaligned`` gives the code's), and all sampling rules work (flag 49).
+right. There is no refinement, as in the paper. Ours differs from the released code in this: beams keep their own
+scores (flag 46 of docs/protocols.md, ``misaligned`` gives the code's), and all sampling rules work (flag 49).
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _CPU_ROWS, _GPU_ROWS = 128, 16384
 
 @dataclass(config=STRICT)
 class LatentSoundSeparation(LearntSoundTokens):
-    """Candidate token sequences, the best of them, and the masks that they give.
+    """Candidate token sequences, and the masks that they give.
 
     Budget ``quick`` makes a tenth of the fit, and a quarter of the candidates, all rounded up.
     """
