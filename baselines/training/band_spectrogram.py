@@ -1,12 +1,12 @@
 """Spectrograms in bands as pictures, which a convolutional codec can read: the front end of LASS on sound.
 
-The codec of Postolache et al. 2023 for music is Jukebox's, on waveforms, and took weeks on many GPUs. A spectrogram
-has a hundredth of the numbers, and its magnitudes are enough for a mask of the mixture. A picture is made like this:
+The codec of Postolache et al. 2023 for music is Jukebox's, on waveforms. A picture of a chunk of 65,536 samples has a
+fifteenth of their numbers, and its magnitudes are enough for a mask of the mixture. It is made like this:
 
 1. Short-time spectrum with a window of 90 ms, rounded up to a power of two, and a hop of half of it (2,048 and
    1,024 samples at 22,050 Hz).
-2. The power of the bins of each band is added. Bands are equally wide in log(1 + f / 100 Hz): a few hertz wide at the
-   bottom, where bass and kick drum lie close together, and hundreds at the top.
+2. The power of the bins of each band is added. Bands are equally wide in log(1 + f / 100 Hz). 64 of them up to 11 kHz
+   are a bin or two (11 Hz each) wide at the bottom, where bass and kick drum lie, and 790 Hz at the top.
 3. Decibels relative to a sine at full scale, from -80 (value 0, and everything below) to 0 (value 1).
 
 Rows of the picture are frames and columns are bands. So the raster order of tokens runs through time, and from low to

@@ -18,9 +18,11 @@ from baselines.lass_audio import PRESETS, LatentSoundSeparation
 from baselines.priors.token_sums import SumCounts
 from baselines.sampling.token_samplers import TokenPosterior, search
 from baselines.training.sound_tokens import LearntSoundTokens, SoundModels
+from sepbench.conformance import validate_method
 from sepbench.protocols import Fitted, Mixtures, Separator, TaskSpec
 from sepbench.registry import separator_class
 from sepbench.settings import setting_names
+from sepbench.suites.loader import load_suite
 
 _CODEC: Mapping[str, Any] = {"bands": 16, "codes": 32, "width": 16, "codec_epochs": 12, "codec_batch": 16, "codec_lr": 3e-3, "restart_every": 20}
 _PRIOR: Mapping[str, Any] = {"prior_width": 16, "prior_layers": 1, "prior_epochs": 8, "prior_batch": 8, "prior_lr": 5e-3, "passes": 20}
@@ -226,6 +228,16 @@ def test_what_it_takes() -> None:
     assert "image" in method.supports(toy_task()).note
     with pytest.raises(ValueError, match="fit"):
         method.separate(mixed(SOURCES), context(TASK))
+
+
+@pytest.mark.slow
+def test_keeps_the_contract() -> None:
+    """On the songs that the package makes: every rule, with a fit of seconds."""
+    task = load_suite("drums-bass-synth").tasks["by-role-val"]
+    settings = {**TINY, "codec_epochs": 1, "prior_epochs": 1, "prior_batch": 32, "passes": 1, "candidates": 4}
+    checks = validate_method("lass", task, settings=settings)
+    assert [f"{check.rule}: {check.detail}" for check in checks if check.passed is False] == []
+    assert sum(bool(check.passed) for check in checks) > 15
 
 
 def test_names_are_those_of_images_where_both_have_them() -> None:

@@ -37,7 +37,7 @@ def test_bands_are_equally_wide_in_the_logarithm_of_one_plus_a_hundredth_of_the_
 
 @pytest.mark.parametrize(("level", "value"), [(1.0, 1.0), (0.1, 0.75), (0.01, 0.5), (1e-3, 0.25), (1e-5, 0.0)])
 def test_a_sine_at_full_scale_has_the_value_one_and_20_db_are_a_quarter(level: float, value: float) -> None:
-    """Of a window the bins beside a tone hold a little of its power, so a band has up to 1.2 dB more than its highest bin."""
+    """Of a window the bins beside a tone hold a little of its power, so a band has 1 dB more than its highest bin."""
     hertz = 200 * 8_000 / 1_024
     picture = FRONT.pictures(tone(hertz, level))[0, 0, 4:12]
     band = int(FRONT.band_of[200])

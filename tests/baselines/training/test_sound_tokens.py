@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from killed_fits import killed_and_resumed
 from method_toys import ToyView, context
 from sound_toys import sound_task, sounds
 
@@ -137,28 +138,8 @@ def test_pictures_are_made_some_at_a_time() -> None:
 
 @pytest.mark.parametrize("stage", [VQVAETraining, TokenTraining, SoundSums])
 def test_a_fit_that_is_killed_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: type[loop.Training]) -> None:
-    class Killed(BaseException):
-        pass
-
-    advance = stage.advance
-    made = [0]
-
-    def until(self: loop.Training) -> None:
-        made[0] += 1
-        if made[0] == 2:
-            raise Killed
-        advance(self)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(stage, "advance", until)
-        patched.setattr(stages, "run", lambda one, folder, progress: loop.run(one, folder, checkpoint_seconds=0.0, progress=progress))
-        with pytest.raises(Killed):
-            fitted(cache=tmp_path)
-    monkeypatch.setattr(stage, "advance", lambda self: (begun.append(self.step), advance(self)))
-    begun: list[int] = []
-    resumed = fitted(cache=tmp_path)
-    monkeypatch.undo()
-    assert begun[0] == 1
+    resumed = killed_and_resumed(lambda: fitted(cache=tmp_path), stage, monkeypatch)
+    assert isinstance(resumed, LearntSoundTokens)
     assert resumed.weights_sha256 == fitted().weights_sha256
 
 

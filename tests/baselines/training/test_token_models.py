@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from killed_fits import killed_and_resumed
 from method_toys import Digits, ToyView, context, toy_task
 from safetensors.torch import save_file
 
@@ -42,26 +43,8 @@ def test_a_fit_follows_from_seed_and_settings(digits: Digits, tmp_path: Path) ->
 
 @pytest.mark.parametrize("stage", [VQVAETraining, TokenTraining, SumTraining])
 def test_a_fit_that_is_killed_goes_on(digits: Digits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: type[loop.Training]) -> None:
-    class Killed(BaseException):
-        pass
-
-    advance = stage.advance
-    made = [0]
-
-    def until(self: loop.Training) -> None:
-        made[0] += 1
-        if made[0] == 2:
-            raise Killed
-        advance(self)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(stage, "advance", until)
-        patched.setattr(stages, "run", lambda one, folder, progress: loop.run(one, folder, checkpoint_seconds=0.0, progress=progress))
-        with pytest.raises(Killed):
-            fitted(digits, tmp_path)
-    monkeypatch.setattr(stage, "advance", lambda self: (pytest.fail("began anew") if self.step < 1 else None, advance(self)))
-    resumed = fitted(digits, tmp_path)
-    monkeypatch.undo()
+    resumed = killed_and_resumed(lambda: fitted(digits, tmp_path), stage, monkeypatch)
+    assert isinstance(resumed, LearntTokens)
     assert resumed.weights_sha256 == fitted(digits).weights_sha256
 
 
