@@ -69,7 +69,9 @@ def arguments(module: ModuleType) -> dict[str, Any]:
 
 def constants(name: str) -> dict[str, Any]:
     module = importlib.import_module(name)
-    upper = {key: value for key, value in vars(module).items() if key.strip("_").isupper() and key != "TYPE_CHECKING" and plain(value)}
+    named = {key: value for key, value in vars(module).items() if key.strip("_").isupper() and key != "TYPE_CHECKING"}
+    # A list or set that is empty at first is filled while a program runs: it is no constant.
+    upper = {key: value for key, value in named.items() if plain(value) and not (isinstance(value, list | set) and not value)}
     tables = {
         key: value
         for key, value in vars(module).items()
