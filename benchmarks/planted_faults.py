@@ -1,6 +1,7 @@
 """Plants the faults of ``planted_faults.toml`` one at a time, and sees whether a test notices.
 
-    SEPBENCH_DATA=... python benchmarks/planted_faults.py [--list FILE] [--out FILE] [--only TEXT] [--count] [--covered MAP@COMMIT ...]
+    SEPBENCH_DATA=... python benchmarks/planted_faults.py [--list FILE] [--first N] [--part I/N] [--out FILE] [--only TEXT] [--count] \
+        [--covered MAP@COMMIT ...]
 
 Two copies of the last commit are made in a temporary folder; the folder that this is called from is never changed. In one of them a line is replaced
 and the tests that stand beside the fault are run, up to the first that fails. When all faults have had their turn, those that passed unnoticed have
@@ -11,9 +12,10 @@ in which each kind comes up evenly, so the table of a part is a fair sample. Row
 stopped. Writes ``benchmarks/results/planted_faults.csv``, in which ``noticed`` is empty where the wider set has not run yet, and prints the count.
 
 Every test run is forked from this process, which has loaded torch and its like, but nothing of the project: a fault costs what its tests cost.
-Where a map of coverage is given, the tests are those that run the faulty
-line (``covering_tests.py``): the most specific ``SPECIFIC`` first, then the others with the wider sets, so that nobody has to choose them.
-Hypothesis draws the same examples each time. Only one process works at a time; the seconds are those of this machine, whatever else it did.
+Where maps of coverage are given, the tests are those that run the faulty line (``covering_tests.py``), as far as they still exist: the most specific
+``SPECIFIC`` first. With the wider sets come the files named after the faulty one and the next ``FURTHER``, so nobody has to choose tests. Hypothesis draws
+the same examples each time. Only one process works at a time; the seconds are those of this machine, whatever else it did. ``--part 2/3`` takes every third
+fault from the second on, for several processes with a table each; ``--count --out A B`` counts them together.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ import sys
 import tempfile
 import time
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -49,6 +51,7 @@ LIMIT = 240  # seconds of the processor for one run of tests
 WALL = 600  # seconds of the clock, against tests that wait for ever without working
 MOST_LEFT_OUT = 20
 SPECIFIC = 40  # tests that a fault has in its first turn, where a map of coverage chooses them
+FURTHER = 400  # and how many more in its second
 COLUMNS = ("file", "kind", "fault", "noticed", "by", "seconds", "why")
 CHOSEN = ("-q", "-p", "no:cacheprovider", "-m", "not slow", "--no-header", "--tb=line")
 
@@ -103,10 +106,21 @@ def read_faults(path: Path) -> list[Fault]:
     return [fault for _, fault in sorted(placed, key=lambda pair: pair[0])]
 
 
-def covered(fault: Fault, covering: CoveringTests) -> Fault:
-    """The fault with the tests that run its line, and the list's own wider sets behind them."""
-    tests = covering.of(fault.file, fault.text)
-    return replace(fault, tests=tuple(tests[:SPECIFIC]) + fault.tests, wider=tuple(tests[SPECIFIC:]) + fault.wider)
+def covered(fault: Fault, covering: CoveringTests, there: Collection[str]) -> Fault:
+    """The fault with the tests that run its line, as far as they are ``there``; in its second turn come the files named after its own, and the wider sets."""
+    tests = [test for test in covering.of(fault.file, fault.text) if test in there]
+    name = Path(fault.file).stem.strip("_")
+    beside = [test for test in there if "::" not in test and name in Path(test).stem]
+    *quick, slowest = fault.wider or ("",)
+    more = (*quick, *beside, *tests[SPECIFIC : SPECIFIC + FURTHER], slowest)
+    return replace(fault, tests=tuple(tests[:SPECIFIC]) + fault.tests, wider=tuple(dict.fromkeys(test for test in more if test)))
+
+
+def tests_of(root: Path) -> list[str]:
+    """Ids of all tests that are not slow, and their files. A test that a map knows may have got another name since."""
+    told = subprocess.run([sys.executable, "-m", "pytest", *CHOSEN, "-v", "--collect-only"], cwd=root, capture_output=True, text=True, check=True).stdout
+    ids = [line for line in told.splitlines() if "::" in line]
+    return [*dict.fromkeys(one.partition("::")[0] for one in ids), *ids]
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,24 +322,29 @@ def plant_all(faults: Sequence[Fault], out: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--list", type=Path, default=HERE / "planted_faults.toml", help="faults to plant")
-    parser.add_argument("--out", type=Path, default=HERE / "results" / "planted_faults.csv", help="table to write; rows that it has are kept")
+    parser.add_argument("--first", type=int, help="only the first so many faults of the list, in the order in which they are taken")
+    parser.add_argument("--part", default="1/1", metavar="I/N", help="only every N-th fault, from the I-th on")
+    parser.add_argument("--out", type=Path, nargs="+", default=[HERE / "results" / "planted_faults.csv"], help="table to write; rows that it has are kept")
     parser.add_argument("--only", default="", help="only faults whose file or text holds this")
     parser.add_argument("--covered", nargs="+", default=[], metavar="MAP@COMMIT", help="maps of coverage that choose the tests; see covering_tests.py")
-    parser.add_argument("--count", action="store_true", help="only print what the table says")
+    parser.add_argument("--count", action="store_true", help="only print what the tables say")
     given = parser.parse_args()
     if not given.count:
-        faults = [fault for fault in read_faults(given.list) if given.only in f"{fault.file} {fault.text}"]
+        which, parts = (int(number) for number in given.part.split("/"))
+        chosen = read_faults(given.list)[: given.first][which - 1 :: parts]
+        faults = [fault for fault in chosen if given.only in f"{fault.file} {fault.text}"]
         for fault in faults:
             fault.planted((HERE.parent / fault.file).read_text(encoding="utf-8"))
         if given.covered:
             covering = CoveringTests([(Path(one.rpartition("@")[0]), one.rpartition("@")[2]) for one in given.covered], HERE.parent)
-            faults = [covered(fault, covering) for fault in faults]
+            there = dict.fromkeys(tests_of(HERE.parent))
+            faults = [covered(fault, covering, there) for fault in faults]
         for name in PRELOADED:
             importlib.import_module(name)
         settings.register_profile("planted", derandomize=True, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
         settings.load_profile("planted")
-        plant_all(faults, given.out)
-    report(read_rows(given.out))
+        plant_all(faults, given.out[0])
+    report([row for table in given.out for row in read_rows(table)])
 
 
 if __name__ == "__main__":
