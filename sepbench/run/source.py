@@ -9,7 +9,7 @@ import importlib.util
 import inspect
 import sys
 from collections.abc import Iterator
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from types import FunctionType
 
@@ -103,7 +103,12 @@ def _parsed(code: bytes) -> ast.Module | None:
 
 
 def _code_sha256(path: Path) -> str:
-    code = path.read_bytes()
+    return _meaning_sha256(path.read_bytes())
+
+
+@lru_cache(maxsize=512)
+def _meaning_sha256(code: bytes) -> str:
+    """Methods rest on the same modules, and each run asks for all of its methods."""
     tree = _parsed(code)
     if tree is not None:
         with contextlib.suppress(ValueError, RecursionError):  # numbers too long to print, expressions too deep
