@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import functools
 import os
+import shutil
 import threading
 from collections.abc import Callable, Generator, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -37,6 +38,11 @@ def _seen_not_waited_for(handle: int) -> None:
 # No test can cut the power, so none can tell whether the disk was waited for: 5 ms a file and folder, at tens of thousands of writes. That it is asked,
 # and for what, is test_files.py's; programs that tests start wait as ever.
 os.fsync = _seen_not_waited_for
+
+# Folders of tests lie in memory where there is enough: a disk takes up to 4 ms to remove one, and tests make and remove tens of thousands.
+_MEMORY, _ENOUGH = Path("/dev/shm"), 4 << 30
+if os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMORY).free > _ENOUGH:
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(_MEMORY))
 
 # Every run writes down the state of the checkout and the versions of packages, which do not change while tests run: 0.05 s a run, at thousands of runs.
 _git, _git_once = provenance._git, functools.cache(provenance._git)
