@@ -131,6 +131,18 @@ LACKS: dict[str, tuple[dict[str, Any], dict[str, dict[str, int]], str, str]] = {
         "it has too few test files, 1 of a and 2 of b; 10 are needed of each class",
         "--test {share}, or with {files} different files per class",
     ),
+    "files beside a large share for validation": (
+        {"validation": 0.8, "test": 0.1},
+        {"a": {"train": 4, "validation": 32, "test": 4}, "b": {"train": 4, "validation": 32, "test": 4}},
+        "it has too few test files, 4 of a and 4 of b; 10 are needed of each class",
+        "{files} different files per class, or with fewer and a larger --test",
+    ),
+    "files for mixtures of six": (
+        {"agnostic": True, "n_sources": 6},
+        {"a": {"train": 12, "validation": 6, "test": 6}},
+        "it has too few test files, 6 of a; 11 are needed",
+        "--test {share}, or with {files} different files in all",
+    ),
     "files in all": (
         {},
         {"a": {"train": 5, "validation": 1, "test": 1}, "b": {"train": 5, "validation": 1, "test": 1}},
