@@ -138,10 +138,10 @@ LACKS: dict[str, tuple[dict[str, Any], dict[str, dict[str, int]], str, str]] = {
         "{files} different files per class, or with fewer and a larger --test",
     ),
     "files for mixtures of six": (
-        {"agnostic": True, "n_sources": 6},
-        {"a": {"train": 12, "validation": 6, "test": 6}},
+        {"agnostic": True, "n_sources": 6, "test": 0.9},
+        {"a": {"train": 6, "validation": 4, "test": 6}},
         "it has too few test files, 6 of a; 11 are needed",
-        "--test {share}, or with {files} different files in all",
+        "{files} different files in all, or with fewer and a larger --test",
     ),
     "files in all": (
         {},
