@@ -31,7 +31,7 @@ from sepbench.settings import REQUIRED, STRICT, Setting, checked, create, descri
         ("m.x=0x10", {"m": {"x": 16}}),
         ("m.x=007", {"m": {"x": "007"}}),  # no number of Python's
         ("m.x={'a': None}", {"m": {"x": {"a": None}}}),
-        ("m.x=a b", {"m": {"x": "a b"}}),
+        ("m.x= a b ", {"m": {"x": "a b"}}),
         ("m.x=a,b", {"m": {"x": "a,b"}}),
         ("m.x=max(1, 2)", {"m": {"x": "max(1, 2)"}}),  # nothing is called
         ("m.x=truer", {"m": {"x": "truer"}}),

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 from typer.testing import CliRunner
@@ -136,3 +136,23 @@ def test_tasks_are_those_of_suites_that_the_line_has_named(given: dict[str, obje
 def test_after_a_list_come_names_of_its_kind(what: str | None, found: list[str]) -> None:
     ctx: Any = SimpleNamespace(params={"what": what})
     assert completion.listed(ctx, "") == found
+
+
+OFFERED = {
+    "check": {"against": completion.suites, "methods": completion.methods, "tasks": completion.tasks},
+    "compare": {"metric": completion.metrics},
+    "list": {"what": completion.lists, "name": completion.listed},
+    "run": {"suite": completion.suites, "methods": completion.methods, "tasks": completion.tasks},
+    "show": {"target": completion.suites, "task": completion.tasks, "method": completion.methods, "metric": completion.metrics},
+}
+
+
+def test_what_a_shell_offers_for_each_word_of_each_command() -> None:
+    found: dict[str, dict[str, Any]] = {}
+    for command in app.registered_commands:
+        assert command.callback is not None
+        for name, hint in get_type_hints(command.callback, include_extras=True).items():
+            for word in getattr(hint, "__metadata__", ()):
+                if getattr(word, "autocompletion", None) is not None:
+                    found.setdefault(str(command.name), {})[name] = word.autocompletion
+    assert found == OFFERED
