@@ -320,3 +320,20 @@ def test_a_kernel_that_fails_at_length_is_told_in_two_hundred_letters(monkeypatc
     with pytest.warns(RuntimeWarning) as told:
         assert verified_kernel(torch.device("cpu")) is None
     assert str(told[0].message).endswith(f"(OSError: {'x' * 191})")
+
+
+def test_of_no_example_nothing_is_drawn_and_a_number_needs_no_axis() -> None:
+    noise, ids = NoiseSource(1), torch.arange(3)
+    assert noise.words(ids, 0, 0, 0).shape == (3, 0)
+    assert noise.words(ids, 0, 0, 5).shape == (3, 8)
+    assert noise.normals(ids[:0], 0, 2, (4,)).shape == (0, 2, 4)
+    assert noise.uniform(ids, 0, 0, ()).shape == (3,)
+
+
+def test_one_row_may_hold_more_than_is_worked_on_at_a_time() -> None:
+    noise, ids, count = NoiseSource(2), torch.tensor([4, 9]), 4 * ((1 << 15) + 1)
+    whole = noise.uniform(ids, 3, 1, (count,))
+    assert whole.shape == (2, count)
+    assert torch.equal(whole[1:], noise.uniform(ids[1:], 3, 1, (count,)))
+    last = philox4x32([torch.tensor([1 << 15]), torch.tensor([3]), torch.tensor([4]), torch.tensor([1])], (2, 0))
+    assert torch.equal(whole[0, -4:], _uniforms(torch.cat(last)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -225,3 +226,48 @@ def test_estimates_that_a_run_cannot_have_are_told(made_up: Run, case: str) -> N
     with pytest.raises(SepbenchError) as refused:
         made_up.estimates(*given)  # type: ignore[arg-type]
     assert str(refused.value).startswith(line.format(made_up.path))
+
+
+def test_the_tables_of_a_run_are_drawn_of_all_that_is_known_of_it(made_up: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Any] = []
+    monkeypatch.setattr("sepbench.report.table.render_leaderboard", lambda frame, suite, console, **laid: drawn.append((frame, suite, laid)))
+    made_up.show()
+    ((frame, suite, laid),) = drawn
+    known = made_up._results
+    assert (frame is known.frame, suite is known.suite) == (True, True)
+    assert (laid.pop("evidence").values is known.evidence.values, laid) == (True, {"cells": known.cells, "bounds": known.bounds})  # type: ignore[union-attr]
+    assert (made_up.suite.name, made_up.whole.results is known, made_up.method("nmf").results is known) == ("digits-pairs", True, True)
+
+
+def test_rows_whose_record_is_gone_have_the_state_of_a_record_that_says_nothing(made_up: Run) -> None:
+    known = made_up._results
+    known.cells.pop(("class-split", "nmf"))  # type: ignore[attr-defined]
+    found = {(row.task, row.method): (row.state, row.error) for row in made_up.summary.itertuples()}
+    assert found["class-split", "nmf"] == (CellRecord().state, "")
+    assert found["class-agnostic", "ica"] == ("done", "")
+    assert "state" not in known.frame.columns  # the summary is a copy
+    assert made_up.summary is made_up.summary  # read once
+
+
+@pytest.mark.parametrize(("planned", "ids"), [(3, [0, 1, 2]), (0, [0, 1, 2, 3])])
+def test_all_estimates_are_those_of_the_cell_or_else_of_the_run(made_up: Run, monkeypatch: pytest.MonkeyPatch, planned: int, ids: list[int]) -> None:
+    """A cell of an older run does not say how many mixtures it has."""
+    asked: list[Any] = []
+    real = made_up._opened
+    monkeypatch.setattr(made_up._store, "read_cell", lambda task, method: CellRecord(n_planned=planned) if planned else None)
+    monkeypatch.setattr(type(real), "estimates", lambda self, task, method, wanted: asked.append((task.spec.name, method, wanted)))
+    made_up.estimates("class-split", "nmf")
+    made_up.estimates("class-split", "nmf", [2, 0])
+    assert asked == [("class-split", "nmf", ids), ("class-split", "nmf", [2, 0])]
+    with pytest.raises(ArgumentError, match=rf"\(nmf on class-split has {len(ids)} mixtures\), got {len(ids)}$"):
+        made_up.estimates("class-split", "nmf", [len(ids)])
+
+
+def test_a_run_is_opened_by_text_path_and_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    SyntheticRun({"nmf": 16.0}, n=2).save(tmp_path / "run")
+    assert [sepbench.open_run(path).path for path in ("~/run", Path("~/run"), str(tmp_path / "run"))] == [tmp_path / "run"] * 3
+    (tmp_path / "link").symlink_to("nowhere")
+    with pytest.raises(SepbenchError) as refused:
+        sepbench.open_run("~/link")
+    assert str(refused.value) == f"there is no {tmp_path}/link; name the folder of a run, as `sepbench run` or `sepbench.run` made it"

@@ -116,3 +116,15 @@ def test_what_is_listed_and_what_is_said_of_a_name_that_is_not_there() -> None:
         sepbench._PUBLICS  # type: ignore[attr-defined]  # noqa: B018
     assert str(caught.value) == "module 'sepbench' has no attribute '_PUBLICS'"
     assert (caught.value.name, caught.value.obj) == ("_PUBLICS", sepbench)
+
+
+def test_a_name_is_looked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = sepbench.compare
+    monkeypatch.setattr(sepbench, "import_module", lambda name: pytest.fail("it was looked for before"))
+    assert sepbench.compare is found
+    assert vars(sepbench)["compare"] is found
+    monkeypatch.delattr(sepbench, "compare")
+    asked: list[str] = []
+    monkeypatch.setattr(sepbench, "import_module", lambda name: asked.append(name) or import_module(name))
+    assert sepbench.compare is sepbench.compare is found
+    assert asked == ["sepbench.api.comparing"]

@@ -297,3 +297,11 @@ def test_only_warnings_of_a_fit_are_told(monkeypatch: pytest.MonkeyPatch) -> Non
     separating._told(separating.Tell(stage="fit", fraction=0.5))
     separating._told(separating.Tell(warning="careful"))
     assert told == ["careful"]
+
+
+@pytest.mark.parametrize("seed", [3, 2**40])
+def test_a_method_without_a_task_draws_by_the_seed_that_was_given(made: Any, seed: int) -> None:
+    """The seed is the key of its noise and of what it draws while it is fitted."""
+    method = made()
+    separating._stated(given(torch.ones(2, 4), seed=seed), "sum", 2, None)
+    assert method.did[0] == ("fit", "blind", "cpu", seed, "quick", seed)

@@ -86,3 +86,75 @@ def test_a_file_with_other_words_is_kept(tmp_path: Path) -> None:
     with pytest.raises(SepbenchError, match="says something else"):
         write_file(path, "a: 2\n")
     assert path.read_text() == "a: 1\n"
+
+
+# ---- YAML 1.2.2, section 10.3.2, word by word ------------------------------------------------------------------------------------------
+
+NAN, INF = float("nan"), float("inf")
+CORE: dict[str, list[tuple[str, Any]]] = {
+    "nothing": [(word, None) for word in ("~", "null", "Null", "NULL")],
+    "true": [(word, True) for word in ("true", "True", "TRUE")],
+    "false": [(word, False) for word in ("false", "False", "FALSE")],
+    "whole": [("0", 0), ("+12", 12), ("-12", -12), ("012", 12), ("-007", -7), ("0o17", 15), ("0x1F", 31), ("0xff", 255)],
+    "fractions": [("1.", 1.0), ("1.5", 1.5), ("+.5", 0.5), ("-.5", -0.5), (".5e3", 500.0), ("1e3", 1000.0), ("1E+3", 1000.0), ("-1.5e-3", -0.0015)],
+    "infinite": [(f"{sign}.{word}", -INF if sign == "-" else INF) for sign in ("", "+", "-") for word in ("inf", "Inf", "INF")],
+    "undefined": [(f".{word}", NAN) for word in ("nan", "NaN", "NAN")],
+    "words": [
+        (word, word) for word in ("tRUE", "nULL", "yes", "off", "+", ".", "e3", "1e", "1_0", "-0x1F", "+0o7", "0o8", "-.nan", ".iNF", "1:2", "nan", "Nobody")
+    ],
+}
+
+
+@pytest.mark.parametrize("kind", CORE)
+def test_every_word_of_the_core_schema(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "file.yaml"
+    path.write_text("".join(f"key{number}: {word}\n" for number, (word, _) in enumerate(CORE[kind])))
+    found = read_file(path)
+    assert [repr(found[f"key{number}"]) for number in range(len(CORE[kind]))] == [repr(value) for _, value in CORE[kind]]
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ({"b": 1, "a": "x " * 200 + "y"}, f"b: 1\na: {'x ' * 200}y\n"),  # in the order that was given, one line each
+        ({"a": (one := [1, 2]), "b": one}, "a:\n- 1\n- 2\nb:\n- 1\n- 2\n"),  # and not as a reference to the first
+        ({"a": "ä\x85"}, 'a: "\\xE4\\N"\n'),  # a line end of Unicode that YAML would fold is escaped
+        ({"a": "ä"}, "a: ä\n"),
+    ],
+)
+def test_yaml_as_people_would_write_it(tmp_path: Path, values: dict[str, Any], text: str) -> None:
+    assert file_text(values, ".yaml") == text
+    (tmp_path / "a.yml").write_text(text, encoding="utf-8")
+    assert read_file(tmp_path / "a.yml") == values
+
+
+def test_json_is_written_over_several_lines_in_the_order_given() -> None:
+    assert file_text({"b": 1, "a": ["ü", None]}, ".json", "no place for a comment") == '{\n  "b": 1,\n  "a": [\n    "ü",\n    null\n  ]\n}\n'
+
+
+def test_a_file_that_is_no_text_is_there_and_says_something_else(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(SepbenchError) as refused:
+        write_file(path, "a: 1\n")
+    assert str(refused.value) == f"{path} is there and says something else; remove it, or name another file"
+    assert path.read_bytes() == b"\xff\xfe"
+
+
+@pytest.mark.parametrize(("name", "text"), [("a.json", "null"), ("a.yaml", ""), ("a.yaml", "# nothing\n"), ("a.yaml", "~"), ("a.toml", "")])
+def test_a_file_that_says_nothing_gives_no_options(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text)
+    assert read_file(tmp_path / name) == {}
+
+
+@pytest.mark.parametrize("key", ["1", "1.5", "true", "~", "word"])
+def test_a_key_is_a_single_word(tmp_path: Path, key: str) -> None:
+    (tmp_path / "a.yaml").write_text(f"{key}: 2\n")
+    assert list(read_file(tmp_path / "a.yaml").values()) == [2]
+    (tmp_path / "a.yaml").write_text(f"{key}: 2\nx: 4\n{key}: 3\n")
+    with pytest.raises(SepbenchError, match=r" is given twice$"):
+        read_file(tmp_path / "a.yaml")
+    for several in ("{a: 1}", "[1]"):
+        (tmp_path / "a.yaml").write_text(f"? {several}\n: 3\n")
+        with pytest.raises(SepbenchError, match=r"a key must be a word, got [\[{]"):
+            read_file(tmp_path / "a.yaml")

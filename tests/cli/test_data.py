@@ -299,3 +299,17 @@ def test_verify_tells_the_first_wrong_file_how_many_there_are_and_what_to_do(
     lines = [[cell.strip() for cell in line.strip("│").split("│")] for line in done.stdout.splitlines() if line.startswith("│")]
     last = ["b", "z.bin", "wrong size", "4", "3"] if wrong == 2 else ["b", "x.bin", "ok", digest[:12], digest[:12]]
     assert lines == [["a", "x.bin", "ok", digest[:12], digest[:12]], ["a", "y.bin", "missing", "", other], last]
+
+
+@pytest.mark.parametrize("columns", [60, 80])
+def test_of_a_file_that_was_found_as_much_is_shown_as_tells_it_from_others(monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
+    """Twelve characters of what was found, on a narrow terminal too, where names and what was expected are broken."""
+    stand_in(monkeypatch, {"a-data-set": (described("a-data-set"), "present", Path("/one"), "")})
+    digest = "0123456789abcdef" * 4
+    name = "a-folder/with-a-file-of-a-long-name.bin"
+    monkeypatch.setattr(fetch, "verify", lambda manifest: [FileCheck(name, Path("/one/x"), "ok", digest, digest)])
+    out = CliRunner(env={"COLUMNS": str(columns)}).invoke(app, ["verify", "a-data-set"]).stdout
+    (row,) = [line.strip("│").split("│") for line in out.splitlines() if digest[:12] in line]
+    assert row[3] == f" {digest[:12]} "
+    assert "…" not in out  # what has no room goes on in the next line
+    assert "".join("".join(line.strip("│").split("│")[1].split()) for line in out.splitlines() if line.startswith("│")) == name

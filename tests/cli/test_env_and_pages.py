@@ -37,7 +37,7 @@ class _Terminal(io.StringIO):
         return True
 
 
-@pytest.mark.parametrize(("lines", "wanted", "paged"), [(22, True, False), (60, True, True), (60, False, False)])
+@pytest.mark.parametrize(("lines", "wanted", "paged"), [(23, True, False), (24, True, True), (60, True, True), (60, False, False)])
 def test_only_what_is_longer_than_the_screen_is_paged(monkeypatch: pytest.MonkeyPatch, lines: int, wanted: bool, paged: bool) -> None:
     out, told = _Terminal(), []
     monkeypatch.setattr(sys, "stdout", out)
@@ -80,3 +80,53 @@ def test_a_pager_that_is_not_there(monkeypatch: pytest.MonkeyPatch, code: int, u
     monkeypatch.setenv("LESS", "S")
     pages._through("less", "")
     assert asked[2][1]["LESS"] == "S"  # the user's own counts
+
+
+@pytest.mark.parametrize(("pager", "is_terminal"), [("  ", True), ("less", False)])
+def test_without_a_pager_or_a_terminal_all_is_printed(monkeypatch: pytest.MonkeyPatch, pager: str, is_terminal: bool) -> None:
+    out = _Terminal() if is_terminal else io.StringIO()
+    monkeypatch.setattr(sys, "stdout", out)
+    monkeypatch.setattr(pages, "_through", lambda pager, text: pytest.fail("there is no pager"))
+    for name, value in (("TERM", "xterm"), ("LINES", "24"), ("COLUMNS", "80"), ("PAGER", pager), ("FORCE_COLOR", "1")):
+        monkeypatch.setenv(name, value)
+    pages.print_in_pages(lambda console: console.print("\n".join(["line"] * 60)))
+    assert out.getvalue().count("line") == 60
+
+
+def test_what_a_pager_that_is_not_there_did_not_show_is_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+    out = _Terminal()
+    monkeypatch.setattr(sys, "stdout", out)
+    monkeypatch.setattr(pages, "_through", lambda pager, text: pager != "less")
+    for name, value in (("TERM", "xterm"), ("LINES", "24"), ("COLUMNS", "80")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("PAGER", raising=False)  # less is what is taken then
+    pages.print_in_pages(lambda console: console.print("\n".join(["line"] * 60)))
+    assert out.getvalue().count("line") == 60
+
+
+def test_a_pager_gets_the_terminal_s_characters_and_ctrl_c_is_its_own_business(monkeypatch: pytest.MonkeyPatch) -> None:
+    did: list[Any] = []
+
+    class Pager:
+        returncode = 0
+
+        def __init__(self, command: str, **options: Any) -> None:
+            did.append((command, options["shell"], options["stdin"]))
+
+        def communicate(self, text: bytes) -> None:
+            did.append(text)
+            raise KeyboardInterrupt
+
+        def wait(self) -> None:
+            did.append("waited")
+
+    monkeypatch.setattr(subprocess, "Popen", Pager)
+    monkeypatch.setattr(sys, "stdout", SimpleNamespace(encoding="ascii"))
+    try:
+        assert pages._through("less -x | cat", "ä")
+    except KeyboardInterrupt:  # which would end the tests
+        pytest.fail("Ctrl-C came through")
+    assert did == [("less -x | cat", True, subprocess.PIPE), b"\\xe4", "waited"]
+    monkeypatch.setattr(sys, "stdout", SimpleNamespace(encoding=None))
+    pages._through("less", "ä")
+    assert did[4] == "ä".encode()

@@ -173,6 +173,14 @@ LINES = {
     "both spellings": ("shard-size: 1\nshard_size: 2\n", "run.yaml gives shard-size twice"),
     "no mapping": ("- a\n", "run.yaml must hold keys with values"),
     "not YAML": ("a: [\n", "run.yaml cannot be read: "),
+    "another bound": ("save-audio: -1\n", "run.yaml: save-audio must be at least 0, got -1"),
+    "a number with a point": ("seed: 1.0\n", "run.yaml: seed must be a whole number, got 1.0"),
+    "no path": ("out: 3\n", "run.yaml: out must be text, got 3"),
+    "number or text": ("workers: 2.5\n", "run.yaml: workers must be a whole number or text, got 2.5"),
+    "names that are none": ("tasks: [a, 3]\n", "run.yaml: tasks must be names, such as [nmf, ica], got ['a', 3]"),
+    "a key that is no text": ("1: 2\n", "run.yaml: unknown key '1'; the keys are the options"),
+    "the file itself": ("config: a.yaml\n", "run.yaml: config is about one call, and belongs on the command line"),
+    "by another spelling": ("save_config: a.yaml\n", "run.yaml: save-config is about one call, and belongs on the command line"),
 }
 
 
@@ -229,3 +237,28 @@ def test_a_value_that_not_every_file_gives_back_is_kept_as_it_was_given(value: s
 def test_a_value_that_every_file_gives_back_stands_under_its_method(value: Any) -> None:
     text = run_config.config_text({"suite": "a", "settings": [f"nmf.x={value!r}", "nmf.atoms=4"]}, run, ".json")
     assert _strict(text)["set"] == {"nmf": {"x": value, "atoms": 4}}
+
+
+def test_settings_of_a_file_come_first_and_the_command_line_s_take_their_places() -> None:
+    Path("run.yaml").write_text("suite: s\nset: ['b.x = 1', a.x=2, c.x=3]\n")
+    found = called("run", "--config", "run.yaml", "--set", " a.x = 5", "--set", "d.x=6", "--set", "b.x=7")[0]
+    assert found["settings"] == ["c.x=3", " a.x = 5", "d.x=6", "b.x=7"]
+    assert called("run", "--config", "run.yaml")[0]["settings"] == ["b.x = 1", "a.x=2", "c.x=3"]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [("word", "m.x=word"), ("3", "m.x='3'"), ("a=b", "m.x=a=b"), (" a", "m.x=' a'"), ("", "m.x="), ("None", "m.x='None'"), (3, "m.x=3")]
+)
+def test_a_text_is_quoted_where_it_would_be_read_as_something_else(value: object, text: str) -> None:
+    assert run_config.setting_texts({"m": {"x": value}}) == [text]
+    assert parse_settings([text]) == {"m": {"x": value}}
+
+
+def test_flags_of_a_file_are_spelt_as_they_are_meant() -> None:
+    Path("run.yaml").write_text("suite: s\nkeep-estimates: true\nrefit: false\nlatency: true\nlimit: 3\n")
+    command = called("run", "--config", "run.yaml", "--no-keep-estimates")[1]
+    assert command == "sepbench run --suite s --limit 3 --refit --no-keep-estimates --latency".replace("--refit", "--no-refit")
+
+
+def test_of_a_long_value_the_beginning_is_shown() -> None:
+    assert refused(f"limit: {'x' * 300}\n") == f"run.yaml: limit must be a whole number, got '{'x' * 199}"
