@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from baselines.priors.score_prior import EDMPrior
 from baselines.priors.shipped import FOLDER, ShippedWeights, find_weights, shipped_weights
 from baselines.priors.weights_io import KINDS, MAX_BYTES, load_prior, read_card
 from baselines.training.samples import draw_samples
+from sepbench.errors import DataError
 from sepbench.noise import NoiseSource
 from sepbench.suites.loader import load_suite
 
@@ -59,3 +61,16 @@ def test_a_slot_has_the_prior_of_its_own_data_class_and_shape(monkeypatch: pytes
     assert find_weights(replace(task, source_shape=(3, 8, 8)), 0) is None
     assert find_weights(toy_task(), 0) is None
     assert entries[2].path == FOLDER / "2.safetensors"
+
+
+@pytest.mark.parametrize("text", ["weights = [", "weights = 3", '[[weights]]\nname = "a"', "[weights]\nname = 1"])
+def test_a_damaged_list_of_weights_says_what_to_do(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shipped, "resource_root", lambda name: tmp_path / name)
+    assert shipped_weights() == [], "there is none"
+    path = tmp_path / "data_manifests" / "weights.toml"
+    path.parent.mkdir()
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(DataError) as caught:
+        shipped_weights()
+    assert str(caught.value).startswith(f"{path} is damaged (")
+    assert str(caught.value).endswith("); install sepbench again")
