@@ -41,3 +41,13 @@ def test_one_observed_and_one_other_source_are_wanted() -> None:
     assert semi_supervised_support(TASK).ok
     assert "no observed source" in semi_supervised_support(toy_task()).note
     assert "3" in semi_supervised_support(toy_task(classes=("a", "b", "c"), observed=0)).note
+
+
+def test_the_first_stage_is_a_third_of_the_work() -> None:
+    told: list[tuple[float, str]] = []
+    learn_observed_and_other(*planted(4, 0), 1, 4, 1.0, context(TASK, progress=lambda done, text: told.append((done, text))))
+    ends = {name: (min(at), max(at)) for name in dict(told[::-1]).values() for at in [[done for done, text in told if text == name]]}
+    first, second = ends["stage 1: the observed source"], ends["stage 2: the other source"]
+    assert first[1] == pytest.approx(1 / 3)
+    assert second[0] >= first[1]
+    assert second[1] == pytest.approx(1.0)
