@@ -219,6 +219,16 @@ def test_a_training_takes_what_it_learns_from_to_its_network(made: Callable[[], 
     assert places(made()) == {"meta"}
 
 
+@pytest.mark.filterwarnings("ignore:.*copying from a non-meta parameter:UserWarning")
+def test_a_training_goes_on_where_its_network_is() -> None:
+    """A checkpoint is read to the CPU."""
+    here, there = (EggTraining(new_mask(LAYOUT, 0, device), MaskRecipe(0.1, batch=2), PICTURES, PICTURES, PICTURES, 1, 1, 3) for device in ("cpu", "meta"))
+    here.losses.add(torch.ones(()))
+    there.restore(here.state())
+    assert places([there.eggs, there.losses._sum, *there.clean, *there.mixed]) == {"meta"}
+    assert there.losses._count == 1
+
+
 def test_rows_counts_and_pairs_are_where_they_are_wanted() -> None:
     bands, pairs = BandMeans.empty("meta"), SumLikelihood(COUNTS, torch.eye(4), device="meta").pairs(0)
     rows = [epoch_rows(0, "B", 0, 0, 2, 8, "meta"), batch_indices(0, 0, 2, 8, "meta")]
