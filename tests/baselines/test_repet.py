@@ -102,3 +102,9 @@ def test_a_voice_comes_in_its_slot() -> None:
 def test_settings_without_sense_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         REPET(**wrong)  # type: ignore[arg-type]
+
+
+def test_the_note_says_how_short_the_signal_is() -> None:
+    role = "no roles: the foreground may be either source, the best assignment counts"
+    assert REPET().supports(sound_task(4_000)).note == f"{role}; 0.50 s are less than three periods of 0.8 s: the period is a third of the signal"
+    assert REPET(shortest=0.1).supports(sound_task(4_000)).note == role

@@ -104,3 +104,10 @@ def test_a_voice_comes_in_its_slot() -> None:
 def test_settings_without_sense_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         REPETSim(**wrong)  # type: ignore[arg-type]
+
+
+def test_the_note_says_how_short_the_signal_is() -> None:
+    role = "no roles: the foreground may be either source, the best assignment counts"
+    short = REPETSim().supports(sound_task(4_000)).note
+    assert short == f"{role}; no two frames of 0.50 s are 1.0 s apart: everything is background"
+    assert REPETSim(apart=0.5).supports(sound_task(4_000)).note == role

@@ -10,6 +10,7 @@ from method_toys import ToyView, context, mix, operator_for, toy_task
 from sound_toys import RATE, sound_task, sounds
 
 from baselines import nes, supervised
+from baselines.decomposition import mask_signals
 from baselines.decomposition.mask_signals import FRAMES, ImageParts, SpectrogramParts, parts_of
 from baselines.nes import NeuralEggSeparation
 from baselines.networks.mask_autoencoder import MaskConfig
@@ -65,6 +66,35 @@ def test_under_gain_levels_count_and_not_loudness() -> None:
     torch.testing.assert_close(parts.mixture(noise), parts.source(noise, 1) * 2**0.5)
     both = parts.source(noise[:1], 0) + parts.source(noise[1:], 1)
     assert float(both.abs().square().mean().sqrt()) == pytest.approx(1.0, abs=0.05)  # as a mixture of the same noises at 0 dB
+
+
+@pytest.mark.parametrize("operator", ["gain", "mean", "sum"])
+def test_parts_of_sounds_become_what_they_were_and_silence_stays_silence(operator: str) -> None:
+    parts, sound = parts_of(sound_task(operator=operator)), torch.cat([sounds(1)[:, 0], torch.zeros_like(sounds(1)[:, 0])])
+    torch.testing.assert_close(parts.as_sources(parts.source(sound, 1), 1), parts.mixture(sound))
+    assert float(parts.mixture(sound)[len(parts.mixture(sound)) // 2 :].abs().max()) == 0
+
+
+@pytest.mark.parametrize("operator", ["gain", "mean"])
+def test_recordings_are_taken_so_many_at_a_time_each_at_its_own_level(operator: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    signals = sounds(5)[:, 0] * torch.tensor([1.0, 0.1, 2.0, 0.5, 3.0]).reshape(5, 1, 1)
+    parts = parts_of(sound_task(operator=operator))
+    alone = torch.cat([parts.source(signal[None], 0) for signal in signals])
+    monkeypatch.setattr(mask_signals, "_AT_ONCE", 2)
+    torch.testing.assert_close(parts.source(signals, 0), alone)
+
+
+def test_under_gain_a_network_sees_all_mixtures_at_one_level() -> None:
+    seen: list[torch.Tensor] = []
+
+    def masks(magnitudes: torch.Tensor) -> torch.Tensor:
+        seen.append(magnitudes)
+        return torch.full_like(magnitudes, 0.25).unsqueeze(1)
+
+    task, mixtures = sound_task(operator="gain"), mix(sounds(3) * torch.tensor([1.0, 20.0, 0.0]).reshape(3, 1, 1, 1), operator_for("gain", 3, 2))
+    assert bool(parts_of(task).estimates(masks, mixtures, [0, 1], context(task)).isfinite().all())
+    levels = torch.cat(seen).square().mean((1, 2, 3)).sqrt()
+    torch.testing.assert_close(levels, torch.tensor([1.0, 1.0, 0.0]))
 
 
 def test_recordings_are_cut_into_whole_segments_of_one_channel() -> None:

@@ -38,3 +38,10 @@ def test_a_rectangle_is_a_delay_embedding() -> None:
     torch.testing.assert_close(fold_patches(windows, (1, 6), (1, 3)), signal)
     with pytest.raises(ValueError, match="do not fit"):
         unfold_patches(signal, (2, 3))
+
+
+def test_a_pixel_is_the_mean_of_all_patches_that_cover_it() -> None:
+    """Patches that say different things of a pixel: ``(3, 8)`` of a row of six; number n begins at pixel n - 2."""
+    patches = torch.rand(3, 8, generator=generator(1), dtype=torch.float64)
+    wanted = [sum(float(patches[place, pixel - place + 2]) for place in range(3)) / 3 for pixel in range(6)]
+    assert fold_patches(patches[None], (1, 6), (1, 3))[0, 0, 0].tolist() == pytest.approx(wanted)

@@ -41,3 +41,10 @@ def test_one_observed_and_one_other_source_are_wanted() -> None:
     assert semi_supervised_support(TASK).ok
     assert "no observed source" in semi_supervised_support(toy_task()).note
     assert "3" in semi_supervised_support(toy_task(classes=("a", "b", "c"), observed=0)).note
+
+
+def test_the_first_stage_is_a_third_of_the_work() -> None:
+    told: list[tuple[float, str]] = []
+    learn_observed_and_other(*planted(4, 0), 1, 4, 1.0, context(TASK, progress=lambda done, text: told.append((done, text))))
+    assert [text for _, text in told] == ["stage 1: the observed source"] * 4 + ["stage 2: the other source"] * 4
+    assert [done for done, _ in told] == pytest.approx([1 / 12, 2 / 12, 3 / 12, 4 / 12, 3 / 6, 4 / 6, 5 / 6, 6 / 6])

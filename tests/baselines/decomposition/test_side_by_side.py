@@ -90,3 +90,14 @@ def test_a_piece_keeps_no_gradients_where_its_caller_keeps_none() -> None:
 def test_every_thread_gets_a_piece(monkeypatch: pytest.MonkeyPatch, rows: int, largest: int, workers: int, device: str, size: int) -> None:
     monkeypatch.setattr(torch, "get_num_threads", lambda: workers)
     assert pieces_at_once(rows, largest, torch.device(device)) == size
+
+
+def test_on_a_gpu_pieces_follow_one_another_in_the_thread_of_the_caller(two_threads: None) -> None:
+    seen: list[tuple[int, threading.Thread]] = []
+
+    def note(piece: torch.Tensor) -> torch.Tensor:
+        seen.append((len(piece), threading.current_thread()))
+        return torch.full((len(piece),), len(seen))
+
+    assert side_by_side(note, torch.zeros(5, 2, device="meta"), 2).tolist() == [1, 1, 2, 2, 3]
+    assert seen == [(size, threading.current_thread()) for size in (2, 2, 1)]

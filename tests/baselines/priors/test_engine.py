@@ -300,3 +300,16 @@ def test_a_network_in_which_nothing_is_rounded_or_fused_is_itself(denoiser: EDMD
         assert {p.dtype for p in made.parameters()} == dtypes
         assert made.network.fused is _norm_silu  # type: ignore[union-attr]
     assert Engine("graph").network(denoiser, False, gpu) is denoiser
+
+
+@pytest.mark.parametrize(("plain", "scaled", "used"), [(3e-4, 0.0, False), (0.0, 3e-4, False), (0.0, -3e-4, False), (3e-5, 3e-5, True)])
+def test_a_kernel_is_compared_with_and_without_scale_and_shift(plain: float, scaled: float, used: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    def kernel(x: torch.Tensor, norm: nn.GroupNorm, scale: torch.Tensor | None = None, shift: torch.Tensor | None = None) -> torch.Tensor:
+        return _norm_silu(x, norm, scale, shift) + (plain if scale is None else scaled)
+
+    monkeypatch.setitem(sys.modules, "baselines.networks.norm_kernel", SimpleNamespace(norm_silu=kernel))
+    if used:
+        assert fused_norm(torch.device("cpu")) is kernel
+        return
+    with pytest.raises(RuntimeError, match=r"^the kernel's norms are not torch's$"):
+        fused_norm(torch.device("cpu"))

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
+from method_toys import toy_task
 
+from baselines.priors import shipped
 from baselines.priors.score_prior import EDMPrior
 from baselines.priors.shipped import FOLDER, ShippedWeights, find_weights, shipped_weights
 from baselines.priors.weights_io import KINDS, MAX_BYTES, load_prior, read_card
 from baselines.training.samples import draw_samples
+from sepbench.errors import DataError
 from sepbench.noise import NoiseSource
 from sepbench.suites.loader import load_suite
 
@@ -41,3 +46,31 @@ def test_a_task_finds_the_prior_of_its_data_and_shape_only() -> None:
     assert find_weights(spec, 0) == (listed[0] if listed else None)
     assert find_weights(load_suite("mnist-nes").tasks["x-0-4"].spec, 0) is None
     assert find_weights(load_suite("bags-shoes-mini").tasks["x-bags"].spec, 0) is None
+
+
+def test_a_slot_has_the_prior_of_its_own_data_class_and_shape(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first that fits."""
+    kinds = [("one", "", (1, 4, 4)), ("one", "a", (1, 8, 8)), ("two", "", (1, 8, 8)), ("one", "", (1, 8, 8)), ("two", "b", (1, 8, 8)), ("one", "", (1, 8, 8))]
+    entries = [ShippedWeights(f"{number}", *kind, "digest") for number, kind in enumerate(kinds)]
+    monkeypatch.setattr(shipped, "shipped_weights", lambda: entries)
+    task = replace(toy_task(), datasets=("one", "two"))
+    assert [find_weights(task, slot) for slot in (0, 1)] == [entries[3], entries[2]]
+    assert [find_weights(task, slot, per_class=True) for slot in (0, 1)] == [entries[1], entries[4]]
+    swapped = replace(task, datasets=("two", "one"))
+    assert [find_weights(swapped, slot, per_class=True) for slot in (0, 1)] == [None, None]
+    assert find_weights(replace(task, source_shape=(3, 8, 8)), 0) is None
+    assert find_weights(toy_task(), 0) is None
+    assert entries[2].path == FOLDER / "2.safetensors"
+
+
+@pytest.mark.parametrize("text", ["weights = [", "weights = 3", '[[weights]]\nname = "a"', "[weights]\nname = 1"])
+def test_a_damaged_list_of_weights_says_what_to_do(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shipped, "resource_root", lambda name: tmp_path / name)
+    assert shipped_weights() == [], "there is none"
+    path = tmp_path / "data_manifests" / "weights.toml"
+    path.parent.mkdir()
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(DataError) as caught:
+        shipped_weights()
+    assert str(caught.value).startswith(f"{path} is damaged (")
+    assert str(caught.value).endswith("); install sepbench again")

@@ -165,3 +165,32 @@ def test_the_estimate_is_the_mean_over_the_last_levels() -> None:
     half, moved = problem.mixtures.values / 2, sum(CHAIN.finish) / FINISH / 2
     found = finish(problem, CHAIN, torch.zeros(4, 2, DIMENSION))
     torch.testing.assert_close(found, torch.stack([half + moved, half - moved], dim=1), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("bounded", [True, False])
+def test_what_the_prior_says_is_held_in_bounds_where_sources_have_them(bounded: bool) -> None:
+    """One prior says 3 and one says 0: of a mixture of 1, the excess of 2 (of nothing, in bounds) is shared by both."""
+    says = [SimpleNamespace(denoise=lambda x, sigma: torch.full_like(x, 3.0)), SimpleNamespace(denoise=lambda x, sigma: torch.zeros_like(x))]
+    operator, ids = make_operator("sum", 2), torch.arange(2)
+    problem = Problem(Mixtures(torch.ones(2, DIMENSION), ids, operator), says, NoiseSource(0), (DIMENSION,))  # type: ignore[arg-type]
+    chain, wanted = replace(CHAIN, bounded=bounded), torch.tensor([1.0, 0.0] if bounded else [2.0, -1.0])
+    for found in (search(problem, chain)[0], finish(problem, chain, torch.zeros(2, 2, DIMENSION))):
+        torch.testing.assert_close(found, wanted[None, :, None].expand(2, 2, DIMENSION))
+
+
+def test_a_search_from_clean_sources_adds_noise_to_them_and_counts_its_first_level() -> None:
+    seen: list[torch.Tensor] = []
+
+    def denoise(x: torch.Tensor, sigma: float | torch.Tensor) -> torch.Tensor:
+        seen.append(x)
+        return torch.zeros_like(x)
+
+    problem, start = _problem(2, prior=SimpleNamespace(denoise=denoise)), torch.full((2, 2, DIMENSION), 0.5)
+    clean, losses = search(problem, CHAIN, start)
+    torch.testing.assert_close(seen[0], (start + CHAIN.search[0] * problem.normals(0)).flatten(0, 1))
+    half = (problem.mixtures.values / 2)[:, None].expand(2, 2, DIMENSION)
+    torch.testing.assert_close(clean, half)
+    rest = half.double().square().sum((1, 2))
+    wanted = [(torch.full_like(rest, 6 * 0.25) if i == 0 else rest) / sigma**2 for i, sigma in enumerate(CHAIN.search)]
+    torch.testing.assert_close(losses, torch.stack(wanted, dim=1), atol=1e-6, rtol=1e-5)
+    assert search(problem, CHAIN)[1][:, 0].tolist() == [0.0, 0.0]

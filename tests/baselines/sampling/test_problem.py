@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from baselines.basis import basis
-from baselines.sampling.problem import CPU_ROWS, Problem, RowLimit
+from baselines.sampling import problem as problems
+from baselines.sampling.problem import CPU_ROWS, GPU_ELEMENTS, GPU_ROWS, Problem, RowLimit
 from sepbench.noise import NoiseSource
 from sepbench.operators import make_operator
 from sepbench.protocols import Mixtures
@@ -80,6 +81,20 @@ def test_more_rows_of_few_numbers_are_halved_too() -> None:
         problem.denoise(problem.normals(0), 0.1)
     assert problem.limit is not None
     assert problem.limit.at_once(16) == 50
+
+
+def test_memory_is_let_go_of_each_time_that_it_ran_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    released: list[torch.device | str] = []
+    monkeypatch.setattr(problems, "release", released.append)
+    problem = _problem(Crowded(20), 25, RowLimit(200, 0))
+    with pytest.warns(RuntimeWarning, match="out of memory"):
+        problem.denoise(problem.normals(0), 0.1)
+    assert released == [torch.device("cpu")] * 2, "50 rows, then 25"
+
+
+def test_a_gpu_begins_with_what_its_memory_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(problems, "scaled", lambda number, device: number // {"cuda:1": 4}[str(device)])
+    assert RowLimit.of("cuda:1") == RowLimit(GPU_ROWS // 4, GPU_ELEMENTS // 4)
 
 
 def test_other_errors_and_a_single_row_that_does_not_fit_come_through() -> None:

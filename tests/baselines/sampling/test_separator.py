@@ -13,6 +13,7 @@ from method_toys import context, toy_task
 from baselines.networks.ncsn_refinenet import CondRefineNetDilated
 from baselines.priors.score_prior import NCSNPrior
 from baselines.priors.weights_io import save_prior
+from baselines.sampling.problem import RowLimit
 from baselines.sampling.separator import ScoreSeparator
 from sepbench.conformance import validate_method
 from sepbench.errors import SepbenchError
@@ -363,3 +364,13 @@ def test_samplers_hold_the_contract_on_digits(name: str) -> None:
     """Batch and shard invariance among it, with the prior that ships, at the quick budget."""
     checks = validate_method(name, load_suite("digits-pairs").tasks["class-agnostic"], settings={} if name != "projected-4x" else {"best_of": 2}, examples=3)
     assert [f"{check.rule}: {check.detail}" for check in checks if check.passed is False] == []
+
+
+def test_rows_that_were_too_many_for_one_batch_are_too_many_for_the_next() -> None:
+    method: Any = create_separator("dirac", QUICK["dirac"])
+    ctx = context(TASK)
+    method.fit(AnalyticView(_gaussians(2)), ctx)
+    mixtures = Mixtures(torch.zeros(2, DIMENSION), torch.arange(2), make_operator("mean", 2))
+    limit = method.problem(mixtures, ctx).limit
+    assert limit == RowLimit()
+    assert method.problem(mixtures, ctx, draws=3).limit is limit

@@ -8,6 +8,7 @@ import pytest
 import torch
 from token_toys import MIXTURE, SEQUENCES, K, S, exact, posterior
 
+from baselines.sampling import token_samplers
 from baselines.sampling.token_particles import Particles, _resampled, particles
 from baselines.sampling.token_samplers import Rule
 from sepbench.noise import NoiseSource
@@ -119,3 +120,37 @@ def test_an_effective_number_at_the_threshold_is_enough(threshold: float, again:
     assert resampled.tolist() == [again]
     assert kept.tolist() == ([0, 0] if again else [0, 1])
     assert after.tolist() == ([[0.0, 0.0]] if again else weights.tolist())
+
+
+def test_particles_of_different_mixtures_are_those_of_each_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever tokens the others have, and in how many parts the lists of pairs are handled."""
+    mixtures, ids = torch.tensor([[1, 2, 1], [0, 3, 3], [1, 0, 3], [2, 2, 0]]), torch.tensor([7, 5, 6, 2])
+
+    def made(rows: list[int]) -> Particles:
+        return particles(posterior(), mixtures[rows], 6, Rule(), NoiseSource(9), ids[rows], threshold=0.7)
+
+    whole = made([0, 1, 2, 3])
+    assert len({tuple(one.flatten().tolist()) for one in whole.tokens}) == 4
+    monkeypatch.setattr(token_samplers, "_CPU_ENTRIES", 1)
+    for rows in ([2], [3, 0], [3, 2, 1, 0]):
+        part = made(rows)
+        assert torch.equal(part.tokens, whole.tokens[rows])
+        for name in ("log_posterior", "log_weights", "log_mean_weight"):
+            torch.testing.assert_close(getattr(part, name), getattr(whole, name)[rows], atol=1e-5, rtol=0)
+        assert torch.equal(part.resampled, whole.resampled[rows])
+
+
+@pytest.mark.parametrize(("every", "asked"), [(1, [1, 2, 3]), (2, [2, 3]), (3, [3]), (9, [3])])
+def test_evidence_is_asked_for_every_so_many_positions_and_at_the_end(every: int, asked: list[int]) -> None:
+    seen: list[int] = []
+    told: list[float] = []
+
+    def evidence(tokens: torch.Tensor, made: int) -> torch.Tensor:
+        assert tokens.shape == (2, COUNT, 2, S)
+        seen.append(made)
+        return torch.zeros(2, COUNT)
+
+    found = drawn(ids=torch.arange(2), evidence=evidence, every=every, progress=told.append)
+    assert seen == asked
+    assert told == pytest.approx([1 / 3, 2 / 3, 1.0])
+    assert not found.log_posterior.requires_grad

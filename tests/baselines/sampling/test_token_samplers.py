@@ -292,3 +292,10 @@ def test_logs_of_a_step_are_of_each_source_s_own_tokens_and_rows_go_on_from_othe
         padded = torch.nn.functional.pad(own[which], (0, 1))
         wanted = prior(padded)[:, 2].log_softmax(-1)  # type: ignore[operator]
         torch.testing.assert_close(found[which], wanted, atol=1e-5, rtol=0)
+
+
+def test_sampling_keeps_no_graph() -> None:
+    target = posterior()
+    assert any(weight.requires_grad for prior in target.priors for weight in prior.parameters())  # type: ignore[attr-defined]
+    assert not draws(target, Rule(), 2).log_posterior.requires_grad
+    assert not search(target, MIXTURE[None], 2).log_posterior.requires_grad

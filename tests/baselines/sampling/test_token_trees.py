@@ -198,3 +198,8 @@ def test_numbers_of_sources_in_a_tree() -> None:
     assert (tree.right.left, tree.right.right, tree.likelihood) == (6, 7, (3, 2))
     assert sorted(asked) == [(1, 1), (1, 1), (2, 1), (3, 2)]
     assert balanced(1, lambda left, right: None, first=4) == 4  # type: ignore[arg-type, return-value]
+
+
+def test_sampling_keeps_no_graph() -> None:
+    assert all(weight.requires_grad for weight in transformer(3).parameters())
+    assert not draws(3, True, 1.0, 2).log_posterior.requires_grad

@@ -353,3 +353,11 @@ def test_checkpoints_are_read_to_the_device_and_run_nothing(tmp_path: Path, monk
     assert resume(training, tmp_path)
     assert places == ["cuda:1", torch.device("cpu"), "cpu"]
     assert (training.step, training.seconds) == (3, 2.0)
+
+
+def test_a_handler_that_python_did_not_set_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python could not put it back."""
+    monkeypatch.setattr(signal, "getsignal", lambda number: None)
+    monkeypatch.setattr(signal, "signal", lambda number, handler: pytest.fail("set"))
+    with loop._signals_wait() as waiting:
+        assert waiting == []

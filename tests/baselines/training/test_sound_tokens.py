@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from baselines.training import loop, stages
 from baselines.training.band_spectrogram import BandSpectrogram
 from baselines.training.codec import VQVAERecipe, VQVAETraining, network_digest, new_vqvae, tokens_of
 from baselines.training.epochs import epoch_rows
-from baselines.training.sound_tokens import LearntSoundTokens, SoundSums, pictures_of
+from baselines.training.sound_tokens import LearntSoundTokens, SoundModels, SoundSums, pictures_of
 from baselines.training.token_models import frozen
 from baselines.training.tokens import TokenRecipe, TokenTraining, new_transformer
 from sepbench.errors import DataError, SepbenchError
@@ -202,3 +203,38 @@ def test_at_most_a_tenth_of_each_class_is_held_out(monkeypatch: pytest.MonkeyPat
 def test_bad_settings_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         LearntSoundTokens(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("task", "shares"),
+    [(TASK, [0.225, 0.45, 0.5625, 0.675, 0.7875, 0.9, 0.95, 1.0]), (ALIKE, [0.225, 0.45, 0.675, 0.9, 0.95, 1.0])],
+)
+def test_progress_counts_one_prior_of_each_class(task: TaskSpec, shares: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The codec takes 45 % of a fit, all priors together 45 %, the sums the rest."""
+    told: list[tuple[float, str]] = []
+    monkeypatch.setattr(stages, "run", lambda one, folder, progress: [progress(done, f"at {done}") for done in (0.5, 1.0)])
+    LearntSoundTokens(**TINY).fit(view(task), context(task, progress=lambda done, text: told.append((done, text))))
+    assert [done for done, _ in told] == pytest.approx(shares)
+    priors = ["prior-0"] if task.class_agnostic else ["prior-0", "prior-1"]
+    assert [text for _, text in told] == [f"{name}: at {done}" for name in ("codec", *priors, "sums") for done in (0.5, 1.0)]
+
+
+def test_what_was_learnt_is_ready_for_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stages, "run", lambda one, folder, progress: None)
+    models = fitted().fitted()
+    for network in (models.codec, *models.priors):
+        assert not network.training
+        assert not any(p.requires_grad for p in network.parameters())
+
+
+def test_digest_and_label_are_of_all_that_was_learnt() -> None:
+    """And one prior that stands for both sources counts once."""
+    codec = new_vqvae((1, 12, 16), 512, 96, 0, "cpu")
+    first, second = (new_transformer(512, 12, 128, 2, 2, seed, "cpu") for seed in (0, 1))
+    counts, method = SumCounts(512, torch.tensor([3]), torch.tensor([2]), "c"), LearntSoundTokens(**TINY)
+    for priors, networks, name in (((first, second), (codec, first, second), "2 transformers"), ((first, first), (codec, first), "transformer")):
+        method._sounds = SoundModels(FRONT, codec, priors, counts)
+        digest = hashlib.sha256(" ".join([*map(network_digest, networks), counts.digest]).encode()).hexdigest()
+        count = sum(p.numel() for network in networks for p in network.parameters())
+        assert method.weights_sha256 == digest
+        assert method.prior_label == f"VQ-VAE and {name}, {count / 1e6:.1f} M, {digest[:8]}"

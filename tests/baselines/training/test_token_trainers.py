@@ -227,3 +227,20 @@ def test_what_is_asked_for_is_what_is_trained(steps: int | None, tmp_path: Path,
     assert (training.steps, folder, device) == (steps or 60 * 3, tmp_path / "work-train_tokens" / "prior", "cpu")
     assert training.recipe == replace(token_trainers.TOKENS, seed=6)
     assert network_digest(training.network) == network_digest(new_transformer(12, 4, 8, 1, 2, 6, "cpu"))
+
+
+@pytest.mark.usefixtures("small")
+def test_a_request_for_a_codec_is_of_data_start_recipe_and_steps(tmp_path: Path) -> None:
+    first = call(train_vqvae, tmp_path / "a", "codec.safetensors", steps=1)
+    call(train_vqvae, tmp_path / "b", "codec.safetensors", steps=1, init=first, seed=2, labels=(0, 1))
+    asked = {"seed": 2, "recipe": asdict(replace(token_trainers.CODEC, seed=2)), "init": file_sha256(first), "steps": 1}
+    request = json.loads((tmp_path / "b" / "work-train_vqvae" / "request.json").read_text())
+    assert request == {**asked, "data": images_sha256(material(open_dataset("digits", "train"), (0, 1)).images)}
+
+
+@pytest.mark.usefixtures("small")
+def test_minutes_on_a_card_are_those_of_all_its_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(token_trainers, "_learn", lambda training, *rest: setattr(training, "seconds", 54.0))
+    codec = call(train_vqvae, tmp_path, "codec.safetensors")
+    folder = call(train_tokens, tmp_path, "mine.safetensors", init=codec)
+    assert [json.loads(path.read_text())["minutes"] for path in (codec.with_suffix(".json"), folder / CARD)] == [0.9, 1.8]
