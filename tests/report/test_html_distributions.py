@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from sepbench.report.html import distributions as module
 from sepbench.report.html.board import MetricWords, TaskView, open_board, task_views
 from sepbench.report.html.distributions import _short, _told, distributions
 from sepbench.results.statistics import PairedDifference
+from sepbench.results.values import MetricValues
 
 NAN = math.nan
 
@@ -139,3 +141,47 @@ def test_values_beyond_the_axis_are_told(monkeypatch: pytest.MonkeyPatch, tmp_pa
         found = distributions(view)
         assert found is not None
         assert found.note == said + end
+
+
+def test_values_of_whole_sets_have_no_section(tmp_path: Path) -> None:
+    """What each mixture adds to a metric of sets is no value of the mixture."""
+    view = view_of(SyntheticRun({"nmf": 16.0, "ica": 12.0}, n=12), tmp_path)
+    assert distributions(view) is not None
+    whole = {method: replace(values, whole_only=True) for method, values in view.values.items()}
+    assert distributions(replace(view, values=whole)) is None
+    some = distributions(replace(view, values={"nmf": view.values["nmf"], "ica": whole["ica"]}))
+    assert some is not None
+    assert some.pairs["methods"] == ["nmf"]
+
+
+def test_two_methods_without_a_common_mixture_are_no_pair_and_the_others_are(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """How large values are, for the rounding of differences, is told by the larger mean of the two."""
+    view = view_of(SyntheticRun({"nmf": 16.0, "ica": 12.0, "rpca": 10.0}, n=12), tmp_path)
+    numbers = np.linspace(-1.0, 1.0, 12)
+    apart = {
+        "nmf": MetricValues(np.arange(12), 3.0 + numbers),
+        "ica": MetricValues(np.arange(100, 112), -7.0 + numbers),
+        "rpca": MetricValues(np.arange(12), -5.0 - numbers),
+    }
+    scales: list[float] = []
+    monkeypatch.setattr(module, "verdict", lambda paired, higher, scale: scales.append(scale) or "A better")
+    found = distributions(replace(view, values=apart))
+    assert found is not None
+    (pair,) = found.pairs["pairs"]
+    assert (pair["a"], pair["b"], pair["mean"]) == ("nmf", "rpca", 8.0)
+    assert scales == pytest.approx([5.0])
+    assert pair["text"].endswith(", n = 12, nmf is better on 100%: nmf is better")
+    assert (pair["edges"], sum(pair["counts"]), len(pair["counts"])) == ([6.0, 10.0], 12, 10)
+    assert [(one.first, one.second) for one in found.against_best] == [("nmf", "rpca")]
+    other = distributions(replace(view, values={"nmf": apart["rpca"], "ica": apart["nmf"]}))
+    assert other is not None
+    assert scales[1:] == pytest.approx([5.0])
+    assert "ica is better on" not in other.pairs["pairs"][0]["text"]
+
+
+def test_where_nothing_is_ranked_all_are_compared_with_the_first(tmp_path: Path) -> None:
+    view = view_of(SyntheticRun({"average": 14.0, "ideal-mask": 20.0}, n=12), tmp_path)
+    found = distributions(view)
+    assert found is not None
+    assert [(one.first, one.second) for one in found.against_best] == [("ideal-mask", "average")]
+    assert found.pairs["first"] == ["ideal-mask", "average"]

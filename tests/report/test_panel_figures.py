@@ -22,7 +22,7 @@ from sepbench.report.panels.histogram import Histogram, MethodCounts, bin_edges,
 from sepbench.report.panels.histogram import histogram as counted
 from sepbench.report.panels.opened_run import OpenedRun
 from sepbench.report.panels.sheet import Block, Head, Sheet, SheetRow, block_layout, draw_sheet, enlargement, value_texts
-from sepbench.report.panels.shown import check_shown, shown
+from sepbench.report.panels.shown import check_shown, shown, spectrograms
 from sepbench.suites.loader import load_suite
 
 SPEC = load_suite("digits-pairs").tasks["class-split"].spec
@@ -303,3 +303,18 @@ def test_what_is_said_of_signals_that_cannot_be_shown() -> None:
         with pytest.raises(SepbenchError) as raised:
             check_shown(spec)
         assert str(raised.value) == told
+
+
+def test_a_spectrogram_cell_by_cell() -> None:
+    """At 4,000 Hz a picture has a row for each of 65 frequencies and a column for each of 101 frames: a sine has one level where its frequency is."""
+    time = torch.arange(3_200, dtype=torch.float64) / 4_000
+    tone = 10 ** (-55 / 20) * torch.sin(2 * torch.pi * 625 * time)  # frequency 20 of 64, in the middle of what is shown, -90 to -20 dB
+    silent, louder = torch.zeros_like(tone), tone * 10 ** (14 / 20)
+    pairs = (tone, tone), (tone, silent), (louder, louder), (tone * 1e3, tone * 1e3)
+    mono, half, loud, loudest = spectrograms(torch.stack([torch.stack(pair) for pair in pairs]), 4_000)
+    assert mono.shape == (1, 65, 101)
+    place = (0, 64 - 20, 50)
+    assert float(mono[place]) == pytest.approx(0.5, abs=1e-3)
+    assert float(loud[place]) == pytest.approx(0.5 - 14 / 70, abs=1e-3)
+    assert float(half[place]) == pytest.approx(0.5 + 10 * math.log10(2) / 70, abs=1e-3)  # one channel of two is silent
+    assert (float(loudest[place]), float(mono[0, 0, 50])) == (0.0, 1.0)
