@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +22,7 @@ from sepbench.report.panels.gradients import Curve, GradientNorms, draw_gradient
 from sepbench.report.panels.histogram import Histogram, MethodCounts, bin_edges, binned, draw_histogram
 from sepbench.report.panels.histogram import histogram as counted
 from sepbench.report.panels.opened_run import OpenedRun
-from sepbench.report.panels.sheet import Block, Head, Sheet, SheetRow, block_layout, draw_sheet, enlargement, value_texts
+from sepbench.report.panels.sheet import Block, Head, Sheet, SheetRow, block_layout, draw_sheet, enlargement, pictures, value_texts
 from sepbench.report.panels.shown import check_shown, shown, spectrograms
 from sepbench.suites.loader import load_suite
 
@@ -318,3 +319,16 @@ def test_a_spectrogram_cell_by_cell() -> None:
     assert float(loud[place]) == pytest.approx(0.5 - 14 / 70, abs=1e-3)
     assert float(half[place]) == pytest.approx(0.5 + 10 * math.log10(2) / 70, abs=1e-3)  # one channel of two is silent
     assert (float(loudest[place]), float(mono[0, 0, 50])) == (0.0, 1.0)
+
+
+def test_vectors_are_no_pictures_however_many_there_are() -> None:
+    with pytest.raises(SepbenchError) as caught:
+        pictures(torch.zeros(5, 3))
+    assert str(caught.value) == "only images of 1 or 3 channels can be shown, these signals have shape (3,)"
+
+
+def test_figures_need_their_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(SepbenchError) as caught:
+        new_figure(1.0, 1.0)
+    assert str(caught.value) == "pictures need matplotlib, which comes with the extra 'report': pip install 'sepbench[report]'"
