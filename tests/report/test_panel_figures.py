@@ -332,3 +332,11 @@ def test_figures_need_their_package(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SepbenchError) as caught:
         new_figure(1.0, 1.0)
     assert str(caught.value) == "pictures need matplotlib, which comes with the extra 'report': pip install 'sepbench[report]'"
+
+
+def test_a_wide_sheet_ends_with_its_margin() -> None:
+    """Beside the labels, blocks of one, two and three images of 300 pixels, with gaps of 8 within and 30 between them."""
+    made = Sheet("t", "s", tuple(Head("h", 1, columns) for columns in (1, 2, 3)), ())
+    geometry = sheet._Geometry(made, (100, 300))
+    assert geometry.lefts == [174, 174 + 330, 174 + 330 + 638, 174 + 330 + 638 + 946]
+    assert geometry.width == 174 + 330 + 638 + 916 + 24
