@@ -26,7 +26,8 @@ def _axes(axes: Any) -> Iterator[str]:
     for name, axis, scale in (("x", axes.xaxis, axes.get_xscale()), ("y", axes.yaxis, axes.get_yscale())):
         label, ticks = axis.get_label(), axis.get_tick_params().get("labelsize", "as usual")
         yield f" {name}: {scale}{', inverted' if axis.get_inverted() else ''}, {label.get_text()!r} of {label.get_fontsize():g}, ticks {ticks}"
-    yield f" sides {sides}; ticks of 0 to 7 {_numbers(axes.yaxis.get_major_locator().tick_values(0.0001, 7))}"
+    ticks = (_numbers(axes.yaxis.get_major_locator().tick_values(0.01, most)) for most in (1.0, 100.0))
+    yield f" sides {sides}; ticks of 0.01 to 1 and to 100 {' '.join(ticks)}"
     for image in axes.images:
         yield f" picture {image.get_array().shape}, {_numbers(image.get_extent())}, {image.get_interpolation()}"
     for patch in axes.patches:

@@ -312,3 +312,20 @@ def test_pages_stop_at_a_name_that_a_template_does_not_know() -> None:
     with pytest.raises(jinja2.UndefinedError):
         environment.from_string("{{ nobody }}").render()
     assert environment.from_string("{{ 'A b' | slug }} {{ 'a_b' | breakable }} {{ x | json }}").render(x=[1.0]).split(" ", 1)[1] == "a_<wbr>b [1.0]"
+
+
+def test_pictures_and_sounds_are_files_of_the_report_and_are_counted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def pages(report: Any, own: Any, boards: Any, warn: Any) -> None:
+        assert (own, boards) == ("the board", [])
+        report.media.add({"media/a.png": b"12345"})
+        report.files["index.html"] = b"1234567"
+
+    monkeypatch.setattr(page, "vega_script", lambda: "123")
+    monkeypatch.setattr(page, "asset_files", lambda: {"theme.js": b"12"})
+    monkeypatch.setattr(page, "open_board", lambda target, taken, warn: "the board" if (target, taken) == ("x", {"index"}) else None)
+    monkeypatch.setattr(page, "_check_tasks", lambda boards, tasks: None)
+    monkeypatch.setattr(page, "_board_page", pages)
+    written = write_report(["x"], tmp_path / "r", Options(budget_mb=0.000005))
+    assert (written.media, written.size, written.files) == (5, 17, 4)
+    assert listed(tmp_path / "r")["files"] == ["assets/theme.js", "assets/vega.js", "index.html", "media/a.png"]
+    assert [(tmp_path / "r" / name).read_bytes() for name in ("media/a.png", "assets/vega.js")] == [b"12345", b"123"]

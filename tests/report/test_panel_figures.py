@@ -181,12 +181,12 @@ def test_the_axis_of_a_histogram(tmp_path: Path, metric: str, axis: str) -> None
 @pytest.mark.parametrize(("outside", "more"), [(0, ""), (1234, "; 1,234 values beyond the axis are in the outermost bins")])
 def test_a_drawn_histogram(drawn: Drawn, outside: int, more: str) -> None:
     edges = np.array([0.0, 1.0, 2.0])
-    rows = MethodCounts("nmf", "", np.array([3, 4]), 1.25, 0.5, 1007), MethodCounts("average", "lower", np.array([1, 0]), 0.25, 0.25, 1)
+    rows = MethodCounts("nmf", "", np.array([3, 4]), 1.25, 0.5, 1007), MethodCounts("average", "lower", np.array([1, 0]), -0.0625, 0.25, 1)
     figure = drawn(histogram, lambda: draw_histogram(Histogram("Title", "psnr [dB]", "dB", edges, rows, outside), Path("x.png")))
     assert [text.get_text() for text in figure.texts] == ["Title", f"number of mixtures per bin{more}"]
     upper, lower = figure.axes
     assert words(upper) == ["nmf", "mean 1.25, median 0.50\n1,007 mixtures"]
-    assert words(lower) == ["average", "mean 0.25, median 0.25\n1 mixtures, lower bound"]
+    assert words(lower) == ["average", "mean -0.0625, median 0.2500\n1 mixtures, lower bound"]
     assert (upper.get_xlabel(), lower.get_xlabel()) == ("", "psnr [dB]")
     for axis, row, colour in ((upper, rows[0], COLOURS[0]), (lower, rows[1], COLOURS[5])):
         (stairs,) = axis.patches

@@ -81,6 +81,8 @@ def test_an_estimate_is_an_empty_field_if_any_of_it_is_not_finite(run: OpenedRun
     monkeypatch.setattr(run, "source_values", lambda task, method, examples: {(0, 0): 1.0, (0, 1): 2.0, (3, 1): 0.0125})
     captions = [block.captions for block in estimate_blocks(run, task, "nmf", (0, 2, 3))]
     assert captions == [("failed", "failed"), ("failed", "failed"), ("", "0.01")]  # digits are those of the largest; a source without a score has none
+    monkeypatch.setattr(run, "source_values", lambda task, method, examples: {(3, 0): -20.0, (3, 1): 0.0125})
+    assert estimate_blocks(run, task, "nmf", (0, 2, 3))[2].captions == ("-20.00", "0.01")
 
 
 def test_methods_side_by_side(run: OpenedRun) -> None:
