@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from synthetic_run import SyntheticRun
 
-from sepbench.report.html.board import Board, MetricWords, TaskView, open_board, task_views
+from sepbench.errors import SepbenchError
+from sepbench.report.html.board import Board, MetricWords, TaskView, open_board, slug, task_views
 from sepbench.report.rows import Line
 from sepbench.results.values import MetricValues, Values
 from sepbench.run.records import CellRecord
@@ -62,6 +63,9 @@ def test_each_task_has_its_rows_its_metrics_and_its_notes(board: Board) -> None:
     assert "nmf: atoms are clustered" in agnostic.table.footnotes
     assert (split.values, agnostic.values) == ({}, {})
     assert [view.task for view in task_views(some, ("class-agnostic", "class-split"))] == ["class-split", "class-agnostic"]
+    assert [view.task for view in task_views(some, ("class-agnostic",))] == ["class-agnostic"]
+    told, _ = task_views(replace(some, results=replace(some.results, bounds={"ica": "upper"})))
+    assert {name: told.kind(name) for name in told.methods} == {"nmf": "ranked", "average": "ranked", "ica": "bound"}
 
 
 def test_values_are_those_of_the_ranking_metric_from_best_to_worst(board: Board) -> None:
@@ -105,3 +109,8 @@ def test_addresses_of_files_and_folders(tmp_path: Path, monkeypatch: pytest.Monk
     assert [board.slug.rpartition("-")[0] or board.slug for board in found] == ["a", "v2-run", "digits", "x"]
     assert {(board.record, board.opened, board.folder) for board in found} == {(None, None, None)}
     assert asked[2] == ("digits-pairs", True)
+    assert open_board(".", set(), pytest.fail).slug == slug(".")
+    results.frame = []
+    with pytest.raises(SepbenchError) as caught:
+        open_board("digits-pairs", set(), pytest.fail)
+    assert str(caught.value) == "digits-pairs has no rows to show"

@@ -292,7 +292,7 @@ PAPERS = [
     paper("nmf", "psnr", 15.5, "NMF", source="B Table 2", notes="clean"),
     paper("", "psnr", 20.0, "Low", notes="loud"),
     paper("", "ssim", 0.75, "High", source="B Table 2"),
-    paper("", "psnr", 30.0, "High", source="B Table 2"),
+    paper("", "psnr", 30.0, "High", source="B Table 2", std=0.0),
     paper("", "mixture_error", 0.125, "Wide"),
     paper("", "mixture_error", 0.0625, "Close"),
     paper("ghost", "psnr", 25.0, "Ghost", notes="clean"),
@@ -313,7 +313,7 @@ def test_numbers_of_papers_in_their_order_with_their_remarks(made: tuple[pd.Data
         **{"nmf": "15.0 +-0.25, ssim 0.5 A Table 1 (1,2)", "average": "", "ica": "", "rpca": ""},
     }
     assert published(table) == [
-        ("High", "30.0, ssim 0.75 B Table 2"),
+        ("High", "30.0 +-0, ssim 0.75 B Table 2"),
         ("Ghost", "25.0 A Table 1 (2)"),
         ("Low", "20.0 A Table 1 (3)"),
         ("Close", "mixture_error 0.0625 A Table 1"),
