@@ -16,6 +16,7 @@ from pathlib import Path
 
 import frozen_texts
 import pytest
+from frozen_figures import described
 from frozen_texts import files, hold, page, plain
 from own_files import image_folder, sound_folder
 from synthetic_run import SyntheticRun
@@ -223,6 +224,49 @@ def test_pages_and_charts_of_the_report(name: str, world: Path, sepbench: Callab
     shown = sorted(folder.glob("*.html")) if name in WHOLE else [folder / "index.html"]
     texts = [f"-- {path.name}\n{page(path, world)}" for path in shown]
     hold(f"report-{name}.txt", "".join([*texts, *told, "\n", files(folder, world, whole=False)]))
+
+
+CHART_ROW = {
+    **{"method": "nmf", "metric": "psnr", "text": "1 dB", "style": "ranked", "group": "g", "told": "1 s", "supervision": "blind", "n": "3", "kind": "exact"},
+    **{"mean": 1.0, "low": 0.0, "high": 2.0, "cost": 3.0, "density": 1.0, "x": 1.0, "y": 2.0, "order": 0, "step": 0, "when": "May", "flag": "holds"},
+}
+
+
+def test_charts_that_those_reports_do_not_have() -> None:
+    """Samplers, curves along a setting, and histories with every finding."""
+    pytest.importorskip("altair")
+    from sepbench.report.html import charts
+
+    flags = [CHART_ROW | {"flag": flag, "when": f"day {step}", "step": step} for step, flag in enumerate(charts.FLAGS)]
+    made = {
+        "pit": charts.pit([CHART_ROW], ["nmf", "ica"], "words"),
+        "scatter": charts.scatter([CHART_ROW], ["nmf", "ica"], "first", "second", "words"),
+        "curves": charts.lines([CHART_ROW, CHART_ROW | {"x": 4.0}], "atoms", "psnr", "words", log=True, points=True),
+        "history": charts.history(flags, "dB", "words"),
+    }
+    hold("charts.txt", "".join(f"-- {name}\n{frozen_texts.chart(chart.spec)}" for name, chart in made.items()))
+
+
+def test_figures_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where every word, line and picture of a sheet, a histogram and gradient norms stands, and how it looks."""
+    pytest.importorskip("matplotlib")
+    import numpy as np
+
+    from sepbench.report.panels import gradients, histogram, sheet
+
+    drawn: list[str] = []
+    for module in (gradients, histogram, sheet):
+        monkeypatch.setattr(module, "save_png", lambda figure, path: drawn.append(described(figure)))
+    shade, block = np.full((1, 20, 30, 3), 0.25), sheet.Head("a-method-with-a-long-name", 3, 1)
+    row = sheet.SheetRow(("best", "mixture 1"), (sheet.Block(shade, ("",)), sheet.Block(np.repeat(shade, 3, 0), ("1.00", "2.00", "failed"))))
+    subtitle = "All 1,000 mixtures of a suite with a long name, from best to worst, in one order that is told here at such a length that a line has to end."
+    sheet.draw_sheet(sheet.Sheet("Title", subtitle, (sheet.Head("mixture", 1, 1), block), (row, row)), Path("x.png"))
+    edges = np.array([0.0, 1.0, 2.0])
+    rows = histogram.MethodCounts("nmf", "", np.array([3, 4]), 1.25, 0.5, 7), histogram.MethodCounts("average", "lower", np.array([1, 0]), -0.0625, -0.5, 1)
+    histogram.draw_histogram(histogram.Histogram("Title", "psnr [dB]", "dB", edges, rows, 1), Path("x.png"))
+    curves = tuple(gradients.Curve(f"{k}", np.array([[1.0, 2.0, 4.0], [10.0, 20.0, 90.0]]) * (k + 1)) for k in range(8))
+    gradients.draw_gradients(gradients.GradientNorms("Title", "Subtitle", np.array([1.0, 0.1]), 1024, curves), Path("x.png"))
+    hold("figures.txt", "\n".join(drawn))
 
 
 if __name__ == "__main__":

@@ -199,3 +199,17 @@ def test_pictures_that_are_not_taken(tmp_path: Path) -> None:
     assert media.files == {"media/weights/mine.png": png + b"1"}
     (tmp_path / "mine.png").rename(tmp_path / "Big Name.png")
     assert card(write(tmp_path, name="Big Name"), media).picture.startswith("media/weights/big-name-")  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("error", [PermissionError(13, "no"), FileNotFoundError(2, "gone meanwhile"), OSError(5, "disk")])
+def test_a_picture_that_cannot_be_read_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError) -> None:
+    (tmp_path / "w.json").write_text('{"name": "w", "weights_sha256": "ab"}')
+    (tmp_path / "w.png").write_bytes(b"x")
+
+    def refuse(path: Path) -> bytes:
+        raise error
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    found = card(tmp_path / "w.json", Media(1 << 20))
+    assert found is not None
+    assert (found.name, found.picture) == ("w", "")

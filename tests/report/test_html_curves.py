@@ -96,3 +96,8 @@ def test_wide_settings_have_a_logarithmic_axis(values: tuple[float, float], scal
     x, y = (made.chart.spec["layer"][0]["encoding"][axis] for axis in "xy")
     assert (x["scale"]["type"], x["title"], y["title"]) == (scale, "k", "ssim")
     assert x["axis"]["values"] == [float(value) for value in values]  # points: a tick at each
+
+
+def test_settings_may_stand_in_any_order() -> None:
+    """Records of other versions may name them in another."""
+    assert drawn(board(row("nes", 1.0, k=1, a=0.5, b="x")), board(row("nes", 2.0, b="x", a=0.5, k=2))) == {("t", "k"): [("nes", 1.0, 1.0), ("nes", 2.0, 2.0)]}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ from synthetic_run import SyntheticRun
 
 from sepbench.report.html import distributions as module
 from sepbench.report.html.board import MetricWords, TaskView, open_board, task_views
-from sepbench.report.html.distributions import _short, _told, distributions
-from sepbench.results.statistics import PairedDifference
+from sepbench.report.html.distributions import _short, _told, _writer, distributions
+from sepbench.results.statistics import PairedDifference, TaskDesigns
+from sepbench.results.values import MetricValues
 
 NAN = math.nan
 
@@ -139,3 +141,93 @@ def test_values_beyond_the_axis_are_told(monkeypatch: pytest.MonkeyPatch, tmp_pa
         found = distributions(view)
         assert found is not None
         assert found.note == said + end
+
+
+def test_values_of_whole_sets_have_no_section(tmp_path: Path) -> None:
+    """What each mixture adds to a metric of sets is no value of the mixture."""
+    view = view_of(SyntheticRun({"nmf": 16.0, "ica": 12.0}, n=12), tmp_path)
+    assert distributions(view) is not None
+    whole = {method: replace(values, whole_only=True) for method, values in view.values.items()}
+    assert distributions(replace(view, values=whole)) is None
+    some = distributions(replace(view, values={"nmf": view.values["nmf"], "ica": whole["ica"]}))
+    assert some is not None
+    assert some.pairs["methods"] == ["nmf"]
+
+
+def test_two_methods_without_a_common_mixture_are_no_pair_and_the_others_are(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """How large values are, for the rounding of differences, is told by the larger mean of the two."""
+    view = view_of(SyntheticRun({"nmf": 16.0, "ica": 12.0, "rpca": 10.0}, n=12), tmp_path)
+    numbers = np.linspace(-1.0, 1.0, 12)
+    apart = {
+        "nmf": MetricValues(np.arange(12), 3.0 + numbers),
+        "ica": MetricValues(np.arange(100, 112), -7.0 + numbers),
+        "rpca": MetricValues(np.arange(12), -5.0 - numbers),
+    }
+    scales: list[float] = []
+    monkeypatch.setattr(module, "verdict", lambda paired, higher, scale: scales.append(scale) or "A better")
+    found = distributions(replace(view, values=apart))
+    assert found is not None
+    (pair,) = found.pairs["pairs"]
+    assert (pair["a"], pair["b"], pair["mean"]) == ("nmf", "rpca", 8.0)
+    assert scales == pytest.approx([5.0])
+    assert pair["text"].endswith(", n = 12, nmf is better on 100%: nmf is better")
+    assert (pair["edges"], sum(pair["counts"]), len(pair["counts"])) == ([6.0, 10.0], 12, 10)
+    assert [(one.first, one.second) for one in found.against_best] == [("nmf", "rpca")]
+    other = distributions(replace(view, values={"nmf": apart["rpca"], "ica": apart["nmf"]}))
+    assert other is not None
+    assert scales[1:] == pytest.approx([5.0])
+    assert "ica is better on" not in other.pairs["pairs"][0]["text"]
+
+
+def test_where_nothing_is_ranked_all_are_compared_with_the_first(tmp_path: Path) -> None:
+    view = view_of(SyntheticRun({"average": 14.0, "ideal-mask": 20.0, "mixture": 10.0}, n=12), tmp_path)
+    found = distributions(view)
+    assert found is not None
+    assert [(one.first, one.second) for one in found.against_best] == [("ideal-mask", "average"), ("ideal-mask", "mixture")]
+    assert found.pairs["first"] == ["ideal-mask", "average"]
+
+
+def test_a_method_with_a_single_value_hides_no_other(tmp_path: Path) -> None:
+    view = view_of(SyntheticRun({"nmf": 16.0, "ica": 12.0}, n=12), tmp_path)
+    single = MetricValues(np.array([3]), np.array([11.0]))
+    found = distributions(replace(view, values={"nmf": view.values["nmf"], "ica": single}))
+    assert found is not None
+    assert found.pairs["methods"] == ["nmf", "ica"]
+    assert [sum(counts) for counts in found.pairs["histograms"].values()] == [12, 1]
+
+
+@pytest.mark.parametrize(
+    ("unit", "means", "text", "told"),
+    [("dB", (0.004, -20.0), "0.25", "dB"), ("dB", (0.004, -0.002), "0.2500", "dB"), ("1", (NAN, 0.5), "0.250", ""), ("", (NAN, math.inf), "0.250", "")],
+)
+def test_numbers_of_the_section_have_the_digits_of_the_largest_mean(unit: str, means: tuple[float, float], text: str, told: str) -> None:
+    records = {"a": {"mean": means[0]}, "b": {"mean": means[1]}}
+    view: Any = type("View", (), {"metric": MetricWords("m", unit, True, ""), "values": records, "first": staticmethod(records.__getitem__)})()
+    write, shown = _writer(view)
+    assert (write(0.25), shown) == (text, told)
+
+
+def test_differences_far_out_are_counted_in_the_outermost_bins(drawn: dict[str, tuple[Any, ...]], tmp_path: Path) -> None:
+    """There are as many bins as the square root of the number of pairs, and numbers of thousands have commas."""
+    view = view_of(SyntheticRun({"nmf": 16.0, "ica": 12.0}, n=12), tmp_path)
+    rising = np.linspace(0.0, 1.234567, 1200)
+    far = rising.copy()
+    far[7] = -1000.0
+    held = {"nmf": MetricValues(np.arange(1200), np.zeros(1200)), "ica": MetricValues(np.arange(1200), far)}
+    found = distributions(replace(view, values=held, designs=TaskDesigns(lambda task: None)))
+    assert found is not None
+    (pair,) = found.pairs["pairs"]
+    assert (len(pair["counts"]), sum(pair["counts"])) == (34, 1200)
+    assert pair["edges"][1] < 2.0
+    assert " over 1,200 " in found.interval
+    assert (drawn["strips"][0][-1]["low"], drawn["strips"][0][-1]["high"]) == (1.1983, 1.2346)  # of five digits
+
+
+def test_what_is_seen_first(tmp_path: Path) -> None:
+    """The two best that are ranked and have values, or else the first two."""
+    view = view_of(SyntheticRun({"ideal-mask": 20.0, "nmf": 16.0, "ica": 12.0, "rpca": 10.0}, n=12), tmp_path)
+    lost = MetricValues(np.arange(12), np.full(12, NAN))
+    for without, first in (((), ["nmf", "ica"]), (("nmf",), ["ica", "rpca"]), (("nmf", "ica"), ["ideal-mask", "rpca"])):
+        found = distributions(replace(view, values={name: lost if name in without else values for name, values in view.values.items()}))
+        assert found is not None
+        assert found.pairs["first"] == first

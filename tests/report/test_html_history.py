@@ -14,6 +14,7 @@ from synthetic_run import SyntheticRun
 
 from sepbench.report.html import history
 from sepbench.report.html.history import State, _git, _read_now, git_states
+from sepbench.results.gate import GateReport, GateRow
 from sepbench.results.leaderboard import write_leaderboard
 from sepbench.results.published_scores import merge_scores, scores_path
 from sepbench.results.target import Results
@@ -160,3 +161,26 @@ def test_where_git_is_not_there_or_does_not_answer_nothing_is_known(monkeypatch:
 def test_what_fails_in_git_is_nothing(tmp_path: Path) -> None:
     assert _git(tmp_path, "show", "nothing") == b""
     assert git_states(tmp_path / "x.csv", 5, pytest.fail) == []
+
+
+def test_numbers_of_rows_have_commas_and_rows_of_the_last_comparison_their_flags(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = results()
+    many = Results("x", pd.concat([made.frame] * 200), made.suite)
+    rows = [GateRow("s", "class-split", "nmf", "psnr", "holds", basis="means")] * 1200 + [GateRow("s", "class-split", "ica", "psnr", "regression")]
+    asked: list[Any] = []
+
+    def check(new: Results, old: Results) -> GateReport:
+        asked.append((new, old))
+        return GateReport(rows, ["seed"])
+
+    monkeypatch.setattr(history, "check_results", check)
+    found = history.history([State("a", "first", many), State("b", "second", made)])
+    assert found is not None
+    assert asked == [(made, many)]
+    first, second = found.steps
+    assert (first.counts, first.notes, first.regressions, first.untested) == ("1,200 rows", (), (), ())
+    assert (second.when, second.what, second.verdict, second.counts) == ("b", "second", "worse, not tested", "1,200 holds, 1 worse, not tested")
+    assert (second.notes, second.regressions, second.untested) == (("seed",), (), ("class-split, ica, psnr: nan to nan, tolerance nan",))
+    (chart,) = (chart for task, chart in found.charts if task == "class-split")
+    last = [row for row in next(iter(chart.spec["datasets"].values())) if row["when"] == "b"]
+    assert {row["method"]: row["flag"] for row in last} == {"nmf": "holds", "ica": "worse, not tested"}

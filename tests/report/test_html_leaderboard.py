@@ -156,6 +156,12 @@ def test_the_chart_holds_every_mean_in_the_order_of_the_table() -> None:
     assert [len(rows) for rows in points(made(list(LINES), RECORDS, None)).values()] == [4, 3, 4]
 
 
+def test_a_paper_s_row_of_our_name_is_one_point_and_a_spread_of_nothing_is_told() -> None:
+    lines = [line("1", "ica", "15.00"), line("", "ica", published="15 A", from_paper=True)]
+    found = points(made(lines, RECORDS, (PublishedRow("t", "ica", "psnr", 15.0, 0.0, None, "A", "ICA", ""),)))
+    assert [(row["method"], row["part"], row["text"]) for row in found["psnr"]] == [("ica", "ranked", "15.00"), ("ica", "ranked", "15.0 +-0, A")]
+
+
 def test_axes_of_the_chart_have_unit_and_direction() -> None:
     chart = leaderboard(made(list(LINES), RECORDS)).chart
     params = {param["name"]: param["value"] for param in chart.spec["params"]}

@@ -273,3 +273,59 @@ def test_assets_are_scripts_and_styles_by_name() -> None:
     wanted = sorted(path.name for path in folder.iterdir() if path.name.endswith((".js", ".css")))
     assert list(extra.asset_files()) == wanted
     assert extra.asset_files()["theme.js"] == (folder / "theme.js").read_bytes()
+
+
+def test_every_page_is_told_when_it_was_made_by_which_versions_and_whether_it_is_live(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name that is no text, such as half a character, is written with a question mark."""
+    told: list[Any] = []
+    template = SimpleNamespace(render=lambda **values: told.append(values) or "\ud800\u00e4")
+    environment = SimpleNamespace(get_template=lambda name: told.append(name) or template)
+    monkeypatch.setattr(page, "versions", lambda: "drawing 1.0")
+    report = page._Report(Options(live=True), SimpleNamespace(), environment, made="noon")  # type: ignore[arg-type]
+    report.render("a.html", "board.html.j2", title="T", board=None)
+    assert told == ["board.html.j2", {"made": "noon", "version": __version__, "drawn_by": "drawing 1.0", "live": True, "title": "T", "board": None}]
+    assert report.files == {"a.html": b"?\xc3\xa4"}
+
+
+def test_the_history_of_a_suite_is_not_looked_for_in_a_folder_of_its_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    found: list[Path] = []
+    monkeypatch.setattr(page, "git_states", lambda csv, most, warn: found.append(csv) or [])
+    monkeypatch.setattr(page, "history", lambda states: None)
+    (tmp_path / "digits-pairs").mkdir()
+    assert _git_history(board("digits-pairs", str(tmp_path / "digits-pairs")), 1, pytest.fail) is None
+    assert [path.name for path in found] == ["digits-pairs.csv"]
+
+
+def test_nothing_is_opened_for_a_folder_that_holds_something_else(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("")
+    monkeypatch.setattr(page, "open_board", lambda *given: pytest.fail("opened"))
+    with pytest.raises(SepbenchError, match="holds no report"):
+        write_report(["x"], tmp_path)
+
+
+def test_pages_stop_at_a_name_that_a_template_does_not_know() -> None:
+    """Templates lose the line ends of their own tags, and write what strangers say as words."""
+    import jinja2
+
+    environment = page._environment()
+    assert environment.from_string("a\n  {% if true %}\n{{ word }}\n  {% endif %}\nb").render(word="<i>") == "a\n&lt;i&gt;\nb"
+    with pytest.raises(jinja2.UndefinedError):
+        environment.from_string("{{ nobody }}").render()
+    assert environment.from_string("{{ 'A b' | slug }} {{ 'a_b' | breakable }} {{ x | json }}").render(x=[1.0]).split(" ", 1)[1] == "a_<wbr>b [1.0]"
+
+
+def test_pictures_and_sounds_are_files_of_the_report_and_are_counted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def pages(report: Any, own: Any, boards: Any, warn: Any) -> None:
+        assert (own, boards) == ("the board", [])
+        report.media.add({"media/a.png": b"12345"})
+        report.files["index.html"] = b"1234567"
+
+    monkeypatch.setattr(page, "vega_script", lambda: "123")
+    monkeypatch.setattr(page, "asset_files", lambda: {"theme.js": b"12"})
+    monkeypatch.setattr(page, "open_board", lambda target, taken, warn: "the board" if (target, taken) == ("x", {"index"}) else None)
+    monkeypatch.setattr(page, "_check_tasks", lambda boards, tasks: None)
+    monkeypatch.setattr(page, "_board_page", pages)
+    written = write_report(["x"], tmp_path / "r", Options(budget_mb=0.000005))
+    assert (written.media, written.size, written.files) == (5, 17, 4)
+    assert listed(tmp_path / "r")["files"] == ["assets/theme.js", "assets/vega.js", "index.html", "media/a.png"]
+    assert [(tmp_path / "r" / name).read_bytes() for name in ("media/a.png", "assets/vega.js")] == [b"12345", b"123"]

@@ -196,3 +196,36 @@ def test_a_run_that_did_not_keep_its_draws_says_so_and_shows_its_table() -> None
     found = posterior.posterior(made)
     assert found is not None
     assert (found.note, found.pit, len(found.findings)) == ("No PIT plots: the estimates were not kept.", None, 2)
+
+
+@pytest.mark.parametrize(
+    ("p_values", "told"),
+    [
+        ({"a": 0.03, "b": 0.03}, ("not told", "not told")),  # by Holm each is twice that
+        ({"a": 0.02, "b": 0.03}, ("does not sample it", "does not sample it")),  # 2 x 0.02, and no less for the second
+        ({"a": 0.025, "b": 1.0}, ("not told", "not told")),  # at the level itself
+        ({"a": 0.03}, ("does not sample it",)),
+        ({"a": 0.0001, "b": None}, ("does not sample it", "no verdict below 10 clusters")),
+        ({"a": 0.03, "b": None}, ("not told", "no verdict below 10 clusters")),  # what cannot be decided counts in the family
+    ],
+)
+@pytest.mark.parametrize("higher", [False, True])
+def test_verdicts_are_adjusted_over_all_methods(
+    monkeypatch: pytest.MonkeyPatch, p_values: dict[str, float | None], told: tuple[str, ...], higher: bool
+) -> None:
+    def compared(pair: tuple[str, str], designs: str) -> Any:
+        assert (pair[1], designs) == ("values of exact-posterior", "designs of t")
+        p = p_values[pair[0]]
+        sides = {"p_lower" if higher else "p_higher": 0.00001 if p is None else p, "p_higher" if higher else "p_lower": 0.5}
+        return SimpleNamespace(decidable=p is not None, mean=-1.0 if higher else 1.0, **sides)
+
+    monkeypatch.setattr(posterior, "pair_up", lambda mine, exact: (mine, exact))
+    monkeypatch.setattr(posterior, "difference", compared)
+    made = view(("exact-posterior", *p_values, "unsaid"))
+    made.metric = MetricWords("error", "1", higher, "")
+    made.values = {name: name for name in p_values} | {"exact-posterior": "values of exact-posterior"}
+    made.designs = SimpleNamespace(task=lambda task: f"designs of {task}")
+    found = posterior.posterior(made)
+    assert found is not None
+    words = tuple("not told from exact draws" if word == "not told" else word for word in told)
+    assert [row.verdict for row in found.findings] == ["exact draws", *words, ""]

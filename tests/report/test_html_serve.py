@@ -191,3 +191,30 @@ def test_a_report_that_could_not_be_made_is_tried_again_though_nothing_has_chang
     serve_report(["x"], tmp_path, Options(), 0, told.append, lambda address: None)
     assert made == ["wrote", "wrote", "looked"]  # at first, in vain, and once more; nothing for the state that is shown
     assert told == ["not made anew: no room"]
+
+
+def test_what_changes_while_the_first_report_is_made_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was there before it was read is what is shown."""
+    target = tmp_path / "board.csv"
+    target.write_text("1")
+    made: list[str] = []
+
+    def write(*given: Any) -> None:
+        made.append(target.read_text())
+        target.write_text("longer")
+
+    class Clock:
+        def wait(self, seconds: float) -> bool:
+            if len(made) > 1:
+                raise KeyboardInterrupt
+            return False
+
+    server = SimpleNamespace(server_address=("127.0.0.1", 1), serve_forever=lambda: None, shutdown=lambda: None, server_close=lambda: None)
+    monkeypatch.setattr(serve, "write_report", write)
+    monkeypatch.setattr(serve, "make_server", lambda *given: server)
+    looks = iter(range(5))
+    real = serve.state_of
+    monkeypatch.setattr(serve, "state_of", lambda targets: real(targets) if next(looks) < 4 else pytest.fail("nothing was made anew"))
+    monkeypatch.setattr(serve, "threading", SimpleNamespace(Event=Clock, Thread=threading.Thread))
+    serve_report([str(target)], tmp_path, Options(), 0, pytest.fail, lambda address: None)
+    assert made == ["1", "longer"]

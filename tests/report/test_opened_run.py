@@ -12,9 +12,11 @@ import torch
 from synthetic_run import SyntheticRun
 
 from sepbench.errors import SepbenchError
+from sepbench.report.panels import opened_run
 from sepbench.report.panels.opened_run import OpenedRun
 from sepbench.results.store import RunStore
 from sepbench.run.plan import Shard
+from sepbench.run.records import CellRecord
 
 TASKS = ("class-split", "class-agnostic")
 
@@ -85,6 +87,7 @@ def test_a_task_that_the_suite_no_longer_has_is_not_shown(tmp_path: Path) -> Non
         ({}, 1, "nmf on class-split is not finished (3 of 4 mixtures); finish the run with its own command: sepbench run --suite digits-pairs --limit 4"),
         ({"command": "own"}, 1, "nmf on class-split is not finished (3 of 4 mixtures); finish the run with its own command: own"),
         ({"n_planned": 1200}, 0, "nmf on class-split is not finished (4 of 1,200 mixtures); finish the run with its own command: sepbench run --suite"),
+        ({"n_planned": 3}, 0, ""),
         ({"n_planned": 3}, 1, ""),  # the run has grown since; this cell is of fewer mixtures
         ({"state": "unsupported", "note": "no colour"}, 1, "nmf does not take task class-split (no colour); choose other methods with --method"),
         ({"state": "failed", "error": "OSError: x"}, 4, "nmf on class-split is not finished (0 of 4 mixtures); finish the run"),
@@ -185,3 +188,28 @@ def test_estimates_of_an_earlier_version_are_refused_before_any_is_read(run: Ope
     with pytest.raises(SepbenchError, match=r"^older$"):
         run.estimates(run.tasks()[0], "nmf", (0,))
     assert shards == []
+
+
+def test_a_file_is_there_and_is_no_run(tmp_path: Path) -> None:
+    (tmp_path / "board.csv").write_text("")
+    with pytest.raises(SepbenchError) as caught:
+        OpenedRun.open(tmp_path / "board.csv")
+    assert "there is no" not in str(caught.value)
+
+
+def test_the_suite_is_the_one_that_the_run_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of the user's own is found again by its file."""
+    made = SyntheticRun({"nmf": 16.0}, n=2)
+    made.record["suite"]["path"] = "/home/me/own.toml"
+    asked: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(opened_run, "recorded_suite", lambda *given: asked.append(given) or made.suite)
+    assert OpenedRun.open(Path(made.save(tmp_path / "run"))).suite is made.suite
+    assert asked == [("digits-pairs", "/home/me/own.toml")]
+
+
+def test_thousands_of_mixtures_have_commas(run: OpenedRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run.store, "read_cell", lambda task, method: CellRecord(n_planned=4200, command="own"))
+    monkeypatch.setattr(run, "values", lambda task, method: dict.fromkeys(range(1200), 1.0))
+    with pytest.raises(SepbenchError) as caught:
+        run.methods("class-split", ("nmf",))
+    assert str(caught.value) == "nmf on class-split is not finished (1,200 of 4,200 mixtures); finish the run with its own command: own"

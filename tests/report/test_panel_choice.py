@@ -74,3 +74,27 @@ def test_bins_reach_over_all_values_unless_one_lies_far_out() -> None:
     assert len(bin_edges(values, 10**6)) == 61
     same = bin_edges(np.full(5, 3.0), 5)
     assert (same[0], same[-1]) == (2.5, 3.5)
+
+
+def test_thousands_have_commas() -> None:
+    values = {number: float(number) if number < 2000 else math.nan for number in range(3234)}
+    choice = spread(values, 7, higher_is_better=False, by="psnr")
+    told = "7 of 2,000 mixtures at evenly spaced ranks of psnr (best, median, worst included); 1,234 that failed are left out"
+    assert choice.told == told
+    assert choice.examples == (0, 333, 666, 999, 1332, 1666, 1999)
+    assert choice.words == ("best", "rank 334 of 2,000", "rank 667 of 2,000", "median", "rank 1,333 of 2,000", "rank 1,667 of 2,000", "worst")
+    every = spread(values, 4000, higher_is_better=True, by="psnr")
+    assert every.told == "All 2,000 mixtures, from best to worst psnr; 1,234 that failed are left out"
+    assert every.words[999:1001] == ("median", "rank 1,001 of 2,000")
+
+
+@pytest.mark.parametrize(
+    ("outer", "ends"),
+    [((0.0, 30.0), (0.0, 30.0)), ((-0.01, 30.0), (10.0, 30.0)), ((0.0, 30.01), (0.0, 20.0)), ((9.0, 25.0), (9.0, 25.0))],
+)
+def test_ends_that_lie_as_far_out_as_the_middle_is_wide_are_kept(outer: tuple[float, float], ends: tuple[float, float]) -> None:
+    """Of 101 values the second and the last but one are the quantiles: 10 and 20."""
+    edges = bin_edges(np.array([outer[0], *np.linspace(10.0, 20.0, 99), outer[1]]), 101)
+    assert (edges[0], edges[-1]) == pytest.approx(ends)
+    alike = bin_edges(np.array([3.0] * 400 + [9.0]), 401)
+    assert (alike[0], alike[-1]) == (3.0, 9.0)  # where the middle has no width nothing is cut

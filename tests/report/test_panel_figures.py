@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,8 +22,8 @@ from sepbench.report.panels.gradients import Curve, GradientNorms, draw_gradient
 from sepbench.report.panels.histogram import Histogram, MethodCounts, bin_edges, binned, draw_histogram
 from sepbench.report.panels.histogram import histogram as counted
 from sepbench.report.panels.opened_run import OpenedRun
-from sepbench.report.panels.sheet import Block, Head, Sheet, SheetRow, block_layout, draw_sheet, enlargement, value_texts
-from sepbench.report.panels.shown import check_shown, shown
+from sepbench.report.panels.sheet import Block, Head, Sheet, SheetRow, block_layout, draw_sheet, enlargement, pictures, value_texts
+from sepbench.report.panels.shown import check_shown, shown, spectrograms
 from sepbench.suites.loader import load_suite
 
 SPEC = load_suite("digits-pairs").tasks["class-split"].spec
@@ -180,12 +181,12 @@ def test_the_axis_of_a_histogram(tmp_path: Path, metric: str, axis: str) -> None
 @pytest.mark.parametrize(("outside", "more"), [(0, ""), (1234, "; 1,234 values beyond the axis are in the outermost bins")])
 def test_a_drawn_histogram(drawn: Drawn, outside: int, more: str) -> None:
     edges = np.array([0.0, 1.0, 2.0])
-    rows = MethodCounts("nmf", "", np.array([3, 4]), 1.25, 0.5, 1007), MethodCounts("average", "lower", np.array([1, 0]), 0.25, 0.25, 1)
+    rows = MethodCounts("nmf", "", np.array([3, 4]), 1.25, 0.5, 1007), MethodCounts("average", "lower", np.array([1, 0]), -0.0625, 0.25, 1)
     figure = drawn(histogram, lambda: draw_histogram(Histogram("Title", "psnr [dB]", "dB", edges, rows, outside), Path("x.png")))
     assert [text.get_text() for text in figure.texts] == ["Title", f"number of mixtures per bin{more}"]
     upper, lower = figure.axes
     assert words(upper) == ["nmf", "mean 1.25, median 0.50\n1,007 mixtures"]
-    assert words(lower) == ["average", "mean 0.25, median 0.25\n1 mixtures, lower bound"]
+    assert words(lower) == ["average", "mean -0.0625, median 0.2500\n1 mixtures, lower bound"]
     assert (upper.get_xlabel(), lower.get_xlabel()) == ("", "psnr [dB]")
     for axis, row, colour in ((upper, rows[0], COLOURS[0]), (lower, rows[1], COLOURS[5])):
         (stairs,) = axis.patches
@@ -303,3 +304,39 @@ def test_what_is_said_of_signals_that_cannot_be_shown() -> None:
         with pytest.raises(SepbenchError) as raised:
             check_shown(spec)
         assert str(raised.value) == told
+
+
+def test_a_spectrogram_cell_by_cell() -> None:
+    """At 4,000 Hz a picture has a row for each of 65 frequencies and a column for each of 101 frames: a sine has one level where its frequency is."""
+    time = torch.arange(3_200, dtype=torch.float64) / 4_000
+    tone = 10 ** (-55 / 20) * torch.sin(2 * torch.pi * 625 * time)  # frequency 20 of 64, in the middle of what is shown, -90 to -20 dB
+    silent, louder = torch.zeros_like(tone), tone * 10 ** (14 / 20)
+    pairs = (tone, tone), (tone, silent), (louder, louder), (tone * 1e3, tone * 1e3)
+    mono, half, loud, loudest = spectrograms(torch.stack([torch.stack(pair) for pair in pairs]), 4_000)
+    assert mono.shape == (1, 65, 101)
+    place = (0, 64 - 20, 50)
+    assert float(mono[place]) == pytest.approx(0.5, abs=1e-3)
+    assert float(loud[place]) == pytest.approx(0.5 - 14 / 70, abs=1e-3)
+    assert float(half[place]) == pytest.approx(0.5 + 10 * math.log10(2) / 70, abs=1e-3)  # one channel of two is silent
+    assert (float(loudest[place]), float(mono[0, 0, 50])) == (0.0, 1.0)
+
+
+def test_vectors_are_no_pictures_however_many_there_are() -> None:
+    with pytest.raises(SepbenchError) as caught:
+        pictures(torch.zeros(5, 3))
+    assert str(caught.value) == "only images of 1 or 3 channels can be shown, these signals have shape (3,)"
+
+
+def test_figures_need_their_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(SepbenchError) as caught:
+        new_figure(1.0, 1.0)
+    assert str(caught.value) == "pictures need matplotlib, which comes with the extra 'report': pip install 'sepbench[report]'"
+
+
+def test_a_wide_sheet_ends_with_its_margin() -> None:
+    """Beside the labels, blocks of one, two and three images of 300 pixels, with gaps of 8 within and 30 between them."""
+    made = Sheet("t", "s", tuple(Head("h", 1, columns) for columns in (1, 2, 3)), ())
+    geometry = sheet._Geometry(made, (100, 300))
+    assert geometry.lefts == [174, 174 + 330, 174 + 330 + 638, 174 + 330 + 638 + 946]
+    assert geometry.width == 174 + 330 + 638 + 916 + 24

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,8 +15,19 @@ from synthetic_run import SyntheticRun
 from sepbench.errors import SepbenchError
 from sepbench.metrics.catalogue import get_metric
 from sepbench.protocols import TaskSpec
+from sepbench.report.panels import grids
 from sepbench.report.panels.choice import Choice, named, spread
-from sepbench.report.panels.grids import _per_image, comparison_grid, estimate_blocks, method_grid, mixture_head, shared_values, truth_blocks
+from sepbench.report.panels.grids import (
+    _per_image,
+    assignment_of,
+    comparison_grid,
+    estimate_blocks,
+    in_order,
+    method_grid,
+    mixture_head,
+    shared_values,
+    truth_blocks,
+)
 from sepbench.report.panels.opened_run import OpenedRun
 from sepbench.report.panels.samples import layout_samples
 from sepbench.results.store import RunStore
@@ -69,6 +81,8 @@ def test_an_estimate_is_an_empty_field_if_any_of_it_is_not_finite(run: OpenedRun
     monkeypatch.setattr(run, "source_values", lambda task, method, examples: {(0, 0): 1.0, (0, 1): 2.0, (3, 1): 0.0125})
     captions = [block.captions for block in estimate_blocks(run, task, "nmf", (0, 2, 3))]
     assert captions == [("failed", "failed"), ("failed", "failed"), ("", "0.01")]  # digits are those of the largest; a source without a score has none
+    monkeypatch.setattr(run, "source_values", lambda task, method, examples: {(3, 0): -20.0, (3, 1): 0.0125})
+    assert estimate_blocks(run, task, "nmf", (0, 2, 3))[2].captions == ("-20.00", "0.01")
 
 
 def test_methods_side_by_side(run: OpenedRun) -> None:
@@ -255,3 +269,49 @@ def test_estimates_that_are_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         run.estimates(task, "nmf", [0])
     with pytest.raises(SepbenchError, match="were not kept"):
         run.estimates(task, "nmf", [2])  # beyond the last
+
+
+# -- by hand
+
+
+def test_an_assignment_names_the_estimate_of_each_reference() -> None:
+    """Of three sources the two directions differ. The metric that assigns has a direction of its own."""
+    spec: Any = SimpleNamespace(assignment="permutation", n_sources=3, domain="image", name="t", suite="s")
+    truth = torch.rand(2, 3, 1, 4, 4, generator=torch.Generator().manual_seed(2))
+    estimates = truth[:, [2, 0, 1]]  # the second estimate is that of the first reference
+    for higher in (True, False):
+        metric: Any = SimpleNamespace(info=SimpleNamespace(assigned_by="psnr", higher_is_better=higher))
+        found = assignment_of(metric, estimates, truth, spec)
+        assert found.tolist() == [[1, 2, 0]] * 2
+        assert torch.equal(in_order(estimates, found), truth)
+    without: Any = SimpleNamespace(info=SimpleNamespace(assigned_by="", higher_is_better=True))
+    assert assignment_of(without, estimates, truth, spec).tolist() == [[0, 1, 2]] * 2
+    spec.assignment = "ordered"
+    assert assignment_of(metric, estimates, truth, spec).tolist() == [[0, 1, 2]] * 2
+
+
+def test_mixtures_are_shared_by_all_methods_and_a_missing_value_is_none() -> None:
+    values = {"a": {0: 1.0, 1: 2.0, 5: 4.0}, "b": {0: 3.0, 1: math.nan, 2: 9.0}}
+    run: Any = SimpleNamespace(values=lambda task, method: {"t": values[method]}[task])
+    shared = shared_values(run, "t", ["a", "b"])
+    assert list(shared) == [0, 1, 5]
+    assert shared[0] == 2.0
+    assert math.isnan(shared[1])
+    assert math.isnan(shared[5])
+
+
+def test_a_grid_of_one_source(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Digits are those of the largest value, whatever its sign; failed ones have none."""
+    asked: list[tuple[str, Any]] = []
+    for name in ("mixture_blocks", "truth_blocks"):
+        monkeypatch.setattr(grids, name, lambda task, examples, name=name: asked.append((name, examples)) or [f"{name} {one}" for one in examples])
+    monkeypatch.setattr(grids, "estimate_blocks", lambda run, task, method, examples: [f"{method} {one}" for one in examples])
+    monkeypatch.setattr(grids, "mixture_head", lambda task: "mixture")
+    task: Any = SimpleNamespace(spec=replace(SPEC, n_sources=1))
+    run: Any = SimpleNamespace(metric=get_metric("psnr"), values=lambda task, method: {4: -20.0, 7: 0.012, 9: math.nan})
+    sheet = method_grid(run, task, "nmf", Choice((7, 9), ("best", ""), "Told"))
+    assert [(head.text, head.rows, head.columns) for head in sheet.heads] == [("mixture", 1, 1), ("estimate", 1, 1), ("truth", 1, 1)]
+    assert [row.label for row in sheet.rows] == [("best", "mixture 7", "0.01 dB"), ("mixture 9", "failed")]
+    assert [row.blocks for row in sheet.rows] == [(f"mixture_blocks {one}", f"nmf {one}", f"truth_blocks {one}") for one in (7, 9)]  # type: ignore[comparison-overlap]
+    assert asked == [("mixture_blocks", (7, 9)), ("truth_blocks", (7, 9))]
+    assert sheet.subtitle == "Told. Under each is its psnr in dB."

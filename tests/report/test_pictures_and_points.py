@@ -156,3 +156,18 @@ def test_json_holds_plain_values() -> None:
 def test_ranks_in_json(rank: str, number: int | None, mark: str, equal: bool, fewer: bool) -> None:
     found = _rank(SimpleNamespace(rank=rank))  # type: ignore[arg-type]
     assert list(found.values()) == [number, mark, equal, fewer]
+
+
+def test_every_file_that_was_left_out_is_counted() -> None:
+    media = Media(3)
+    assert [media.add(files) for files in ({"a": b"1234", "b": b""}, {"c": b"123"}, {"d": b"1"})] == [False, True, False]
+    assert (media.left_out, media.used, list(media.files)) == (3, 3, ["c"])
+
+
+def test_levels_are_rounded_and_a_picture_with_any_hole_is_grey() -> None:
+    Image = pytest.importorskip("PIL.Image")
+    pictures = np.full((2, 2, 3, 3), 0.999)
+    pictures[1, 0, 0, 0] = np.nan
+    drawn = np.asarray(Image.open(io.BytesIO(strip(pictures))).convert("LA"))
+    assert drawn[:, :, 0].tolist() == [[255] * 3 + [0] + [128] * 3] * 2
+    assert drawn[:, :, 1].tolist() == [[255] * 3 + [0] + [255] * 3] * 2

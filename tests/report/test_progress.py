@@ -247,3 +247,9 @@ def test_a_failure_is_never_kept(tmp_path: Path) -> None:
         text = _watched(tmp_path / "run", _plan("fails-fit"))[1]
         assert "failed class-split / fails-fit" in text
         assert "nothing to do" not in text
+
+
+def test_seconds_left_are_looked_at_twice_a_second() -> None:
+    """More often they would flicker."""
+    progress = RunProgress(Console(file=io.StringIO(), width=80))
+    assert progress._bar.columns[-1].max_refresh == 0.5

@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from synthetic_run import SyntheticRun
 
-from sepbench.report.rows import RowSelection, TaskTable, _letters, task_tables
+from sepbench.report.rows import PageMarks, RowSelection, TaskLayout, TaskTable, _letters, task_tables
 from sepbench.results.ranking import Evidence
 from sepbench.results.statistics import MIN_CLUSTERS, TaskDesigns
 from sepbench.results.values import NO_VALUES, MetricValues, Values
@@ -290,7 +292,7 @@ PAPERS = [
     paper("nmf", "psnr", 15.5, "NMF", source="B Table 2", notes="clean"),
     paper("", "psnr", 20.0, "Low", notes="loud"),
     paper("", "ssim", 0.75, "High", source="B Table 2"),
-    paper("", "psnr", 30.0, "High", source="B Table 2"),
+    paper("", "psnr", 30.0, "High", source="B Table 2", std=0.0),
     paper("", "mixture_error", 0.125, "Wide"),
     paper("", "mixture_error", 0.0625, "Close"),
     paper("ghost", "psnr", 25.0, "Ghost", notes="clean"),
@@ -311,7 +313,7 @@ def test_numbers_of_papers_in_their_order_with_their_remarks(made: tuple[pd.Data
         **{"nmf": "15.0 +-0.25, ssim 0.5 A Table 1 (1,2)", "average": "", "ica": "", "rpca": ""},
     }
     assert published(table) == [
-        ("High", "30.0, ssim 0.75 B Table 2"),
+        ("High", "30.0 +-0, ssim 0.75 B Table 2"),
         ("Ghost", "25.0 A Table 1 (2)"),
         ("Low", "20.0 A Table 1 (3)"),
         ("Close", "mixture_error 0.0625 A Table 1"),
@@ -338,3 +340,58 @@ def test_papers_follow_the_selection(made: tuple[pd.DataFrame, Suite]) -> None:
     assert one(frame, suite, metrics=["ssim"]).lines[0].published == "0.5 A Table 1"
     assert [name for name, _ in published(one(frame, suite, metrics=["psnr"]))] == ["High", "Ghost", "Low"]
     assert published(one(frame, None)) == []
+
+
+def test_more_than_a_thousand_methods(made: tuple[pd.DataFrame, Suite]) -> None:
+    frame, _ = made
+    records = {("nmf", "psnr"): frame[(frame["method"] == "nmf") & (frame["metric"] == "psnr")].to_dict("records")[0]}
+    layout = TaskLayout("class-split", records, ["psnr"], "psnr", None, {}, {}, None)
+    layout.rank(RowSelection())
+    layout.shown, layout.n_methods = ["nmf"] * 1200, 1500
+    assert layout.table(PageMarks(dict.fromkeys(layout.groups(), "a"), {})).subtitle.endswith("interval; 1,200 of 1,500 methods shown")
+
+
+def test_the_machine_that_is_shown_first_has_the_first_letter(made: tuple[pd.DataFrame, Suite]) -> None:
+    """A row without seconds has no machine on the page, and one machine alone needs no letter."""
+    frame, suite = made
+    groups = {"nmf": {"timing_group": "cuda:H100"}, "ica": {"timing_group": "cpu:x"}, "rpca": {"timing_group": "mps:y", "seconds_per_mixture": math.nan}}
+    table = one(edited(frame.assign(seconds_per_mixture=0.25), groups | {"average": {"timing_group": "cpu:x"}}), suite)
+    assert [line.extras for line in table.lines] == [("0.25 a",), ("0.25 b",), ("0.25 b",), ("",)]
+    assert [note.partition(":")[0] for note in table.footnotes if "seconds" in note] == ["a", "b"]
+    alone = one(edited(frame.assign(seconds_per_mixture=0.25, timing_group="cpu:x"), {"rpca": groups["rpca"]}), suite)
+    assert [line.extras for line in alone.lines] == [("0.25",), ("0.25",), ("0.25",), ("",)]
+    assert [note for note in alone.footnotes if "seconds" in note] == ["seconds on cpu, x"]
+
+
+def test_a_row_without_the_ranking_metric_is_that_of_its_first(made: tuple[pd.DataFrame, Suite]) -> None:
+    frame, suite = made
+    frame = frame[~((frame["method"] == "ica") & (frame["metric"] == "psnr"))]
+    table = one(edited(frame, {"ica": {"n_scored": 9, "n_failed": 1}}, "ssim"), suite)
+    assert table.lines[-1].n == "9/12"
+    assert "ica: 9 of 12 mixtures scored, 1 failed, 2 not reached" in table.footnotes
+
+
+def test_where_lower_is_better_equality_is_tested_the_other_way(made: tuple[pd.DataFrame, Suite]) -> None:
+    frame, suite = made
+    asked: list[tuple[Any, ...]] = []
+    evidence: Any = SimpleNamespace(
+        equals=lambda *given: asked.append(given) or frozenset({"rpca"}), values=SimpleNamespace(of=lambda *given: MetricValues(np.arange(0), np.zeros(0)))
+    )
+    for name, higher in (("psnr", True), ("mixture_error", False)):
+        table = one(frame, suite, metrics=[name], evidence=evidence, bounds={})
+        assert ranks(table)["rpca"].endswith("=")
+        assert asked[-1] == ("class-split", name, [line.method for line in table.lines], higher)
+    every = edited(frame, {name: {"n_scored": 0} for name in MEANS})
+    assert set(ranks(one(every, suite, evidence=evidence)).values()) == {"failed"}
+    assert len(asked) == 2  # nothing is ranked: nobody is asked
+
+
+def test_marks_of_equal_rows_of_fewer_mixtures(made: tuple[pd.DataFrame, Suite]) -> None:
+    frame, suite = made
+    evidence: Any = SimpleNamespace(
+        equals=lambda *given: frozenset({"ica", "rpca"}), values=SimpleNamespace(of=lambda *given: MetricValues(np.arange(0), np.zeros(0)))
+    )
+    frame = edited(frame, {"ica": {"n_scored": 11, "n_expected": 11}})
+    assert ranks(one(frame, suite, evidence=evidence)) == {"nmf": "1", "average": "bound", "ica": "2=+", "rpca": "3="}
+    shown = one(frame, suite, evidence=evidence, selection=RowSelection(("nmf", "rpca")))
+    assert [note[0] for note in shown.footnotes if note[1] == ":"] == ["="]  # the mark of a row that is not shown is not told

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import io
+import json
+import math
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
+import pandas as pd
 import pytest
 from rich.console import Console
 from rich.table import Table
@@ -275,3 +278,86 @@ def test_a_robust_table_has_its_numbers_at_the_right(monkeypatch: pytest.MonkeyP
     assert [(one.header, one.justify) for one in table.columns] == justified
     assert {one.overflow for one in table.columns} == {"fold"}
     assert SimpleNamespace(box=table.show_edge, pad=table.pad_edge) == SimpleNamespace(box=False, pad=False)
+
+
+# -- comparisons and checks
+
+RULE = "a rule"
+
+
+def compared(**facts: Any) -> dict[str, Any]:
+    usual = {"task": "t", "method_a": "nmf", "method_b": "nmf", "metric": "psnr", "n": 1200, "difference": 0.5, "ci_low": 0.25, "ci_high": 0.75, "unit": "dB"}
+    usual |= {"interval": "cluster t", "cluster": "song", "n_clusters": 7, "share_a_better": 0.75, "verdict": "A better"}
+    return usual | {"failed_a": 0, "failed_b": 0, "higher_is_better": True} | facts
+
+
+def said(rows: list[dict[str, Any]], width: int = 130) -> list[str]:
+    out = io.StringIO()
+    tables.render_comparison(pd.DataFrame(rows), "runs/[a]", "runs/b", Console(file=out, width=width))
+    return [" ".join(line.split()) if line.strip(" ─") or not line.strip() else RULE for line in out.getvalue().splitlines()]
+
+
+def test_a_comparison_word_for_word() -> None:
+    """Rows without a common mixture have no interval; each loss is told once, though it is that of every metric."""
+    rows = [
+        compared(failed_a=1234),
+        compared(metric="ssim", unit="1", n_clusters=1200, failed_a=1234, verdict="not told apart"),
+        compared(task="u", metric="mixture_error", n=0, interval="another", cluster="image", failed_b=2, higher_is_better=False, verdict=""),
+        compared(task="u", method_a="ica", method_b="ica", interval="bootstrap", n_clusters=0, failed_b=3),
+    ]
+    assert said(rows) == [
+        *("A = runs/[a]", "B = runs/b"),
+        "difference A - B on the same mixtures, in brackets its 95 % interval; share of mixtures where A is better",
+        *("intervals: cluster t over 7 to 1,200 songs", "intervals: bootstrap", "", "t", "method metric difference n A better verdict", RULE),
+        *("nmf psnr 0.50 [0.25, 0.75] dB 1,200 75% A better", "nmf ssim 0.500 [0.250, 0.750] 1,200 75% not told apart"),
+        *("", "u", "method metric difference n A better verdict", RULE, "nmf mixture_error no common example 0"),
+        "ica psnr 0.50 [0.25, 0.75] dB 1,200 75% A better",
+        "A: 1,234 mixtures of t that nmf failed on are not part of the comparison",
+        "B: 2 mixtures of u that nmf failed on are not part of the comparison",
+        "B: 3 mixtures of u that ica failed on are not part of the comparison",
+        "mixture_error: lower is better",
+    ]
+    pair = said([compared(method_b="ica", failed_b=1)])
+    assert "metric difference n A better verdict" in pair  # both are named above
+    assert pair[-1] == "B: 1 mixtures of t that ica failed on are not part of the comparison"
+
+
+def test_what_a_check_found_is_told_once_for_all_metrics_of_one_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: list[Table] = []
+    monkeypatch.setattr(tables, "print_table", lambda table, console: kept.append(table))
+    missing: dict[str, Any] = {"status": "not comparable", "reason": "missing in [new]"}
+    numbers: dict[str, Any] = {"unit": "dB", "old": 2.0, "new": 1.0, "difference": -1.0, "tolerance": 0.5}
+    rows = [
+        *(GateRow("s", "t", "m", metric, **missing) for metric in ("psnr", "ssim")),
+        *(GateRow("s", "t", "m", metric, "regression", **numbers) for metric in ("psnr", "ssim")),
+        *(GateRow("s", "t", method, "psnr", "holds") for method in "ab"),
+        *(GateRow("s", task, "n", "psnr", **missing) for task in "tu"),
+        *(GateRow("s", "t", "o", "psnr", status, reason="why") for status in ("improvement", "new")),
+    ]
+    out = io.StringIO()
+    tables.render_gate(GateReport(rows, ["seed [1]", "device"]), "N", "O", Console(file=out, width=200))
+    (table,) = kept
+    assert heads(table) == ["finding", "task, method, metric", "why"]
+    assert [one.no_wrap for one in table.columns] == [True, False, False]
+    assert [row.style for row in table.rows] == ["yellow", "red", "red", "yellow", "yellow", "green", "cyan"]
+    assert list(zip(*(column(table, head) for head in heads(table)), strict=True)) == [
+        ("not comparable", "t, m, psnr, ssim", r"missing in \[new]"),
+        *(("regression", f"t, m, {metric}", "2.00 -> 1.00: -1.00, tolerance 0.5") for metric in ("psnr", "ssim")),
+        *(("not comparable", f"{task}, n, psnr", r"missing in \[new]") for task in "tu"),
+        *((status, "t, o, psnr", "why") for status in ("improvement", "new")),
+    ]
+    assert out.getvalue().splitlines() == ["note: seed [1]", "note: device", gate_line(GateReport(rows, []), "N", "O")]
+    kept.clear()
+    tables.render_gate(GateReport(rows[4:6], []), "N", "O", Console(file=(quiet := io.StringIO()), width=20))
+    assert (kept, quiet.getvalue()) == ([], "holds: N against O: 2 figures hold\n")
+
+
+def test_a_check_as_json() -> None:
+    rows = [GateRow("s", "t", "m", "psnr", "regression", "dB", old=2.0, new=math.nan, ci_low=math.inf, basis="means"), GateRow("s", "t", "m", "ssim", "new")]
+    found = json.loads(tables.gate_json(GateReport(rows, ["seed"]), "N", "O"))
+    head = {name: found[name] for name in ("verdict", "exit_code", "new", "old", "notes")}
+    assert head == {"verdict": "regression", "exit_code": 1, "new": "N", "old": "O", "notes": ["seed"]}
+    assert found["summary"] == "regression: N against O: 1 figure new, 1 regressed (by means)"
+    first, second = found["rows"]
+    assert [first[name] for name in ("old", "new", "ci_low", "unit", "basis")] == [2.0, None, None, "dB", "means"]
+    assert list(first) == list(second) == list(GateRow.__dataclass_fields__)
