@@ -203,6 +203,9 @@ def test_the_whole_line_about_what_is_no_metric(metric: Any, told: str) -> None:
         checked_metric("toy", metric)
     assert str(caught.value).startswith(told)
     assert str(caught.value).endswith("; see sepbench.metrics.kinds")
+    assert str(caught.value).endswith("the metric of pairs whose assignment counts, its own if that is it; see sepbench.metrics.kinds") == (
+        "assigned_by" in told
+    )
     assert checked_metric("toy", _Pooled(replace(INFO, per="group"))).info.per == "group"
 
 
