@@ -14,7 +14,7 @@ from audio_cases import audio_task
 from metric_cases import image_task
 
 from sepbench.errors import MetricError
-from sepbench.metrics import assignment, draws
+from sepbench.metrics import assignment, draws, scoring
 from sepbench.metrics.assignment import best_assignment, exhaustive_assignment, hungarian_assignment
 from sepbench.metrics.bss_eval_v3 import filtered_ratios
 from sepbench.metrics.catalogue import cap_of, checked_metric, defined_for, get_metric, metric_names
@@ -236,3 +236,33 @@ def test_what_gives_no_value_per_source_or_mixture_is_one_line() -> None:
         with pytest.raises(MetricError) as caught:
             block.score(_Pair(replace(INFO, per=per)))
         assert str(caught.value) == "metric 'toy' gives no value per source or mixture"
+
+
+# --- what metrics of one block share
+
+
+def _block(task: Any, count: int = 1) -> _Block:
+    signals = torch.zeros(count, task.n_sources, 1, 8, 8)
+    return _Block(task, signals, signals, Mixtures(torch.zeros(count, 1, 8, 8), torch.arange(count), make_operator("sum", task.n_sources)))
+
+
+def test_squared_errors_are_computed_once_and_where_the_order_is_known_of_the_scored_pairs_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr(scoring, "pairwise_mse", lambda x, y, clamps, pairs: asked.append((clamps, pairs)) or f"errors {clamps}")
+    block = _block(image_task(3, assignment="ordered", scored=(2, 0)))
+    assert [block.squared_errors(clamps) for clamps in (True, False, True)] == ["errors True", "errors False", "errors True"]
+    assert asked == [(True, [(2, 2), (0, 0)]), (False, [(2, 2), (0, 0)])]
+    asked.clear()
+    _block(image_task(3, scored=(2, 0))).squared_errors(True)
+    assert asked == [(True, None)]  # any estimate may answer to any source
+
+
+@pytest.mark.parametrize("lost", [np.nan, np.inf, -np.inf])
+def test_an_example_with_one_pair_that_has_no_finite_value_has_no_assignment(monkeypatch: pytest.MonkeyPatch, lost: float) -> None:
+    class Scores(_Pair):
+        def pairwise(self, estimates: torch.Tensor, references: torch.Tensor) -> torch.Tensor:
+            return torch.tensor([[[1.0, 2.0], [3.0, 5.0]], [[1.0, lost], [3.0, 5.0]]], dtype=torch.float64)
+
+    monkeypatch.setattr(scoring, "pair_metric", lambda name, task: Scores(INFO))
+    order, defined = _block(image_task(2), 2).assignment("toy")  # of errors: 1 + 5 against 2 + 3
+    assert (order.tolist(), defined.tolist()) == ([[1, 0], [0, 1]], [True, False])

@@ -153,6 +153,8 @@ def test_below_one_degree_of_freedom_quantiles_are_those_of_t_and_tails_are_prob
 def test_what_cancels_within_clusters_but_for_rounding_leaves_the_mixtures_own_squares() -> None:
     """0.1 + 0.2 - 0.3 is 5.6e-17 in floating point: songs that seem to agree to the last digit say nothing of how far they are apart."""
     design = Design(Clusters("song", np.repeat(np.arange(4), 3)[:, None]))
-    values = np.tile([0.1, 0.2, -0.3], 4)[:, None]
+    values = np.outer([1.0, 2.0, 4.0, -7.0], [0.1, 0.2, -0.3]).reshape(-1, 1)
+    (songs,) = design.shared
+    assert 0 < songs.square_sums(values - values.mean())[0] < 1e-20
     own = np.square(values - values.mean()).sum()
     assert design.standard_errors(values)[0] == pytest.approx(np.sqrt(own / design.apart) / 12)
