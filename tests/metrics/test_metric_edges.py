@@ -229,6 +229,23 @@ def test_a_metric_that_cannot_be_loaded_is_no_reason_to_change_the_assignment(mo
     assert defined_for(_Pair(replace(INFO, assigned_by="")), image_task(2)).ok
 
 
+@pytest.mark.parametrize(
+    ("by", "why"),
+    [
+        ("mixture_error", "metric 'mixture_error' has no value per pair of estimate and true source; choose one that has, such as psnr or sdr"),
+        ("psnrr", "unknown metric 'psnrr'; did you mean psnr?"),
+    ],
+)
+def test_a_metric_that_is_to_be_assigned_by_what_assigns_nothing_is_not_defined(by: str, why: str) -> None:
+    support = defined_for(_Pair(replace(INFO, assigned_by=by)), image_task(2))
+    assert (support.ok, support.note) == (False, f"cannot be assigned by {by!r} ({why})")
+
+
+def test_metrics_of_others_follow_ours_by_their_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sepbench.metrics.catalogue.points", lambda group: dict.fromkeys(("zeta", "ssim", "alpha", "psnr"), None))
+    assert metric_names() == ["psnr", "ssim", "alpha", "zeta"]
+
+
 def test_what_gives_no_value_per_source_or_mixture_is_one_line() -> None:
     signals, mixtures = torch.zeros(1, 2, 1, 8, 8), Mixtures(torch.zeros(1, 1, 8, 8), torch.arange(1), make_operator("sum", 2))
     block = _Block(image_task(2), signals, signals, mixtures)
