@@ -14,7 +14,7 @@ from audio_cases import audio_task
 from metric_cases import image_task
 
 from sepbench.errors import MetricError
-from sepbench.metrics import assignment, draws
+from sepbench.metrics import assignment, draws, scoring
 from sepbench.metrics.assignment import best_assignment, exhaustive_assignment, hungarian_assignment
 from sepbench.metrics.bss_eval_v3 import filtered_ratios
 from sepbench.metrics.catalogue import cap_of, checked_metric, defined_for, get_metric, metric_names
@@ -203,6 +203,9 @@ def test_the_whole_line_about_what_is_no_metric(metric: Any, told: str) -> None:
         checked_metric("toy", metric)
     assert str(caught.value).startswith(told)
     assert str(caught.value).endswith("; see sepbench.metrics.kinds")
+    assert str(caught.value).endswith("the metric of pairs whose assignment counts, its own if that is it; see sepbench.metrics.kinds") == (
+        "assigned_by" in told
+    )
     assert checked_metric("toy", _Pooled(replace(INFO, per="group"))).info.per == "group"
 
 
@@ -226,6 +229,23 @@ def test_a_metric_that_cannot_be_loaded_is_no_reason_to_change_the_assignment(mo
     assert defined_for(_Pair(replace(INFO, assigned_by="")), image_task(2)).ok
 
 
+@pytest.mark.parametrize(
+    ("by", "why"),
+    [
+        ("mixture_error", "metric 'mixture_error' has no value per pair of estimate and true source; choose one that has, such as psnr or sdr"),
+        ("psnrr", "unknown metric 'psnrr'; did you mean psnr?"),
+    ],
+)
+def test_a_metric_that_is_to_be_assigned_by_what_assigns_nothing_is_not_defined(by: str, why: str) -> None:
+    support = defined_for(_Pair(replace(INFO, assigned_by=by)), image_task(2))
+    assert (support.ok, support.note) == (False, f"cannot be assigned by {by!r} ({why})")
+
+
+def test_metrics_of_others_follow_ours_by_their_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sepbench.metrics.catalogue.points", lambda group: dict.fromkeys(("zeta", "ssim", "alpha", "psnr"), None))
+    assert metric_names() == ["psnr", "ssim", "alpha", "zeta"]
+
+
 def test_what_gives_no_value_per_source_or_mixture_is_one_line() -> None:
     signals, mixtures = torch.zeros(1, 2, 1, 8, 8), Mixtures(torch.zeros(1, 1, 8, 8), torch.arange(1), make_operator("sum", 2))
     block = _Block(image_task(2), signals, signals, mixtures)
@@ -233,3 +253,33 @@ def test_what_gives_no_value_per_source_or_mixture_is_one_line() -> None:
         with pytest.raises(MetricError) as caught:
             block.score(_Pair(replace(INFO, per=per)))
         assert str(caught.value) == "metric 'toy' gives no value per source or mixture"
+
+
+# --- what metrics of one block share
+
+
+def _block(task: Any, count: int = 1) -> _Block:
+    signals = torch.zeros(count, task.n_sources, 1, 8, 8)
+    return _Block(task, signals, signals, Mixtures(torch.zeros(count, 1, 8, 8), torch.arange(count), make_operator("sum", task.n_sources)))
+
+
+def test_squared_errors_are_computed_once_and_where_the_order_is_known_of_the_scored_pairs_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr(scoring, "pairwise_mse", lambda x, y, clamps, pairs: asked.append((clamps, pairs)) or f"errors {clamps}")
+    block = _block(image_task(3, assignment="ordered", scored=(2, 0)))
+    assert [block.squared_errors(clamps) for clamps in (True, False, True)] == ["errors True", "errors False", "errors True"]
+    assert asked == [(True, [(2, 2), (0, 0)]), (False, [(2, 2), (0, 0)])]
+    asked.clear()
+    _block(image_task(3, scored=(2, 0))).squared_errors(True)
+    assert asked == [(True, None)]  # any estimate may answer to any source
+
+
+@pytest.mark.parametrize("lost", [np.nan, np.inf, -np.inf])
+def test_an_example_with_one_pair_that_has_no_finite_value_has_no_assignment(monkeypatch: pytest.MonkeyPatch, lost: float) -> None:
+    class Scores(_Pair):
+        def pairwise(self, estimates: torch.Tensor, references: torch.Tensor) -> torch.Tensor:
+            return torch.tensor([[[1.0, 2.0], [3.0, 5.0]], [[1.0, lost], [3.0, 5.0]]], dtype=torch.float64)
+
+    monkeypatch.setattr(scoring, "pair_metric", lambda name, task: Scores(INFO))
+    order, defined = _block(image_task(2), 2).assignment("toy")  # of errors: 1 + 5 against 2 + 3
+    assert (order.tolist(), defined.tolist()) == ([[1, 0], [0, 1]], [True, False])

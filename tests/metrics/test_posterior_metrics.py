@@ -17,7 +17,7 @@ from sepbench.gmm import ExactPosterior, GaussianMixture
 from sepbench.metrics.catalogue import check_metrics, get_metric, metric_names
 from sepbench.metrics.draws import posterior_reference, score_draws
 from sepbench.metrics.kinds import MixtureMetric, PairMetric, PosteriorMetric, PosteriorReference
-from sepbench.metrics.posterior import distances
+from sepbench.metrics.posterior import ENERGY_DISTANCE, distances
 from sepbench.noise import NoiseSource
 from sepbench.operators import make_operator
 from sepbench.protocols import Mixtures, TaskSpec
@@ -202,3 +202,35 @@ def test_sets_of_one_and_the_same_point_have_nothing_between_them() -> None:
     draws = normals(1, 40, 3)
     assert score("energy_distance", draws, reference(draws.flip(1))).tolist() == pytest.approx([0.0], abs=1e-12)
     assert float(score("energy_distance", draws, reference(draws.flip(1)))) >= 0.0
+
+
+def test_what_lies_close_together_far_from_zero_is_told_apart() -> None:
+    """By differences, however many points there are: products of numbers around a million would leave nothing of a thousandth."""
+    steps = torch.arange(40, dtype=torch.float64) / 1024
+    points = (steps + 2.0**20).reshape(1, 40, 1)
+    assert torch.equal(distances(points, points)[0], (steps[:, None] - steps).abs())
+
+
+def test_rounding_makes_no_distance_of_equal_sets_negative() -> None:
+    generator = torch.Generator().manual_seed(0)
+    draws = torch.randn(60, 7, 3, generator=generator, dtype=torch.float64)
+    there = draws[:, torch.randperm(7, generator=generator)]
+    found = ENERGY_DISTANCE.posterior_score(draws, PosteriorReference(torch.zeros(60, 3), torch.zeros(60, 3, 3), there))
+    assert (found >= 0).all()
+    assert (found < 1e-12).all()
+
+
+def test_exact_draws_follow_from_the_number_of_the_mixture_alone() -> None:
+    """Wherever it stands in a batch; and of two equal mixtures each has its own."""
+    prior = GaussianMixture(torch.ones(1).double(), torch.zeros(1, 3).double(), torch.eye(3).double()[None])
+    exact = ExactPosterior((prior, prior), torch.ones(2).double(), 0.1)
+    values = torch.ones(3, 3)
+
+    def drawn(*ids: int) -> torch.Tensor:
+        return posterior_reference(exact, Mixtures(values[: len(ids)], torch.tensor(ids), make_operator("sum", 2)), 4).draws
+
+    found = drawn(7, 5, 0)
+    assert found.shape == (3, 4, 6)
+    assert torch.allclose(drawn(5)[0], found[1])
+    assert torch.allclose(drawn(0, 7)[1], found[0])
+    assert len({tuple(row.flatten().tolist()) for row in found}) == 3

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from metric_cases import image_task, mixtures_of, random_batch
 
 from sepbench.errors import SuiteError
+from sepbench.metrics import psnr_pooled
 from sepbench.metrics.catalogue import check_metrics
 from sepbench.metrics.psnr_pooled import BATCH, PSNR_POOLED32, PSNR_POOLED32_PAD
 from sepbench.metrics.scoring import score_batch
@@ -111,3 +112,10 @@ def test_padding_adds_the_border_and_refuses_larger_images() -> None:
     np.testing.assert_allclose(gain, 10 * np.log10(1024 / 784), rtol=1e-9)
     with pytest.raises(SuiteError, match="'psnr_pooled32_pad' is defined for images up to 32x32, the task has 64x64; remove it"):
         check_metrics(["psnr_pooled32_pad"], image_task(2, (3, 64, 64)))
+
+
+def test_sums_without_one_error_keep_small_errors_beside_a_large_one() -> None:
+    """The sum less the large one would leave nothing of the small ones."""
+    found = psnr_pooled._sums_without(np.array([[1.0, 1e-20, 2e-20], [0.0, 3.0, 4.0]]))
+    np.testing.assert_allclose(found, [[3e-20, 1.0, 1.0], [7.0, 4.0, 3.0]], rtol=1e-12)
+    assert psnr_pooled._sums_without(np.array([[5.0]])).tolist() == [[0.0]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from sepbench.compat import import_museval
 from sepbench.errors import SuiteError
 from sepbench.metrics.catalogue import check_metrics
+from sepbench.metrics.energy_ratio import supports_rate
 from sepbench.metrics.scoring import score_batch
 from sepbench.metrics.sdr_corpus import SDR_CORPUS_MEDIAN, CorpusSdr, corpus_windows, n_pieces, pieces, sparsity
 from sepbench.metrics.squared_error import Array
@@ -176,3 +178,36 @@ def test_one_sample_that_is_not_finite_takes_all_pieces_of_its_example_and_sourc
     for name in energies:
         assert broken[name].isnan().tolist() == [[False, False], [True, False], [False, False]]
         assert torch.equal(broken[name].nan_to_num(0.0), torch.where(broken[name].isnan(), 0.0, whole[name]))
+
+
+# --- by hand: windows of four samples, mixtures of three
+
+ENERGIES = {"signal_0": [4.0, 6.0, 40.0, 900.0], "signal_1": [0.0, 60.0, 100.0, 0.0], "error_0": [0.5] * 4, "error_1": [0.0, 0.5, 0.5, 0.0]}
+BY_HAND = {name: np.array(values) for name, values in {"samples": [3.0] * 4, "rate": [4.0] * 4, **ENERGIES}.items()}
+
+
+def test_the_influence_of_a_mixture_is_that_of_its_windows_by_the_root_of_its_share() -> None:
+    """Three windows of 10, 20 and 30 dB. The quartiles 15 and 25 make a sparsity of 20: influences -10, 0 and 10, for 4 mixtures in 3 windows."""
+    windows = corpus_windows(BY_HAND, np.arange(4))
+    assert windows is not None
+    assert windows.decibels.tolist() == pytest.approx([10.0, 20.0, 30.0])
+    assert (windows.rows.tolist(), windows.numbers.tolist()) == ([0, 1, 1, 2, 2, 3], [0, 0, 1, 1, 2, 2])
+    assert windows.shares.tolist() == [0.75, 0.25, 0.5, 0.5, 0.25, 0.75]
+    far, near = 10 * np.sqrt(0.75) * 4 / 3, 10 * np.sqrt(0.25) * 4 / 3
+    np.testing.assert_allclose(METRIC.pool(BY_HAND, np.arange(4)), [20 - far, 20 - near, 20 + near, 20 + far])
+
+
+def test_a_set_that_fills_no_window_is_one_also_where_it_crosses_the_border_of_two() -> None:
+    """Mixture 1 alone: one sample in the first window and two in the second."""
+    alone = {name: values[1:2] for name, values in BY_HAND.items()}
+    windows = corpus_windows(alone, np.array([1]))
+    assert windows is not None
+    assert windows.decibels.tolist() == pytest.approx([10 * np.log10(66.0)])
+    assert (windows.rows.tolist(), windows.numbers.tolist(), windows.shares.tolist()) == ([0, 0], [0, 0], pytest.approx([1 / 3, 2 / 3]))
+    assert METRIC.pool(alone, np.array([1])).tolist() == pytest.approx([10 * np.log10(66.0)])
+
+
+@pytest.mark.parametrize(("rate", "ok"), [(8_000, True), (1, True), (0, False), (None, False)])
+def test_windows_of_a_second_need_a_rate(rate: int | None, ok: bool) -> None:
+    support = supports_rate(replace(audio_task(2), sample_rate=rate))
+    assert (support.ok, support.note) == (ok, "" if ok else "has windows of one second, but the task declares no sample_rate")

@@ -137,3 +137,24 @@ def test_of_no_mixture_and_of_one_there_are_no_quantiles() -> None:
     assert Design(independent(3)).quantile(0.9) == pytest.approx(stats.t.ppf(0.9, 2))
     assert Design(independent(3)).tail(np.array([-1.0, 0.0, np.nan]))[:2] == pytest.approx(stats.t.cdf([-1.0, 0.0], 2))
     assert np.isnan(Design(independent(3)).tail(np.array([np.nan]))).all()
+
+
+def test_below_one_degree_of_freedom_quantiles_are_those_of_t_and_tails_are_probabilities() -> None:
+    """Though no interval is made of them: of four mixtures of two songs, three of one."""
+    few = Design(Clusters("song", np.array([[0], [0], [0], [1]])))
+    assert few.degrees == pytest.approx(0.6)
+    assert few.quantile(0.9) == pytest.approx(stats.t.ppf(0.9, 0.6), rel=1e-6)
+    assert few.tail(np.array([-2.0]))[0] == pytest.approx(stats.t.cdf(-2.0, 0.6), rel=1e-6)
+    for none in (Design(independent(0)), Design(independent(1))):
+        tails = none.tail(np.array([-1.0, 1.0]))
+        assert ((tails >= 0) & (tails <= 1)).all()
+
+
+def test_what_cancels_within_clusters_but_for_rounding_leaves_the_mixtures_own_squares() -> None:
+    """0.1 + 0.2 - 0.3 is 5.6e-17 in floating point: songs that seem to agree to the last digit say nothing of how far they are apart."""
+    design = Design(Clusters("song", np.repeat(np.arange(4), 3)[:, None]))
+    values = np.outer([1.0, 2.0, 4.0, -7.0], [0.1, 0.2, -0.3]).reshape(-1, 1)
+    (songs,) = design.shared
+    assert 0 < songs.square_sums(values - values.mean())[0] < 1e-20
+    own = np.square(values - values.mean()).sum()
+    assert design.standard_errors(values)[0] == pytest.approx(np.sqrt(own / design.apart) / 12)

@@ -76,6 +76,16 @@ def test_all_rows_as_one_frame_with_the_columns_asked_for(files: list[Path]) -> 
     assert len(read_parts([], ["value", "error"])) == 0
 
 
+def test_no_error_is_the_first_category_also_where_every_row_failed(tmp_path: Path) -> None:
+    failed = pa.table(
+        {name: ["x"] for name in ("suite", "task", "method", "metric")} | {"example": [0], "source": [-1], "value": [np.nan], "error": ["broken"]}
+    )
+    pq.write_table(failed, tmp_path / "a.parquet")
+    frame = read_parts([tmp_path / "a.parquet"], ["error", "metric"])
+    assert (frame["error"].tolist(), frame["error"].cat.categories.tolist()) == (["broken"], ["", "broken"])
+    assert frame["metric"].cat.categories.tolist() == ["x"]
+
+
 @pytest.mark.parametrize("read", ["rows", "values", "parts"])
 def test_a_damaged_file_is_told_with_what_to_do(files: list[Path], read: str) -> None:
     files[1].write_bytes(b"damaged")

@@ -180,6 +180,24 @@ def test_a_store_keeps_its_place_when_a_method_goes_elsewhere(tmp_path: Path, mo
         store.read_run()
 
 
+def test_another_process_opens_the_folder_itself_and_not_a_link_to_it(store: RunStore, tmp_path: Path) -> None:
+    """A link may lead elsewhere on another machine, or later."""
+    (tmp_path / "link").symlink_to(store.path)
+    assert RunStore.open(tmp_path / "link").opener()().path == store.path.resolve()
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [({"seed": "x"}, "seed: must be a whole number"), ({"tasks": {"t": {"pairs_sha256": "a", "mixtures_sha256": "b"}}}, "tasks.t.n_planned: Field required")],
+)
+def test_what_is_wrong_in_a_run_json_is_told_by_its_place(store: RunStore, change: dict[str, Any], told: str) -> None:
+    content = json.loads((store.path / "run.json").read_text())
+    (store.path / "run.json").write_text(json.dumps(content | change))
+    with pytest.raises(StoreError) as caught:
+        store.read_run()
+    assert str(caught.value) == f"{store.path}/run.json is damaged ({told}); the run must be made again in another folder"
+
+
 # --- records
 
 
@@ -264,6 +282,12 @@ def test_what_counts_as_scored(store: RunStore, warnings: list[str]) -> None:
     with pytest.raises(StoreError) as caught:
         store.read_totals(Shard("t", "m", 6, 9))
     assert str(caught.value) == f"{other} is missing; run the same command again"
+    longer = Layout(store.path).scores(Shard("t", "m", 3, 9))  # they begin there, and end earlier
+    longer.write_bytes(path.read_bytes())
+    assert [found.totals for found in store.find("t", "m", METRICS) if found.shard.stop == 9] == [None, None]
+    with pytest.raises(StoreError):
+        store.read_totals(Shard("t", "m", 3, 9))
+    longer.unlink()
     assert warnings == []
     path.write_bytes(b"cut")
     assert store.find("t", "m", METRICS)[0].totals is None

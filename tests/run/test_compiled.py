@@ -178,6 +178,7 @@ COUNTS = {
     "a name of the class": ("lacks = late()", "needs = late()"),
     "order of two names": ("x.high - x.low", "x.low - x.high"),
     "a base of another module": ("class Method:", "class Method(ArithmeticError):"),
+    "a name with underscores": ('kind = "plain"', 'kind = "plain"\n    __complete__ = True'),
     "slots": ("self._gain = value + 1", "self._gain = value + 1\n\n    __slots__ = ('more',)"),
 }
 
@@ -193,6 +194,7 @@ COUNTS_NOT = {
     "order of a set": ('{"a", "b"}', '{"b", "a"}'),
     "what nobody names": ("class Aside:", "FREE = 3\n\nclass Aside:"),
     "an import that nobody names": ("import math", "import math, os"),
+    "what pydantic notes of a class": ('kind = "plain"', 'kind = "plain"\n    __pydantic_complete__ = True'),
 }
 
 
@@ -219,3 +221,13 @@ def test_a_base_of_another_module_counts_by_its_name_alone() -> None:
         return compiled_sha256(names["Method"])
 
     assert below(1) == below(2) != ""
+
+
+def test_a_class_whose_functions_are_all_of_its_bases_has_the_digest_of_theirs() -> None:
+    def typed(body: str) -> type:
+        names: dict[str, Any] = {"__name__": "__main__"}
+        exec(f"class Base:\n    def separate(self, x): return {body}\nclass Method(Base):\n    level = 3", names)
+        return names["Method"]  # type: ignore[no-any-return]
+
+    assert compiled_sha256(typed("x")) == compiled_sha256(typed("x")) != ""
+    assert compiled_sha256(typed("x")) != compiled_sha256(typed("-x"))

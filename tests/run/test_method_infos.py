@@ -173,6 +173,16 @@ def test_what_infos_come_from_moves_the_digest_that_they_are_kept_under(monkeypa
     assert (remembered._sources() != before) == moves
 
 
+def test_of_a_file_that_is_a_link_what_it_leads_to_counts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As packages are laid down that are installed to be edited."""
+    sources = Sources(tmp_path, monkeypatch)
+    sources.write("elsewhere/linked.py", "12")
+    (sources.folder / "toys" / "linked.py").symlink_to(sources.folder / "elsewhere" / "linked.py")
+    before = remembered._sources()
+    sources.write("elsewhere/linked.py", "123")
+    assert remembered._sources() != before
+
+
 @pytest.mark.parametrize("error", [ImportError, OSError, ValueError])
 def test_packages_that_cannot_be_looked_at_have_no_digest(monkeypatch: pytest.MonkeyPatch, error: type[Exception]) -> None:
     def find(name: str) -> object:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ from hypothesis import strategies as st
 
 from sepbench.errors import MethodError, SepbenchError
 from sepbench.protocols import MethodInfo, Support
+from sepbench.run import plan as planning
 from sepbench.run.plan import Cell, Plan, Shard, check_runnable, checked_metrics, make_plan, planned_examples, repeated_plans, resolve_device
 from sepbench.run.request import RunRequest
 from sepbench.suites.model import Suite
@@ -143,6 +146,30 @@ def test_a_setting_given_by_the_user_must_fit_into_the_record(monkeypatch: pytes
     assert planned("toy", settings={"toy": {"table": {"a": 1}}}).methods["toy"].settings == {"table": {"a": 1}}
     with pytest.raises(MethodError, match="setting 'table' cannot be written"):
         planned("toy", settings={"toy": {"table": {(1, 2): 1}}})
+
+
+def test_what_a_method_says_of_its_settings_goes_before_what_it_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A class of its own may take "0.5" for 0.5, and need not say all that it was given; what is held for it goes before both."""
+    separator: Any = SimpleNamespace(info="info", weights_sha256="a\nb")
+    monkeypatch.setattr(planning, "settings_of", lambda made: {"rate": 0.5, "steps": 3, "held": "said"})
+    monkeypatch.setattr(planning, "held_state", lambda name: {"held": f"state of {name}"})
+    monkeypatch.setattr(planning, "setting_files", lambda cls, settings: {"rate": {cls.__name__: str(settings["rate"])}})
+    entry = planning._entry("toy", separator, {"rate": "0.5", "more": 1})
+    assert entry.settings == {"rate": 0.5, "more": 1, "steps": 3, "held": "state of toy"}
+    assert (entry.info, entry.cls, entry.weights_sha256, entry.files) == ("info", SimpleNamespace, "a b", {"rate": {"SimpleNamespace": "0.5"}})
+    with pytest.raises(MethodError) as caught:
+        planning._entry("toy", separator, {"word": "half a pair \ud800"})
+    assert str(caught.value).startswith("method 'toy': setting 'word' cannot be written to run.json (UnicodeEncodeError: ")
+    assert str(caught.value).endswith("); use numbers, words, lists, or dicts whose keys are words")
+
+
+@pytest.mark.parametrize(("note", "told"), [("two\nlines", "two lines"), ("", "no reason given"), ("\n", "no reason given")])
+def test_why_nothing_runs_is_one_line(planned: Planned, note: str, told: str) -> None:
+    made = planned("average")
+    (cell,) = made.cells
+    with pytest.raises(SepbenchError) as caught:
+        check_runnable(replace(made, cells=(replace(cell, support=Support(False, note)),)))
+    assert str(caught.value) == f"nothing to run: average on class-split: {told}; choose others with --methods, --tasks or --suite"
 
 
 def test_a_plan_needs_something_to_run(planned: Planned) -> None:

@@ -169,8 +169,9 @@ def test_a_plan_in_which_nothing_runs() -> None:
 def test_names_that_cannot_be_files(name: str) -> None:
     from sepbench.errors import SuiteError
 
-    with pytest.raises(SuiteError, match=f"^task name {name!r} cannot"):
+    with pytest.raises(SuiteError) as caught:
         _check_file_name(name, "task", SuiteError)
+    assert str(caught.value) == f"task name {name!r} cannot stand in a file name: it must not be empty, start with a dot or contain '/' or '--'"
     _check_file_name("a-b.c", "task", SuiteError)
 
 

@@ -92,6 +92,12 @@ def test_a_metric_that_raises_fails_the_examples_that_were_left_and_keeps_the_ot
         score_shard(SHARD, _data(), MIXTURES, _task(), ("psnr",))
 
 
+def test_a_metric_without_a_row_fails_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scoring, "score_batch", lambda *about: SimpleNamespace(metric=[], example=[], source=[], value=[]))
+    found = score_shard(SHARD, _data(), MIXTURES, _task(), METRICS)
+    assert (_columns(found), found.parts, found.n_separated, found.n_failed, list(found.errors)) == ([], (), 4, 0, [""])
+
+
 def test_where_all_examples_failed_no_metric_is_asked(scored: list[Any]) -> None:
     found = score_shard(SHARD, _data(dict.fromkeys(range(4, 8), "x")), MIXTURES, _task(), METRICS)
     assert scored == []

@@ -266,6 +266,33 @@ def test_only_a_run_that_refits_names_its_session(planned: Planned, monkeypatch:
     assert (opened.fit, opened.cached, opened.separator.rate) == (facts, True, 0.5)  # type: ignore[attr-defined]
 
 
+def test_a_fit_is_made_and_timed_on_the_plan_s_device_as_the_session_says(planned: Planned, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No GPU is needed: whatever would wait for one is a stand-in."""
+    seen: list[str] = []
+
+    def noting(what: str) -> Any:
+        @contextlib.contextmanager
+        def on(device: str) -> Any:
+            seen.append(f"{what} {device}")
+            yield SimpleNamespace(seconds=8.0)
+            seen.append(f"{what} ends")
+
+        return on
+
+    for name in ("Timer", "as_the_session_says"):
+        monkeypatch.setattr(session, name, noting(name))
+    monkeypatch.setattr(session, "timing_group", lambda device: f"group of {device}")
+    monkeypatch.setattr(session, "References", lambda mixtures, device: f"references {mixtures} {device}")
+    monkeypatch.setattr(run_fakes.Oracle, "fit", lambda self, view, ctx: seen.append(f"fit on {ctx.device}"))
+    plan = planned("oracle", seed=3)
+    plan = replace(plan, request=replace(plan.request, device="cuda:1"))
+    told: list[Tell] = []
+    opened = open_session(plan.cells[0], plan, "mixtures", told.append)  # type: ignore[arg-type]
+    assert seen == ["Timer cuda:1", "as_the_session_says cuda:1", "fit on cuda:1", "as_the_session_says ends", "Timer ends"]
+    assert opened.fit == FitFacts(8.0, 0.0, "group of cuda:1", "")
+    assert (opened.ctx.device, opened.references, opened.mixture_set) == ("cuda:1", "references mixtures cuda:1", "mixtures")
+
+
 # ---- what it tells ---------------------------------------------------------------------------------------------------------------------
 
 

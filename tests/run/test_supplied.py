@@ -303,6 +303,12 @@ def test_draws_have_an_axis_of_their_own(unscored: list[Any]) -> None:
     assert record.samples == 256
 
 
+def test_a_record_that_counts_more_mixtures_than_are_asked_for_now_keeps_its_count_and_what_a_later_version_wrote(unscored: list[Any]) -> None:
+    old = CellRecord.model_validate({"n_planned": 9, "supervision": "prior", "of_a_later_version": 3})
+    record = score_supplied(_cell(*range(5)), Folder(cell=old), ("psnr",), Said())  # type: ignore[arg-type]
+    assert (record.n_planned, record.n_separated, record.state, record.mapping()["of_a_later_version"]) == (9, 5, "partial", 3)
+
+
 def test_shards_are_scored_in_the_order_of_their_mixtures(unscored: list[Any]) -> None:
     """Damaged ones, ones without scores and gaps together; estimates that are there are written again, for they are the same."""
     shards = [supplied.Shard("class-split", "mine", *span) for span in ((2, 4), (4, 5))]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -246,3 +247,63 @@ def test_a_fit_that_can_be_read_by_others_is_said_to_be_kept(shop: Shop) -> None
     shop.separator = SimpleNamespace(save=lambda folder: None, load=lambda folder: None, fit_scope=None)
     assert shop("average", "class-split").fit.kept == isinstance(shop.separator, worker.Fitted)
     assert isinstance(shop.separator, worker.Fitted)
+
+
+# ---- what each step is given -----------------------------------------------------------------------------------------------------------
+
+
+def test_every_step_is_given_the_plan_s_device_metrics_and_folder(planned: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch) -> None:
+    """No GPU is needed: whatever would ask for one is a stand-in."""
+    seen: list[Any] = []
+    plan = planned("average")
+    plan = replace(plan, request=replace(plan.request, device="cuda:1"), metrics=("ssim", "fid"))
+    monkeypatch.setattr(worker, "timing_group", lambda device: f"group of {device}")
+    monkeypatch.setattr(worker, "PeakMemory", lambda device: seen.append(f"memory of {device}"))
+    monkeypatch.setattr(worker, "extractors_of", lambda metrics: seen.append(metrics))
+    monkeypatch.setattr(worker, "prepare_sets", lambda *given: seen.append(given) or "sets")
+    monkeypatch.setattr(worker, "score_shard", lambda *given: seen.append(given) or "scores")
+    sink: Any = SimpleNamespace(read_estimates=lambda shard: f"estimates of {shard.start}", write_scores=lambda *given: seen.append(given))
+    sink.read_totals = lambda shard: f"totals of {shard.start}"
+    task, shard = plan.cells[0].task, Shard("class-split", "average", 4, 8)
+    monkeypatch.setattr(type(task), "mixture_set", lambda task: f"mixtures of {task.spec.name}")
+    report = Worker(plan, sink, lambda tell: None).run(Job("score", shard))
+    scored = (shard, "estimates of 4", "mixtures of class-split", task, ("ssim", "fid"), "sets")
+    assert seen == ["memory of cuda:1", ("ssim", "fid"), (task, ("ssim", "fid"), "cuda:1", sink), scored, (shard, "scores")]
+    assert (report.job.shard, report.totals, report.timing_group) == (shard, "totals of 4", "group of cuda:1")
+    assert (report.fit, report.peak_mb, report.warm_up_seconds, report.latency_seconds, report.warning) == (None, None, None, None, "")
+
+
+def test_what_a_fit_leaves_in_torch_and_numpy_is_put_back(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also what a method leaves that only says what it is."""
+
+    @contextlib.contextmanager
+    def noted() -> Iterator[None]:
+        shop.did.append("begin")
+        yield
+        shop.did.append("put back")
+
+    class Says:
+        @property
+        def posterior_samples(self) -> int:
+            shop.did.append("says")
+            return 3
+
+    monkeypatch.setattr(worker, "put_back", noted)
+    shop.separator = Says()
+    assert shop("average", "class-split").fit.samples == 3
+    assert shop.did[1:7] == ["memory", "generators", "begin", "fit average on class-split, nothing open", "says", "put back"]
+
+
+def test_a_traceback_of_a_fit_ends_with_the_failure_and_has_six_frames(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    def deep(left: int) -> Any:
+        return deeper(left) if left else {}["lost"]
+
+    def deeper(left: int) -> Any:  # one function alone would be told as "repeated"
+        return deep(left - 1)
+
+    monkeypatch.setattr(worker, "open_session", lambda *about: deep(9))
+    report = shop("average", "class-split")
+    assert report.fit_error == "KeyError: 'lost'"
+    assert report.traceback.splitlines()[-1] == "KeyError: 'lost'"
+    assert report.traceback.count('  File "') == 6
+    assert shop("mixture", "class-split").peak_mb is None  # a job without a method has no peak

@@ -143,3 +143,13 @@ def test_training_signals_of_two_data_sets_are_of_the_classes_that_come_from_eac
     assert [(part[0].name, sorted(labels[part[1]].unique().tolist())) for part in material.clean.parts] == [("first", [0, 1, 2]), ("second", [8, 9])]
     of_slots = [(pool.parts[0][0].name, sorted(labels[pool.parts[0][1]].unique().tolist())) for pool in material.sources]
     assert of_slots == [("first", [0, 1]), ("second", [8, 9]), ("first", [1, 2])]
+
+
+@pytest.mark.parametrize("slots", [1, 2])
+def test_signals_that_know_their_recording_share_it_as_a_cluster_in_one_slot_too(suite: Suite, monkeypatch: pytest.MonkeyPatch, slots: int) -> None:
+    data = suite.tasks["split"].data
+    made = replace(data, pairs=DerivedList(PairRule("one-of-each", "s.test", 2), ""), slots=data.slots[:slots], cluster="speaker")
+    monkeypatch.setattr(assembly.TaskData, "_groups", lambda self: (("b", "a", "b"), ("b", "c", "c"))[:slots])
+    monkeypatch.setattr(assembly.TaskData, "pair_list", lambda self: PairList(torch.tensor([[0, 1], [1, 0], [2, 2]])[:, :slots], "x"))
+    found = made.clusters()
+    assert (found.unit, found.keys.tolist()) == ("speaker", [[[1], [0], [1]], [[1, 2], [0, 1], [1, 2]]][slots - 1])

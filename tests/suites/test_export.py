@@ -233,6 +233,19 @@ def test_draws_of_sources_that_are_no_pictures(tmp_path: Path) -> None:
             export_task(suite, task, tmp_path / "no", form=form)
 
 
+@pytest.mark.parametrize(
+    ("form", "told"),
+    [
+        *((form, "little-endian float32, as they are") for form in ("npy", "npz", "safetensors")),
+        ("png", "16 bits per channel: value = low + pixel / 65535 * (high - low), with the value_range of mixtures or references"),
+        ("wav", "32-bit float samples, as they are"),
+    ],
+)
+def test_how_numbers_are_written_is_said_of_every_format(form: Any, told: str) -> None:
+    assert export._encoding(form) == told
+    assert form in export.FORMATS
+
+
 def test_sounds_and_channels_that_are_mixed(toy: ToyFolder, opener: Opener, tmp_path: Path) -> None:
     """A suite of sounds has no range of values; ``channel-mean`` mixes the channels of one source."""
     toy.edit("pad = 1\nheld_out = 20\n", "sample_rate = 8000\n")

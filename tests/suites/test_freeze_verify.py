@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 import torch
 from own_files import pixels
+from suite_toys import ToyFolder
 
 from sepbench.errors import DataError, SepbenchError, SuiteError, UnknownNameError
 from sepbench.registry import suite_path
 from sepbench.suites.assembly import DerivedList
-from sepbench.suites.freeze import freeze_suite, render, write_digests
+from sepbench.suites.freeze import freeze_suite, render, task_digests, write_digests
 from sepbench.suites.loader import load_suite, load_unfrozen
 from sepbench.suites.verify import SuiteCheck, verify_suite
 
@@ -278,6 +279,25 @@ def test_digests_that_need_absent_data_are_kept_of_an_unchanged_rule_alone(froze
     write_digests([suite], folder / "anew.toml")  # nothing was frozen before
     anew = tomllib.loads((folder / "anew.toml").read_text(encoding="utf-8"))["by-hand"]
     assert {key for key, value in anew["split"].items() if value == ""} == {key for key in anew["split"] if key.endswith("sha256")}
+
+
+def test_a_digest_of_mixtures_is_not_kept_of_a_list_that_nobody_has_frozen(folder: Path) -> None:
+    """Nobody knows whether the list that the rule would make is the one that those mixtures were of."""
+    for name in ("low", "high"):
+        shutil.rmtree(folder / name)
+    task = load_unfrozen(folder / "suite.toml").tasks["agnostic"]
+    rule = "any-different, order by-hand.same, 5 after 1, 0 dB"
+    before = {"pairs_rule": rule, "pairs_sha256": "", "mixtures_sha256": "b" * 64}
+    assert task_digests(task, before) == {"n": 5, "pairs_rule": rule, "pairs_sha256": "", "mixtures_sha256": ""}
+    known = before | {"pairs_sha256": "a" * 64}
+    assert task_digests(task, known) == known | {"n": 5}
+
+
+def test_a_validation_task_has_the_training_lists_of_its_test_task_and_freezes_none(toy: ToyFolder) -> None:
+    suite = load_suite(str(toy.toml), toy.opener)
+    split, val = (task_digests(suite.tasks[name], {}) for name in ("split", "split-val"))
+    assert set(val) == {"n", "pairs_sha256", "mixtures_sha256"}
+    assert set(split) == {*val, "train_mixtures_sha256", "train_observed_sha256"}
 
 
 def test_a_task_that_is_gone_leaves_its_suite_frozen(frozen: Path) -> None:

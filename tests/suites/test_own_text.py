@@ -126,6 +126,14 @@ def test_the_file_of_a_suite_of_images_of_one_class() -> None:
     assert not {"untrainable", "observed_source", "train_mixtures"} & set(colour["tasks"]["class-split"])
 
 
+def test_a_suite_of_which_one_class_has_nothing_to_train_on_teaches_nothing() -> None:
+    plan = ListPlan("own", False, 2, False, 0.0, None, "image")
+    low, high = ({"test": signals(name, np.zeros((1, 8, 8), dtype=np.uint8), [0])} for name in ("low", "high"))
+    for parts, barred in (([low | {"train": low["test"]}, high], True), ([low, high], True), ([one | {"train": one["test"]} for one in (low, high)], False)):
+        made = tomllib.loads(_suite_text(ASKED, "image", plan, "sum", None, parts, OwnLists()))
+        assert ("untrainable" in made["tasks"]["class-split"]) == barred
+
+
 # --- the files beside it --------------------------------------------------------------------------------------------------------------
 
 

@@ -94,6 +94,7 @@ def test_files_that_are_no_such_table(tmp_path: Path, content: bytes, told: str)
     with pytest.raises(SuiteError) as caught:
         find_published({"method": "x"}, path, "here")
     assert str(caught.value).startswith(f"{path}{told}")
+    assert str(caught.value).endswith("; save it as one") == ("CSV file" in told)
     assert "\n" not in str(caught.value)
 
 

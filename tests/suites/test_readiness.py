@@ -132,6 +132,9 @@ def test_a_suite_of_ones_own_needs_its_test_files(data_home: Path, monkeypatch: 
     for name in (str(folder), f"{folder}/suite.toml", "suite.toml", "./"):
         found = readiness(name, suite)
         assert (found.state, found.where) == ("ready", (folder,))
+    speech = replace(suite, tasks={**suite.tasks, **loaded("speech-noise").tasks, **loaded("mnist-quads").tasks})
+    others = readiness(str(folder), speech)  # its own files are all there, and one of the others' can only be got by hand
+    assert (others.state, others.download, others.lacking) == ("own copy", sum(SIZES.values()), ("esc50", "lrw", "mnist"))
     (folder / "low" / "train.npy").unlink()
     assert readiness(str(folder), suite).state == "ready"
     (folder / "low" / "test.npy").unlink()

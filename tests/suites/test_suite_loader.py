@@ -316,9 +316,9 @@ def test_a_third_partys_suite_of_known_sources(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "says"),
     [
-        ("posterior_draws = 16", "posterior_draws = 1", "posterior_draws must be at least 2"),
-        ("posterior_draws = 16", "posterior_draws = -2", "posterior_draws must be at least 2"),
-        ("generated:gaussian-d2-1", "digits", "posterior_draws needs sources whose distribution is known"),
+        ("posterior_draws = 16", "posterior_draws = 1", "toml: posterior_draws must be at least 2, or left out; found 1"),
+        ("posterior_draws = 16", "posterior_draws = -2", "toml: posterior_draws must be at least 2, or left out; found -2"),
+        ("generated:gaussian-d2-1", "digits", "posterior_draws needs sources whose distribution is known, data sets 'generated:...'"),
         ('"generated:gaussian-d2-1"', '"generated:gaussian-d2-1", labels = [0]', "posterior_draws needs sources whose distribution is known"),
         ("generated:gaussian-d2-1", "generated:gaussian-d5-1", "unknown generated data set 'generated:gaussian-d5-1'"),
         ("[data]\nshape = [2]", "[data]", "key 'shape' is missing"),

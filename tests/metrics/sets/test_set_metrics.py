@@ -218,6 +218,7 @@ def test_inception_is_made_once_per_device_with_the_layers_of_published_scores(m
     assert _Network.made == [("inception-v3-compat", ["2048", "logits_unbiased"], "/w/right"), ("to", "cpu")]
     info = INCEPTION.info
     assert (info.name, info.features, info.classes, info.shape) == ("inception", 2048, 1008, ())
+    assert info.source == "InceptionV3 of 2015 by torch-fidelity: 299 x 299 as TensorFlow 1 resizes, grey three times"
 
 
 def test_weights_that_do_not_fit_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -242,6 +242,7 @@ def test_two_deaths_at_scoring_do_not_give_the_method_up(planned: Planned) -> No
     desk.die(unscored=True)
     assert desk.take() == ("score", 0, 4)
     desk.die()
+    assert desk.progress.mixtures == {("class-split", "halves"): 4}  # they counted as separated with the first death, and do not count again
     while desk.take() is not None:
         desk.do(cost=1.0)
     record = desk.agenda.end()

@@ -123,6 +123,21 @@ def test_rows_of_a_fit_that_failed_make_room_for_separating_alone(planned: Plann
     assert void not in one.sink.scores  # type: ignore[attr-defined]
 
 
+def test_a_fit_that_fails_gives_rows_to_what_was_damaged_too_and_measures_no_latency(planned: Planned) -> None:
+    """Of two damaged shards one is at work, the other waits, and so do the gaps around them."""
+    plan, sink, told = planned("halves", limit=20, shard_size=None, latency=True), MemorySink(), Counting()
+    sink.damaged |= {Shard("class-split", "halves", start, start + 4) for start in (0, 8)}
+    one = Agenda(plan.cells[0], plan, sink, told, Team(1, "a command", "sha", GROUP))
+    job = one.take(False)
+    assert job == Job("separate", Shard("class-split", "halves", 0, 4))
+    one.take_in(Report(job, fit_error="ValueError: singular", timing_group=GROUP))
+    assert (one.over, one.wants_latency, one.take(True)) == (True, False, None)
+    assert sink.covered() == list(range(20))
+    assert sink.void == set(sink.scores)
+    assert told.mixtures == {("class-split", "halves"): 20}
+    assert one.end().error == "ValueError: singular"
+
+
 def test_shards_of_half_a_minute_of_a_thousand_mixtures_or_32_mebibytes_at_most() -> None:
     assert (agenda.SHARD_SECONDS, agenda.MAX_SHARD, agenda.MAX_SHARD_BYTES) == (30.0, 1_000, 33_554_432)
 
