@@ -194,12 +194,12 @@ class NoiseSource:
         count = math.prod(shape)
         kernel = _kernel(rows.ids.device)
         if kernel is not None:
-            return kernel(rows.ids, rows.last_words, step, _key(self.seed), count, normal).reshape(-1, *shape)
+            return kernel(rows.ids, rows.last_words, step, _key(self.seed), count, normal).reshape(len(rows.ids), *shape)
         parts = []
         for ids, last in zip(*(words.split(self._rows_at_once(words, count)) for words in (rows.ids, rows.last_words)), strict=True):
             words = self._words(ids, last, step, count)
             parts.append(_normals(words)[:, :count] if normal else _uniforms(words[:, :count]))
-        return (parts[0] if len(parts) == 1 else torch.cat(parts)).reshape(-1, *shape)
+        return (parts[0] if len(parts) == 1 else torch.cat(parts)).reshape(len(rows.ids), *shape)
 
     @staticmethod
     def _rows_at_once(words: torch.Tensor, count: int) -> int:

@@ -328,6 +328,7 @@ def test_of_no_example_nothing_is_drawn_and_a_number_needs_no_axis() -> None:
     assert noise.words(ids, 0, 0, 5).shape == (3, 8)
     assert noise.normals(ids[:0], 0, 2, (4,)).shape == (0, 2, 4)
     assert noise.uniform(ids, 0, 0, ()).shape == (3,)
+    assert noise.normal(ids, 0, 0, (0, 5)).shape == (3, 0, 5)
 
 
 def test_one_row_may_hold_more_than_is_worked_on_at_a_time() -> None:

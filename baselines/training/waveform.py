@@ -66,7 +66,7 @@ def separated_parts(network: nn.Module, mixtures: torch.Tensor) -> torch.Tensor:
     parts are NaN, and the other mixtures are not affected. Silence has silent parts.
     """
     network.eval()
-    rows = 1 if mixtures.device.type == "cpu" else max(1, _DEVICE_SAMPLES // mixtures[0].numel())
+    rows = 1 if mixtures.device.type == "cpu" else max(1, _DEVICE_SAMPLES // max(1, mixtures.shape[1:].numel()))
     finite = mixtures.isfinite().flatten(1).all(1)[:, None, None]
     heard = torch.where(finite, mixtures, 0.0)
     levels = levels_of(heard)

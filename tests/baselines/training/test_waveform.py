@@ -256,6 +256,11 @@ def test_silence_stays_silent_and_what_is_not_finite_stays_in_its_row() -> None:
     assert bool(parts[2:].isnan().all())
 
 
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_an_empty_batch_has_no_parts_on_any_device(device: str) -> None:
+    assert separated_parts(Shares(start=0.5).to(device), torch.zeros(0, 1, 50, device=device)).shape == (0, 2, 1, 50)
+
+
 def test_weights_are_read_as_they_were_written(tmp_path: Path) -> None:
     one = Shares(start=0.25)
     save_network(one, tmp_path / "weights.safetensors")
