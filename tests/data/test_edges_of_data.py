@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from sepbench.data import mixtures, views
+from sepbench.data import chunked_sets, image_sets, mixtures, views
+from sepbench.data.chunked_sets import ChunkedSet
 from sepbench.data.datasets import open_dataset
+from sepbench.data.files.fetch import FoundData
+from sepbench.data.lists.builders import Draws
+from sepbench.data.lists.drawn import DrawPool, draw_mixtures, draw_sets
 from sepbench.data.lists.pairs import PairList
 from sepbench.data.mixtures import MixtureSet
+from sepbench.data.readers.audio_files import AudioInfo
+from sepbench.data.readers.chunks import Recording
 from sepbench.data.signals import ArraySignals
 
 
@@ -53,6 +60,45 @@ def test_digests_load_as_many_numbers_at_once_as_they_may(monkeypatch: pytest.Mo
     monkeypatch.setattr(mixtures, "_CHUNK_VALUES", 25)
     assert mixed.digest() == digest
     assert signals.loads == [20, 8, 8, 4]  # of both sources
+
+
+# --- what is kept ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_splits_that_are_decoded_bit_by_bit_are_kept_and_shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[Path, str]] = []
+
+    def read(folder: Path, split: str) -> list[Recording]:
+        asked.append((folder, split))
+        return [Recording((), 3, AudioInfo(25, 100, 1))]
+
+    def partition(folder: Path, split: str) -> list[Path]:
+        asked.append((folder, split))
+        return [folder / "1.jpg"]
+
+    monkeypatch.setattr(image_sets, "read_partition", partition)
+    openers: list[Callable[[str, FoundData], object]] = [
+        lambda split, found: ChunkedSet("m", read, 10, 100).open("toy", split, found),
+        lambda split, found: image_sets.CELEBA32.open("celeba32", split, found),
+    ]
+    here, there = (FoundData(tmp_path / name, "") for name in ("here", "there"))
+    for opened in openers:
+        asked.clear()
+        first = opened("test", here)
+        assert opened("test", here) is first
+        assert opened("train", here) is not first is not opened("test", there)
+        assert asked == [(here.folder, "test"), (here.folder, "train"), (there.folder, "test")]
+    for cache in (chunked_sets._opened, image_sets._opened):
+        cache.cache_clear()
+    assert open_dataset("generated:gmm-d2-1", "test") is open_dataset("generated:gmm-d2-1", "test")
+
+
+def test_more_mixtures_than_there_are_is_told_with_both_numbers() -> None:
+    pools = [DrawPool(np.arange(3), np.array([0, 1, 1]), np.array([1, 1, 2])) for _ in range(2)]
+    with pytest.raises(ValueError, match=r"^6 mixtures of pools that make 5$"):
+        draw_mixtures(Draws("x"), pools, 6)
+    with pytest.raises(ValueError, match=r"^2 mixtures of a pool that makes 1$"):
+        draw_sets(Draws("x"), pools[0], 2, 2)
 
 
 # --- own data -------------------------------------------------------------------------------------------------------------------------

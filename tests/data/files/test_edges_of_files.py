@@ -11,14 +11,14 @@ import pytest
 
 import sepbench
 from sepbench.data.files import fetch
-from sepbench.data.files.fetch import FoundData, cache_folder, find, obtain, verify
+from sepbench.data.files.fetch import DataStatus, FoundData, cache_folder, find, obtain, status, verify
 from sepbench.data.files.integrity import MANY_FILES, FileCheck, check_files
 from sepbench.data.files.manifests import DataFile, Manifest, read_manifest
 from sepbench.errors import DataError
 
 
-def file_of(name: str, content: bytes) -> DataFile:
-    return DataFile(name, len(content), sha256=hashlib.sha256(content).hexdigest())
+def file_of(name: str, content: bytes, optional: bool = False) -> DataFile:
+    return DataFile(name, len(content), sha256=hashlib.sha256(content).hexdigest(), optional=optional)
 
 
 def test_a_package_of_bare_folders_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,6 +62,17 @@ def test_data_that_the_package_makes_are_the_user_s_own_only_where_they_are_whol
     (own / "test" / "a").write_bytes(b"abc")
     assert obtain(manifest, progress) == FoundData(own, "")
     assert len(asked) == 1
+
+
+def test_an_optional_file_that_is_damaged_keeps_nobody_from_the_data(data_home: Path) -> None:
+    manifest = Manifest("toy", "t", "l", "c", "h", (file_of("a", b"abc"), file_of("read.me", b"abc", optional=True)))
+    folder = cache_folder() / "toy"
+    folder.mkdir(parents=True)
+    (folder / "a").write_bytes(b"abc")
+    (folder / "read.me").write_bytes(b"a")
+    assert find(manifest) == obtain(manifest) == FoundData(folder, "")
+    assert status(manifest) == DataStatus("present", folder)
+    assert [(check.name, check.state) for check in verify(manifest)] == [("a", "ok"), ("read.me", "wrong size")]
 
 
 @pytest.mark.parametrize("watched", [True, False])

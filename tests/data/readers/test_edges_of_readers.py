@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import pickle
+import struct
+import tarfile
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from sepbench.data.readers import esc10, slakh
-from sepbench.data.readers.audio_files import read_audio, resample
+from sepbench.data.readers import audio_files, cifar10, esc10, slakh
+from sepbench.data.readers.audio_files import AudioInfo, audio_info, read_audio, resample
 from sepbench.data.readers.celeba import read_partition
 from sepbench.data.readers.cifar10 import parse_records
 from sepbench.data.readers.cifar_pickle import read_pickled_batch
+from sepbench.data.readers.image_folder import opened_image
 from sepbench.data.readers.npy import read_array, read_npy_images
 from sepbench.errors import DataError
 
@@ -71,6 +76,13 @@ def test_records_that_are_too_many_too_few_or_cut(length: int, wanted: int, told
     assert str(caught.value) == f"x is corrupt at {told}; replace the file"
 
 
+def test_a_member_without_content_is_no_batch(tmp_path: Path) -> None:
+    archive: Any = SimpleNamespace(extractfile=lambda member: None)
+    with pytest.raises(DataError) as caught:
+        cifar10._take(archive, tarfile.TarInfo("a.bin"), tmp_path, {}, lambda content, where: pytest.fail("parsed"))
+    assert str(caught.value) == f"{tmp_path}:a.bin is corrupt at byte 0: the member has no content; replace the file"
+
+
 def test_labels_of_a_large_batch_are_counted_with_commas() -> None:
     pixels = np.zeros((1_001, 3_072), np.uint8)
     for labels, told in (([0] * 1_000 + [10], "label 1,000 is 10, expected 0 to 9"), ([0] * 1_000, "'labels' is not a list of 1,001 labels")):
@@ -80,7 +92,7 @@ def test_labels_of_a_large_batch_are_counted_with_commas() -> None:
 
 
 def test_clips_that_overshoot_stay_at_full_scale_and_are_rounded_to_even(monkeypatch: pytest.MonkeyPatch) -> None:
-    values = torch.zeros(1, 2 * esc10.LENGTH + 7)
+    values = torch.zeros(1, 2 * esc10.LENGTH)  # not one sample more than two rows need
     values[0, :4] = torch.tensor([2.0, -2.0, 1.5 / 32_768, 2.5 / 32_768])
     values[0, esc10.LENGTH] = 1.0
     asked: list[tuple[int, int]] = []
@@ -118,3 +130,87 @@ def test_signals_that_are_being_learnt_from_are_resampled_too() -> None:
     found = resample(signal, 2, 1)
     assert (found.shape, found.requires_grad) == ((1, 30), False)
     assert torch.equal(found, resample(signal.detach(), 2, 1))
+
+
+# --- what libraries say -----------------------------------------------------------------------------------------------------------------
+
+
+class Handle:
+    """What soundfile hands out, as far as it is asked."""
+
+    format, samplerate, channels, subtype = "WAV", 8_000, 1, "PCM_16"
+
+    def __init__(self, frames: int, seekable: bool) -> None:
+        self.frames, self.is_seekable, self.closed = frames, seekable, False
+
+    def seekable(self) -> bool:
+        return self.is_seekable
+
+    def __enter__(self) -> Handle:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.closed = True
+
+
+@pytest.mark.parametrize(
+    ("frames", "seekable", "problem", "told"),
+    [
+        (5, True, "", ""),
+        (0, True, "", "has no samples; replace the file"),
+        (5, False, "", "has no samples; replace the file"),
+        (5, True, "is odd", "is odd; replace the file, or write it anew, e.g. with ffmpeg"),
+        (5, True, OSError(5, "Input/output error"), "cannot be read: [Errno 5] Input/output error; replace the file"),
+        (5, True, struct.error("unpack requires\n4 bytes"), "cannot be read: unpack requires 4 bytes; replace the file"),
+    ],
+)
+def test_sounds_are_closed_whatever_is_wrong_with_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, frames: int, seekable: bool, problem: str | Exception, told: str
+) -> None:
+    handle, path = Handle(frames, seekable), tmp_path / "a.wav"
+    path.touch()
+
+    def header(asked: Path, length: int) -> str:
+        assert (asked, length) == (path, frames)
+        if isinstance(problem, Exception):
+            raise problem
+        return problem
+
+    monkeypatch.setattr(audio_files, "import_soundfile", lambda: SimpleNamespace(SoundFile=lambda name: handle))
+    monkeypatch.setattr(audio_files, "wrong_length", header)
+    if told:
+        with pytest.raises(DataError) as caught:
+            audio_info(path)
+        assert str(caught.value) == f"{path} {told}"
+    else:
+        found = audio_info(path)
+        assert (found, found.coding) == (AudioInfo(5, 8_000, 1), "PCM_16")
+    assert handle.closed
+
+
+def test_the_words_of_libsndfile_are_told_without_its_path_and_stops() -> None:
+    class Named(RuntimeError):
+        error_string = "Error : Format not recognised."
+
+    assert audio_files._reason(Named("Error opening '/a/b.wav'")) == "Format not recognised"
+    assert audio_files._reason(RuntimeError("Error : unknown error in flac decoder...")) == "unknown error in flac decoder"
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (DataError("as it is"), "as it is"),
+        (OSError("broken\ndata stream"), "{} cannot be decoded as an image: broken data stream; replace or remove it"),
+        (OSError(), "{} cannot be decoded as an image: OSError; replace or remove it"),
+        (OSError(5, "Input/output error"), "{} cannot be read: Input/output error; check that the file is there and readable"),
+        (ValueError("odd\nthing"), "{} cannot be decoded as an image (ValueError: odd thing); replace or remove it"),
+        (MemoryError(), "{} cannot be decoded as an image (MemoryError); replace or remove it"),
+    ],
+)
+def test_what_happens_while_an_image_is_decoded_is_told_in_one_line(tmp_path: Path, error: Exception, told: str) -> None:
+    image = pytest.importorskip("PIL.Image", reason="pillow is not installed")
+    path = tmp_path / "a.png"
+    image.new("L", (4, 4)).save(path)
+    with pytest.raises(DataError) as caught, opened_image(path):
+        raise error
+    assert str(caught.value) == told.format(path)
