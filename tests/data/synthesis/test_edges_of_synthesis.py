@@ -1,10 +1,15 @@
-"""Edges of the arithmetic of songs: filters beyond their range, the shortest decay, grids of loudness, stems that play where they should not."""
+"""Edges of songs: filters beyond their range, the shortest decay, grids of loudness, stems that sound in rests, songs that end on a note."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from sepbench.data.synthesis.bass_part import play_bass
+from sepbench.data.synthesis.drum_part import play_drums
+from sepbench.data.synthesis.score import plan
 from sepbench.data.synthesis.songs import _quantised
 from sepbench.data.synthesis.sound import SAMPLE_RATE, _warped, darkened, decay, rms
 
@@ -45,3 +50,16 @@ def test_a_stem_that_only_sounds_where_it_rests_is_brought_to_level_as_a_whole()
         assert np.array_equal(_quantised(stem, where, 0.1), np.rint(stem * gain * 32_768).astype(np.int16))
     silent = _quantised(np.zeros(7), np.ones(7, dtype=bool), 0.1)
     assert (silent.tolist(), silent.dtype) == ([0] * 7, np.int16)
+
+
+# --- what is played ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_what_would_begin_where_a_song_ends_is_left_out() -> None:
+    frame = plan("a song that ends", 44_100)
+    strokes = play_drums("a song that ends", frame)
+    notes = play_bass("a song that ends", frame, strokes)
+    cut = replace(frame, length=strokes[-1].at)
+    assert play_drums("a song that ends", cut) == tuple(stroke for stroke in strokes if stroke.at < strokes[-1].at) != ()
+    cut = replace(frame, length=notes[-1].at)
+    assert play_bass("a song that ends", cut, strokes) == notes[:-1] != ()
