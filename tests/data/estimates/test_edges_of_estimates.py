@@ -77,6 +77,15 @@ def test_a_link_to_nowhere_is_a_file_that_cannot_be_read(tmp_path: Path) -> None
     assert problems.text() == "2 unreadable (0_1.npy: No such file or directory, 0_1.npy: No such file or directory)"
 
 
+def test_names_of_two_lines_are_no_names(tmp_path: Path) -> None:
+    for name in ("1_1\n2.npy", "1_2\n.npy", "1_1.npy"):
+        np.save(tmp_path / name, np.zeros((8, 8), np.float32))
+    problems = Problems()
+    assert list_folder(tmp_path, DIGIT, 9, problems) == {(1, 0): tmp_path / "1_1.npy"}
+    assert problems.text().startswith("2 misnamed (")
+    assert "\n" not in problems.text()
+
+
 def test_a_folder_that_is_none_or_gone_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for name, why in (("gone", "No such file or directory"), ("file", "Not a directory")):

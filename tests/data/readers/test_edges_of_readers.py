@@ -116,6 +116,15 @@ def test_metadata_hold_plain_yaml_alone(tmp_path: Path) -> None:
     assert not (tmp_path / "made").exists()
 
 
+def test_stems_are_summed_in_the_order_of_their_names_and_not_of_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slakh, "audio_info", lambda path: AudioInfo(9, 44_100, 1))
+    folder = tmp_path / "test" / "Track00001"
+    folder.mkdir(parents=True)
+    (folder / "metadata.yaml").write_text("stems:\n" + "".join(f"  {name}: {{inst_class: Drums}}\n" for name in ("S10", "S02", "S11", "S01")))
+    (drums,) = slakh.read_slakh(tmp_path, "test", "drums")
+    assert [path.name for path in drums.files] == ["S01.flac", "S02.flac", "S10.flac", "S11.flac"]
+
+
 def test_the_mean_of_several_channels_is_rounded_once(tmp_path: Path) -> None:
     soundfile = pytest.importorskip("soundfile", reason="soundfile is not installed")
     values = np.random.default_rng(0).uniform(-1, 1, (999, 3)).astype(np.float32)
