@@ -109,6 +109,35 @@ def test_names_of_an_index_are_told_and_digested_from_its_folder(tmp_path: Path)
     assert found.sha256 == files_digest((name, hashlib.sha256((tmp_path / name).read_bytes()).hexdigest()) for name in names)
 
 
+class Attack:
+    """Makes a folder where it is unpickled."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, (str(self.folder),)
+
+
+def test_objects_in_archives_and_files_are_never_unpickled(tmp_path: Path) -> None:
+    objects = np.array([Attack(tmp_path / "executed")], dtype=object)
+    np.savez(tmp_path / "x.npz", estimates=objects)
+    np.save(tmp_path / "0_1.npy", objects)
+    with pytest.raises(EstimatesError, match=r"x\.npz cannot be read as \.npz \(ValueError: Object arrays cannot be loaded"):
+        of_file(tmp_path / "x.npz", DIGIT, 1)
+    with pytest.raises(FileProblem) as caught:
+        read_signal(tmp_path / "0_1.npy", DIGIT)
+    assert caught.value.kind == "unreadable"
+    assert not (tmp_path / "executed").exists()
+
+
+def test_numbers_of_mixtures_are_whole_where_none_is_complete(tmp_path: Path) -> None:
+    problems = Problems()
+    found = FileEstimates({}, tmp_path, DIGIT).inspect(1, problems, quiet)
+    assert (found.examples.tolist(), found.examples.dtype) == ([], np.int64)
+    assert problems.text() == "2 missing (000000_1.png, 000000_2.png)"
+
+
 # --- numbers --------------------------------------------------------------------------------------------------------------------------
 
 
@@ -125,6 +154,14 @@ def test_tensors_that_are_being_learnt_are_taken_and_stay_as_they_are() -> None:
     loaded = estimates.load([1])
     loaded.add_(1.0)
     assert (loaded.requires_grad, float(values.detach().max())) == (False, 0.5)
+
+
+def test_tensors_in_memory_are_taken_in_their_own_kind_of_number() -> None:
+    values = torch.linspace(0, 1, 128, dtype=torch.float64).reshape(1, 2, 8, 8) / 3
+    found = of_array(values, DIGIT, 1).inspect(1, Problems(), quiet)
+    assert found.sha256 == hashlib.sha256(values.numpy().tobytes()).hexdigest()
+    with pytest.raises(EstimatesError, match=r"^the array holds int64, image signals are uint8, uint16, float; convert it to float32$"):
+        of_array(values.long(), DIGIT, 1)
 
 
 def test_only_files_of_sounds_can_be_clipped(tmp_path: Path) -> None:
