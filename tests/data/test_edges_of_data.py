@@ -99,6 +99,9 @@ def test_more_mixtures_than_there_are_is_told_with_both_numbers() -> None:
         draw_mixtures(Draws("x"), pools, 6)
     with pytest.raises(ValueError, match=r"^2 mixtures of a pool that makes 1$"):
         draw_sets(Draws("x"), pools[0], 2, 2)
+    assert draw_mixtures(Draws("x"), pools, 0).shape == draw_sets(Draws("x"), pools[0], 2, 0).shape == (0, 2)
+    # Rows of two pools may have the same numbers: (0, 1) and (1, 0) are two mixtures.
+    assert sorted(draw_mixtures(Draws("x"), pools, 5).tolist()) == [[0, 0], [0, 1], [1, 0], [1, 1], [2, 2]]
 
 
 # --- own data -------------------------------------------------------------------------------------------------------------------------
