@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from sepbench.data.lists.rules import BUILDERS, GAINED, SILENT_RMS, PairRule, Slot, derive
+from sepbench.data.lists.rules import BUILDERS, GAINED, SILENT_RMS, PairRule, Slot, _loud, derive
 from sepbench.errors import DataError, SuiteError
 
 
@@ -138,3 +138,12 @@ def test_levels_of_the_first_source_decide_the_gains() -> None:
     assert found.gains.tolist() == [pytest.approx([1.0, 0.4, 0.05])]  # a tenth of the level of the first
     with pytest.raises(DataError, match=r"^few test hold 1 signals that are not silent, the suite needs 2; "):
         derive(PairRule("independent-at-snr", "s", 2), slots(first, second, third))
+
+
+def test_levels_are_those_of_the_first_set_and_counts_have_commas() -> None:
+    first, second = Few([[0.5], [0.25]]), Few([[0.1], [0.2]])
+    rows, levels = _loud(PairRule("aligned-chunks", "s", 2), [first, second], np.arange(2), 0)  # type: ignore[list-item]
+    assert dict(zip(rows.tolist(), levels.tolist(), strict=True)) == {0: 0.5, 1: 0.25}
+    with pytest.raises(SuiteError) as caught:
+        derive(PairRule("aligned-chunks", "s", 1), slots(loud(1_200, "many"), loud(3)))
+    assert str(caught.value) == "builder 'aligned-chunks' needs aligned data sets, got many with 1,200 signals, few with 3 signals"
