@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import collecting
+import hypothesis
 import pytest
 import run_fakes
 import typer.testing
@@ -38,6 +39,10 @@ def _seen_not_waited_for(handle: int) -> None:
 # No test can cut the power, so none can tell whether the disk was waited for: 5 ms a file and folder, at tens of thousands of writes. That it is asked,
 # and for what, is test_files.py's; programs that tests start wait as ever.
 os.fsync = _seen_not_waited_for
+
+# No test may depend on the clock. Where CI is set, hypothesis draws the same examples every time.
+hypothesis.settings.register_profile("without-deadline", parent=hypothesis.settings(), deadline=None)
+hypothesis.settings.load_profile("without-deadline")
 
 # Folders of tests lie in memory where there is enough: a disk takes up to 4 ms to remove one, and tests make and remove tens of thousands.
 _MEMORY, _ENOUGH = Path("/dev/shm"), 4 << 30
