@@ -3,8 +3,9 @@
     pip install coverage pytest-cov
     python -m pytest -n 2 --cov=sepbench --cov=baselines --cov-context=test --cov-report=
 
-makes the map (``.coverage``) of the commit that is checked out; two cores need most of an hour. ``results/covering_tests_91a65ac.sqlite.xz`` is that of
-commit 91a65ac, without slow tests and without what tests run in processes of their own. Later commits use a map too: a line that is still there is found by
+makes the map (``.coverage``) of the commit that is checked out; two cores need half an hour. ``results/covering_tests_8363d76.sqlite.xz`` is that of
+commit 8363d76, without slow tests and without what tests run in processes of their own; ``results/covering_tests_b473069.sqlite.xz`` is that of the test
+files that changed until b473069. Maps of earlier commits are in the history. Later commits use a map too: a line that is still there is found by
 its text. A fault is given the tests that run its statement, the most specific first, that is those that run the fewest lines of the project in all. A
 statement that only an import runs (a default, a table; whatever stands in no function) is given the tests that run anything of its file. Those come first
 that spend the greatest share of their lines on it.

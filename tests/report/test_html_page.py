@@ -252,7 +252,7 @@ def test_what_draws_is_told_where_it_is_loaded(monkeypatch: pytest.MonkeyPatch) 
     assert extra.versions() == ""
 
 
-@pytest.mark.parametrize(("known", "taken"), [(["5.8", "6.1", "7.0"], "6.1"), (["5.8", "5.20"], "5.20")])
+@pytest.mark.parametrize(("known", "taken"), [(["5.8", "6.1", "7.0"], "6.1"), (["5.8", "5.20"], "5.20"), (["4.17", "5.8"], "5.8")])
 def test_the_drawing_library_is_bundled_in_the_version_of_the_charts(monkeypatch: pytest.MonkeyPatch, known: list[str], taken: str) -> None:
     import altair
     import vl_convert

@@ -286,6 +286,8 @@ def cache(root: Path) -> list[Path]:
     (root / "b" / "no-key").mkdir()
     (root / "b" / "bad-key").mkdir()
     (root / "b" / "bad-key" / "key.json").write_text("{")
+    for name in ("no-key", "bad-key"):
+        os.utime(root / "b" / name, (1e9 - 10, 1e9 - 10))  # older than any fit: what comes after them is listed
     (root / "loose").touch()
     return folders
 

@@ -123,6 +123,16 @@ def test_contract_of_a_posterior_sampler(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", QUICK)
+def test_a_mixture_that_is_not_finite_has_no_estimate_and_changes_no_other(name: str) -> None:
+    separator, mixtures, ctx = _fitted(name), _mixtures(2), context(TASK)
+    values = mixtures.values.clone()
+    values[1, 0] = torch.nan
+    broken = separator.separate(Mixtures(values, mixtures.example_ids, mixtures.operator), ctx)
+    assert bool(broken[1].isnan().any())
+    torch.testing.assert_close(broken[:1], separator.separate(mixtures, ctx)[:1], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", QUICK)
 def test_draws_do_not_depend_on_the_batch(name: str) -> None:
     separator, mixtures, ctx = _fitted(name), _mixtures(5), context(TASK)
     draws = separator.sample(mixtures, 2, ctx)

@@ -295,6 +295,7 @@ def test_workers_take_turns_where_torch_has_threads_of_its_own(
     ("change", "says"),
     [
         ({"batch": 4, "lr": 1e-4}, "was trained with other settings (batch, lr); use those or another folder"),
+        ({"seed": 1}, "was trained with other settings (seed); use those or another folder"),
         ({"init": "digest"}, "was started from other weights (--init); start from those or use another folder"),
         ({"images": True}, "was trained on other images; use those or another folder"),
     ],

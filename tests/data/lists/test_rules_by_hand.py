@@ -145,5 +145,6 @@ def test_levels_are_those_of_the_first_set_and_counts_have_commas() -> None:
     rows, levels = _loud(PairRule("aligned-chunks", "s", 2), [first, second], np.arange(2), 0)  # type: ignore[list-item]
     assert dict(zip(rows.tolist(), levels.tolist(), strict=True)) == {0: 0.5, 1: 0.25}
     with pytest.raises(SuiteError) as caught:
-        derive(PairRule("aligned-chunks", "s", 1), slots(loud(1_200, "many"), loud(3)))
-    assert str(caught.value) == "builder 'aligned-chunks' needs aligned data sets, got many with 1,200 signals, few with 3 signals"
+        derive(PairRule("aligned-chunks", "s", 1), slots(loud(1_200, "many"), loud(3), loud(3, "more")))
+    told = "many with 1,200 signals, few with 3 signals, more with 3 signals"
+    assert str(caught.value) == f"builder 'aligned-chunks' needs aligned data sets, got {told}"
