@@ -40,6 +40,7 @@ def _stage(driver: ModuleType, name: str, code: str, **changes: object):  # type
     return driver.Stage(name, _python(code), **{"limit": 30, "least": 0, **changes})
 
 
+@pytest.mark.slow
 def test_a_stage_that_outlasts_its_limit_is_ended_with_all_that_it_started(driver: ModuleType, tmp_path: Path) -> None:
     session = driver.Session(tmp_path / "out", 5, tiny=True)
     late = tmp_path / "late"

@@ -22,6 +22,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
+@pytest.mark.slow
 def test_everything_travels(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     inside = {

@@ -207,6 +207,7 @@ def test_threads_are_one_and_afterwards_as_they_were() -> None:
         assert torch.get_num_threads() == 2
 
 
+@pytest.mark.slow
 def test_batched_lu_stays_right_after_a_run_with_other_threads() -> None:
     """What ``torch.set_num_threads`` breaks for a process (pytorch issues 142815 and 141358)."""
     code = """

@@ -77,7 +77,7 @@ def predicted_errors(task: Task, steps: int = 100) -> tuple[float, float]:
     return float((np.linalg.norm(bias, axis=1) / np.sqrt(np.trace(exact[0]))).mean()), float(np.linalg.norm(covariance - exact[0]) / np.linalg.norm(exact[0]))
 
 
-@pytest.mark.parametrize("steps", [4, 100])
+@pytest.mark.parametrize("steps", [4, pytest.param(100, marks=pytest.mark.slow)])
 def test_the_draws_of_d2_have_the_moments_of_the_recursion(steps: int) -> None:
     """Within five standard errors of a mean and a covariance of Gaussian draws; at the paper's 100 steps per level and far from convergence."""
     task = gaussian_task("d2")

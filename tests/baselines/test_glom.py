@@ -58,6 +58,7 @@ def test_nes_starts_from_its_estimates() -> None:
     assert [done for done, _ in told] == sorted(done for done, _ in told)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "stops"), [("glom", (3, 10)), ("glom-joint", (3,))])
 def test_an_interrupted_fit_ends_with_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, stops: tuple[int, ...]) -> None:
     """Two epochs of four batches are a stage."""
@@ -203,7 +204,11 @@ def test_what_it_takes() -> None:
 
 @pytest.mark.parametrize(
     ("name", "settings"),
-    [("glom", {"epochs": 1, "search_steps": 120}), ("glom-joint", {"epochs": 1, "search_steps": 40}), ("nes-glom", {"iterations": 1, "epochs": 1})],
+    [
+        pytest.param("glom", {"epochs": 1, "search_steps": 120}, marks=pytest.mark.slow),
+        ("glom-joint", {"epochs": 1, "search_steps": 40}),
+        pytest.param("nes-glom", {"iterations": 1, "epochs": 1}, marks=pytest.mark.slow),
+    ],
 )
 def test_keeps_the_contract(broken_rules: Callable[..., list[str]], name: str, settings: dict[str, int]) -> None:
     assert broken_rules(name, "class-split", **settings) == []

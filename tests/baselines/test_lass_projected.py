@@ -149,6 +149,7 @@ def test_what_it_takes() -> None:
         method.finished(mixtures, truth[:, None], RunContext(DIGITS.spec, "cpu", context(DIGITS.spec).noise, 0))
 
 
+@pytest.mark.slow
 def test_keeps_the_contract(broken_rules: Callable[..., list[str]]) -> None:
     assert broken_rules("lass-projected", "class-agnostic", **{**TINY, "candidates": 4, "starts": 2}) == []
 

@@ -74,6 +74,7 @@ def test_padding_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize(("rate", "bins"), [(8_000, 129), (22_050, 513), (44_100, 1_025)])
+@pytest.mark.slow  # librosa compiles for half a minute when it is first imported
 def test_mel_filters_are_librosa_s(rate: int, bins: int) -> None:
     librosa = pytest.importorskip("librosa")
     np.testing.assert_allclose(mel_filters(rate, bins).numpy(), librosa.filters.mel(sr=rate, n_fft=2 * (bins - 1)), atol=1e-7)
@@ -168,7 +169,7 @@ def test_two_timbres_come_apart() -> None:
     assert best_sdr(estimates, sources) > best_sdr(Average().separate(mixtures, context(task)), sources) + 5
 
 
-@pytest.mark.parametrize("span", [4, 20, 64])
+@pytest.mark.parametrize("span", [pytest.param(4, marks=pytest.mark.slow), pytest.param(20, marks=pytest.mark.slow), 64])
 def test_long_signals_are_grouped_span_by_span(monkeypatch: pytest.MonkeyPatch, span: int) -> None:
     sources = low_and_high()
     whole = BlindNMF().separate(mixed(sources), context(sound_task(sources)))

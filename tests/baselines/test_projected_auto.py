@@ -39,6 +39,7 @@ def test_digits_are_separated_with_the_prior_that_ships() -> None:
     assert one < problem.evaluations < one + (separator.most_draws - 1) * separator.search_steps
 
 
+@pytest.mark.slow
 def test_it_holds_the_contract_on_digits() -> None:
     checks = validate_method("projected-auto", DIGITS["class-agnostic"], settings={"most_draws": 3, "calibration": 32}, examples=3)
     assert [f"{check.rule}: {check.detail}" for check in checks if check.passed is False] == []

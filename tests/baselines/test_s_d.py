@@ -218,6 +218,8 @@ def test_the_names_are_the_rows_of_the_papers_table() -> None:
     assert {made.info.title for made in PRESETS.values()} == {"S-D, 1 restart", "S-D, 8 restarts", "S-D, 32 restarts"}
 
 
-@pytest.mark.parametrize(("name", "steps"), [("s-d", 400), ("s-d-1", 40), pytest.param("s-d-32", 20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("name", "steps"), [pytest.param("s-d", 400, marks=pytest.mark.slow), ("s-d-1", 40), pytest.param("s-d-32", 20, marks=pytest.mark.slow)]
+)
 def test_keeps_the_contract(broken_rules: Callable[..., list[str]], name: str, steps: int) -> None:
     assert broken_rules(name, "class-agnostic", steps=50, first_steps=40, last_steps=steps) == []

@@ -109,6 +109,7 @@ def column(tab: Tab, head: str) -> list[str]:
     return list(tab.page.locator("table.board tbody[data-part=ranked] tr[data-method] th").all_inner_texts())
 
 
+@pytest.mark.slow
 def test_sorting_filtering_and_the_chart_beside_the_table(browser: Any, synthetic: Path) -> None:
     tab = Tab(browser, synthetic)
     forest = tab.page.locator("#class-split-forest svg")

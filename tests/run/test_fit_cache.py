@@ -305,6 +305,7 @@ run(Path(sys.argv[2]), RunRequest("digits-pairs", ("learner",), ("class-split",)
 """
 
 
+@pytest.mark.slow
 def test_the_second_of_two_processes_waits_and_loads(tmp_path: Path, pulse: Path, planned: Planned) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "LEARNER_NAP": "0.1"}
     tests = str(Path(__file__).parents[1])

@@ -146,7 +146,7 @@ def test_a_mask_goes_to_its_slot(order: list[int]) -> None:
 
 
 @pytest.mark.parametrize(("observed", "operator"), [(0, "mean"), (1, "gain")])
-@pytest.mark.parametrize("name", ["supervised", "nes"])
+@pytest.mark.parametrize("name", ["supervised", pytest.param("nes", marks=pytest.mark.slow)])
 def test_bands_come_apart_in_their_slots(name: str, observed: int, operator: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (supervised, nes):
         monkeypatch.setattr(module, "mask_layout", lambda network, shape, masks=1, running_statistics=True: SMALL)

@@ -368,7 +368,7 @@ def test_digits_are_separated_with_the_prior_that_ships(name: str, at_least: flo
 
 
 @pytest.mark.parametrize(
-    "name", ["projected-4x", "dirac", "alpha-rgs", "gaussian", *(pytest.param(name, marks=pytest.mark.slow) for name in ("diffusion-gibbs", "basis-ncsn"))]
+    "name", ["projected-4x", *(pytest.param(name, marks=pytest.mark.slow) for name in ("dirac", "alpha-rgs", "gaussian", "diffusion-gibbs", "basis-ncsn"))]
 )
 def test_samplers_hold_the_contract_on_digits(name: str) -> None:
     """Batch and shard invariance among it, with the prior that ships, at the quick budget."""

@@ -72,7 +72,7 @@ def test_a_fit_that_is_killed_again_and_again_ends_with_the_same_bits(whole: tup
     assert _rows(tmp_path) == _rows(whole[1])
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_signal_lets_the_step_end_and_keeps_it(whole: tuple[LinearTraining, Path], tmp_path: Path, number: signal.Signals) -> None:
     process = _start(tmp_path, 3600.0, 0.1)  # no checkpoint by the clock
     _wait_for((tmp_path / LOG).exists, process)  # ten steps

@@ -67,6 +67,7 @@ def test_resume_is_bit_exact(whole: ScoreTraining, tmp_path: Path, monkeypatch: 
     assert _rows(tmp_path) == _rows(whole.folder)
 
 
+@pytest.mark.slow
 def test_kill_9_loses_nothing(whole: ScoreTraining, tmp_path: Path) -> None:
     command = [sys.executable, str(SCRIPT), str(tmp_path), str(STEPS)]
     environment = {**os.environ, "PYTHONPATH": str(SCRIPT.parents[3])}
@@ -134,6 +135,7 @@ def test_deadline_starts_the_decay_in_time(tmp_path: Path) -> None:
     assert tiny_trainer(tmp_path, steps=10_000).decay_start == 78
 
 
+@pytest.mark.slow
 def test_a_run_is_extended_from_before_its_decay(whole: ScoreTraining, tmp_path: Path) -> None:
     (tmp_path / CHECKPOINT).write_bytes((whole.folder / PRE_DECAY).read_bytes())
     longer = tiny_trainer(tmp_path, steps=2 * STEPS)

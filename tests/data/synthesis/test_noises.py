@@ -103,6 +103,7 @@ def test_the_bits_are_those_that_were_frozen(noises: tuple[torch.Tensor, torch.T
     assert torch.equal(make_noises(speech, "test")[0], noises[0])
 
 
+@pytest.mark.slow
 def test_the_real_noises_are_a_data_set(real_data: Callable[[str], Path]) -> None:
     real_data("fsdd")
     train, test = open_dataset("noises:fsdd", "train"), open_dataset("noises:fsdd", "test")

@@ -114,6 +114,7 @@ def test_all_workers_killed_from_outside(tmp_path: Path, monkeypatch: pytest.Mon
     assert not multiprocessing.active_children()
 
 
+@pytest.mark.slow
 def test_a_method_that_kills_every_worker_fails_alone(tmp_path: Path) -> None:
     outcome, store, watched = separate(tmp_path / "run", LocalBackend(2), "lethal", "plain", tasks=("class-split",), limit=20)
     assert outcome.exit_code == 1
@@ -126,6 +127,7 @@ def test_a_method_that_kills_every_worker_fails_alone(tmp_path: Path) -> None:
     assert [warning.rpartition("; ")[2] for warning in watched.warnings] == ["it is done again", "its mixtures count as failed"]
 
 
+@pytest.mark.slow
 def test_warnings_of_a_worker_reach_the_user(tmp_path: Path) -> None:
     options = {"tasks": ("class-split",)}
     separate(tmp_path / "first", LocalBackend(), "forgetful", limit=10, **options)
@@ -134,6 +136,7 @@ def test_warnings_of_a_worker_reach_the_user(tmp_path: Path) -> None:
     assert "cannot be loaded (ValueError: forgotten) and is made again" in warning
 
 
+@pytest.mark.slow
 def test_data_that_a_worker_cannot_read_end_the_run_with_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "fading-pairs.toml"
     text = (suites_root() / "digits-pairs.toml").read_text(encoding="utf-8").replace('dataset = "digits"', 'dataset = "digits/fading"')
