@@ -1,6 +1,6 @@
 """Plants the faults of ``planted_faults.toml`` one at a time, and sees whether a test notices.
 
-    SEPBENCH_DATA=... python benchmarks/planted_faults.py [--list FILE] [--first N] [--part I/N] [--out FILE] [--only TEXT] [--count] \
+    SEPBENCH_DATA=... python benchmarks/planted_faults.py [--list FILE] [--first N] [--part I/N] [--out FILE] [--only TEXT] [--count] \\
         [--covered MAP@COMMIT ...]
 
 Two copies of the last commit are made in a temporary folder; the folder that this is called from is never changed. In one of them a line is replaced
@@ -14,8 +14,8 @@ stopped. Writes ``benchmarks/results/planted_faults.csv``, in which ``noticed`` 
 Every test run is forked from this process, which has loaded torch and its like, but nothing of the project: a fault costs what its tests cost.
 Where maps of coverage are given, the tests are those that run the faulty line (``covering_tests.py``), as far as they still exist: the most specific
 ``SPECIFIC`` first. With the wider sets come the files named after the faulty one and the next ``FURTHER``, so nobody has to choose tests. Hypothesis draws
-the same examples each time. Only one process works at a time; the seconds are those of this machine, whatever else it did. ``--part 2/3`` takes every third
-fault from the second on, for several processes with a table each; ``--count --out A B`` counts them together.
+the same examples each time. One process works at a time on each table; the seconds are those of this machine, whatever else it did. ``--part 2/3`` takes
+every third fault from the second on, for several processes with a table each; ``--count --out A B`` counts them together.
 """
 
 from __future__ import annotations
@@ -53,6 +53,7 @@ MOST_LEFT_OUT = 20
 SPECIFIC = 40  # tests that a fault has in its first turn, where a map of coverage chooses them
 FURTHER = 400  # and how many more in its second
 COLUMNS = ("file", "kind", "fault", "noticed", "by", "seconds", "why")
+TEXT: Any = {"capture_output": True, "text": True, "check": True}
 CHOSEN = ("-q", "-p", "no:cacheprovider", "-m", "not slow", "--no-header", "--tb=line")
 
 
@@ -118,7 +119,9 @@ def covered(fault: Fault, covering: CoveringTests, there: Collection[str]) -> Fa
 
 def tests_of(root: Path) -> list[str]:
     """Ids of all tests that are not slow, and their files. A test that a map knows may have got another name since."""
-    told = subprocess.run([sys.executable, "-m", "pytest", *CHOSEN, "-v", "--collect-only"], cwd=root, capture_output=True, text=True, check=True).stdout
+    told = subprocess.run(
+        [sys.executable, "-m", "pytest", *CHOSEN, "-v", "--collect-only"], cwd=root, env=os.environ | {"PYTHONPATH": str(root)}, **TEXT
+    ).stdout
     ids = [line for line in told.splitlines() if "::" in line]
     return [*dict.fromkeys(one.partition("::")[0] for one in ids), *ids]
 
@@ -330,14 +333,17 @@ def main() -> None:
     parser.add_argument("--count", action="store_true", help="only print what the tables say")
     given = parser.parse_args()
     if not given.count:
-        which, parts = (int(number) for number in given.part.split("/"))
-        chosen = read_faults(given.list)[: given.first][which - 1 :: parts]
+        which, _, parts = given.part.partition("/")
+        if not (which.isdecimal() and parts.isdecimal() and 1 <= int(which) <= int(parts)):
+            parser.error(f"--part takes I/N with I from 1 to N, got {given.part}")
+        chosen = read_faults(given.list)[: given.first][int(which) - 1 :: int(parts)]
         faults = [fault for fault in chosen if given.only in f"{fault.file} {fault.text}"]
         for fault in faults:
             fault.planted((HERE.parent / fault.file).read_text(encoding="utf-8"))
         if given.covered:
             covering = CoveringTests([(Path(one.rpartition("@")[0]), one.rpartition("@")[2]) for one in given.covered], HERE.parent)
-            there = dict.fromkeys(tests_of(HERE.parent))
+            with tempfile.TemporaryDirectory(prefix="planted-faults-") as folder:  # what is not committed is no test there either
+                there = dict.fromkeys(tests_of(Copy(Path(folder)).folder))
             faults = [covered(fault, covering, there) for fault in faults]
         for name in PRELOADED:
             importlib.import_module(name)

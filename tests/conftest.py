@@ -41,17 +41,28 @@ def _seen_not_waited_for(handle: int) -> None:
 os.fsync = _seen_not_waited_for
 
 # No test may depend on the clock. Where CI is set, hypothesis draws the same examples every time.
-hypothesis.settings.register_profile("without-deadline", parent=hypothesis.settings(), deadline=None)
+_repeated = hypothesis.settings().derandomize or bool(os.environ.get("CI"))
+hypothesis.settings.register_profile("without-deadline", parent=hypothesis.settings(), deadline=None, derandomize=_repeated)
 hypothesis.settings.load_profile("without-deadline")
 
-# Folders of tests lie in memory where there is enough: a disk takes up to 4 ms to remove one, and tests make and remove tens of thousands.
-_MEMORY, _ENOUGH = Path("/dev/shm"), 4 << 30
-if os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMORY).free > _ENOUGH:
+# Folders of tests lie in memory where there is enough, and where programs may be started from it: a disk takes up to 4 ms to remove one, and tests make
+# and remove tens of thousands. One test installs all of torch into its own.
+_MEMORY, _ENOUGH = Path("/dev/shm"), 8 << 30
+_usable = "TMPDIR" not in os.environ and os.access(_MEMORY, os.W_OK) and not os.statvfs(_MEMORY).f_flag & os.ST_NOEXEC
+if _usable and shutil.disk_usage(_MEMORY).free > _ENOUGH:
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(_MEMORY))
 
 # Every run writes down the state of the checkout and the versions of packages, which do not change while tests run: 0.05 s a run, at thousands of runs.
-_git, _git_once = provenance._git, functools.cache(provenance._git)
+_git, _told = provenance._git, dict[tuple[str, ...], str]()
 _installed = provenance.package_versions()
+
+
+def _git_once(root: Path, *arguments: str) -> str:
+    if root != Path(__file__).parents[1]:
+        return _git(root, *arguments)
+    if not _told.get(arguments):  # a git that took too long is asked again
+        _told[arguments] = _git(root, *arguments)
+    return _told[arguments]
 
 
 def _version(name: str) -> str:
@@ -60,8 +71,8 @@ def _version(name: str) -> str:
     return _installed[name]
 
 
-provenance._git = lambda root, *arguments: (_git_once if root == Path(__file__).parents[1] else _git)(root, *arguments)
-provenance.version = _version
+provenance._git = _git_once
+provenance.version = _version  # importlib's own answers before any test, and in the programs that tests start
 
 # Tests of many files ask for all data sets in turn: the package keeps the last eight splits, and tests would read the same ones over and over.
 array_sets._read = functools.lru_cache(maxsize=24)(array_sets._read.__wrapped__)

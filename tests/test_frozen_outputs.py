@@ -234,7 +234,7 @@ CHART_ROW = {
 
 def test_charts_that_those_reports_do_not_have() -> None:
     """Samplers, curves along a setting, and histories with every finding."""
-    pytest.importorskip("altair")
+    pytest.importorskip("altair", reason="altair is not installed")
     from sepbench.report.html import charts
 
     flags = [CHART_ROW | {"flag": flag, "when": f"day {step}", "step": step} for step, flag in enumerate(charts.FLAGS)]
@@ -249,7 +249,7 @@ def test_charts_that_those_reports_do_not_have() -> None:
 
 def test_figures_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where every word, line and picture of a sheet, a histogram and gradient norms stands, and how it looks."""
-    pytest.importorskip("matplotlib")
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
     import numpy as np
 
     from sepbench.report.panels import gradients, histogram, sheet

@@ -46,6 +46,12 @@ class Pointer:
         return Pointer(self.memory, self.place + more)
 
 
+def storage(tensor: torch.Tensor) -> Any:
+    """The numbers that lie in memory from a tensor's first on, which is all that a kernel is told."""
+    room = tensor.untyped_storage().nbytes() // tensor.element_size() - tensor.storage_offset()
+    return torch.as_strided(tensor, (room,), (1,)).numpy()
+
+
 class Programs:
     """What ``triton.jit`` makes of a function: programs one after the other, whose calls are written down."""
 
@@ -55,7 +61,7 @@ class Programs:
     def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
         def launch(*arguments: Any, **constants: Any) -> None:
             self.launches.append({"grid": grid, **constants})
-            given = [Pointer(one.numpy().reshape(-1)) if isinstance(one, torch.Tensor) else numbers(one) for one in arguments]
+            given = [Pointer(storage(one)) if isinstance(one, torch.Tensor) else numbers(one) for one in arguments]
             for LANGUAGE.number in product(*map(range, grid)):
                 self.function(*given, **constants)
 

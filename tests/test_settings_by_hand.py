@@ -178,7 +178,10 @@ def test_the_digest_of_a_folder_is_made_of_names_sizes_and_contents_in_order(her
 
 def test_names_that_are_no_text_count_in_a_folder(here: Path) -> None:
     (here / "odd").mkdir()
-    os.close(os.open(bytes(here / "odd") + b"/\xff", os.O_CREAT | os.O_WRONLY))
+    try:
+        os.close(os.open(bytes(here / "odd") + b"/\xff", os.O_CREAT | os.O_WRONLY))
+    except OSError:
+        pytest.skip("this file system takes names in UTF-8 only")
     assert setting_files(Plain, {"files": "odd"}) == {"files": {"odd": sha256(b"\xff 0 " + sha256().encode() + b"\n")}}
 
 

@@ -108,7 +108,7 @@ def _code_sha256(path: Path) -> str:
 
 @lru_cache(maxsize=512)
 def _meaning_sha256(code: bytes) -> str:
-    """Methods rest on the same modules, and each run asks for all of its methods."""
+    """SHA-256 of what a file's code does. Kept, because methods rest on the same modules, and a run asks for all of its methods."""
     tree = _parsed(code)
     if tree is not None:
         with contextlib.suppress(ValueError, RecursionError):  # numbers too long to print, expressions too deep

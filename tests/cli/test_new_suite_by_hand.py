@@ -11,7 +11,6 @@ from typer.testing import CliRunner
 
 from sepbench.cli import new_suite
 from sepbench.cli.main import app
-from sepbench.data.own.splits import groups_for, share_for
 from sepbench.suites.own import MadeSuite, OwnSuite
 
 ASKED: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
@@ -123,43 +122,43 @@ LACKS: dict[str, tuple[dict[str, Any], dict[str, dict[str, int]], str, str]] = {
         {},
         {"a": {"train": 80, "validation": 11, "test": 9}, "b": {"train": 80, "validation": 10, "test": 10}},
         "it has too few test files, 9 of a; 10 are needed of each class",
-        "--test {share}, or with {files} different files per class",
+        "--test 0.1, or with 48 different files per class",
     ),
     "files of both": (
         {"validation": 0.3, "test": 0.1},
         {"a": {"train": 1_300, "validation": 1, "test": 1}, "b": {"train": 27, "validation": 2, "test": 2}},
         "it has too few test files, 1 of a and 2 of b; 10 are needed of each class",
-        "--test {share}, or with {files} different files per class",
+        "--test 0.31, or with 95 different files per class",
     ),
     "files beside a large share for validation": (
         {"validation": 0.8, "test": 0.1},
         {"a": {"train": 4, "validation": 32, "test": 4}, "b": {"train": 4, "validation": 32, "test": 4}},
         "it has too few test files, 4 of a and 4 of b; 10 are needed of each class",
-        "{files} different files per class, or with fewer and a larger --test",
+        "95 different files per class, or with fewer and a larger --test",
     ),
     "files for mixtures of six": (
         {"agnostic": True, "n_sources": 6, "test": 0.9},
         {"a": {"train": 6, "validation": 4, "test": 6}},
         "it has too few test files, 6 of a; 11 are needed",
-        "{files} different files in all, or with fewer and a larger --test",
+        "17 different files in all, or with fewer and a larger --test",
     ),
     "files in all": (
         {},
         {"a": {"train": 5, "validation": 1, "test": 1}, "b": {"train": 5, "validation": 1, "test": 1}},
         "it has too few test files, 1 of a and 1 of b; 10 are needed of each class",
-        "{files} different files per class, or with fewer and a larger --test",
+        "48 different files per class, or with fewer and a larger --test",
     ),
     "files of the only folder": (
         {"agnostic": True, "n_sources": 3},
         {"a": {"train": 40, "validation": 6, "test": 10}},
         "it has too few test files, 10 of a; 11 are needed",
-        "--test {share}, or with {files} different files in all",
+        "--test 0.19, or with 53 different files in all",
     ),
     "few files of the only folder": (
         {"agnostic": True, "n_sources": 3},
         {"a": {"train": 6, "validation": 3, "test": 3}},
         "it has too few test files, 3 of a; 11 are needed",
-        "{files} different files in all, or with fewer and a larger --test",
+        "53 different files in all, or with fewer and a larger --test",
     ),
     "mixtures that were asked for": (
         {"mixtures": 9},
@@ -181,14 +180,11 @@ def test_a_suite_that_cannot_rank_says_what_it_lacks_and_what_would_do(monkeypat
     facts, files, lacking, remedy = LACKS[case]
     monkeypatch.setattr("sepbench.registry.suite_names", lambda: ["mine"])
     request = asked(**facts)
-    least, enough = (request.n_sources, 11) if request.agnostic else (1, 10)
-    share = share_for(enough, [sum(splits.values()) for splits in files.values()], request.validation, least)
-    told = remedy.format(share=f"{share or 0:g}", files=f"{groups_for(enough, request.validation, request.test, least):,}")
     assert said(capsys, request, made(files))[0][-4:] == [
         f"/suites/mine/ written and frozen, but methods cannot be ranked on it: {lacking}.",
         "A run gives scores and means, without ranks and verdicts; that is enough to try a method out:",
         "  sepbench run --suite mine --methods average,nmf",
-        f"To rank methods, remove /suites/mine and run this command again with {told}.",
+        f"To rank methods, remove /suites/mine and run this command again with {remedy}.",
     ]
 
 

@@ -141,14 +141,14 @@ def test_a_training_uses_one_thread_of_torch_and_keeps_freed_memory(monkeypatch:
 
 def test_a_command_runs_where_threads_streams_and_failing_threads_are_seen_to(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: dict[str, Any] = {}
-    hook = threading.excepthook
+    hook, pipes = threading.excepthook, Console.on_broken_pipe
 
     def stand_in(**options: Any) -> None:
         seen.update(
             threads=os.environ["OMP_NUM_THREADS"],
             spin=os.environ["GOMP_SPINCOUNT"],
             hook=threading.excepthook is not hook,
-            pipes=Console.on_broken_pipe.__qualname__,
+            pipes=Console.on_broken_pipe is not pipes,
             errors=(sys.stdout.errors, sys.stderr.errors),
         )
 
@@ -159,7 +159,7 @@ def test_a_command_runs_where_threads_streams_and_failing_threads_are_seen_to(mo
     for name in ("stdout", "stderr"):
         monkeypatch.setattr(sys, name, io.TextIOWrapper(io.BytesIO(), encoding="ascii", errors="strict"))
     module.main()
-    assert seen == {"threads": "1", "spin": "0", "hook": True, "pipes": "_tell_broken_pipes.<locals>.gone", "errors": ("backslashreplace",) * 2}
+    assert seen == {"threads": "1", "spin": "0", "hook": True, "pipes": True, "errors": ("backslashreplace",) * 2}
     assert threading.excepthook is hook
 
 
@@ -205,5 +205,5 @@ def test_lines_with_names_and_paths_are_not_broken_by_the_width_of_a_terminal() 
             said, soft = node.args[0], [word for word in node.keywords if word.arg == "soft_wrap"]
             put_together = isinstance(said, (ast.Call, ast.BinOp)) or (isinstance(said, ast.JoinedStr) and path.stem != "run")
             if put_together and not (soft and ast.literal_eval(soft[0].value) is True):
-                broken.append((path.stem, ast.unparse(said)[:40]))
-    assert broken == [("validate", "Text(f'{method}: {sum((check.passed is T")]
+                broken.append(path.stem)
+    assert broken == ["validate"]  # its count of rules, which holds no path

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from sepbench.data import chunked_sets, image_sets, mixtures, views
+from sepbench.data import image_sets, mixtures, views
 from sepbench.data.chunked_sets import ChunkedSet
 from sepbench.data.datasets import open_dataset
 from sepbench.data.files.fetch import FoundData
@@ -88,8 +88,6 @@ def test_splits_that_are_decoded_bit_by_bit_are_kept_and_shared(tmp_path: Path, 
         assert opened("test", here) is first
         assert opened("train", here) is not first is not opened("test", there)
         assert asked == [(here.folder, "test"), (here.folder, "train"), (there.folder, "test")]
-    for cache in (chunked_sets._opened, image_sets._opened):
-        cache.cache_clear()
     assert open_dataset("generated:gmm-d2-1", "test") is open_dataset("generated:gmm-d2-1", "test")
 
 

@@ -236,7 +236,7 @@ def test_a_metric_that_cannot_be_loaded_is_no_reason_to_change_the_assignment(mo
         ("psnrr", "unknown metric 'psnrr'; did you mean psnr?"),
     ],
 )
-def test_a_metric_that_is_to_be_assigned_by_what_assigns_nothing_is_not_defined(by: str, why: str) -> None:
+def test_a_metric_has_no_value_where_the_metric_that_assigns_it_assigns_nothing(by: str, why: str) -> None:
     support = defined_for(_Pair(replace(INFO, assigned_by=by)), image_task(2))
     assert (support.ok, support.note) == (False, f"cannot be assigned by {by!r} ({why})")
 

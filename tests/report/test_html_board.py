@@ -12,7 +12,7 @@ import pytest
 from synthetic_run import SyntheticRun
 
 from sepbench.errors import SepbenchError
-from sepbench.report.html.board import Board, MetricWords, TaskView, open_board, slug, task_views
+from sepbench.report.html.board import Board, MetricWords, TaskView, open_board, task_views
 from sepbench.report.rows import Line
 from sepbench.results.values import MetricValues, Values
 from sepbench.run.records import CellRecord
@@ -87,7 +87,7 @@ def test_values_are_those_of_the_ranking_metric_from_best_to_worst(board: Board)
     assert [one.rank for one in same.lines if not one.from_paper] == ["1", "bound", "2="]
 
 
-def test_titles_of_boards(board: Board) -> None:
+def test_a_board_is_titled_by_its_suite_and_its_run(board: Board) -> None:
     suite = board.results.suite
     assert suite is not None
     results = replace(board.results, label="L")
@@ -98,18 +98,19 @@ def test_titles_of_boards(board: Board) -> None:
     assert Board("x", results).description == suite.description != ""
 
 
-def test_addresses_of_files_and_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_address_of_a_board_is_made_of_its_file_or_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file is called as without its ending, a folder with all of its name, and a suite by its own."""
     results = SimpleNamespace(frame=[1])
     asked: list[Any] = []
     monkeypatch.setattr("sepbench.report.html.board.open_results", lambda target, suites: asked.append((target, suites)) or results)
     (tmp_path / "a-board.csv").write_text("")
     (tmp_path / "v2.run").mkdir()
-    found = [open_board(target, set(), pytest.fail) for target in (str(tmp_path / "a-board.csv"), str(tmp_path / "v2.run"), "digits-pairs", "..")]
-    assert [board.slug.rpartition("-")[0] or board.slug for board in found] == ["a", "v2-run", "digits", "x"]
+    monkeypatch.chdir(tmp_path)
+    found = [open_board(target, set(), pytest.fail) for target in ("a-board.csv", str(tmp_path / "v2.run"), "digits-pairs", "..")]
+    assert [board.slug for board in found] == ["a-board", "v2-run-b5e83c9c", "digits-pairs", "x-5ec1f7e7"]
     assert {(board.record, board.opened, board.folder) for board in found} == {(None, None, None)}
     assert asked[2] == ("digits-pairs", True)
-    assert open_board(".", set(), pytest.fail).slug == slug(".")
+    assert open_board(".", set(), pytest.fail).slug == "x-cdb4ee2a"
     results.frame = []
     with pytest.raises(SepbenchError) as caught:
         open_board("digits-pairs", set(), pytest.fail)

@@ -74,14 +74,18 @@ def test_what_a_method_is_asked_and_what_is_kept_of_its_answer() -> None:
     ],
     ids=["data", "method", "ctrl-c", "value", "exit"],
 )
-def test_what_a_method_raises(error: BaseException, raised: type[BaseException], told: str) -> None:
-    with pytest.raises(raised) as caught:
-        draw_samples(session(Sampler(error)), 5, 3)
+def test_an_error_of_a_method_names_it_and_the_mixture_in_one_line(error: BaseException, raised: type[BaseException], told: str) -> None:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # jobs in the background of a shell ignore it
+    try:
+        with torch.enable_grad(), pytest.raises(raised) as caught:
+            draw_samples(session(Sampler(error)), 5, 3)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert (type(caught.value), str(caught.value)) == (raised, told)
 
 
 @pytest.mark.parametrize("asked", [can_sample, has_prior])
-def test_methods_are_made_as_the_run_made_them_and_estimates_that_were_supplied_by_nobody(monkeypatch: pytest.MonkeyPatch, asked: Any) -> None:
+def test_methods_are_made_with_the_settings_of_the_run_and_supplied_ones_never(monkeypatch: pytest.MonkeyPatch, asked: Any) -> None:
     made: list[tuple[Any, ...]] = []
     methods = {name: SimpleNamespace(settings={"of": name}) for name in ("toy", "plain", "supplied")}
     run: Any = SimpleNamespace(record=SimpleNamespace(methods=methods), suite=SimpleNamespace(domain="image"), separates=lambda method: method != "supplied")

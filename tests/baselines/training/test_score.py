@@ -94,8 +94,7 @@ def test_a_run_is_resumed_with_the_weights_it_started_from(tmp_path: Path) -> No
     one, other = (EDMPrior(build_model(LAYOUT, images, seed), (1, 8, 8), (0.005, 2.0)) for seed in (5, 6))
     first, again = (train_score(images[:50], images[50:], LAYOUT, config, tmp_path, init=one) for _ in range(2))
     taken = train_score(images[:50], images[50:], LAYOUT, config, tmp_path, init=one, export_only=True)
-    for run in (again, taken):
-        assert all(torch.equal(a, b) for a, b in zip(first.ema.values(), run.ema.values(), strict=True))
+    assert all(torch.equal(a, b) and torch.equal(a, c) for a, b, c in zip(first.ema.values(), again.ema.values(), taken.ema.values(), strict=True))
     for init in (other, None):
         with pytest.raises(SepbenchError, match="started from other weights"):
             train_score(images[:50], images[50:], LAYOUT, config, tmp_path, init=init)
@@ -114,8 +113,7 @@ def test_a_place_that_cannot_be_written_is_known_before_the_first_step(tmp_path:
 
 
 def test_a_run_is_exported_while_it_stands_as_when_it_ended(tmp_path: Path) -> None:
-    images = tiny_images()
-    config = TrainConfig(steps=9, batch=8, seed=3)
+    images, config = tiny_images(), TrainConfig(steps=9, batch=8, seed=3)
     request = (images[:50], images[50:], LAYOUT, config, tmp_path / "run")
     with pytest.raises(SepbenchError, match="no checkpoint to export"):
         train_score(*request, export_only=True)

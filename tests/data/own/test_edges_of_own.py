@@ -39,7 +39,10 @@ def test_images_are_brought_to_size_by_the_bicubic_filter() -> None:
 def test_enlarged_images_are_named_in_characters_that_every_terminal_takes(tmp_path: Path) -> None:
     path = tmp_path / "caf\udce9.png"
     Image.fromarray(pixels(1, (9, 9))).save(tmp_path / "a.png")
-    (tmp_path / "a.png").rename(path)
+    try:
+        (tmp_path / "a.png").rename(path)
+    except OSError:
+        pytest.skip("this file system takes names in UTF-8 only")
     _, notes = read_images(open_folders([tmp_path])[1], ["a"], 16, False)
     assert notes == [f"smaller than 16 x 16 and enlarged: {flat(path)}"]
     assert r"caf\udce9.png" in notes[0]
