@@ -60,7 +60,7 @@ _installed = provenance.package_versions()
 def _git_once(root: Path, *arguments: str) -> str:
     if root != Path(__file__).parents[1]:
         return _git(root, *arguments)
-    if not _told.get(arguments):  # a git that took too long is asked again
+    if arguments not in _told or (arguments[0] == "rev-parse" and not _told[arguments]):  # a git that took too long is asked again
         _told[arguments] = _git(root, *arguments)
     return _told[arguments]
 
