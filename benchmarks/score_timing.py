@@ -2,7 +2,7 @@
 
     python benchmarks/score_timing.py                          # 2 of BASIS' 100 steps per level are timed, times 50: column "timed_share"
     python benchmarks/score_timing.py --full --batches 1       # all of them: minutes per mixture for the RefineNet on a CPU
-    python benchmarks/score_timing.py --methods lass,lass-particles,lass-projected,projected-4x --batches 1 8 --out benchmarks/results/lass_timing.csv
+    python benchmarks/score_timing.py --methods lass,lass-topk,lass-projected,projected-4x --batches 1 8 --out benchmarks/results/lass_timing.csv
 
 Everything runs in one process on one device, in turns; each figure is the median over ``--repeats`` turns, and ratios are medians of the ratios
 within a turn. The RefineNet (7,638,657 parameters, docs/protocols.md 3.1) has random weights: its arithmetic does not depend on them.
@@ -43,7 +43,7 @@ OURS = [
 ]
 
 
-LASS = ("lass", "lass-selected", "lass-particles", "lass-projected")
+LASS = ("lass", "lass-selected", "lass-topk", "lass-projected")
 PAPER_STEPS = 100
 
 

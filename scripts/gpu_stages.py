@@ -33,7 +33,7 @@ CLASSICAL = ("average", "mixture", "ideal-mask", "nmf", "ica", "rpca")
 SAMPLERS = ("basis-ncsn", "basis-ncsn-tuned", "dirac", "gaussian", "diffusion-gibbs", "alpha-rgs", "projected", "projected-4x")
 AUDIO = ("average", "nmf", "nmf-blind", "ica", "rpca", "hpss", "repet", "repet-sim", "ft2d", "ideal-ratio-mask")
 BASIS = ("basis-ncsn", "basis-ncsn-code", "basis-ncsn-denoised", "basis-ncsn-tuned", "basis-ncsn-tuned-denoised")
-LASS = ("lass", "lass-raw", "lass-selected", "lass-topk", "lass-ancestral", "lass-beam", "lass-greedy")
+LASS = ("lass", "lass-raw", "lass-selected", "lass-printed", "lass-topk", "lass-ancestral", "lass-beam", "lass-greedy")
 LASS_FIT = {
     "codec_epochs": 30,
     "codec_batch": 128,

@@ -1,11 +1,12 @@
-"""Tokens of two sources by sequential Monte Carlo.
+"""Tokens of sources by sequential Monte Carlo.
 
 Good candidates replace those that explain the mixture's next token badly. This is ours. LASS (Postolache et al. 2023)
 draws each candidate by itself (``baselines/sampling/token_samplers.py``), and keeps a pair even if no tokens after it
 explain the mixture well. Here the N candidates of a mixture are particles (Doucet and Johansen 2009, "A tutorial on
 particle filtering and smoothing", sec. 3.5). After every position the weight of a particle is multiplied by
 ``p1 p2 P^w / q``. This is the step's unnormalised probability of the pair, over the probability q with which it was
-drawn. For ancestral draws it is the sum over all pairs. If the effective number of the weights falls below a share of
+drawn. For ancestral draws it is the sum over all pairs. More than two sources go through a tree of partial sums
+(``baselines/sampling/token_trees.py``), whose step is the sum or the draw over all its nodes. If the effective number of the weights falls below a share of
 N, particles are drawn anew by weight (systematic resampling). The mean weight is an unbiased estimate of Z(m).
 
 ``evidence`` adds what tokens alone do not tell: a log factor of the positions so far, for example how well their
@@ -19,16 +20,14 @@ from dataclasses import dataclass
 
 import torch
 
-from baselines.sampling.token_samplers import Histories, Rule, TokenPosterior, by_token, entries_at_once, step_logs
+from baselines.sampling.token_samplers import Histories, Rule, SequencePosterior, uniforms_of
 from sepbench.noise import NoiseSource
 
 Evidence = Callable[[torch.Tensor, int], torch.Tensor]
-"""A function from tokens ``(B, N, 2, S)`` and the number of finished positions to log factors ``(B, N)``.
+"""A function from tokens ``(B, N, K, S)`` and the number of finished positions to log factors ``(B, N)``.
 
 A log factor is of all finished positions together.
 """
-_DRAWS, _RESAMPLING = 0, 1
-"""Streams of the noise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +35,7 @@ class Particles:
     """The particles after the last position.
 
     Attributes:
-        tokens: ``(B, N, 2, S)`` int64.
+        tokens: ``(B, N, K, S)`` int64.
         log_posterior: ``(B, N)`` float64 of the tokens, without log Z(m) and without evidence.
         log_weights: ``(B, N)`` float64. With these weights the particles represent the posterior.
         log_mean_weight: ``(B,)`` float64. Its exponential is an unbiased estimate of Z(m), or with evidence of the sum
@@ -53,7 +52,7 @@ class Particles:
 
 @torch.no_grad()
 def particles(
-    posterior: TokenPosterior,
+    posterior: SequencePosterior,
     mixture: torch.Tensor,
     count: int,
     rule: Rule,
@@ -69,12 +68,13 @@ def particles(
     """``count`` particles for each mixture.
 
     Args:
-        posterior: the target.
+        posterior: the target, of K sources.
         mixture: tokens ``(B, S)`` int64 of the mixtures.
         count: N, at most 2**16.
         rule: how a pair is drawn. Pairs that it cuts off are never drawn, and the particles then represent the
             posterior without them.
-        noise: the only source of randomness. Particle n of an example has stream n.
+        noise: the only source of randomness. Particle n of an example has stream n. The choices of a position take the
+            draws of sources 0 to K - 2, and its resampling those of source K - 1.
         example_ids: ``(B,)`` int64.
         device: of the priors.
         threshold: share of N below which the effective number of particles leads to resampling.
@@ -85,25 +85,18 @@ def particles(
     batch, length = mixture.shape
     rows = torch.arange(batch).repeat_interleave(count)
     ids, streams = example_ids[rows], torch.arange(count).repeat(batch)
-    of_rows, numbers = mixture.cpu()[rows], torch.arange(batch * count, device=device)
-    histories = Histories(posterior.priors, batch * count)
-    tokens = torch.zeros(batch * count, 2, length, dtype=torch.int64, device=device)
+    of_rows, histories = mixture.cpu()[rows], Histories(posterior.priors, batch * count)
+    resampling = histories.sources - 1
+    tokens = torch.zeros(batch * count, histories.sources, length, dtype=torch.int64, device=device)
     log_posterior, told = (torch.zeros(batch * count, dtype=torch.float64, device=device) for _ in range(2))
     log_weights = torch.zeros(batch, count, dtype=torch.float64, device=device)
     log_mean, resampled = torch.zeros(batch, dtype=torch.float64, device=device), torch.zeros(batch, dtype=torch.int64, device=device)
     for position in range(length):
         priors = histories.step(tokens[:, :, position - 1] if position else None)
-        uniforms = noise.uniform(ids, position, _DRAWS, (), device, streams)
-        gained = torch.zeros(batch * count, dtype=torch.float64, device=device)
-        for token, of_token in by_token(of_rows[:, position]):
-            pairs = posterior.likelihood.pairs(token)
-            for part in numbers[of_token.to(device)].split(max(1, entries_at_once(device) // len(pairs.logs))):
-                logs = step_logs(priors[:, part], pairs, posterior.weight)
-                chosen, chance = rule.choose(logs, uniforms[part])
-                tokens[part, 0, position], tokens[part, 1, position] = pairs.first[chosen], pairs.second[chosen]
-                step = logs.gather(1, chosen[:, None]).squeeze(1).double()
-                log_posterior[part] += step
-                gained[part] = step - chance
+        chosen = posterior.choose(priors, of_rows[:, position], rule, uniforms_of(noise, ids, streams, position, device))
+        tokens[:, :, position] = chosen.tokens
+        log_posterior += chosen.log_posterior
+        gained = chosen.log_posterior - chosen.log_proposal
         last = position == length - 1
         if evidence is not None and (last or (position + 1) % every == 0):
             now = evidence(tokens.unflatten(0, (batch, count)), position + 1).flatten().double()
@@ -111,7 +104,7 @@ def particles(
             told = now
         log_weights += gained.unflatten(0, (batch, count))
         if not last:
-            kept, log_weights, log_mean, again = _resampled(log_weights, log_mean, threshold, noise.uniform(example_ids, position, _RESAMPLING, (), device))
+            kept, log_weights, log_mean, again = _resampled(log_weights, log_mean, threshold, noise.uniform(example_ids, position, resampling, (), device))
             tokens, log_posterior, told = tokens[kept], log_posterior[kept], told[kept]
             histories.select(kept)
             resampled += again

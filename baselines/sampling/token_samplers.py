@@ -69,21 +69,6 @@ class TokenLikelihood(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class TokenPosterior:
-    """The unnormalised posterior of two sequences.
-
-    Attributes:
-        priors: p1 and p2. If they are one object, both sources go through it in one batch.
-        likelihood: P(m | z1, z2).
-        weight: w, the paper's lambda.
-    """
-
-    priors: tuple[TokenPrior, TokenPrior]
-    likelihood: TokenLikelihood
-    weight: float = 1.0
-
-
-@dataclass(frozen=True, slots=True)
 class Rule:
     """Which pairs of a step's list may be drawn, and how evenly. The defaults are ancestral sampling.
 
@@ -142,6 +127,69 @@ class Greedy:
 
 
 @dataclass(frozen=True, slots=True)
+class Chosen:
+    """The tokens of one position, and their log probabilities.
+
+    Attributes:
+        tokens: ``(N, K)`` int64, one of each source.
+        log_posterior: ``(N,)`` float64, the step's log of these tokens.
+        log_proposal: ``(N,)`` float64, log of the probability of just this choice; zero if nothing was random.
+    """
+
+    tokens: torch.Tensor
+    log_posterior: torch.Tensor
+    log_proposal: torch.Tensor
+
+
+class SequencePosterior(Protocol):
+    """The unnormalised posterior of K sequences, see ``TokenPosterior`` and ``token_trees.TreePosterior``."""
+
+    @property
+    def priors(self) -> tuple[TokenPrior, ...]:
+        """One for every source. If they are one object, all sources go through it in one batch."""
+
+    def choose(self, priors: torch.Tensor, mixture: torch.Tensor, rule: Rule | Greedy, uniforms: Callable[[int], torch.Tensor]) -> Chosen:
+        """Choose the tokens of one position.
+
+        Args:
+            priors: log probabilities ``(K, N, codes)`` of the sources' next tokens.
+            mixture: tokens ``(N,)`` of the mixtures, on the CPU.
+            rule: how a pair is chosen.
+            uniforms: from the number of a choice of this position, counted from 0, to ``(N,)`` in [0, 1).
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class TokenPosterior:
+    """The unnormalised posterior of two sequences.
+
+    Attributes:
+        priors: p1 and p2. If they are one object, both sources go through it in one batch.
+        likelihood: P(m | z1, z2).
+        weight: w, the paper's lambda.
+    """
+
+    priors: tuple[TokenPrior, TokenPrior]
+    likelihood: TokenLikelihood
+    weight: float = 1.0
+
+    def choose(self, priors: torch.Tensor, mixture: torch.Tensor, rule: Rule | Greedy, uniforms: Callable[[int], torch.Tensor]) -> Chosen:
+        """See ``SequencePosterior``. A position has one choice."""
+        count, device, drawn = priors.shape[1], priors.device, uniforms(0)
+        rows = torch.arange(count, device=device)
+        tokens = torch.zeros(count, 2, dtype=torch.int64, device=device)
+        log_posterior, log_proposal = (torch.zeros(count, dtype=torch.float64, device=device) for _ in range(2))
+        for token, of_token in by_token(mixture):
+            pairs = self.likelihood.pairs(token)
+            for part in rows[of_token.to(device)].split(max(1, entries_at_once(device) // len(pairs.logs))):
+                logs = step_logs(priors[:, part], pairs, self.weight)
+                chosen, log_proposal[part] = rule.choose(logs, drawn[part])
+                tokens[part, 0], tokens[part, 1] = pairs.first[chosen], pairs.second[chosen]
+                log_posterior[part] = logs.gather(1, chosen[:, None]).squeeze(1).double()
+        return Chosen(tokens, log_posterior, log_proposal)
+
+
+@dataclass(frozen=True, slots=True)
 class Drawn:
     """Sequences and their log probabilities.
 
@@ -158,7 +206,7 @@ class Drawn:
 
 @torch.no_grad()
 def draw(
-    posterior: TokenPosterior,
+    posterior: SequencePosterior,
     mixture: torch.Tensor,
     rule: Rule | Greedy,
     noise: NoiseSource,
@@ -171,32 +219,27 @@ def draw(
     """A candidate for each row.
 
     Args:
-        posterior: the target.
+        posterior: the target, of K sources.
         mixture: tokens ``(N, S)`` int64 of the mixtures.
         rule: how a pair is chosen.
         noise: the only source of randomness. Position s of a row takes step s of its example, on the stream of its
-            candidate.
+            candidate, and choice c of the position the draws of source c.
         example_ids, candidates: ``(N,)`` int64. Together they identify the draw of a row. Candidates are in [0,
             2**16).
         device: of the priors.
         progress: called with the share of the positions that are done, in [0, 1].
     """
     count, length = mixture.shape
-    mixture, numbers = mixture.cpu(), torch.arange(count, device=device)
+    mixture = mixture.cpu()
     histories = Histories(posterior.priors, count)
-    tokens = torch.zeros(count, 2, length, dtype=torch.int64, device=device)
+    tokens = torch.zeros(count, histories.sources, length, dtype=torch.int64, device=device)
     log_posterior, log_proposal = (torch.zeros(count, dtype=torch.float64, device=device) for _ in range(2))
     for position in range(length):
         priors = histories.step(tokens[:, :, position - 1] if position else None)
-        uniforms = noise.uniform(example_ids, position, 0, (), device, candidates)
-        for token, of_token in by_token(mixture[:, position]):
-            pairs = posterior.likelihood.pairs(token)
-            for rows in numbers[of_token.to(device)].split(max(1, entries_at_once(device) // len(pairs.logs))):
-                logs = step_logs(priors[:, rows], pairs, posterior.weight)
-                chosen, chance = rule.choose(logs, uniforms[rows])
-                tokens[rows, 0, position], tokens[rows, 1, position] = pairs.first[chosen], pairs.second[chosen]
-                log_posterior[rows] += logs.gather(1, chosen[:, None]).squeeze(1).double()
-                log_proposal[rows] += chance
+        chosen = posterior.choose(priors, mixture[:, position], rule, uniforms_of(noise, example_ids, candidates, position, device))
+        tokens[:, :, position] = chosen.tokens
+        log_posterior += chosen.log_posterior
+        log_proposal += chosen.log_proposal
         progress((position + 1) / length)
     return Drawn(tokens, log_posterior, log_proposal)
 
@@ -327,6 +370,13 @@ class Histories:
 def step_logs(priors: torch.Tensor, pairs: PossiblePairs, weight: float) -> torch.Tensor:
     """Log probabilities ``(2, ..., K)`` of the priors to the step's logs ``(..., L)`` of the pairs."""
     return priors[0].index_select(-1, pairs.first) + priors[1].index_select(-1, pairs.second) + weight * pairs.logs
+
+
+def uniforms_of(
+    noise: NoiseSource, example_ids: torch.Tensor, candidates: torch.Tensor, position: int, device: str | torch.device
+) -> Callable[[int], torch.Tensor]:
+    """The random numbers of one position: from the number of a choice to ``(N,)`` in [0, 1)."""
+    return lambda choice: noise.uniform(example_ids, position, choice, (), device, candidates)
 
 
 def entries_at_once(device: str | torch.device) -> int:

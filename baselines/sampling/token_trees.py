@@ -26,15 +26,13 @@ coarser. Only measurement can tell what this loses.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Protocol
 
 import torch
 
-from baselines.sampling.token_samplers import Drawn, Greedy, Histories, Rule, TokenLikelihood, TokenPrior, by_token, entries_at_once
-from sepbench.noise import NoiseSource
+from baselines.sampling.token_samplers import Chosen, Greedy, Rule, TokenLikelihood, TokenPrior, by_token, entries_at_once
 
 MOST_CODES = 512
 """The most codes.
@@ -103,61 +101,42 @@ def balanced(sources: int, likelihood_of: Callable[[int, int], SeenLikelihood], 
     return Split(left, right, likelihood_of(larger, sources - larger))
 
 
-@torch.no_grad()
-def draw_tree(
-    priors: Sequence[TokenPrior],
-    tree: Split,
-    weight: float,
-    mixture: torch.Tensor,
-    rule: Rule | Greedy,
-    noise: NoiseSource,
-    example_ids: torch.Tensor,
-    candidates: torch.Tensor,
-    device: str | torch.device = "cpu",
-) -> Drawn:
-    """A candidate of all sources for each row. For two sources it is ``token_samplers.draw``.
+@dataclass(frozen=True, slots=True)
+class TreePosterior:
+    """The unnormalised posterior of K sequences and of the partial sums between them.
 
-    Args:
+    For two sources it is ``token_samplers.TokenPosterior``.
+
+    Attributes:
         priors: one for every source, in the order of the numbers in the tree. If all are one object, the sources go
             through it in one batch.
         tree: of the whole mixture.
         weight: w, the paper's lambda, of every node.
-        mixture: tokens ``(N, S)`` int64 of the mixtures.
-        rule: how a pair is chosen, at every node.
-        noise: the only source of randomness. Node n of a position, counted from the mixture down, takes the draws of
-            source n there.
-        example_ids, candidates: ``(N,)`` int64. Together they identify the draw of a row. Candidates are in [0,
-            2**16).
-        device: of the priors.
-
-    Returns:
-        Tokens ``(N, K, S)``. Both logs count the tokens of the partial sums as drawn too.
     """
-    count, length = mixture.shape
-    histories = Histories(priors, count)
-    made = Drawn(
-        torch.zeros(count, len(priors), length, dtype=torch.int64, device=device),
-        *(torch.zeros(count, dtype=torch.float64, device=device) for _ in range(2)),
-    )
-    rows = torch.arange(count, device=device)
-    mixture = mixture.cpu()
-    for position in range(length):
-        logs = histories.step(made.tokens[:, :, position - 1] if position else None)
-        messages = _Messages(logs, weight, device)
-        step = _Step(made, messages, rule.choose, position, partial(_uniforms, noise, example_ids, candidates, device, position))
-        step.down(tree, mixture[:, position], rows, 0)
-    return made
 
+    priors: tuple[TokenPrior, ...]
+    tree: Split
+    weight: float = 1.0
 
-def _uniforms(noise: NoiseSource, example_ids: torch.Tensor, candidates: torch.Tensor, device: str | torch.device, position: int, node: int) -> torch.Tensor:
-    return noise.uniform(example_ids, position, node, (), device, candidates)
+    def choose(self, priors: torch.Tensor, mixture: torch.Tensor, rule: Rule | Greedy, uniforms: Callable[[int], torch.Tensor]) -> Chosen:
+        """See ``SequencePosterior``. Every node is a choice, counted from the mixture down.
+
+        Both logs count the tokens of the partial sums as drawn too. Without a rule that cuts, their difference is the
+        same whatever these tokens are: it is the log of the sum over all tokens of the position.
+        """
+        sources, count = priors.shape[:2]
+        tokens = torch.zeros(count, sources, dtype=torch.int64, device=priors.device)
+        logs = (torch.zeros(count, dtype=torch.float64, device=priors.device) for _ in range(2))
+        step = _Step(Chosen(tokens, *logs), _Messages(priors, self.weight), rule.choose, uniforms)
+        step.down(self.tree, mixture, torch.arange(count, device=priors.device), 0)
+        return step.made
 
 
 class _Messages:
     """What the priors tell about every node's tokens at one position: log A ``(N, codes)``, computed on first use."""
 
-    def __init__(self, logs: torch.Tensor, weight: float, device: str | torch.device) -> None:
-        self.logs, self.weight, self.device = logs, weight, device
+    def __init__(self, logs: torch.Tensor, weight: float) -> None:
+        self.logs, self.weight, self.device = logs, weight, logs.device
         self.known: dict[int, torch.Tensor] = {}
 
     def of(self, part: Split | int) -> torch.Tensor:
@@ -181,10 +160,9 @@ class _Messages:
 class _Step:
     """The way down the tree at one position. It fills in ``made``."""
 
-    made: Drawn
+    made: Chosen
     messages: _Messages
     choose: Choose
-    position: int
     uniforms: Callable[[int], torch.Tensor]
 
     def down(self, node: Split, tokens: torch.Tensor, rows: torch.Tensor, number: int) -> int:
@@ -206,6 +184,6 @@ class _Step:
             if isinstance(side, Split):
                 number = self.down(side, chosen.cpu(), rows, number)
             else:
-                self.made.tokens[:, side, self.position] = chosen
+                self.made.tokens[:, side] = chosen
                 self.made.log_posterior.add_(self.messages.logs[side].gather(1, chosen[:, None]).squeeze(1).double())
         return number

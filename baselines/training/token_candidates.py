@@ -20,8 +20,8 @@ from pydantic.dataclasses import dataclass
 from baselines.networks.vqvae import STRIDE, VQVAE
 from baselines.priors.token_sums import SumCounts, SumLikelihood
 from baselines.sampling.token_particles import Evidence, Particles, particles
-from baselines.sampling.token_samplers import Drawn, Greedy, Rule, TokenPosterior, draw, search
-from baselines.sampling.token_trees import MOST_CODES, Split, balanced, draw_tree
+from baselines.sampling.token_samplers import Drawn, Greedy, Rule, SequencePosterior, TokenPosterior, draw, search
+from baselines.sampling.token_trees import MOST_CODES, Split, TreePosterior, balanced
 from baselines.training.codec import network_digest
 from baselines.training.partial_sums import count_partial_sums, own_images
 from baselines.training.token_models import LearntTokens, TokenModels
@@ -70,8 +70,8 @@ class TokenCandidates(LearntTokens):
             return Support(False, f"{name} counts tokens of means; operator 'gain' weighs sources differently")
         if any(side % STRIDE for side in task.source_shape[-2:]):
             return Support(False, f"{name} takes images whose height and width are multiples of {STRIDE}")
-        if task.n_sources > 2 and self.sampler in ("beam", "particles"):
-            return Support(False, f"{name} has its {self.sampler} for two sources, the task has {task.n_sources}; use --set {name}.sampler=draw")
+        if task.n_sources > 2 and self.sampler == "beam":
+            return Support(False, f"{name} has its beam for two sources, the task has {task.n_sources}; use --set {name}.sampler=draw")
         if task.n_sources > 2 and self.codes > MOST_CODES:
             return Support(False, f"{name} sums over all triples of codes where there are more than two sources, for at most {MOST_CODES} codes")
         return Support(task.n_sources > 1, "" if task.n_sources > 1 else f"{name} separates two sources or more, the task has one")
@@ -106,9 +106,7 @@ class TokenCandidates(LearntTokens):
         models = self.fitted()
         tokens = models.codec.tokens_of(means).cpu()
         count = 1 if self.sampler == "greedy" else fewer(self.candidates, ctx)
-        of_two = self.likelihood(models, ctx.device)
-        posterior = TokenPosterior((models.prior, models.prior), of_two, self.likelihood_weight)
-        tree = balanced(sources, lambda left, right: self._of_parts(left, right, models, of_two, ctx)) if sources > 2 else None
+        posterior = self._posterior(models, sources, ctx)
         sequences = _CPU_ROWS if torch.device(ctx.device).type == "cpu" else scaled(_GPU_ROWS, ctx.device)
         at_once = max(1, sequences // sources)
         if self.sampler == "particles":
@@ -120,9 +118,7 @@ class TokenCandidates(LearntTokens):
         made: list[Drawn] = []
         for part in rows:
             mixture, which = tokens[every[part]], (ctx.noise, ids[every[part]], number[part], ctx.device)
-            if isinstance(tree, Split):
-                made.append(draw_tree([models.prior] * sources, tree, self.likelihood_weight, mixture, rule, *which))
-            elif self.sampler == "beam":
+            if isinstance(posterior, TokenPosterior) and self.sampler == "beam":
                 made.append(search(posterior, mixture[::count], count, ctx.device, misaligned=self.misaligned))
             else:
                 made.append(draw(posterior, mixture, rule, *which))
@@ -132,7 +128,7 @@ class TokenCandidates(LearntTokens):
 
     def _particles(
         self,
-        posterior: TokenPosterior,
+        posterior: SequencePosterior,
         tokens: torch.Tensor,
         means: torch.Tensor,
         ids: torch.Tensor,
@@ -150,6 +146,13 @@ class TokenCandidates(LearntTokens):
             made.append(particles(posterior, tokens[part], count, rule, ctx.noise, ids[part], ctx.device, evidence=evidence, every=width))
             told(len(made) / len(parts))
         return torch.cat([one.tokens for one in made]), torch.cat([one.log_posterior for one in made])
+
+    def _posterior(self, models: TokenModels, sources: int, ctx: RunContext) -> TokenPosterior | TreePosterior:
+        of_two = self.likelihood(models, ctx.device)
+        tree = balanced(sources, lambda left, right: self._of_parts(left, right, models, of_two, ctx)) if sources > 2 else 0
+        if isinstance(tree, Split):
+            return TreePosterior((models.prior,) * sources, tree, self.likelihood_weight)
+        return TokenPosterior((models.prior, models.prior), of_two, self.likelihood_weight)
 
     def _of_parts(self, left: int, right: int, models: TokenModels, of_two: SumLikelihood, ctx: RunContext) -> SumLikelihood:
         """The likelihood of a mean of ``left`` images and one of ``right``. It is counted on the first call."""

@@ -107,7 +107,7 @@ def test_candidates_are_the_same_however_many_there_are(known: Known, digits: Di
     mixtures = mix(digits.pairs[:20], "mean")
     errors = []
     for count in (1, 4, 16):
-        estimates = separated(known("lass-selected", candidates=count), mixtures)
+        estimates = separated(known("lass-selected", sampler="draw", candidates=count), mixtures)
         errors.append((estimates.mean(1) - mixtures.values).square().flatten(1).sum(1))
     assert (errors[0] >= errors[1] - 1e-5).all()
     assert (errors[1] >= errors[2] - 1e-5).all()
@@ -176,7 +176,7 @@ def test_quick_cuts_candidates_and_steps(known: Known, digits: Digits, monkeypat
     monkeypatch.setattr(token_candidates, "draw", lambda *given: (drawn.append(len(given[1])), draw(*given))[1])
     monkeypatch.setattr(lass, "refined", lambda *given, **told: (seen.append((drawn.pop(), given[3])), refined(*given, **told))[1])
     for budget in ("paper", "quick"):
-        separated(known(), mix(digits.pairs[:1], "mean"), budget=budget)
+        separated(known("lass-topk"), mix(digits.pairs[:1], "mean"), budget=budget)
     assert seen == [(24, 60), (6, 15)]
 
 
@@ -215,19 +215,21 @@ def test_what_it_takes() -> None:
 def test_the_names_are_the_papers_stages_and_samplers() -> None:
     rows = {name: made() for name, made in PRESETS.items()}
     assert {name: (one.sampler, one.top_k, one.candidates, one.refinement) for name, one in rows.items()} == {
-        "lass": ("draw", 32, 512, "descent"),
+        "lass": ("particles", 0, 256, "adam"),
         "lass-raw": ("draw", 32, 1, "none"),
-        "lass-selected": ("draw", 32, 512, "none"),
-        "lass-greedy": ("greedy", 32, 1, "descent"),
-        "lass-beam": ("beam", 32, 128, "descent"),
-        "lass-ancestral": ("draw", 0, 512, "descent"),
+        "lass-selected": ("particles", 0, 256, "none"),
+        "lass-printed": ("draw", 32, 512, "descent"),
         "lass-topk": ("draw", 32, 512, "adam"),
-        "lass-particles": ("particles", 0, 256, "adam"),
+        "lass-ancestral": ("draw", 0, 512, "adam"),
+        "lass-greedy": ("greedy", 0, 1, "adam"),
+        "lass-beam": ("beam", 0, 128, "adam"),
     }
     assert len({made.info.title for made in PRESETS.values()}) == len(PRESETS)
-    draws = {name: one.posterior_samples for name, one in rows.items() if name not in {"lass", "lass-selected", "lass-topk", "lass-ancestral"}}
-    assert draws == {"lass-raw": 1, "lass-greedy": 1, "lass-beam": 1, "lass-particles": 256}
-    assert rows["lass"].posterior_samples == 512
+    draws = {name: one.posterior_samples for name, one in rows.items()}
+    of_512 = dict.fromkeys(["lass-printed", "lass-topk", "lass-ancestral"], 512)
+    assert draws == {"lass": 256, "lass-selected": 256, "lass-raw": 1, "lass-greedy": 1, "lass-beam": 1, **of_512}
+    assert {name for name, one in rows.items() if one.selection == "posterior"} == {"lass-beam"}
+    assert {one.evidence for one in rows.values()} == {5.0}
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name != "lass")) for name in PRESETS])
@@ -286,7 +288,7 @@ def test_particles_explain_mixtures_better_than_draws(known: Known, digits: Digi
     mixtures = mix(digits.pairs[:40], "mean")
 
     def error(**settings: Any) -> float:
-        made = separated(known("lass-particles", candidates=16, refinement="none", **settings), mixtures)
+        made = separated(known("lass", candidates=16, refinement="none", **settings), mixtures)
         return float((made.mean(1) - mixtures.values).square().mean())
 
     assert error() < error(evidence=0.0)

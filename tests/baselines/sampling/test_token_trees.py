@@ -13,8 +13,9 @@ import torch
 from baselines.networks.token_transformer import TokenTransformer
 from baselines.priors.token_sums import SumCounter, SumLikelihood
 from baselines.sampling import token_samplers
+from baselines.sampling.token_particles import Particles, particles
 from baselines.sampling.token_samplers import Drawn, Rule, TokenPosterior, draw
-from baselines.sampling.token_trees import Split, balanced, draw_tree
+from baselines.sampling.token_trees import Split, TreePosterior, balanced
 from sepbench.noise import NoiseSource
 
 K, S = 3, 2
@@ -60,8 +61,8 @@ def of_mixture(sources: int, weight: float) -> torch.Tensor:
     return torch.einsum("muv,uwx,vyz->mwxyz", table(2, 2, weight), table(1, 1, weight), table(1, 1, weight))
 
 
-def priors(sources: int, shared: bool) -> list[TokenTransformer]:
-    return [transformer(3 if shared else 3 + number) for number in range(sources)]
+def priors(sources: int, shared: bool) -> tuple[TokenTransformer, ...]:
+    return tuple(transformer(3 if shared else 3 + number) for number in range(sources))
 
 
 @torch.no_grad()
@@ -101,7 +102,7 @@ def draws(sources: int, shared: bool, weight: float, count: int, rule: Rule = Ru
     tree = balanced(sources, likelihood)
     assert isinstance(tree, Split)
     given = (NoiseSource(seed), torch.zeros(count, dtype=torch.int64), torch.arange(count))
-    return draw_tree(priors(sources, shared), tree, weight, MIXTURE.expand(count, -1), rule, *given)
+    return draw(TreePosterior(priors(sources, shared), tree, weight), MIXTURE.expand(count, -1), rule, *given)
 
 
 def distance(frequencies: torch.Tensor, law: torch.Tensor, count: int) -> float:
@@ -129,11 +130,65 @@ def test_draws_stand_for_the_posterior_with_their_weights() -> None:
     assert float((weighted - law).abs().sum()) < 0.7 * float((plain - law).abs().sum())
 
 
+@cache
+def grown(sources: int, shared: bool) -> Particles:
+    """32 particles of each of 1,500 mixtures, resampled after the first position."""
+    tree = balanced(sources, likelihood)
+    assert isinstance(tree, Split)
+    ids = torch.arange(1500)
+    posterior = TreePosterior(priors(sources, shared), tree, 2.5)
+    return particles(posterior, MIXTURE.expand(len(ids), -1), 32, Rule(), NoiseSource(4), ids, threshold=1.0)
+
+
+@pytest.mark.parametrize(("sources", "shared"), [(3, False), (4, True)])
+def test_mean_weights_of_a_tree_are_unbiased_for_the_posteriors_total(sources: int, shared: bool) -> None:
+    made = grown(sources, shared)
+    assert int(made.resampled.min()) == 1
+    ratio = (made.log_mean_weight - step_logs(sources, shared, 2.5).sum(-1).flatten().logsumexp(0)).exp()
+    assert abs(float(ratio.mean()) - 1.0) < 4 * float(ratio.std()) / math.sqrt(len(ratio))
+
+
+def test_particles_of_a_tree_stand_for_the_posterior() -> None:
+    made, exact = grown(3, False), step_logs(3, False, 2.5).sum(-1).flatten()
+    shares = made.log_weights.softmax(1) * (made.log_mean_weight - made.log_mean_weight.max()).exp()[:, None]
+    places = numbers(Drawn(made.tokens.flatten(0, 1), made.log_posterior.flatten(), made.log_weights.flatten()))
+    law = torch.zeros_like(exact).index_add_(0, places, shares.flatten())
+    plain = ancestral_law(3, False, 2.5)
+    off, off_plain = (float((one - exact.softmax(0)).abs().sum()) for one in (law / law.sum(), plain))
+    assert off < 0.5 * off_plain
+
+
+def test_weights_of_particles_do_not_depend_on_the_partial_sums_that_were_drawn() -> None:
+    """Without a rule that cuts, a step's weight is the sum over all tokens of the position, the same for all first tokens."""
+    tree = balanced(3, likelihood)
+    assert isinstance(tree, Split)
+    ids = torch.arange(1)
+    made = particles(TreePosterior(priors(3, False), tree), MIXTURE[None, :1], 20, Rule(), NoiseSource(4), ids)
+    assert len(made.tokens.flatten(0, 1).unique(dim=0)) > 1
+    torch.testing.assert_close(made.log_weights, made.log_weights[:, :1].expand(-1, 20), atol=1e-5, rtol=0)
+
+
+def test_resampling_of_particles_has_draws_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The nodes of a tree of three sources take the draws of sources 0 and 1, the resampling those of source 2."""
+    taken = []
+    uniform = NoiseSource.uniform
+
+    def noted(self: NoiseSource, ids: torch.Tensor, step: int, source: int, *rest: Any) -> torch.Tensor:
+        taken.append((step, source, len(ids)))
+        return uniform(self, ids, step, source, *rest)
+
+    monkeypatch.setattr(NoiseSource, "uniform", noted)
+    tree = balanced(3, likelihood)
+    assert isinstance(tree, Split)
+    particles(TreePosterior(priors(3, False), tree), MIXTURE[None], 5, Rule(), NoiseSource(4), torch.arange(1))
+    assert taken == [(0, 0, 5), (0, 1, 5), (0, 2, 1), (1, 0, 5), (1, 1, 5)]
+
+
 def test_a_tree_of_two_sources_is_the_papers_sampler() -> None:
     count, rule = 200, Rule(top_k=4, temperature=1.3)
     given = (NoiseSource(1), torch.arange(count), torch.arange(count) % 7)
     pair = Split(0, 1, likelihood(1, 1))
-    found = draw_tree(priors(2, True), pair, 0.7, MIXTURE.expand(count, -1), rule, *given)
+    found = draw(TreePosterior(priors(2, True), pair, 0.7), MIXTURE.expand(count, -1), rule, *given)
     two = draw(TokenPosterior((transformer(3), transformer(3)), likelihood(1, 1), 0.7), MIXTURE.expand(count, -1), rule, *given)
     assert torch.equal(found.tokens, two.tokens)
     torch.testing.assert_close(found.log_posterior, two.log_posterior, atol=1e-5, rtol=0)
@@ -145,10 +200,10 @@ def test_a_draw_depends_on_its_example_and_candidate_alone(monkeypatch: pytest.M
     assert isinstance(tree, Split)
     mixtures = torch.tensor([[1, 2], [0, 2], [1, 0]]).repeat_interleave(6, 0)
     ids, numbered = torch.tensor([7, 5, 6]).repeat_interleave(6), torch.arange(6).repeat(3)
-    whole = draw_tree(priors(3, True), tree, 1.0, mixtures, Rule(), noise, ids, numbered)
+    whole = draw(TreePosterior(priors(3, True), tree), mixtures, Rule(), noise, ids, numbered)
     monkeypatch.setattr(token_samplers, "_CPU_ENTRIES", 1)
     for rows in (torch.tensor([4]), torch.tensor([17, 2, 9, 0]), torch.arange(18).flip(0)):
-        part = draw_tree(priors(3, True), tree, 1.0, mixtures[rows], Rule(), noise, ids[rows], numbered[rows])
+        part = draw(TreePosterior(priors(3, True), tree), mixtures[rows], Rule(), noise, ids[rows], numbered[rows])
         assert torch.equal(part.tokens, whole.tokens[rows])
     assert len({tuple(row.flatten().tolist()) for row in whole.tokens[:6]}) > 1
 

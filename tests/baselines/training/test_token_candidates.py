@@ -13,7 +13,8 @@ from method_toys import context, toy_task
 from baselines.networks.vqvae import VQVAE
 from baselines.priors.token_sums import SumCounter, SumCounts
 from baselines.sampling.token_particles import Particles
-from baselines.sampling.token_samplers import Drawn, Greedy, Rule, TokenPosterior
+from baselines.sampling.token_samplers import Drawn, Greedy, Rule, SequencePosterior, TokenPosterior
+from baselines.sampling.token_trees import TreePosterior
 from baselines.training import token_candidates
 from baselines.training.token_candidates import TokenCandidates, decoded, errors_of, fewer, images_at_once, rows_evidence
 from baselines.training.token_models import TokenModels
@@ -125,7 +126,7 @@ class Calls:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.asked: list[Any] = []
-        for name in ("draw", "draw_tree", "search", "particles"):
+        for name in ("draw", "search", "particles"):
             monkeypatch.setattr(token_candidates, name, getattr(self, name))
 
     def _drawn(self, rows: int, sources: int = 2) -> Drawn:
@@ -134,16 +135,11 @@ class Calls:
         return Drawn(numbers[:, None, None].expand(-1, sources, 2), numbers.double(), torch.zeros(rows))
 
     def draw(
-        self, posterior: TokenPosterior, mixture: torch.Tensor, rule: object, noise: object, ids: torch.Tensor, number: torch.Tensor, device: str
+        self, posterior: SequencePosterior, mixture: torch.Tensor, rule: object, noise: object, ids: torch.Tensor, number: torch.Tensor, device: str
     ) -> Drawn:
-        made = self._drawn(len(mixture))
+        made = self._drawn(len(mixture), len(posterior.priors))
         told = {"posterior": posterior, "rule": rule, "noise": noise, "device": device}
         self.asked.append({"rows": len(mixture), "mixture": mixture.tolist(), "ids": ids.tolist(), "number": number.tolist(), **told})
-        return made
-
-    def draw_tree(self, priors: list[object], tree: object, weight: float, *rest: Any) -> Drawn:
-        made = self._drawn(len(rest[0]), len(priors))
-        self.asked.append({"rows": len(rest[0]), "priors": priors, "tree": tree, "weight": weight, "rule": rest[1]})
         return made
 
     def search(self, posterior: TokenPosterior, mixture: torch.Tensor, width: int, device: str, *, misaligned: bool) -> Drawn:
@@ -152,10 +148,12 @@ class Calls:
         return made
 
     def particles(
-        self, posterior: object, mixture: torch.Tensor, count: int, rule: Rule, noise: object, ids: torch.Tensor, device: str, **more: Any
+        self, posterior: SequencePosterior, mixture: torch.Tensor, count: int, rule: Rule, noise: object, ids: torch.Tensor, device: str, **more: Any
     ) -> Particles:
-        made = self._drawn(len(mixture) * count)
-        self.asked.append({"rows": len(mixture) * count, "mixture": mixture.tolist(), "count": count, "rule": rule, "ids": ids.tolist(), **more})
+        made = self._drawn(len(mixture) * count, len(posterior.priors))
+        self.asked.append(
+            {"rows": len(mixture) * count, "posterior": posterior, "mixture": mixture.tolist(), "count": count, "rule": rule, "ids": ids.tolist(), **more}
+        )
         nothing = torch.zeros(1)
         return Particles(made.tokens.unflatten(0, (-1, count)), made.log_posterior.unflatten(0, (-1, count)), nothing, nothing, nothing)
 
@@ -235,7 +233,8 @@ def test_particles_with_evidence_look_at_their_own_mixture(monkeypatch: pytest.M
         torch.testing.assert_close(call["evidence"](found, 1), wanted(found, 1))
 
 
-def test_more_sources_go_through_a_tree_whose_counts_are_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("sampler", ["draw", "particles"])
+def test_more_sources_go_through_a_tree_whose_counts_are_made_once(sampler: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[Any] = []
     counts = models().sums
 
@@ -245,16 +244,17 @@ def test_more_sources_go_through_a_tree_whose_counts_are_made_once(monkeypatch: 
 
     monkeypatch.setattr(token_candidates, "own_images", lambda codec, prior, many, seed: (prior, many, seed))
     monkeypatch.setattr(token_candidates, "count_partial_sums", count)
-    calls, (tokens, _), method, *_ = asked(monkeypatch, sources=3, partial_mixtures=77)
+    calls, (tokens, _), method, *_ = asked(monkeypatch, sources=3, partial_mixtures=77, sampler=sampler)
     prior = method.fitted().prior
     assert made == [((prior, 4096, 0), (2, 1), 77, 0)]
     assert [call["rows"] for call in calls.asked] == [4, 4, 4]
     assert tokens.shape == (3, 4, 3, 2)
-    call = calls.asked[0]
-    assert (call["priors"], call["weight"], call["rule"]) == ([prior] * 3, 0.25, Rule(0.5, 9, 0.75))
-    whole = call["tree"].likelihood
+    posterior = calls.asked[0]["posterior"]
+    assert isinstance(posterior, TreePosterior)
+    assert (posterior.priors, posterior.weight, calls.asked[0]["rule"]) == ((prior,) * 3, 0.25, Rule(0.5, 9, 0.75))
+    whole = posterior.tree.likelihood
     assert (whole.counts.counts.tolist(), whole.smoothing) == ((counts.counts + 1).tolist(), 0.125)
-    assert call["tree"].left.likelihood.counts is method.fitted().sums
+    assert posterior.tree.left.likelihood.counts is method.fitted().sums
     method.found(IMAGES, 3, IDS, context(toy_task()))
     assert len(made) == 1
     monkeypatch.setattr(token_candidates, "_OWN_IMAGES", 2)
@@ -281,7 +281,7 @@ def test_a_gpu_makes_as_many_sequences_as_its_memory_takes(monkeypatch: pytest.M
         ({}, 2, {"shape": (1, 8, 6)}, "m takes images whose height and width are multiples of 4"),
         ({}, 2, {"shape": (1, 6, 8)}, "m takes images whose height and width are multiples of 4"),
         ({"sampler": "beam"}, 3, {}, "m has its beam for two sources, the task has 3; use --set m.sampler=draw"),
-        ({"sampler": "particles"}, 4, {}, "m has its particles for two sources, the task has 4; use --set m.sampler=draw"),
+        ({"sampler": "particles"}, 4, {}, ""),
         ({"sampler": "beam"}, 2, {}, ""),
         ({"sampler": "greedy"}, 3, {}, ""),
         ({"codes": 512}, 3, {}, ""),
