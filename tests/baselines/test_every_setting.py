@@ -64,7 +64,7 @@ OF_SOUND_TOKENS = frozenset(setting.name for setting in describe(LearntSoundToke
 OF_TOKENS = frozenset(setting.name for setting in describe(LearntTokens)) - {"weights"}
 """Settings of the fit of LASS. It chooses one of few candidates, so that most of them leave the estimates of four mixtures as they are."""
 BY_POSTERIOR: Settings = {"selection": "posterior", "sampler": "beam", "top_k": 0, "candidates": 64, "refinement": "none", "likelihood_weight": 0.3}
-DRAWS: Settings = {"selection": "posterior", "top_k": 0, "candidates": 3, "refinement": "none"}
+DRAWS: Settings = {"selection": "posterior", "sampler": "draw", "top_k": 0, "candidates": 3, "refinement": "none"}
 CANDIDATES: Mapping[str, Settings] = {
     "misaligned": {"sampler": "beam", "top_k": 0, "candidates": 3},
 }
@@ -112,7 +112,7 @@ CASES: Mapping[str, Case] = {
     "ideal-ratio-mask": Case(partial(audio, references=True), quiet={"budget": NOTHING_TO_CUT}),
     "lass": Case(
         partial(images, operator="mean"),
-        {**FAST_TOKENS, "candidates": 3, "refine_steps": 6, "top_k": 5},
+        {**FAST_TOKENS, "sampler": "draw", "candidates": 3, "top_k": 5, "refinement": "descent", "refine_steps": 6},
         {
             "smoothing": BY_POSTERIOR,
             **dict.fromkeys(("temperature", "nucleus", "top_k", "candidates"), DRAWS),
