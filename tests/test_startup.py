@@ -78,6 +78,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow  # importing all methods once takes 8 s, in every worker that needs it
 @pytest.mark.parametrize("arguments", READ_ONLY, ids=" ".join)
 def test_what_only_reads_tables_and_names_does_not_wait_for_torch(arguments: list[str], cache: Path) -> None:
     code = f"import sys; sys.argv = ['sepbench', *{arguments}]\nfrom sepbench.cli.main import main\ntry: main()\nexcept SystemExit: pass"

@@ -208,6 +208,8 @@ def cases() -> list[tuple[str, str]]:
 
 
 KEPT: dict[tuple[str, str, str, str], Outcome] = {}
+SLOW_FITS = {"lass.audio", "conv-tasnet"}
+"""A fit of these takes half a second, and every setting needs one."""
 
 
 def made(key: str, settings: Settings, world: World, budget: str = "paper") -> Outcome:
@@ -223,7 +225,7 @@ def moved(first: Outcome, second: Outcome, *, learnt: bool = False) -> bool:
     return first.learnt != second.learnt if learnt else not torch.equal(first.estimates, second.estimates)
 
 
-@pytest.mark.parametrize(("key", "name"), cases())
+@pytest.mark.parametrize(("key", "name"), [pytest.param(*case, marks=[pytest.mark.slow] * (case[0] in SLOW_FITS)) for case in cases()])
 def test_changing_a_setting_changes_the_estimates(key: str, name: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if name == "fit_precision":
         request.getfixturevalue("bfloat16")

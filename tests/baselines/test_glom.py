@@ -43,6 +43,7 @@ def test_known_sources_come_apart_in_their_slots(name: str, observed: int, opera
     torch.testing.assert_close(world.mixtures().operator.forward(estimates), world.mixtures().values)
 
 
+@pytest.mark.slow
 def test_nes_starts_from_its_estimates() -> None:
     """``nes-glom``: X_0 is the share of G_X in the training mixtures, by the codes that they were learnt with: nearer to the truth than C y."""
     world = Stripes.make()
@@ -86,6 +87,7 @@ def test_an_interrupted_fit_ends_with_the_same_bits(tmp_path: Path, monkeypatch:
     assert not torch.equal(separated(fitted(world, 1, name=name, epochs=2), world), separated(whole, world))
 
 
+@pytest.mark.slow
 def test_a_row_depends_on_its_mixture_alone() -> None:
     world = Stripes.make()
     method = fitted(world, epochs=5)

@@ -55,6 +55,7 @@ def digits(count: int) -> tuple[Mixtures, torch.Tensor]:
     return DIGITS.mixture_set().mixtures(ids), DIGITS.mixture_set().sources(ids)
 
 
+@pytest.mark.slow
 def test_the_finish_is_better_than_the_starts_and_mixes_to_the_mixture(known: Known) -> None:
     method, (mixtures, truth) = known(), digits(40)
     ctx = context(DIGITS.spec)

@@ -28,6 +28,7 @@ def _fitted(task: str = "class-split", **settings: Any) -> ProjectedAuto:
     return separator
 
 
+@pytest.mark.slow
 def test_digits_are_separated_with_the_prior_that_ships() -> None:
     """Average stands at 14.6 dB, projected at 19.6 on 100 mixtures."""
     task, separator, ids = DIGITS["class-split"], _fitted(), torch.arange(40)

@@ -136,6 +136,7 @@ def test_the_mean_of_sources_is_separated_as_their_sum() -> None:
     torch.testing.assert_close(of_mean, of_sum, atol=1e-3, rtol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("operator", ["sum", "gain"])
 def test_a_row_depends_on_its_mixture_alone(operator: str) -> None:
     method = known()

@@ -62,6 +62,7 @@ def test_killed_while_it_learns_and_separates(tmp_path: Path) -> None:
     sys.stdout.write(f"a second run has its method fitted after {said['seconds']:.3f} s\n")
 
 
+@pytest.mark.slow
 def test_killed_at_every_write_of_a_fit(planned: Callable[..., Plan], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every rename and flush of checkpoints, of the kept fit and of the run is once the last thing that the process does."""
     from sepbench import files

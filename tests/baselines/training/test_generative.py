@@ -90,6 +90,7 @@ def test_the_losses_are_those_of_the_paper() -> None:
     assert one.row() == {}
 
 
+@pytest.mark.slow
 def test_generated_images_come_to_look_like_the_clean_ones(digits: Digits) -> None:
     """Mean and spread of every pixel; a network with its first weights makes grey images."""
     method = fitted(digits, steps=300, batch=64, lr=1e-3, latent=16, fit_precision="float32")
