@@ -9,6 +9,7 @@ import errno
 import functools
 import os
 import shutil
+import signal
 import threading
 from collections.abc import Callable, Generator, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -44,6 +45,10 @@ os.fsync = _seen_not_waited_for
 _repeated = hypothesis.settings().derandomize or bool(os.environ.get("CI"))
 hypothesis.settings.register_profile("without-deadline", parent=hypothesis.settings(), deadline=None, derandomize=_repeated)
 hypothesis.settings.load_profile("without-deadline")
+
+# A shell's job in the background ignores SIGINT, and so would tests that press Ctrl-C, and the programs that they start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Folders of tests lie in memory where there is enough, and where programs may be started from it: a disk takes up to 4 ms to remove one, and tests make
 # and remove tens of thousands. One test installs all of torch into its own.

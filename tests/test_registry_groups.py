@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import threading
 import tomllib
 from collections.abc import Callable
@@ -94,14 +93,12 @@ def test_a_module_that_ends_the_process_is_one_line_and_ctrl_c_comes_through(min
     )
     with pytest.raises(SepbenchError, match=rf"'mine' \(ends_{group[9:]}:work\) cannot be loaded: SystemExit: 3$"):
         load()
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ["MINE_IS_PRESSED"] = "1"
     try:
         with pytest.raises(KeyboardInterrupt):
             load()
     finally:
         del os.environ["MINE_IS_PRESSED"]
-        signal.signal(signal.SIGINT, before)
 
 
 def test_a_suite_s_entry_may_be_a_text_or_a_path_of_a_file_that_is_there(mine: Callable[..., None], tmp_path: Path) -> None:

@@ -75,12 +75,8 @@ def test_what_a_method_is_asked_and_what_is_kept_of_its_answer() -> None:
     ids=["data", "method", "ctrl-c", "value", "exit"],
 )
 def test_an_error_of_a_method_names_it_and_the_mixture_in_one_line(error: BaseException, raised: type[BaseException], told: str) -> None:
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # jobs in the background of a shell ignore it
-    try:
-        with torch.enable_grad(), pytest.raises(raised) as caught:
-            draw_samples(session(Sampler(error)), 5, 3)
-    finally:
-        signal.signal(signal.SIGINT, before)
+    with torch.enable_grad(), pytest.raises(raised) as caught:
+        draw_samples(session(Sampler(error)), 5, 3)
     assert (type(caught.value), str(caught.value)) == (raised, told)
 
 
