@@ -49,7 +49,7 @@ _SAMPLED, _CHOSEN = 0.6, 0.7
 class LatentSeparation(TokenCandidates):
     """Candidate token sequences, the best of them, and its refinement.
 
-    The defaults of the first four settings were chosen on validation mixtures.
+    Sampler and refinement were chosen on validation mixtures (docs/lass.md).
 
     Budget ``quick`` makes a tenth of the fit, and a quarter of the candidates and of the steps, all rounded up.
     """
