@@ -104,6 +104,17 @@ def test_images_are_decoded_so_many_at_a_time_and_equal_ones_once() -> None:
     assert len(decoded(codec, FOUND[0, :, 0], 0)) == 3
 
 
+def test_batches_of_many_images_have_few_sizes() -> None:
+    codec = Smeared()
+    sizes = []
+    for count in (0, 1, 31, 32, 33, 70, 130):
+        tokens = torch.stack([torch.arange(count) // 16, torch.arange(count) % 16], 1)
+        torch.testing.assert_close(decoded(codec, tokens, 64), decoded(codec, tokens, 3))
+        sizes.append([size for size in codec.decoded if size > 3])
+        codec.decoded.clear()
+    assert sizes == [[], [], [31], [32], [64], [64, 6], [64, 64]]
+
+
 def test_quick_takes_a_quarter_rounded_up() -> None:
     quick, paper = context(toy_task(), budget="quick"), context(toy_task())
     assert [fewer(count, quick) for count in (1, 4, 5, 512)] == [1, 1, 2, 128]
