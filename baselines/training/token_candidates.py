@@ -171,8 +171,9 @@ class TokenCandidates(LearntTokens):
 def decoded(codec: VQVAE, tokens: torch.Tensor, at_once: int) -> torch.Tensor:
     """Images ``(n, C, H, W)`` in [0, 1] of token sequences ``(n, S)``, ``at_once`` at a time. Equal ones are decoded once.
 
-    Parts of more than ``_ROUND`` sequences are filled up to a multiple of it. The library for convolutions keeps what it made
-    for every size of a batch, and the number of different sequences has hundreds of sizes: 4 GB in 150 mixtures.
+    Parts of more than ``_ROUND`` sequences are filled up to a multiple of it. The number of different sequences has
+    hundreds of values, and blocks of hundreds of sizes leave the heap in pieces that are free and not given back:
+    memory grew to 4 GB in 150 mixtures.
     """
     different, which = tokens.unique(dim=0, return_inverse=True)
     images = []
