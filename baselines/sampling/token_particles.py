@@ -5,9 +5,11 @@ draws each candidate by itself (``baselines/sampling/token_samplers.py``), and k
 explain the mixture well. Here the N candidates of a mixture are particles (Doucet and Johansen 2009, "A tutorial on
 particle filtering and smoothing", sec. 3.5). After every position the weight of a particle is multiplied by
 ``p1 p2 P^w / q``. This is the step's unnormalised probability of the pair, over the probability q with which it was
-drawn. For ancestral draws it is the sum over all pairs. More than two sources go through a tree of partial sums
-(``baselines/sampling/token_trees.py``), whose step is the sum or the draw over all its nodes. If the effective number of the weights falls below a share of
+drawn. For ancestral draws it is the sum over all pairs. If the effective number of the weights falls below a share of
 N, particles are drawn anew by weight (systematic resampling). The mean weight is an unbiased estimate of Z(m).
+
+More than two sources go through a tree of partial sums (``baselines/sampling/token_trees.py``). There p and q are
+products over all its nodes, and for ancestral draws p / q is the sum over all tokens of the position.
 
 ``evidence`` adds what tokens alone do not tell: a log factor of the positions so far, for example how well their
 decoded images explain the mixture.
