@@ -139,6 +139,24 @@ def test_each_outer_iteration_has_a_fresh_adam_and_the_same_network() -> None:
     assert all(torch.equal(one.networks[0][name], value) for name, value in before.items())
 
 
+@pytest.mark.parametrize(
+    ("decay", "shares"),
+    [(0.0, [1.0] * 8), (0.5, [1.0, 1.0, 1.0, 1.0, 1.0, 0.75, 0.5, 0.25]), (1.0, [1.0, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.125])],
+)
+def test_the_rate_falls_to_zero_at_the_end_of_every_outer_iteration(monkeypatch: pytest.MonkeyPatch, decay: float, shares: list[float]) -> None:
+    """Two epochs of four batches make an outer iteration."""
+    seen: list[float] = []
+    monkeypatch.setattr(EggTraining, "update", lambda self, truth, share=1.0: seen.append(share))
+    one = training(Stripes.make(), epochs=2, decay=decay)
+    loop.run(one, None)
+    assert seen == 2 * shares
+
+
+def test_a_fit_uses_its_decay() -> None:
+    world = Stripes.make()
+    assert not torch.equal(separated(fitted(world, **SHORT, decay=1.0), world), separated(fitted(world, **SHORT), world))
+
+
 def test_a_fit_that_was_interrupted_anywhere_ends_with_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Interrupted while it learns and while it re-estimates; every checkpoint is written."""
     world = Stripes.make()
