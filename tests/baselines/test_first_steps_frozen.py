@@ -42,6 +42,8 @@ FILE = Path(__file__).parents[1] / "golden" / "first_steps.json"
 STEPS = 3
 LOSS, MOVED = 2e-3, 0.1
 """How far rounding may take the loss (a share of it) and a projection of the weights' way (of its root mean square): Adam's first steps go by signs."""
+MOVED_FURTHER: Mapping[str, float] = {"codec": 0.3}
+"""The same where more was measured: between products with AVX2 and with AVX-512, 0.15 of the root mean square."""
 Made = tuple[Any, list[nn.Module]]
 
 
@@ -204,7 +206,7 @@ def test_the_first_steps_are_those_that_were_made(case: str, tmp_path: Path) -> 
     wanted = json.loads(FILE.read_text(encoding="utf-8"))[case]
     told, moved = steps(case, tmp_path)
     assert told == pytest.approx(wanted["told"], rel=LOSS, abs=2e-4, nan_ok=True)
-    assert moved == pytest.approx(wanted["moved"], abs=MOVED * wanted["moved"][0])
+    assert moved == pytest.approx(wanted["moved"], abs=MOVED_FURTHER.get(case, MOVED) * wanted["moved"][0])
 
 
 @pytest.mark.parametrize("case", CASES)

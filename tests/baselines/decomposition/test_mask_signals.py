@@ -155,7 +155,7 @@ def test_bands_come_apart_in_their_slots(name: str, observed: int, operator: str
     mixtures = mix(test, operator_for(operator, 4, 2))
     method: SupervisedMask | NeuralEggSeparation
     if name == "supervised":
-        method, view = SupervisedMask(epochs=20, batch=8, lr=0.01), ToyView(task, "sources", (pool[:, 0], pool[:, 1]))
+        method, view = SupervisedMask(epochs=40, batch=8, lr=3e-3), ToyView(task, "sources", (pool[:, 0], pool[:, 1]))
     else:
         method = NeuralEggSeparation(iterations=4, epochs=12, batch=8, lr=3e-3)
         view = ToyView(task, "mixtures+one", mixed=mix(hidden, operator_for(operator, 32, 2)).values, one=pool[:, observed])
