@@ -46,7 +46,8 @@ def training(world: Stripes, **changes: Any) -> EggTraining:
 def test_every_outer_iteration_comes_nearer_to_the_hidden_source(observed: int, operator: str, network: str) -> None:
     """The start C y has half of every pixel; the answer is the odd rows. Estimates explain the mixtures exactly."""
     world = Stripes.make(observed, operator)
-    method = fitted(world, iterations=5, epochs=6, lr=0.01, network=network)
+    rate = {"lr": 3e-3, "decay": 0.4} if network == "unet" else {"lr": 0.01}  # at a constant 0.01 the U-Net falls back on some processors
+    method = fitted(world, iterations=5, epochs=6, network=network, **rate)
     other, weight = 1 - observed, 1.0 if operator == "sum" else 0.5
     assert method.eggs is not None
     torch.testing.assert_close(method.eggs[0], 0.5 * world.view("mixtures+one").mixtures()[:64] / weight)
