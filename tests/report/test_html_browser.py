@@ -148,6 +148,8 @@ def test_a_method_called_script_runs_nothing(browser: Any, tmp_path: Path) -> No
 @pytest.mark.slow
 def test_pairs_follow_their_selects_and_keys_reach_everything(browser: Any, synthetic: Path) -> None:
     tab = Tab(browser, synthetic)
+    tab.page.keyboard.press("Tab")  # before all else: from Chromium 150 on, Tab goes on from where the page was last used
+    assert tab.page.evaluate("document.activeElement.className") == "skip"
     tab.scroll()
     told = tab.page.locator("[data-told]")
     before = told.inner_text()
@@ -156,9 +158,6 @@ def test_pairs_follow_their_selects_and_keys_reach_everything(browser: Any, synt
     assert told.inner_text().startswith("nmf - rpca: ")
     bars = tab.page.locator("#class-split-spread-difference svg .mark-rect path")
     bars.first.wait_for(state="attached")
-    tab.page.keyboard.press("Home")
-    tab.page.locator("body").press("Tab")
-    assert tab.page.evaluate("document.activeElement.className") == "skip"
     head = tab.page.locator("table.board thead button").nth(3)
     head.focus()
     head.press("Enter")
