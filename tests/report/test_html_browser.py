@@ -148,7 +148,7 @@ def test_a_method_called_script_runs_nothing(browser: Any, tmp_path: Path) -> No
 @pytest.mark.slow
 def test_pairs_follow_their_selects_and_keys_reach_everything(browser: Any, synthetic: Path) -> None:
     tab = Tab(browser, synthetic)
-    tab.page.keyboard.press("Tab")  # before all else: from Chromium 150 on, Tab goes on from where the page was last used
+    tab.page.keyboard.press("Tab")  # before all else: in Chromium 150, Tab goes on from where the page was last used
     assert tab.page.evaluate("document.activeElement.className") == "skip"
     tab.scroll()
     told = tab.page.locator("[data-told]")
