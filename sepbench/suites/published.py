@@ -44,7 +44,7 @@ def published_rows(path: Path) -> tuple[Mapping[str, str], ...]:
     """All rows of the table of published numbers.
 
     Raises:
-        SuiteError: missing file, no CSV file, or other columns.
+        SuiteError: missing file, no CSV file, other columns, or a row with more cells than columns.
     """
     try:
         with path.open(newline="", encoding="utf-8") as handle:
@@ -56,6 +56,10 @@ def published_rows(path: Path) -> tuple[Mapping[str, str], ...]:
         raise SuiteError(f"{path} is not a CSV file in UTF-8: {error}; save it as one") from error
     if columns != COLUMNS:
         raise SuiteError(f"{path} must have the columns {','.join(COLUMNS)}")
+    for row in rows:
+        if len(row) > len(COLUMNS):  # the reader keeps the cells beyond the last column under a key of its own
+            told = ",".join(row[name] for name in KEY_COLUMNS)
+            raise SuiteError(f"{path} has a row of more than {len(COLUMNS)} cells: {told}; put cells with commas in quotes")
     return rows
 
 

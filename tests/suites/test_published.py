@@ -98,6 +98,13 @@ def test_files_that_are_no_such_table(tmp_path: Path, content: bytes, told: str)
     assert "\n" not in str(caught.value)
 
 
+def test_a_row_of_too_many_cells_is_named(tmp_path: Path) -> None:
+    path = table(tmp_path, "P,Table 1,s,Toy,test,,Mean,psnr,1,,,", "P,Table 1,s,Toy,test,,Mode,psnr,12.5,,,of 3, by hand")
+    with pytest.raises(SuiteError) as caught:
+        find_published({"method": "Mean"}, path, "here")
+    assert str(caught.value) == f"{path} has a row of more than 12 cells: P,Table 1,s,Toy,test,,Mode,psnr; put cells with commas in quotes"
+
+
 def test_a_table_that_cannot_be_read_says_why(tmp_path: Path) -> None:
     with pytest.raises(SuiteError) as caught:
         find_published({"method": "x"}, tmp_path, "here")
