@@ -33,10 +33,9 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from baselines.decomposition.parts import part_support
-from baselines.priors.for_task import prior_support
+from baselines.priors.for_task import load_shipped, prior_support
 from baselines.priors.shipped import find_weights
 from baselines.priors.user_prior import load as load_user_prior
-from baselines.priors.weights_io import load_prior
 from baselines.sampling.draw_until import Chain, finish, search
 from baselines.sampling.noise_levels import karras_levels
 from baselines.sampling.problem import Meter, Problem, RowLimit
@@ -199,8 +198,8 @@ class LassProjected(TokenCandidates):
         if self.score_weights:
             from baselines.priors.user_prior import digests
 
-            return load_user_prior(self.score_weights, ctx.task.source_shape, "float32", ctx.device)[0], digests(self.score_weights)
+            return load_user_prior(self.score_weights, ctx.task, "float32", ctx.device)[0], digests(self.score_weights)
         entry = find_weights(ctx.task, 0, per_class=False)
         if entry is None:
             raise MethodError(f"no score prior ships for task {ctx.task.suite}/{ctx.task.name}; give one with --set {self.info.name}.score_weights=FILE")
-        return load_prior(entry.path, entry.sha256, "float32", ctx.device), entry.sha256
+        return load_shipped(entry, ctx.task, "float32", ctx.device), entry.sha256

@@ -76,6 +76,10 @@ class GenerativeSeparation(LearntGenerator):
 
     def supports(self, task: TaskSpec) -> Support:
         support = part_support(task, self.info.name)
+        if support.ok and task.assignment == "ordered":
+            return Support(
+                False, f"{self.info.name} has one model for all sources and cannot tell which source is which; choose a task under the best assignment"
+            )
         if support.ok and min(task.source_shape[-2:]) < _SMALLEST_SIDE:
             return Support(False, f"{self.info.name} takes images of at least {_SMALLEST_SIDE} x {_SMALLEST_SIDE} pixels")
         return support

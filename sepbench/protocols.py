@@ -88,6 +88,7 @@ class TaskSpec:
         datasets: name of the data set behind each source slot. It lets a method find a prior that was trained on its training split.
         analytic_prior: True if every source's distribution is known in closed form. ``TrainingView.prior`` then returns it.
         posterior_draws: N, if the suite scores N posterior draws per mixture (of ``PosteriorSampler.sample``) instead of estimates; else 0.
+        padding: zero pixels that the suite adds on all four sides of an image; ``source_shape`` includes them. A prior of the images without them fits.
     """
 
     suite: str
@@ -104,11 +105,20 @@ class TaskSpec:
     datasets: tuple[str, ...] = ()
     analytic_prior: bool = False
     posterior_draws: int = 0
+    padding: int = 0
 
     @property
     def class_agnostic(self) -> bool:
         """True if every source slot draws from the same class."""
         return len(set(self.source_classes)) == 1
+
+    @property
+    def unpadded_shape(self) -> tuple[int, ...]:
+        """Shape of one source as the data set has it, without the zeros of ``padding``."""
+        if not self.padding:
+            return self.source_shape
+        *channels, height, width = self.source_shape
+        return (*channels, height - 2 * self.padding, width - 2 * self.padding)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,13 +4,15 @@ and what results say of them."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from torch import nn
 
 from baselines.priors import user_prior
 from baselines.priors.engine import EngineKind
+from baselines.priors.padded import PaddedPrior, padded
 from baselines.priors.score_prior import EDMPrior, NCSNPrior
-from baselines.priors.shipped import find_weights
+from baselines.priors.shipped import ShippedWeights, find_weights
 from baselines.priors.weights_io import check_weights, load_prior
 from sepbench.errors import UnsupportedTaskError
 from sepbench.precision import Precision
@@ -52,7 +54,7 @@ def prior_support(task: TaskSpec, weights: str, *, method: str, per_class: bool,
         return Support(True)
     where = task.datasets[missing[0]] if task.datasets else task.suite
     which = f" of class {task.source_classes[missing[0]]}" if per_class else ""
-    wanted = "x".join(map(str, task.source_shape))
+    wanted = "x".join(map(str, task.unpadded_shape))
     return Support(False, f"no prior ships for {where}{which} at {wanted}; train one and give it with --set {method}.weights=FILE")
 
 
@@ -64,19 +66,34 @@ def priors_for(task: TaskSpec, view: TrainingView, weights: str, *, per_class: b
         UnsupportedTaskError: no prior ships for the task.
     """
     if weights:
-        return user_prior.load(weights, task.source_shape, precision, device), digests(weights)
+        return user_prior.load(weights, task, precision, device), digests(weights)
     if task.analytic_prior:
         return [view.prior(slot) for slot in range(task.n_sources)], ""
     entries = [find_weights(task, k, per_class) for k in (range(task.n_sources) if per_class else range(1))]
     found = [entry for entry in entries if entry is not None]
     if len(found) < len(entries):
         raise UnsupportedTaskError(f"no prior ships for task {task.suite}/{task.name}; train one with `sepbench train`")
-    return [load_prior(entry.path, entry.sha256, precision, device) for entry in found], ",".join(entry.sha256 for entry in found)
+    return [load_shipped(entry, task, precision, device) for entry in found], ",".join(entry.sha256 for entry in found)
+
+
+def load_shipped(entry: ShippedWeights, task: TaskSpec, precision: Precision, device: str) -> ScorePrior:
+    """A prior that ships, at the shape of a task that ``find_weights`` found it for.
+
+    Raises:
+        DataError: its file is missing or damaged.
+    """
+    return padded(load_prior(entry.path, entry.sha256, precision, device), entry.shape, task.source_shape)
 
 
 def run_by(priors: Sequence[ScorePrior], engine: EngineKind) -> list[ScorePrior]:
     """The priors with their networks run by an engine; those without a network of ours as they are."""
-    return [prior.with_engine(engine) if isinstance(prior, EDMPrior) else prior for prior in priors]
+    return [_run_by(prior, engine) for prior in priors]
+
+
+def _run_by(prior: ScorePrior, engine: EngineKind) -> ScorePrior:
+    if isinstance(prior, PaddedPrior):
+        return replace(prior, inner=_run_by(prior.inner, engine))
+    return prior.with_engine(engine) if isinstance(prior, EDMPrior) else prior
 
 
 def prior_label(priors: Sequence[ScorePrior], weights_sha256: str) -> str:
@@ -93,6 +110,8 @@ def prior_label(priors: Sequence[ScorePrior], weights_sha256: str) -> str:
 
 def _kind(prior: ScorePrior) -> str:
     """Kind and size."""
+    if isinstance(prior, PaddedPrior):
+        return _kind(prior.inner)
     if isinstance(prior, EDMPrior):
         return f"EDM U-Net, {_size(prior.denoiser.network)}"
     if isinstance(prior, NCSNPrior):

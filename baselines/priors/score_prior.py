@@ -26,10 +26,10 @@ _LOWEST_DENSITY = 0.01
 
 def tweedie(x: torch.Tensor, score: torch.Tensor, sigma: float | torch.Tensor) -> torch.Tensor:
     """``E[y | x] = x + sigma^2 score`` (Robbins 1956, Miyasawa 1961): the denoiser of anything that has a score. Levels as in ``ScorePrior``."""
-    return x + _trailing_axes(sigma, x).square() * score
+    return x + trailing_axes(sigma, x).square() * score
 
 
-def _trailing_axes(sigma: float | torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+def trailing_axes(sigma: float | torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     """Levels of the leading axes of ``x`` with axes of length one added, so that they multiply ``x``."""
     level = noise_levels(sigma, x.dtype, x.device)
     return level.reshape((*level.shape, *([1] * (x.ndim - level.ndim))))

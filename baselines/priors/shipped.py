@@ -53,11 +53,14 @@ def shipped_weights() -> list[ShippedWeights]:
 
 
 def find_weights(task: TaskSpec, slot: int, per_class: bool = False) -> ShippedWeights | None:
-    """The shipped prior for a source slot: of its class if ``per_class``, else of the whole data set; None if there is none."""
+    """The shipped prior for a source slot: of its class if ``per_class``, else of the whole data set; None if there is none.
+
+    Where the task pads its images, it may be a prior of the images without their borders (``baselines/priors/padded.py``).
+    """
     if not task.datasets:
         return None
     wanted = task.source_classes[slot] if per_class else ""
     for entry in shipped_weights():
-        if (entry.dataset, entry.classes, entry.shape) == (task.datasets[slot], wanted, task.source_shape):
+        if (entry.dataset, entry.classes) == (task.datasets[slot], wanted) and entry.shape in (task.source_shape, task.unpadded_shape):
             return entry
     return None

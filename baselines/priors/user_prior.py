@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from baselines.priors.padded import padded
 from baselines.priors.score_prior import tweedie
 from baselines.priors.weights_io import check_weights, load_prior
 from sepbench.errors import DataError, MethodError
@@ -80,12 +81,13 @@ def module_sha256(text: str) -> str:
     return file_sha256(Path(spec.origin)) if spec is not None and spec.origin and Path(spec.origin).is_file() else ""
 
 
-def load_reference(text: str, shape: tuple[int, ...]) -> ScorePrior:
+def load_reference(text: str, shape: tuple[int, ...], unpadded: tuple[int, ...] | None = None) -> ScorePrior:
     """The prior behind ``package.module:NAME``.
 
     Args:
         text: the reference.
         shape: of the task's sources; an object that has a ``shape`` of its own must agree.
+        unpadded: their shape without the border that the task adds, which an object's own shape may also be; None: there is no border.
 
     Raises:
         DataError: there is no such module or object, it cannot be made, or it is no prior for these sources.
@@ -100,10 +102,10 @@ def load_reference(text: str, shape: tuple[int, ...]) -> ScorePrior:
         raise DataError(f"prior {text} cannot be made: {type(error).__name__}: {error}") from error
     if not callable(getattr(model, "score", None)):
         raise DataError(f"prior {text}: {type(model).__name__} has no score(x, sigma); see ScorePrior in sepbench/protocols.py")
-    own = getattr(model, "shape", shape)
-    if tuple(own) != shape:
-        raise DataError(f"prior {text} is for signals of shape {tuple(own)}, the task has {shape}; choose other tasks with --tasks")
-    return (UserPriorWithDensity if isinstance(model, HasDensity) else UserPrior)(text, model)
+    own = tuple(getattr(model, "shape", shape))
+    if own not in (shape, unpadded):
+        raise DataError(f"prior {text} is for signals of shape {own}, the task has {shape}; choose other tasks with --tasks")
+    return padded((UserPriorWithDensity if isinstance(model, HasDensity) else UserPrior)(text, model), own, shape)
 
 
 def split(weights: str) -> list[str]:
@@ -136,10 +138,10 @@ def check(weights: str, task: TaskSpec, method: str, count: int, ten_levels_do: 
         raise DataError(f"{method} takes {counted} on task {task.name}, its setting weights names {len(given)}; give {counted}")
     for part in given:
         if is_reference(part):
-            load_reference(part, task.source_shape)
+            load_reference(part, task.source_shape, task.unpadded_shape)
             continue
         card = check_weights(Path(part))
-        if tuple(card["shape"]) != task.source_shape:
+        if tuple(card["shape"]) not in (task.source_shape, task.unpadded_shape):
             own, wanted = ("x".join(map(str, sizes)) for sizes in (card["shape"], task.source_shape))
             advice = "choose other tasks with --tasks, or train a prior with `sepbench train`"
             raise DataError(f"{part} was trained on signals of shape {own}, task {task.name} has {wanted}; {advice}")
@@ -147,10 +149,17 @@ def check(weights: str, task: TaskSpec, method: str, count: int, ten_levels_do: 
             raise DataError(f"{part} knows ten noise levels only, in float32; basis-ncsn and basis-ncsn-code can use it, {method} as set cannot")
 
 
-def load(weights: str, shape: tuple[int, ...], precision: Precision, device: str) -> Sequence[ScorePrior]:
-    """The priors, in the order given.
+def load(weights: str, task: TaskSpec, precision: Precision, device: str) -> Sequence[ScorePrior]:
+    """The priors for a task, in the order given.
 
     Raises:
         DataError: see ``check``.
     """
-    return [load_reference(part, shape) if is_reference(part) else load_prior(Path(part), precision=precision, device=device) for part in split(weights)]
+    return [_load(part, task, precision, device) for part in split(weights)]
+
+
+def _load(part: str, task: TaskSpec, precision: Precision, device: str) -> ScorePrior:
+    if is_reference(part):
+        return load_reference(part, task.source_shape, task.unpadded_shape)
+    prior = load_prior(Path(part), precision=precision, device=device)
+    return padded(prior, prior.shape, task.source_shape)

@@ -68,6 +68,8 @@ class TokenCandidates(LearntTokens):
 
     def token_support(self, task: TaskSpec, name: str) -> Support:
         """Whether tokens can separate a task of images. ``name`` is the method's, for messages."""
+        if task.assignment == "ordered":
+            return Support(False, f"{name} has one model for all sources and cannot tell which source is which; choose a task under the best assignment")
         if task.operator == "gain":
             return Support(False, f"{name} counts tokens of means; operator 'gain' weighs sources differently")
         if any(side % STRIDE for side in task.source_shape[-2:]):

@@ -169,6 +169,7 @@ class _Reader:
             sample_rate=self.sample_rate,
             datasets=tuple(c.dataset for c in slots),
             posterior_draws=self.posterior_draws,
+            padding=self.transform.pad,
         )
 
     def _data(self, rules: Table, own: Table, trained_as: str, key: str, slots: tuple[SourceClass, ...], spec: TaskSpec, shape: tuple[int, ...]) -> TaskData:

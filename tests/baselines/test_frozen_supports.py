@@ -18,7 +18,7 @@ from sepbench.protocols import TaskSpec
 from sepbench.registry import create_separator, separator_domains, separator_names
 
 FILE = Path(__file__).parents[1] / "golden" / "supports.json"
-IMAGE = TaskSpec("own", "task", "image", 2, (1, 28, 28), "sum", ("a", "b"), "ordered", (0, 1), 1, datasets=("mnist", "mnist"))
+IMAGE = TaskSpec("own", "task", "image", 2, (1, 28, 28), "sum", ("a", "b"), "permutation", (0, 1), 1, datasets=("mnist", "mnist"))
 AUDIO = TaskSpec("own", "task", "audio", 2, (1, 8_000), "mean", ("drums", "bass"), "ordered", (0, 1), 1, sample_rate=8_000)
 VECTOR = TaskSpec("own", "task", "vector", 2, (3,), "sum", ("a", "b"), "ordered", (0, 1), analytic_prior=True)
 AGNOSTIC: Mapping[str, Any] = {"source_classes": ("any", "any"), "observed_source": None}
@@ -27,7 +27,7 @@ CHANGES: Mapping[str, Mapping[str, Any]] = {
     "as it is": {},
     "mean": {"operator": "mean"},
     "gain": {"operator": "gain"},
-    "agnostic, ordered": AGNOSTIC,
+    "agnostic, ordered": {**AGNOSTIC, "assignment": "ordered"},
     "agnostic": {**AGNOSTIC, "assignment": "permutation"},
     "three": THREE,
     "three of one class": {**THREE, "source_classes": ("any",) * 3, "observed_source": None, "assignment": "permutation"},
@@ -47,6 +47,8 @@ CHANGES: Mapping[str, Mapping[str, Any]] = {
 }
 MORE: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "image": {
+        "in order": {"assignment": "ordered"},
+        "padded": {"source_shape": (1, 32, 32), "padding": 2},
         "colour": {"source_shape": (3, 32, 32), "datasets": ("cifar10", "cifar10")},
         "colour, unknown": {"source_shape": (3, 32, 32), "datasets": ("mine", "mine")},
         "channels": {"operator": "channel-mean", "n_sources": 3, "source_shape": (3, 32, 32), "source_classes": ("any",) * 3, "datasets": ("cifar10",) * 3},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -143,6 +144,8 @@ def test_what_it_takes() -> None:
     for suite, task in (("gaussian-exact", None), ("mnist-nes", None)):
         tasks = load_suite(suite).tasks
         assert not method.supports(tasks[task or next(iter(tasks))].spec).ok
+    in_order = method.supports(replace(DIGITS.spec, assignment="ordered"))
+    assert in_order.note == "lass-projected has one model for all sources and cannot tell which source is which; choose a task under the best assignment"
     with pytest.raises(ValueError, match="noise levels fall"):
         LassProjected(highest=0.1)
     mixtures, truth = digits(1)

@@ -166,7 +166,7 @@ def test_what_was_kept_is_read_to_the_device_of_the_run(name: str, tmp_path: Pat
 
 def test_priors_are_read_and_moved_to_a_device(tmp_path: Path) -> None:
     path = tiny_prior(tmp_path, 1)
-    for prior in (load_prior(Path(path), device="meta"), load_user_prior(path, SHAPE, "float32", "meta")[0], load_prior(Path(path)).to("meta")):
+    for prior in (load_prior(Path(path), device="meta"), load_user_prior(path, toy_task(), "float32", "meta")[0], load_prior(Path(path)).to("meta")):
         assert isinstance(prior, EDMPrior)
         assert places([prior.denoiser]) == {"meta"}
     assert places([NCSNPrior(CondRefineNetDilated(1, 4), SHAPE).to("meta").network]) == {"meta"}

@@ -152,7 +152,7 @@ def test_priors_and_their_digests_come_from_one_place(monkeypatch: pytest.Monkey
     asked.log.clear()
     monkeypatch.setattr(user_prior, "digests", lambda weights: f"digests of {weights}")
     assert priors_for(task, view, "x:Y", per_class=True, **how) == (["own"], "digests of x:Y")  # type: ignore[arg-type]
-    assert asked.log == [("user's", "x:Y", (1, 8, 8), "bfloat16", "cpu")]
+    assert asked.log == [("user's", "x:Y", task, "bfloat16", "cpu")]
     view.prior = lambda slot: f"true {slot}"  # type: ignore[method-assign, assignment, return-value]
     assert priors_for(replace(task, analytic_prior=True), view, "", per_class=False, **how) == (["true 0", "true 1"], "")  # type: ignore[arg-type]
     asked.ships = ("a",)

@@ -44,8 +44,16 @@ def test_a_task_finds_the_prior_of_its_data_and_shape_only() -> None:
     spec = load_suite("mnist-pairs").tasks["class-split"].spec
     listed = [entry for entry in shipped_weights() if entry.dataset == "mnist" and not entry.classes]
     assert find_weights(spec, 0) == (listed[0] if listed else None)
-    assert find_weights(load_suite("mnist-nes").tasks["x-0-4"].spec, 0) is None
     assert find_weights(load_suite("bags-shoes-mini").tasks["x-bags"].spec, 0) is None
+
+
+def test_a_task_that_pads_its_images_finds_the_prior_of_the_images() -> None:
+    spec = load_suite("mnist-nes").tasks["x-5-9"].spec
+    assert (spec.padding, spec.source_shape, spec.unpadded_shape) == (2, (1, 32, 32), (1, 28, 28))
+    found = [find_weights(spec, slot, per_class=True) for slot in (0, 1)]
+    assert [entry and (entry.name, entry.shape) for entry in found] == [("mnist-5-9", (1, 28, 28)), ("mnist-0-4", (1, 28, 28))]
+    assert find_weights(replace(spec, padding=0), 0) is None
+    assert find_weights(replace(spec, padding=1), 0) is None
 
 
 def test_a_slot_has_the_prior_of_its_own_data_class_and_shape(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from method_toys import toy_task
 from setting_worlds import tiny_prior
 
 from baselines.networks.ncsn_refinenet import CondRefineNetDilated
@@ -193,7 +194,7 @@ def test_digests_stand_in_the_order_of_the_weights(module: str, tmp_path: Path) 
 
 def test_priors_are_loaded_in_order_at_the_precision_that_is_set(module: str, tmp_path: Path) -> None:
     path = tiny_prior(tmp_path, 1)
-    own, edm = load(f"{module}:MADE, {path}", (1, 8, 8), "bfloat16", "cpu")
+    own, edm = load(f"{module}:MADE, {path}", toy_task(), "bfloat16", "cpu")
     assert isinstance(own, UserPrior)
     assert own.name == f"{module}:MADE"
     assert isinstance(edm, EDMPrior)
