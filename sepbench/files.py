@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import os
 import shutil
@@ -111,6 +112,57 @@ def open_to_others(folder: Path) -> None:
     for path in folder.rglob("*"):
         if path.is_file() and not path.is_symlink() and stat.S_IMODE(path.stat().st_mode) != mode:
             path.chmod(mode)
+
+
+def hold(handle: int, waiting: Callable[[], None] = lambda: None) -> bool:
+    """Lock an open file or folder against other processes, until the handle is closed; whoever comes second waits here.
+
+    Args:
+        handle: of ``os.open``.
+        waiting: called once if another process holds the lock.
+
+    Returns:
+        False on a file system without locks: nothing is held then.
+    """
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        waiting()
+        fcntl.flock(handle, fcntl.LOCK_EX)
+    except OSError:
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def holding_folder(folder: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Keep other processes that hold this folder too out of it while the block runs.
+
+    The folder itself is locked, so no lock file stays in it. It is made if it is missing. Where it cannot be made, opened or locked the block runs
+    without a lock: what cannot be written says so itself.
+
+    Args:
+        folder: need not be there.
+        waiting: called once if another process holds it.
+    """
+    handle = _folder_handle(folder)
+    try:
+        if handle is not None:
+            hold(handle, waiting)
+        yield
+    finally:
+        if handle is not None:
+            os.close(handle)
+
+
+def _folder_handle(folder: Path) -> int | None:
+    """Of a folder that is made if it is missing; None where that fails."""
+    with contextlib.suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+    try:
+        return os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError:
+        return None
 
 
 def check_readable(path: Path) -> None:

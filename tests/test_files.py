@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import hashlib
 import os
 import signal
@@ -18,7 +20,7 @@ import torch
 from safetensors.torch import save_file
 
 from sepbench import files
-from sepbench.files import check_readable, file_digest, file_sha256, making_folder, open_to_others, replacing, write_atomically
+from sepbench.files import check_readable, file_digest, file_sha256, holding_folder, making_folder, open_to_others, replacing, write_atomically
 
 
 @contextmanager
@@ -278,4 +280,45 @@ def test_no_file_stays_open(tmp_path: Path) -> None:
     write_atomically(tmp_path / "new" / "b", WRITERS["text"])
     check_readable(tmp_path / "new" / "b")
     file_sha256(tmp_path / "new" / "b")
+    assert len(os.listdir("/proc/self/fd")) <= there  # noqa: PTH208 - fewer where an older file was collected meanwhile
+
+
+def test_whoever_holds_a_folder_second_waits_until_the_first_is_done_and_no_file_stays(tmp_path: Path) -> None:
+    folder, waited, order = tmp_path / "new" / "boards", threading.Event(), []
+
+    def second() -> None:
+        with holding_folder(folder, waited.set):
+            order.append("second")
+
+    with holding_folder(folder, lambda: pytest.fail("nobody is there")):
+        thread = threading.Thread(target=second)
+        thread.start()
+        assert waited.wait(10)
+        order.append("first")
+    thread.join(10)
+    assert order == ["first", "second"]
+    assert list(folder.iterdir()) == []
+    with pytest.raises(KeyError), holding_folder(folder):
+        raise KeyError
+    with holding_folder(folder, lambda: pytest.fail("it was let go")):
+        pass
+
+
+def test_a_folder_that_cannot_be_made_opened_or_locked_is_not_held_and_its_block_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    there = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    (tmp_path / "file").touch()
+    os.mkfifo(tmp_path / "pipe")  # opened like a folder it would wait for ever
+    ran = []
+    for folder in (tmp_path / "file", tmp_path / "file" / "below", tmp_path / "pipe"):
+        with holding_folder(folder, lambda: pytest.fail("nobody is there")):
+            ran.append(folder.name)
+
+    def flock(handle: int, how: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with holding_folder(tmp_path / "new", lambda: pytest.fail("nobody is there")):
+        ran.append((tmp_path / "new").name)
+    assert ran == ["file", "below", "pipe", "new"]
+    assert (tmp_path / "new").is_dir()
     assert len(os.listdir("/proc/self/fd")) <= there  # noqa: PTH208 - fewer where an older file was collected meanwhile

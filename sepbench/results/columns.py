@@ -84,6 +84,7 @@ class Column:
         one_per: ``file`` or ``task``: all rows of a file, or of a task, have the same value, else they must not share a table.
         gate: ``agree``: rows with other values are not comparable; ``note``: another value is only mentioned. ``word``: what messages call it.
         shown: how tables show it; None: not by a column of its own.
+        of_metric: the rows of one method on one task differ in it; in all other columns they agree, for one run made them.
     """
 
     name: str
@@ -96,6 +97,7 @@ class Column:
     gate: Literal["", "agree", "note"] = ""
     word: str = ""
     shown: Shown | None = None
+    of_metric: bool = False
 
     @property
     def nothing(self) -> Any:
@@ -157,24 +159,24 @@ COLUMNS: tuple[Column, ...] = (
     Column("prior", "text", "cell.prior", default="", empty=True),
     Column("estimates_sha256", "text", "cell.estimates_sha256", default="", empty=True, gate="note", word="supplied estimates"),
     Column("supervision", "text", ("cell.supervision", "method.supervision"), empty=True, gate="agree", word="supervision"),
-    Column("metric", "text", "row.metric", key=True),
-    Column("unit", "text", "row.unit", empty=True, gate="agree", word="unit"),
-    Column("higher_is_better", "flag", "row.higher_is_better", gate="agree", word="direction"),
-    Column("mean", "number", "row.mean", empty=True),
-    Column("std", "number", "row.std", empty=True),
-    Column("median", "number", "row.median", empty=True),
-    Column("ci_low", "number", "row.ci_low", empty=True),
-    Column("ci_high", "number", "row.ci_high", empty=True),
-    Column("interval", "text", lambda facts: facts.row["interval"], default=OLD_INTERVAL, empty=True),
-    Column("cluster", "text", lambda facts: facts.row["cluster"], default="", empty=True),
-    Column("n_clusters", "integer", "row.n_clusters", default=0),
-    Column("seeds", "integer", lambda facts: 1, default=1),
-    Column("std_seeds", "number", lambda facts: math.nan, default=math.nan, empty=True, shown=Shown("sd of seeds")),
-    Column("fits", "integer", lambda facts: 1, default=1),
-    Column("std_fits", "number", lambda facts: math.nan, default=math.nan, empty=True, shown=Shown("sd of fits")),
+    Column("metric", "text", "row.metric", key=True, of_metric=True),
+    Column("unit", "text", "row.unit", empty=True, gate="agree", word="unit", of_metric=True),
+    Column("higher_is_better", "flag", "row.higher_is_better", gate="agree", word="direction", of_metric=True),
+    Column("mean", "number", "row.mean", empty=True, of_metric=True),
+    Column("std", "number", "row.std", empty=True, of_metric=True),
+    Column("median", "number", "row.median", empty=True, of_metric=True),
+    Column("ci_low", "number", "row.ci_low", empty=True, of_metric=True),
+    Column("ci_high", "number", "row.ci_high", empty=True, of_metric=True),
+    Column("interval", "text", lambda facts: facts.row["interval"], default=OLD_INTERVAL, empty=True, of_metric=True),
+    Column("cluster", "text", lambda facts: facts.row["cluster"], default="", empty=True, of_metric=True),
+    Column("n_clusters", "integer", "row.n_clusters", default=0, of_metric=True),
+    Column("seeds", "integer", lambda facts: 1, default=1, of_metric=True),
+    Column("std_seeds", "number", lambda facts: math.nan, default=math.nan, empty=True, shown=Shown("sd of seeds"), of_metric=True),
+    Column("fits", "integer", lambda facts: 1, default=1, of_metric=True),
+    Column("std_fits", "number", lambda facts: math.nan, default=math.nan, empty=True, shown=Shown("sd of fits"), of_metric=True),
     Column("n_expected", "integer", lambda facts: facts.cell.n_planned or facts.task.n_planned, gate="agree", word="planned examples"),
-    Column("n_scored", "integer", "row.n_scored"),
-    Column("n_failed", "integer", "row.n_failed"),
+    Column("n_scored", "integer", "row.n_scored", of_metric=True),
+    Column("n_failed", "integer", "row.n_failed", of_metric=True),
     Column("samples", "integer", "cell.samples", gate="note", word="samples"),
     Column(
         "fit_seconds",

@@ -63,6 +63,15 @@ def _field(kind: Kind, value: Any) -> str:
     return str(value)
 
 
+def differing(old: Mapping[Any, Any], new: Mapping[Any, Any]) -> tuple[str, ...]:
+    """The columns that do not belong to a metric and in which two rows differ, as they are written: numbers by six digits.
+
+    Two rows of one method on one task without such a column were made by one run.
+    """
+    shared = [column for column in columns.COLUMNS if not column.of_metric]
+    return tuple(column.name for column in shared if _field(column.kind, old[column.name]) != _field(column.kind, new[column.name]))
+
+
 def write_leaderboard(frame: pd.DataFrame, path: Path | str) -> None:
     """Write a leaderboard; whoever reads meanwhile sees the old file or the new one, never a part.
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
-from sepbench.errors import SepbenchError
+from sepbench.errors import SepbenchError, some
+from sepbench.files import holding_folder
 from sepbench.registry import nearest
-from sepbench.results.columns import key_names
-from sepbench.results.leaderboard_file import merge_leaderboards, read_leaderboard, write_leaderboard
+from sepbench.results.leaderboard_file import read_leaderboard, write_leaderboard
 from sepbench.results.published_scores import merge_scores
+from sepbench.results.replacement import cells_of, replace_rows
 from sepbench.results.target import open_run
+from sepbench.results.values import Values
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,25 +26,36 @@ class Publication:
         path: the leaderboard.
         replaced, added: numbers of rows.
         left_out: one line per (task, method) that was left out, with the reason.
+        removed: number of rows of other runs that went without another in their place.
     """
 
     path: Path
     replaced: int
     added: int
     left_out: tuple[str, ...]
+    removed: int = 0
 
 
-def publish_run(run: str, folder: Path, *, force: bool = False, tasks: Sequence[str] = (), methods: Sequence[str] = ()) -> Publication:
+def publish_run(
+    run: str,
+    folder: Path,
+    *,
+    force: bool = False,
+    tasks: Sequence[str] = (),
+    methods: Sequence[str] = (),
+    waiting: Callable[[], None] = lambda: None,
+) -> Publication:
     """Merge a run into ``folder/<suite>.csv``, and its per-example values into ``folder/scores/<suite>.parquet``.
 
-    A row goes in if every planned example was scored or failed. Unless ``force``, a row does not replace one of more examples, and a quick
-    one does not replace one of the paper's budget.
+    A row goes in if every planned example was scored or failed. All rows of a (task, method) come from one run. Unless ``force``, they do not replace
+    better-founded ones, nor those of a run with more metrics (``replacement.replace_rows``). Two processes that publish into one folder take turns.
 
     Args:
         run: its folder.
         folder: of the leaderboards.
         force: see above.
         tasks, methods: only these; empty for all.
+        waiting: called if another process holds the folder.
 
     Raises:
         UnknownNameError: a task or method that the run does not have.
@@ -51,40 +64,49 @@ def publish_run(run: str, folder: Path, *, force: bool = False, tasks: Sequence[
     results = open_run(Path(run), run)
     if results.suite is None or results.values is None:
         raise SepbenchError(f"{run} cannot be published: its suite in its version is not installed, or it has no run.json")
-    frame = results.frame
+    frame, left_out = _finished(_chosen(results.frame, run, tasks, methods))
+    if not len(frame):
+        raise _nothing(run, left_out)
+    path = folder / f"{results.suite.name}.csv"
+    with holding_folder(folder, waiting):  # from reading to the last write: who reads in between would write without these rows
+        old = read_leaderboard(path) if path.is_file() else frame.iloc[:0]
+        done = replace_rows(old, frame, run, force=force)
+        left_out += done.left_out
+        if not len(done.frame):
+            raise _nothing(run, left_out)
+        merge_scores(path, _of_rows(results.values, done.frame), cells_of(done.frame), done.kept)
+        write_leaderboard(done.merged, path)
+    added = len(done.merged) - len(old) + done.removed
+    return Publication(path, len(done.frame) - added, added, tuple(left_out), done.removed)
+
+
+def _chosen(frame: pd.DataFrame, run: str, tasks: Sequence[str], methods: Sequence[str]) -> pd.DataFrame:
+    """The rows of these tasks and methods."""
     for column, wanted in (("task", tasks), ("method", methods)):
         known = list(dict.fromkeys(frame[column]))
         for name in wanted:
             if name not in known:
                 raise nearest(name, known, f"{column} of {run}")
         frame = frame[frame[column].isin(wanted)] if wanted else frame
-    path = folder / f"{results.suite.name}.csv"
+    return frame
+
+
+def _finished(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """The rows whose examples were all scored or failed, and a line for every (task, method) that has others."""
     finished = frame["n_scored"] + frame["n_failed"] == frame["n_expected"]
-    left_out = [f"{task}, {method}: not finished" for task, method in _cells(frame[~finished])]
-    frame = frame[finished]
-    old = read_leaderboard(path) if path.is_file() else frame.iloc[:0]
-    if not force:
-        frame, weaker = _without_weaker(frame, old)
-        left_out += weaker
-    if not len(frame):
-        raise SepbenchError(f"nothing of {run} can be published: {'; '.join(left_out) or 'it has no rows'}")
-    merged = merge_leaderboards(old, frame)
-    merge_scores(path, results.values, _cells(frame))
-    write_leaderboard(merged, path)
-    added = len(merged) - len(old)
-    return Publication(path, len(frame) - added, added, tuple(left_out))
+    done, lines = frame[finished], []
+    for task, method in cells_of(frame[~finished]):
+        whole = (task, method) not in cells_of(done)
+        rows = frame[~finished & (frame["task"] == task) & (frame["method"] == method)]
+        lines.append(f"{task}, {method}: not finished" if whole else f"{task}, {method}: {some(rows['metric'])} not finished")
+    return done, lines
 
 
-def _cells(frame: pd.DataFrame) -> list[tuple[str, str]]:
-    return list(dict.fromkeys(zip(frame["task"], frame["method"], strict=True)))
+def _nothing(run: str, left_out: Sequence[str]) -> SepbenchError:
+    return SepbenchError(f"nothing of {run} can be published: {'; '.join(left_out) or 'it has no rows'}")
 
 
-def _without_weaker(frame: pd.DataFrame, old: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
-    """Rows that do not replace better-founded ones, and why the others stay out."""
-    key = list(key_names())
-    there = frame[key].merge(old[[*key, "n_expected", "budget"]], on=key, how="left")
-    shorter = (there["n_expected"] > frame["n_expected"].to_numpy()).to_numpy()
-    quicker = ((there["budget"] == "paper").to_numpy()) & (frame["budget"] == "quick").to_numpy()
-    reasons = [f"{task}, {method}: the row that is there is of more mixtures; --force replaces it" for task, method in _cells(frame[shorter])]
-    reasons += [f"{task}, {method}: the row that is there is of the paper's budget; --force replaces it" for task, method in _cells(frame[quicker & ~shorter])]
-    return frame[~(shorter | quicker)], reasons
+def _of_rows(values: Values, frame: pd.DataFrame) -> Values:
+    """The values of the metrics that have a row."""
+    rows = set(zip(frame["task"], frame["method"], frame["metric"], strict=True))
+    return Values(lambda task, method: {metric: of for metric, of in values.cell(task, method).items() if (task, method, metric) in rows})

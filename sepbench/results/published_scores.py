@@ -7,7 +7,7 @@ if it failed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -89,14 +89,20 @@ def _of_a_set(metric: str) -> bool:
         return False
 
 
-def merge_scores(leaderboard: Path, values: Values, cells: Iterable[tuple[str, str]]) -> None:
+def merge_scores(leaderboard: Path, values: Values, cells: Iterable[tuple[str, str]], kept: Iterable[tuple[str, str, str]] = ()) -> None:
     """Put the values of some cells (task, method) of a run beside a leaderboard; those that were there of the same cells are replaced.
+
+    Args:
+        leaderboard: its CSV.
+        values: of the run.
+        cells: those to put there.
+        kept: (task, method, metric) of these cells whose values there stay; the run has none of them.
 
     Raises:
         SepbenchError: what is there cannot be read, or the file cannot be written.
     """
     path, cells = scores_path(leaderboard), list(cells)
-    parts = [*_kept(path, cells), *(_table(task, method, values.cell(task, method)) for task, method in cells)]
+    parts = [*_kept(path, cells, kept), *(_table(task, method, values.cell(task, method)) for task, method in cells)]
     merged = pa.concat_tables(part.cast(_SCHEMA) for part in parts) if parts else _SCHEMA.empty_table()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -105,14 +111,18 @@ def merge_scores(leaderboard: Path, values: Values, cells: Iterable[tuple[str, s
         raise SepbenchError(f"cannot write {path}: {error.strerror or error}; choose another folder with --to") from error
 
 
-def _kept(path: Path, cells: Iterable[tuple[str, str]]) -> Iterator[pa.Table]:
-    """What is there of other cells."""
+def _kept(path: Path, cells: Iterable[tuple[str, str]], metrics: Iterable[tuple[str, str, str]]) -> Iterator[pa.Table]:
+    """What is there of other cells, and of these metrics of the cells."""
     if not path.is_file():
         return
     table = _read(path)
-    replaced = {f"{task}--{method}" for task, method in cells}
-    names = pc.binary_join_element_wise(*(table[name].cast(pa.string()) for name in _KEY), "--")
-    yield table.filter(pc.invert(pc.is_in(names, value_set=pa.array(sorted(replaced), pa.string()))))
+    yield table.filter(pc.or_(pc.invert(_among(table, _KEY, cells)), _among(table, (*_KEY, "metric"), metrics)))
+
+
+def _among(table: pa.Table, columns: Sequence[str], names: Iterable[tuple[str, ...]]) -> pa.ChunkedArray:
+    """Where the words in these columns are one of the tuples. No task or method has ``--`` in its name, so joined words are told apart."""
+    joined = pc.binary_join_element_wise(*(table[name].cast(pa.string()) for name in columns), "--")
+    return pc.is_in(joined, value_set=pa.array(sorted({"--".join(words) for words in names}), pa.string()))
 
 
 def _table(task: str, method: str, cell: CellValues) -> pa.Table:

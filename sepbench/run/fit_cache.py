@@ -14,7 +14,6 @@ A lock on the folder keeps two processes from training the same thing: the secon
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -30,7 +29,7 @@ from typing import Any
 
 from sepbench.data.files.fetch import cache_folder
 from sepbench.errors import SepbenchError
-from sepbench.files import TEMPORARY, file_sha256, open_to_others, write_atomically
+from sepbench.files import TEMPORARY, file_sha256, hold, open_to_others, write_atomically
 
 _WORK, _FITTED, _FACTS, _KEY, _SECONDS = "work", "fitted", "fit.json", "key.json", ".seconds"
 _NOTE_EVERY = 10.0
@@ -105,15 +104,7 @@ class KeptFit:
         except OSError as error:
             raise _unusable(self.folder, error) from error
         try:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                alone = True
-            except BlockingIOError:
-                waiting()
-                fcntl.flock(handle, fcntl.LOCK_EX)
-                alone = True
-            except OSError:  # file systems without locks: both may train, and both write the same
-                alone = False
+            alone = hold(handle, waiting)  # without locks both may train, and both write the same
             self._write_key()
             if alone:
                 self._tidy()

@@ -54,11 +54,27 @@ PUBLISHED: dict[tuple[str, ...], dict[str, Any]] = {
 @pytest.mark.parametrize("words", PUBLISHED, ids=" ".join)
 def test_an_option_of_publish_changes_what_it_is_called_after_and_nothing_else(monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]) -> None:
     asked: list[dict[str, Any]] = []
-    done = SimpleNamespace(path=Path("boards/a-suite-with-a-long-name[b].csv"), replaced=2, added=3, left_out=("t, [bold]m: not finished", "u, n: quick"))
+    left_out = ("t, [bold]m: not finished", "u, n: quick")
+    done = SimpleNamespace(path=Path("boards/a-suite-with-a-long-name[b].csv"), replaced=2, added=3, removed=0, left_out=left_out)
     monkeypatch.setattr("sepbench.results.publication.publish_run", lambda run, to, **options: asked.append({"run": run, "to": to, **options}) or done)
     out = well("publish", "runs/x", *words)
+    assert callable(asked[0].pop("waiting"))
     assert asked == [{"run": "runs/x", "to": Path("leaderboards"), "force": False, "tasks": (), "methods": ()} | PUBLISHED[words]]
     assert out == f"{done.path}: 2 rows replaced, 3 added\nleft out: t, [bold]m: not finished\nleft out: u, n: quick\n"
+
+
+def test_publish_says_on_stderr_that_it_waits_and_how_many_rows_went(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    from sepbench.cli.publish import publish
+
+    def waited(run: str, to: Path, *, waiting: Callable[[], None], **options: object) -> SimpleNamespace:
+        waiting()
+        return SimpleNamespace(path=to / "s.csv", replaced=1, added=0, removed=4, left_out=())
+
+    monkeypatch.setattr("sepbench.results.publication.publish_run", waited)
+    publish("runs/x", Path("boards[b]"), "", "", True)
+    out, err = capsys.readouterr()
+    assert out == "boards[b]/s.csv: 1 rows replaced, 0 added, 4 removed\n"
+    assert err == "waiting for another process that works in boards[b]\n"
 
 
 # ---- score -----------------------------------------------------------------------------------------------------------------------------

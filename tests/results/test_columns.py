@@ -56,6 +56,25 @@ def test_a_default_is_of_its_columns_kind(column: Column) -> None:
     assert column.default is None or type(column.default) is kinds[column.kind]
 
 
+def _differ_in_a_cell(frame: pd.DataFrame) -> set[str]:
+    counts = frame.groupby(["suite", "task", "method"]).nunique(dropna=False)
+    return set(counts.columns[(counts > 1).any()])
+
+
+@pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.stem)
+def test_each_committed_cell_comes_from_one_run(path: Path) -> None:
+    assert _differ_in_a_cell(read_leaderboard(path)) <= {column.name for column in COLUMNS if column.of_metric}
+
+
+def test_what_belongs_to_a_metric() -> None:
+    of_metric = {column.name for column in COLUMNS if column.of_metric}
+    assert _differ_in_a_cell(SyntheticRun({"nmf": 16.0}, n=5).fail("nmf", 2).frame()) <= of_metric
+    assert of_metric == {
+        *("metric", "unit", "higher_is_better", "mean", "std", "median", "ci_low", "ci_high", "interval", "cluster", "n_clusters"),
+        *("seeds", "std_seeds", "fits", "std_fits", "n_scored", "n_failed"),
+    }
+
+
 AGREE = {
     "suite_version": "suite version 1 in OLD, 8 in NEW",
     "task_digest": "task digest none in OLD, x in NEW",

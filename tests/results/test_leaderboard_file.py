@@ -13,7 +13,7 @@ from synthetic_run import SyntheticRun
 from sepbench import __version__
 from sepbench.errors import SepbenchError
 from sepbench.results.columns import column_names
-from sepbench.results.leaderboard_file import _field, format_leaderboard, merge_leaderboards, read_leaderboard, typed, write_leaderboard
+from sepbench.results.leaderboard_file import _field, differing, format_leaderboard, merge_leaderboards, read_leaderboard, typed, write_leaderboard
 
 
 @pytest.fixture(scope="module")
@@ -101,3 +101,12 @@ def test_new_rows_follow_their_method_their_task_or_the_table(frame: pd.DataFram
     replaced = merged[(merged["task"] == "class-agnostic") & (merged["method"] == "nmf") & (merged["metric"] == "psnr")]["mean"].iloc[0]
     assert replaced == more[(more["method"] == "nmf") & (more["metric"] == "psnr")]["mean"].iloc[0]
     assert list(merged.index) == list(range(7))
+
+
+def test_what_tells_the_rows_of_two_runs_apart(frame: pd.DataFrame) -> None:
+    """As they are written: a row that was read has six digits, and NaN is NaN."""
+    rows = frame[frame["task"] == "class-split"].to_dict("records")
+    assert [row["metric"] for row in rows] == ["psnr", "ssim"]
+    assert differing(rows[0], rows[1]) == ()
+    assert differing(rows[0], rows[1] | {"peak_mb": 300.5000001, "fit_seconds": math.nan}) == ()
+    assert differing(rows[0], rows[1] | {"seed": 7, "peak_mb": 300.6, "fit_cached": True, "seeds": 5, "n_scored": 1}) == ("fit_cached", "peak_mb", "seed")

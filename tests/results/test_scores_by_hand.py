@@ -109,3 +109,13 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     with pytest.raises(SepbenchError) as caught:
         merge_scores(tmp_path / "toy.csv", values(a__x=ONE), [("a", "x")])
     assert str(caught.value) == f"cannot write {tmp_path / 'scores' / 'toy.parquet'}: File exists; choose another folder with --to"
+
+
+def test_metrics_that_are_kept_stay_beside_the_new_ones_of_their_cell(tmp_path: Path) -> None:
+    board = tmp_path / "toy.csv"
+    merge_scores(board, values(a__x=ONE, a__y=ONE, b__x={"ssim": ([4], [4.0])}), [("a", "x"), ("a", "y"), ("b", "x")])
+    merge_scores(board, values(a__x={"sdr": ([0], [1.0])}, a__y={"psnr": ([0], [2.0])}), [("a", "x"), ("a", "y")], [("a", "x", "psnr"), ("a", "y", "ssim")])
+    assert [row[:4] for row in table(scores_path(board))] == [
+        *(("a", "x", "psnr", 2), ("a", "x", "psnr", 0), ("a", "y", "ssim", 1), ("b", "x", "ssim", 4)),
+        *(("a", "x", "sdr", 0), ("a", "y", "psnr", 0)),
+    ]
