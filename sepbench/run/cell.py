@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from sepbench.run.plan import Cell, Plan, Shard
 from sepbench.run.records import CellRecord
+from sepbench.run.request import RequestError
 from sepbench.run.sink import FoundShard, ShardTotals, Sink
+
+if TYPE_CHECKING:
+    from sepbench.run.worker import FitReport
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +87,44 @@ def begun(cell: Cell, old: CellRecord | None) -> CellRecord:
     if not cell.support.ok:
         record.state = "unsupported"
     return record
+
+
+def claim(cell: Cell, sink: Sink, metrics: Sequence[str], fit: FitReport) -> None:
+    """Hold a fitted method against the cell's record, and note in the record how it was fitted; called before any of its mixtures is written.
+
+    So nothing is ever there that the record does not speak of, wherever the run is killed or refused.
+
+    Raises:
+        RequestError: its weights are not those of the results that are there.
+    """
+    task, method = cell.task.spec.name, cell.method
+    old = sink.read_cell(task, method)
+    known = old.weights_sha256 if old is not None else ""
+    changed = known not in ("", fit.weights_sha256)
+    if changed and holds_results(sink.find(task, method, metrics)):
+        raise RequestError(f"the weights of {method} have changed since this run began; restore them, or choose another --out")
+    if old is None or changed or known != fit.weights_sha256 or old.fit_seconds is None:
+        record = begun(cell, old)
+        note_fit(record, fit)
+        sink.write_cell(task, method, record)
+
+
+def holds_results(found: Iterable[FoundShard]) -> bool:
+    """Whether anything of what is there came out of a fitted method, and counts: mixtures that failed say nothing of it, and neither do damaged files."""
+
+    def holds(item: FoundShard) -> bool:
+        if item.totals is not None and item.scored:
+            return item.totals.n_separated > 0
+        return item.estimates or not (item.damaged or item.fit_failed)  # not scored yet, or by other metrics
+
+    return any(holds(item) for item in found)
+
+
+def note_fit(record: CellRecord, fit: FitReport) -> None:
+    """Write into a cell's record what its method is and how it was fitted."""
+    record.samples, record.weights_sha256, record.prior = fit.samples, fit.weights_sha256, fit.prior
+    record.fit_seconds, record.load_seconds, record.fit_cached = fit.facts.seconds, fit.facts.load_seconds, fit.cached
+    record.fit_timing_group = fit.facts.timing_group
 
 
 def finished(record: CellRecord, totals: Iterable[ShardTotals], fit_error: str = "") -> None:

@@ -13,6 +13,7 @@ from sepbench.ambient import generators, put_back
 from sepbench.errors import flat
 from sepbench.metrics.sets.extraction import extractors_of
 from sepbench.protocols import Fitted
+from sepbench.run.cell import claim
 from sepbench.run.fit_cache import CacheError, FitFacts
 from sepbench.run.plan import Cell, Plan, Shard
 from sepbench.run.provenance import timing_group
@@ -115,11 +116,13 @@ class Worker:
         """Do a job. What a method raises is in the report.
 
         Raises:
+            RequestError: the method was fitted to other weights than those of what is there already; nothing is written then.
             SepbenchError: data cannot be read, or results and fits cannot be written.
         """
         cell = self._cells[job.shard.task, job.shard.method]
         if job.kind == "score":
             return self._score(job, cell)
+        opened = self._session
         mixture_set = self._mixture_set(cell)  # not in the try block: data that cannot be read are no fault of the method
         try:
             session = self._open(cell, mixture_set)
@@ -128,6 +131,8 @@ class Worker:
         except BaseException as error:  # MemoryError included: the other methods go on
             self._session = None
             return Report(job, fit_error=one_line(error), traceback=traceback.format_exc(limit=-6), timing_group=self._group)
+        if session is not opened:
+            claim(cell, self._sink, self._plan.metrics, _fit_report(session))
         if job.kind == "latency":
             return self._latency(job, session)
         started, warm = time.perf_counter(), session.warm_up_seconds

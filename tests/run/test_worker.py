@@ -14,6 +14,7 @@ import pytest
 from sepbench.run import separate, worker
 from sepbench.run.fit_cache import CacheError
 from sepbench.run.plan import Plan, Shard
+from sepbench.run.request import RequestError
 from sepbench.run.worker import FitReport, Job, Worker
 
 
@@ -45,8 +46,10 @@ def made(clock: SimpleNamespace, planned: Callable[..., Plan], monkeypatch: pyte
         clock.now += 2.0
         return "scores"
 
-    for name, value in (("open_session", opened), ("separate_shard", separated), ("score_shard", scored), ("prepare_sets", lambda *about: None)):
+    for name, value in (("open_session", opened), ("separate_shard", separated), ("score_shard", scored)):
         monkeypatch.setattr(worker, name, value)
+    for name in ("prepare_sets", "claim"):
+        monkeypatch.setattr(worker, name, lambda *about: None)
     sink: Any = SimpleNamespace(
         write_estimates=lambda shard, estimates: None,
         read_estimates=lambda shard: "estimates",
@@ -165,6 +168,8 @@ class Shop:
         monkeypatch.setattr(worker, "generators", lambda: lambda: self.did.append("generators"))
         monkeypatch.setattr(worker, "PeakMemory", lambda device: SimpleNamespace(reset=lambda: self.did.append("memory"), read=lambda: 321.5))
         monkeypatch.setattr(worker, "open_session", self._open)
+        monkeypatch.setattr(worker, "claim", self._claim)
+        self.refuses: RequestError | None = None
         monkeypatch.setattr(worker, "separate_shard", lambda session, shard: f"estimates of {session.cell.method} on {session.cell.task.spec.name}")
         monkeypatch.setattr(worker, "score_shard", lambda shard, estimates, mixtures, task, metrics, sets: (estimates, mixtures, sets))
         monkeypatch.setattr(worker, "prepare_sets", lambda task, metrics, device, sink: self.did.append(f"sets of {task.spec.name}") or f"sets {device}")
@@ -176,13 +181,19 @@ class Shop:
             remove_estimates=lambda shard: None,
             read_totals=lambda shard: "totals",
         )
-        self.told: list[Any] = []
+        self.sink, self.told = sink, list[Any]()
         self.worker = Worker(self.plan, sink, self.told.append, "session 7")
 
     def _open(self, cell: Any, plan: Any, mixtures: Any, tell: Any, name: str) -> Any:
         assert (plan, name) == (self.plan, "session 7")
         self.did.append(f"fit {cell.method} on {mixtures}, {'nothing' if self.worker._session is None else 'another'} open")
         return SimpleNamespace(cell=cell, separator=self.separator, fit="facts", cached=True, warm_up_seconds=0.0, first_traceback="")
+
+    def _claim(self, cell: Any, sink: Any, metrics: Any, fit: FitReport) -> None:
+        assert (sink, metrics) == (self.sink, self.plan.metrics)
+        self.did.append(f"claim {cell.method} with {fit.weights_sha256!r}")
+        if self.refuses is not None:
+            raise self.refuses
 
     def __call__(self, method: str, task: str, start: int = 0, kind: Any = "separate") -> Any:
         self.did.clear()
@@ -198,7 +209,7 @@ def test_a_method_stays_fitted_until_another_cell_comes_which_finds_everything_a
     scored = [("read 0", "class-split", "sets cpu")]
     report = shop("average", "class-split")
     assert shop.did == [
-        *("mixtures of class-split", "memory", "generators", "fit average on class-split, nothing open"),
+        *("mixtures of class-split", "memory", "generators", "fit average on class-split, nothing open", "claim average with ''"),
         *((0, "estimates of average on class-split"), "sets of class-split", *scored),
     ]
     assert (report.peak_mb, report.fit.cached, report.fit.kept, report.totals) == (321.5, True, False, "totals")
@@ -237,6 +248,16 @@ def test_a_method_that_cannot_say_what_it_is_once_it_is_fitted_counts_as_not_fit
     assert (report.fit_error, report.fit) == ("RuntimeError: not fitted", None)
     assert not [one for one in shop.did if isinstance(one, tuple)]  # nothing was written
     assert shop.worker._session is None
+
+
+@pytest.mark.parametrize("kind", ["separate", "latency"])
+def test_a_method_of_other_weights_is_refused_before_anything_is_written(shop: Shop, kind: Any) -> None:
+    shop.separator = SimpleNamespace(weights_sha256="ab")
+    shop.refuses = RequestError("other weights")
+    with pytest.raises(RequestError, match="other weights"):
+        shop("average", "class-split", kind=kind)
+    assert shop.did[-1] == "claim average with 'ab'"
+    assert not [one for one in shop.did if isinstance(one, tuple)]
 
 
 def test_a_fit_that_can_be_read_by_others_is_said_to_be_kept(shop: Shop) -> None:
