@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from sepbench.errors import flat, reason
 from sepbench.files import TEMPORARY, write_atomically
 from sepbench.results.another_run import another_run
-from sepbench.results.columns import SCORE_COLUMNS
+from sepbench.results.columns import SCORE_COLUMNS, cell_key
 from sepbench.results.feature_files import CellFeatures, save_features
 from sepbench.results.layout import Layout
 from sepbench.results.score_files import StoreError, read_parts, readable, score_table, unreadable
@@ -84,7 +84,8 @@ class RunStore:
             warn: see ``RunStore``.
 
         Raises:
-            StoreError: the folder holds another run or something else, or cannot be written. Nothing in it is changed then.
+            StoreError: the folder holds another run or something else, the record of some results is lost, or it cannot be written. Nothing in it is
+                changed then.
         """
         store = cls(Path(path), warn)
         try:
@@ -183,29 +184,43 @@ class RunStore:
         if difference is not None:
             key, old, new = difference
             raise StoreError(another_run(self.path, key, old, new))
+        RunStore(self.path).read_cells()  # what is lost is told before anything is done, and warnings by who comes to a cell
 
     def read_cell(self, task: str, method: str) -> CellRecord | None:
-        """The record of a cell; None if there is none or it is damaged.
+        """The record of a cell; None if there is none or it is damaged, and there are no results that it speaks of.
 
         Raises:
-            StoreError: it is there and cannot be read.
+            StoreError: it is there and cannot be read, or it is lost: results are there, and nothing says how they were made.
         """
         path = self._layout.cell(task, method)
         try:
             return CellRecord.model_validate_json(path.read_bytes())
         except FileNotFoundError:
-            return None
+            found = "missing"
         except OSError as error:
             raise unreadable(path, error) from error
         except ValueError:
+            found = "damaged"
+        if self.estimates_of(task, method) or self.score_files(task, method):
+            if found == "missing" and path.is_file():  # a run that is at work has begun the cell meanwhile
+                return self.read_cell(task, method)
+            raise StoreError(
+                f"{path} is {found}, and nothing else says how the results of {method} on {task} were made: put a copy of it back, or delete "
+                f"{cell_key(task, method)} in estimates/, scores/ and features/ of {self.path} and run the command that made them again"
+            )
+        if found == "damaged":
             self._warn(f"{path} is damaged and is made again")
-            return None
+        return None
 
     def write_cell(self, task: str, method: str, record: CellRecord) -> None:
         self._write(self._layout.cell(task, method), lambda path: path.write_bytes(_json(record)))
 
     def read_cells(self) -> dict[tuple[str, str], CellRecord]:
-        """All cells of the run that have a record, by (task, method), in the order of ``run.json``."""
+        """All cells of the run that have a record, by (task, method), in the order of ``run.json``.
+
+        Raises:
+            StoreError: see ``read_cell``.
+        """
         run = self.read_run()
         found = {(task, method): self.read_cell(task, method) for task in run.tasks for method in run.methods_on(task)}
         return {key: record for key, record in found.items() if record is not None}

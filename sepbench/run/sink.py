@@ -134,7 +134,13 @@ class Sink(Protocol):
 
     def read_totals(self, shard: Shard) -> ShardTotals: ...
 
-    def read_cell(self, task: str, method: str) -> CellRecord | None: ...
+    def read_cell(self, task: str, method: str) -> CellRecord | None:
+        """The record of a cell, None if nothing of it is there.
+
+        Raises:
+            SepbenchError: results are there, and their record is not.
+        """
+        ...
 
     def write_cell(self, task: str, method: str, record: CellRecord) -> None: ...
 
