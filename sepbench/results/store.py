@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import shutil
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -154,14 +155,22 @@ class RunStore:
     def write_run(self, record: RunRecord) -> None:
         self._write(self._run_file, lambda path: path.write_bytes(_json(record)))
 
+    def refit_name(self) -> str:
+        """See ``Sink``."""
+        record = self.read_run()
+        if not record.refit:
+            record.refit = uuid.uuid4().hex
+            self.write_run(record)
+        return record.refit
+
     def end_session(self, metrics: Sequence[str]) -> None:
-        """Record in ``run.json`` which metrics the scores hold now, and how the fits went."""
+        """Record in ``run.json`` which metrics the scores hold now, and how the fits went. What was to be fitted again is."""
         record = self.read_run()
         fits: dict[str, dict[str, FitRecord]] = {}
         for (task, method), cell in self.read_cells().items():
             if cell.fit_seconds is not None:
                 fits.setdefault(task, {})[method] = FitRecord(seconds=cell.fit_seconds, cached=cell.fit_cached, timing_group=cell.fit_timing_group)
-        ended = record.model_copy(update={"metrics": list(metrics), "fits": fits})
+        ended = record.model_copy(update={"metrics": list(metrics), "fits": fits, "refit": ""})
         if ended != record:
             self.write_run(ended)
 

@@ -155,6 +155,7 @@ class RunRecord(_Record):
         fits: task -> method -> how its fit went; written when a session ends.
         seed, fit_seed: keys of all noise and of the noise of fits, None for the same.
         limit: the largest that was asked for; None for every mixture.
+        refit: name of the ``--refit`` that is under way, "" if there is none or it has ended; see ``FitFacts.session``.
         shard_size: None where shards are cut by measured cost.
     """
 
@@ -177,6 +178,7 @@ class RunRecord(_Record):
     environment: EnvironmentRecord
     sessions: list[SessionRecord] = Field(default_factory=list)
     fits: dict[str, dict[str, FitRecord]] = Field(default_factory=dict)
+    refit: str = ""
 
     def methods_on(self, task: str) -> list[str]:
         """The methods that were asked for on a task, in the order in which they joined the run."""

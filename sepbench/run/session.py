@@ -119,7 +119,7 @@ def open_session(cell: Cell, plan: Plan, mixture_set: MixtureSet, tell: Callable
     """Create the method and fit it, or read its fit from the cache. Whatever its constructor or ``fit`` raises comes through, and ``CacheError``.
 
     Args:
-        session: name of the run's session, the same for all its workers; see ``FitFacts``.
+        session: name of the ``--refit`` that is under way, the same for all workers and after a kill; see ``FitFacts``.
     """
     request, teller = plan.request, Teller(tell)
     references = References(mixture_set, request.device) if cell.supervision == "bound" else None
@@ -190,7 +190,7 @@ def keep_fit(
 
     Args:
         make: creates the method, which is ``Fitted``.
-        refit: name of the session that asked for a new fit; None takes any.
+        refit: name of the ``--refit`` that asked for a new fit, which goes on from its own checkpoints; None takes any fit.
 
     Returns:
         The fitted method, facts of the fit, and whether it was loaded.
@@ -215,7 +215,7 @@ def keep_fit(
         elif kept.damaged and refit is None:
             teller.warn(f"the kept fit in {kept.folder} is damaged and is made again")
         if refit is not None:
-            kept.forget(checkpoints=True)
+            kept.begin_again(refit)
         return *_fit_and_keep(make(), view, ctx, kept, teller, refit or ""), False
 
 

@@ -144,6 +144,10 @@ class Sink(Protocol):
 
     def write_cell(self, task: str, method: str, record: CellRecord) -> None: ...
 
+    def refit_name(self) -> str:
+        """Name of the ``--refit`` that is under way in this folder: the same after a kill, a new one if the last has ended."""
+        ...
+
     def check(self) -> None:
         """Look whether the run is there.
 

@@ -96,7 +96,7 @@ class Worker:
         plan: what is being run.
         sink: the run's folder.
         tell: told what happens.
-        session: name of the run's session, the same in all workers.
+        session: see ``open_session``.
     """
 
     def __init__(self, plan: Plan, sink: Sink, tell: Callable[[Tell], None], session: str = "") -> None:

@@ -264,6 +264,16 @@ def test_a_record_that_a_run_at_work_writes_meanwhile_is_not_lost(store: RunStor
     assert store.read_cell("t", "m") == CellRecord(note="begun")
 
 
+def test_a_refit_has_one_name_until_its_session_has_ended(store: RunStore) -> None:
+    name = store.refit_name()
+    assert len(name) == 32
+    with RunStore.create(store.path, record()).session(record()):  # the next session after a kill
+        assert RunStore(store.path).refit_name() == name == store.read_run().refit
+    store.end_session(METRICS)
+    assert store.read_run().refit == ""
+    assert store.refit_name() != name
+
+
 def test_a_session_that_changes_nothing_writes_nothing(store: RunStore) -> None:
     store.write_cell("t", "m", CellRecord())  # without a fit
     before = (store.path / "run.json").stat().st_mtime_ns

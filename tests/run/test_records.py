@@ -56,7 +56,7 @@ def test_a_run_of_an_earlier_version_is_read() -> None:
     run = RunRecord.model_validate(RUN)
     found = run.mapping()
     assert {key: found[key] for key in set(found) - {"suite", "environment"}} == {key: RUN[key] for key in set(RUN) - {"suite", "environment"}} | {
-        **{"command": "", "created": "", "grid": {}, "fit_seed": None, "sessions": [], "fits": {}},
+        **{"command": "", "created": "", "grid": {}, "fit_seed": None, "sessions": [], "fits": {}, "refit": ""},
     }
     for name in RUN:
         with pytest.raises(ValidationError):
