@@ -116,7 +116,7 @@ class RunStore:
                 raise StoreError(f"another process is working in {self.path}; wait for it, or choose another --out") from error
             except OSError:  # file systems without locks: go on without
                 pass
-            for leftover in self.path.rglob(f"*{TEMPORARY}"):
+            for leftover in self._layout.leftovers():
                 leftover.unlink(missing_ok=True)
             if record is not None:
                 self.write_run(grown(self.read_run(), record) if self._run_file.is_file() else record)
