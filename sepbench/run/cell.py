@@ -95,18 +95,25 @@ def claim(cell: Cell, sink: Sink, metrics: Sequence[str], fit: FitReport) -> Non
     So nothing is ever there that the record does not speak of, wherever the run is killed or refused.
 
     Raises:
-        RequestError: its weights are not those of the results that are there.
+        RequestError: its weights or training data are not those of the results that are there.
     """
     task, method = cell.task.spec.name, cell.method
     old = sink.read_cell(task, method)
-    known = old.weights_sha256 if old is not None else ""
-    changed = known not in ("", fit.weights_sha256)
+    changed = _changed(cell, old, fit) if old is not None else ""
     if changed and holds_results(sink.find(task, method, metrics)):
-        raise RequestError(f"the weights of {method} have changed since this run began; restore them, or choose another --out")
-    if old is None or changed or known != fit.weights_sha256 or old.fit_seconds is None:
-        record = begun(cell, old)
-        note_fit(record, fit)
+        raise RequestError(f"the {changed} have changed since this run began; restore them, or choose another --out")
+    record = begun(cell, old)
+    note_fit(record, fit)
+    digests = ("weights_sha256", "training_sha256")
+    if old is None or old.fit_seconds is None or any(getattr(old, name) != getattr(record, name) for name in digests):
         sink.write_cell(task, method, record)
+
+
+def _changed(cell: Cell, old: CellRecord, fit: FitReport) -> str:
+    """What a method was fitted with that is not as the record has it, in words; an earlier version's record does not have everything."""
+    if fit.training_sha256 and old.training_sha256 not in ("", fit.training_sha256):
+        return f"training data of {cell.method} on {cell.task.spec.name}"
+    return f"weights of {cell.method}" if old.weights_sha256 not in ("", fit.weights_sha256) else ""
 
 
 def holds_results(found: Iterable[FoundShard]) -> bool:
@@ -124,7 +131,7 @@ def note_fit(record: CellRecord, fit: FitReport) -> None:
     """Write into a cell's record what its method is and how it was fitted."""
     record.samples, record.weights_sha256, record.prior = fit.samples, fit.weights_sha256, fit.prior
     record.fit_seconds, record.load_seconds, record.fit_cached = fit.facts.seconds, fit.facts.load_seconds, fit.cached
-    record.fit_timing_group = fit.facts.timing_group
+    record.fit_timing_group, record.training_sha256 = fit.facts.timing_group, fit.training_sha256 or record.training_sha256
 
 
 def finished(record: CellRecord, totals: Iterable[ShardTotals], fit_error: str = "") -> None:

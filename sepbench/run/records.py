@@ -39,6 +39,7 @@ class CellRecord(_Record):
         peak_mb: peak memory in 10**6 bytes.
         samples: draws behind one estimate, or the number of draws that the suite scores.
         weights_sha256: digest of trained weights, "" if there are none.
+        training_sha256: digest of the training data that the method was fitted on, "" if it needed none.
         prior: what the method's prior is, "" if it has none: kind, parameters, digest.
         workers: the most processes that separated side by side; what timings are comparable with depends on it.
         timing_group: the workers' own, where it is not the run's.
@@ -65,6 +66,7 @@ class CellRecord(_Record):
     peak_mb: float | None = None
     samples: int = 1
     weights_sha256: str = ""
+    training_sha256: str = ""
     prior: str = ""
     workers: int = 1
     timing_group: str = ""

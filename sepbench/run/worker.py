@@ -48,6 +48,7 @@ class FitReport:
         samples: draws behind one estimate, or the number of draws that the suite scores.
         weights_sha256: digest of trained weights, "" if there are none.
         prior: what the prior is, "" if there is none.
+        training_sha256: digest of the training data that it was fitted on, "" if it needed none.
     """
 
     facts: FitFacts
@@ -56,6 +57,7 @@ class FitReport:
     samples: int
     weights_sha256: str
     prior: str = ""
+    training_sha256: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +118,7 @@ class Worker:
         """Do a job. What a method raises is in the report.
 
         Raises:
-            RequestError: the method was fitted to other weights than those of what is there already; nothing is written then.
+            RequestError: weights or training data are not those of what is there already; nothing is written then.
             SepbenchError: data cannot be read, or results and fits cannot be written.
         """
         cell = self._cells[job.shard.task, job.shard.method]
@@ -214,7 +216,7 @@ def _fit_report(session: Session) -> FitReport:
     samples = getattr(separator, "posterior_samples", 1)
     drawn = spec.posterior_draws or (samples if isinstance(samples, int) else 1)
     weights, prior = (flat(getattr(separator, name, "")) for name in ("weights_sha256", "prior_label"))
-    return FitReport(session.fit, session.cached, isinstance(separator, Fitted), drawn, weights, prior)
+    return FitReport(session.fit, session.cached, isinstance(separator, Fitted), drawn, weights, prior, session.training)
 
 
 def host() -> str:

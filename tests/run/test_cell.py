@@ -108,10 +108,10 @@ def test_cells_that_grow_are_announced_before_the_first_runs(planned: Planned) -
     assert records["class-split", "halves"].n_planned == 4  # a copy is written
 
 
-FIT = FitReport(FitFacts(7.0, 0.5, "fitted there"), cached=True, kept=False, samples=4, weights_sha256="ab", prior="a prior")
+FIT = FitReport(FitFacts(7.0, 0.5, "fitted there"), cached=True, kept=False, samples=4, weights_sha256="ab", prior="a prior", training_sha256="12")
 SAID = {
     **{"samples": 4, "weights_sha256": "ab", "prior": "a prior", "fit_seconds": 7.0, "load_seconds": 0.5, "fit_cached": True},
-    **{"fit_timing_group": "fitted there"},
+    **{"fit_timing_group": "fitted there", "training_sha256": "12"},
 }
 
 
@@ -127,6 +127,22 @@ def test_a_fit_is_noted_once(planned: Planned) -> None:
     claim(cell, sink, METRICS, FIT)  # type: ignore[arg-type]
     assert sink.written[1][2] == begun(cell, CellRecord(peak_mb=5.0)).model_copy(update=SAID)
     assert sink.asked == []  # the files of a folder are looked at only where digests differ
+
+
+@pytest.mark.parametrize(("known", "now", "changed"), [("12", "34", True), ("12", "12", False), ("12", "", False), ("", "34", False)])
+def test_other_training_data_are_refused_where_both_are_known(planned: Planned, known: str, now: str, changed: bool) -> None:
+    """An earlier version's record lacks them, and a method that reads what it learnt need not open them."""
+    cell = planned("halves").cells[0]
+    record = CellRecord(weights_sha256="ab", fit_seconds=1.0, training_sha256=known)
+    sink = Kept(_shard(0, 4, totals=_totals(4)), cells={("class-split", "halves"): record})
+    if changed:
+        with pytest.raises(RequestError) as refused:
+            claim(cell, sink, METRICS, replace(FIT, training_sha256=now, weights_sha256="cd"))  # type: ignore[arg-type] - it has learnt other weights from them
+        assert str(refused.value) == "the training data of halves on class-split have changed since this run began; restore them, or choose another --out"
+        assert sink.written == []
+    else:
+        claim(cell, sink, METRICS, replace(FIT, training_sha256=now))  # type: ignore[arg-type]
+        assert [one.training_sha256 for _, _, one in sink.written] == ([] if known else [now])
 
 
 @pytest.mark.parametrize("weights", ["cd", ""])

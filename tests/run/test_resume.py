@@ -128,6 +128,20 @@ def test_other_weights_are_refused_every_time_and_leave_nothing(planned: Planned
     assert runner(planned("halves", limit=12))[1].read_cells()["class-split", "halves"].n_separated == 12
 
 
+def test_other_training_data_are_refused_by_methods_that_learn(planned: Planned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runner = Runner(tmp_path / "run")
+    runner(planned("noisy", "halves", limit=4))
+    cells = RunStore.open(runner.folder).read_cells()
+    assert [len(cell.training_sha256) for cell in cells.values()] == [64, 0]
+    monkeypatch.setattr("sepbench.data.views.training_digest", lambda material, supervision: "of other data")
+    scores = bits(RunStore.open(runner.folder).read_scores())
+    for _ in range(2):
+        with pytest.raises(RequestError, match="the training data of noisy on class-split have changed since this run began"):
+            runner(planned("noisy", limit=8))
+        assert bits(RunStore.open(runner.folder).read_scores()) == scores
+    assert runner(planned("halves", limit=8))[0].exit_code == 0
+
+
 def test_a_kill_at_the_only_shard_leaves_a_record_of_its_fit(planned: Planned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The next session finds the estimates there, and never fits."""
 

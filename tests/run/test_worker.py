@@ -33,7 +33,9 @@ def made(clock: SimpleNamespace, planned: Callable[..., Plan], monkeypatch: pyte
 
     def opened(cell: Any, *rest: Any) -> Any:
         clock.now += 500.0
-        return SimpleNamespace(cell=cell, separator=SimpleNamespace(), fit="facts", cached=False, warm_up_seconds=None, first_traceback="the first")
+        return SimpleNamespace(
+            cell=cell, separator=SimpleNamespace(), fit="facts", training="12", cached=False, warm_up_seconds=None, first_traceback="the first"
+        )
 
     def separated(session: Any, shard: Any) -> str:
         if session.warm_up_seconds is None:
@@ -100,7 +102,7 @@ def test_a_latency_that_cannot_be_measured_is_a_warning(made: tuple[Worker, Plan
     one, plan = made
     stages: list[str] = []
     session = SimpleNamespace(
-        cell=plan.cells[0], separator=SimpleNamespace(posterior_samples=8, weights_sha256="a\nb", prior_label="c"), fit="facts", cached=True,
+        cell=plan.cells[0], separator=SimpleNamespace(posterior_samples=8, weights_sha256="a\nb", prior_label="c"), fit="facts", training="12", cached=True,
         warm_up_seconds=3.0, first_traceback="", teller=SimpleNamespace(enter=stages.append),
     )  # fmt: skip
     monkeypatch.setattr(worker, "open_session", lambda *about: session)
@@ -108,7 +110,7 @@ def test_a_latency_that_cannot_be_measured_is_a_warning(made: tuple[Worker, Plan
     job = Job("latency", Shard(plan.cells[0].task.spec.name, "average", 0, 4))
     report = one.run(job)
     assert (report.latency_seconds, report.warning, report.warm_up_seconds, report.timing_group) == (10.0, "", 3.0, one._group)
-    assert report.fit == FitReport("facts", True, False, 8, "a b", "c")  # type: ignore[arg-type]
+    assert report.fit == FitReport("facts", True, False, 8, "a b", "c", "12")  # type: ignore[arg-type]
     assert stages == ["latency"]
     assert report.peak_mb is not None
 
@@ -129,9 +131,9 @@ def test_the_draws_behind_an_estimate(made: tuple[Worker, Plan], draws: int, sam
     cell = made[1].cells[0]
     spec = replace(cell.task.spec, posterior_draws=draws)
     separator = SimpleNamespace() if samples is None else SimpleNamespace(posterior_samples=samples)
-    session: Any = SimpleNamespace(separator=separator, cell=replace(cell, task=replace(cell.task, spec=spec)), fit="facts", cached=False)
+    session: Any = SimpleNamespace(separator=separator, cell=replace(cell, task=replace(cell.task, spec=spec)), fit="facts", training="12", cached=False)
     report = worker._fit_report(session)
-    assert (report.samples, report.weights_sha256, report.prior, report.kept) == (said, "", "", False)
+    assert (report.samples, report.weights_sha256, report.prior, report.kept, report.training_sha256) == (said, "", "", False, "12")
 
 
 @pytest.mark.parametrize("keep", [True, False])
@@ -187,7 +189,7 @@ class Shop:
     def _open(self, cell: Any, plan: Any, mixtures: Any, tell: Any, name: str) -> Any:
         assert (plan, name) == (self.plan, "session 7")
         self.did.append(f"fit {cell.method} on {mixtures}, {'nothing' if self.worker._session is None else 'another'} open")
-        return SimpleNamespace(cell=cell, separator=self.separator, fit="facts", cached=True, warm_up_seconds=0.0, first_traceback="")
+        return SimpleNamespace(cell=cell, separator=self.separator, fit="facts", training="12", cached=True, warm_up_seconds=0.0, first_traceback="")
 
     def _claim(self, cell: Any, sink: Any, metrics: Any, fit: FitReport) -> None:
         assert (sink, metrics) == (self.sink, self.plan.metrics)
