@@ -43,6 +43,8 @@ def missing(cell: Cell, found: Sequence[FoundShard], retry_failed: bool) -> Miss
     """Hold what a run's folder has of a cell against what was asked for; what lies beyond the cell's mixtures is left alone."""
     again, unscored, void, kept = [], [], [], []
     for item in found:
+        if item.shard.start >= cell.n_planned:
+            continue
         failed = item.scored and item.totals is not None and item.totals.n_failed > 0
         if item.fit_failed and not item.estimates and not item.damaged:
             void.append(item.shard)
@@ -53,7 +55,7 @@ def missing(cell: Cell, found: Sequence[FoundShard], retry_failed: bool) -> Miss
         elif not item.scored:
             unscored.append(item.shard)
     gaps = tuple(_between(cell, kept))
-    done = cell.n_planned - sum(len(gap) for gap in gaps) - sum(min(s.stop, cell.n_planned) - s.start for s in again if s.start < cell.n_planned)
+    done = cell.n_planned - sum(len(gap) for gap in gaps) - sum(min(shard.stop, cell.n_planned) - shard.start for shard in again)
     return Missing(gaps, tuple(again), tuple(unscored), tuple(void), done)
 
 

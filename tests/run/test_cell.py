@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from sepbench.protocols import Support
-from sepbench.run.cell import announce, begun, claim, close, finished
+from sepbench.run.cell import announce, begun, claim, close, finished, missing
 from sepbench.run.fit_cache import FitFacts
 from sepbench.run.plan import Plan, Shard
 from sepbench.run.records import CellRecord
@@ -70,6 +70,23 @@ def test_estimates_of_what_is_scored_are_let_go_whatever_became_of_the_rest_of_t
     kept: Any = Kept(*there)
     close(plan.cells[0], planned("halves"), kept, CellRecord(n_planned=10), None, "")
     assert kept.removed == []
+
+
+@pytest.mark.parametrize(("start", "counts"), [(0, True), (8, True), (10, False), (36, False)])
+def test_what_lies_beyond_the_mixtures_that_were_asked_for_is_left_alone(planned: Planned, start: int, counts: bool) -> None:
+    """Of 10; a shard that reaches beyond them is done again as it is."""
+    cell = planned("halves", limit=10).cells[0]
+    kinds = {
+        "again": _shard(start, start + 4, totals=_totals(3, 1, "bad")),
+        "unscored": _shard(start, start + 4, totals=None),
+        "void": _shard(start, start + 4, totals=_totals(0, 4, "no fit"), estimates=False, fit_failed=True),
+    }
+    for name, item in kinds.items():
+        lacking = missing(cell, [item], retry_failed=True)
+        assert {part: getattr(lacking, part) for part in kinds} == dict.fromkeys(kinds, ()) | {name: (item.shard,) * counts}
+        there = min(start + 4, 10) - start if counts and name != "void" else 0
+        assert sum(len(gap) for gap in lacking.gaps) == 10 - there
+        assert lacking.done == (there if name == "unscored" else 0)
 
 
 def test_a_record_is_written_if_anything_about_it_has_changed(planned: Planned) -> None:
