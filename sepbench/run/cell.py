@@ -104,7 +104,7 @@ def claim(cell: Cell, sink: Sink, metrics: Sequence[str], fit: FitReport) -> Non
     changed = _changed(cell, old, fit) if old is not None else ""
     if changed and holds_results(sink.find(task, method, metrics)):
         raise RequestError(f"the {changed} have changed since this run began; restore them, or choose another --out")
-    record = begun(cell, old)
+    record = old.model_copy() if old is not None else begun(cell, None)
     note_fit(record, fit)
     digests = ("weights_sha256", "training_sha256")
     if old is None or old.fit_seconds is None or any(getattr(old, name) != getattr(record, name) for name in digests):

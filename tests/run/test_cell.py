@@ -140,9 +140,9 @@ def test_a_fit_is_noted_once(planned: Planned) -> None:
     sink.cells[task, method] = record
     claim(cell, sink, METRICS, replace(FIT, facts=FitFacts(9.0, 9.0, "elsewhere"), cached=False))  # type: ignore[arg-type] - another worker
     assert len(sink.written) == 1
-    sink.cells[task, method] = CellRecord(fit_seconds=1.0, peak_mb=5.0)  # an earlier version wrote no digest
+    sink.cells[task, method] = CellRecord(state="done", fit_seconds=1.0, peak_mb=5.0)  # an earlier version wrote no digest
     claim(cell, sink, METRICS, FIT)  # type: ignore[arg-type]
-    assert sink.written[1][2] == begun(cell, CellRecord(peak_mb=5.0)).model_copy(update=SAID)
+    assert sink.written[1][2] == CellRecord(state="done", peak_mb=5.0).model_copy(update=SAID)
     assert sink.asked == []  # the files of a folder are looked at only where digests differ
 
 

@@ -120,9 +120,10 @@ class Agenda:
 
     def _start(self, job: Job) -> Job:
         self._running += 1
-        if not self._begun and self.record != self._old:  # before there is anything that it speaks of
-            self.sink.write_cell(self.cell.task.spec.name, self.cell.method, self.record)
-        self._begun = True
+        if job.kind != "latency" and not self._begun:
+            self._begun = True
+            if self.record != self._old:  # before there is anything that it speaks of
+                self.sink.write_cell(self.cell.task.spec.name, self.cell.method, self.record)
         if job.kind == "separate" and self._void:  # rows of a fit that failed make room for real ones, or for the same again
             for shard in self._void:
                 self.sink.remove_scores(shard)

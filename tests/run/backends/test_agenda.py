@@ -347,6 +347,16 @@ def test_a_folder_that_lacks_nothing_is_not_written(planned: Planned) -> None:
     assert desk.sink.cells["class-split", "halves"] is before
 
 
+def test_a_cell_stays_done_while_its_latency_is_measured(planned: Planned) -> None:
+    desk = Desk(planned, limit=4)
+    desk.take()
+    desk.do()
+    desk.agenda.end()
+    again = Desk(planned, desk.sink, limit=4, latency=True)
+    again.agenda.latency_job()
+    assert desk.sink.cells["class-split", "halves"].state == "done"  # whatever happens to it now
+
+
 def test_what_a_worker_noted_of_its_fit_outlives_it(planned: Planned) -> None:
     """It dies between separating and scoring what was all there was to do: nobody fits again."""
     desk = Desk(planned, limit=4)
