@@ -139,6 +139,11 @@ class PooledView:
         return training_digest(self._material, self._supervision) if self._supervision in levels else ""
 
     @property
+    def opened(self) -> bool:
+        """Whether training data have been opened; a blind method needs none, and one with weights of its own may need none."""
+        return "_material" in vars(self)
+
+    @property
     def excluded_duplicates(self) -> int:
         """Training images left out because a test or validation image has the same content."""
         return self._material.excluded

@@ -14,6 +14,7 @@
                                                                  ``NAME.logits`` (n, S, classes) float32
       references/<extractor>-<key>.safetensors                   the features that they are held against: (r, F) float32, their mean and scatter
       leaderboard.csv                                            one row per (task, method, metric)
+      seeds/<seed>/, fits/<seed>/                                repetitions: runs of their own, which other processes may be writing
 
 A file contains mixtures ``start`` to ``stop - 1``. A bucket is for shards that begin in one stretch of 10,000 mixtures,
 so no folder contains more files.
@@ -23,14 +24,18 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
+from sepbench.files import TEMPORARY
 from sepbench.results.columns import cell_key
 from sepbench.run.plan import Shard
 
 BUCKET = 10_000
 """Mixtures whose shards share a folder: at the least one mixture each, so never more files than that."""
+REPETITIONS = ("seeds", "fits")
+"""Folders of runs in a run's folder, see ``repeats.py``."""
 _SUFFIX = {"estimates": ".safetensors", "scores": ".parquet", "features": ".safetensors"}
 _NAME = re.compile(r"(\d+)-(\d+)\.(?:safetensors|parquet)")
 
@@ -72,6 +77,14 @@ class Layout:
                 if named:
                     found[Shard(task, method, int(named[1]), int(named[2]))] = file
         return found
+
+    def leftovers(self) -> Iterator[Path]:
+        """Unfinished files of the run itself. Its repetitions are held by whoever works in them."""
+        for entry in _entries(self._root):
+            if entry.name.endswith(TEMPORARY):
+                yield entry
+            elif entry.name not in REPETITIONS:
+                yield from entry.rglob(f"*{TEMPORARY}")
 
     def old_scores(self, task: str, method: str) -> list[Path]:
         """Scores as format 1 laid them down, ``scores/<task>--<method>--<number>.parquet``."""

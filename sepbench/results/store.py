@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import shutil
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -21,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 from sepbench.errors import flat, reason
 from sepbench.files import TEMPORARY, write_atomically
 from sepbench.results.another_run import another_run
-from sepbench.results.columns import SCORE_COLUMNS
+from sepbench.results.columns import SCORE_COLUMNS, cell_key
 from sepbench.results.feature_files import CellFeatures, save_features
 from sepbench.results.layout import Layout
 from sepbench.results.score_files import StoreError, read_parts, readable, score_table, unreadable
@@ -84,7 +85,8 @@ class RunStore:
             warn: see ``RunStore``.
 
         Raises:
-            StoreError: the folder holds another run or something else, or cannot be written. Nothing in it is changed then.
+            StoreError: the folder holds another run or something else, the record of some results is lost, or it cannot be written. Nothing in it is
+                changed then.
         """
         store = cls(Path(path), warn)
         try:
@@ -114,7 +116,7 @@ class RunStore:
                 raise StoreError(f"another process is working in {self.path}; wait for it, or choose another --out") from error
             except OSError:  # file systems without locks: go on without
                 pass
-            for leftover in self.path.rglob(f"*{TEMPORARY}"):
+            for leftover in self._layout.leftovers():
                 leftover.unlink(missing_ok=True)
             if record is not None:
                 self.write_run(grown(self.read_run(), record) if self._run_file.is_file() else record)
@@ -153,14 +155,22 @@ class RunStore:
     def write_run(self, record: RunRecord) -> None:
         self._write(self._run_file, lambda path: path.write_bytes(_json(record)))
 
+    def refit_name(self) -> str:
+        """See ``Sink``."""
+        record = self.read_run()
+        if not record.refit:
+            record.refit = uuid.uuid4().hex
+            self.write_run(record)
+        return record.refit
+
     def end_session(self, metrics: Sequence[str]) -> None:
-        """Record in ``run.json`` which metrics the scores hold now, and how the fits went."""
+        """Record in ``run.json`` which metrics the scores hold now, and how the fits went. What was to be fitted again is."""
         record = self.read_run()
         fits: dict[str, dict[str, FitRecord]] = {}
         for (task, method), cell in self.read_cells().items():
             if cell.fit_seconds is not None:
                 fits.setdefault(task, {})[method] = FitRecord(seconds=cell.fit_seconds, cached=cell.fit_cached, timing_group=cell.fit_timing_group)
-        ended = record.model_copy(update={"metrics": list(metrics), "fits": fits})
+        ended = record.model_copy(update={"metrics": list(metrics), "fits": fits, "refit": ""})
         if ended != record:
             self.write_run(ended)
 
@@ -183,29 +193,43 @@ class RunStore:
         if difference is not None:
             key, old, new = difference
             raise StoreError(another_run(self.path, key, old, new))
+        RunStore(self.path).read_cells()  # what is lost is told before anything is done, and warnings by who comes to a cell
 
     def read_cell(self, task: str, method: str) -> CellRecord | None:
-        """The record of a cell; None if there is none or it is damaged.
+        """The record of a cell; None if there is none or it is damaged, and there are no results that it speaks of.
 
         Raises:
-            StoreError: it is there and cannot be read.
+            StoreError: it is there and cannot be read, or it is lost: results are there, and nothing says how they were made.
         """
         path = self._layout.cell(task, method)
         try:
             return CellRecord.model_validate_json(path.read_bytes())
         except FileNotFoundError:
-            return None
+            found = "missing"
         except OSError as error:
             raise unreadable(path, error) from error
         except ValueError:
+            found = "damaged"
+        if self.estimates_of(task, method) or self.score_files(task, method):
+            if found == "missing" and path.is_file():  # a run that is at work has begun the cell meanwhile
+                return self.read_cell(task, method)
+            raise StoreError(
+                f"{path} is {found}, and nothing else says how the results of {method} on {task} were made: put a copy of it back, or delete "
+                f"{cell_key(task, method)} in estimates/, scores/ and features/ of {self.path} and run the command that made them again"
+            )
+        if found == "damaged":
             self._warn(f"{path} is damaged and is made again")
-            return None
+        return None
 
     def write_cell(self, task: str, method: str, record: CellRecord) -> None:
         self._write(self._layout.cell(task, method), lambda path: path.write_bytes(_json(record)))
 
     def read_cells(self) -> dict[tuple[str, str], CellRecord]:
-        """All cells of the run that have a record, by (task, method), in the order of ``run.json``."""
+        """All cells of the run that have a record, by (task, method), in the order of ``run.json``.
+
+        Raises:
+            StoreError: see ``read_cell``.
+        """
         run = self.read_run()
         found = {(task, method): self.read_cell(task, method) for task in run.tasks for method in run.methods_on(task)}
         return {key: record for key, record in found.items() if record is not None}

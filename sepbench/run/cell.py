@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from sepbench.run.plan import Cell, Plan, Shard
 from sepbench.run.records import CellRecord
+from sepbench.run.request import RequestError
 from sepbench.run.sink import FoundShard, ShardTotals, Sink
+
+if TYPE_CHECKING:
+    from sepbench.run.worker import FitReport
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +43,8 @@ def missing(cell: Cell, found: Sequence[FoundShard], retry_failed: bool) -> Miss
     """Hold what a run's folder has of a cell against what was asked for; what lies beyond the cell's mixtures is left alone."""
     again, unscored, void, kept = [], [], [], []
     for item in found:
+        if item.shard.start >= cell.n_planned:
+            continue
         failed = item.scored and item.totals is not None and item.totals.n_failed > 0
         if item.fit_failed and not item.estimates and not item.damaged:
             void.append(item.shard)
@@ -48,7 +55,7 @@ def missing(cell: Cell, found: Sequence[FoundShard], retry_failed: bool) -> Miss
         elif not item.scored:
             unscored.append(item.shard)
     gaps = tuple(_between(cell, kept))
-    done = cell.n_planned - sum(len(gap) for gap in gaps) - sum(min(s.stop, cell.n_planned) - s.start for s in again if s.start < cell.n_planned)
+    done = cell.n_planned - sum(len(gap) for gap in gaps) - sum(min(shard.stop, cell.n_planned) - shard.start for shard in again)
     return Missing(gaps, tuple(again), tuple(unscored), tuple(void), done)
 
 
@@ -82,6 +89,51 @@ def begun(cell: Cell, old: CellRecord | None) -> CellRecord:
     if not cell.support.ok:
         record.state = "unsupported"
     return record
+
+
+def claim(cell: Cell, sink: Sink, metrics: Sequence[str], fit: FitReport) -> None:
+    """Hold a fitted method against the cell's record, and note in the record how it was fitted; called before any of its mixtures is written.
+
+    So nothing is ever there that the record does not speak of, wherever the run is killed or refused.
+
+    Raises:
+        RequestError: its weights or training data are not those of the results that are there.
+    """
+    task, method = cell.task.spec.name, cell.method
+    old = sink.read_cell(task, method)
+    changed = _changed(cell, old, fit) if old is not None else ""
+    if changed and holds_results(sink.find(task, method, metrics)):
+        raise RequestError(f"the {changed} have changed since this run began; restore them, or choose another --out")
+    record = old.model_copy() if old is not None else begun(cell, None)
+    note_fit(record, fit)
+    digests = ("weights_sha256", "training_sha256")
+    if old is None or old.fit_seconds is None or any(getattr(old, name) != getattr(record, name) for name in digests):
+        sink.write_cell(task, method, record)
+
+
+def _changed(cell: Cell, old: CellRecord, fit: FitReport) -> str:
+    """What a method was fitted with that is not as the record has it, in words; an earlier version's record does not have everything."""
+    if fit.training_sha256 and old.training_sha256 not in ("", fit.training_sha256):
+        return f"training data of {cell.method} on {cell.task.spec.name}"
+    return f"weights of {cell.method}" if old.weights_sha256 not in ("", fit.weights_sha256) else ""
+
+
+def holds_results(found: Iterable[FoundShard]) -> bool:
+    """Whether anything of what is there came out of a fitted method, and counts: mixtures that failed say nothing of it, and neither do damaged files."""
+
+    def holds(item: FoundShard) -> bool:
+        if item.totals is not None and item.scored:
+            return item.totals.n_separated > 0
+        return item.estimates or not (item.damaged or item.fit_failed)  # not scored yet, or by other metrics
+
+    return any(holds(item) for item in found)
+
+
+def note_fit(record: CellRecord, fit: FitReport) -> None:
+    """Write into a cell's record what its method is and how it was fitted."""
+    record.samples, record.weights_sha256, record.prior = fit.samples, fit.weights_sha256, fit.prior
+    record.fit_seconds, record.load_seconds, record.fit_cached = fit.facts.seconds, fit.facts.load_seconds, fit.cached
+    record.fit_timing_group, record.training_sha256 = fit.facts.timing_group, fit.training_sha256 or record.training_sha256
 
 
 def finished(record: CellRecord, totals: Iterable[ShardTotals], fit_error: str = "") -> None:

@@ -5,6 +5,7 @@
     CACHE/fits/METHOD/DIGEST/
       key.json      everything that decides the fit; DIGEST is the SHA-256 of it
       work/         ``ctx.cache``: checkpoints of a fit that is not finished
+      refit         name of the ``--refit`` that began it, where one did
       fitted/       what ``save`` wrote
       fit.json      seconds, and digests of the files in ``fitted/``; written last
 
@@ -31,7 +32,7 @@ from sepbench.data.files.fetch import cache_folder
 from sepbench.errors import SepbenchError
 from sepbench.files import TEMPORARY, file_sha256, hold, open_to_others, write_atomically
 
-_WORK, _FITTED, _FACTS, _KEY, _SECONDS = "work", "fitted", "fit.json", "key.json", ".seconds"
+_WORK, _FITTED, _FACTS, _KEY, _SECONDS, _REFIT = "work", "fitted", "fit.json", "key.json", ".seconds", "refit"
 _NOTE_EVERY = 10.0
 """Seconds."""
 
@@ -52,7 +53,7 @@ class FitFacts:
         seconds: of ``fit``, reading training data left out, all its sessions together.
         load_seconds: spent in reading training data.
         timing_group: where that was.
-        session: of the run that made it, so that ``--refit`` makes it once and not once per worker.
+        session: name of the ``--refit`` that made it, so that it is made once, and not once per worker or after every kill.
     """
 
     seconds: float
@@ -127,7 +128,7 @@ class KeptFit:
             else:
                 left.unlink(missing_ok=True)
         if self.facts() is not None:
-            shutil.rmtree(self.folder / _WORK, ignore_errors=True)
+            self._drop_work()
 
     def work(self) -> Path:
         """``ctx.cache``, made if it is not there."""
@@ -207,7 +208,7 @@ class KeptFit:
                 "files": _digests(self.fitted),
             }
             write_atomically(self.folder / _FACTS, lambda path: path.write_text(json.dumps(entry, indent=1) + "\n", encoding="utf-8"))
-            shutil.rmtree(self.folder / _WORK, ignore_errors=True)
+            self._drop_work()
         except OSError as error:
             raise _unusable(self.folder, error) from error
         finally:
@@ -225,7 +226,30 @@ class KeptFit:
             raise _unusable(self.folder, error) from error
         shutil.rmtree(self.fitted, ignore_errors=True)
         if checkpoints:
-            shutil.rmtree(self.folder / _WORK, ignore_errors=True)
+            self._drop_work()
+
+    def begin_again(self, session: str) -> None:
+        """For ``--refit``: drop the finished fit, and the unfinished one unless the same ``--refit`` began it, which goes on from its checkpoints.
+
+        Raises:
+            CacheError: the cache folder cannot be written.
+        """
+        path = self.folder / _REFIT
+        try:
+            began = path.read_text(encoding="utf-8")
+        except (OSError, ValueError):
+            began = ""
+        self.forget(checkpoints=began != session)
+        if began != session:
+            try:
+                write_atomically(path, lambda temporary: temporary.write_text(session, encoding="utf-8"))
+            except OSError as error:
+                raise _unusable(path, error) from error
+
+    def _drop_work(self) -> None:
+        shutil.rmtree(self.folder / _WORK, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            (self.folder / _REFIT).unlink(missing_ok=True)
 
 
 class Stopwatch:

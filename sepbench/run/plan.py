@@ -145,7 +145,7 @@ def make_plan(request: RunRequest, suite: Suite) -> Plan:
 def repeated_plans(plan: Plan, suite: Suite, seeds: int, fits: int) -> Iterator[tuple[Literal["seeds", "fits"], Plan]]:
     """What ``--seeds`` and ``--fits`` add to a plan: the random methods with the seeds after its own, and those of them that learn with other fits.
 
-    A repetition of ``seeds`` keeps the plan's fit, one of ``fits`` its seed of separation.
+    A repetition of ``seeds`` keeps the plan's fit, also where that was made again (``refit``), one of ``fits`` its seed of separation.
     """
     request, own = plan.request, plan.request.seed
     fit_seed = own if request.fit_seed is None else request.fit_seed
@@ -156,7 +156,8 @@ def repeated_plans(plan: Plan, suite: Suite, seeds: int, fits: int) -> Iterator[
         settings = {name: values for name, values in request.settings.items() if name in names}
         for other in range(own + 1, own + count) if names else ():
             seed, fit = (other, fit_seed) if kind == "seeds" else (own, other)
-            yield kind, make_plan(replace(request, methods=names, settings=settings, seed=seed, fit_seed=fit), suite)
+            again = request.refit and kind == "fits"
+            yield kind, make_plan(replace(request, methods=names, settings=settings, seed=seed, fit_seed=fit, refit=again), suite)
 
 
 def check_runnable(plan: Plan) -> None:

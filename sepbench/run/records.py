@@ -39,6 +39,7 @@ class CellRecord(_Record):
         peak_mb: peak memory in 10**6 bytes.
         samples: draws behind one estimate, or the number of draws that the suite scores.
         weights_sha256: digest of trained weights, "" if there are none.
+        training_sha256: digest of the training data that the method was fitted on, "" if it needed none.
         prior: what the method's prior is, "" if it has none: kind, parameters, digest.
         workers: the most processes that separated side by side; what timings are comparable with depends on it.
         timing_group: the workers' own, where it is not the run's.
@@ -65,6 +66,7 @@ class CellRecord(_Record):
     peak_mb: float | None = None
     samples: int = 1
     weights_sha256: str = ""
+    training_sha256: str = ""
     prior: str = ""
     workers: int = 1
     timing_group: str = ""
@@ -155,6 +157,7 @@ class RunRecord(_Record):
         fits: task -> method -> how its fit went; written when a session ends.
         seed, fit_seed: keys of all noise and of the noise of fits, None for the same.
         limit: the largest that was asked for; None for every mixture.
+        refit: name of the ``--refit`` that is under way, "" if there is none or it has ended; see ``FitFacts.session``.
         shard_size: None where shards are cut by measured cost.
     """
 
@@ -177,6 +180,7 @@ class RunRecord(_Record):
     environment: EnvironmentRecord
     sessions: list[SessionRecord] = Field(default_factory=list)
     fits: dict[str, dict[str, FitRecord]] = Field(default_factory=dict)
+    refit: str = ""
 
     def methods_on(self, task: str) -> list[str]:
         """The methods that were asked for on a task, in the order in which they joined the run."""

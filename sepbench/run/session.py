@@ -97,6 +97,7 @@ class Session:
         references: the handed-out references, None unless the method is a bound.
         fit: seconds of the fit, and where they were spent.
         cached: the fit was read and not made.
+        training: digest of the training data that the method was fitted on, "" if it needed none.
         warm_up_seconds: of the first, untimed call; None before it.
         first_traceback: of the first call of ``separate`` that raised.
         most: mixtures per call, where the plan's batch was too large for the memory.
@@ -110,6 +111,7 @@ class Session:
     references: References | None
     fit: FitFacts
     cached: bool = False
+    training: str = ""
     warm_up_seconds: float | None = None
     first_traceback: str = ""
     most: int | None = None
@@ -119,7 +121,7 @@ def open_session(cell: Cell, plan: Plan, mixture_set: MixtureSet, tell: Callable
     """Create the method and fit it, or read its fit from the cache. Whatever its constructor or ``fit`` raises comes through, and ``CacheError``.
 
     Args:
-        session: name of the run's session, the same for all its workers; see ``FitFacts``.
+        session: name of the ``--refit`` that is under way, the same for all workers and after a kill; see ``FitFacts``.
     """
     request, teller = plan.request, Teller(tell)
     references = References(mixture_set, request.device) if cell.supervision == "bound" else None
@@ -143,9 +145,11 @@ def open_session(cell: Cell, plan: Plan, mixture_set: MixtureSet, tell: Callable
         key = fit_key(cell, plan, view.digest)
         kept = KeptFit(key["method"], key)
         separator, fit, cached = keep_fit(make, view, fit_ctx, kept, teller, session if request.refit else None)
+        training = view.digest
     else:
         fit, cached = _fit(separator, view, fit_ctx), False
-    return Session(cell, separator, mixture_set, ctx, teller, references, fit, cached)
+        training = view.digest if view.opened else ""  # nobody opens data for the digest alone, which may be gigabytes
+    return Session(cell, separator, mixture_set, ctx, teller, references, fit, cached, training)
 
 
 def _fit(separator: Separator, view: TrainingView, ctx: RunContext, before: float = 0.0, session: str = "") -> FitFacts:
@@ -190,7 +194,7 @@ def keep_fit(
 
     Args:
         make: creates the method, which is ``Fitted``.
-        refit: name of the session that asked for a new fit; None takes any.
+        refit: name of the ``--refit`` that asked for a new fit, which goes on from its own checkpoints; None takes any fit.
 
     Returns:
         The fitted method, facts of the fit, and whether it was loaded.
@@ -215,7 +219,7 @@ def keep_fit(
         elif kept.damaged and refit is None:
             teller.warn(f"the kept fit in {kept.folder} is damaged and is made again")
         if refit is not None:
-            kept.forget(checkpoints=True)
+            kept.begin_again(refit)
         return *_fit_and_keep(make(), view, ctx, kept, teller, refit or ""), False
 
 

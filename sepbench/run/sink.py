@@ -134,9 +134,19 @@ class Sink(Protocol):
 
     def read_totals(self, shard: Shard) -> ShardTotals: ...
 
-    def read_cell(self, task: str, method: str) -> CellRecord | None: ...
+    def read_cell(self, task: str, method: str) -> CellRecord | None:
+        """The record of a cell, None if nothing of it is there.
+
+        Raises:
+            SepbenchError: results are there, and their record is not.
+        """
+        ...
 
     def write_cell(self, task: str, method: str, record: CellRecord) -> None: ...
+
+    def refit_name(self) -> str:
+        """Name of the ``--refit`` that is under way in this folder: the same after a kill, a new one if the last has ended."""
+        ...
 
     def check(self) -> None:
         """Look whether the run is there.

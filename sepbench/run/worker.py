@@ -13,6 +13,7 @@ from sepbench.ambient import generators, put_back
 from sepbench.errors import flat
 from sepbench.metrics.sets.extraction import extractors_of
 from sepbench.protocols import Fitted
+from sepbench.run.cell import claim
 from sepbench.run.fit_cache import CacheError, FitFacts
 from sepbench.run.plan import Cell, Plan, Shard
 from sepbench.run.provenance import timing_group
@@ -47,6 +48,7 @@ class FitReport:
         samples: draws behind one estimate, or the number of draws that the suite scores.
         weights_sha256: digest of trained weights, "" if there are none.
         prior: what the prior is, "" if there is none.
+        training_sha256: digest of the training data that it was fitted on, "" if it needed none.
     """
 
     facts: FitFacts
@@ -55,6 +57,7 @@ class FitReport:
     samples: int
     weights_sha256: str
     prior: str = ""
+    training_sha256: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +98,7 @@ class Worker:
         plan: what is being run.
         sink: the run's folder.
         tell: told what happens.
-        session: name of the run's session, the same in all workers.
+        session: see ``open_session``.
     """
 
     def __init__(self, plan: Plan, sink: Sink, tell: Callable[[Tell], None], session: str = "") -> None:
@@ -115,11 +118,13 @@ class Worker:
         """Do a job. What a method raises is in the report.
 
         Raises:
+            RequestError: weights or training data are not those of what is there already; nothing is written then.
             SepbenchError: data cannot be read, or results and fits cannot be written.
         """
         cell = self._cells[job.shard.task, job.shard.method]
         if job.kind == "score":
             return self._score(job, cell)
+        opened = self._session
         mixture_set = self._mixture_set(cell)  # not in the try block: data that cannot be read are no fault of the method
         try:
             session = self._open(cell, mixture_set)
@@ -128,6 +133,8 @@ class Worker:
         except BaseException as error:  # MemoryError included: the other methods go on
             self._session = None
             return Report(job, fit_error=one_line(error), traceback=traceback.format_exc(limit=-6), timing_group=self._group)
+        if session is not opened:
+            claim(cell, self._sink, self._plan.metrics, _fit_report(session))
         if job.kind == "latency":
             return self._latency(job, session)
         started, warm = time.perf_counter(), session.warm_up_seconds
@@ -209,7 +216,7 @@ def _fit_report(session: Session) -> FitReport:
     samples = getattr(separator, "posterior_samples", 1)
     drawn = spec.posterior_draws or (samples if isinstance(samples, int) else 1)
     weights, prior = (flat(getattr(separator, name, "")) for name in ("weights_sha256", "prior_label"))
-    return FitReport(session.fit, session.cached, isinstance(separator, Fitted), drawn, weights, prior)
+    return FitReport(session.fit, session.cached, isinstance(separator, Fitted), drawn, weights, prior, session.training)
 
 
 def host() -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -32,6 +33,35 @@ def well(*arguments: str) -> str:
     done = sepbench(*arguments)
     assert done.exit_code == 0, f"{done.output} {done.exception!r}"
     return done.stdout
+
+
+@pytest.mark.parametrize("damage", ["missing", "damaged"])
+def test_a_row_whose_digest_is_lost_is_one_line_everywhere(damage: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other estimates under the same name would get its scores, and be published with its number."""
+    values = np.full((4, 2, 1, 8, 8), 0.25, np.float32)
+    np.save("mine.npy", values)
+    np.save("others.npy", values[::-1] * 0.5)
+    scored = ("evaluate", *TASK, "--name", "mine", "--limit", "4", "--out", "run", "--estimates")
+    well(*scored, "mine.npy")
+    record = Path("run/cells/class-split--mine.json")
+    if damage == "missing":
+        record.unlink()
+    else:
+        record.write_bytes(record.read_bytes()[:100])
+    before = {path: path.read_bytes() for path in Path("run").rglob("*") if path.is_file()}
+    line = f"error: {record.absolute()} is {damage}, and nothing else says how the results of mine on class-split were made: "
+    commands = (("show", "run"), ("publish", "run", "--to", "boards"), ("score", "run"), (*scored, "mine.npy"), (*scored, "others.npy"))
+    for command in commands:
+        monkeypatch.setattr(sys, "argv", ["sepbench", *command])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        said = capsys.readouterr()
+        assert (ended.value.code, said.out, said.err.startswith(line), said.err.count("\n")) == (2, "", True, 1), command
+    assert {path: path.read_bytes() for path in Path("run").rglob("*") if path.is_file()} == before
+    assert not Path("boards").exists()
+    for part in ("estimates", "scores"):
+        shutil.rmtree(f"run/{part}/class-split--mine")
+    assert "estimates: sha256" in well(*scored, "others.npy")
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -127,6 +128,20 @@ def test_another_request_leaves_a_run_alone() -> None:
     assert isinstance(done.exception, SepbenchError)
     assert "budget is paper in here and quick here; give --budget paper to go on with that run, or choose another --out" in str(done.exception)
     assert _written() == before
+
+
+def test_results_without_their_record_end_a_run_before_anything_is_done() -> None:
+    _sepbench(*RUN, "--methods", "halves", "--out", "here")
+    Path("here/cells/class-split--halves.json").unlink()
+    before = _written()
+    for methods in ("halves", "noisy"):
+        done = _sepbench(*RUN, "--methods", methods, "--out", "here", "--limit", "8")
+        assert isinstance(done.exception, SepbenchError)
+        assert "class-split--halves.json is missing, and nothing else says how the results of halves on class-split were made" in str(done.exception)
+    assert _written() == before
+    for part in ("estimates", "scores"):
+        shutil.rmtree(f"here/{part}/class-split--halves")
+    assert _sepbench(*RUN, "--methods", "halves", "--out", "here").exit_code == 0
 
 
 def test_score_again() -> None:

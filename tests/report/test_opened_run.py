@@ -14,7 +14,7 @@ from synthetic_run import SyntheticRun
 from sepbench.errors import SepbenchError
 from sepbench.report.panels import opened_run
 from sepbench.report.panels.opened_run import OpenedRun
-from sepbench.results.store import RunStore
+from sepbench.results.store import RunStore, StoreError
 from sepbench.run.plan import Shard
 from sepbench.run.records import CellRecord
 
@@ -132,12 +132,17 @@ def test_values_are_those_of_the_ranking_metric(run: OpenedRun, tmp_path: Path) 
 
 
 def test_damaged_records_are_told_to_whom_the_run_is_opened_for(tmp_path: Path) -> None:
-    SyntheticRun({"nmf": 16.0}, n=2).save(tmp_path / "run")
+    made = SyntheticRun({"nmf": 16.0, "average": 14.0}, n=2)
+    made.scores = made.scores[~made.where("nmf")]
+    made.save(tmp_path / "run")
     record = tmp_path / "run" / "cells" / "class-split--nmf.json"
     record.write_text("{", encoding="utf-8")
     told: list[str] = []
-    assert OpenedRun.open(tmp_path / "run", told.append).methods("class-split") == ["nmf"]
-    assert told == [f"{record} is damaged and is made again"]
+    assert OpenedRun.open(tmp_path / "run", told.append).methods("class-split") == ["average"]
+    assert told[0] == f"{record} is damaged and is made again"
+    (tmp_path / "run" / "cells" / "class-split--average.json").write_text("{", encoding="utf-8")
+    with pytest.raises(StoreError, match="is damaged, and nothing else says how the results of average on class-split were made"):
+        OpenedRun.open(tmp_path / "run").methods("class-split")
 
 
 @pytest.fixture

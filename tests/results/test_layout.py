@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from sepbench.results.layout import BUCKET, Layout
+from sepbench.results.layout import BUCKET, REPETITIONS, Layout
+from sepbench.results.repeats import KINDS
 from sepbench.results.store import RunStore
 from sepbench.run.plan import Shard
 
@@ -47,6 +48,17 @@ def test_what_is_a_shard_by_its_name(tmp_path: Path) -> None:
     found = Layout(tmp_path).shards("scores", "t", "m")
     assert found == {Shard("t", "m", *span): cell / name for span, name in zip(((0, 5), (5, 10), (7, 9)), names, strict=True)}
     assert Layout(tmp_path).shards("estimates", "t", "m") == {}
+
+
+def test_unfinished_files_are_the_run_s_own(tmp_path: Path) -> None:
+    """Repetitions have locks of their own: whoever holds one may be writing there now."""
+    own = ("run.json.x.tmp", "cells/t--m.json.x.tmp", "scores/t--m/00000/0-3.parquet.x.tmp", "audio/seeds/1.wav.x.tmp")
+    others = ("run.json", "cells/t--m.json", "seeds/1/run.json.x.tmp", "seeds/1/estimates/t--m/00000/0-3.safetensors.x.tmp", "fits/2/cells/t--m.json.x.tmp")
+    for name in (*own, *others):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert {path.relative_to(tmp_path).as_posix() for path in Layout(tmp_path).leftovers()} == set(own)
+    assert KINDS == REPETITIONS
 
 
 def test_scores_of_the_first_format_are_those_of_the_cell_alone(tmp_path: Path) -> None:

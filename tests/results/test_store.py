@@ -313,6 +313,19 @@ def test_one_process_at_a_time(store: RunStore) -> None:
         pass
 
 
+@pytest.mark.parametrize("kind", ["seeds", "fits"])
+def test_a_session_leaves_what_another_writes_in_a_repetition(store: RunStore, kind: str) -> None:
+    repetition = RunStore.create(store.path / kind / "1", record(seed=1))
+    with repetition.session(record(seed=1)):
+        unfinished = repetition.path / "cells" / "t--m.json.host-1-1.tmp"
+        unfinished.parent.mkdir()
+        unfinished.touch()
+        with store.session(record()):
+            assert unfinished.exists()
+    with repetition.session():
+        assert not unfinished.exists()
+
+
 def test_run_json_is_readable_text(store: RunStore) -> None:
     text = (store.path / "run.json").read_text(encoding="utf-8")
     assert json.loads(text) == record().mapping()

@@ -6,6 +6,7 @@ import errno
 import fcntl
 import json
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -215,6 +216,62 @@ def test_cells_come_in_the_order_of_the_record_and_damaged_ones_are_told(store: 
     (store.path / "cells" / "t--b.json").write_text("{")
     assert list(store.read_cells()) == [("t", "m"), ("a", "m"), ("a", "b")]
     assert warnings == [f"{store.path}/cells/t--b.json is damaged and is made again"]
+
+
+@pytest.mark.parametrize("part", ["estimates", "scores"])
+@pytest.mark.parametrize("found", ["missing", "damaged"])
+def test_results_without_their_record_are_neither_shown_nor_gone_on_with(store: RunStore, warnings: list[str], part: str, found: str) -> None:
+    store.write_cell("t", "m", CellRecord(estimates_sha256="ab"))
+    if part == "scores":
+        store.write_scores(SHARD, scores())
+    else:
+        store.write_estimates(SHARD, ShardEstimates(torch.zeros(3, 2, 1), torch.zeros(3, dtype=torch.float64)))
+    path = store.path / "cells" / "t--m.json"
+    if found == "missing":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:20])
+    before = {path: path.read_bytes() for path in store.path.rglob("*") if path.is_file()}
+    looks: list[Callable[[], object]] = [
+        *(lambda: store.read_cell("t", "m"), store.read_cells, lambda: store.end_session(METRICS)),
+        *(lambda: RunStore.create(store.path, record(), warnings.append), lambda: RunStore.create(store.path, record(methods={}, grid={"t": ["b"]}))),
+    ]
+    for look in looks:
+        with pytest.raises(StoreError) as caught:
+            look()
+        assert str(caught.value) == (
+            f"{path} is {found}, and nothing else says how the results of m on t were made: put a copy of it back, "
+            f"or delete t--m in estimates/, scores/ and features/ of {store.path} and run the command that made them again"
+        )
+    assert {path: path.read_bytes() for path in store.path.rglob("*") if path.is_file()} == before
+    assert warnings == []
+    assert store.read_cell("t", "b") is None  # of which nothing is there
+    (shutil.rmtree(store.path / part / "t--m"), RunStore.create(store.path, record()))
+    assert store.read_cell("t", "m") is None
+    assert warnings == [f"{path} is damaged and is made again"] * (found == "damaged")
+
+
+def test_a_record_that_a_run_at_work_writes_meanwhile_is_not_lost(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is written before the first results are: whoever sees these and no record looks again."""
+    found = RunStore.score_files
+
+    def begun(self: RunStore, task: str, method: str) -> list[Path]:
+        store.write_cell("t", "m", CellRecord(note="begun"))
+        store.write_scores(SHARD, scores())
+        return found(self, task, method)
+
+    monkeypatch.setattr(RunStore, "score_files", begun)
+    assert store.read_cell("t", "m") == CellRecord(note="begun")
+
+
+def test_a_refit_has_one_name_until_its_session_has_ended(store: RunStore) -> None:
+    name = store.refit_name()
+    assert len(name) == 32
+    with RunStore.create(store.path, record()).session(record()):  # the next session after a kill
+        assert RunStore(store.path).refit_name() == name == store.read_run().refit
+    store.end_session(METRICS)
+    assert store.read_run().refit == ""
+    assert store.refit_name() != name
 
 
 def test_a_session_that_changes_nothing_writes_nothing(store: RunStore) -> None:

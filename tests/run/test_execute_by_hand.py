@@ -166,7 +166,6 @@ UNFIT: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     },
     "some": ({}, {"spans": {"m": ((0, 3, True), (3, 4, False)), "n": ()}}, f"1 of 4 {LACKS}"),
     "none": ({}, {"cells": {}, "spans": {"m": (), "n": ()}}, f"4 of 4 {LACKS}"),
-    "without a record": ({}, {"cells": {}}, f"0 of 4 {LACKS}"),
 }
 
 

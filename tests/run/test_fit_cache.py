@@ -117,6 +117,30 @@ def test_refit_does_not_go_on_from_a_checkpoint(planned: Planned, tmp_path: Path
     assert counted(pulse, "s") == 3 + 5
 
 
+def test_a_refit_that_is_killed_goes_on_until_its_session_has_ended(planned: Planned, tmp_path: Path, pulse: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Runner(tmp_path / "a")(planned("learner"))
+    monkeypatch.setattr(Learner, "breaks_at", 3)
+    Runner(tmp_path / "b")(planned("learner", refit=True))  # ends without the end of its session, as a kill would
+    monkeypatch.setattr(Learner, "breaks_at", None)
+    assert not _cell(Runner(tmp_path / "b"), planned("learner", refit=True)).fit_cached
+    assert counted(pulse, "s") == 5 + 5
+    _, store = Runner(tmp_path / "b")(planned("learner", limit=14, refit=True))  # it was killed while it separated
+    assert store.read_cells()["class-split", "learner"].fit_cached
+    assert counted(pulse, "s") == 5 + 5
+    store.end_session(["psnr"])
+    assert not _cell(Runner(tmp_path / "b"), planned("learner", limit=18, refit=True)).fit_cached
+    assert counted(pulse, "s") == 5 + 5 + 5
+
+
+def test_a_refit_does_not_go_on_with_that_of_another_run(planned: Planned, tmp_path: Path, pulse: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Learner, "breaks_at", 3)
+    Runner(tmp_path / "a")(planned("learner", refit=True))
+    monkeypatch.setattr(Learner, "breaks_at", None)
+    _cell(Runner(tmp_path / "b"), planned("learner", refit=True))
+    assert counted(pulse, "s") == 3 + 5
+    assert sorted(path.name for path in _kept(tmp_path).iterdir()) == ["fit.json", "fitted", "key.json", "lock"]
+
+
 # -- damage and failure
 
 

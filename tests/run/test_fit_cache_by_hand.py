@@ -159,6 +159,26 @@ def test_a_fit_is_forgotten_with_its_checkpoints_or_without(kept: KeptFit, check
         assert sorted(path.name for path in kept.folder.iterdir()) == left
 
 
+def test_a_new_fit_goes_on_from_the_checkpoints_of_those_who_asked_for_it(kept: KeptFit) -> None:
+    (kept.work() / "checkpoint").touch()  # of nobody who asked for a new fit
+    for name, goes_on in (("one", False), ("one", True), ("two", False), ("one", False)):
+        kept.begin_again(name)
+        assert (kept.work() / "checkpoint").exists() == goes_on
+        (kept.work() / "checkpoint").touch()
+    assert (kept.folder / "refit").read_text() == "one"
+    (kept.folder / "refit").write_bytes(b"\xff")
+    kept.begin_again("one")
+    assert [path.name for path in kept.work().iterdir()] == []
+    kept.keep(lambda folder: (folder / "learnt").touch(), FACTS)
+    assert sorted(path.name for path in kept.folder.iterdir()) == ["fit.json", "fitted", "key.json", "lock"]
+    kept.begin_again("one")  # it asks for one that is not there, as a finished fit that cannot be loaded
+    assert (kept.facts(), kept.fitted.exists()) == (None, False)
+    (kept.folder / "refit").unlink()
+    (kept.folder / "refit").mkdir()
+    with pytest.raises(CacheError, match=r"^cannot write .*/refit: Is a directory; free some space or set SEPBENCH_CACHE to a writable folder$"):
+        kept.begin_again("two")
+
+
 def test_what_killed_processes_left_is_removed_where_the_folder_is_held(kept: KeptFit, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where locks are unknown another process may be at work there, and its files stay; both train then."""
 

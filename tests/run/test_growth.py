@@ -87,6 +87,19 @@ def test_fewer_mixtures_change_nothing(planned: Planned, runner: Runner, digits:
     assert _board(store, digits) == {("class-split", "noisy"): (10, 10)}
 
 
+def test_failed_mixtures_beyond_those_that_are_asked_for_are_not_tried_again(planned: Planned, runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    options: dict[str, Any] = {"settings": {"broken": {"how": "nan", "at": 9}}, "retry_failed": True}
+    runner(planned("broken", limit=12, **options))
+    before = _files(runner.folder)
+    monkeypatch.setattr(run_fakes.Broken, "separate", run_fakes.Fake.separate)
+    _separated()
+    runner(planned("broken", limit=8, **options))
+    assert (_separated(), _files(runner.folder)) == (0, before)
+    _, store = runner(planned("broken", limit=9, **options))  # the shard of mixtures 8 to 11 is done again as it is
+    assert _separated() == 1 + 4
+    assert store.read_cells()["class-split", "broken"].n_separated == 12
+
+
 def test_more_methods_and_more_tasks(planned: Planned, runner: Runner, digits: Suite) -> None:
     runner(planned("noisy", limit=10))
     first = _files(runner.folder)

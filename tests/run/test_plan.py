@@ -220,6 +220,8 @@ def test_repetitions_have_the_seeds_after_the_runs_own(digits: Suite) -> None:
 def test_repetitions_keep_the_settings_of_the_methods_that_are_repeated(digits: Suite) -> None:
     settings = {"halves": {"gain": 2.0}, "noisy": {"nap": 0.0}, "counting": {"how": "none"}}
     plan = make_plan(RunRequest("digits-pairs", tuple(settings), device="cpu", limit=3, settings=settings), digits)
+    again = replace(plan, request=replace(plan.request, refit=True))
+    assert {(kind, one.request.refit) for kind, one in repeated_plans(again, digits, seeds=3, fits=2)} == {("seeds", False), ("fits", True)}
     (repeated,) = (one for _, one in repeated_plans(plan, digits, seeds=2, fits=1))
     assert (list(repeated.methods), repeated.request.settings, repeated.request.limit) == (["noisy"], {"noisy": {"nap": 0.0}}, 3)
     assert [cell.settings for cell in repeated.cells] == [{"nap": 0.0}] * 2

@@ -266,6 +266,27 @@ def test_only_a_run_that_refits_names_its_session(planned: Planned, monkeypatch:
     assert (opened.fit, opened.cached, opened.separator.rate) == (facts, True, 0.5)  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize(("method", "reads"), [("noisy", True), ("halves", False), ("oracle", False), ("learner", True)])
+def test_the_training_data_of_a_fit_are_known_where_it_opened_them(planned: Planned, data_home: Path, method: str, reads: bool) -> None:
+    """Those of a fit that is kept always are: its key has them."""
+    plan = planned(method)
+    (cell,) = plan.cells
+    for _ in range(2):
+        opened = open_session(cell, plan, cell.task.mixture_set(), lambda tell: None)
+        assert opened.training == (cell.task.view(cell.info.supervision).digest if reads else "")
+        assert (len(opened.training) == 64) == reads
+
+
+def test_a_method_that_learns_without_training_data_opens_none(planned: Planned, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(material: Any, supervision: Any) -> str:
+        raise AssertionError("opened for the digest alone")
+
+    monkeypatch.setattr("sepbench.data.views.training_digest", refuse)
+    monkeypatch.setattr(run_fakes.Noisy, "fit", lambda self, view, ctx: None)
+    plan = planned("noisy")
+    assert open_session(plan.cells[0], plan, plan.cells[0].task.mixture_set(), lambda tell: None).training == ""
+
+
 def test_a_fit_is_made_and_timed_on_the_plan_s_device_as_the_session_says(planned: Planned, monkeypatch: pytest.MonkeyPatch) -> None:
     """No GPU is needed: whatever would wait for one is a stand-in."""
     seen: list[str] = []

@@ -14,6 +14,7 @@ import pytest
 from sepbench.run import separate, worker
 from sepbench.run.fit_cache import CacheError
 from sepbench.run.plan import Plan, Shard
+from sepbench.run.request import RequestError
 from sepbench.run.worker import FitReport, Job, Worker
 
 
@@ -32,7 +33,9 @@ def made(clock: SimpleNamespace, planned: Callable[..., Plan], monkeypatch: pyte
 
     def opened(cell: Any, *rest: Any) -> Any:
         clock.now += 500.0
-        return SimpleNamespace(cell=cell, separator=SimpleNamespace(), fit="facts", cached=False, warm_up_seconds=None, first_traceback="the first")
+        return SimpleNamespace(
+            cell=cell, separator=SimpleNamespace(), fit="facts", training="12", cached=False, warm_up_seconds=None, first_traceback="the first"
+        )
 
     def separated(session: Any, shard: Any) -> str:
         if session.warm_up_seconds is None:
@@ -45,8 +48,10 @@ def made(clock: SimpleNamespace, planned: Callable[..., Plan], monkeypatch: pyte
         clock.now += 2.0
         return "scores"
 
-    for name, value in (("open_session", opened), ("separate_shard", separated), ("score_shard", scored), ("prepare_sets", lambda *about: None)):
+    for name, value in (("open_session", opened), ("separate_shard", separated), ("score_shard", scored)):
         monkeypatch.setattr(worker, name, value)
+    for name in ("prepare_sets", "claim"):
+        monkeypatch.setattr(worker, name, lambda *about: None)
     sink: Any = SimpleNamespace(
         write_estimates=lambda shard, estimates: None,
         read_estimates=lambda shard: "estimates",
@@ -97,7 +102,7 @@ def test_a_latency_that_cannot_be_measured_is_a_warning(made: tuple[Worker, Plan
     one, plan = made
     stages: list[str] = []
     session = SimpleNamespace(
-        cell=plan.cells[0], separator=SimpleNamespace(posterior_samples=8, weights_sha256="a\nb", prior_label="c"), fit="facts", cached=True,
+        cell=plan.cells[0], separator=SimpleNamespace(posterior_samples=8, weights_sha256="a\nb", prior_label="c"), fit="facts", training="12", cached=True,
         warm_up_seconds=3.0, first_traceback="", teller=SimpleNamespace(enter=stages.append),
     )  # fmt: skip
     monkeypatch.setattr(worker, "open_session", lambda *about: session)
@@ -105,7 +110,7 @@ def test_a_latency_that_cannot_be_measured_is_a_warning(made: tuple[Worker, Plan
     job = Job("latency", Shard(plan.cells[0].task.spec.name, "average", 0, 4))
     report = one.run(job)
     assert (report.latency_seconds, report.warning, report.warm_up_seconds, report.timing_group) == (10.0, "", 3.0, one._group)
-    assert report.fit == FitReport("facts", True, False, 8, "a b", "c")  # type: ignore[arg-type]
+    assert report.fit == FitReport("facts", True, False, 8, "a b", "c", "12")  # type: ignore[arg-type]
     assert stages == ["latency"]
     assert report.peak_mb is not None
 
@@ -126,9 +131,9 @@ def test_the_draws_behind_an_estimate(made: tuple[Worker, Plan], draws: int, sam
     cell = made[1].cells[0]
     spec = replace(cell.task.spec, posterior_draws=draws)
     separator = SimpleNamespace() if samples is None else SimpleNamespace(posterior_samples=samples)
-    session: Any = SimpleNamespace(separator=separator, cell=replace(cell, task=replace(cell.task, spec=spec)), fit="facts", cached=False)
+    session: Any = SimpleNamespace(separator=separator, cell=replace(cell, task=replace(cell.task, spec=spec)), fit="facts", training="12", cached=False)
     report = worker._fit_report(session)
-    assert (report.samples, report.weights_sha256, report.prior, report.kept) == (said, "", "", False)
+    assert (report.samples, report.weights_sha256, report.prior, report.kept, report.training_sha256) == (said, "", "", False, "12")
 
 
 @pytest.mark.parametrize("keep", [True, False])
@@ -165,6 +170,8 @@ class Shop:
         monkeypatch.setattr(worker, "generators", lambda: lambda: self.did.append("generators"))
         monkeypatch.setattr(worker, "PeakMemory", lambda device: SimpleNamespace(reset=lambda: self.did.append("memory"), read=lambda: 321.5))
         monkeypatch.setattr(worker, "open_session", self._open)
+        monkeypatch.setattr(worker, "claim", self._claim)
+        self.refuses: RequestError | None = None
         monkeypatch.setattr(worker, "separate_shard", lambda session, shard: f"estimates of {session.cell.method} on {session.cell.task.spec.name}")
         monkeypatch.setattr(worker, "score_shard", lambda shard, estimates, mixtures, task, metrics, sets: (estimates, mixtures, sets))
         monkeypatch.setattr(worker, "prepare_sets", lambda task, metrics, device, sink: self.did.append(f"sets of {task.spec.name}") or f"sets {device}")
@@ -176,13 +183,19 @@ class Shop:
             remove_estimates=lambda shard: None,
             read_totals=lambda shard: "totals",
         )
-        self.told: list[Any] = []
+        self.sink, self.told = sink, list[Any]()
         self.worker = Worker(self.plan, sink, self.told.append, "session 7")
 
     def _open(self, cell: Any, plan: Any, mixtures: Any, tell: Any, name: str) -> Any:
         assert (plan, name) == (self.plan, "session 7")
         self.did.append(f"fit {cell.method} on {mixtures}, {'nothing' if self.worker._session is None else 'another'} open")
-        return SimpleNamespace(cell=cell, separator=self.separator, fit="facts", cached=True, warm_up_seconds=0.0, first_traceback="")
+        return SimpleNamespace(cell=cell, separator=self.separator, fit="facts", training="12", cached=True, warm_up_seconds=0.0, first_traceback="")
+
+    def _claim(self, cell: Any, sink: Any, metrics: Any, fit: FitReport) -> None:
+        assert (sink, metrics) == (self.sink, self.plan.metrics)
+        self.did.append(f"claim {cell.method} with {fit.weights_sha256!r}")
+        if self.refuses is not None:
+            raise self.refuses
 
     def __call__(self, method: str, task: str, start: int = 0, kind: Any = "separate") -> Any:
         self.did.clear()
@@ -198,7 +211,7 @@ def test_a_method_stays_fitted_until_another_cell_comes_which_finds_everything_a
     scored = [("read 0", "class-split", "sets cpu")]
     report = shop("average", "class-split")
     assert shop.did == [
-        *("mixtures of class-split", "memory", "generators", "fit average on class-split, nothing open"),
+        *("mixtures of class-split", "memory", "generators", "fit average on class-split, nothing open", "claim average with ''"),
         *((0, "estimates of average on class-split"), "sets of class-split", *scored),
     ]
     assert (report.peak_mb, report.fit.cached, report.fit.kept, report.totals) == (321.5, True, False, "totals")
@@ -237,6 +250,16 @@ def test_a_method_that_cannot_say_what_it_is_once_it_is_fitted_counts_as_not_fit
     assert (report.fit_error, report.fit) == ("RuntimeError: not fitted", None)
     assert not [one for one in shop.did if isinstance(one, tuple)]  # nothing was written
     assert shop.worker._session is None
+
+
+@pytest.mark.parametrize("kind", ["separate", "latency"])
+def test_a_method_of_other_weights_is_refused_before_anything_is_written(shop: Shop, kind: Any) -> None:
+    shop.separator = SimpleNamespace(weights_sha256="ab")
+    shop.refuses = RequestError("other weights")
+    with pytest.raises(RequestError, match="other weights"):
+        shop("average", "class-split", kind=kind)
+    assert shop.did[-1] == "claim average with 'ab'"
+    assert not [one for one in shop.did if isinstance(one, tuple)]
 
 
 def test_a_fit_that_can_be_read_by_others_is_said_to_be_kept(shop: Shop) -> None:

@@ -6,10 +6,9 @@ from collections import Counter, deque
 from dataclasses import dataclass, field
 from math import prod
 
-from sepbench.run.cell import begun, close, missing
+from sepbench.run.cell import begun, close, missing, note_fit
 from sepbench.run.plan import Cell, Plan, Shard
 from sepbench.run.records import CellRecord
-from sepbench.run.request import RequestError
 from sepbench.run.scoring import failed_scores
 from sepbench.run.sink import Progress, Sink
 from sepbench.run.worker import FitReport, Job, Report
@@ -58,6 +57,7 @@ class Agenda:
     _safe: frozenset[Shard] = field(default=frozenset(), init=False)
     _kept_any: bool = field(default=False, init=False)
     _latency: bool = field(default=False, init=False)
+    _begun: bool = field(default=False, init=False)
     _running: int = field(default=0, init=False)
     _cost: float | None = field(default=None, init=False)
     _fit_seconds: float = field(default=0.0, init=False)
@@ -120,6 +120,10 @@ class Agenda:
 
     def _start(self, job: Job) -> Job:
         self._running += 1
+        if job.kind != "latency" and not self._begun:
+            self._begun = True
+            if self.record != self._old:  # before there is anything that it speaks of
+                self.sink.write_cell(self.cell.task.spec.name, self.cell.method, self.record)
         if job.kind == "separate" and self._void:  # rows of a fit that failed make room for real ones, or for the same again
             for shard in self._void:
                 self.sink.remove_scores(shard)
@@ -139,11 +143,7 @@ class Agenda:
     # -- what comes back
 
     def take_in(self, report: Report) -> None:
-        """A job has ended.
-
-        Raises:
-            RequestError: the weights are not those of what is there already.
-        """
+        """A job has ended."""
         self._running -= 1
         if report.warning:
             self.progress.warn(report.warning)
@@ -167,8 +167,6 @@ class Agenda:
 
     def _note_fit(self, report: Report, fit: FitReport) -> None:
         record, first = self.record, self._cost is None
-        if record.weights_sha256 not in ("", fit.weights_sha256) and self._kept_any:
-            raise RequestError(f"the weights of {self.cell.method} have changed since this run began; restore them, or choose another --out")
         record.samples, record.weights_sha256, record.prior = fit.samples, fit.weights_sha256, fit.prior
         record.command, record.git_sha = self.team.command, self.team.git_sha
         record.workers = max(record.workers, self.team.workers)
@@ -177,8 +175,8 @@ class Agenda:
         if not first:
             return
         self._fit_seconds = 0.0 if fit.kept else fit.facts.seconds + fit.facts.load_seconds
-        record.fit_seconds, record.load_seconds, record.fit_cached = fit.facts.seconds, fit.facts.load_seconds, fit.cached
-        record.fit_timing_group, record.warm_up_seconds = fit.facts.timing_group, report.warm_up_seconds
+        note_fit(record, fit)
+        record.warm_up_seconds = report.warm_up_seconds
         # Written at once: a resumed run may find every estimate there and never fit again.
         self.sink.write_cell(self.cell.task.spec.name, self.cell.method, record)
 
@@ -206,6 +204,8 @@ class Agenda:
         self._running -= 1
         shard, uncounted = job.shard, len(job.shard) if job.kind == "separate" else 0
         self._deaths[shard] += 1
+        if self._cost is None:  # nobody has reported yet: what the worker noted of its fit stands in the file alone
+            self.record = begun(self.cell, self.sink.read_cell(shard.task, shard.method))
         again = self._deaths[shard] < _DEATHS
         self.progress.warn(f"a worker died ({how}) at {shard}; {'it is done again' if again else 'its mixtures count as failed'}")
         if job.kind == "latency":

@@ -52,6 +52,11 @@ class WorkerPool(Protocol):
         ...
 
 
+def session_name(plan: Plan, sink: Sink) -> str:
+    """What the workers of a run call its session, for ``open_session``: a kill does not change it. Nobody asks unless fits are to be made again."""
+    return sink.refit_name() if plan.request.refit else ""
+
+
 def run_plan(plan: Plan, sink: Sink, progress: Progress, pool: WorkerPool, command: str, git_sha: str) -> list[tuple[Cell, CellRecord]]:
     """Bring every cell of a plan to its end.
 

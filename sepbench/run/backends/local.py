@@ -10,7 +10,6 @@ import pickle
 import signal
 import sys
 import time
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
@@ -21,7 +20,7 @@ import torch
 
 from sepbench.ambient import generators
 from sepbench.errors import SepbenchError
-from sepbench.run.backends.dispatch import Event, run_plan
+from sepbench.run.backends.dispatch import Event, run_plan, session_name
 from sepbench.run.plan import Cell, Plan, make_plan
 from sepbench.run.records import CellRecord
 from sepbench.run.request import RequestError, RunRequest
@@ -51,7 +50,7 @@ class LocalBackend:
 
     def run(self, plan: Plan, sink: Sink, progress: Progress, command: str = "", git_sha: str = "") -> list[tuple[Cell, CellRecord]]:
         """See ``Backend``."""
-        session = uuid.uuid4().hex
+        session = session_name(plan, sink)
         if self._workers == 1:
             restore = generators()
             try:

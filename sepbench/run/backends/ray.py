@@ -13,7 +13,6 @@ import socket
 import sys
 import threading
 import time
-import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +21,7 @@ from typing import Any
 import torch
 
 from sepbench.errors import SepbenchError
-from sepbench.run.backends.dispatch import Event, run_plan
+from sepbench.run.backends.dispatch import Event, run_plan, session_name
 from sepbench.run.plan import Cell, Plan, make_plan
 from sepbench.run.records import CellRecord
 from sepbench.run.request import RequestError, RunRequest
@@ -139,7 +138,7 @@ class Actors:
             "concurrency_groups": {_QUESTIONS: 1},  # beside the one job; jobs keep to one thread, for each thread's freed memory is kept for itself
             "runtime_env": {"env_vars": variables},
         }
-        self._arguments = (plan.request, sink.opener(), uuid.uuid4().hex, str(Path.cwd()), [entry for entry in sys.path if entry])
+        self._arguments = (plan.request, sink.opener(), session_name(plan, sink), str(Path.cwd()), [entry for entry in sys.path if entry])
         self._handles = [self._make() for _ in range(size)]
         self._alone_since: float | None = time.monotonic()
 

@@ -100,6 +100,15 @@ class Forgetful(Plain):
         raise ValueError("forgotten")
 
 
+class Changeling(Plain):
+    """Learns whatever weights ``DEADLY_WEIGHTS`` names."""
+
+    info: ClassVar[MethodInfo] = _facts("changeling")
+
+    def fit(self, view: TrainingView, ctx: RunContext) -> None:
+        self.weights_sha256 = os.environ["DEADLY_WEIGHTS"]
+
+
 class _Fading(ArraySignals):
     def load(self, indices: torch.Tensor | Sequence[int]) -> torch.Tensor:
         if "DEADLY_FADE" in os.environ:
@@ -119,4 +128,4 @@ class FadingDigits:
 
 
 DATA = FadingDigits()
-METHODS = {"plain": "Plain", "mortal": "Mortal", "lethal": "Lethal", "sleepy": "Sleepy", "forgetful": "Forgetful"}
+METHODS = {"plain": "Plain", "mortal": "Mortal", "lethal": "Lethal", "sleepy": "Sleepy", "forgetful": "Forgetful", "changeling": "Changeling"}

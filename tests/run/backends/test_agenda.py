@@ -13,7 +13,6 @@ from sepbench.run.backends import agenda as module
 from sepbench.run.backends.agenda import Agenda, Team
 from sepbench.run.plan import Plan, Shard
 from sepbench.run.records import CellRecord
-from sepbench.run.request import RequestError
 from sepbench.run.sink import ShardTotals
 from sepbench.run.worker import Job, JobKind
 
@@ -330,15 +329,46 @@ def test_a_fit_that_fails_for_the_latency_alone_leaves_the_cell_done(planned: Pl
     assert again.progress.warnings == ["halves on class-split: no latency, MemoryError"]
 
 
-def test_other_weights_do_not_go_on_with_a_cell(planned: Planned) -> None:
+def test_a_record_is_there_before_anything_that_it_speaks_of(planned: Planned) -> None:
     desk = Desk(planned, limit=20)
-    desk.sink.cells["class-split", "halves"] = CellRecord(weights_sha256="ab")
-    desk.sink.separated(_shard(0, 4))
-    desk.sink.scored(_shard(0, 4))
-    again = Desk(planned, desk.sink, limit=20)
-    again.take()
-    with pytest.raises(RequestError, match="the weights of halves have changed"):
-        again.do()
+    assert desk.sink.cells == {}
+    desk.take()
+    assert desk.sink.cells["class-split", "halves"] == CellRecord(n_planned=20, supervision="blind")
+
+
+def test_a_folder_that_lacks_nothing_is_not_written(planned: Planned) -> None:
+    desk = Desk(planned, limit=4)
+    desk.take()
+    desk.do()
+    desk.agenda.end()
+    before = desk.sink.cells["class-split", "halves"]
+    again = Desk(planned, desk.sink, limit=4)
+    assert again.take() is None
+    assert desk.sink.cells["class-split", "halves"] is before
+
+
+def test_a_cell_stays_done_while_its_latency_is_measured(planned: Planned) -> None:
+    desk = Desk(planned, limit=4)
+    desk.take()
+    desk.do()
+    desk.agenda.end()
+    again = Desk(planned, desk.sink, limit=4, latency=True)
+    again.agenda.latency_job()
+    assert desk.sink.cells["class-split", "halves"].state == "done"  # whatever happens to it now
+
+
+def test_what_a_worker_noted_of_its_fit_outlives_it(planned: Planned) -> None:
+    """It dies between separating and scoring what was all there was to do: nobody fits again."""
+    desk = Desk(planned, limit=4)
+    desk.take()
+    noted = desk.sink.cells["class-split", "halves"].model_copy(update={"weights_sha256": "ab", "fit_seconds": 7.0})
+    desk.sink.write_cell("class-split", "halves", noted)
+    desk.die(unscored=True)
+    assert desk.take() == ("score", 0, 4)
+    desk.do()
+    assert desk.agenda.over
+    record = desk.agenda.end()
+    assert (record.state, record.weights_sha256, record.fit_seconds) == ("done", "ab", 7.0)
 
 
 # -- numbers that decide

@@ -70,18 +70,6 @@ def test_the_first_report_of_a_cell_says_how_it_was_fitted_and_every_one_what_it
     assert one.progress.warnings == ["careful"]  # type: ignore[attr-defined]
 
 
-def test_weights_that_change_within_a_run_end_it(planned: Planned) -> None:
-    one = desk(planned)
-    separated(one, fit=FIT)
-    separated(one, fit=FIT)
-    with pytest.raises(RequestError) as caught:
-        separated(one, fit=replace(FIT, weights_sha256="cd"))
-    assert str(caught.value) == "the weights of halves have changed since this run began; restore them, or choose another --out"
-    fresh = desk(planned, CellRecord(weights_sha256="cd"))  # nothing that was made with them is there
-    separated(fresh, fit=FIT)
-    assert fresh.record.weights_sha256 == "ab"
-
-
 @pytest.mark.parametrize(("before", "workers", "after"), [(5, 3, 5), (2, 3, 3)])
 def test_a_record_keeps_the_most_workers_and_the_largest_peak_of_all_sessions(planned: Planned, before: int, workers: int, after: int) -> None:
     one = desk(planned, CellRecord(workers=before, peak_mb=100.0 * before), workers)

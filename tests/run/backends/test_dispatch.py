@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sepbench.errors import SepbenchError
-from sepbench.run.backends.dispatch import Event, run_plan
+from sepbench.run.backends.dispatch import Event, run_plan, session_name
 from sepbench.run.plan import Cell, Plan, Shard, make_plan
 from sepbench.run.records import CellRecord
 from sepbench.run.request import RunRequest
@@ -184,6 +185,12 @@ def test_an_unsupported_cell_ends_without_work(digits: Suite) -> None:
     ended = _run(replace(plan, cells=cells), pool)
     assert [record.state for _, record in ended] == ["done", "unsupported"] * 2
     assert {job.shard.method for _, job, _ in pool.jobs} == {"average"}
+
+
+@pytest.mark.parametrize(("refit", "name"), [(True, "refit 7"), (False, "")])
+def test_a_session_has_a_name_where_fits_are_made_again(digits: Suite, refit: bool, name: str) -> None:
+    sink: Any = SimpleNamespace(refit_name=lambda: "refit 7")
+    assert session_name(_plan(digits, 4, 4, refit=refit), sink) == name
 
 
 # -- workers that are not there

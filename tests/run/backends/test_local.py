@@ -91,6 +91,25 @@ def test_a_worker_that_dies_in_a_batch_is_replaced_and_the_batch_done_again(tmp_
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
+def test_other_weights_are_refused_every_time_by_whichever_worker_has_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int) -> None:
+    options = {"tasks": ("class-split",), "shard_size": 5}
+    monkeypatch.setenv("DEADLY_WEIGHTS", "ab")
+    separate(tmp_path / "run", LocalBackend(workers), "changeling", limit=20, **options)
+    before = _shards(tmp_path / "run")
+    monkeypatch.setenv("DEADLY_WEIGHTS", "cd")
+    for _ in range(2):
+        with pytest.raises(RequestError, match="the weights of changeling have changed since this run began"):
+            separate(tmp_path / "run", LocalBackend(workers), "changeling", limit=40, **options)
+        assert _shards(tmp_path / "run") == before
+
+
+def _shards(run: Path) -> dict[Path, bytes]:
+    """Files of estimates and scores."""
+    return {path: path.read_bytes() for path in run.rglob("0*-0*.*")}
+
+
+@pytest.mark.slow
 def test_all_workers_killed_from_outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "pids").mkdir()
     monkeypatch.setenv("DEADLY_PIDS", str(tmp_path / "pids"))

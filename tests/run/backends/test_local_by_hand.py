@@ -128,12 +128,13 @@ def test_one_worker_is_this_process_whose_random_numbers_are_afterwards_as_befor
         return lambda: order.append("put back")
 
     monkeypatch.setattr(local, "generators", generators)
-    monkeypatch.setattr(local, "Inline", lambda *given: ("inline", given[:3], len(given[3])))
+    monkeypatch.setattr(local, "Inline", lambda *given: ("inline", given))
+    monkeypatch.setattr(local, "session_name", lambda plan, sink: f"session of {plan} in {sink}")
     monkeypatch.setattr(local, "run_plan", run)
     given: Any = ("plan", "sink", "progress")
     with pytest.raises(SepbenchError) if fails else contextlib.nullcontext():
         assert LocalBackend().run(*given, "a command", "abc") == "cells"  # type: ignore[comparison-overlap]
-    assert order == ["noted", (*given, ("inline", given, 32), "a command", "abc"), "put back"]
+    assert order == ["noted", (*given, ("inline", (*given, "session of plan in sink")), "a command", "abc"), "put back"]
 
 
 def test_several_workers_are_processes_that_end_with_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,15 +142,16 @@ def test_several_workers_are_processes_that_end_with_the_run(monkeypatch: pytest
 
     @contextlib.contextmanager
     def processes(size: int, plan: Any, sink: Any, session: str) -> Iterator[str]:
-        order.append((size, plan, sink, len(session)))
+        order.append((size, plan, sink, session))
         yield "pool"
         order.append("ended")
 
     monkeypatch.setattr(local, "Processes", processes)
+    monkeypatch.setattr(local, "session_name", lambda plan, sink: f"session of {plan} in {sink}")
     monkeypatch.setattr(local, "run_plan", lambda *given: order.append(given) or "cells")
     given: Any = ("plan", "sink", "progress")
     assert LocalBackend(3).run(*given, "a command", "abc") == "cells"  # type: ignore[comparison-overlap]
-    assert order == [(3, "plan", "sink", 32), (*given, "pool", "a command", "abc"), "ended"]
+    assert order == [(3, "plan", "sink", "session of plan in sink"), (*given, "pool", "a command", "abc"), "ended"]
 
 
 def test_those_who_have_something_to_say_are_heard_in_their_order(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -78,13 +78,13 @@ class FakeRay:
 def actors(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[FakeRay, Actors, list[float]]]:
     """Two actors of five threads each, in a Ray whose clock stands still."""
 
-    def make(device: str = "cpu") -> tuple[FakeRay, Actors, list[float]]:
+    def make(device: str = "cpu", refit: bool = False) -> tuple[FakeRay, Actors, list[float]]:
         ray, clock = FakeRay(), [100.0]
         monkeypatch.setattr(backend, "time", SimpleNamespace(monotonic=lambda: clock[0]))
         for number, name in enumerate(("SEPBENCH_DATA", "SEPBENCH_CACHE", "SEPBENCH_OFFLINE", "GOMP_SPINCOUNT", "PYTHONPATH", "OMP_NUM_THREADS", "ODD")):
             monkeypatch.setenv(name, str(number))
-        plan: Any = SimpleNamespace(device=device, request="the request")
-        pool = Actors(ray, 2, 5, plan, SimpleNamespace(opener=lambda: "opener"))
+        plan: Any = SimpleNamespace(device=device, request=SimpleNamespace(refit=refit))
+        pool = Actors(ray, 2, 5, plan, SimpleNamespace(opener=lambda: "opener", refit_name=lambda: "refit 7"))
         for handle in pool._handles:
             handle.asked = clock[0]
         return ray, pool, clock
@@ -97,13 +97,12 @@ def test_actors_are_made_with_what_they_need(actors: Any, monkeypatch: pytest.Mo
     monkeypatch.setattr(sys, "path", ["", "/there"])
     variables = {"SEPBENCH_DATA": "0", "SEPBENCH_CACHE": "1", "SEPBENCH_OFFLINE": "2", "GOMP_SPINCOUNT": "3", "PYTHONPATH": "4", "OMP_NUM_THREADS": "5"}
     for device, gpus in (("cpu", 0), ("cuda", 1)):
-        ray, pool, _ = actors(device)
+        ray, pool, _ = actors(device, refit=gpus == 1)
         options = {"num_cpus": 5, "num_gpus": gpus, "concurrency_groups": {"questions": 1}, "runtime_env": {"env_vars": variables}}
         assert [(one, cls) for one, cls, _ in ray.made] == [(options, backend.RayWorker)] * 2
         (request, opener, session, *rest), second = (arguments for _, _, arguments in ray.made)
-        assert (request, opener, rest) == ("the request", "opener", [str(tmp_path), ["/there"]])
-        assert len(session) == 32
-        assert second[2] == session  # the same in all workers
+        assert (request, opener, rest) == (SimpleNamespace(refit=gpus == 1), "opener", [str(tmp_path), ["/there"]])
+        assert session == second[2] == ("refit 7" if gpus else "")
         assert (pool.size, pool.ready(0), pool.ready(1)) == (2, False, False)
 
 
