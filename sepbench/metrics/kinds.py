@@ -162,7 +162,7 @@ class PosteriorMetric(Protocol):
     def info(self) -> MetricInfo: ...
 
     def posterior_score(self, draws: torch.Tensor, reference: PosteriorReference) -> torch.Tensor:
-        """``(B, N, K * D)`` draws -> ``(B,)``."""
+        """``(B, N, K * D)`` draws -> ``(B,)``; NaN where they are not all finite."""
 
 
 @runtime_checkable
