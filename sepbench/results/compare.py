@@ -41,6 +41,7 @@ COMPARE_COLUMNS = (
 A_BETTER, B_BETTER, NO_DIFFERENCE = "A better", "B better", "no difference shown"
 NOT_COMPARED = "nothing to compare"
 TOO_FEW = f"no verdict below {MIN_CLUSTERS} clusters"
+NO_INTERVAL = "no verdict without an interval"
 
 FLOAT_NOISE = 1e-6
 """A difference below this, times the values' size where that is above 1, is float32 rounding (another processor, another batch), however
@@ -193,7 +194,7 @@ def verdict(paired: PairedDifference, higher_is_better: bool, scale: float) -> s
     if not paired.n:
         return NOT_COMPARED
     if not paired.decidable:
-        return TOO_FEW
+        return TOO_FEW if paired.n_clusters < MIN_CLUSTERS else NO_INTERVAL
     floor = FLOAT_NOISE * max(1.0, scale)
     if paired.ci_low > floor:
         return A_BETTER if higher_is_better else B_BETTER

@@ -21,6 +21,7 @@ from sepbench.results.compare import (
     COMPARE_COLUMNS,
     FLOAT_NOISE,
     NO_DIFFERENCE,
+    NO_INTERVAL,
     TOO_FEW,
     Side,
     _Head,
@@ -248,6 +249,8 @@ def test_a_verdict_needs_an_interval_beyond_rounding_of_values_of_that_size(scal
         assert verdict(paired_of(-2.0, -1.01 * floor), higher, scale) == worse
         assert verdict(paired_of(-2.0, -0.99 * floor), higher, scale) == NO_DIFFERENCE
     assert verdict(paired_of(1.0, 2.0, MIN_CLUSTERS - 1), True, scale) == TOO_FEW
+    assert verdict(paired_of(np.nan, np.nan), True, scale) == NO_INTERVAL
+    assert verdict(paired_of(np.nan, np.nan, MIN_CLUSTERS - 1), True, scale) == TOO_FEW
 
 
 @pytest.mark.parametrize("larger", ["a", "b"])
