@@ -15,6 +15,7 @@ from sepbench.results import columns
 from sepbench.results.pairing import difference, pair_up
 from sepbench.results.statistics import MIN_CLUSTERS, PairedDifference
 from sepbench.results.target import Results, open_results
+from sepbench.suites.loader import NEVER_RANKING
 
 COMPARE_COLUMNS = (
     "task",
@@ -42,6 +43,7 @@ A_BETTER, B_BETTER, NO_DIFFERENCE = "A better", "B better", "no difference shown
 NOT_COMPARED = "nothing to compare"
 TOO_FEW = f"no verdict below {MIN_CLUSTERS} clusters"
 NO_INTERVAL = "no verdict without an interval"
+NEVER = "no verdict by this metric, see docs/metrics.md"
 
 FLOAT_NOISE = 1e-6
 """A difference below this, times the values' size where that is above 1, is float32 rounding (another processor, another batch), however
@@ -181,6 +183,8 @@ class _Head:
     def row(self, paired: PairedDifference) -> tuple[float | str, ...]:
         shares = (paired.share_a_higher, paired.share_b_higher)
         judged = verdict(paired, self.higher_is_better, max(abs(self.mean_a), abs(self.mean_b)))
+        if paired.n and self.metric in NEVER_RANKING:
+            judged = NEVER
         return (
             *(self.task, self.metric, self.unit, self.higher_is_better, self.method_a, self.method_b),
             *(paired.n, self.mean_a, self.mean_b, paired.mean, paired.ci_low, paired.ci_high, paired.interval, paired.unit, paired.n_clusters),

@@ -16,6 +16,7 @@ from sepbench.results.intervals import LEVEL, t_quantile
 from sepbench.results.pairing import pair_up
 from sepbench.results.ranking import Evidence
 from sepbench.results.statistics import Designs, Summary, summarise
+from sepbench.suites.loader import NEVER_RANKING
 
 TRIM = 0.25
 
@@ -32,7 +33,7 @@ class RobustRow:
         median: over mixtures, in the metric's unit.
         iqm: interquartile mean with its interval.
         improvement: probability in [0, 1] that the best method is better than this one on the same mixture, ties counting one half, with its interval;
-            None for the best itself and for bounds.
+            None for the best itself, for bounds, and in a metric that never ranks.
     """
 
     method: str
@@ -92,7 +93,7 @@ def robust_rows(evidence: Evidence, task: str, metric: str, methods: Sequence[st
         if cell.scored.any():
             found[method] = interquartile_mean(cell.values[cell.scored], cell.examples[cell.scored], designs)
     order = sorted(found, key=lambda method: -found[method].mean if higher_is_better else found[method].mean)
-    best = next((method for method in order if method not in bounds), "")
+    best = next((method for method in order if method not in bounds), "") if metric not in NEVER_RANKING else ""
     rows = []
     for method in order:
         improvement = None

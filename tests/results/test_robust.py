@@ -86,6 +86,7 @@ def test_a_method_that_wins_on_all_mixtures_is_not_proven_to_win_always() -> Non
     _, other = robust_rows(evidence, "t", "psnr", ["ica", "nmf"], True)
     assert other.improvement is not None
     assert (other.improvement.mean, other.improvement.ci_low, other.improvement.ci_high) == pytest.approx((1.0, 0.025 ** (1 / 12), 1.0))
+    assert [row.improvement for row in robust_rows(evidence, "t", "sir", ["ica", "nmf"], True)] == [None, None]  # no best by what never ranks
 
 
 def test_the_best_method_must_beat_all_others_together() -> None:
