@@ -114,7 +114,7 @@ def _show_stats(results: Results, frame: pd.DataFrame, metrics: Sequence[str], m
     from sepbench.results.robust import RobustRow, robust_rows
 
     for name in metrics:
-        if get_metric(name).info.per == "group":
+        if get_metric(name).info.per in ("group", "set"):
             raise SepbenchError(f"{name} is a value of the whole set: it has no median or interquartile mean over mixtures; leave it out of --metric")
     evidence, console = results.evidence, Console()
     if evidence is None:

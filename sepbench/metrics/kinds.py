@@ -135,7 +135,8 @@ class PooledMetric(Protocol):
         Returns:
             ``(n,)`` values, of which the mean over the examples without NaN is the value of the set (up to rounding), and whose deviations from
             it are the influence of each example, so that the variance of their mean over clusters is that of the value (jackknife, influence
-            function). NaN stays NaN; all NaN if the set has no value.
+            function). NaN stays NaN; all NaN if the set has no value. Where nothing is known of the influence (a single window) all are equal: the
+            value then has no interval, and ``compare`` gives no verdict.
         """
 
 
@@ -162,7 +163,7 @@ class PosteriorMetric(Protocol):
     def info(self) -> MetricInfo: ...
 
     def posterior_score(self, draws: torch.Tensor, reference: PosteriorReference) -> torch.Tensor:
-        """``(B, N, K * D)`` draws -> ``(B,)``."""
+        """``(B, N, K * D)`` draws -> ``(B,)``; NaN where they are not all finite."""
 
 
 @runtime_checkable

@@ -2,7 +2,7 @@
 
 For a perfect sampler with finitely many draws none of them is zero. The row of ``exact-posterior`` says what N
 independent exact draws get. Draws and reference are float64, ``(B, N, F)`` with F = K * D: all sources of a mixture are
-one point, so wrong dependence between sources counts.
+one point, so wrong dependence between sources counts. A mixture whose draws are not all finite has no value: NaN.
 """
 
 from __future__ import annotations
@@ -15,9 +15,17 @@ from sepbench.torch_later import torch
 
 @dataclass(frozen=True, slots=True)
 class DrawsMetric:
-    """What the metrics of this file share."""
+    """What the metrics of this file share: ``_score`` is the formula of each."""
 
     info: MetricInfo
+
+    def posterior_score(self, draws: torch.Tensor, reference: PosteriorReference) -> torch.Tensor:
+        """``(B, N, F)`` draws to ``(B,)`` values as ``_score`` says, NaN where a draw holds NaN or infinity."""
+        # Comparisons with NaN are false, so that a formula alone may find such draws perfect.
+        return torch.where(draws.isfinite().flatten(1).all(dim=1), self._score(draws, reference), torch.nan)
+
+    def _score(self, draws: torch.Tensor, reference: PosteriorReference) -> torch.Tensor:
+        raise NotImplementedError
 
 
 class PosteriorMeanError(DrawsMetric):
@@ -25,7 +33,7 @@ class PosteriorMeanError(DrawsMetric):
 
     __slots__ = ()
 
-    def posterior_score(self, draws: torch.Tensor, reference: PosteriorReference) -> torch.Tensor:
+    def _score(self, draws: torch.Tensor, reference: PosteriorReference) -> torch.Tensor:
         """``(B, N, F)`` draws to ``(B,)`` >= 0."""
         spread = reference.covariance.diagonal(dim1=1, dim2=2).sum(1).sqrt()
         error: torch.Tensor = (draws.mean(1) - reference.mean).norm(dim=1) / spread
@@ -40,7 +48,7 @@ class PosteriorCovError(DrawsMetric):
 
     __slots__ = ()
 
-    def posterior_score(self, draws: torch.Tensor, reference: PosteriorReference) -> torch.Tensor:
+    def _score(self, draws: torch.Tensor, reference: PosteriorReference) -> torch.Tensor:
         """``(B, N, F)`` draws, N > 1, to ``(B,)`` >= 0."""
         centred = draws - draws.mean(1, keepdim=True)
         covariance = centred.transpose(1, 2) @ centred / (draws.shape[1] - 1)
@@ -57,7 +65,7 @@ class EnergyDistance(DrawsMetric):
 
     __slots__ = ()
 
-    def posterior_score(self, draws: torch.Tensor, reference: PosteriorReference) -> torch.Tensor:
+    def _score(self, draws: torch.Tensor, reference: PosteriorReference) -> torch.Tensor:
         """``(B, N, F)`` draws to ``(B,)`` in [0, 1]."""
         across = 2 * distances(draws, reference.draws).mean((1, 2))
         within = distances(draws, draws).mean((1, 2)) + distances(reference.draws, reference.draws).mean((1, 2))
@@ -75,7 +83,7 @@ class NearestNeighbourTest(DrawsMetric):
 
     __slots__ = ()
 
-    def posterior_score(self, draws: torch.Tensor, reference: PosteriorReference) -> torch.Tensor:
+    def _score(self, draws: torch.Tensor, reference: PosteriorReference) -> torch.Tensor:
         """``(B, N, F)`` draws, as many as exact ones, to ``(B,)`` in [0, 1]."""
         points = torch.cat([draws, reference.draws], dim=1)
         apart = distances(points, points)
@@ -95,7 +103,7 @@ class PitError(DrawsMetric):
 
     __slots__ = ()
 
-    def posterior_score(self, draws: torch.Tensor, reference: PosteriorReference) -> torch.Tensor:
+    def _score(self, draws: torch.Tensor, reference: PosteriorReference) -> torch.Tensor:
         """``(B, N, F)`` draws to ``(B,)`` in [0, 1]."""
         transformed = pit_values(draws, reference.draws).sort(dim=2).values
         count = transformed.shape[2]

@@ -97,7 +97,8 @@ class CorpusSdr:
 
         A window's deviation is the influence function of the median, ``sign(x - median) / (2 f)`` with f the density there (``sparsity``). It is shared
         out to the window's examples by the square root of their samples, so that the squares of the shares add up to the window's own square.
-        ``benchmarks/coverage_pooled.py`` shows how often intervals of these values hold the median.
+        ``benchmarks/coverage_pooled.py`` shows how often intervals of these values hold the median. One window alone says nothing of its deviation:
+        all values are then equal, and the median has no interval (``results.values.without_spread``).
         """
         windows = corpus_windows(parts, examples)
         scored = np.isfinite(parts[SAMPLES]) & np.isfinite(parts[f"{SIGNAL}_0"])

@@ -128,6 +128,8 @@ def _signs(layout: TaskLayout) -> Iterator[Footnote]:
         yield Footnote("sign", "+: ranked on fewer mixtures than others")
     if "size" in layout.marks_shown:
         yield Footnote("sign", f"size: {layout.ranking} depends on the number of mixtures, and others have {layout.most:,}: not ranked", local=True)
+    if "never" in layout.marks_shown:
+        yield Footnote("sign", f"never: {layout.ranking} does not rank, its windows move by tens of dB with the samples' last bit; rank by 'sdr'")
     few = next((method for method in layout.shown if layout.ranks[method] == "few"), None)
     if few is not None:
         yield Footnote("sign", f"few: not ranked below {MIN_CLUSTERS} {layout.records[few, layout.ranking]['cluster']}s")

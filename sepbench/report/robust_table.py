@@ -30,13 +30,17 @@ def render_robust(title: str, metric: str, unit: str, rows: Sequence[RobustRow],
     for row in rows:
         write = number_format(unit, abs(row.iqm.mean))
         better = "" if row.improvement is None else _interval(row.improvement, "{:.2f}".format)
-        table.add_row(*(escape(cell) for cell in (row.method, write(row.median), _interval(row.iqm, write), better, f"{row.iqm.n:,}")))
+        median = write(row.median) if math.isfinite(row.median) else ""
+        table.add_row(*(escape(cell) for cell in (row.method, median, _interval(row.iqm, write), better, f"{row.iqm.n:,}")))
     print_table(table, console)
     counts = [row.iqm.n_clusters for row in rows]
-    console.print(Text(f"intervals: {rows[0].iqm.interval}{clusters_text(min(counts), max(counts), rows[0].iqm.unit)}", style="dim"))
+    exact = ", of probabilities after Korn and Graubard" if any(row.improvement is not None for row in rows) else ""
+    console.print(Text(f"intervals: {rows[0].iqm.interval}{clusters_text(min(counts), max(counts), rows[0].iqm.unit)}{exact}", style="dim"))
 
 
 def _interval(summary: Summary, write: Callable[[float], str]) -> str:
+    if not math.isfinite(summary.mean):
+        return ""
     if not math.isfinite(summary.ci_low):
         return write(summary.mean)
     return f"{write(summary.mean)} [{write(summary.ci_low)}, {write(summary.ci_high)}]"

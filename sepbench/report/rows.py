@@ -19,6 +19,7 @@ from sepbench.results.statistics import MIN_CLUSTERS
 from sepbench.run.method_infos import method_infos
 from sepbench.run.records import CellRecord
 from sepbench.suites import NOT_FROZEN
+from sepbench.suites.loader import NEVER_RANKING
 
 if TYPE_CHECKING:
     from sepbench.results.ranking import Evidence
@@ -34,8 +35,8 @@ class Line:
 
     Attributes:
         rank: ``1``, ``2``, ...; or why the row has none: ``bound``, ``part`` (not all mixtures scored), ``few`` (too few clusters), ``size`` (other
-            rows have more mixtures, and the metric depends on their number), ``failed``; empty for a paper's row. ``=`` after it: the best method
-            does not beat this one; ``+``: on fewer mixtures than others.
+            rows have more mixtures, and the metric depends on their number), ``never`` (the metric must not rank), ``failed``; empty for a paper's row.
+            ``=`` after it: the best method does not beat this one; ``+``: on fewer mixtures than others.
         value: mean of the ranking metric with its interval; ``others``: means of the other metrics.
         published: the papers' numbers with their sources.
         extras: what columns say that are shown by themselves (``columns.Shown``), such as the seconds.
@@ -193,7 +194,7 @@ class TaskLayout:
         marks = {method: self._mark(method) for method in self.methods}
         order = sorted(
             self.methods,
-            key=lambda method: (("", "bound", "few", "size", "part", "failed").index(marks[method]) > 3, marks[method] == "failed", self._loss(method)),
+            key=lambda method: (marks[method] in ("part", "failed"), marks[method] == "failed", self._loss(method)),
         )
         ranked = [method for method in order if not marks[method]]
         losses = [self._loss(method) for method in ranked]
@@ -223,7 +224,8 @@ class TaskLayout:
         ranked = self.records.get((self.methods[0], self.ranking), any_record)
         direction = "higher" if ranked["higher_is_better"] else "lower"
         unit = "" if ranked["unit"] in ("", "1") else f"{ranked['unit']}, "
-        subtitle = f"{self._size()}, ranked by {self.ranking} ({unit}{direction} is better), in brackets its 95 % interval"
+        sorted_by = "not ranked, sorted" if self.ranking in NEVER_RANKING else "ranked"
+        subtitle = f"{self._size()}, {sorted_by} by {self.ranking} ({unit}{direction} is better), in brackets its 95 % interval"
         if all(record["budget"] == "quick" for record in self.first.values()):
             subtitle += ", quick budget"
         if str(any_record["task_digest"]).startswith(NOT_FROZEN):
@@ -296,6 +298,8 @@ class TaskLayout:
             return "bound"
         if self.most and record["n_scored"] < self.most:
             return "size"
+        if self.ranking in NEVER_RANKING:
+            return "never"
         return "few" if 0 < record["n_clusters"] < MIN_CLUSTERS else ""
 
     def is_bound(self, method: str) -> bool:

@@ -15,6 +15,7 @@ from sepbench.results import columns
 from sepbench.results.pairing import difference, pair_up
 from sepbench.results.statistics import MIN_CLUSTERS, PairedDifference
 from sepbench.results.target import Results, open_results
+from sepbench.suites.loader import NEVER_RANKING
 
 COMPARE_COLUMNS = (
     "task",
@@ -41,6 +42,8 @@ COMPARE_COLUMNS = (
 A_BETTER, B_BETTER, NO_DIFFERENCE = "A better", "B better", "no difference shown"
 NOT_COMPARED = "nothing to compare"
 TOO_FEW = f"no verdict below {MIN_CLUSTERS} clusters"
+NO_INTERVAL = "no verdict without an interval"
+NEVER = "no verdict by this metric, see docs/metrics.md"
 
 FLOAT_NOISE = 1e-6
 """A difference below this, times the values' size where that is above 1, is float32 rounding (another processor, another batch), however
@@ -180,6 +183,8 @@ class _Head:
     def row(self, paired: PairedDifference) -> tuple[float | str, ...]:
         shares = (paired.share_a_higher, paired.share_b_higher)
         judged = verdict(paired, self.higher_is_better, max(abs(self.mean_a), abs(self.mean_b)))
+        if paired.n and self.metric in NEVER_RANKING:
+            judged = NEVER
         return (
             *(self.task, self.metric, self.unit, self.higher_is_better, self.method_a, self.method_b),
             *(paired.n, self.mean_a, self.mean_b, paired.mean, paired.ci_low, paired.ci_high, paired.interval, paired.unit, paired.n_clusters),
@@ -193,7 +198,7 @@ def verdict(paired: PairedDifference, higher_is_better: bool, scale: float) -> s
     if not paired.n:
         return NOT_COMPARED
     if not paired.decidable:
-        return TOO_FEW
+        return TOO_FEW if paired.n_clusters < MIN_CLUSTERS else NO_INTERVAL
     floor = FLOAT_NOISE * max(1.0, scale)
     if paired.ci_low > floor:
         return A_BETTER if higher_is_better else B_BETTER

@@ -263,7 +263,8 @@ def _judged(key: _Key, new: _Record, old: _Record, paired: PairedDifference, evi
     """A row of paired scores: a change must be larger than the tolerance and more than chance."""
     status, reason = _status(gain, evidence.tolerance), ""
     if not paired.decidable and status == "regression":
-        status, reason = "not comparable", f"{paired.n_clusters} {paired.unit}s are too few to tell a change from chance, {MIN_CLUSTERS} are needed"
+        few = f"{paired.n_clusters} {paired.unit}s are too few to tell a change from chance, {MIN_CLUSTERS} are needed"
+        status, reason = "not comparable", few if paired.n_clusters < MIN_CLUSTERS else "no interval tells a change from chance: use more mixtures"
     elif (status == "regression" and evidence.p_worse >= ALARM) or (status == "improvement" and not evidence.p_better < ALARM):
         status = "holds"
     numbers = {"difference": paired.mean, "ci_low": paired.ci_low, "ci_high": paired.ci_high, "p_worse": evidence.p_worse, "tolerance": evidence.tolerance}

@@ -14,6 +14,8 @@ of several slots comes out too small by chance, even negative; it is never taken
 Intervals are ``mean +- t sqrt(V)`` with ``G - 1`` degrees of freedom. ``G`` is Kish's effective number of clusters, ``(sum n_g)^2 / sum n_g^2`` with n_g
 mixtures in cluster g, in the slot where it is least: the plain number where all clusters are equally large. ``benchmarks/coverage.py`` chose this interval
 among percentile bootstraps, one-way and multi-way variances, and normal or t quantiles, by simulation with the project's own lists.
+
+Shares in [0, 1] have intervals of their own, see ``Design.share_interval``.
 """
 
 from __future__ import annotations
@@ -82,9 +84,14 @@ class Design:
         """Degrees of freedom of the t distribution; 0 or less if nothing can be said."""
         return self.effective - 1.0
 
+    @property
+    def knows_spread(self) -> bool:
+        """Whether there are clusters enough, two effective ones, to tell a spread from."""
+        return self.n >= 2 and self.degrees >= _FEWEST - _ROUNDING and self.apart >= _ROUNDING
+
     def standard_errors(self, values: Floats) -> Floats:
         """Of the means of the columns of ``values`` ``(n, m)``; NaN where fewer than two effective clusters leave them unknown."""
-        if self.n < 2 or self.degrees < _FEWEST - _ROUNDING or self.apart < _ROUNDING:
+        if not self.knows_spread:
             return np.full(values.shape[1], np.nan)
         deviations = values - values.mean(axis=0)
         total = np.zeros(values.shape[1])
@@ -102,19 +109,58 @@ class Design:
         Raises:
             ValueError: a level outside (0, 1).
         """
-        if not 0 < level < 1:
-            raise ValueError(f"level must be in (0, 1), got {level}")
+        _check_level(level)
         half = self.quantile((1 + level) / 2) * self.standard_errors(values)
         mean = values.mean(axis=0) if self.n else np.full(values.shape[1], np.nan)
         return np.stack([mean - half, mean + half])
 
+    def share_interval(self, values: Floats, level: float = LEVEL) -> tuple[float, float]:
+        """Interval of the mean p of values ``(n,)`` in [0, 1] that are 0 or 1 (or between, as ties are); it stays inside [0, 1].
+
+        Korn and Graubard (1998): the exact binomial interval of Clopper and Pearson (1934), of p n* successes among n* trials, where::
+
+            n* = n / D * (t_{n-1} / t_{G-1})^2,  D = V / (p (1 - p) / (n - 1))
+
+        V is the variance at the top of this file. D is the design effect of Kish (1965), here never below 1. Independent mixtures have n* = n. The
+        quantiles of t allow for a variance that is known from G clusters only. Where all values are equal V is 0 and says nothing of the
+        clusters: n* is then G, as if mixtures of one cluster always agreed.
+
+        Returns:
+            Lower and upper end; NaN where ``standard_errors`` is.
+
+        Raises:
+            ValueError: a level outside (0, 1).
+        """
+        _check_level(level)
+        error = float(self.standard_errors(values[:, None])[0])
+        if not np.isfinite(error):
+            return float("nan"), float("nan")
+        p, upper = float(values.mean()), (1 + level) / 2
+        trials = self.effective
+        if error > 0:
+            effect = error**2 / (p * (1 - p) / (self.n - 1))
+            trials = self.n / max(effect, 1.0) * (t_quantile(self.n - 1, upper) / self.quantile(upper)) ** 2
+        low = special.betaincinv(p * trials, (1 - p) * trials + 1, 1 - upper) if p > 0 else 0.0
+        high = special.betaincinv(p * trials + 1, (1 - p) * trials, upper) if p < 1 else 1.0
+        return float(low), float(high)
+
     def quantile(self, probability: float) -> float:
         """Of the t distribution with ``degrees``; NaN if there are none."""
-        return float(special.stdtrit(self.degrees, probability)) if self.degrees > _ROUNDING else float("nan")
+        return t_quantile(self.degrees, probability)
 
     def tail(self, statistic: Floats) -> Floats:
         """P(T <= statistic) of the t distribution with ``degrees``: the one-sided p-value of a decrease. NaN stays NaN."""
         return np.asarray(special.stdtr(max(self.degrees, _ROUNDING), statistic))
+
+
+def t_quantile(degrees: float, probability: float) -> float:
+    """Of the t distribution; NaN without degrees of freedom."""
+    return float(special.stdtrit(degrees, probability)) if degrees > _ROUNDING else float("nan")
+
+
+def _check_level(level: float) -> None:
+    if not 0 < level < 1:
+        raise ValueError(f"level must be in (0, 1), got {level}")
 
 
 def _shared(keys: Integers) -> Iterator[Shared]:

@@ -16,7 +16,7 @@ from sepbench.results import columns
 from sepbench.results.columns import Facts
 from sepbench.results.leaderboard_file import merge_leaderboards, read_leaderboard, typed, write_leaderboard
 from sepbench.results.statistics import Designs, Summary, summarise
-from sepbench.results.values import Values
+from sepbench.results.values import Values, without_spread
 from sepbench.run.records import CellRecord, RunRecord
 
 if TYPE_CHECKING:
@@ -142,6 +142,8 @@ def _statistics(values: Values, run: RunRecord, cells: Cells, task: str, designs
                 summary, failed = replace(_NO_EXAMPLES, n=of_metric.undefined, interval=""), len(of_metric) - of_metric.undefined
             elif of_metric.spread:  # values of a set: their mean and its interval mean something, they themselves do not
                 summary = replace(summary, std=of_metric.std, median=np.nan, interval=f"{summary.interval}, {of_metric.spread}")
+                if without_spread(of_metric.values[scored]):
+                    summary = replace(summary, ci_low=np.nan, ci_high=np.nan)
             seen[method, metric] = _Seen(len(scored), failed, of_metric.n_sources, summary)
     most = {metric: max(cell.n_sources for (_, other), cell in seen.items() if other == metric) for _, metric in seen}
     found = {}

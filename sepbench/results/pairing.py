@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sepbench.results.statistics import Designs, PairedDifference, paired_difference
-from sepbench.results.values import MetricValues
+from sepbench.results.values import MetricValues, without_spread
 
 Floats = npt.NDArray[np.float64]
 
@@ -36,10 +36,15 @@ def pair_up(a: MetricValues, b: MetricValues) -> Pairs:
     both = a.scored[rows_a] & b.scored[rows_b]
     if not (a.serves(rows_a, both) and b.serves(rows_b, both)):
         both = np.zeros_like(both)
-    return Pairs(examples[both], a.among(rows_a, both), b.among(rows_b, both), pooled=a.parts is not None)
+    return Pairs(examples[both], a.among(rows_a, both), b.among(rows_b, both), pooled=a.of_a_set)
 
 
 def difference(pairs: Pairs, designs: Designs) -> PairedDifference:
     """The paired difference a - b, with an interval that knows which examples share clusters."""
     found = paired_difference(pairs.a, pairs.b, pairs.examples, designs)
-    return replace(found, share_a_higher=np.nan, share_b_higher=np.nan) if pairs.pooled else found  # no single example is better or worse
+    if not pairs.pooled:
+        return found
+    found = replace(found, share_a_higher=np.nan, share_b_higher=np.nan)  # no single example is better or worse
+    if without_spread(pairs.a) or without_spread(pairs.b):
+        return replace(found, ci_low=np.nan, ci_high=np.nan, p_lower=1.0, p_higher=1.0)
+    return found

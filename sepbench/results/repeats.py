@@ -25,7 +25,7 @@ from sepbench.errors import SepbenchError
 from sepbench.results.intervals import LEVEL
 from sepbench.results.statistics import Designs, TaskDesigns
 from sepbench.results.store import RunStore
-from sepbench.results.values import Values
+from sepbench.results.values import Values, without_spread
 from sepbench.run.provenance import conflict
 
 Floats = npt.NDArray[np.float64]
@@ -90,6 +90,8 @@ def spread(first: Values, others: Sequence[Values], key: tuple[str, str, str], d
     means, design = values.mean(axis=1), designs.of(examples)
     between = float(means.std(ddof=1))
     of_mixtures = float(design.standard_errors(values.mean(axis=0)[:, None])[0]) ** 2
+    if cells[0].of_a_set and any(map(without_spread, values)):
+        of_mixtures = math.nan
     of_repetitions = between**2 / len(cells)
     half = _half_width(of_mixtures, design.degrees, of_repetitions, len(cells) - 1)
     mean = float(means.mean())

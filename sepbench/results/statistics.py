@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -57,7 +58,7 @@ class PairedDifference:
     Attributes:
         n: number of pairs.
         mean: NaN if n = 0.
-        ci_low, ci_high: 95 % interval; NaN where fewer than two clusters say nothing about the spread.
+        ci_low, ci_high: 95 % interval; NaN where fewer than two clusters, or the one window of a pooled metric, say nothing about the spread.
         p_lower, p_higher: one-sided p-values of a mean below and above zero (t test with the interval's variance and degrees of freedom); 1 if unknown.
         share_a_higher, share_b_higher: shares of pairs in [0, 1]; ties belong to neither; NaN if n = 0.
         interval, unit, n_clusters: see ``Summary``.
@@ -77,8 +78,8 @@ class PairedDifference:
 
     @property
     def decidable(self) -> bool:
-        """Whether there are enough clusters for a verdict."""
-        return self.n_clusters >= MIN_CLUSTERS
+        """Whether there are enough clusters for a verdict, and an interval."""
+        return self.n_clusters >= MIN_CLUSTERS and math.isfinite(self.ci_low)
 
 
 class Designs:

@@ -66,6 +66,11 @@ class MetricValues:
         return self.parts.spread if self.parts is not None else ""
 
     @property
+    def of_a_set(self) -> bool:
+        """Whether the values are the influence of examples on the value of a set."""
+        return self.parts is not None or self.whole_only
+
+    @property
     def undefined(self) -> int:
         """Examples of a set that has no value although they have all that it takes, such as FID's limit of few images; 0 if it has one."""
         return int(self.parts.scored.sum()) if self.parts is not None and not self.scored.any() else 0
@@ -84,6 +89,11 @@ class MetricValues:
         if self.parts is None or (len(rows) == len(self) and np.array_equal(chosen, self.scored)):
             return self.values[rows[chosen]]
         return self.parts.of(rows).pooled(chosen)[chosen]
+
+
+def without_spread(values: Floats) -> bool:
+    """Whether the values of a set are all one, as those of a single window are: they then do not say how far it would move with other examples."""
+    return len(values) > 0 and bool((values == values[0]).all())
 
 
 CellValues = Mapping[str, MetricValues]

@@ -193,10 +193,11 @@ def test_statistics_as_json_name_every_row(asked: list[Any], robust: list[Any]) 
 
 
 def test_statistics_that_there_are_not_are_told(asked: list[Any], robust: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    per = {"psnr": "source", "fid": "group"}
+    per = {"psnr": "source"}
     monkeypatch.setattr("sepbench.metrics.catalogue.get_metric", lambda name: SimpleNamespace(info=SimpleNamespace(per=per[name])))
     told = "is a value of the whole set: it has no median or interquartile mean over mixtures; leave it out of --metric"
-    assert str(invoke("--stats", "--metric", "psnr,fid").exception) == f"fid {told}"
+    for per["fid"] in ("group", "set"):
+        assert str(invoke("--stats", "--metric", "psnr,fid").exception) == f"fid {told}"
     board = SimpleNamespace(frame=FRAME, evidence=None, ranking_metric="psnr", label="L", bounds=None)
     monkeypatch.setattr("sepbench.results.target.open_results", lambda target, suites: board)
     line = "L has no per-example scores, which --stats needs; name the folder of a run, or a leaderboard with scores beside it"

@@ -119,6 +119,25 @@ def test_wrong_draws_score_worse(name: str) -> None:
     assert float(score(name, wrong, exact).mean()) > good + 0.1
 
 
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
+def test_draws_that_are_not_finite_have_no_value_and_leave_other_mixtures_theirs(name: str, bad: float) -> None:
+    draws, exact = normals(3, 40, 3, seed=9), reference(normals(3, 40, 3, seed=8))
+    whole = score(name, draws, exact)
+    draws[0], draws[2, 7, 1] = bad, bad
+    found = score(name, draws, exact)
+    assert found.isnan().tolist() == [True, False, True]
+    assert found[1] == whole[1]
+
+
+def test_scores_of_draws_that_are_not_finite_are_empty() -> None:
+    mixtures, exact = toy_problem(2)
+    draws = exact.sample(mixtures.values, NoiseSource(1), mixtures.example_ids, 16)
+    draws[1] = torch.nan
+    table = score_draws(NAMES, draws, mixtures, exact, toy_task(16))
+    assert (np.isnan(table.value) == (table.example == 1)).all()
+
+
 def test_one_point_for_all_draws_is_told_apart() -> None:
     exact = reference(normals(2, 64, 3))
     point = torch.zeros(2, 64, 3, dtype=torch.float64)

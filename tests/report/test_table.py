@@ -110,6 +110,17 @@ def test_too_few_clusters_are_not_ranked() -> None:
     assert f"few: not ranked below {MIN_CLUSTERS} images" in shown.footnotes
 
 
+@pytest.mark.parametrize("name", ["isr", "sir", "sar"])
+def test_by_a_metric_that_must_not_rank_nobody_is_ranked_and_a_note_says_why(name: str) -> None:
+    run = SyntheticRun({"nmf": 16.0, "ica": 13.0, "ideal-mask": 25.0}, n=20, metrics=("psnr",))
+    run.scores["metric"], run.record["metrics"] = name, [name]
+    (shown,) = task_tables(run.frame(), run.suite, evidence=Evidence(run.values(), TaskDesigns(lambda task: None)))
+    assert ranks(shown) == [("ideal-mask", "bound"), ("nmf", "never"), ("ica", "never")]
+    assert shown.subtitle.startswith(f"first 20 of 1,000 mixtures, not ranked, sorted by {name} (dB, higher is better)")
+    why = f"never: {name} does not rank, its windows move by tens of dB with the samples' last bit; rank by 'sdr'"
+    assert [note for note in shown.footnotes if note.startswith(("never", "="))] == [why]
+
+
 def test_methods_that_the_best_does_not_beat_are_marked_where_scores_say_it() -> None:
     run = SyntheticRun({"nmf": 16.0, "ica": 15.99, "rpca": 13.0}, n=60)
     designs = TaskDesigns(lambda task: run.suite.tasks[task].clusters())

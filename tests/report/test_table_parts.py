@@ -266,7 +266,15 @@ def test_robust_statistics_word_for_word(unit: str, told: str) -> None:
     digits = 2 if unit == "dB" else 3
     assert first.split() == ["best", f"{20.004:.{digits}f}", f"{19.996:.{digits}f}", f"[{19:.{digits}f},", f"{21:.{digits}f}]", "1,200"]
     assert second.split() == ["[x]", f"{0.5:.{digits + 2}f}", f"{-0.005:.{digits + 2}f}", "0.76", "[0.50,", "0.90]", "1,200"]
-    assert below == "intervals: cluster t over 7 to 30 songs"
+    assert below == "intervals: cluster t over 7 to 30 songs, of probabilities after Korn and Graubard"
+
+
+def test_a_robust_table_is_blank_where_there_is_no_value() -> None:
+    out, nan = io.StringIO(), float("nan")
+    rows = [RobustRow("best", nan, summary(20.0, 19.0, 21.0), None), RobustRow("x", 1.0, summary(nan, nan, nan), summary(nan, nan, nan))]
+    render_robust("t", "psnr", "dB", rows, Console(file=out, width=400))
+    assert "nan" not in out.getvalue()
+    assert [line.split() for line in out.getvalue().splitlines()[-3:-1]] == [["best", "20.00", "[19.00,", "21.00]", "1,200"], ["x", "1.00", "1,200"]]
 
 
 def test_a_robust_table_has_its_numbers_at_the_right(monkeypatch: pytest.MonkeyPatch) -> None:

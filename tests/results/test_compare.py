@@ -20,7 +20,9 @@ from sepbench.results.compare import (
     B_BETTER,
     COMPARE_COLUMNS,
     FLOAT_NOISE,
+    NEVER,
     NO_DIFFERENCE,
+    NO_INTERVAL,
     TOO_FEW,
     Side,
     _Head,
@@ -222,6 +224,19 @@ def test_few_clusters_have_no_verdict() -> None:
     assert row["verdict"] == TOO_FEW
 
 
+@pytest.mark.parametrize("name", ["isr", "sir", "sar"])
+def test_a_metric_that_must_not_rank_gives_no_verdict(name: str) -> None:
+    run = SyntheticRun({"average": 14.0, "nmf": 16.0}, n=30)
+    run.scores["metric"], run.record["metrics"] = run.scores["metric"].replace({"ssim": name}), ["psnr", name]
+    run.scores = run.scores[run.scores["metric"] != "mixture_error"]
+    rows = compare_sides(side(run, "nmf"), side(run, "average"), [name, "psnr"]).to_dict("records")
+    assert [row["verdict"] for row in rows] == [NEVER, A_BETTER]
+    assert rows[0]["ci_low"] < rows[0]["difference"] < rows[0]["ci_high"]
+    lost = SyntheticRun({"average": 14.0}, n=2, metrics=("psnr",)).fail("average", 0).fail("average", 1)
+    lost.scores["metric"], lost.record["metrics"] = name, [name]
+    assert list(compare_sides(side(lost), side(lost), [name])["verdict"]) == ["nothing to compare"]
+
+
 def test_mixtures_that_share_images_make_the_interval_wider_than_independent_ones() -> None:
     run = SyntheticRun({"average": 14.0, "nmf": 14.0}, n=1000)
     effect = np.random.Generator(np.random.Philox(8)).normal(size=2000)
@@ -248,6 +263,8 @@ def test_a_verdict_needs_an_interval_beyond_rounding_of_values_of_that_size(scal
         assert verdict(paired_of(-2.0, -1.01 * floor), higher, scale) == worse
         assert verdict(paired_of(-2.0, -0.99 * floor), higher, scale) == NO_DIFFERENCE
     assert verdict(paired_of(1.0, 2.0, MIN_CLUSTERS - 1), True, scale) == TOO_FEW
+    assert verdict(paired_of(np.nan, np.nan), True, scale) == NO_INTERVAL
+    assert verdict(paired_of(np.nan, np.nan, MIN_CLUSTERS - 1), True, scale) == TOO_FEW
 
 
 @pytest.mark.parametrize("larger", ["a", "b"])

@@ -158,3 +158,55 @@ def test_what_cancels_within_clusters_but_for_rounding_leaves_the_mixtures_own_s
     assert 0 < songs.square_sums(values - values.mean())[0] < 1e-20
     own = np.square(values - values.mean()).sum()
     assert design.standard_errors(values)[0] == pytest.approx(np.sqrt(own / design.apart) / 12)
+
+
+# -- shares
+
+
+def share(successes: int, n: int) -> tuple[float, float]:
+    return Design(independent(n)).share_interval(np.repeat([1.0, 0.0], [successes, n - successes]))
+
+
+@pytest.mark.parametrize(("successes", "n"), [(12, 12), (0, 12), (9, 10), (1, 2), (37, 200)])
+def test_a_share_of_independent_mixtures_has_the_exact_interval_of_scipy(successes: int, n: int) -> None:
+    assert share(successes, n) == pytest.approx(tuple(stats.binomtest(successes, n).proportion_ci(0.95, "exact")), abs=1e-12)
+
+
+def test_the_interval_of_a_share_holds_it_in_95_percent_of_worlds_also_at_the_edges() -> None:
+    """By the binomial law, without simulation; 12 of 12 mixtures are no proof of 1."""
+    ends = np.array([share(successes, 12) for successes in range(13)])
+    assert ((ends >= 0) & (ends <= 1)).all()
+    assert ends[12, 0] == pytest.approx(0.025 ** (1 / 12))
+    for p in (0.001, 0.02, 0.1, 0.5, 0.77, 0.95, 0.999):
+        held = (ends[:, 0] <= p) & (p <= ends[:, 1])
+        assert stats.binom.pmf(np.flatnonzero(held), 12, p).sum() >= 0.95
+
+
+def test_a_share_of_songs_is_korn_and_graubards_and_songs_that_agree_count_once() -> None:
+    design = Design(Clusters("song", np.repeat(np.arange(10), 4)[:, None]))
+    songs = np.array([4, 4, 4, 3, 4, 0, 4, 4, 2, 4]) / 4
+    values = np.concatenate([np.repeat([1.0, 0.0], [round(4 * s), 4 - round(4 * s)]) for s in songs])
+    p, variance = songs.mean(), songs.var(ddof=1) / 10  # equal songs: the variance of their means
+    trials = 40 / (variance / (p * (1 - p) / 39)) * (stats.t.ppf(0.975, 39) / stats.t.ppf(0.975, 9)) ** 2
+    expected = (stats.beta.ppf(0.025, p * trials, (1 - p) * trials + 1), stats.beta.ppf(0.975, p * trials + 1, (1 - p) * trials))
+    assert design.share_interval(values) == pytest.approx(expected, rel=1e-9)
+    assert design.share_interval(np.ones(40)) == pytest.approx((0.025**0.1, 1.0))
+    assert design.share_interval(np.full(40, 0.5)) == pytest.approx(tuple(stats.binomtest(5, 10).proportion_ci(0.95, "exact")))
+
+
+@pytest.mark.parametrize("p", [0.5, 0.9, 0.99])
+def test_shares_of_songs_that_sound_alike_are_held_too(p: float) -> None:
+    songs, generator = np.repeat(np.arange(25), 4), np.random.Generator(np.random.Philox(5))
+    design, worlds = Design(Clusters("song", songs[:, None])), 400
+    drawn = np.sqrt(0.5) * (generator.standard_normal((25, worlds))[songs] + generator.standard_normal((100, worlds)))
+    ends = np.array([design.share_interval(world) for world in (drawn < stats.norm.ppf(p)).astype(float).T])
+    assert ((ends[:, 0] <= p) & (p <= ends[:, 1])).mean() > 0.93
+    assert ((ends >= 0) & (ends <= 1)).all()
+
+
+def test_a_share_of_too_few_clusters_is_unknown_and_levels_are_checked() -> None:
+    assert np.isnan(Design(Clusters("song", np.zeros((4, 1), np.int64))).share_interval(np.ones(4))).all()
+    assert np.isnan(Design(independent(1)).share_interval(np.ones(1))).all()
+    with pytest.raises(ValueError, match="level must be in"):
+        Design(independent(3)).share_interval(np.ones(3), level=95)
+    assert Design(independent(8)).share_interval(np.ones(8), 0.5) == pytest.approx((0.25 ** (1 / 8), 1.0))

@@ -18,8 +18,11 @@ from sepbench.errors import SepbenchError
 from sepbench.metrics.psnr_pooled import PSNR_POOLED32
 from sepbench.results.compare import pair_up
 from sepbench.results.intervals import Design
+from sepbench.results.publication import publish_run
+from sepbench.results.repeats import folder_of
 from sepbench.results.score_files import Rows
 from sepbench.results.store import RunStore
+from sepbench.results.target import open_results
 from sepbench.results.values import CellValues, reduce_cell
 from sepbench.suites.loader import load_suite
 
@@ -136,6 +139,48 @@ def test_compare_and_check_know_a_better_pooled_value(tmp_path: Path) -> None:
     assert np.isnan(row["share_a_better"])
     sepbench("check", same, "--against", old)
     assert "psnr_pooled32" in sepbench("check", worse, "--against", old, code=1)
+
+
+# --- sets of a single window
+
+
+def windowed(samples: int, worse_by: float = 0.0, n: int = 12) -> SyntheticRun:
+    """Parts of sdr_corpus_median: windows of 100 samples."""
+    made = SyntheticRun(methods={"average": 14.0}, n=n, metrics=("psnr",))
+    errors = 10 ** (-(made.scores["value"] - worse_by) / 10) * samples / 2
+    halves = {"samples": float(samples), "rate": 100.0, **dict.fromkeys(("signal_0", "signal_1"), samples / 2), **dict.fromkeys(("error_0", "error_1"), errors)}
+    parts = [made.scores.assign(metric=f"sdr_corpus_median/{name}", value=value) for name, value in halves.items()]
+    made.scores = pd.concat([made.scores, *parts], ignore_index=True)
+    made.record["metrics"] = ["psnr", "sdr_corpus_median"]
+    return made
+
+
+@pytest.mark.parametrize(("samples", "known"), [(16, False), (17, True)])  # one and two windows of 12 mixtures
+def test_a_set_of_one_window_has_a_value_and_no_interval(tmp_path: Path, samples: int, known: bool) -> None:
+    folders = [windowed(samples, worse).save(tmp_path / str(worse)) for worse in (0.0, 3.0)]
+    row = open_results(folders[0]).frame.set_index("metric").loc["sdr_corpus_median"]
+    assert np.isfinite(row["mean"])
+    assert (row["n_scored"], np.isfinite(row["ci_low"]), np.isfinite(row["ci_high"])) == (12, known, known)
+    board = sepbench("show", folders[0], "--metric", "sdr_corpus_median")
+    assert (" [" in board) == known
+    publish_run(folders[1], tmp_path / "boards")
+    for other in (folders[1], str(tmp_path / "boards" / "digits-pairs.csv")):
+        shown = sepbench("compare", folders[0], other, "--metric", "sdr_corpus_median")
+        assert ("no verdict without an interval" in shown) == (not known)
+        assert ("A better" in shown.partition("verdict")[2]) == known
+        assert "%" not in shown.partition("verdict")[2]  # no single mixture is better
+    told = sepbench("check", folders[1], "--against", folders[0], "--methods", "average", code=1 if known else 2)
+    assert ("no interval tells a change from chance" in " ".join(told.split())) == (not known)
+
+
+def test_seeds_give_a_set_of_one_window_no_interval_either(tmp_path: Path) -> None:
+    windowed(16).save(tmp_path / "run")
+    other = windowed(16, worse_by=0.5)
+    other.record["seed"] = 1
+    other.save(folder_of(tmp_path / "run", "seeds", 1))
+    row = open_results(str(tmp_path / "run")).frame.set_index("metric").loc["sdr_corpus_median"]
+    assert (row["seeds"], np.isnan(row["ci_low"]), np.isnan(row["ci_high"])) == (2, True, True)
+    assert row["std_seeds"] == pytest.approx(0.5 / np.sqrt(2))
 
 
 RUN = ("run", "--suite", "digits-pairs", "--device", "cpu", "--tasks", "class-split", "--methods", "halves,noisy")
