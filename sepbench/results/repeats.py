@@ -28,8 +28,8 @@ from scipy import special
 from sepbench.errors import SepbenchError
 from sepbench.results.intervals import LEVEL
 from sepbench.results.statistics import Designs, TaskDesigns
-from sepbench.results.store import RunStore
-from sepbench.results.values import MetricValues, Values, without_spread
+from sepbench.results.store import RunStore, StoreError
+from sepbench.results.values import CellValues, MetricValues, Values, without_spread
 from sepbench.run.provenance import conflict
 from sepbench.run.records import CellRecord, RunRecord
 
@@ -83,8 +83,21 @@ def repetitions(run: RunStore, kind: str) -> list[Repetition]:
         other = conflict(here, there.model_copy(update={"seed": here.seed, "fit_seed": here.fit_seed}))
         if other is not None:
             raise SepbenchError(f"{store.path} repeats another run ({other[0]} differs); remove it, or run again with another --out")
-        found.append(Repetition(kind, seed, there, Values.of_run(store)))
+        found.append(Repetition(kind, seed, there, _values(store, f"--{kind} {seed - here.seed + 1}")))
     return found
+
+
+def _values(store: RunStore, option: str) -> Values:
+    """The values of a repetition. Errors name the option without which the run's own command leaves it alone."""
+    values = Values.of_run(store)
+
+    def cell(task: str, method: str) -> CellValues:
+        try:
+            return values.cell(task, method)
+        except StoreError as error:
+            raise StoreError(f"{error}, with {option}") from error
+
+    return Values(cell)
 
 
 @dataclass(frozen=True, slots=True)

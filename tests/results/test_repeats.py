@@ -131,6 +131,16 @@ def test_a_grown_run_tells_of_its_old_seeds_until_they_have_grown_too(tmp_path: 
     assert read_leaderboard(tmp_path / "r" / "leaderboard.csv")["seeds"].tolist()[0] == 2
 
 
+def test_a_damaged_repetition_names_the_option_that_makes_it_again(tmp_path: Path) -> None:
+    run = saved(tmp_path, [1.0, 2.0], kind="fits")
+    (path,) = folder_of(run, "fits", 2).rglob("*.parquet")
+    path.write_bytes(b"cut")
+    with pytest.raises(SepbenchError) as caught:
+        open_results(str(run))
+    assert str(path) in str(caught.value)
+    assert str(caught.value).endswith("run the run's own command again to make damaged files anew, with --fits 3")
+
+
 def test_repetitions_of_another_run_are_refused(tmp_path: Path) -> None:
     run = saved(tmp_path, [])
     other = SyntheticRun(n=40)
