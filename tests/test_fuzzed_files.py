@@ -1,6 +1,6 @@
 """Mutated files at every reader's boundary: one line or the content, never another exception, never another content where the format can tell.
 
-10,000 inputs of fixed seeds, ``COUNT`` of each kind. ``python tests/test_fuzzed_files.py`` prints how they ended.
+10,500 inputs of fixed seeds, ``COUNT`` of each kind. ``python tests/test_fuzzed_files.py`` prints how they ended.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ from sepbench.data.readers.npy import read_array
 from sepbench.errors import SepbenchError
 from sepbench.resources import resource_root
 from sepbench.results.leaderboard_file import read_leaderboard
+from sepbench.results.published_scores import merge_scores, read_scores
 from sepbench.results.store import RunStore
+from sepbench.results.values import MetricValues, Values
 from sepbench.run.plan import Shard
 from sepbench.run.provenance import FORMAT
 from sepbench.run.records import CellRecord, RunRecord
@@ -162,9 +164,13 @@ def kinds() -> list[Kind]:
         Kind("pairs.csv", list_of_pairs, read_pairs),
         Kind("clusters.csv", clusters_csv([(f"a{n // 2}", f"b{n}") for n in range(20)], "song", 2), read_clusters),
         Kind("leaderboard.csv", b"".join((resource_root("leaderboards") / "digits-pairs.csv").read_bytes().splitlines(True)[:6]), read_leaderboard),
+        Kind("scores/a.parquet", _published_file(), lambda path: _published(path.parent), protects=True),
         Kind("suite.toml", SUITE.encode(), load_unfrozen, beside=(("pairs.csv", list_of_pairs),)),
         Kind("mnist.toml", (resource_root("data_manifests") / "mnist.toml").read_bytes(), read_manifest),
-        *(Kind(name, content, partial(read, name=name), beside=tuple(kept.items())) for name, content, read in _of_runs(kept)),
+        *(
+            Kind(name, content, partial(read, name=name), protects=name.endswith(".parquet"), beside=tuple(kept.items()))
+            for name, content, read in _of_runs(kept)
+        ),
     ]
 
 
@@ -209,7 +215,20 @@ def _read_run(path: Path, name: str) -> Any:
     found = store.find(SHARD.task, SHARD.method, ("psnr",))
     if any(item.estimates for item in found):
         store.read_estimates(SHARD)
-    return len(store.read_scores())
+    return store.read_scores().to_dict("list")
+
+
+def _published(path: Path) -> Any:
+    values = read_scores(path.parent / "a.csv")
+    assert values is not None
+    return {metric: of_metric.values.tolist() for metric, of_metric in values.cell("t", "m").items()}
+
+
+def _published_file() -> bytes:
+    cell = {"psnr": MetricValues(np.arange(20), np.linspace(10, 20, 20))}
+    with tempfile.TemporaryDirectory() as folder:
+        merge_scores(Path(folder) / "a.csv", Values(lambda task, method: cell), [("t", "m")])
+        return (Path(folder) / "scores" / "a.parquet").read_bytes()
 
 
 def ended(kind: Kind, seed: int, folder: Path) -> str:

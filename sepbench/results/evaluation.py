@@ -118,5 +118,6 @@ def _short_hash(cell: SuppliedCell, suite: Suite) -> str:
 
 def _write_leaderboard(store: RunStore, suite: Suite) -> None:
     designs = TaskDesigns(lambda task: clusters_of(suite, task))
-    frame = build_leaderboard(Values.of_run(store), store.read_run(), store.read_cells(), suite)
-    write_leaderboard(with_repetitions(frame, store, designs), store.path / "leaderboard.csv")
+    cells = store.read_cells()
+    frame, _ = with_repetitions(build_leaderboard(Values.of_run(store), store.read_run(), cells, suite), cells, store, designs)
+    write_leaderboard(frame, store.path / "leaderboard.csv")

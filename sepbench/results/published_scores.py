@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from sepbench.errors import SepbenchError, some
 from sepbench.files import write_atomically
 from sepbench.metrics.catalogue import get_metric
+from sepbench.results.parquet_files import checked, write_parquet
 from sepbench.results.values import CellValues, MetricValues, Values
 
 _SCHEMA = pa.schema(
@@ -56,11 +57,12 @@ def read_scores(leaderboard: Path) -> Values | None:
 
 def _read(path: Path) -> pa.Table:
     try:
-        columns = pq.read_schema(path).names
+        source = checked(path)
+        columns = pq.read_schema(source).names
         missing = [name for name in _SCHEMA.names if name not in columns]
         if missing:  # pyarrow would fill them with nulls, which no cell matches
             raise ValueError(f"no column {some(missing)}")
-        return pq.read_table(path, schema=_SCHEMA)
+        return pq.read_table(source, schema=_SCHEMA, page_checksum_verification=True)
     except (OSError, pa.ArrowException, ValueError) as error:  # the last also for names that are no UTF-8
         raise SepbenchError(f"{path} cannot be read ({' '.join(str(error).split())[:120]}); restore the file, or publish the runs again") from error
 
@@ -106,7 +108,7 @@ def merge_scores(leaderboard: Path, values: Values, cells: Iterable[tuple[str, s
     merged = pa.concat_tables(part.cast(_SCHEMA) for part in parts) if parts else _SCHEMA.empty_table()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, lambda temporary: pq.write_table(merged, temporary, **_SMALL))
+        write_atomically(path, lambda temporary: write_parquet(merged, temporary, **_SMALL))
     except OSError as error:
         raise SepbenchError(f"cannot write {path}: {error.strerror or error}; choose another folder with --to") from error
 

@@ -71,9 +71,10 @@ def finish(store: RunStore, suite: Suite) -> Results:
         SepbenchError: scores cannot be read, or the file cannot be written.
     """
     run, cells, values = store.read_run(), store.read_cells(), Values.of_run(store)
-    frame = with_repetitions(build_leaderboard(values, run, cells, suite), store, TaskDesigns(lambda task: clusters_of(suite, task)))
+    designs = TaskDesigns(lambda task: clusters_of(suite, task))
+    frame, noted = with_repetitions(build_leaderboard(values, run, cells, suite), cells, store, designs)
     write_leaderboard(frame, leaderboard_path(store))
-    return Results(str(store.path), frame, suite, values, cells, {name: method.bound for name, method in run.methods.items()})
+    return Results(str(store.path), frame, suite, values, noted, {name: method.bound for name, method in run.methods.items()})
 
 
 def leaderboard_path(store: RunStore) -> Path:

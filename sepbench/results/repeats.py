@@ -3,6 +3,9 @@
 A run's folder keeps repetitions as runs of their own: ``seeds/<seed>/`` has another seed of separation on the same fit, ``fits/<seed>/`` the same seed
 of separation on another fit. Only methods that are random are repeated.
 
+A row is about the mixtures that the run itself scored. A repetition that lacks one of them (the run has grown since, the repetition was interrupted,
+or the mixture failed in it) is left out, and the cell's note says so.
+
 With S repetitions a row's value per mixture is its mean over them, and the variance of the row's mean is ``V + s^2 / S``: V over mixtures with their
 clusters, as for one run, and s^2 between the means of the repetitions, which share every mixture. Degrees of freedom are Satterthwaite's (1946). s^2 has
 the seeds' noise on single mixtures in it, which V has too, so the interval is a little too wide where there is nothing else.
@@ -11,8 +14,9 @@ the seeds' noise on single mixtures in it, which V has too, so the interval is a
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +28,14 @@ from scipy import special
 from sepbench.errors import SepbenchError
 from sepbench.results.intervals import LEVEL
 from sepbench.results.statistics import Designs, TaskDesigns
-from sepbench.results.store import RunStore
-from sepbench.results.values import Values, without_spread
+from sepbench.results.store import RunStore, StoreError
+from sepbench.results.values import CellValues, MetricValues, Values, without_spread
 from sepbench.run.provenance import conflict
+from sepbench.run.records import CellRecord, RunRecord
 
+Key = tuple[str, str, str]
+"""Task, method and metric of a row."""
+Cells = Mapping[tuple[str, str], CellRecord]
 Floats = npt.NDArray[np.float64]
 
 KINDS = ("seeds", "fits")
@@ -38,8 +46,28 @@ def folder_of(run: Path, kind: str, seed: int) -> Path:
     return run / kind / str(seed)
 
 
-def repetitions(run: RunStore, kind: str) -> list[Values]:
-    """The per-example values of every repetition of one kind, in the order of their seeds.
+@dataclass(frozen=True, slots=True)
+class Repetition:
+    """A repetition of some of a run's methods.
+
+    Attributes:
+        kind, seed: its folder.
+        record: its ``run.json``.
+        values: per example.
+    """
+
+    kind: str
+    seed: int
+    record: RunRecord
+    values: Values
+
+    def repeats(self, task: str, method: str) -> bool:
+        """Whether it is to have the method on the task."""
+        return task in self.record.tasks and method in self.record.methods_on(task)
+
+
+def repetitions(run: RunStore, kind: str) -> list[Repetition]:
+    """Every repetition of one kind, in the order of their seeds.
 
     Raises:
         SepbenchError: one of them is of another run.
@@ -47,15 +75,29 @@ def repetitions(run: RunStore, kind: str) -> list[Values]:
     folder = run.path / kind
     seeds = sorted(int(entry.name) for entry in folder.iterdir() if entry.name.isdecimal()) if folder.is_dir() else []
     found = []
-    for store in (RunStore(folder_of(run.path, kind, seed)) for seed in seeds):
+    for seed in seeds:
+        store = RunStore(folder_of(run.path, kind, seed))
         if not (store.path / "run.json").is_file():
             continue
         here, there = run.read_run(), store.read_run()
         other = conflict(here, there.model_copy(update={"seed": here.seed, "fit_seed": here.fit_seed}))
         if other is not None:
             raise SepbenchError(f"{store.path} repeats another run ({other[0]} differs); remove it, or run again with another --out")
-        found.append(Values.of_run(store))
+        found.append(Repetition(kind, seed, there, _values(store, f"--{kind} {seed - here.seed + 1}")))
     return found
+
+
+def _values(store: RunStore, option: str) -> Values:
+    """The values of a repetition. Errors name the option without which the run's own command leaves it alone."""
+    values = Values.of_run(store)
+
+    def cell(task: str, method: str) -> CellValues:
+        try:
+            return values.cell(task, method)
+        except StoreError as error:
+            raise StoreError(f"{error}, with {option}") from error
+
+    return Values(cell)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,26 +118,38 @@ class Spread:
     ci_high: float
 
 
-def spread(first: Values, others: Sequence[Values], key: tuple[str, str, str], designs: Designs) -> Spread | None:
-    """The spread of one (task, method, metric) over the examples that all repetitions have scored; None if only the run itself has any."""
-    cells = [first.of(*key), *(cell for cell in (values.of(*key) for values in others) if len(cell))]
-    if len(cells) < 2:
+def spread(first: Values, others: Sequence[Values], key: Key, designs: Designs) -> Spread | None:
+    """The spread of one (task, method, metric) over the run itself and every repetition that has all of its mixtures; None if there is none."""
+    own = first.of(*key)
+    repeated = [values for values in (_of_same_mixtures(own, other.of(*key)) for other in others) if values is not None]
+    if not repeated:
         return None
-    examples = cells[0].examples[cells[0].scored]
-    for cell in cells[1:]:
-        examples = np.intersect1d(examples, cell.examples[cell.scored], assume_unique=True)
-    if not len(examples):
-        return None
-    values = np.stack([cell.values[np.searchsorted(cell.examples, examples)] for cell in cells])  # (S, n)
-    means, design = values.mean(axis=1), designs.of(examples)
+    values = np.stack([own.values[own.scored], *repeated])  # (S, n)
+    means, design = values.mean(axis=1), designs.of(own.examples[own.scored])
     between = float(means.std(ddof=1))
     of_mixtures = float(design.standard_errors(values.mean(axis=0)[:, None])[0]) ** 2
-    if cells[0].of_a_set and any(map(without_spread, values)):
+    if own.of_a_set and any(map(without_spread, values)):
         of_mixtures = math.nan
-    of_repetitions = between**2 / len(cells)
-    half = _half_width(of_mixtures, design.degrees, of_repetitions, len(cells) - 1)
+    of_repetitions = between**2 / len(values)
+    half = _half_width(of_mixtures, design.degrees, of_repetitions, len(values) - 1)
     mean = float(means.mean())
-    return Spread(len(cells), mean, between, mean - half, mean + half)
+    return Spread(len(values), mean, between, mean - half, mean + half)
+
+
+def _of_same_mixtures(own: MetricValues, other: MetricValues) -> Floats | None:
+    """A repetition's values ``(n,)`` of the mixtures that the run itself scored, as if it had no others; None if it lacks one, or there are none."""
+    wanted = own.examples[own.scored]
+    if not len(wanted) or any(_lacking(own, other)):
+        return None
+    return other.among(np.searchsorted(other.examples, wanted), np.ones(len(wanted), np.bool_))
+
+
+def _lacking(own: MetricValues, other: MetricValues) -> tuple[int, int]:
+    """Of the mixtures that the run itself scored: how many a repetition has no scores of, and how many failed in it."""
+    wanted = own.examples[own.scored]
+    there = np.isin(wanted, other.examples, assume_unique=True)
+    scored = np.isin(wanted, other.examples[other.scored], assume_unique=True)
+    return int((~there).sum()), int((there & ~scored).sum())
 
 
 def _half_width(a: float, degrees_a: float, b: float, degrees_b: float) -> float:
@@ -108,31 +162,61 @@ def _half_width(a: float, degrees_a: float, b: float, degrees_b: float) -> float
     return float(special.stdtrit(degrees, (1 + LEVEL) / 2)) * math.sqrt(a + b)
 
 
-def with_repetitions(frame: pd.DataFrame, run: RunStore, designs: TaskDesigns) -> pd.DataFrame:
+def with_repetitions(frame: pd.DataFrame, cells: Cells, run: RunStore, designs: TaskDesigns) -> tuple[pd.DataFrame, dict[tuple[str, str], CellRecord]]:
     """A run's leaderboard with the figures of its repetitions: ``seeds``, ``std_seeds``, ``fits``, ``std_fits``, and mean and interval over all of
     them. If there are both kinds, mean and interval are those of the fits, because a user would make a fit again.
+
+    Returns:
+        The leaderboard, and the cells: their notes name the repetitions that are left out.
 
     Raises:
         SepbenchError: a repetition is of another run, or cannot be read.
     """
-    kinds = {kind: repetitions(run, kind) for kind in KINDS}
-    if not any(kinds.values()):
-        return frame
-    first = Values.of_run(run)
-    return pd.DataFrame([_row(record, first, kinds, designs) for record in frame.to_dict("records")], columns=frame.columns).astype(frame.dtypes)
+    repeated = [repetition for kind in KINDS for repetition in repetitions(run, kind)]
+    if not repeated:
+        return frame, dict(cells)
+    first, noted = Values.of_run(run), dict(cells)
+    rows: list[Mapping[Any, Any]] = []
+    for (task, method), group in groupby(frame.to_dict("records"), lambda record: (record["task"], record["method"])):
+        records = list(group)
+        rows += [_row(record, first, repeated, designs) if record["n_scored"] else record for record in records]
+        told = _left_out([(task, method, record["metric"]) for record in records if record["n_scored"]], first, repeated)
+        if told:
+            cell = cells.get((task, method), CellRecord())
+            noted[task, method] = cell.model_copy(update={"note": "; ".join(filter(None, (cell.note, *told)))})
+    return pd.DataFrame(rows, columns=frame.columns).astype(frame.dtypes), noted
 
 
-def _row(record: Mapping[Any, Any], first: Values, kinds: Mapping[str, Sequence[Values]], designs: TaskDesigns) -> dict[Any, Any]:
+def _row(record: Mapping[Any, Any], first: Values, repeated: Sequence[Repetition], designs: TaskDesigns) -> dict[Any, Any]:
     row = dict(record)
     key = (row["task"], row["method"], row["metric"])
-    for kind, found in _spreads(key, first, kinds, designs):
-        row |= {kind: found.count, f"std_{kind}": found.between, "mean": found.mean, "ci_low": found.ci_low, "ci_high": found.ci_high}
-        row["interval"] = f"{record['interval']} and {kind}"
+    for kind in KINDS:
+        found = spread(first, [repetition.values for repetition in repeated if repetition.kind == kind], key, designs.task(row["task"]))
+        if found is not None:
+            row |= {kind: found.count, f"std_{kind}": found.between, "mean": found.mean, "ci_low": found.ci_low, "ci_high": found.ci_high}
+            row["interval"] = f"{record['interval']} and {kind}"
     return row
 
 
-def _spreads(key: tuple[str, str, str], first: Values, kinds: Mapping[str, Sequence[Values]], designs: TaskDesigns) -> Iterator[tuple[str, Spread]]:
-    for kind, others in kinds.items():
-        found = spread(first, others, key, designs.task(key[0])) if others else None
-        if found is not None:
-            yield kind, found
+def _left_out(keys: Sequence[Key], first: Values, repeated: Iterable[Repetition]) -> list[str]:
+    """Which repetitions the rows of one cell are without, and why: ``seeds 1, 2 left out: 190 missing of the 200 mixtures scored here``."""
+    found: dict[tuple[str, str, tuple[str, ...]], list[str]] = {}
+    for repetition in repeated:
+        metrics: dict[str, list[str]] = {}
+        for key in keys:
+            why = _why(first.of(*key), repetition.values.of(*key)) if repetition.repeats(*key[:2]) else ""
+            if why:
+                metrics.setdefault(why, []).append(key[2])
+        for why, those in metrics.items():
+            found.setdefault((repetition.kind, why, tuple(those)), []).append(str(repetition.seed))
+    texts = []
+    for (kind, why, left), seeds in found.items():
+        where = f" of {', '.join(left)}" if len(left) < len(keys) else ""
+        texts.append(f"{kind if len(seeds) > 1 else kind[:-1]} {', '.join(seeds)} left out{where}: {why}")
+    return texts
+
+
+def _why(own: MetricValues, other: MetricValues) -> str:
+    absent, failed = _lacking(own, other)
+    lacks = [f"{absent:,} missing"] * bool(absent) + [f"{failed:,} failed"] * bool(failed)
+    return f"{' and '.join(lacks)} of the {int(own.scored.sum()):,} mixtures scored here" if lacks else ""

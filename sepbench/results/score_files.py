@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from sepbench.errors import SepbenchError
 from sepbench.files import check_readable
 from sepbench.results.columns import SCORE_COLUMNS
+from sepbench.results.parquet_files import checked, open_parquet
 from sepbench.run.plan import Shard
 from sepbench.run.sink import ShardScores
 
@@ -86,7 +87,7 @@ def read_rows(files: Sequence[Path]) -> Iterator[Rows]:
     for path in files:
         readable(path)
         try:
-            rows = Rows.of(pq.ParquetFile(path, read_dictionary=["metric", "error"]).read(columns=list(ROW_COLUMNS), use_threads=False))
+            rows = Rows.of(open_parquet(path, ["metric", "error"]).read(columns=list(ROW_COLUMNS), use_threads=False))
         except (pa.ArrowException, OSError, KeyError, ValueError) as error:
             raise _unreadable(error, path) from error
         yield rows
@@ -98,17 +99,17 @@ def read_values(files: Sequence[Path], metric: str, examples: Sequence[int]) -> 
     Raises:
         StoreError: a file cannot be read.
     """
-    if not files or not len(examples):
-        return {}
-    for path in files:
-        readable(path)
     wanted = (pc.field("metric") == metric) & pc.field("example").isin(list(examples)) & (pc.field("source") >= 0)
-    try:
-        table = pq.read_table(list(files), columns=["example", "source", "value"], filters=wanted)
-    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
-        raise _unreadable(error) from error
-    example, source, value = (column.to_pylist() for column in table.columns)
-    return dict(zip(zip(example, source, strict=True), value, strict=True))
+    found: dict[tuple[int, int], float] = {}
+    for path in files if len(examples) else ():
+        readable(path)
+        try:
+            table = pq.read_table(checked(path), columns=["example", "source", "value"], filters=wanted, page_checksum_verification=True)
+        except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+            raise _unreadable(error, path) from error
+        example, source, value = (column.to_pylist() for column in table.columns)
+        found |= zip(zip(example, source, strict=True), value, strict=True)
+    return found
 
 
 def _encoded(column: pa.ChunkedArray) -> pa.DictionaryArray:
@@ -150,16 +151,18 @@ def read_parts(files: Sequence[Path], columns: Sequence[str]) -> pd.DataFrame:
     for path in files:
         readable(path)
     try:
-        total = sum(pq.read_metadata(path).num_rows for path in files)
+        total = sum(pq.read_metadata(checked(path)).num_rows for path in files)
         filled: dict[str, npt.NDArray[np.generic]] = {name: np.empty(total, _dtype(name)) for name in columns}
         known: dict[str, dict[str, int]] = {name: {"": 0} if name == "error" else {} for name in texts}
         start = 0
         for path in files:
-            table = pq.ParquetFile(path, read_dictionary=texts).read(columns=list(columns))
+            table = open_parquet(path, texts).read(columns=list(columns))
             for name in columns:
                 column = table.column(name).combine_chunks()
                 filled[name][start : start + len(column)] = _codes(column, known[name]) if name in known else column.to_numpy(zero_copy_only=False)
             start += len(table)
+        if start != total:  # a footer without a checksum; the last rows would be whatever the memory held
+            raise ValueError(f"{total:,} rows are promised and {start:,} there")
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         raise _unreadable(error) from error
     # Without copy=False pandas would make the second copy that was avoided above.

@@ -15,7 +15,6 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 
@@ -25,6 +24,7 @@ from sepbench.results.another_run import another_run
 from sepbench.results.columns import SCORE_COLUMNS, cell_key
 from sepbench.results.feature_files import CellFeatures, save_features
 from sepbench.results.layout import Layout
+from sepbench.results.parquet_files import checked_schema, write_parquet
 from sepbench.results.score_files import StoreError, read_parts, readable, score_table, unreadable
 from sepbench.run.plan import Shard
 from sepbench.run.provenance import FORMAT, conflict, grown
@@ -237,7 +237,7 @@ class RunStore:
     # -- shards
 
     def find(self, task: str, method: str, metrics: Sequence[str]) -> list[FoundShard]:
-        """See ``Sink``. Reads headers of estimates and footers of scores only, which also shows files that are cut off."""
+        """See ``Sink``. Of estimates the headers are read, which shows files that are cut off; scores are held against their checksums."""
         estimates, scores = self._layout.shards("estimates", task, method), self._layout.shards("scores", task, method)
         found = []
         for shard in sorted({*estimates, *scores}, key=lambda shard: shard.start):
@@ -300,7 +300,7 @@ class RunStore:
     def _facts(self, shard: Shard, path: Path) -> dict[str, Any] | None:
         readable(path)
         try:
-            facts: dict[str, Any] = json.loads((pq.read_schema(path).metadata or {})[_FACTS])
+            facts: dict[str, Any] = json.loads((checked_schema(path).metadata or {})[_FACTS])
             return facts if (facts["start"], facts["stop"]) == (shard.start, shard.stop) else None
         except (pa.ArrowException, OSError, KeyError, ValueError) as error:
             self._warn(f"{path} is damaged ({error}) and is made again")
@@ -328,7 +328,7 @@ class RunStore:
             "error": next((text for text in scores.errors if text), ""),
         }
         table = score_table(self._suite, shard, scores).replace_schema_metadata({_FACTS: json.dumps(facts)})
-        self._write(self._layout.scores(shard), lambda path: pq.write_table(table, path, compression="zstd"))
+        self._write(self._layout.scores(shard), lambda path: write_parquet(table, path, compression="zstd"))
 
     def _write_features(self, shard: Shard, scores: ShardScores) -> None:
         path = self._layout.features(shard)

@@ -156,7 +156,7 @@ def open_run(path: Path, label: str, *, statistics: bool = True) -> Results:
     if suite is not None and suite.version == version:
         frame = build_leaderboard(values, run, cells, suite) if statistics else outline(run, cells, suite)
         if statistics:
-            frame = with_repetitions(frame, store, TaskDesigns(lambda task: clusters_of(suite, task)))
+            frame, cells = with_repetitions(frame, cells, store, TaskDesigns(lambda task: clusters_of(suite, task)))
         return Results(label, frame, suite, values, cells, bounds)
     if (path / "leaderboard.csv").is_file():  # written when the suite was at that version
         return Results(label, read_leaderboard(path / "leaderboard.csv"), None, values, cells, bounds)

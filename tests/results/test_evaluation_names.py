@@ -65,7 +65,7 @@ def test_repetitions_come_in_the_order_of_their_seeds_and_other_folders_are_none
     for name in ("notes", "-1", "11"):  # a folder without a run
         (tmp_path / "run" / "seeds" / name).mkdir()
     (tmp_path / "run" / "seeds" / "8").touch()
-    first = [values.of("class-split", "nmf", "psnr").values[0] for values in repetitions(store, "seeds")]
+    first = [repetition.values.of("class-split", "nmf", "psnr").values[0] for repetition in repetitions(store, "seeds")]
     own = SyntheticRun({"nmf": 16.0}, n=12, metrics=("psnr",)).values().of("class-split", "nmf", "psnr").values[0]
     assert first == pytest.approx([own + 9.0, own + 10.0])
     assert repetitions(store, "fits") == []
@@ -86,9 +86,9 @@ def test_where_both_were_repeated_mean_and_interval_are_those_of_the_fits(tmp_pa
     run = SyntheticRun({"nmf": 16.0}, n=12, metrics=("psnr",))
     store = repeated(tmp_path / "run", "seeds", {1: 3.0})
     designs = TaskDesigns(lambda task: None)
-    (seeds,) = with_repetitions(run.frame(), store, designs).to_dict("records")
+    (seeds,) = with_repetitions(run.frame(), {}, store, designs)[0].to_dict("records")
     repeated(tmp_path / "run", "fits", {1: 1.0, 2: 2.0})
-    (both,) = with_repetitions(run.frame(), store, designs).to_dict("records")
+    (both,) = with_repetitions(run.frame(), {}, store, designs)[0].to_dict("records")
     mean = run.frame()["mean"].iloc[0]
     assert (seeds["seeds"], seeds["fits"], seeds["interval"]) == (2, 1, "cluster t and seeds")
     assert seeds["mean"] == pytest.approx(mean + 1.5)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +65,82 @@ def test_fits_and_seeds_are_kept_apart(tmp_path: Path) -> None:
     assert np.isnan(found["std_seeds"])
 
 
+def lacking(kind: str) -> SyntheticRun:
+    """A repetition of a run of 40 mixtures that lacks some."""
+    other = SyntheticRun(n=10 if kind == "grown" else 40).drop_method("average")
+    if kind == "failed":
+        other.fail("nmf", 3)
+    elif kind == "interrupted":
+        other.scores = other.scores[other.scores["example"] < 25]
+    elif kind == "not begun":
+        other.scores = other.scores[:0]
+    elif kind == "one metric":
+        other.scores = other.scores[(other.scores["metric"] != "psnr") | (other.scores["example"] != 3)]
+    return other
+
+
+@pytest.mark.parametrize(
+    ("kind", "why"),
+    [
+        ("grown", ": 30 missing of the 40 mixtures scored here"),
+        ("interrupted", ": 15 missing of the 40 mixtures scored here"),
+        ("not begun", ": 40 missing of the 40 mixtures scored here"),
+        ("failed", ": 1 failed of the 40 mixtures scored here"),
+        ("one metric", " of psnr: 1 missing of the 40 mixtures scored here"),
+    ],
+)
+def test_a_repetition_without_all_mixtures_of_a_row_is_left_out_and_named(tmp_path: Path, kind: str, why: str) -> None:
+    alone, run = rows(saved(tmp_path / "alone", [])), saved(tmp_path, [])
+    for seed in (1, 2):
+        other = lacking(kind)
+        other.record["seed"] = seed
+        other.scores["value"] += seed
+        other.save(folder_of(run, "seeds", seed))
+    assert {name: dict(row) for name, row in rows(run).items()} == {name: pytest.approx(dict(row), nan_ok=True) for name, row in alone.items()}
+    told = f"nmf: seeds 1, 2 left out{why}"
+    shown = CliRunner().invoke(app, ["show", str(run), "--json"])
+    assert told in json.loads(shown.stdout)["notes"]
+    shutil.rmtree(folder_of(run, "seeds", 1))
+    saved(tmp_path, [3.0])  # seed 1 has them all now
+    found = rows(run)["nmf"]
+    assert (found["seeds"], found["n_scored"]) == (2, 40)
+    assert found["mean"] == pytest.approx(alone["nmf"]["mean"] + 1.5)
+    assert f"nmf: seed 2 left out{why}" in json.loads(CliRunner().invoke(app, ["show", str(run), "--json"]).stdout)["notes"]
+
+
+def test_a_repetition_that_has_more_than_the_run_counts_with_what_the_run_has(tmp_path: Path) -> None:
+    run = saved(tmp_path, [2.0])
+    SyntheticRun(n=40).fail("nmf", 3).save(run)
+    SyntheticRun(n=40).fail("nmf", 3).save(tmp_path / "alone")
+    alone = rows(tmp_path / "alone")["nmf"]
+    found = rows(run)["nmf"]
+    assert (found["seeds"], found["n_scored"], found["n_failed"]) == (2, 39, 1)
+    assert found["mean"] == pytest.approx(alone["mean"] + 1.0)
+    assert (found["std"], found["n_clusters"]) == (alone["std"], alone["n_clusters"])
+
+
+def test_a_grown_run_tells_of_its_old_seeds_until_they_have_grown_too(tmp_path: Path) -> None:
+    arguments = ["run", "--suite", "digits-pairs", "--tasks", "class-split", "--methods", "nmf", "--budget", "quick", "--out", str(tmp_path / "r")]
+    for more in (["--limit", "4", "--seeds", "2"], ["--limit", "6"]):
+        done = CliRunner().invoke(app, [*arguments, *more])
+        assert done.exit_code == 0, done.output
+    assert "nmf: seed 1 left out: 2 missing of the 6 mixtures scored here" in " ".join(done.output.split())
+    assert read_leaderboard(tmp_path / "r" / "leaderboard.csv")["seeds"].tolist()[0] == 1
+    done = CliRunner().invoke(app, [*arguments, "--limit", "6", "--seeds", "2"])
+    assert "left out" not in done.output
+    assert read_leaderboard(tmp_path / "r" / "leaderboard.csv")["seeds"].tolist()[0] == 2
+
+
+def test_a_damaged_repetition_names_the_option_that_makes_it_again(tmp_path: Path) -> None:
+    run = saved(tmp_path, [1.0, 2.0], kind="fits")
+    (path,) = folder_of(run, "fits", 2).rglob("*.parquet")
+    path.write_bytes(b"cut")
+    with pytest.raises(SepbenchError) as caught:
+        open_results(str(run))
+    assert str(path) in str(caught.value)
+    assert str(caught.value).endswith("run the run's own command again to make damaged files anew, with --fits 3")
+
+
 def test_repetitions_of_another_run_are_refused(tmp_path: Path) -> None:
     run = saved(tmp_path, [])
     other = SyntheticRun(n=40)
@@ -70,7 +148,7 @@ def test_repetitions_of_another_run_are_refused(tmp_path: Path) -> None:
     other.save(folder_of(run, "seeds", 1))
     store = RunStore.open(run)
     with pytest.raises(SepbenchError, match="repeats another run"):
-        with_repetitions(open_results(str(tmp_path / "run"), statistics=False).frame, store, DESIGNS)
+        with_repetitions(open_results(str(tmp_path / "run"), statistics=False).frame, {}, store, DESIGNS)
 
 
 def test_the_command_repeats_random_methods_only(tmp_path: Path) -> None:

@@ -58,3 +58,29 @@ def test_where_there_is_no_spread() -> None:
     three = spread(first, [_values([0, 1], [1.0, 2.0]), Values(lambda task, method: {}), _values([0, 1], [1.0, 2.0])], KEY, _designs(4))
     assert three is not None
     assert (three.count, three.between, three.mean) == (3, 0.0, 1.5)
+
+
+def test_a_repetition_counts_only_with_every_mixture_of_the_run() -> None:
+    first, whole, short = _values([0, 1], [1.0, 2.0]), _values([0, 1, 2], [3.0, 4.0, 99.0]), _values([0, 2], [7.0, 7.0])
+    assert spread(first, [short], KEY, _designs(4)) is None
+    assert spread(first, [_values([0, 1], [7.0, math.nan])], KEY, _designs(4)) is None
+    found = spread(first, [short, whole], KEY, _designs(4))
+    assert found is not None
+    assert (found.count, found.mean) == (2, 2.5)
+
+
+class _Pooled:
+    """Parts of a metric whose values follow from how many mixtures are pooled."""
+
+    def of(self, rows: np.ndarray[tuple[int], np.dtype[np.int64]]) -> _Pooled:
+        return self
+
+    def pooled(self, chosen: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+        return np.where(chosen, 10.0 * chosen.sum(), np.nan)
+
+
+def test_a_pooled_metric_is_pooled_anew_over_the_mixtures_of_the_run() -> None:
+    more = {"psnr": MetricValues(np.array([0, 1, 2]), np.full(3, 30.0), parts=_Pooled())}  # type: ignore[arg-type]
+    found = spread(_values([0, 1], [20.0, 20.0]), [Values(lambda task, method: more)], KEY, _designs(4))
+    assert found is not None
+    assert (found.mean, found.between) == (20.0, 0.0)

@@ -100,3 +100,14 @@ def test_a_damaged_file_is_told_with_what_to_do(files: list[Path], read: str) ->
 @pytest.mark.parametrize(("error", "told"), [(PermissionError(13, "Permission denied"), "permission denied"), (OSError("Odd Words"), "odd words")])
 def test_a_file_that_may_not_be_opened_is_its_owner_s_affair(error: OSError, told: str) -> None:
     assert str(unreadable(Path("R/x"), error)) == f"R/x cannot be read: {told}; ask its owner, or choose another --out"
+
+
+def test_a_footer_that_promises_more_rows_than_there_are(files: list[Path]) -> None:
+    """Files of earlier versions have no checksum of the footer. The rows that are lacking would be whatever the memory held."""
+    content = files[1].read_bytes()
+    footer = len(content) - 8 - int.from_bytes(content[-8:-4], "little")
+    rows = content.index(b"\x16\x0c\x19", footer)  # of the file, 6 as a zigzag number, before the list of row groups
+    files[1].write_bytes(content[:rows] + b"\x16\x0e" + content[rows + 2 :])
+    assert pq.read_metadata(files[1]).num_rows == 7
+    with pytest.raises(StoreError, match="13 rows are promised and 12 there"):
+        read_parts(files, SCORE_COLUMNS)

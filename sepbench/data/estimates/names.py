@@ -106,7 +106,7 @@ def read_index(path: Path, spec: TaskSpec, n_examples: int, problems: Problems) 
     columns = ["example", "source", "path"]
     try:
         with path.open("rb") as handle:
-            file = pq.ParquetFile(handle)
+            file = pq.ParquetFile(handle, page_checksum_verification=True)
             lacking = [name for name in columns if name not in file.schema_arrow.names]
             if lacking:
                 raise EstimatesError(f"{path} has no column {lacking[0]}; an index of estimates has the columns example, source and path")

@@ -93,6 +93,17 @@ def test_an_index_that_is_none(tmp_path: Path) -> None:
         read_index(tmp_path / "index.parquet", SOUND, 20, Problems())
 
 
+def test_an_index_whose_checksums_differ(tmp_path: Path) -> None:
+    path = tmp_path / "index.parquet"
+    options = {"compression": None, "use_dictionary": False, "write_statistics": False, "write_page_checksum": True}
+    pd.DataFrame({"example": [0], "source": ["1"], "path": ["named.wav"]}).to_parquet(path, **options)
+    content = path.read_bytes()
+    place = content.index(b"named.wav")
+    path.write_bytes(content[:place] + b"other" + content[place + 5 :])
+    with pytest.raises(EstimatesError, match=r"is no readable Parquet file \(.*CRC.*\); write it anew"):
+        read_index(path, SOUND, 20, Problems())
+
+
 @pytest.mark.parametrize("suffix", [".wav", ".WAV", ".Wav", ".flac", ".FLAC"])
 def test_suffixes_may_be_in_capitals_in_a_folder_and_in_an_index(tmp_path: Path, suffix: str) -> None:
     name = f"1_2{suffix}"
