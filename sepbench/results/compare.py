@@ -13,7 +13,7 @@ from sepbench.errors import SepbenchError, some
 from sepbench.registry import nearest
 from sepbench.results import columns
 from sepbench.results.pairing import difference, pair_up
-from sepbench.results.statistics import MIN_CLUSTERS, PairedDifference
+from sepbench.results.statistics import FLOAT_NOISE, MIN_CLUSTERS, PairedDifference
 from sepbench.results.target import Results, open_results
 from sepbench.suites.loader import NEVER_RANKING
 
@@ -44,10 +44,6 @@ NOT_COMPARED = "nothing to compare"
 TOO_FEW = f"no verdict below {MIN_CLUSTERS} clusters"
 NO_INTERVAL = "no verdict without an interval"
 NEVER = "no verdict by this metric, see docs/metrics.md"
-
-FLOAT_NOISE = 1e-6
-"""A difference below this, times the values' size where that is above 1, is float32 rounding (another processor, another batch), however
-consistent it is."""
 
 
 @dataclass(frozen=True, slots=True)

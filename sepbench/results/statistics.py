@@ -22,6 +22,10 @@ T_OF_MIXTURES = "t"
 UNKNOWN = "t, clusters unknown"
 """How an interval was made: see ``intervals``; by the same formula over independent mixtures; or over mixtures for want of their keys."""
 
+FLOAT_NOISE = 1e-6
+"""A difference below this, times the values' size where that is above 1, is float32 rounding (another processor, another batch, scores that a
+leaderboard keeps in float32), however consistent it is."""
+
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 _DESIGNS_KEPT = 4
@@ -60,7 +64,7 @@ class PairedDifference:
         mean: NaN if n = 0.
         ci_low, ci_high: 95 % interval; NaN where fewer than two clusters, or the one window of a pooled metric, say nothing about the spread.
         p_lower, p_higher: one-sided p-values of a mean below and above zero (t test with the interval's variance and degrees of freedom); 1 if unknown.
-        share_a_higher, share_b_higher: shares of pairs in [0, 1]; ties belong to neither; NaN if n = 0.
+        share_a_higher, share_b_higher: shares of pairs in [0, 1]; ties, ``FLOAT_NOISE`` included, belong to neither; NaN if n = 0.
         interval, unit, n_clusters: see ``Summary``.
     """
 
@@ -165,7 +169,8 @@ def paired_difference(a: Floats, b: Floats, examples: Integers, designs: Designs
     low, high = design.intervals(differences[:, None])[:, 0]
     mean = float(differences.mean())
     p_lower, p_higher = _p_values(mean, float(design.standard_errors(differences[:, None])[0]), design)
-    shares = (float((differences > 0).mean()), float((differences < 0).mean()))
+    tie = FLOAT_NOISE * np.maximum(1.0, np.maximum(np.abs(a), np.abs(b)))
+    shares = (float((differences > tie).mean()), float((differences < -tie).mean()))
     return PairedDifference(n, mean, float(low), float(high), p_lower, p_higher, *shares, designs.interval, design.unit, design.n_clusters)
 
 
