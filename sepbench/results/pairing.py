@@ -15,12 +15,20 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Pairs:
-    """Values ``a, b`` ``(n,)`` of the ``examples`` ``(n,)`` that both sides scored, in the order of their ids; ``pooled``: of a pooled metric."""
+    """The examples that both sides scored.
+
+    Attributes:
+        examples: ``(n,)`` their ids, ascending.
+        a, b: ``(n,)`` values, in the metric's unit.
+        pooled: of a pooled metric, or of one of sets, whichever side knows it.
+        spread: how such values were made, see ``MetricValues.spread``.
+    """
 
     examples: npt.NDArray[np.int64]
     a: Floats
     b: Floats
     pooled: bool = False
+    spread: str = ""
 
 
 def pair_up(a: MetricValues, b: MetricValues) -> Pairs:
@@ -36,7 +44,7 @@ def pair_up(a: MetricValues, b: MetricValues) -> Pairs:
     both = a.scored[rows_a] & b.scored[rows_b]
     if not (a.serves(rows_a, both) and b.serves(rows_b, both)):
         both = np.zeros_like(both)
-    return Pairs(examples[both], a.among(rows_a, both), b.among(rows_b, both), pooled=a.of_a_set)
+    return Pairs(examples[both], a.among(rows_a, both), b.among(rows_b, both), a.of_a_set or b.of_a_set, a.spread or b.spread)
 
 
 def difference(pairs: Pairs, designs: Designs) -> PairedDifference:
@@ -44,7 +52,8 @@ def difference(pairs: Pairs, designs: Designs) -> PairedDifference:
     found = paired_difference(pairs.a, pairs.b, pairs.examples, designs)
     if not pairs.pooled:
         return found
-    found = replace(found, share_a_higher=np.nan, share_b_higher=np.nan)  # no single example is better or worse
+    interval = f"{found.interval}, {pairs.spread}" if pairs.spread else found.interval
+    found = replace(found, interval=interval, share_a_higher=np.nan, share_b_higher=np.nan)  # no single example is better or worse
     if without_spread(pairs.a) or without_spread(pairs.b):
         return replace(found, ci_low=np.nan, ci_high=np.nan, p_lower=1.0, p_higher=1.0)
     return found

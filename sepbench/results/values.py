@@ -44,6 +44,7 @@ class MetricValues:
         n_sources: sources of a complete example.
         parts: what the values of a pooled metric, or of one of sets, are made of; None for other metrics.
         whole_only: the values are those of a set and were read without what they are made of: they mean nothing for some of its examples.
+        made: how such values were made, where that is known.
     """
 
     examples: Integers
@@ -51,6 +52,7 @@ class MetricValues:
     n_sources: int = 1
     parts: Pooling | None = None
     whole_only: bool = False
+    made: str = ""
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -63,7 +65,7 @@ class MetricValues:
     @property
     def spread(self) -> str:
         """How the values of a pooled metric, or of one of sets, were made; empty for other metrics."""
-        return self.parts.spread if self.parts is not None else ""
+        return self.parts.spread if self.parts is not None else self.made
 
     @property
     def of_a_set(self) -> bool:

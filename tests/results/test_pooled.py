@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from sepbench.cli import check, compare, run, score, show
 from sepbench.errors import SepbenchError
 from sepbench.metrics.psnr_pooled import PSNR_POOLED32
-from sepbench.results.compare import pair_up
+from sepbench.results.compare import compare_sides, open_side, pair_up
 from sepbench.results.intervals import Design
 from sepbench.results.publication import publish_run
 from sepbench.results.repeats import folder_of
@@ -139,6 +139,16 @@ def test_compare_and_check_know_a_better_pooled_value(tmp_path: Path) -> None:
     assert np.isnan(row["share_a_better"])
     sepbench("check", same, "--against", old)
     assert "psnr_pooled32" in sepbench("check", worse, "--against", old, code=1)
+
+
+def test_pooled_values_of_a_leaderboard_have_no_shares_whichever_side_they_are(tmp_path: Path) -> None:
+    board, mine = str(publish_run(made().save(tmp_path / "old"), tmp_path).path), made(better=0.5).save(tmp_path / "new")
+    for a, b in ((mine, board), (board, mine), (board, board)):
+        (row,) = compare_sides(open_side(a), open_side(b), ["psnr_pooled32"]).to_dict("records")
+        assert np.isnan([row["share_a_better"], row["share_b_better"]]).all()
+        assert row["interval"] == "cluster t, jackknife"
+        (plain,) = compare_sides(open_side(a), open_side(b), ["psnr"]).to_dict("records")
+        assert (plain["share_a_better"], plain["share_b_better"], plain["interval"]) == (0.0, 0.0, "cluster t")
 
 
 # --- sets of a single window
