@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,6 +12,8 @@ from sepbench.results.statistics import Designs, PairedDifference, paired_differ
 from sepbench.results.values import MetricValues, without_spread
 
 Floats = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +25,7 @@ class Pairs:
         a, b: ``(n,)`` values, in the metric's unit.
         pooled: of a pooled metric, or of one of sets, whichever side knows it.
         spread: how such values were made, see ``MetricValues.spread``.
+        bare: the sides, ``a`` or ``b``, whose values cannot be made anew of the common examples; then no example is left.
     """
 
     examples: npt.NDArray[np.int64]
@@ -29,6 +33,7 @@ class Pairs:
     b: Floats
     pooled: bool = False
     spread: str = ""
+    bare: tuple[str, ...] = ()
 
 
 def pair_up(a: MetricValues, b: MetricValues) -> Pairs:
@@ -36,15 +41,38 @@ def pair_up(a: MetricValues, b: MetricValues) -> Pairs:
 
     No pair is left where a side has the value of a larger set only, and nothing to make that of these examples of.
     """
+    examples, rows_a, rows_b, both = _matched(a, b)
+    bare = _bare(a, b, rows_a, rows_b, both)
+    if bare:
+        both = np.zeros_like(both)
+    return Pairs(examples[both], a.among(rows_a, both), b.among(rows_b, both), a.of_a_set or b.of_a_set, a.spread or b.spread, bare)
+
+
+def bare_sides(a: MetricValues, b: MetricValues) -> tuple[str, ...]:
+    """``Pairs.bare`` of two sides, without pooling anything."""
+    return _bare(a, b, *_matched(a, b)[1:]) if a.whole_only or b.whole_only else ()
+
+
+def no_parts(metric: str, sides: Sequence[str]) -> str:
+    """Why there is no pair where these sides (in the reader's words) are bare, and what to do."""
+    named = " and ".join(sides)
+    return f"the committed scores of {named} hold no parts of {metric}; " + (f"compare with a run of {named}" if len(sides) == 1 else "compare two runs")
+
+
+def _matched(a: MetricValues, b: MetricValues) -> tuple[Integers, Integers, Integers, Bools]:
+    """The examples that both sides have, where each has them, and which of them both scored."""
     if np.array_equal(a.examples, b.examples):
         examples, rows_a = a.examples, np.arange(len(a))
         rows_b = rows_a
     else:
         examples, rows_a, rows_b = np.intersect1d(a.examples, b.examples, assume_unique=True, return_indices=True)
-    both = a.scored[rows_a] & b.scored[rows_b]
-    if not (a.serves(rows_a, both) and b.serves(rows_b, both)):
-        both = np.zeros_like(both)
-    return Pairs(examples[both], a.among(rows_a, both), b.among(rows_b, both), a.of_a_set or b.of_a_set, a.spread or b.spread)
+    return examples, rows_a, rows_b, a.scored[rows_a] & b.scored[rows_b]
+
+
+def _bare(a: MetricValues, b: MetricValues, rows_a: Integers, rows_b: Integers, both: Bools) -> tuple[str, ...]:
+    if not both.any():  # nothing in common: no side is to blame
+        return ()
+    return ("a",) * (not a.serves(rows_a, both)) + ("b",) * (not b.serves(rows_b, both))
 
 
 def difference(pairs: Pairs, designs: Designs) -> PairedDifference:
