@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from sepbench.results.repeated import Moved, moved_apart
 from sepbench.results.statistics import Designs, PairedDifference, paired_difference
 from sepbench.results.values import MetricValues, without_spread
 
@@ -25,6 +26,7 @@ class Pairs:
         a, b: ``(n,)`` values, in the metric's unit.
         pooled: of a pooled metric, or of one of sets, whichever side knows it.
         spread: how such values were made, see ``MetricValues.spread``.
+        moved: how far the difference of the means moves with the repetitions of sides that were repeated.
         bare: the sides, ``a`` or ``b``, whose values cannot be made anew of the common examples; then no example is left.
     """
 
@@ -33,6 +35,7 @@ class Pairs:
     b: Floats
     pooled: bool = False
     spread: str = ""
+    moved: tuple[Moved, ...] = ()
     bare: tuple[str, ...] = ()
 
 
@@ -45,7 +48,8 @@ def pair_up(a: MetricValues, b: MetricValues) -> Pairs:
     bare = _bare(a, b, rows_a, rows_b, both)
     if bare:
         both = np.zeros_like(both)
-    return Pairs(examples[both], a.among(rows_a, both), b.among(rows_b, both), a.of_a_set or b.of_a_set, a.spread or b.spread, bare)
+    (values_a, moved_a), (values_b, moved_b) = a.taken(rows_a, both), b.taken(rows_b, both)
+    return Pairs(examples[both], values_a, values_b, a.of_a_set or b.of_a_set, a.spread or b.spread, moved_apart(moved_a, moved_b), bare)
 
 
 def bare_sides(a: MetricValues, b: MetricValues) -> tuple[str, ...]:
@@ -76,12 +80,13 @@ def _bare(a: MetricValues, b: MetricValues, rows_a: Integers, rows_b: Integers, 
 
 
 def difference(pairs: Pairs, designs: Designs) -> PairedDifference:
-    """The paired difference a - b, with an interval that knows which examples share clusters."""
-    found = paired_difference(pairs.a, pairs.b, pairs.examples, designs)
+    """The paired difference a - b, with an interval that knows which examples share clusters, and how far either side moves with its repetitions."""
+    found = paired_difference(pairs.a, pairs.b, pairs.examples, designs, pairs.moved)
+    interval = ", ".join(filter(None, (found.interval, pairs.spread)))
+    found = replace(found, interval=" and ".join(dict.fromkeys([interval, *(moved.kind for moved in pairs.moved)])))
     if not pairs.pooled:
         return found
-    interval = f"{found.interval}, {pairs.spread}" if pairs.spread else found.interval
-    found = replace(found, interval=interval, share_a_higher=np.nan, share_b_higher=np.nan)  # no single example is better or worse
+    found = replace(found, share_a_higher=np.nan, share_b_higher=np.nan)  # no single example is better or worse
     if without_spread(pairs.a) or without_spread(pairs.b):
         return replace(found, ci_low=np.nan, ci_high=np.nan, p_lower=1.0, p_higher=1.0)
     return found

@@ -2,7 +2,8 @@
 
 From them you can make a leaderboard's means and intervals again, and compare a user's run with its rows mixture by
 mixture. There is one row per (task, method, metric, example): the mean over the example's scored sources, float32, NaN
-if it failed.
+if it failed. Of a run with several seeds or fits it is the mean over them too; the
+leaderboard's row says how far they lie apart (``repeats.told_values``).
 """
 
 from __future__ import annotations
