@@ -142,19 +142,7 @@ def check_results(new: Results, old: Results, tolerances: Mapping[str, float] | 
         UnknownNameError: a tolerance for a metric, a task or a method that OLD does not have.
     """
     tolerances, scope = tolerances or {}, scope or Scope()
-    if not len(old.frame):
-        raise SepbenchError(f"{old.label} has no rows: there is nothing to check against")
-    suites_old, suites_new = (", ".join(sorted(set(frame["suite"]))) for frame in (old.frame, new.frame))
-    if suites_old != suites_new:
-        raise SepbenchError(f"not comparable: {new.label} is of suite {suites_new or 'none'}, {old.label} of {suites_old}")
-    _check_known(tolerances, old, "metric", "--tolerance; ")
-    _check_known(scope.tasks, old, "task", "--tasks; ")
-    _check_known(scope.methods, old, "method", "--methods; ")
-    rows_old, rows_new = _by_key(old, scope), _by_key(new, scope)
-    if scope.subset:
-        rows_old = {key: row for key, row in rows_old.items() if key in rows_new}
-    if not rows_old:
-        raise SepbenchError(f"{new.label} and {old.label} have no row in common; check what --tasks and --methods name")
+    rows_new, rows_old = _rows_of_scope(new, old, tolerances, scope)
     values = {key: _paired_values(new, old, key) for key in sorted(rows_old)}  # the metrics of a cell one after another: it is read once
     obstacles = {key: _obstacle(rows_new.get(key), row, values[key].both, scope.subset and values[key].both, values[key].bare) for key, row in rows_old.items()}
     passed = {key: values[key].bare for key in rows_old if scope.subset and values[key].bare and not obstacles[key]}
@@ -171,6 +159,24 @@ def check_results(new: Results, old: Results, tolerances: Mapping[str, float] | 
         findings.append(_finding(key, rows_new.get(key), row, obstacles[key], evidence))
     findings += [_row(key, "new", row, None, reason="not in OLD") for key, row in rows_new.items() if key not in rows_old]
     return GateReport(findings, list(dict.fromkeys([*_notes(rows_new, rows_old), *_passed_over(passed)])))
+
+
+def _rows_of_scope(new: Results, old: Results, tolerances: Mapping[str, float], scope: Scope) -> tuple[dict[_Key, _Record], dict[_Key, _Record]]:
+    """The rows of NEW and of OLD that are held against each other, for a subset those of OLD that NEW has too. Raises: see ``check_results``."""
+    if not len(old.frame):
+        raise SepbenchError(f"{old.label} has no rows: there is nothing to check against")
+    suites_old, suites_new = (", ".join(sorted(set(frame["suite"]))) for frame in (old.frame, new.frame))
+    if suites_old != suites_new:
+        raise SepbenchError(f"not comparable: {new.label} is of suite {suites_new or 'none'}, {old.label} of {suites_old}")
+    _check_known(tolerances, old, "metric", "--tolerance; ")
+    _check_known(scope.tasks, old, "task", "--tasks; ")
+    _check_known(scope.methods, old, "method", "--methods; ")
+    rows_old, rows_new = _by_key(old, scope), _by_key(new, scope)
+    if scope.subset:
+        rows_old = {key: row for key, row in rows_old.items() if key in rows_new}
+    if not rows_old:
+        raise SepbenchError(f"{new.label} and {old.label} have no row in common; check what --tasks and --methods name")
+    return rows_new, rows_old
 
 
 def _check_known(names: Iterable[str], old: Results, column: str, where: str) -> None:
