@@ -30,7 +30,7 @@ class ComparedRow:
         difference: mean of A - B per mixture.
         ci_low, ci_high: its 95 % interval.
         interval, cluster, n_clusters: how that was made, and what is independent.
-        share_a_better, share_b_better: shares of the mixtures, in [0, 1]; ties are in neither.
+        share_a_better, share_b_better: shares of the mixtures, in [0, 1]; ties, rounding included, are in neither. NaN for pooled metrics and those of sets.
         verdict: ``A better`` or ``B better`` where the interval excludes zero by more than rounding, ``no difference shown``, or why there is none.
         failed_a, failed_b: mixtures without a value.
     """

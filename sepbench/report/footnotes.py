@@ -126,6 +126,10 @@ def _signs(layout: TaskLayout) -> Iterator[Footnote]:
         yield Footnote("sign", "=: the best method does not beat it (paired one-sided test, 5 % for all rows together)")
     if layout.shorter:
         yield Footnote("sign", "+: ranked on fewer mixtures than others")
+    untested = tuple(method for method in layout.shown if method in layout.untested)
+    if untested:
+        text = f"ranked by its mean alone: it has no {layout.ranking} of the same mixtures to test against the best method"
+        yield Footnote("sign", text, untested, local=True)
     if "size" in layout.marks_shown:
         yield Footnote("sign", f"size: {layout.ranking} depends on the number of mixtures, and others have {layout.most:,}: not ranked", local=True)
     if "never" in layout.marks_shown:

@@ -198,7 +198,8 @@ class TaskLayout:
         )
         ranked = [method for method in order if not marks[method]]
         losses = [self._loss(method) for method in ranked]
-        self.equal, self.shorter = self._equals(ranked), self._shorter(ranked)
+        self.equal, self.untested = self._against_best(ranked)
+        self.shorter = self._shorter(ranked)
         # Equal values share a rank, and the next one counts them all.
         self.ranks = {method: marks[method] or str(1 + sum(loss < self._loss(method) for loss in losses)) for method in order}
         chosen = [method for method in order if not selection.methods or method in selection.methods]
@@ -207,7 +208,7 @@ class TaskLayout:
             chosen = chosen[: chosen.index(counted[selection.top - 1]) + 1]
         self.n_methods, self.shown = len(order), chosen
         self.first = {method: record for method, record in self.first.items() if method in chosen}
-        self.equal, self.shorter = self.equal & set(chosen), self.shorter & set(chosen)
+        self.equal, self.untested, self.shorter = (found & set(chosen) for found in (self.equal, self.untested, self.shorter))
         rows = self.first.values()
         shown = ((column, column.shown) for column in columns.COLUMNS if column.shown is not None)
         measured = not all(record["estimates_sha256"] for record in rows)  # nobody measured estimates that were supplied
@@ -267,11 +268,13 @@ class TaskLayout:
             yield self._line(method, self.ranks[method] + "=" * (method in self.equal) + "+" * (method in self.shorter))
         yield from self._paper_lines()
 
-    def _equals(self, ranked: Sequence[str]) -> frozenset[str]:
+    def _against_best(self, ranked: Sequence[str]) -> tuple[frozenset[str], frozenset[str]]:
+        """Ranked methods that the best one does not beat, and those that could not be tested."""
         if self.evidence is None or not ranked:
-            return frozenset()
+            return frozenset(), frozenset()
         higher = bool(self.records[ranked[0], self.ranking]["higher_is_better"])
-        return self.evidence.equals(self.task, self.ranking, ranked, higher)
+        found = self.evidence.against_best(self.task, self.ranking, ranked, higher)
+        return found.equal, found.untested
 
     def _shorter(self, ranked: Sequence[str]) -> frozenset[str]:
         """Ranked methods with fewer mixtures than others."""

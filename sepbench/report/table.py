@@ -21,7 +21,9 @@ from sepbench.report.fitting import print_table
 from sepbench.report.footnotes import page_notes
 from sepbench.report.numbers import clusters_text, number_format
 from sepbench.report.rows import Cells, Line, RowSelection, TaskTable, task_tables
+from sepbench.results.compare import NO_PARTS
 from sepbench.results.gate import GateReport, GateRow
+from sepbench.results.pairing import no_parts
 
 if TYPE_CHECKING:
     from sepbench.results.ranking import Evidence
@@ -208,6 +210,9 @@ def render_comparison(rows: pd.DataFrame, label_a: str, label_b: str, console: C
         lost = rows[rows[column] > 0].drop_duplicates(["task", method])
         for task, name, count in zip(lost["task"], lost[method], lost[column], strict=True):
             console.print(Text(f"{side}: {count:,} mixtures of {task} that {name} failed on are not part of the comparison", style="yellow"), soft_wrap=True)
+    bare = rows[rows["verdict"].str.startswith(NO_PARTS)]
+    for metric, judged in dict.fromkeys(zip(bare["metric"], bare["verdict"], strict=True)):
+        console.print(Text(no_parts(metric, judged.removeprefix(NO_PARTS).split(" and ")), style="yellow"), soft_wrap=True)
     for metric in dict.fromkeys(rows.loc[~rows["higher_is_better"], "metric"]):
         console.print(Text(f"{metric}: lower is better", style="dim"))
 
@@ -215,7 +220,7 @@ def render_comparison(rows: pd.DataFrame, label_a: str, label_b: str, console: C
 def _difference(row: Mapping[Hashable, Any]) -> tuple[str, str, str]:
     """Difference with its interval and unit, number of pairs, share where A is better."""
     if not row["n"]:
-        return "no common example", "0", ""
+        return "no value of these" if str(row.get("verdict", "")).startswith(NO_PARTS) else "no common example", "0", ""
     ends = [row[name] for name in ("difference", "ci_low", "ci_high") if math.isfinite(row[name])]
     write = number_format(row["unit"], max(map(abs, ends)))
     interval = f" [{write(row['ci_low'])}, {write(row['ci_high'])}]" if len(ends) == 3 else ""

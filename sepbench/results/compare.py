@@ -13,7 +13,7 @@ from sepbench.errors import SepbenchError, some
 from sepbench.registry import nearest
 from sepbench.results import columns
 from sepbench.results.pairing import difference, pair_up
-from sepbench.results.statistics import MIN_CLUSTERS, PairedDifference
+from sepbench.results.statistics import FLOAT_NOISE, MIN_CLUSTERS, PairedDifference
 from sepbench.results.target import Results, open_results
 from sepbench.suites.loader import NEVER_RANKING
 
@@ -41,13 +41,11 @@ COMPARE_COLUMNS = (
 )
 A_BETTER, B_BETTER, NO_DIFFERENCE = "A better", "B better", "no difference shown"
 NOT_COMPARED = "nothing to compare"
+NO_PARTS = "no parts in "
+"""Before ``A``, ``B`` or ``A and B``: sides with the value of another set of mixtures only (a pooled metric of a committed leaderboard)."""
 TOO_FEW = f"no verdict below {MIN_CLUSTERS} clusters"
 NO_INTERVAL = "no verdict without an interval"
 NEVER = "no verdict by this metric, see docs/metrics.md"
-
-FLOAT_NOISE = 1e-6
-"""A difference below this, times the values' size where that is above 1, is float32 rounding (another processor, another batch), however
-consistent it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +157,7 @@ def compare_sides(a: Side, b: Side, metrics: Sequence[str] = ()) -> pd.DataFrame
                     pair = pair_up(side_a, side_b)
                     means = (float(pair.a.mean()), float(pair.b.mean())) if len(pair.examples) else (np.nan, np.nan)
                     failed = (int((~side_a.scored).sum()), int((~side_b.scored).sum()))
-                    rows.append(_Head(task, metric, *infos[metric], method_a, method_b, *means, *failed).row(difference(pair, designs)))
+                    rows.append(_Head(task, metric, *infos[metric], method_a, method_b, *means, *failed, pair.bare).row(difference(pair, designs)))
     if not rows:
         raise SepbenchError(f"{a.label} and {b.label} have no scores in common")
     return pd.DataFrame(rows, columns=list(COMPARE_COLUMNS))
@@ -179,12 +177,14 @@ class _Head:
     mean_b: float
     failed_a: int
     failed_b: int
+    bare: Sequence[str] = ()
 
     def row(self, paired: PairedDifference) -> tuple[float | str, ...]:
         shares = (paired.share_a_higher, paired.share_b_higher)
         judged = verdict(paired, self.higher_is_better, max(abs(self.mean_a), abs(self.mean_b)))
         if paired.n and self.metric in NEVER_RANKING:
             judged = NEVER
+        judged = NO_PARTS + " and ".join(side.upper() for side in self.bare) if self.bare else judged
         return (
             *(self.task, self.metric, self.unit, self.higher_is_better, self.method_a, self.method_b),
             *(paired.n, self.mean_a, self.mean_b, paired.mean, paired.ci_low, paired.ci_high, paired.interval, paired.unit, paired.n_clusters),

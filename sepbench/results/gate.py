@@ -25,11 +25,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from sepbench.errors import SepbenchError
+from sepbench.errors import SepbenchError, some
 from sepbench.registry import nearest
 from sepbench.results import columns
 from sepbench.results.columns import key_names
-from sepbench.results.pairing import difference, pair_up
+from sepbench.results.pairing import bare_sides, difference, no_parts, pair_up
 from sepbench.results.statistics import MIN_CLUSTERS, PairedDifference, holm
 from sepbench.results.target import Results
 
@@ -121,7 +121,8 @@ class Scope:
 
     Attributes:
         tasks, methods: only these; empty for all.
-        subset: only rows that both sides have, on the examples that both have, instead of everything that OLD has.
+        subset: only rows that both sides have, on the examples that both have, instead of everything that OLD has. Figures that cannot be made
+            anew of these examples are passed over, with a note.
     """
 
     tasks: Sequence[str] = ()
@@ -137,10 +138,31 @@ def check_results(new: Results, old: Results, tolerances: Mapping[str, float] | 
         scope: default: everything that OLD has.
 
     Raises:
-        SepbenchError: OLD has no rows (of the scope), NEW is of another suite, or a subset has nothing in common.
+        SepbenchError: OLD has no rows (of the scope), NEW is of another suite, or a subset has nothing in common that can be compared.
         UnknownNameError: a tolerance for a metric, a task or a method that OLD does not have.
     """
     tolerances, scope = tolerances or {}, scope or Scope()
+    rows_new, rows_old = _rows_of_scope(new, old, tolerances, scope)
+    values = {key: _paired_values(new, old, key) for key in sorted(rows_old)}  # the metrics of a cell one after another: it is read once
+    obstacles = {key: _obstacle(rows_new.get(key), row, values[key].both, scope.subset and values[key].both, values[key].bare) for key, row in rows_old.items()}
+    passed = {key: values[key].bare for key in rows_old if scope.subset and values[key].bare and not obstacles[key]}
+    if len(passed) == len(rows_old):
+        raise SepbenchError(f"nothing is left to check: {'; '.join(dict.fromkeys(passed.values()))}")
+    judged = [key for key in rows_old if key not in passed]
+    pairs = _pairs([key for key in judged if values[key].both and not obstacles[key]], new, old)
+    adjusted = _adjusted(pairs, rows_old)
+    findings = []
+    for key in judged:
+        row = rows_old[key]
+        tolerance = tolerances.get(row["metric"], TOLERANCES.get(row["unit"], OTHER_TOLERANCE))
+        evidence = _Evidence(pairs.get(key), *adjusted.get(key, (1.0, 1.0)), tolerance, scope.subset)
+        findings.append(_finding(key, rows_new.get(key), row, obstacles[key], evidence))
+    findings += [_row(key, "new", row, None, reason="not in OLD") for key, row in rows_new.items() if key not in rows_old]
+    return GateReport(findings, list(dict.fromkeys([*_notes(rows_new, rows_old), *_passed_over(passed)])))
+
+
+def _rows_of_scope(new: Results, old: Results, tolerances: Mapping[str, float], scope: Scope) -> tuple[dict[_Key, _Record], dict[_Key, _Record]]:
+    """The rows of NEW and of OLD that are held against each other, for a subset those of OLD that NEW has too. Raises: see ``check_results``."""
     if not len(old.frame):
         raise SepbenchError(f"{old.label} has no rows: there is nothing to check against")
     suites_old, suites_new = (", ".join(sorted(set(frame["suite"]))) for frame in (old.frame, new.frame))
@@ -154,17 +176,7 @@ def check_results(new: Results, old: Results, tolerances: Mapping[str, float] | 
         rows_old = {key: row for key, row in rows_old.items() if key in rows_new}
     if not rows_old:
         raise SepbenchError(f"{new.label} and {old.label} have no row in common; check what --tasks and --methods name")
-    paired = {key: _has_values(new, key) and _has_values(old, key) for key in sorted(rows_old)}
-    obstacles = {key: _obstacle(rows_new.get(key), row, paired[key], scope.subset and paired[key]) for key, row in rows_old.items()}
-    pairs = _pairs([key for key, obstacle in obstacles.items() if paired[key] and not obstacle], new, old)
-    adjusted = _adjusted(pairs, rows_old)
-    findings = []
-    for key, row in rows_old.items():
-        tolerance = tolerances.get(row["metric"], TOLERANCES.get(row["unit"], OTHER_TOLERANCE))
-        evidence = _Evidence(pairs.get(key), *adjusted.get(key, (1.0, 1.0)), tolerance, scope.subset)
-        findings.append(_finding(key, rows_new.get(key), row, obstacles[key], evidence))
-    findings += [_row(key, "new", row, None, reason="not in OLD") for key, row in rows_new.items() if key not in rows_old]
-    return GateReport(findings, list(dict.fromkeys(_notes(rows_new, rows_old))))
+    return rows_new, rows_old
 
 
 def _check_known(names: Iterable[str], old: Results, column: str, where: str) -> None:
@@ -191,9 +203,29 @@ def _row(key: _Key, status: Status, new: _Record | None, old: _Record | None, **
     return GateRow(*key, status, unit, old["mean"] if old else math.nan, new["mean"] if new else math.nan, **more)
 
 
-def _has_values(results: Results, key: _Key) -> bool:
-    """Whether a row has per-example scores; those beside a leaderboard may be of some rows only."""
-    return results.values is not None and len(results.values.of(*key[1:])) > 0
+@dataclass(frozen=True, slots=True)
+class _PairedValues:
+    """Whether a row has per-example scores on both sides (those beside a leaderboard may be of some rows only).
+
+    Attributes:
+        both: it has.
+        bare: why the figure of the examples that both have cannot be made, and what to do; empty if it can.
+    """
+
+    both: bool
+    bare: str = ""
+
+
+def _paired_values(new: Results, old: Results, key: _Key) -> _PairedValues:
+    if new.values is None or old.values is None:
+        return _PairedValues(False)
+    a, b = new.values.of(*key[1:]), old.values.of(*key[1:])
+    if not (len(a) and len(b)):
+        return _PairedValues(False)
+    if a.undefined:
+        return _PairedValues(True, f"the {a.undefined:,} mixtures of NEW are too few for {key[3]}; run NEW again with more")
+    sides = [{"a": "NEW", "b": "OLD"}[side] for side in bare_sides(a, b)]
+    return _PairedValues(True, no_parts(key[3], sides) if sides else "")
 
 
 def _pairs(keys: Sequence[_Key], new: Results, old: Results) -> dict[_Key, PairedDifference]:
@@ -201,7 +233,7 @@ def _pairs(keys: Sequence[_Key], new: Results, old: Results) -> dict[_Key, Paire
     if new.values is None or old.values is None:
         return {}
     found, designs = {}, (new if new.suite is not None else old).designs.task
-    for key in sorted(keys):  # the metrics of a cell one after another: it is read once
+    for key in sorted(keys):
         found[key] = difference(pair_up(new.values.of(*key[1:]), old.values.of(*key[1:])), designs(key[1]))
     return found
 
@@ -276,27 +308,29 @@ def _status(gain: float, tolerance: float) -> Status:
     return "regression" if gain < -tolerance else "improvement" if gain > tolerance else "holds"
 
 
-def _obstacle(new: _Record | None, old: _Record, paired: bool, other_lengths: bool) -> str:
-    """Why two rows cannot be compared; empty if they can.
+def _obstacle(new: _Record | None, old: _Record, paired: bool, other_lengths: bool, bare: str = "") -> str:
+    """Why two rows cannot be compared; empty if they can, or if a subset only lacks what to make their figure of.
 
     Args:
         paired: both sides have per-example scores.
         other_lengths: they are compared on the examples that both have.
+        bare: see ``_PairedValues``.
     """
     if new is None:
         return "missing in NEW"
     other = next(_differences(new, old, "agree", "n_expected" if other_lengths else ""), "")
     if other and not next(_differences(new, old, "agree", "n_expected"), ""):  # the number of mixtures alone
-        return f"{other}; " + ("--subset compares those that both have" if paired else "run NEW again with as many mixtures")
+        step = "--subset compares those that both have" if paired else "run NEW again with as many mixtures"
+        return f"{other}; {bare or step}"
     if other:
         return other
     if not paired and new["seed"] != old["seed"]:
         return f"seed {old['seed']} in OLD, {new['seed']} in NEW, and no per-example scores to tell chance from change"
-    if not math.isfinite(new["mean"]):
+    if not math.isfinite(new["mean"]) and not (other_lengths and bare):
         return "no value (NaN) in NEW"
     if new["n_scored"] < old["n_scored"] and not other_lengths:
         return f"{old['n_scored']} examples scored in OLD, {new['n_scored']} in NEW"
-    return ""
+    return "" if other_lengths else bare
 
 
 def _brief(value: object) -> str:
@@ -315,6 +349,14 @@ def _differences(new: _Record, old: _Record, gate: Literal["agree", "note"], but
 
 def _is_empty(value: object) -> bool:
     return value == "" or (isinstance(value, float) and math.isnan(value))
+
+
+def _passed_over(passed: Mapping[_Key, str]) -> Iterator[str]:
+    """The figures that a subset passes over, those of one reason together."""
+    cells: dict[tuple[str, str], list[str]] = {}
+    for (_, task, method, metric), reason in passed.items():
+        cells.setdefault((metric, reason), []).append(f"{task} {method}")
+    yield from (f"{metric} is passed over for {some(names)}: {reason}" for (metric, reason), names in cells.items())
 
 
 def _notes(rows_new: Mapping[_Key, _Record], rows_old: Mapping[_Key, _Record]) -> Iterator[str]:

@@ -2,7 +2,8 @@
 
 From them you can make a leaderboard's means and intervals again, and compare a user's run with its rows mixture by
 mixture. There is one row per (task, method, metric, example): the mean over the example's scored sources, float32, NaN
-if it failed.
+if it failed. Of a run with several seeds or fits it is the mean over them too; the
+leaderboard's row says how far they lie apart (``repeats.told_values``).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import pyarrow.parquet as pq
 from sepbench.errors import SepbenchError, some
 from sepbench.files import write_atomically
 from sepbench.metrics.catalogue import get_metric
+from sepbench.metrics.kinds import PooledMetric, SetMetric
 from sepbench.results.parquet_files import checked, write_parquet
 from sepbench.results.values import CellValues, MetricValues, Values
 
@@ -75,7 +77,7 @@ def _cell(table: pa.Table, task: str, method: str) -> CellValues:
     for metric in dict.fromkeys(metrics.tolist()):
         rows = np.flatnonzero(metrics == metric)
         rows = rows[np.argsort(examples[rows], kind="stable")]
-        found[metric] = MetricValues(examples[rows], values[rows], whole_only=_of_a_set(metric))
+        found[metric] = MetricValues(examples[rows], values[rows], whole_only=_of_a_set(metric), made=_spread(metric))
     return found
 
 
@@ -89,6 +91,12 @@ def _of_a_set(metric: str) -> bool:
         return get_metric(metric).info.per in ("group", "set")
     except SepbenchError:  # a metric that is not installed here
         return False
+
+
+def _spread(metric: str) -> str:
+    """How the values of a metric of ``_of_a_set`` were made."""
+    found = get_metric(metric) if _of_a_set(metric) else None
+    return found.spread if isinstance(found, PooledMetric | SetMetric) else ""
 
 
 def merge_scores(leaderboard: Path, values: Values, cells: Iterable[tuple[str, str]], kept: Iterable[tuple[str, str, str]] = ()) -> None:

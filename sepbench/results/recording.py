@@ -9,7 +9,7 @@ from pathlib import Path
 from sepbench.data.datasets import manifests_of
 from sepbench.data.files.manifests import Manifest, load_manifest
 from sepbench.results.leaderboard import build_leaderboard, clusters_of, write_leaderboard
-from sepbench.results.repeats import with_repetitions
+from sepbench.results.repeats import mean_values, with_repetitions
 from sepbench.results.statistics import TaskDesigns
 from sepbench.results.store import RunStore
 from sepbench.results.target import Results
@@ -74,7 +74,7 @@ def finish(store: RunStore, suite: Suite) -> Results:
     designs = TaskDesigns(lambda task: clusters_of(suite, task))
     frame, noted = with_repetitions(build_leaderboard(values, run, cells, suite), cells, store, designs)
     write_leaderboard(frame, leaderboard_path(store))
-    return Results(str(store.path), frame, suite, values, noted, {name: method.bound for name, method in run.methods.items()})
+    return Results(str(store.path), frame, suite, mean_values(store), noted, {name: method.bound for name, method in run.methods.items()})
 
 
 def leaderboard_path(store: RunStore) -> Path:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from scipy import special
 
 from sepbench.errors import SepbenchError
 from sepbench.results.intervals import LEVEL
+from sepbench.results.repeated import Moved, Repetitions, averaged
 from sepbench.results.statistics import Designs, TaskDesigns
 from sepbench.results.store import RunStore, StoreError
 from sepbench.results.values import CellValues, MetricValues, Values, without_spread
@@ -108,12 +109,15 @@ class Spread:
         count: S.
         mean: over mixtures and repetitions.
         between: standard deviation (ddof = 1) of the repetitions' means.
+        std, median: over mixtures, of each one's mean over the repetitions.
         ci_low, ci_high: 95 % interval of the mean.
     """
 
     count: int
     mean: float
     between: float
+    std: float
+    median: float
     ci_low: float
     ci_high: float
 
@@ -126,14 +130,14 @@ def spread(first: Values, others: Sequence[Values], key: Key, designs: Designs) 
         return None
     values = np.stack([own.values[own.scored], *repeated])  # (S, n)
     means, design = values.mean(axis=1), designs.of(own.examples[own.scored])
-    between = float(means.std(ddof=1))
-    of_mixtures = float(design.standard_errors(values.mean(axis=0)[:, None])[0]) ** 2
+    between, mixtures = float(means.std(ddof=1)), values.mean(axis=0)
+    of_mixtures = float(design.standard_errors(mixtures[:, None])[0]) ** 2
     if own.of_a_set and any(map(without_spread, values)):
         of_mixtures = math.nan
     of_repetitions = between**2 / len(values)
     half = _half_width(of_mixtures, design.degrees, of_repetitions, len(values) - 1)
-    mean = float(means.mean())
-    return Spread(len(values), mean, between, mean - half, mean + half)
+    mean, std = float(means.mean()), float(mixtures.std(ddof=1)) if len(mixtures) > 1 else math.nan
+    return Spread(len(values), mean, between, std, float(np.median(mixtures)), mean - half, mean + half)
 
 
 def _of_same_mixtures(own: MetricValues, other: MetricValues) -> Floats | None:
@@ -195,7 +199,46 @@ def _row(record: Mapping[Any, Any], first: Values, repeated: Sequence[Repetition
         if found is not None:
             row |= {kind: found.count, f"std_{kind}": found.between, "mean": found.mean, "ci_low": found.ci_low, "ci_high": found.ci_high}
             row["interval"] = f"{record['interval']} and {kind}"
+            if math.isfinite(record["median"]):  # those of pooled metrics, which have none, are not those of their values
+                row |= {"std": found.std, "median": found.median}
     return row
+
+
+def mean_values(run: RunStore) -> Values:
+    """A run's values. Of a repeated cell each mixture has its mean over the repetitions that count, as in ``spread``; of both kinds those of the fits.
+
+    Raises:
+        SepbenchError: a repetition is of another run; also when a cell is asked for, if it cannot be read.
+    """
+    first, repeated = Values.of_run(run), [repetition for kind in KINDS for repetition in repetitions(run, kind)]
+    if not repeated:
+        return first
+    seed = run.read_run().seed
+
+    def cell(task: str, method: str) -> CellValues:
+        there = [(repetition, repetition.values.cell(task, method)) for repetition in repeated]
+        cells = first.cell(task, method)
+        return {metric: _mean_of(own, seed, [(one, values[metric]) for one, values in there if metric in values]) for metric, own in cells.items()}
+
+    return Values(cell)
+
+
+def told_values(values: Values | None, frame: pd.DataFrame) -> Values | None:
+    """The values beside a leaderboard, which are means over repetitions, with what its rows tell of how far their means move."""
+    rows = [(kind, record) for kind in KINDS for record in frame[frame[kind] > 1].to_dict("records") if math.isfinite(record[f"std_{kind}"])]
+    moved = {(record["task"], record["method"], record["metric"]): Moved(kind, record[kind], record[f"std_{kind}"]) for kind, record in rows}
+    if values is None or not moved:
+        return values
+    return Values(lambda task, method: {metric: replace(found, moved=moved.get((task, method, metric))) for metric, found in values.cell(task, method).items()})
+
+
+def _mean_of(own: MetricValues, seed: int, others: Sequence[tuple[Repetition, MetricValues]]) -> MetricValues:
+    counted = [(repetition, values) for repetition, values in others if own.scored.any() and not any(_lacking(own, values))]
+    for kind in reversed(KINDS):
+        of_kind = [(repetition.seed, values) for repetition, values in counted if repetition.kind == kind]
+        if of_kind:
+            return averaged(Repetitions(kind, (seed, *(one for one, _ in of_kind)), own, [values for _, values in of_kind]))
+    return own
 
 
 def _left_out(keys: Sequence[Key], first: Values, repeated: Iterable[Repetition]) -> list[str]:

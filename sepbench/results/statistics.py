@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from sepbench.data.lists.clusters import INDEPENDENT, Clusters
 from sepbench.results.intervals import Design
+from sepbench.results.repeated import Moved, uncertainty
 
 MIN_CLUSTERS = 10
 """Below so many clusters nothing is ranked and no verdict given: ``benchmarks/results/coverage.csv`` shows intervals of skewed values that hold the mean
@@ -21,6 +22,10 @@ CLUSTER_T = "cluster t"
 T_OF_MIXTURES = "t"
 UNKNOWN = "t, clusters unknown"
 """How an interval was made: see ``intervals``; by the same formula over independent mixtures; or over mixtures for want of their keys."""
+
+FLOAT_NOISE = 1e-6
+"""A difference below this, times the values' size where that is above 1, is float32 rounding (another processor, another batch, scores that a
+leaderboard keeps in float32), however consistent it is."""
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
@@ -60,7 +65,7 @@ class PairedDifference:
         mean: NaN if n = 0.
         ci_low, ci_high: 95 % interval; NaN where fewer than two clusters, or the one window of a pooled metric, say nothing about the spread.
         p_lower, p_higher: one-sided p-values of a mean below and above zero (t test with the interval's variance and degrees of freedom); 1 if unknown.
-        share_a_higher, share_b_higher: shares of pairs in [0, 1]; ties belong to neither; NaN if n = 0.
+        share_a_higher, share_b_higher: shares of pairs in [0, 1]; ties, ``FLOAT_NOISE`` included, belong to neither; NaN if n = 0.
         interval, unit, n_clusters: see ``Summary``.
     """
 
@@ -146,11 +151,12 @@ def summarise(values: Floats, examples: Integers, designs: Designs) -> Summary:
     return Summary(n, mean, std, median, float(low), float(high), designs.interval, design.unit, design.n_clusters)
 
 
-def paired_difference(a: Floats, b: Floats, examples: Integers, designs: Designs) -> PairedDifference:
+def paired_difference(a: Floats, b: Floats, examples: Integers, designs: Designs, moved: Sequence[Moved] = ()) -> PairedDifference:
     """Compare two methods, or two runs, on the same examples.
 
     Args:
         a, b: ``(n,)`` finite values of the ``examples`` ``(n,)``.
+        moved: of sides that are means over repetitions: their variance is added to that over the examples (``repeated.uncertainty``).
 
     Raises:
         ValueError: shapes differ, are not ``(n,)``, or a value is not finite.
@@ -163,9 +169,14 @@ def paired_difference(a: Floats, b: Floats, examples: Integers, designs: Designs
         return PairedDifference(0, np.nan, np.nan, np.nan, 1.0, 1.0, np.nan, np.nan, designs.interval)
     differences, design = a - b, designs.of(examples)
     low, high = design.intervals(differences[:, None])[:, 0]
-    mean = float(differences.mean())
-    p_lower, p_higher = _p_values(mean, float(design.standard_errors(differences[:, None])[0]), design)
-    shares = (float((differences > 0).mean()), float((differences < 0).mean()))
+    mean, error = float(differences.mean()), float(design.standard_errors(differences[:, None])[0])
+    p_lower, p_higher = _p_values(mean, error, design)
+    if moved:
+        known = uncertainty(error, design.degrees, moved)
+        low, high = mean - known.half_width, mean + known.half_width
+        p_lower, p_higher = known.tail(mean), known.tail(-mean)
+    tie = FLOAT_NOISE * np.maximum(1.0, np.maximum(np.abs(a), np.abs(b)))
+    shares = (float((differences > tie).mean()), float((differences < -tie).mean()))
     return PairedDifference(n, mean, float(low), float(high), p_lower, p_higher, *shares, designs.interval, design.unit, design.n_clusters)
 
 

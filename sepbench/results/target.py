@@ -15,7 +15,7 @@ from sepbench.results.leaderboard import build_leaderboard, clusters_of, outline
 from sepbench.results.leaderboard_file import read_leaderboard
 from sepbench.results.published_scores import read_scores
 from sepbench.results.ranking import Evidence
-from sepbench.results.repeats import with_repetitions
+from sepbench.results.repeats import mean_values, told_values, with_repetitions
 from sepbench.results.statistics import TaskDesigns
 from sepbench.results.store import RunStore
 from sepbench.results.values import Values
@@ -35,7 +35,8 @@ class Results:
         label: what the user called them.
         frame: leaderboard rows, see ``columns.COLUMNS``.
         suite: the suite, if this installation has the version of the results.
-        values: per-example values, read when asked for, where the results are a run, or a leaderboard with scores beside it; else None.
+        values: per-example values, read when asked for, where the results are a run, or a leaderboard with scores beside it; else None. Means over
+            the repetitions where there are any, as the means of the rows are.
         cells: ``(task, method)`` -> state of that part of the run; empty for a CSV.
         bounds: method -> ``lower``, ``upper`` or empty; None where only the registry could say (a CSV).
     """
@@ -132,7 +133,7 @@ def open_csv(path: Path, label: str) -> Results:
         SepbenchError: not readable as one.
     """
     frame = read_leaderboard(path)
-    return Results(label, frame, _same_suite(frame), read_scores(path))
+    return Results(label, frame, _same_suite(frame), told_values(read_scores(path), frame))
 
 
 def open_run(path: Path, label: str, *, statistics: bool = True) -> Results:
@@ -149,12 +150,12 @@ def open_run(path: Path, label: str, *, statistics: bool = True) -> Results:
             return open_csv(path / "leaderboard.csv", label)
         raise SepbenchError(f"{label} is not the folder of a run (it has no run.json); name one that 'sepbench run' wrote, below {RUNS}/ by default")
     store = RunStore(path)
-    run, cells, values = store.read_run(), store.read_cells(), Values.of_run(store)
+    run, cells, values = store.read_run(), store.read_cells(), mean_values(store)
     bounds = {name: entry.bound for name, entry in run.methods.items()}
     name, version = run.suite.name, run.suite.version
     suite = _installed(run.suite)
     if suite is not None and suite.version == version:
-        frame = build_leaderboard(values, run, cells, suite) if statistics else outline(run, cells, suite)
+        frame = build_leaderboard(Values.of_run(store), run, cells, suite) if statistics else outline(run, cells, suite)
         if statistics:
             frame, cells = with_repetitions(frame, cells, store, TaskDesigns(lambda task: clusters_of(suite, task)))
         return Results(label, frame, suite, values, cells, bounds)

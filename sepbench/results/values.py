@@ -24,6 +24,7 @@ from sepbench.results.score_files import Rows, read_rows
 from sepbench.results.sets import SetParts
 
 if TYPE_CHECKING:
+    from sepbench.results.repeated import Moved, Repetitions
     from sepbench.results.store import RunStore
 
 Floats = npt.NDArray[np.float64]
@@ -44,6 +45,9 @@ class MetricValues:
         n_sources: sources of a complete example.
         parts: what the values of a pooled metric, or of one of sets, are made of; None for other metrics.
         whole_only: the values are those of a set and were read without what they are made of: they mean nothing for some of its examples.
+        made: how such values were made, where that is known.
+        repetitions: what values that are means over repetitions are made of; None for a single run.
+        moved: how far their mean moves with the repetitions, where only that is known (a leaderboard).
     """
 
     examples: Integers
@@ -51,6 +55,9 @@ class MetricValues:
     n_sources: int = 1
     parts: Pooling | None = None
     whole_only: bool = False
+    made: str = ""
+    repetitions: Repetitions | None = None
+    moved: Moved | None = None
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -63,7 +70,7 @@ class MetricValues:
     @property
     def spread(self) -> str:
         """How the values of a pooled metric, or of one of sets, were made; empty for other metrics."""
-        return self.parts.spread if self.parts is not None else ""
+        return self.parts.spread if self.parts is not None else self.made
 
     @property
     def of_a_set(self) -> bool:
@@ -86,9 +93,15 @@ class MetricValues:
 
     def among(self, rows: Integers, chosen: npt.NDArray[np.bool_]) -> Floats:
         """The values at ``rows[chosen]`` as if there were no other examples than ``rows``, of which those not chosen failed: a pooled metric pools anew."""
+        return self.taken(rows, chosen)[0]
+
+    def taken(self, rows: Integers, chosen: npt.NDArray[np.bool_]) -> tuple[Floats, Moved | None]:
+        """The values of ``among``, and how far their mean moves with the repetitions; None if there are none."""
+        if self.repetitions is not None:
+            return self.repetitions.taken(rows, chosen)
         if self.parts is None or (len(rows) == len(self) and np.array_equal(chosen, self.scored)):
-            return self.values[rows[chosen]]
-        return self.parts.of(rows).pooled(chosen)[chosen]
+            return self.values[rows[chosen]], self.moved
+        return self.parts.of(rows).pooled(chosen)[chosen], self.moved
 
 
 def without_spread(values: Floats) -> bool:

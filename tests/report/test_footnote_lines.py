@@ -102,7 +102,8 @@ def laid_out(records: dict[str, dict[str, Any]], **more: Any) -> Any:
     usual |= {"prior": "", "samples": 1, "estimates_sha256": "", "supervision": "blind", "budget": "paper"}
     first = {method: usual | record for method, record in records.items()}
     given: dict[str, Any] = {"task": "t", "ranking": "psnr", "first": first, "records": {(method, "psnr"): record for method, record in first.items()}}
-    given |= {"methods": list(first), "shown": list(first), "equal": set(), "shorter": set(), "marks_shown": set(), "ranks": dict.fromkeys(first, "1")}
+    given |= {"methods": list(first), "shown": list(first), "marks_shown": set(), "ranks": dict.fromkeys(first, "1")}
+    given |= {name: set() for name in ("equal", "untested", "shorter")}
     given |= {"evidence": None, "cells": {}, "frozen": 30, "lengths_differ": False, "stars": {}, "remarks": {}, "most": 0}
     given |= {"marks": SimpleNamespace(timing={}), "groups": lambda: iter(()), "selection": SimpleNamespace(methods=()), "is_bound": lambda method: False}
     return SimpleNamespace(**given | more)

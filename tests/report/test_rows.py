@@ -14,7 +14,7 @@ import pytest
 from synthetic_run import SyntheticRun
 
 from sepbench.report.rows import PageMarks, RowSelection, TaskLayout, TaskTable, _letters, task_tables
-from sepbench.results.ranking import Evidence
+from sepbench.results.ranking import AgainstBest, Evidence
 from sepbench.results.statistics import MIN_CLUSTERS, TaskDesigns
 from sepbench.results.values import NO_VALUES, MetricValues, Values
 from sepbench.suites.model import Suite
@@ -229,9 +229,10 @@ def test_a_selection_keeps_ranks_and_leaves_out_what_is_not_shown(made: tuple[pd
     assert ranks(whole) == {"nmf": "1", "average": "bound", "ica": "2+", "rpca": "3="}
     signs = [note.partition(":")[0] for note in whole.footnotes]
     assert signs[1:3] == ["=", "+"]
+    assert "ica: ranked by its mean alone: it has no psnr of the same mixtures to test against the best method" in whole.footnotes
     few = one(frame, suite, evidence=evidence, selection=RowSelection(("average",)))
     assert ranks(few) == {"average": "bound"}
-    assert not [note for note in few.footnotes if note.startswith(("=", "+", "prior"))]
+    assert not [note for note in few.footnotes if note.startswith(("=", "+", "prior", "ica"))]
     assert list(task_tables(frame, suite, bounds=BOUNDS, selection=RowSelection(("nobody",)))) == []
     both = pd.concat([frame, frame[frame["method"] == "nmf"].assign(task="class-agnostic")])
     assert [table.task for table in task_tables(both, suite, bounds=BOUNDS, selection=RowSelection(("ica",)))] == ["class-split"]
@@ -375,7 +376,8 @@ def test_where_lower_is_better_equality_is_tested_the_other_way(made: tuple[pd.D
     frame, suite = made
     asked: list[tuple[Any, ...]] = []
     evidence: Any = SimpleNamespace(
-        equals=lambda *given: asked.append(given) or frozenset({"rpca"}), values=SimpleNamespace(of=lambda *given: MetricValues(np.arange(0), np.zeros(0)))
+        against_best=lambda *given: asked.append(given) or AgainstBest(frozenset({"rpca"})),
+        values=SimpleNamespace(of=lambda *given: MetricValues(np.arange(0), np.zeros(0))),
     )
     for name, higher in (("psnr", True), ("mixture_error", False)):
         table = one(frame, suite, metrics=[name], evidence=evidence, bounds={})
@@ -389,7 +391,7 @@ def test_where_lower_is_better_equality_is_tested_the_other_way(made: tuple[pd.D
 def test_marks_of_equal_rows_of_fewer_mixtures(made: tuple[pd.DataFrame, Suite]) -> None:
     frame, suite = made
     evidence: Any = SimpleNamespace(
-        equals=lambda *given: frozenset({"ica", "rpca"}), values=SimpleNamespace(of=lambda *given: MetricValues(np.arange(0), np.zeros(0)))
+        against_best=lambda *given: AgainstBest(frozenset({"ica", "rpca"})), values=SimpleNamespace(of=lambda *given: MetricValues(np.arange(0), np.zeros(0)))
     )
     frame = edited(frame, {"ica": {"n_scored": 11, "n_expected": 11}})
     assert ranks(one(frame, suite, evidence=evidence)) == {"nmf": "1", "average": "bound", "ica": "2=+", "rpca": "3="}

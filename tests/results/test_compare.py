@@ -19,7 +19,6 @@ from sepbench.results.compare import (
     A_BETTER,
     B_BETTER,
     COMPARE_COLUMNS,
-    FLOAT_NOISE,
     NEVER,
     NO_DIFFERENCE,
     NO_INTERVAL,
@@ -35,7 +34,7 @@ from sepbench.results.leaderboard import write_leaderboard
 from sepbench.results.pairing import difference, pair_up
 from sepbench.results.publication import publish_run
 from sepbench.results.published_scores import scores_path
-from sepbench.results.statistics import MIN_CLUSTERS, Designs, PairedDifference
+from sepbench.results.statistics import FLOAT_NOISE, MIN_CLUSTERS, Designs, PairedDifference
 from sepbench.results.target import Results
 from sepbench.results.values import MetricValues, Values
 

@@ -96,7 +96,7 @@ def test_where_both_were_repeated_mean_and_interval_are_those_of_the_fits(tmp_pa
     assert both["mean"] == pytest.approx(mean + 1.0)
     assert (both["std_seeds"], both["std_fits"]) == (pytest.approx(3.0 / 2**0.5), pytest.approx(1.0))
     assert both["ci_low"] < both["mean"] < both["ci_high"]
-    assert both["std"] == run.frame()["std"].iloc[0]
+    assert both["std"] == pytest.approx(run.frame()["std"].iloc[0])
 
 
 def test_a_row_beside_a_run_that_was_repeated_keeps_its_repetitions(tmp_path: Path) -> None:

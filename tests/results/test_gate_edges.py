@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -100,6 +102,18 @@ def test_a_subset_without_any_example_that_both_have_scored() -> None:
     assert (row.status, row.reason) == ("not comparable", "no example that both have scored")
     (row,) = check_results(results(new, "new"), results(old, "old")).rows
     assert row.reason == "2 examples scored in OLD have no value in NEW"
+
+
+def test_a_subset_passes_over_a_value_that_needs_more_mixtures() -> None:
+    """Such as FID's limit: every mixture has its features, and there is no value. A mean that is lost by failures is no such case."""
+    sides = [results(SyntheticRun({"nmf": 16.0}, n=n, metrics=("psnr", "ssim")), str(n)) for n in (12, 20)]
+    features: Any = SimpleNamespace(scored=np.ones(12, np.bool_), spread="")
+    lost = sides[0].frame.assign(mean=lambda frame: frame["mean"].where(frame["metric"] == "psnr"))
+    for parts, code in ((features, 0), (None, 2)):
+        cell = {**sides[0].values.cell("class-split", "nmf"), "ssim": MetricValues(np.arange(12), np.full(12, math.nan), parts=parts)}  # type: ignore[union-attr]
+        report = check_results(replace(sides[0], frame=lost, values=Values(lambda task, method, cell=cell: cell)), sides[1], scope=Scope(subset=True))
+        assert report.exit_code == code
+        assert ["ssim is passed over for class-split nmf: the 12 mixtures of NEW are too few for ssim; run NEW again with more"] * (code == 0) == report.notes
 
 
 def test_the_clusters_are_those_of_the_side_that_knows_its_suite() -> None:

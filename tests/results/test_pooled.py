@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,14 +17,15 @@ from typer.testing import CliRunner
 from sepbench.cli import check, compare, run, score, show
 from sepbench.errors import SepbenchError
 from sepbench.metrics.psnr_pooled import PSNR_POOLED32
-from sepbench.results.compare import pair_up
+from sepbench.results.compare import compare_sides, open_side, pair_up
+from sepbench.results.gate import Scope, check_results
 from sepbench.results.intervals import Design
 from sepbench.results.publication import publish_run
 from sepbench.results.repeats import folder_of
 from sepbench.results.score_files import Rows
 from sepbench.results.store import RunStore
-from sepbench.results.target import open_results
-from sepbench.results.values import CellValues, reduce_cell
+from sepbench.results.target import Results, open_results
+from sepbench.results.values import CellValues, Values, reduce_cell
 from sepbench.suites.loader import load_suite
 
 METRICS = ("psnr_pooled32", "psnr_pooled32/mse", "psnr")
@@ -139,6 +141,41 @@ def test_compare_and_check_know_a_better_pooled_value(tmp_path: Path) -> None:
     assert np.isnan(row["share_a_better"])
     sepbench("check", same, "--against", old)
     assert "psnr_pooled32" in sepbench("check", worse, "--against", old, code=1)
+
+
+def test_a_part_of_a_run_is_held_against_a_leaderboard_but_for_figures_that_cannot_be_made_anew(tmp_path: Path) -> None:
+    board, few = str(publish_run(made().save(tmp_path / "old"), tmp_path).path), made(n=40).save(tmp_path / "few")
+    reason = "the committed scores of OLD hold no parts of psnr_pooled32; compare with a run of OLD"
+    shown = sepbench("check", few, "--against", board, code=2)
+    assert "--subset compares those that both have" in shown
+    assert f"planned examples 200 in OLD, 40 in NEW; {reason}" in shown
+    shown = sepbench("check", few, "--against", board, "--subset")
+    assert f"note: psnr_pooled32 is passed over for class-split average: {reason}" in shown
+    assert "1 figure holds" in shown
+    assert "passed over" not in sepbench("check", few, "--against", str(tmp_path / "old"), "--subset")
+    shown = sepbench("compare", board, few, "--metric", "psnr_pooled32")
+    assert ("no value of these" in shown, "no parts in A" in shown) == (True, True)
+    assert "the committed scores of A hold no parts of psnr_pooled32; compare with a run of A" in shown
+
+
+def test_a_subset_of_which_nothing_can_be_made_anew_has_nothing_to_check() -> None:
+    old, new = made(), made(n=40)
+    sides = [Results(label, run.frame(), run.suite, run.values()) for label, run in (("OLD", old), ("NEW", new))]
+    kept = {name: replace(values, parts=None, whole_only=True) for name, values in old.values().cell("class-split", "average").items()}
+    board = replace(sides[0], frame=sides[0].frame.query("metric == 'psnr_pooled32'"), values=Values(lambda task, method: kept))
+    with pytest.raises(SepbenchError, match="nothing is left to check: the committed scores of OLD hold no parts of psnr_pooled32"):
+        check_results(sides[1], board, scope=Scope(subset=True))
+    assert check_results(sides[0], board).exit_code == 0
+
+
+def test_pooled_values_of_a_leaderboard_have_no_shares_whichever_side_they_are(tmp_path: Path) -> None:
+    board, mine = str(publish_run(made().save(tmp_path / "old"), tmp_path).path), made(better=0.5).save(tmp_path / "new")
+    for a, b in ((mine, board), (board, mine), (board, board)):
+        (row,) = compare_sides(open_side(a), open_side(b), ["psnr_pooled32"]).to_dict("records")
+        assert np.isnan([row["share_a_better"], row["share_b_better"]]).all()
+        assert row["interval"] == "cluster t, jackknife"
+        (plain,) = compare_sides(open_side(a), open_side(b), ["psnr"]).to_dict("records")
+        assert (plain["share_a_better"], plain["share_b_better"], plain["interval"]) == (0.0, 0.0, "cluster t")
 
 
 # --- sets of a single window

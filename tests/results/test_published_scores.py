@@ -160,6 +160,8 @@ def test_values_of_sets_are_of_the_whole_alone_and_of_a_stranger_s_metric_nothin
     values = read_scores(board)
     assert values is not None
     assert {name: found.whole_only for name, found in values.cell("t", "m").items()} == names
+    spreads = {name: found.spread for name, found in values.cell("t", "m").items() if found.spread}
+    assert spreads == {"psnr_pooled32": "jackknife", "fid_mnistnet": "influence function"}
 
 
 def test_nothing_to_publish_is_an_empty_table_and_what_cannot_be_written_says_where(tmp_path: Path) -> None:

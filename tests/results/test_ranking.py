@@ -9,7 +9,7 @@ import pytest
 
 from sepbench.data.lists.clusters import Clusters, independent
 from sepbench.results.pairing import Pairs, difference
-from sepbench.results.ranking import LEVEL, Evidence
+from sepbench.results.ranking import LEVEL, AgainstBest, Evidence
 from sepbench.results.statistics import Designs, TaskDesigns
 from sepbench.results.values import MetricValues, Values
 
@@ -36,21 +36,37 @@ def evidence(levels: dict[str, float], clusters: Clusters | None = None, n: int 
     ],
 )
 def test_who_is_not_beaten_by_the_best(levels: dict[str, float], higher: bool, equal: set[str]) -> None:
-    assert evidence(levels).equals("t", "m", list(levels), higher) == equal
+    assert evidence(levels).against_best("t", "m", list(levels), higher).equal == equal
 
 
 def test_methods_without_values_are_left_out_and_a_best_without_any_beats_nobody() -> None:
     there = evidence({"a": 5.0, "b": 4.9, "c": 0.0})
-    assert there.equals("t", "m", ["a", "nothing", "b", "c"], True) == {"b"}
-    assert there.equals("t", "m", ["nothing", "a", "b"], True) == frozenset()
-    assert there.equals("other", "m", ["a", "b"], True) == frozenset()
-    assert there.equals("t", "other", ["a", "b"], True) == frozenset()
+    assert there.against_best("t", "m", ["a", "nothing", "b", "c"], True).equal == {"b"}
+    assert there.against_best("t", "m", ["nothing", "a", "b"], True).equal == frozenset()
+    assert there.against_best("other", "m", ["a", "b"], True).equal == frozenset()
+    assert there.against_best("t", "other", ["a", "b"], True).equal == frozenset()
+
+
+def test_who_cannot_be_paired_with_the_best_is_not_tested_and_makes_no_test_harder() -> None:
+    """One of p = 0.03 is beaten, whoever else has other mixtures, or the value of a larger set alone."""
+    paired = np.linspace(-1, 1, N)
+    shift = 1.95 * paired.std(ddof=1) / math.sqrt(N)  # t of 39 degrees: 0.029
+    cells = {
+        "best": MetricValues(np.arange(N), np.zeros(N)),
+        "one": MetricValues(np.arange(N), paired - shift),
+        "apart": MetricValues(np.arange(N, 2 * N), np.full(N, -50.0)),
+        "larger": MetricValues(np.arange(2 * N), np.full(2 * N, -50.0), whole_only=True),
+    }
+    there = Evidence(Values(lambda task, method: {"m": cells[method]} if method in cells else {}), TaskDesigns(lambda task: independent(2 * N)))
+    found = there.against_best("t", "m", ["best", "one", "apart", "larger", "nothing"], True)
+    assert (found.equal, found.untested) == (frozenset(), {"apart", "larger", "nothing"})
+    assert there.against_best("t", "m", ["nothing", "best"], True) == there.against_best("t", "m", [], True) == AgainstBest()
 
 
 def test_too_few_clusters_beat_nobody() -> None:
     for count, equal in ((9, {"b"}), (10, set())):
         songs = Clusters("song", (np.arange(N) % count)[:, None])
-        assert evidence({"a": 50.0, "b": 0.0}, songs).equals("t", "m", ["a", "b"], True) == equal
+        assert evidence({"a": 50.0, "b": 0.0}, songs).against_best("t", "m", ["a", "b"], True).equal == equal
 
 
 def test_the_level_is_that_of_all_methods_together() -> None:
@@ -65,8 +81,8 @@ def test_the_level_is_that_of_all_methods_together() -> None:
     values = Values(lambda task, method: {"m": MetricValues(np.arange(N), cells[method])})
     there = Evidence(values, TaskDesigns(lambda task: independent(N)))
     assert LEVEL == 0.05
-    assert there.equals("t", "m", ["best", "one"], True) == frozenset()
-    assert there.equals("t", "m", ["best", "one", "two"], True) == {"one", "two"}
+    assert there.against_best("t", "m", ["best", "one"], True).equal == frozenset()
+    assert there.against_best("t", "m", ["best", "one", "two"], True).equal == {"one", "two"}
 
 
 def test_shares_mean_nothing_for_values_of_a_pool() -> None:

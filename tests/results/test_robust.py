@@ -99,5 +99,5 @@ def test_the_best_method_must_beat_all_others_together() -> None:
         lost = (drawn - drawn.mean()) / drawn.std(ddof=1) + wanted
         run.scores.loc[run.where(method), "value"] = base - np.repeat(lost, 2)
     evidence = Evidence(run.values(), TaskDesigns(lambda task: None))
-    assert evidence.equals("class-split", "psnr", ["best", "second"], True) == frozenset()
-    assert evidence.equals("class-split", "psnr", ["best", "second", "third"], True) == {"second", "third"}
+    assert evidence.against_best("class-split", "psnr", ["best", "second"], True).equal == frozenset()
+    assert evidence.against_best("class-split", "psnr", ["best", "second", "third"], True).equal == {"second", "third"}

@@ -11,6 +11,7 @@ from hypothesis.extra.numpy import arrays
 from sepbench.data.lists.clusters import Clusters, independent
 from sepbench.results.statistics import (
     CLUSTER_T,
+    FLOAT_NOISE,
     MIN_CLUSTERS,
     T_OF_MIXTURES,
     UNKNOWN,
@@ -106,7 +107,8 @@ def test_exchanging_the_sides_changes_the_sign(a: np.ndarray, b: np.ndarray) -> 
     assert (there.ci_low, there.ci_high) == pytest.approx((-back.ci_high, -back.ci_low), abs=1e-9)
     assert (there.p_lower, there.p_higher) == pytest.approx((back.p_higher, back.p_lower))
     assert (there.share_a_higher, there.share_b_higher) == (back.share_b_higher, back.share_a_higher)
-    assert there.share_a_higher + there.share_b_higher == pytest.approx(1 - (a == b).mean())
+    ties = np.abs(a - b) <= FLOAT_NOISE * np.maximum(1.0, np.maximum(np.abs(a), np.abs(b)))
+    assert there.share_a_higher + there.share_b_higher == pytest.approx(1 - ties.mean())
 
 
 @given(columns)
@@ -134,6 +136,17 @@ def test_pairs_of_none_one_and_equal_ones() -> None:
     same, shifted = paired(np.arange(20.0), np.arange(20.0)), paired(np.arange(20.0), np.arange(20.0) + 1)
     assert (same.p_lower, same.p_higher) == (1.0, 1.0)
     assert (shifted.p_lower, shifted.p_higher) == (0.0, 1.0)
+
+
+def test_what_float32_rounds_is_a_tie_of_values_of_that_size() -> None:
+    values = np.array([0.0, 0.5, 30.0, -4_000.0])
+    rounded = paired(values, values.astype(np.float32) + 1e-7)
+    assert (rounded.share_a_higher, rounded.share_b_higher) == (0.0, 0.0)
+    floor = FLOAT_NOISE * np.array([1.0, 1.0, 30.0, 4_000.0])
+    for sign in (1.0, -1.0):
+        below, above = (paired(values + sign * factor * floor, values) for factor in (0.99, 1.01))
+        assert (below.share_a_higher, below.share_b_higher) == (0.0, 0.0)
+        assert (above.share_a_higher, above.share_b_higher) == ((1.0, 0.0) if sign > 0 else (0.0, 1.0))
 
 
 def test_few_clusters_decide_nothing() -> None:

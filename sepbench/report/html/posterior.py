@@ -17,10 +17,9 @@ from sepbench.report.html import charts
 from sepbench.report.html.board import TaskView
 from sepbench.report.numbers import number_format
 from sepbench.report.panels.opened_run import OpenedRun
-from sepbench.results.compare import FLOAT_NOISE
 from sepbench.results.pairing import difference, pair_up
 from sepbench.results.ranking import LEVEL
-from sepbench.results.statistics import MIN_CLUSTERS, holm
+from sepbench.results.statistics import FLOAT_NOISE, MIN_CLUSTERS, holm
 from sepbench.suites.model import Task
 
 EXACT = "exact-posterior"
