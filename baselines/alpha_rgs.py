@@ -27,7 +27,7 @@ from sepbench.protocols import MethodInfo, RunContext, Support, TaskSpec
 from sepbench.settings import STRICT
 
 QUICK_ITERATIONS = 40
-"""Iterations under the quick budget."""
+"""Most iterations under the quick budget."""
 
 
 def alpha_rgs(
@@ -111,7 +111,7 @@ class AlphaRGS(ScoreSeparator):
         """Algorithm 1 on one batch."""
         return alpha_rgs(
             problem,
-            iterations=QUICK_ITERATIONS if ctx.budget == "quick" else self.iterations,
+            iterations=min(QUICK_ITERATIONS, self.iterations) if ctx.budget == "quick" else self.iterations,
             highest=self.highest,
             lowest=self.lowest,
             omega=self.omega,

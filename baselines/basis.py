@@ -98,7 +98,7 @@ def basis(
 
 _PAPER = "Jayaram and Thickstun (2020)"
 QUICK_STEPS = 10
-"""Steps per level under the quick budget, instead of the paper's 100."""
+"""Most steps per level under the quick budget, instead of the paper's 100."""
 
 
 @dataclass(config=STRICT)
@@ -155,7 +155,7 @@ class Basis(ScoreSeparator):
             problem,
             sigmas if self.annealing else [self.lowest] * self.levels,
             delta=self.delta,
-            steps_per_level=self.steps(QUICK_STEPS if ctx.budget == "quick" else self.steps_per_level),
+            steps_per_level=self.steps(min(QUICK_STEPS, self.steps_per_level) if ctx.budget == "quick" else self.steps_per_level),
             factor=self.factor,
             start=self.start,
             noise=self.noise,

@@ -30,7 +30,7 @@ from sepbench.protocols import MethodInfo, RunContext, Support, TaskSpec
 from sepbench.settings import STRICT
 
 QUICK_LEVELS = 10
-"""Annealing levels under the quick budget."""
+"""Most annealing levels under the quick budget."""
 
 
 def reverse_diffusion(problem: Problem, start: torch.Tensor, slot: int, sigma: float, lowest: float, steps: int, step: int) -> torch.Tensor:
@@ -111,5 +111,6 @@ class DiffusionGibbs(ScoreSeparator):
 
     def draw(self, problem: Problem, ctx: RunContext) -> torch.Tensor:
         """The annealed Gibbs sampler on one batch."""
-        sigmas = ncsn_levels(QUICK_LEVELS if ctx.budget == "quick" else self.levels, self.highest, self.lowest)
+        levels = min(QUICK_LEVELS, self.levels) if ctx.budget == "quick" else self.levels
+        sigmas = ncsn_levels(levels, self.highest, self.lowest)
         return diffusion_gibbs(problem, sigmas, inner_steps=self.inner_steps, sweeps_per_level=self.sweeps_per_level, lowest=self.lowest / 2)

@@ -28,7 +28,7 @@ from sepbench.protocols import MethodInfo, RunContext, Support, TaskSpec
 from sepbench.settings import STRICT
 
 QUICK_STEPS = 20
-"""Steps under the quick budget."""
+"""Most steps under the quick budget."""
 
 
 def dirac(
@@ -103,5 +103,5 @@ class Dirac(ScoreSeparator):
 
     def draw(self, problem: Problem, ctx: RunContext) -> torch.Tensor:
         """The reverse diffusion on one batch."""
-        steps = QUICK_STEPS if ctx.budget == "quick" else self.steps
+        steps = min(QUICK_STEPS, self.steps) if ctx.budget == "quick" else self.steps
         return dirac(problem, karras_levels(steps, self.highest, self.lowest), slot=self.slot, churn=self.churn, resamplings=self.resamplings)

@@ -26,7 +26,7 @@ from sepbench.protocols import MethodInfo, RunContext, Support, TaskSpec
 from sepbench.settings import STRICT
 
 QUICK_STEPS = 20
-"""Steps under the quick budget."""
+"""Steps under the quick budget, or the next number at which the residual shrinks: with many sources 20 are too few."""
 
 
 def gaussian(problem: Problem, sigmas: Sequence[float], *, gamma_ratio: float = 0.75 * math.sqrt(2), churn: float = 0.0, resamplings: int = 1) -> Tensor:
@@ -60,6 +60,17 @@ def gaussian(problem: Problem, sigmas: Sequence[float], *, gamma_ratio: float = 
     return x
 
 
+def least_factor(gram: float, levels: Sequence[float], gamma_ratio: float, churn: float) -> float:
+    """The least factor by which a step before the last one multiplies the residual of the mixture, ``1 - h (1 + gram / gamma_ratio^2)``.
+
+    h is the length of the step over its noise level. It is also the most that the prior pulls back, see ``contraction`` of ``baselines/basis.py``.
+    The loop diverges where the factor is -1 or less. Without a step before the last one it is 1.
+    """
+    gamma = min(churn / len(levels), math.sqrt(2) - 1)
+    longest = max((1 - below / (above * (1 + gamma)) for above, below in pairwise(levels)), default=0.0)
+    return 1 - longest * (1 + gram / gamma_ratio**2)
+
+
 @dataclass(config=STRICT)
 class Gaussian(ScoreSeparator):
     """The Gaussian likelihood on the prior that ships for the data set."""
@@ -84,18 +95,36 @@ class Gaussian(ScoreSeparator):
     )
 
     def supports_operator(self, task: TaskSpec) -> Support:
-        """Refuses settings at which the residual grows; the last step, down to no noise, is taken once and may overshoot."""
+        """Refuses settings at which the residual grows.
+
+        The last step, down to no noise, may overshoot: the residual is of the last noise level there. It is taken ``resamplings`` times, as every
+        step is. Refused are settings with which the residual comes out above the first noise level.
+        """
         gram = source_gram(task)
         if gram is None:
             return Support(True, "step sizes are not checked for operators with gains of their own")
-        levels, gamma = karras_levels(self.steps, self.highest, self.lowest), min(self.churn / self.steps, math.sqrt(2) - 1)
-        largest = max((1 - below / (above * (1 + gamma)) for above, below in pairwise(levels)), default=0.0)
-        factor = 1 - gram * largest / self.gamma_ratio**2
+        factor = self._factor(gram, self.steps)
         if factor <= -1:
             return Support(False, f"diverges: a step multiplies the residual by {factor:.2f}; use a larger gamma_ratio or more steps")
+        last, pull = karras_levels(self.steps, self.highest, self.lowest)[-1], gram / self.gamma_ratio**2
+        overshoot = max(pull, abs(1 - pull))  # with and without the prior's pull
+        if self.resamplings * math.log(overshoot) > math.log(self.highest / last):
+            times = f"{self.resamplings} times by up to {overshoot:.2f}"
+            return Support(False, f"diverges: the last step multiplies the residual {times}; use a larger gamma_ratio or fewer resamplings")
         return Support(True)
+
+    def quick_steps(self, task: TaskSpec) -> int:
+        """Steps under the quick budget, at most ``steps``; ``QUICK_STEPS`` where they do not diverge."""
+        fewest, gram = min(QUICK_STEPS, self.steps), source_gram(task)
+        if gram is None:
+            return fewest
+        return next((steps for steps in range(fewest, self.steps) if self._factor(gram, steps) > -1), self.steps)
 
     def draw(self, problem: Problem, ctx: RunContext) -> Tensor:
         """The reverse diffusion on one batch."""
-        levels = karras_levels(QUICK_STEPS if ctx.budget == "quick" else self.steps, self.highest, self.lowest)
+        steps = self.quick_steps(ctx.task) if ctx.budget == "quick" else self.steps
+        levels = karras_levels(steps, self.highest, self.lowest)
         return gaussian(problem, levels, gamma_ratio=self.gamma_ratio, churn=self.churn, resamplings=self.resamplings)
+
+    def _factor(self, gram: float, steps: int) -> float:
+        return least_factor(gram, karras_levels(steps, self.highest, self.lowest), self.gamma_ratio, self.churn)

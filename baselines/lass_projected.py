@@ -16,6 +16,11 @@ every mixture:
 3. Continue with that start alone, in ``finish_steps`` steps to ``lowest``. The estimate is the mean of its clean
    sources in these steps (2 and 3 are in ``baselines/sampling/draw_until.py``).
 
+Start r of a mixture takes the noise of draw r, and so does candidate r for its tokens. At step s they share one random
+word for each source but the last: it chooses token s, and is the length of the noise of the first two pixels, in a
+corner of the image. (The last source of start 0 shares one with the resampling of the candidates.) Streams apart would
+give other numbers than the committed rows have.
+
 This costs ``starts * search_steps + finish_steps`` evaluations of the score prior per source.
 ``benchmarks/lass_projected.py`` chose the settings on validation mixtures.
 """
@@ -47,8 +52,6 @@ from sepbench.errors import MethodError
 from sepbench.protocols import MethodInfo, Mixtures, RunContext, ScorePrior, Support, TaskSpec, TrainingView
 from sepbench.settings import STRICT, FitScope
 
-NOISE_STREAM = 7103
-"""Stream of the diffusion's noise. It is not the stream of the token draws."""
 _CHOSEN = 0.7
 """Share of a separation that is done when the starts are chosen."""
 
@@ -177,8 +180,7 @@ class LassProjected(TokenCandidates):
         batch, count = starts.shape[:2]
         meter = Meter(lambda done, text: ctx.progress(_CHOSEN + (1 - _CHOSEN) * done, text))
         meter.expected = batch * mixtures.n_sources * (count * self.search_steps + self.finish_steps)
-        noise = ctx.noise.fork(NOISE_STREAM)
-        problem = Problem(mixtures, [self._score[0]], noise, ctx.task.source_shape, RowLimit.of(ctx.device), meter=meter)
+        problem = Problem(mixtures, [self._score[0]], ctx.noise, ctx.task.source_shape, RowLimit.of(ctx.device), meter=meter)
         chain = self.chain()
         rows = problem.repeat(count)
         clean, losses = search(rows, chain, condition(rows, starts.flatten(0, 1), bounded=True))

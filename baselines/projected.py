@@ -30,14 +30,17 @@ from pydantic.dataclasses import dataclass
 from baselines.sampling.noise_levels import karras_levels
 from baselines.sampling.problem import Problem
 from baselines.sampling.projection import condition
-from baselines.sampling.separator import ScoreSeparator, needs_weighted_sum
+from baselines.sampling.separator import LOSS_SIGMAS, ScoreSeparator, needs_weighted_sum
+from sepbench.noise import STREAMS
 from sepbench.protocols import MethodInfo, RunContext, Support, TaskSpec
 from sepbench.selection import by_denoising_loss
 from sepbench.settings import STRICT, Preset, presets
 
 _PAPER = "sepbench's own; after Wang, Yu and Zhang (2023), DDNM"
 QUICK_STEPS = 15
-"""Steps under the quick budget."""
+"""Most steps under the quick budget."""
+CANDIDATE_SIGMAS = (0.1, 0.2, 0.4, 0.8)
+"""Noise levels that tell candidates apart, as long as ``loss_sigmas`` is not set. The sampler study's rows were made with them."""
 
 
 def projected(
@@ -48,7 +51,7 @@ def projected(
     keep: Mapping[int, int] | None = None,
     stochasticity: float = 1.0,
     bounded: bool = True,
-    loss_sigmas: Sequence[float] = (0.1, 0.2, 0.4, 0.8),
+    loss_sigmas: Sequence[float] = CANDIDATE_SIGMAS,
 ) -> torch.Tensor:
     """One estimate per mixture, the best of ``candidates`` runs.
 
@@ -73,9 +76,10 @@ def projected(
         problem.evaluations += count
         predicted = rows.denoise(x, sigma)
         clean = condition(rows, predicted.clamp(0, 1) if bounded else predicted, bounded)
-        if keep.get(i, count) < count:
-            best = _best(problem, clean, keep[i], loss_sigmas)
-            rows, x, clean, count = rows.rows(best.cpu()), x[best], clean[best], keep[i]
+        kept_now = keep.get(i + 1, count)
+        if kept_now < count:
+            best = _best(problem, clean, kept_now, loss_sigmas)
+            rows, x, clean, count = rows.rows(best.cpu()), x[best], clean[best], kept_now
         if i + 1 < len(sigmas):
             kept = (x - clean) / sigma
             x = clean + sigmas[i + 1] * (math.sqrt(1 - stochasticity**2) * kept + stochasticity * rows.normals(i + 1))
@@ -104,8 +108,10 @@ class Projected(ScoreSeparator):
     rho: float = Field(3.0, gt=0, description="exponent of the levels: the larger, the more of them are low")
     stochasticity: float = Field(1.0, ge=0, le=1, description="share of fresh noise in each step: 1 draws all anew, 0 keeps it")
     bounded: bool | None = Field(None, description="whether sources are in [0, 1]; none: the task decides (images are)")
-    candidates: int = Field(1, ge=1, description="candidates that start for one draw")
-    prune_after: tuple[Annotated[int, Field(ge=1)], ...] = Field((), description="numbers of steps after which candidates are dropped, ascending")
+    candidates: int = Field(
+        1, ge=1, le=STREAMS, description="candidates that start for one draw; the denoising loss at loss_sigmas tells them apart, at 0.1 to 0.8 by default"
+    )
+    prune_after: tuple[Annotated[int, Field(ge=1)], ...] = Field((), description="numbers of steps after which candidates are dropped, ascending, below steps")
     survivors: tuple[Annotated[int, Field(ge=1)], ...] = Field((), description="how many are kept each time, one number for each of prune_after")
 
     info: ClassVar[MethodInfo] = MethodInfo(
@@ -118,17 +124,29 @@ class Projected(ScoreSeparator):
         falls = list(counts) == sorted(counts, reverse=True)
         if len(counts) != len(steps) or not falls or list(steps) != sorted(set(steps)):
             raise ValueError("prune_after must rise from 1 and survivors fall from candidates, one for each")
+        if steps[-1] >= self.steps:
+            raise ValueError(f"prune_after must be below steps, or nothing is left to save; got {steps[-1]} of {self.steps} steps")
+        if self.candidates > 1 and self.best_of == 1 and self.criterion != "denoising-loss":
+            raise ValueError(f"criterion {self.criterion} ranks whole draws, candidates go by the denoising loss; set best_of instead of candidates")
 
     def supports_operator(self, task: TaskSpec) -> Support:
         """The projection is written for weighted sums."""
         return needs_weighted_sum(task)
 
     def draw(self, problem: Problem, ctx: RunContext) -> torch.Tensor:
-        """One candidate per row."""
-        levels = karras_levels(QUICK_STEPS if ctx.budget == "quick" else self.steps, self.highest, self.lowest, self.rho)
-        bounded = ctx.task.domain == "image" if self.bounded is None else self.bounded
-        keep = dict(zip(self.prune_after, self.survivors, strict=True))
-        return projected(problem, levels, candidates=self.candidates, keep=keep, stochasticity=self.stochasticity, bounded=bounded)
+        """One estimate per row. Where the quick budget takes fewer steps, it drops candidates at the same share of them."""
+        steps = min(QUICK_STEPS, self.steps) if ctx.budget == "quick" else self.steps
+        levels = karras_levels(steps, self.highest, self.lowest, self.rho)
+        keep = {max(1, after * steps // self.steps): count for after, count in zip(self.prune_after, self.survivors, strict=True)}
+        return projected(
+            problem,
+            levels,
+            candidates=self.candidates,
+            keep=keep,
+            stochasticity=self.stochasticity,
+            bounded=ctx.task.domain == "image" if self.bounded is None else self.bounded,
+            loss_sigmas=CANDIDATE_SIGMAS if self.loss_sigmas == LOSS_SIGMAS else self.loss_sigmas,
+        )
 
 
 FOUR_TIMES = {"steps": 45, "best_of": 4, "combine": "mean"}

@@ -51,8 +51,8 @@ def _many(family: str, method: str, key: str, values: list[int], **more: Any) ->
 STUDY = [
     *_many("projected", "projected", "steps", [15, 25, 50, 100, 200]),
     *_many("projected, mean of N", "projected-16x", "best_of", [2, 4, 8, 16], steps=45),
-    Study("projected, pruned", "projected", {"steps": 45, "candidates": 6, "prune_after": (24,), "survivors": (2,)}),
-    Study("projected, pruned", "projected", {"steps": 45, "candidates": 12, "prune_after": (10, 20), "survivors": (4, 2)}),
+    Study("projected, pruned", "projected", {"steps": 45, "candidates": 6, "prune_after": (25,), "survivors": (2,)}),
+    Study("projected, pruned", "projected", {"steps": 45, "candidates": 12, "prune_after": (11, 21), "survivors": (4, 2)}),
     *_many("projected, equal variances", "projected", "steps", [50], bounded=False),
     *_many("projected, half stochastic", "projected", "steps", [50], stochasticity=0.5),
     *_many("dirac", "dirac", "steps", [25, 50, 150]),

@@ -159,7 +159,7 @@ class NoiseSource:
             streams: ``(B,)`` integers in [0, 2**16), a stream per row (several draws of one example in a batch) instead of the source's own.
 
         Raises:
-            ValueError: step, source or an example id outside its range.
+            ValueError: step, source, stream or an example id outside its range.
         """
         if not 0 <= step <= _MASK:
             raise ValueError(f"step must lie in [0, 2**32), got {step}")
@@ -170,14 +170,17 @@ class NoiseSource:
         """``B * len(sources)`` rows: all sources of an example, then those of the next. For ``draw``, which a sampler calls at every step.
 
         Raises:
-            ValueError: a source or an example id outside its range.
+            ValueError: a source, a stream or an example id outside its range. Ids and streams on a GPU are not looked at, which would wait for it.
         """
         if not (sources.start >= 0 and sources.stop <= MAX_SOURCES):
             raise ValueError(f"source must lie in [0, 2**16), got {sources.start} to {sources.stop - 1}")
         ids = example_ids.to(device=device, dtype=torch.int64)
         if ids.device.type == "cpu" and ids.numel() and (int(ids.min()) < 0 or int(ids.max()) > _MASK):
             raise ValueError("example ids must lie in [0, 2**32)")
-        last = (torch.full_like(ids, self.stream) if streams is None else streams.to(device=device, dtype=torch.int64)) * MAX_SOURCES
+        own = torch.full_like(ids, self.stream) if streams is None else streams.to(device=device, dtype=torch.int64)
+        if own.device.type == "cpu" and own.numel() and (int(own.min()) < 0 or int(own.max()) >= STREAMS):
+            raise ValueError(f"streams must lie in [0, {STREAMS}), got {int(own.min())} to {int(own.max())}; draw less often from one example")
+        last = own * MAX_SOURCES
         if len(sources) == 1:
             return Counters(ids, last + sources.start)
         numbers = torch.arange(sources.start, sources.stop, dtype=torch.int64, device=ids.device)

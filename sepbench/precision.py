@@ -62,19 +62,36 @@ def computes_bfloat16(device: str | torch.device) -> bool:
     return asked is not None and bool(asked())
 
 
-def training_autocast(device: str | torch.device, bfloat16: bool, cache_enabled: bool = True) -> torch.autocast:
-    """The block in which a training computes its networks: bfloat16 under autocast if it is wanted and the device computes it, else float32.
+def has_narrow_map(size: tuple[int, int], halvings: int) -> bool:
+    """Whether a network has a map that is 1 wide and more than 1 high. Its layers halve height and width, rounded down.
+
+    This is for a fault of torch (2.13, on a CPU with AMX): a bfloat16 convolution of stride 2 onto such a map is wrong, and so is the gradient of a
+    transposed one from it. Both hold what was in memory before, other numbers at every call, and often no finite ones. float32 is right, and so are
+    maps that are 1 high.
+
+    Args:
+        size: height and width of the images, at least 1.
+        halvings: how many layers of stride 2 there are.
+    """
+    height, width = size
+    return any(width >> layer == 1 < height >> layer for layer in range(1, halvings + 1))
+
+
+def training_autocast(device: str | torch.device, bfloat16: bool, cache_enabled: bool = True, *, narrow: bool = False) -> torch.autocast:
+    """The block in which a training computes its networks: bfloat16 under autocast if it is wanted and the device computes it rightly, else float32.
 
     Args:
         device: of the networks.
         bfloat16: it is wanted.
         cache_enabled: autocast keeps rounded weights until the block ends.
+        narrow: the networks have a map that CPUs compute wrongly, see ``has_narrow_map``.
 
     Example:
         ``with training_autocast("cpu", bfloat16=True): parts = network(mixtures)``
     """
     kind = torch.device(device).type
-    return torch.autocast(kind, torch.bfloat16, enabled=bfloat16 and computes_bfloat16(device), cache_enabled=cache_enabled)
+    enabled = bfloat16 and computes_bfloat16(device) and not (narrow and kind == "cpu")
+    return torch.autocast(kind, torch.bfloat16, enabled=enabled, cache_enabled=cache_enabled)
 
 
 @contextmanager

@@ -39,7 +39,7 @@ def select(draws: torch.Tensor, criterion: torch.Tensor) -> torch.Tensor:
     return draws[torch.arange(draws.shape[0], device=draws.device), best.to(draws.device)]
 
 
-def weighted_mean(draws: torch.Tensor, criterion: torch.Tensor, temperature: float, exchangeable: bool) -> torch.Tensor:
+def weighted_mean(draws: torch.Tensor, criterion: torch.Tensor, temperature: float, exchangeable: bool | torch.Tensor) -> torch.Tensor:
     """An estimate of the posterior mean in the best mode: ``(B, N, K, ...)`` and ``(B, N)`` to ``(B, K, ...)``.
 
     The mean minimises the squared error, so it beats any one draw of the mode in PSNR. Draws count with weights ``exp(criterion /
@@ -49,12 +49,16 @@ def weighted_mean(draws: torch.Tensor, criterion: torch.Tensor, temperature: flo
         draws: candidates.
         criterion: higher is better.
         temperature: in units of the criterion, above its own noise and below the gap between modes.
-        exchangeable: sources share a prior, so that draws may hold them in another order; they are put into that of the best draw.
+        exchangeable: whether sources share a prior and a weight, so that draws may hold them in another order; they are put into that of the best
+            draw. One answer, or one for each mixture, ``(B,)``.
     """
     best = select(draws, criterion)
     lost = criterion.isnan().to(draws.device).reshape(*criterion.shape, *([1] * (draws.ndim - 2)))
     draws = draws.masked_fill(lost, 0)  # a weight of zero does not take a NaN away
-    aligned = _in_order_of(best, draws) if exchangeable else draws
+    if isinstance(exchangeable, torch.Tensor):
+        aligned = torch.where(exchangeable.to(draws.device).reshape(-1, *([1] * (draws.ndim - 1))), _in_order_of(best, draws), draws)
+    else:
+        aligned = _in_order_of(best, draws) if exchangeable else draws
     weights = torch.softmax(criterion.nan_to_num(nan=-math.inf) / temperature, dim=1).to(draws)
     mean: torch.Tensor = torch.einsum("bn,bn...->b...", weights, aligned)
     return mean

@@ -206,6 +206,11 @@ def test_normals_pass_kolmogorov_smirnov_and_moments() -> None:
         (lambda: NoiseSource(0, stream=-1), r"stream must lie in \[0, 65536\), got -1"),
         (lambda: NoiseSource(0, stream=2**16), "stream"),
         (lambda: NoiseSource(0).uniform(torch.tensor([2**32]), 0, 0, (1,)), "example ids"),
+        (
+            lambda: NoiseSource(0).normal(torch.tensor([1, 1]), 0, 0, (1,), streams=torch.tensor([7, 2**16])),
+            r"^streams must lie in \[0, 65536\), got 7 to 65536; draw less often from one example$",
+        ),
+        (lambda: NoiseSource(0).counters(torch.tensor([1]), range(2), streams=torch.tensor([-1])), "streams must lie in .*, got -1 to -1"),
         (lambda: NoiseSource(0).normal(torch.tensor([0]), 2**32, 0, (1,)), "step must lie in .*, got 4294967296"),
         (lambda: NoiseSource(0).words(torch.tensor([0]), 2**32, 0, 1), "step must lie in .*, got 4294967296"),
         (lambda: NoiseSource(0).words(torch.tensor([0]), -1, 0, 1), "step must lie in .*, got -1"),
@@ -244,7 +249,11 @@ def test_all_64_bits_of_a_seed_count() -> None:
 
 
 def test_the_last_number_of_every_range_is_taken() -> None:
-    assert NoiseSource(0, 2**16 - 1).uniform(torch.tensor([2**32 - 1]), 2**32 - 1, 2**16 - 1, (1,)).shape == (1, 1)
+    last = NoiseSource(0, 2**16 - 1).uniform(torch.tensor([2**32 - 1]), 2**32 - 1, 2**16 - 1, (1,))
+    assert last.shape == (1, 1)
+    by_row = NoiseSource(0).uniform(torch.tensor([2**32 - 1]), 2**32 - 1, 2**16 - 1, (1,), streams=torch.tensor([2**16 - 1]))
+    assert torch.equal(by_row, last)
+    assert NoiseSource(0).normal(torch.tensor([], dtype=torch.int64), 0, 0, (1,), streams=torch.tensor([], dtype=torch.int64)).shape == (0, 1)
 
 
 @pytest.mark.parametrize("normal", [True, False])

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from sepbench import precision
-from sepbench.precision import as_the_session_says, computes_bfloat16, float32_products, training_autocast
+from sepbench.precision import as_the_session_says, computes_bfloat16, float32_products, has_narrow_map, training_autocast
 
 
 def switches() -> tuple[Any, ...]:
@@ -132,3 +132,32 @@ def test_the_block_is_of_the_device_s_kind(monkeypatch: pytest.MonkeyPatch) -> N
         block = training_autocast(device, bfloat16=False)
         assert (block.device, block.fast_dtype, block._enabled, block._cache_enabled) == (kind, torch.bfloat16, False, True)
     assert not training_autocast("cpu", bfloat16=True, cache_enabled=False)._cache_enabled
+
+
+@pytest.mark.parametrize(
+    ("size", "halvings", "narrow"),
+    [
+        ((64, 16), 4, True),
+        ((64, 16), 3, False),
+        ((16, 64), 4, False),
+        ((16, 16), 4, False),
+        ((16, 15), 3, True),  # 8 x 7, 4 x 3, 2 x 1: halves are rounded down
+        ((15, 16), 5, False),
+        ((64, 2), 1, True),
+        ((64, 1), 3, False),
+        ((4, 2), 1, True),
+        ((3, 2), 1, False),
+    ],
+)
+def test_a_map_that_is_1_wide_and_higher(size: tuple[int, int], halvings: int, narrow: bool) -> None:
+    assert has_narrow_map(size, halvings) is narrow
+
+
+def test_a_narrow_map_is_computed_in_float32_by_a_cpu_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "computes_bfloat16", lambda device: True)
+    asked: list[tuple[str, bool]] = []
+    monkeypatch.setattr(torch, "autocast", lambda kind, dtype, enabled, cache_enabled: asked.append((kind, enabled)))
+    for device in ("cpu", "cuda:1"):
+        for narrow in (False, True):
+            training_autocast(device, bfloat16=True, narrow=narrow)
+    assert asked == [("cpu", True), ("cpu", False), ("cuda", True), ("cuda", True)]

@@ -77,6 +77,8 @@ def test_the_mean_of_a_mode_ignores_other_modes_and_undoes_exchanged_sources() -
     torch.testing.assert_close(weighted_mean(draws, criterion, temperature=1.0, exchangeable=True), truth)
     as_they_stand = weighted_mean(draws, criterion, temperature=1.0, exchangeable=False)
     torch.testing.assert_close(as_they_stand, 0.5 * (draws[:, 0] + draws[:, 1]))
+    some = weighted_mean(draws, criterion, temperature=1.0, exchangeable=torch.tensor([True, False, True]))
+    torch.testing.assert_close(some, torch.stack([truth[0], as_they_stand[1], truth[2]]))
 
 
 def test_the_mean_at_low_temperature_is_the_best_draw_and_nan_counts_for_nothing() -> None:

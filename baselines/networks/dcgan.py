@@ -65,7 +65,7 @@ class DCGANDiscriminator(nn.Module):
 
     Args:
         channels: of the image.
-        widths: filters of the layers. Each layer halves the side.
+        widths: filters of the layers. Each layer halves the side. Without layers it is a linear function of the image.
         size: height and width of the image.
         spectral: spectral norm (Miyato et al. 2018) on all weights instead of batch norm, as in that paper.
 
@@ -75,6 +75,7 @@ class DCGANDiscriminator(nn.Module):
 
     def __init__(self, channels: int, widths: tuple[int, ...], size: tuple[int, int], *, spectral: bool = False) -> None:
         super().__init__()
+        self.size, self.halvings = size, len(widths)
         layers: list[nn.Module] = []
         for number, (before, after) in enumerate(pairwise((channels, *widths))):
             layers.append(nn.Conv2d(before, after, 4, stride=2, padding=1, bias=False))
@@ -84,7 +85,7 @@ class DCGANDiscriminator(nn.Module):
         left = [side >> len(widths) for side in size]
         if min(left) < 1:
             raise ValueError(f"{len(widths)} layers leave nothing of {size[0]} x {size[1]} pixels")
-        head = nn.Linear(widths[-1] * left[0] * left[1], 1, bias=False)
+        head = nn.Linear((channels, *widths)[-1] * left[0] * left[1], 1, bias=False)
         self.layers, self.head = nn.Sequential(*layers), head
         if spectral:
             for module in [*self.layers, self.head]:

@@ -21,7 +21,7 @@ from sepbench.protocols import ScorePrior
 from sepbench.selection import by_denoising_loss
 
 CALIBRATION_STREAM = 7101
-"""Stream of the noise that measures clean signals. It differs from every sampler's own stream."""
+"""Stream of the noise that measures clean signals. Draws have the streams 0, 1, ..., so that only draw 7101 would share it."""
 MAX_ROWS = 128
 
 

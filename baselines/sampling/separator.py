@@ -17,6 +17,7 @@ from pydantic.dataclasses import dataclass
 from baselines.sampling.problem import GPU_ELEMENTS, Meter, Problem, RowLimit
 from sepbench.errors import MethodError
 from sepbench.memory import scaled
+from sepbench.noise import STREAMS
 from sepbench.precision import Precision
 from sepbench.protocols import HasDensity, MethodInfo, Mixtures, RunContext, ScorePrior, Support, TaskSpec, TrainingView
 from sepbench.selection import EstimatesDensity, by_denoising_loss, by_log_prior, by_mixture_error, select, weighted_mean
@@ -49,6 +50,15 @@ def source_gram(task: TaskSpec) -> float | None:
     A gradient step on the likelihood multiplies the residual by it.
     """
     return {"sum": float(task.n_sources), "mean": 1 / task.n_sources, "channel-mean": 1 / task.source_shape[0]}.get(task.operator)
+
+
+def exchangeable(problem: Problem) -> bool | torch.Tensor:
+    """Whether sources can change places: under one prior, and with equal weights in their mixture. Gains have an answer for each mixture, ``(B,)``."""
+    if len(problem.priors) > 1:
+        return False
+    weights = problem.mixtures.operator.matrix()[..., 0, :]
+    alike = (weights == weights[..., :1]).all(-1)
+    return alike if alike.ndim else bool(alike)
 
 
 def _log_probs(sources: torch.Tensor, problem: Problem, steps: int, spacing: int) -> torch.Tensor:
@@ -88,7 +98,7 @@ class ScoreSeparator:
     engine: Literal["eager", "graph", "fused", "compile"] = Field(
         "eager", description="how a GPU runs the network: as written, as CUDA graphs, as graphs with norms in one kernel, or by torch.compile"
     )
-    best_of: int = Field(1, ge=1, description="how many draws are made; the one with the best criterion is kept")
+    best_of: int = Field(1, ge=1, le=STREAMS, description="how many draws are made; the one with the best criterion is kept")
     criterion: Criterion = Field("denoising-loss", description="what ranks draws: the loss at loss_sigmas, the log density, or the error of the mixture")
     loss_sigmas: tuple[Annotated[float, Field(gt=0)], ...] = Field(
         LOSS_SIGMAS, min_length=1, description="noise levels of the denoising loss, one evaluation per source and draw each"
@@ -215,7 +225,7 @@ class ScoreSeparator:
         draws, criterion = self.ranked(problem, self.best_of, ctx)
         if self.combine == "best":
             return select(draws, criterion)
-        return weighted_mean(draws, criterion, self.temperature, exchangeable=len(problem.priors) == 1)
+        return weighted_mean(draws, criterion, self.temperature, exchangeable=exchangeable(problem))
 
     def ranked(self, problem: Problem, n: int, ctx: RunContext) -> tuple[torch.Tensor, torch.Tensor]:
         """``n`` draws per row ``(B, n, K, ...)`` and their criterion ``(B, n)``."""

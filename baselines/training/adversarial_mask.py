@@ -24,7 +24,6 @@ from baselines.networks.dcgan import DCGANDiscriminator, egg_discriminator
 from baselines.training.config import derived_seed
 from baselines.training.epochs import full_batches
 from baselines.training.mask import MaskNetwork, MaskRecipe, MaskTraining, masks_of
-from sepbench.precision import training_autocast
 
 EPOCHS, RATE, OPENNESS, FILTERS = 50, 2e-4, 1.0, 64
 """Epochs, rate, weight of ``mean |m - 1|`` and filters of the discriminator.
@@ -34,7 +33,7 @@ The last two are the paper's. It does not state the others: the rate is DCGAN's,
 
 
 def new_discriminator(network: MaskNetwork, size: tuple[int, int], seed: int, device: str | torch.device, filters: int = FILTERS) -> DCGANDiscriminator:
-    """A discriminator as deep as the mask network. Its weights depend only on the seed.
+    """A discriminator as deep as the mask network, if the shorter side of the images allows it. Its weights depend only on the seed.
 
     Args:
         network: the mask network.
@@ -44,9 +43,10 @@ def new_discriminator(network: MaskNetwork, size: tuple[int, int], seed: int, de
         filters: of the first layer.
     """
     config = network.config
+    layers = min(config.layers, min(size).bit_length() - 1)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(derived_seed(seed, "discriminator"))
-        return egg_discriminator(config.channels, size, config.layers, filters).to(device)
+        return egg_discriminator(config.channels, size, layers, filters).to(device)
 
 
 class AdversarialTraining(MaskTraining):
@@ -86,7 +86,7 @@ class AdversarialTraining(MaskTraining):
         clean = self.clean[self.rows("B", epoch, batch, len(self.clean))]
         mixed = self.mixed[self.rows("Y", epoch, batch, len(self.mixed))]
         self.network.train()
-        with training_autocast(self.device, self.recipe.precision == "bfloat16"):
+        with self.autocast((mixed.shape[-2], mixed.shape[-1])):
             masks = masks_of(self.network, mixed)
         self._judge(clean, mixed * masks.detach())
         self._fool(mixed, masks)

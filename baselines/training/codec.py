@@ -20,10 +20,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from baselines.networks.vqvae import VQVAE
+from baselines.networks.vqvae import STRIDE, VQVAE
 from baselines.training.config import generator
 from baselines.training.epochs import MeanLoss, epoch_rows, full_batches
-from sepbench.precision import training_autocast
+from sepbench.precision import has_narrow_map, training_autocast
 
 Precision = Literal["float32", "bfloat16"]
 _LOOKED_AT = 256
@@ -44,10 +44,11 @@ class VQVAERecipe:
         reconstruction: r. The inverse of the variance of the pixels (10 on MNIST) gives the weights of van den Oord et
             al.'s code.
         restart_every: steps after which an unused code restarts; 0 never restarts one.
-        precision: ``bfloat16`` computes encoder and decoder under autocast.
+        precision: ``bfloat16`` computes encoder and decoder under autocast, unless a CPU would get them wrong.
         seed: of weights, order and restarts.
-        means: share of a batch that consists of means of two images. LASS takes tokens of such means, and a codec of
-            clean images codes them badly.
+        means: share of a batch that is replaced with means of two images, in [0, 1). LASS takes tokens of such means,
+            and a codec of clean images codes them badly. Of pictures of sounds the means are no pictures of mixtures,
+            see ``baselines/training/sound_tokens.py``.
     """
 
     epochs: int = 500
@@ -118,7 +119,8 @@ class VQVAETraining:
             group["lr"] = recipe.lr * falling(self.step, self.steps, recipe.decay)
         self.optimiser.zero_grad(set_to_none=True)
         self.network.train()
-        with training_autocast(self.device, recipe.precision == "bfloat16"):
+        narrow = has_narrow_map((clean.shape[-2], clean.shape[-1]), STRIDE.bit_length() - 1)
+        with training_autocast(self.device, recipe.precision == "bfloat16", narrow=narrow):
             coded = self.network(clean)
         loss = recipe.reconstruction * functional.mse_loss(coded.images, clean) + functional.mse_loss(coded.codes, coded.latents.detach())
         loss = loss + recipe.commitment * functional.mse_loss(coded.latents, coded.codes.detach())
@@ -133,12 +135,12 @@ class VQVAETraining:
     def _with_means(self, images: torch.Tensor) -> torch.Tensor:
         """The batch, with means of two images in its first rows: each is averaged with the image after it.
 
-        The order is new in every epoch, and so are the pairs.
+        After the last image comes the first. The order is new in every epoch, and so are the pairs.
         """
         count = round(self.recipe.means * len(images))
         if not count:
             return images
-        return torch.cat([0.5 * (images[:count] + images[1 : count + 1]), images[count:]])
+        return torch.cat([0.5 * (images[:count] + images.roll(-1, 0)[:count]), images[count:]])
 
     def _restart(self, latents: torch.Tensor) -> None:
         """Replace the codes that were not used since the last restart with latents from ``(B, D, h, w)``.

@@ -33,7 +33,7 @@ from baselines.networks.dcgan import DCGANDiscriminator, DCGANGenerator, sd_disc
 from baselines.training.config import generator
 from baselines.training.epochs import MeanLoss, cut_epochs, epoch_rows, full_batches
 from baselines.training.loop import resume, run
-from sepbench.precision import training_autocast
+from sepbench.precision import has_narrow_map, training_autocast
 from sepbench.protocols import RunContext, TrainingView
 from sepbench.settings import STRICT
 
@@ -51,7 +51,7 @@ class GANRecipe:
         steps: updates of each network.
         lr, betas: of Adam, for both.
         batch: clean images per step, and codes per step.
-        precision: ``bfloat16`` computes both networks under autocast.
+        precision: ``bfloat16`` computes both networks under autocast, unless a CPU would get them wrong.
         seed: of weights, order and codes.
     """
 
@@ -154,7 +154,9 @@ class GANTraining:
         self.losses["generator"].add(loss)
 
     def _autocast(self) -> torch.autocast:
-        return training_autocast(self.device, self.recipe.precision == "bfloat16")
+        """The maps of the generator are squares of at least 4 x 4, so that the discriminator alone can have a narrow one."""
+        narrow = has_narrow_map(self.critic.size, self.critic.halvings)
+        return training_autocast(self.device, self.recipe.precision == "bfloat16", narrow=narrow)
 
     def row(self) -> Mapping[str, Any]:
         """``loss`` of the discriminator and ``generator``, the generator's loss: means since the last row.

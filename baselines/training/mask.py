@@ -27,7 +27,7 @@ from baselines.networks.mask_unet import MaskUNet, MaskUNetConfig
 from baselines.training.config import derived_seed
 from baselines.training.epochs import MeanLoss, epoch_rows
 from baselines.training.recorded_step import StepRunner, adam, restore_adam, set_rate
-from sepbench.precision import training_autocast
+from sepbench.precision import has_narrow_map, training_autocast
 
 Precision = Literal["float32", "bfloat16"]
 Network = Literal["autoencoder", "unet"]
@@ -69,6 +69,13 @@ def new_network(layout: MaskLayout, seed: int, device: str | torch.device = "cpu
         return network.to(device)
 
 
+def padded_size(network: MaskNetwork, size: tuple[int, int]) -> tuple[int, int]:
+    """The height and width that images of ``size`` are padded to, which the network's layers divide."""
+    (height, width), unit = size, 1 << network.config.layers
+    fits = height >= unit and height % unit <= network.config.extra_rows
+    return height if fits else height + -height % unit, width + -width % unit
+
+
 def masks_of(network: MaskNetwork, mixtures: torch.Tensor) -> torch.Tensor:
     """Masks in [0, 1], float32, of mixtures ``(B, C, H, W)``: ``(B, C, H, W)`` for one mask, else ``(B, K, C, H, W)``.
 
@@ -76,8 +83,7 @@ def masks_of(network: MaskNetwork, mixtures: torch.Tensor) -> torch.Tensor:
     becomes 32x32.
     """
     height, width = mixtures.shape[-2:]
-    unit, extra = 1 << network.config.layers, network.config.extra_rows
-    more_rows, more_columns = (-height % unit if height % unit > extra or height < unit else 0), -width % unit
+    more_rows, more_columns = (padded - side for padded, side in zip(padded_size(network, (height, width)), (height, width), strict=True))
     top, left = more_rows // 2, more_columns // 2
     masks: torch.Tensor = network(functional.pad(mixtures, (left, more_columns - left, top, more_rows - top)))
     return masks[..., top : top + height, left : left + width].float()
@@ -177,7 +183,7 @@ class MaskRecipe:
         betas: Adam's.
         batch: mixtures per step.
         power: of the errors in the loss, 1 for L1.
-        precision: ``bfloat16`` computes the network under autocast. Parts, loss and weights stay float32.
+        precision: ``bfloat16`` computes the network under autocast, unless a CPU would get it wrong. Parts, loss and weights stay float32.
         seed: of weights and order.
     """
 
@@ -227,9 +233,14 @@ class MaskTraining:
         self.losses.add(self.steps_on(truth))
 
     def _step_on(self, truth: torch.Tensor) -> torch.Tensor:
-        with training_autocast(self.device, self.recipe.precision == "bfloat16"):
+        with self.autocast((truth.shape[-2], truth.shape[-1])):
             parts = masked_parts(self.network, magnitudes(truth.sum(1)))
         return self._down(self.loss(parts, magnitudes(truth), self.recipe.power))
+
+    def autocast(self, size: tuple[int, int]) -> torch.autocast:
+        """The block in which the network computes masks of images of this height and width. It is float32 where a map is 1 wide on a CPU."""
+        narrow = has_narrow_map(padded_size(self.network, size), self.network.config.layers)
+        return training_autocast(self.device, self.recipe.precision == "bfloat16", narrow=narrow)
 
     def descend(self, loss: torch.Tensor) -> None:
         """Make one step of Adam down a loss, and count the loss for the log."""

@@ -46,7 +46,7 @@ class TokenSettings:
     every_triple: bool = Field(True, description="count every triple of a batch; false: each one once, the released code (flag 43)")
     held_out: int = Field(1000, ge=0, description="how many of the last clean images serve only for figures, at most a tenth")
     fit_precision: Precision = Field("bfloat16", description="of the networks during the fit (float32 on CPUs without it); mixtures are separated in float32")
-    means: float = Field(0.0, ge=0, lt=1, description="share of the VQ-VAE's training images that are means of two; 0: the paper")
+    means: float = Field(0.0, ge=0, lt=1, description="share of each of the VQ-VAE's batches that becomes means of two images; 0: the paper")
 
     @model_validator(mode="after")
     def _check_heads(self) -> TokenSettings:

@@ -109,9 +109,9 @@ PLACES: Mapping[str, tuple[str, ...]] = {
 OTHER: Mapping[tuple[str, str], Mapping[str, Any]] = {
     ("supervised", "three colours"): {"targets": "classes"},
     ("dirac", "three vectors"): {"slot": 2, "resamplings": 3},
-    ("gaussian", "three vectors"): {"resamplings": 3},
+    ("gaussian", "three vectors"): {"steps": 16, "resamplings": 3},
     ("diffusion-gibbs", "three vectors"): {"sweeps_per_level": 2},
-    ("projected", "three vectors"): {"candidates": 5, "prune_after": (2, 4), "survivors": (3, 2), "bounded": False},
+    ("projected", "three vectors"): {"candidates": 5, "prune_after": (3, 5), "survivors": (3, 2), "bounded": False},
 }
 CASES_HERE = [(key, where) for where, keys in PLACES.items() for key in keys]
 Row = Literal["all", "some", "none"]

@@ -11,13 +11,17 @@ from typing import Any
 import pytest
 import torch
 from method_toys import context, mean_psnr, rows_of
-from setting_worlds import tiny_prior
+from setting_worlds import mixture_priors, tiny_prior
 
 from baselines.lass_projected import LassProjected
 from baselines.priors.shipped import find_weights
+from baselines.sampling.problem import Problem
+from baselines.sampling.token_samplers import uniforms_of
 from baselines.training.token_models import LearntTokens
 from sepbench.errors import SepbenchError
 from sepbench.files import file_sha256
+from sepbench.noise import NoiseSource
+from sepbench.operators import make_operator
 from sepbench.protocols import Fitted, Mixtures, RunContext, Separator
 from sepbench.registry import create_separator
 from sepbench.suites.loader import load_suite
@@ -171,3 +175,15 @@ def test_its_digest_tells_the_tokens_and_the_score_prior(known: Known, fitted: P
     for score_weights, of_score in (("", ships.sha256), (own, file_sha256(Path(own)))):
         wanted = sha256(f"{tokens.weights_sha256} {of_score}".encode()).hexdigest()
         assert known(score_weights=score_weights).weights_sha256 == wanted
+
+
+def test_a_start_shares_one_random_word_with_the_tokens_of_the_candidate_of_its_number() -> None:
+    """What the docstring says: at step s it chooses token s, and is the length of the noise of two corner pixels. All else is apart."""
+    noise, ids, count = NoiseSource(3), torch.tensor([5, 9]), 4
+    mixtures = Mixtures(torch.zeros(2, 1, 4, 4), ids, make_operator("sum", 2))
+    problem = Problem(mixtures, [mixture_priors()[0]], noise, (1, 4, 4)).repeat(count)
+    for step in (0, 3):
+        words = uniforms_of(noise, ids.repeat_interleave(count), torch.arange(count).repeat(2), step, "cpu")(0)
+        lengths = problem.normals(step).flatten(2)[..., :2].square().sum(-1)
+        torch.testing.assert_close(lengths[:, 0], -2 * (words + 2.0**-24).log(), atol=1e-5, rtol=1e-4)
+        assert not bool(torch.isclose(lengths[:, 1], -2 * (words + 2.0**-24).log(), rtol=1e-3).any())

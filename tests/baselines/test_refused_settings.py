@@ -11,6 +11,8 @@ from sepbench.registry import create_separator
 
 Settings = dict[str, Any]
 PRUNING = "prune_after must rise from 1 and survivors fall from candidates, one for each"
+PRUNED_LATE = "prune_after must be below steps, or nothing is left to save; got {} of {} steps"
+OF_DRAWS = "criterion {} ranks whole draws, candidates go by the denoising loss; set best_of instead of candidates"
 MEDIANS = "both median filters must have an odd width, got {} frames and {} bins"
 LEVELS = "noise levels fall: give lowest below middle below highest, got {}, {} and {}"
 TWO_LEVELS = "noise levels fall: give lowest below highest, got {} and {}"
@@ -36,6 +38,10 @@ REFUSED: list[tuple[str, str, Settings, str]] = [
         ("projected", "image", {"candidates": 4, "prune_after": steps, "survivors": survivors}, PRUNING)
         for steps, survivors in (((3, 3), (2, 1)), ((3, 2), (2, 1)), ((2, 3), (1, 2)), ((2,), (5,)), ((2, 3), (2,)), ((2,), ()), ((), (2,)))
     ),
+    ("projected", "image", {"candidates": 4, "steps": 9, "prune_after": (3, 9), "survivors": (2, 1)}, PRUNED_LATE.format(9, 9)),
+    ("projected", "image", {"candidates": 4, "steps": 9, "prune_after": (600,), "survivors": (2,)}, PRUNED_LATE.format(600, 9)),
+    ("projected", "image", {"candidates": 4, "criterion": "mixture-error"}, OF_DRAWS.format("mixture-error")),
+    ("projected", "image", {"candidates": 2, "criterion": "log-prior"}, OF_DRAWS.format("log-prior")),
 ]
 TAKEN: list[tuple[str, str, Settings]] = [
     ("hpss", "audio", {"frames": 1, "bins": 1}),
@@ -46,6 +52,9 @@ TAKEN: list[tuple[str, str, Settings]] = [
     ("projected-auto", "image", {"judged": 0.2}),
     ("projected", "image", {"candidates": 4, "prune_after": (1, 2), "survivors": (4, 4)}),
     ("projected", "image", {"candidates": 4}),
+    ("projected", "image", {"candidates": 4, "steps": 9, "prune_after": (8,), "survivors": (2,)}),
+    ("projected", "image", {"candidates": 4, "best_of": 2, "criterion": "mixture-error"}),
+    ("projected", "image", {"best_of": 65536, "candidates": 65536}),
 ]
 
 

@@ -292,7 +292,7 @@ def test_limits_of_rows_and_of_numbers_fall_together() -> None:
 def test_candidates_that_are_dropped_cost_what_they_went_through_and_their_ranking_too() -> None:
     """Three start; after two of three steps one is dropped, by two levels; in the end two are ranked: 3 + 3 + 6 + 2 + 4 evaluations per source."""
     one = problem(0.5)
-    projected(one, [1.0, 0.5, 0.1], candidates=3, keep={1: 2}, loss_sigmas=(0.1, 0.3))
+    projected(one, [1.0, 0.5, 0.1], candidates=3, keep={2: 2}, loss_sigmas=(0.1, 0.3))
     assert one.evaluations == 18
     assert one.meter.by_mixture(one.mixtures.example_ids).tolist() == [36.0] * len(one.mixtures)
     assert one.meter.seen == 36 * len(one.mixtures)

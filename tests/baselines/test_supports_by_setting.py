@@ -17,6 +17,8 @@ OF_PATCHES = "yes: degenerate on a single image, which is one observation: filte
 OF_WINDOWS = "yes: one channel is one observation: filters learnt from its windows separate disjoint spectra only"
 VOCALS = "yes: foreground is source 0 (vocals), by the class's name"
 WIDER = "use a larger gamma_ratio or more steps"
+FOUR: dict[str, Any] = {"n_sources": 4, "source_classes": ("any",) * 4, "scored_sources": (0, 1, 2, 3)}
+OVERSHOT, FEWER = "diverges: the last step multiplies the residual", "use a larger gamma_ratio or fewer resamplings"
 SMALLER = "use a smaller delta or factor"
 ANY_ORDER: dict[str, Any] = {"targets": "permutations"}
 CASES: list[tuple[str, str, dict[str, Any], str, dict[str, Any], str]] = [
@@ -39,10 +41,19 @@ CASES: list[tuple[str, str, dict[str, Any], str, dict[str, Any], str]] = [
     ("ica", "audio", {"lags": 2}, "three of one class", {}, "2 components cannot make 3 sources; choose more lags and components"),
     ("ica", "audio", {"lags": 3}, "three of one class", {}, OF_WINDOWS),
     # Four levels of Karras et al. from 1 to 0.005: the last but one is 13.4 times the last, and A A^T is 2 (sum) or 1/2 (mean).
-    ("gaussian", "vector", {"gamma_ratio": 0.3, "steps": 4}, "as it is", {}, f"diverges: a step multiplies the residual by -19.55; {WIDER}"),
-    ("gaussian", "vector", {"gamma_ratio": 0.3, "steps": 4, "churn": 0.0}, "as it is", {}, f"diverges: a step multiplies the residual by -18.86; {WIDER}"),
-    ("gaussian", "vector", {"gamma_ratio": 0.3, "steps": 4}, "mean", {}, f"diverges: a step multiplies the residual by -4.14; {WIDER}"),
-    ("gaussian", "vector", {"gamma_ratio": 0.3, "steps": 1}, "as it is", {}, YES),
+    ("gaussian", "vector", {"gamma_ratio": 0.3, "steps": 4}, "as it is", {}, f"diverges: a step multiplies the residual by -20.47; {WIDER}"),
+    ("gaussian", "vector", {"gamma_ratio": 0.3, "steps": 4, "churn": 0.0}, "as it is", {}, f"diverges: a step multiplies the residual by -19.75; {WIDER}"),
+    ("gaussian", "vector", {"gamma_ratio": 0.3, "steps": 4}, "mean", {}, f"diverges: a step multiplies the residual by -5.06; {WIDER}"),
+    # One step alone is the last: A A^T / 0.3^2 is 22.2, or 5.6 for the mean, with and without the prior's pull of 1.
+    ("gaussian", "vector", {"gamma_ratio": 0.3, "steps": 1}, "as it is", {}, f"{OVERSHOT} 2 times by up to 22.22; {FEWER}"),
+    ("gaussian", "vector", {"gamma_ratio": 0.3, "steps": 1}, "mean", {}, f"{OVERSHOT} 2 times by up to 5.56; {FEWER}"),
+    ("gaussian", "vector", {"steps": 1}, "mean", {}, YES),
+    # The last noise level is 1/200 of the first: 1.78^9 is 179, 1.78^10 is 318.
+    ("gaussian", "vector", {"resamplings": 9}, "as it is", {}, YES),
+    ("gaussian", "vector", {"resamplings": 10}, "as it is", {}, f"{OVERSHOT} 10 times by up to 1.78; {FEWER}"),
+    # Four sources: without the prior's pull the factor is -0.73, with it the residual grows.
+    ("gaussian", "vector", {"steps": 25}, "three of one class", FOUR, f"diverges: a step multiplies the residual by -1.22; {WIDER}"),
+    ("gaussian", "vector", {"steps": 35}, "three of one class", FOUR, YES),
     # 1 - q - gram c q with q = delta / lowest^2: 1 - 1 - 2, 1 - 0.2 - 2.4, 1 - 0.8 - 1.6, 1 - 1 - 1/2.
     ("basis-ncsn", "vector", {"delta": 1e-4}, "as it is", {}, f"diverges: each step multiplies the residual by -2.00; {SMALLER}"),
     ("basis-ncsn", "vector", {"factor": 6.0}, "as it is", {}, f"diverges: each step multiplies the residual by -1.60; {SMALLER}"),

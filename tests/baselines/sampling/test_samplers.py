@@ -7,24 +7,25 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
-from baselines.alpha_rgs import alpha_rgs
+from baselines.alpha_rgs import AlphaRGS, alpha_rgs
 from baselines.basis import Basis, basis, contraction, is_stable
-from baselines.diffusion_gibbs import diffusion_gibbs
-from baselines.dirac import dirac
-from baselines.gaussian import gaussian
+from baselines.diffusion_gibbs import DiffusionGibbs, diffusion_gibbs
+from baselines.dirac import Dirac, dirac
+from baselines.gaussian import Gaussian, gaussian
 from baselines.priors.shipped import shipped_weights
-from baselines.projected import projected
+from baselines.projected import Projected, projected
 from baselines.sampling.noise_levels import karras_levels, ncsn_levels
 from baselines.sampling.problem import Problem, RowLimit
 from sepbench.errors import DataError
 from sepbench.gmm import ExactPosterior, GaussianMixture
 from sepbench.noise import NoiseSource
 from sepbench.operators import make_operator
-from sepbench.protocols import Mixtures, TaskSpec
+from sepbench.protocols import Mixtures, RunContext, TaskSpec
 
 DIMENSION = 3
 LEVELS = karras_levels(30, 1.0, 0.01)
@@ -107,7 +108,7 @@ def test_evaluations_are_counted(sources: int) -> None:
     assert problem.evaluations == 31
     problem.evaluations = 0
     projected(problem, LEVELS[:5], candidates=4, keep={1: 1}, loss_sigmas=(0.1, 0.3))
-    assert problem.evaluations == 2 * 4 + 2 * 4 + 3
+    assert problem.evaluations == 1 * 4 + 2 * 4 + 4  # four candidates for one step, their losses at two levels, then one for the other four
 
 
 def _errors(estimates: torch.Tensor, mixtures: torch.Tensor, draws: int, noise_std: float = 0.01) -> tuple[float, float]:
@@ -239,3 +240,63 @@ def test_priors_must_match_the_sources() -> None:
     problem, _ = _problem(2)
     with pytest.raises(ValueError, match="2 priors for 3 sources"):
         Problem(Mixtures(problem.mixtures.values, problem.mixtures.example_ids, make_operator("sum", 3)), PRIORS, NoiseSource(0), (DIMENSION,))
+
+
+class Pulling:
+    """The prior of sources that are all near 1/2."""
+
+    def denoise(self, x: torch.Tensor, sigma: float | torch.Tensor) -> torch.Tensor:
+        return 0.5 + (x - 0.5) * 0.01 / (0.01 + sigma**2)
+
+
+@pytest.mark.parametrize("sources", [4, 5])
+@pytest.mark.parametrize("steps", [150, 20])
+def test_gaussian_takes_quick_steps_that_do_not_diverge(sources: int, steps: int) -> None:
+    """Twenty steps left residuals of 2 with four sources, and of 10^6 with five."""
+    task = TaskSpec("s", "t", "image", sources, (1, 4, 4), "sum", ("a",) * sources, "permutation", tuple(range(sources)))
+    method = Gaussian(steps=steps)
+    taken = method.quick_steps(task)
+    assert (taken, method.supports_operator(task).ok) == ((20, False) if steps == 20 else ({4: 35, 5: 72}[sources], True))
+    ids = torch.arange(20)
+    truth = 0.5 + 0.1 * NoiseSource(5).normals(ids, 0, sources, (1, 4, 4))
+    mixing = make_operator("sum", sources)
+    problem = Problem(Mixtures(mixing.forward(truth), ids, mixing), [Pulling()], NoiseSource(0), (1, 4, 4))  # type: ignore[list-item]
+    estimates = method.draw(problem, RunContext(task, "cpu", NoiseSource(0), 0, budget="quick"))
+    assert (float(problem.residual(estimates).square().mean().sqrt()) < 0.3) is (steps == 150)
+
+
+@pytest.mark.parametrize(
+    ("method", "setting", "quick"),
+    [
+        (Projected, "steps", 15),
+        (Dirac, "steps", 20),
+        (Gaussian, "steps", 20),
+        (AlphaRGS, "iterations", 40),
+        (DiffusionGibbs, "levels", 10),
+        (Basis, "steps_per_level", 10),
+    ],
+)
+def test_the_quick_budget_never_makes_more_steps_than_were_asked_for(method: Any, setting: str, quick: int) -> None:
+    task = TaskSpec("s", "t", "vector", 2, (DIMENSION,), "sum", ("a", "a"), "permutation", (0, 1))
+    costs = []
+    for value, budget in ((2, "paper"), (2, "quick"), (quick, "paper"), (100, "quick")):
+        problem, _ = _problem(2)
+        method(**{setting: value}).draw(problem, RunContext(task, "cpu", NoiseSource(0), 0, budget=budget))  # type: ignore[arg-type]
+        costs.append(problem.evaluations)
+    assert costs[0] == costs[1] < costs[2] == costs[3]
+
+
+def test_candidates_are_dropped_after_the_steps_that_were_named_and_by_the_levels_that_were_set() -> None:
+    task, ctx = TaskSpec("s", "t", "vector", 2, (DIMENSION,), "sum", ("a", "a"), "permutation", (0, 1)), {}
+    for budget in ("paper", "quick"):
+        ctx[budget] = RunContext(task, "cpu", NoiseSource(0), 0, budget=budget)  # type: ignore[arg-type]
+
+    def cost(budget: str, **settings: Any) -> int:
+        problem, _ = _problem(2)
+        Projected(candidates=6, survivors=(2,), **settings).draw(problem, ctx[budget])
+        return problem.evaluations
+
+    assert cost("paper", steps=30, prune_after=(10,)) == 6 * 10 + 2 * 20 + 4 * (6 + 2)
+    assert cost("quick", steps=30, prune_after=(10,)) == 6 * 5 + 2 * 10 + 4 * (6 + 2)
+    assert cost("quick", steps=100, prune_after=(1,)) == 6 * 1 + 2 * 14 + 4 * (6 + 2)
+    assert cost("paper", steps=30, prune_after=(29,), loss_sigmas=(0.3, 0.6)) == 6 * 29 + 2 * 1 + 2 * (6 + 2)

@@ -14,7 +14,7 @@ from baselines.networks.ncsn_refinenet import CondRefineNetDilated
 from baselines.priors.score_prior import NCSNPrior
 from baselines.priors.weights_io import save_prior
 from baselines.sampling.problem import RowLimit
-from baselines.sampling.separator import ScoreSeparator
+from baselines.sampling.separator import ScoreSeparator, exchangeable
 from sepbench.conformance import validate_method
 from sepbench.errors import SepbenchError
 from sepbench.gmm import GaussianMixture
@@ -86,8 +86,8 @@ def test_projected_prunes_as_its_settings_say() -> None:
     separator = _fitted("projected", candidates=6, prune_after=(2, 4), survivors=(3, 2))
     problem = separator.problem(_mixtures(4), context(TASK))
     assert separator.estimate(problem, context(TASK)).shape == (4, 2, DIMENSION)
-    # Six candidates at steps 0 to 2, three at 3 and 4, two at 5 to 9; losses at four noise levels of six, three and two.
-    assert problem.evaluations == 3 * 6 + 2 * 3 + 5 * 2 + 4 * (6 + 3 + 2)
+    # Six candidates for two steps, three for two more, two for the other six; losses at four noise levels of six, three and two.
+    assert problem.evaluations == 2 * 6 + 2 * 3 + 6 * 2 + 4 * (6 + 3 + 2)
 
 
 @pytest.mark.parametrize(
@@ -384,3 +384,36 @@ def test_rows_that_were_too_many_for_one_batch_are_too_many_for_the_next() -> No
     limit = method.problem(mixtures, ctx).limit
     assert limit == RowLimit()
     assert method.problem(mixtures, ctx, draws=3).limit is limit
+
+
+def test_the_mean_exchanges_no_sources_of_unequal_gains() -> None:
+    """Each mixture has its own gains. Two modes with their sources exchanged explain the mixture only where the gains are equal."""
+    one, other = torch.tensor([1.0, 0.0, 1.0, 0.0]), torch.tensor([0.0, 1.0, 1.0, 1.0])
+
+    class TwoImages:
+        def denoise(self, x: torch.Tensor, sigma: float | torch.Tensor) -> torch.Tensor:
+            first = torch.sigmoid((((x - other) ** 2).sum(1) - ((x - one) ** 2).sum(1)) / (2 * sigma**2))[:, None]
+            return first * one + (1 - first) * other
+
+    mixing = make_operator("gain", 2, gains=[[1.0, 0.8], [1.0, 1.0]] * 4)
+    mixtures = Mixtures(mixing.forward(torch.stack([one, other]).expand(8, 2, 4)), torch.arange(8), mixing)
+    task = replace(toy_task((4,), ("a", "a"), "gain", domain="vector"), analytic_prior=True)
+    separator = create_separator("projected", {"steps": 20, "best_of": 8, "combine": "mean", "bounded": True})
+    separator._priors = [TwoImages()]  # type: ignore[attr-defined]
+    assert torch.equal(exchangeable(separator.problem(mixtures, context(task))), torch.tensor([False, True] * 4))  # type: ignore[attr-defined, arg-type]
+    estimates = separator.separate(mixtures, context(task))
+    torch.testing.assert_close(mixing.forward(estimates), mixtures.values, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(("operator", "priors", "may"), [("sum", 1, True), ("mean", 1, True), ("sum", 2, False)])
+def test_sources_of_one_prior_and_equal_weights_can_change_places(operator: str, priors: int, may: bool) -> None:
+    assert exchangeable(replace(_fitted("projected").problem(_mixtures(3, operator), context(TASK)), priors=_gaussians(priors))) is may
+
+
+def test_more_draws_of_a_mixture_than_there_are_streams_are_refused() -> None:
+    with pytest.raises(SepbenchError, match="best_of must be at most 65536, got 65537"):
+        create_separator("projected", {"best_of": 65_537})
+    separator = _fitted("projected", steps=1, candidates=300)
+    problem = separator.problem(_mixtures(1), context(TASK)).repeat(300)
+    with pytest.raises(ValueError, match=r"streams must lie in \[0, 65536\), got 0 to 89999"):
+        separator.draw(problem, context(TASK))

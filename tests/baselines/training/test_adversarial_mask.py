@@ -71,3 +71,18 @@ def test_the_discriminator_is_as_deep_as_the_mask_network_and_depends_on_the_see
     assert all(torch.equal(one[name], same[name]) for name in one)
     assert any(not torch.equal(one[name], other[name]) for name in one)
     assert sum(name.endswith("weight.original") or name.endswith("original") for name in one if "head" not in name) == 3
+
+
+@pytest.mark.parametrize(("size", "layers"), [((8, 64), 3), ((64, 8), 3), ((1, 16), 0), ((3, 3), 1), ((7, 5), 2), ((8, 8), 2), ((28, 28), 3), ((64, 64), 4)])
+def test_the_discriminator_has_no_more_layers_than_the_shorter_side_allows(size: tuple[int, int], layers: int) -> None:
+    made = new_discriminator(new_network(mask_layout("autoencoder", (2, *size)), seed=0), size, 0, "cpu", filters=4)
+    assert sum(isinstance(layer, nn.Conv2d) for layer in made.layers) == layers
+    assert made(torch.rand(3, 2, *size)).shape == (3,)
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 64), (3, 64, 8), (1, 1, 16)])
+def test_images_that_are_long_or_of_one_row_are_learnt(shape: tuple[int, int, int]) -> None:
+    pool = torch.rand(4, *shape, generator=torch.Generator().manual_seed(0))
+    training = AdversarialTraining(new_network(mask_layout("autoencoder", shape), seed=0), MaskRecipe(1e-3, batch=2), pool, pool + pool.flip(0), 1)
+    training.advance()
+    assert math.isfinite(training.row()["loss"])

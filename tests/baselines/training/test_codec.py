@@ -217,3 +217,21 @@ def test_rates_fall_over_the_last_steps(digits: Digits) -> None:
         one.advance()
         rates.append(one.optimiser.param_groups[0]["lr"])
     assert rates == pytest.approx([0.5] * 5 + [0.375, 0.25, 0.125])
+
+
+@pytest.mark.parametrize(("share", "count"), [(0.99, 8), (0.93, 7), (0.94, 8)])
+def test_a_batch_may_be_means_alone(digits: Digits, share: float, count: int) -> None:
+    """The last image has the first after it."""
+    batch = digits.pooled[:8]
+    made = training(digits.pooled[:200], means=share)._with_means(batch)
+    assert torch.equal(made, torch.cat([0.5 * (batch + batch[[1, 2, 3, 4, 5, 6, 7, 0]])[:count], batch[count:]]))
+
+
+@pytest.mark.parametrize(("shape", "rounds"), [((1, 16, 4), False), ((1, 4, 16), True), ((1, 4, 4), True), ((1, 16, 8), True)])
+@pytest.mark.usefixtures("bfloat16")
+def test_images_of_width_4_are_coded_in_float32(shape: tuple[int, int, int], rounds: bool) -> None:
+    one = VQVAETraining(new_vqvae(shape, 4, 4, 0, "cpu"), VQVAERecipe(1, batch=2), torch.rand(2, *shape), torch.rand(1, *shape))
+    seen: list[bool] = []
+    one.network.register_forward_pre_hook(lambda *given: seen.append(torch.is_autocast_enabled("cpu")))
+    one.advance()
+    assert seen == [rounds]

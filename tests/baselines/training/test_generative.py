@@ -203,3 +203,10 @@ def test_both_networks_train_in_training_mode_and_stay_trainable() -> None:
     assert one.made.training
     assert one.critic.training
     assert all(p.requires_grad for network in (one.made, one.critic) for p in network.parameters())
+
+
+@pytest.mark.parametrize(("shape", "rounds"), [((1, 64, 8), False), ((1, 33, 5), False), ((1, 8, 64), True), ((1, 28, 28), True), ((1, 8, 8), True)])
+@pytest.mark.usefixtures("bfloat16")
+def test_tall_images_are_judged_in_float32(shape: tuple[int, int, int], rounds: bool) -> None:
+    one = GANTraining(*new_networks(6, shape, 0, "cpu"), GANRecipe(1, batch=2), torch.rand(2, *shape))
+    assert one._autocast()._enabled is rounds
