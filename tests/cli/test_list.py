@@ -111,7 +111,7 @@ def test_presets_for_images_name_images_only(monkeypatch: pytest.MonkeyPatch, ca
 
 def test_tasks_are_named_or_those_that_are_not_taken_where_these_are_fewer(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     for name, line in (
-        ("projected-4x-per-class", r"^tasks: 1 of the \d\d with these signals: mnist-pairs/class-split$"),
+        ("projected-4x-per-class", r"^tasks: 3 of the \d\d with these signals: mnist-nes, mnist-pairs/class-split$"),
         ("rpca", r"^tasks: 16 of the 19 with these signals; not cifar10-color, cifar10-mini-color, mnist-quads$"),
         ("average", r"^tasks: \d\d of the \d\d with these signals; not gaussian-exact, gmm-exact$"),  # which want draws of a posterior
     ):

@@ -166,7 +166,7 @@ def test_files_of_estimates(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     assert told(EstimatesError, lambda: names.read_index(index, SPEC, 9, Problems())) == line
     assert arrays.IDS == "example_ids"
 
-    def damaged_name(handle: Any) -> Any:
+    def damaged_name(handle: Any, **options: Any) -> Any:
         raise UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte")
 
     monkeypatch.setattr(pq, "ParquetFile", damaged_name)
