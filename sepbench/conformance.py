@@ -7,7 +7,7 @@ a method whose ``fit`` takes seconds.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, get_args
@@ -18,10 +18,11 @@ import torch
 from sepbench import ambient
 from sepbench.errors import SepbenchError, SupervisionError
 from sepbench.noise import NoiseSource
+from sepbench.places import kept_traceback, told
 from sepbench.protocols import Budget, Domain, Fitted, HasLogProb, MethodInfo, Mixtures, PosteriorSampler, RunContext, Separator, Supervision
 from sepbench.registry import create_separator, flat
 from sepbench.run.plan import SupportError, ask_support
-from sepbench.run.separate import ContractError, one_line
+from sepbench.run.separate import MAX_LINE, ContractError
 from sepbench.suites.model import Task
 
 TOLERANCE = 1e-3
@@ -41,11 +42,12 @@ KEEPS = "save() into an empty folder and load() into a fresh instance give the s
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One checked rule. ``passed`` is None where the rule does not apply; ``detail`` says what was seen."""
+    """One checked rule. ``passed`` is None where the rule does not apply; ``detail`` says what was seen, ``traceback`` where a method raised."""
 
     rule: str
     passed: bool | None
     detail: str
+    traceback: str = field(default="", compare=False)
 
 
 @dataclass(slots=True)
@@ -118,7 +120,8 @@ def _checks(subject: _Subject) -> list[Check]:
     try:
         support = ask_support(name, separator, task.spec, device)
     except SupportError as error:
-        return [*checks, Check("supports() answers with a Support", False, str(error))]
+        said = kept_traceback(error.__cause__) if error.__cause__ is not None else ""
+        return [*checks, Check("supports() answers with a Support", False, str(error), said)]
     checks.append(Check("supports() answers with a Support", True, support.note or "no caveat"))
     if not support.ok:
         raise SepbenchError(f"{name} does not take {task.spec.suite}/{task.spec.name}: {flat(support.note)}; choose another with --suite and --task")
@@ -130,7 +133,7 @@ def _checks(subject: _Subject) -> list[Check]:
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # a failed fit is a finding, not a crash of the checker
-        return [*checks, Check(FITS, False, one_line(error))]
+        return [*checks, _raised(FITS, separator, error)]
     checks.append(Check(FITS, True, fitted.info.supervision))
     begin(RUNS)
     try:
@@ -140,9 +143,14 @@ def _checks(subject: _Subject) -> list[Check]:
     except KeyboardInterrupt:
         raise
     except BaseException as error:
-        return [*checks, Check(RUNS, False, one_line(error))]
+        return [*checks, _raised(RUNS, separator, error)]
     checks.append(before.compare(_GlobalState.read()))
     return checks
+
+
+def _raised(rule: str, separator: object, error: BaseException) -> Check:
+    """A rule that broke because the method raised."""
+    return Check(rule, False, told(error, type(separator).__module__, MAX_LINE), kept_traceback(error))
 
 
 def _tensor(called: str, returned: object) -> torch.Tensor:
@@ -161,9 +169,9 @@ def _check_info(name: str, info: MethodInfo) -> Check:
     if not isinstance(info.domains, frozenset) or not info.domains or not info.domains <= set(get_args(Domain)):
         shown = sorted(map(str, info.domains)) if isinstance(info.domains, frozenset) else info.domains
         problems.append(f"domains {shown} must be a frozenset of some of {', '.join(get_args(Domain))}")
-    for field in ("title", "version", "paper"):
-        if not getattr(info, field):
-            problems.append(f"{field} is empty")
+    for part in ("title", "version", "paper"):
+        if not getattr(info, part):
+            problems.append(f"{part} is empty")
     if not isinstance(info.max_batch, int) or info.max_batch < 1 or "--" in str(info.name) or info.name != str(info.name).lower():
         problems.append("max_batch must be positive; the name lower-case and without '--'")
     return Check("info is complete", not problems, "; ".join(problems) or f"{info.title}, version {info.version}")
@@ -278,7 +286,7 @@ def _check_kept(subject: _Subject, separator: Fitted, ctx: RunContext, ids: torc
     except KeyboardInterrupt:
         raise
     except BaseException as error:
-        return Check(KEEPS, False, one_line(error))
+        return _raised(KEEPS, separator, error)
 
 
 @dataclass(frozen=True, slots=True)

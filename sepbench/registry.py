@@ -45,6 +45,7 @@ from sepbench.errors import flat as flat
 from sepbench.errors import nearest as nearest
 from sepbench.handed_over import SEPARATOR_GROUP as SEPARATOR_GROUP
 from sepbench.handed_over import HandedOver, methods_handed_over
+from sepbench.places import told
 from sepbench.protocols import Domain, MethodInfo, Separator
 from sepbench.resources import suites_root
 from sepbench.settings import create
@@ -258,7 +259,7 @@ def method_code(name: str, failed: str, becomes: type[MethodError] = MethodError
     except (SepbenchError, KeyboardInterrupt):
         raise
     except BaseException as error:
-        raise becomes(f"method {name!r} {failed}: {reason(error)}") from error
+        raise becomes(f"method {name!r} {failed}: {told(error, any_frame=False)}") from error
 
 
 def create_separator(name: str, settings: Mapping[str, Any] | None = None, domain: Domain | None = None) -> Separator:

@@ -9,6 +9,8 @@ import typer
 from sepbench.cli.run import BudgetChoice
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from sepbench.conformance import Check
     from sepbench.protocols import Separator
     from sepbench.suites.model import Suite, Task
@@ -50,8 +52,20 @@ def validate(
     print_table(table, console)
     broken = sum(check.passed is False for check in checks)
     console.print(Text(f"{method}: {sum(check.passed is True for check in checks)} rules hold, {broken} broken"))
+    _tell_traceback(checks, console)
     if broken:
         raise typer.Exit(1)
+
+
+def _tell_traceback(checks: list[Check], console: Console) -> None:
+    """Where the method raised, or how one sees it."""
+    from rich.text import Text
+
+    from sepbench.places import TRACEBACK, wants_traceback
+
+    raised = [check.traceback.rstrip() for check in checks if check.traceback]
+    for text in raised if wants_traceback() else [f"{TRACEBACK}=1 shows the whole traceback"] * bool(raised):
+        console.print(Text(text), soft_wrap=True)
 
 
 def _given(method: str, assignments: list[str]) -> dict[str, Any]:

@@ -132,3 +132,15 @@ def test_a_wrong_argument_is_one_line_at_the_door(wrong: str, mixtures: torch.Te
     assert "\n" not in str(caught.value)
     files = {Path(frame.filename).name for frame in traceback.extract_tb(caught.value.__traceback__)}
     assert files <= {"test_separating.py", "arguments.py"}
+
+
+@pytest.mark.parametrize("where", [SUM, {"task": TASK}], ids=["stated", "of a task"])
+def test_what_a_method_raised_is_the_cause_with_the_methods_own_frames(where: dict[str, Any], mixtures: torch.Tensor) -> None:
+    with pytest.raises(MethodError, match=r" at all \(own_methods_toys.py, line \d+\)$") as caught:
+        separate(Raises, mixtures, **where)
+    cause = caught.value.__cause__
+    assert isinstance(cause, RuntimeError)
+    assert [(Path(frame.filename).name, frame.name) for frame in traceback.extract_tb(cause.__traceback__)] == [("own_methods_toys.py", "separate")]
+    with pytest.raises(MethodError) as misshapen:
+        separate(Misshapes, mixtures, **where)
+    assert misshapen.value.__cause__ is None  # sepbench's own words, from its own code

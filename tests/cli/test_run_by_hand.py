@@ -19,6 +19,7 @@ from sepbench.errors import SepbenchError
 from sepbench.protocols import Support
 
 WIDE = {"COLUMNS": "200"}
+TASK = SimpleNamespace(spec=SimpleNamespace(name="t"))
 
 
 class World:
@@ -28,6 +29,7 @@ class World:
         self.did: list[Any] = []
         self.repeats: list[tuple[str, Any]] = []
         self.code, self.failed = 0, 0
+        self.error = self.traceback = ""
         self.suite = SimpleNamespace(name="digits-pairs")
         for place, stand_in in {
             "sepbench.suites.loader.load_suite": lambda name: self.suite,
@@ -72,9 +74,9 @@ class World:
 
     def _execute(self, plan: Any, record: Any, folder: Path, team: Any, last: bool) -> Any:
         self.did.append((getattr(plan, "name", "run"), record, str(folder), team.workers, last))
-        return SimpleNamespace(
-            exit_code=self.code if plan.device == "cpu:resolved" else 9, cells=[(None, SimpleNamespace(n_failed=n)) for n in (0, self.failed)]
-        )
+        counts = (0, self.failed)
+        cells = [(SimpleNamespace(task=TASK, method=f"m{n}"), SimpleNamespace(n_failed=n, error=self.error, traceback=self.traceback)) for n in counts]
+        return SimpleNamespace(exit_code=self.code if plan.device == "cpu:resolved" else 9, cells=cells)
 
     def __call__(self, *words: str, suite: str = "digits-pairs", methods: str = "nmf") -> Any:
         app = typer.Typer()
@@ -144,6 +146,16 @@ REMOVED = "estimates were removed: 'sepbench score' cannot score this run again\
 def test_what_is_said_at_the_end(world: World, words: tuple[str, ...], failed: int, said: str) -> None:
     world.failed = failed
     assert world(*words).stderr == said
+
+
+@pytest.mark.parametrize("wanted", ["", "1"])
+def test_where_the_traceback_of_a_failure_lies(world: World, monkeypatch: pytest.MonkeyPatch, wanted: str) -> None:
+    monkeypatch.setenv("SEPBENCH_TRACEBACK", wanted)
+    world.failed, world.error, world.traceback = 2, "ValueError: [x]", 'File "[x].py"\nValueError: [x]\n'
+    lies = "the whole traceback lies in here/cells/t--m2.json; SEPBENCH_TRACEBACK=1 shows it here\n"
+    assert world("--out", "here").stderr == FAILED + (f"t / m2\n{world.traceback}" if wanted else lies)
+    world.error = "ContractError: separate returned int instead of a tensor"  # its traceback is of sepbench alone
+    assert world("--out", "here").stderr == FAILED
 
 
 def test_a_whole_suite_says_what_it_costs_and_a_plan_is_shown_without_being_run(world: World) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import sys
 
 import pytest
 from broken_methods import register
+from told_places import PLACE, without_place
 
 from sepbench.cli.main import main
 
@@ -60,7 +62,8 @@ LINES = {
 @pytest.mark.parametrize(("what", "line"), LINES.items(), ids=LINES.keys())
 def test_what_cannot_be_tried_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], what: str, line: str) -> None:
     assert _validate(monkeypatch, what) == 2
-    assert capsys.readouterr() == ("", line)
+    shown = capsys.readouterr()
+    assert (shown.out, without_place(shown.err)) == ("", line)
 
 
 @pytest.mark.parametrize(("frames", "code"), [("2", 1), ("6", 0)])
@@ -87,3 +90,17 @@ def test_a_wrong_setting_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: py
     shown = capsys.readouterr()
     assert (shown.out, len(shown.err.splitlines())) == ("", 1)
     assert shown.err.startswith(line)
+
+
+@pytest.mark.parametrize("what", ["ExitsInSeparate", "SupportsRaises"])
+def test_where_a_method_raised_is_told_and_its_traceback_if_asked_for(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], what: str) -> None:
+    monkeypatch.delenv("SEPBENCH_TRACEBACK", raising=False)
+    assert _validate(monkeypatch, what) == 1
+    out = capsys.readouterr().out
+    assert re.search(PLACE, out)
+    assert out.splitlines()[-1] == "SEPBENCH_TRACEBACK=1 shows the whole traceback"
+    monkeypatch.setenv("SEPBENCH_TRACEBACK", "1")
+    assert _validate(monkeypatch, what) == 1
+    out = capsys.readouterr().out
+    assert "shows the whole traceback" not in out
+    assert re.search(r'broken_methods.py", line \d+, in (separate|supports)', out)
