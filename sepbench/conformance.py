@@ -106,7 +106,7 @@ def validate_method(
         UnknownNameError: no such method.
         SettingError: a setting that it does not take.
         MethodError: it cannot be created.
-        SepbenchError: the method does not support the task (the message carries its reason).
+        SepbenchError: the method does not support the task (the message carries its reason), or separates other kinds of signals.
     """
     with ambient.put_back():
         return _checks(_Subject(name, task, device, budget, settings or {}, min(examples, task.n_examples), begin))
@@ -117,6 +117,7 @@ def _checks(subject: _Subject) -> list[Check]:
     name, task, device, begin = subject.name, subject.task, subject.device, subject.begin
     separator = create_separator(name, subject.settings, task.spec.domain)
     checks = [_check_info(name, separator.info)]
+    _refuse_other_signals(name, separator.info, task)
     try:
         support = ask_support(name, separator, task.spec, device)
     except SupportError as error:
@@ -175,6 +176,18 @@ def _check_info(name: str, info: MethodInfo) -> Check:
     if not isinstance(info.max_batch, int) or info.max_batch < 1 or "--" in str(info.name) or info.name != str(info.name).lower():
         problems.append("max_batch must be positive; the name lower-case and without '--'")
     return Check("info is complete", not problems, "; ".join(problems) or f"{info.title}, version {info.version}")
+
+
+def _refuse_other_signals(name: str, info: MethodInfo, task: Task) -> None:
+    """A run does not give a method signals of a kind that it does not declare, so nothing it does with them breaks a rule.
+
+    Raises:
+        SepbenchError: the task has such signals.
+    """
+    spec, domains = task.spec, info.domains
+    if isinstance(domains, frozenset) and domains and domains <= set(get_args(Domain)) and spec.domain not in domains:
+        only = ", ".join(sorted(domains))
+        raise SepbenchError(f"{name} separates {only} signals only, and {spec.suite}/{spec.name} has {spec.domain} signals; choose another with --suite")
 
 
 def _check_supervision(subject: _Subject, separator: Separator) -> Iterator[Check]:

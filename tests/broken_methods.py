@@ -159,6 +159,18 @@ class OneDomain(Toy):
     info = replace(INFO, domains="image")  # type: ignore[arg-type]
 
 
+class Sounds(Toy):
+    """No fault: separates sounds, and takes every task that it is asked about."""
+
+    info = replace(INFO, domains=frozenset({"audio"}))
+
+
+class Vectors(Toy):
+    """No fault: separates vectors."""
+
+    info = replace(INFO, domains=frozenset({"vector"}))
+
+
 class ReturnsAnArray(Toy):
     def separate(self, mixtures: Mixtures, ctx: RunContext) -> Any:
         return super().separate(mixtures, ctx).numpy()

@@ -308,9 +308,10 @@ def test_an_option_of_validate_reaches_the_rules(monkeypatch: pytest.MonkeyPatch
 
     def rules(method: str, task: Any, **options: Any) -> list[Any]:
         asked.append({"suite": task.spec.suite, "task": task.spec.name, **options})
-        return [SimpleNamespace(passed=passed, rule=f"rule {passed}", detail=f"[x] {passed}") for passed in (True, None, True)]
+        return [SimpleNamespace(passed=passed, rule=f"rule {passed}", detail=f"[x] {passed}", traceback="") for passed in (True, None, True)]
 
     monkeypatch.setattr("sepbench.conformance.validate_method", rules)
+    monkeypatch.setattr("sepbench.cli.evaluate.fetch_data_of", lambda task: None)  # the data need not be here
     monkeypatch.setattr("sepbench.run.plan.resolve_device", lambda wanted: f"<{wanted}>")
     done = sepbench("validate", "nmf", *words, columns="200")
     assert done.exit_code == 0, done.exception

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from pathlib import Path
 
 import pytest
 from broken_methods import register
@@ -104,3 +105,41 @@ def test_where_a_method_raised_is_told_and_its_traceback_if_asked_for(monkeypatc
     out = capsys.readouterr().out
     assert "shows the whole traceback" not in out
     assert re.search(r'broken_methods.py", line \d+, in (separate|supports)', out)
+
+
+KINDS = {
+    "Toy": ("toy", "digits-pairs/class-split"),
+    "Sounds": ("toy", "drums-bass-synth/best-assignment"),
+    "Vectors": ("toy", "gaussian-exact/d2"),
+    "Toy.audio": ("toy.audio", "drums-bass-synth/best-assignment"),  # an implementation of one kind alone
+    "OneDomain": ("toy", "digits-pairs/class-split"),
+}
+
+
+@pytest.mark.parametrize(("what", "entry", "where"), [(what, *rest) for what, rest in KINDS.items()], ids=KINDS.keys())
+def test_a_method_is_held_against_a_task_of_its_own_signals(monkeypatch: pytest.MonkeyPatch, what: str, entry: str, where: str) -> None:
+    did: list[str] = []
+    monkeypatch.setattr("sepbench.cli.evaluate.fetch_data_of", lambda task: did.append(f"fetch {task.spec.suite}/{task.spec.name}"))
+    monkeypatch.setattr("sepbench.cli.validate._checks", lambda method, task, **options: did.append(f"check {task.spec.suite}/{task.spec.name}") or [])
+    register(monkeypatch, entry, what.partition(".")[0])
+    monkeypatch.setattr(sys, "argv", ["sepbench", "validate", "toy"])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 0
+    assert did == [f"fetch {where}", f"check {where}"]
+
+
+def test_signals_that_a_method_does_not_separate_break_no_rule(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _validate(monkeypatch, "Sounds", "--suite", "digits-pairs") == 2
+    line = "error: toy separates audio signals only, and digits-pairs/class-split has image signals; choose another with --suite\n"
+    assert capsys.readouterr() == ("", line)
+
+
+def test_data_that_are_missing_are_no_fault_of_the_method(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    monkeypatch.setenv("SEPBENCH_OFFLINE", "1")
+    for name in ("SEPBENCH_DATA", "SEPBENCH_CACHE"):
+        monkeypatch.setenv(name, str(tmp_path))
+    assert _validate(monkeypatch, "Sounds", "--suite", "fsdd-pairs") == 2
+    shown = capsys.readouterr()
+    assert (shown.out, len(shown.err.splitlines())) == ("", 1)
+    assert shown.err.startswith("error: data set 'fsdd' is not complete")
