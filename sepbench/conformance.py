@@ -21,6 +21,7 @@ from sepbench.noise import NoiseSource
 from sepbench.places import kept_traceback, told
 from sepbench.protocols import Budget, Domain, Fitted, HasLogProb, MethodInfo, Mixtures, PosteriorSampler, RunContext, Separator, Supervision
 from sepbench.registry import create_separator, flat
+from sepbench.run.image_range import estimates_warning
 from sepbench.run.plan import SupportError, ask_support
 from sepbench.run.separate import MAX_LINE, ContractError
 from sepbench.suites.model import Task
@@ -61,6 +62,7 @@ class _Subject:
     settings: Mapping[str, Any]
     examples: int
     begin: Callable[[str], None]
+    warn: Callable[[str], None]
 
     def context(self, info: MethodInfo, seed: int) -> RunContext:
         ctx = RunContext(task=self.task.spec, device=self.device, noise=NoiseSource(seed), seed=seed, budget=self.budget)
@@ -91,6 +93,7 @@ def validate_method(
     settings: Mapping[str, Any] | None = None,
     examples: int = 6,
     begin: Callable[[str], None] = lambda rule: None,
+    warn: Callable[[str], None] = lambda text: None,
 ) -> list[Check]:
     """Run every check of the contract on the first ``examples`` mixtures of ``task``.
 
@@ -101,6 +104,7 @@ def validate_method(
         settings: of the method.
         examples: how many mixtures.
         begin: told each rule that takes its time before it is checked.
+        warn: told one line about estimates that break no rule and are odd.
 
     Raises:
         UnknownNameError: no such method.
@@ -109,7 +113,7 @@ def validate_method(
         SepbenchError: the method does not support the task (the message carries its reason), or separates other kinds of signals.
     """
     with ambient.put_back():
-        return _checks(_Subject(name, task, device, budget, settings or {}, min(examples, task.n_examples), begin))
+        return _checks(_Subject(name, task, device, budget, settings or {}, min(examples, task.n_examples), begin, warn))
 
 
 def _checks(subject: _Subject) -> list[Check]:
@@ -207,6 +211,9 @@ def _check_estimates(subject: _Subject, separator: Separator, ctx: RunContext) -
     values, kept_ids = mixtures.values.clone(), mixtures.example_ids.clone()
     estimates = _tensor("separate", separator.separate(mixtures, ctx))
     spec = subject.task.spec
+    odd = estimates_warning(f"{subject.name} on {spec.suite}/{spec.name}", spec.domain, estimates)
+    if odd:
+        subject.warn(odd)
     wanted = (subject.examples, spec.n_sources, *spec.source_shape)
     yield Check("estimates have shape (B, K, ...)", tuple(estimates.shape) == wanted, f"{tuple(estimates.shape)}, wanted {wanted}")
     yield Check("estimates are float32", estimates.dtype == torch.float32, str(estimates.dtype))

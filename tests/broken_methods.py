@@ -171,6 +171,13 @@ class Vectors(Toy):
     info = replace(INFO, domains=frozenset({"vector"}))
 
 
+class Bright(Toy):
+    """No fault, but numbers from 0 to 255."""
+
+    def separate(self, mixtures: Mixtures, ctx: RunContext) -> Any:
+        return 255 * super().separate(mixtures, ctx)
+
+
 class ReturnsAnArray(Toy):
     def separate(self, mixtures: Mixtures, ctx: RunContext) -> Any:
         return super().separate(mixtures, ctx).numpy()

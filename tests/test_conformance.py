@@ -130,6 +130,19 @@ def test_each_fault_is_found(monkeypatch: pytest.MonkeyPatch, fault: str, rule: 
     assert any(rule in found for found in broken), broken
 
 
+@pytest.mark.parametrize("factor", [255.0, 2.0])
+def test_images_far_outside_their_range_break_no_rule_and_are_told(monkeypatch: pytest.MonkeyPatch, factor: float) -> None:
+    class Bright(Honest):
+        def separate(self, mixtures: Mixtures, ctx: RunContext) -> torch.Tensor:
+            return factor * super().separate(mixtures, ctx)
+
+    monkeypatch.setattr(conformance, "create_separator", lambda name, settings=None, domain=None: Bright())
+    told: list[str] = []
+    checks = validate_method("subject", load_suite("digits-pairs").tasks["class-split"], warn=told.append)
+    assert all(check.passed is not False for check in checks)
+    assert [line.partition(" reaches ")[0] for line in told] == ["subject on digits-pairs/class-split"] * (factor > 2)
+
+
 RAISES = ("SupportsRaises", "SupportsExits", "ExitsInFit", "ExitsInSeparate")
 BREAKERS = {
     "SupportsIsTrue": ("supports() answers with a Support", "method 'subject': supports() must return a sepbench.protocols.Support, got bool"),

@@ -49,7 +49,8 @@ def validate(
         raise nearest(task, list(loaded.tasks), f"task of {suite}")
     chosen = task or _first_task(method, separator, loaded)
     fetch_data_of(loaded.tasks[chosen])  # here, because data that are missing are no fault of the method
-    checks = _checks(method, loaded.tasks[chosen], device=resolve_device(device), budget=budget.value, settings=given, examples=examples)
+    odd: list[str] = []
+    checks = _checks(method, loaded.tasks[chosen], warn=odd.append, device=resolve_device(device), budget=budget.value, settings=given, examples=examples)
     # Text and not str wherever a method or a path has a say: rich would take its square brackets for styles.
     table = Table(title=Text(f"{method} on {suite}/{chosen}, {budget.value} budget, {device}", style="table.title"), title_justify="left")
     for column in ("", "rule", "seen"):
@@ -61,6 +62,8 @@ def validate(
     print_table(table, console)
     broken = sum(check.passed is False for check in checks)
     console.print(Text(f"{method}: {sum(check.passed is True for check in checks)} rules hold, {broken} broken"))
+    for text in odd:
+        Console(stderr=True).print(Text.assemble(("warning:", "yellow"), f" {text}"), soft_wrap=True)
     _tell_traceback(checks, console)
     if broken:
         raise typer.Exit(1)

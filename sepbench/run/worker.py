@@ -15,6 +15,7 @@ from sepbench.places import kept_traceback, told
 from sepbench.protocols import Fitted
 from sepbench.run.cell import claim
 from sepbench.run.fit_cache import CacheError, FitFacts
+from sepbench.run.image_range import estimates_warning
 from sepbench.run.plan import Cell, Plan, Shard
 from sepbench.run.provenance import timing_group
 from sepbench.run.scoring import SetScoring, prepare_sets, score_shard
@@ -138,7 +139,8 @@ class Worker:
         if job.kind == "latency":
             return self._latency(job, session)
         started, warm = time.perf_counter(), session.warm_up_seconds
-        self._sink.write_estimates(job.shard, separate_shard(session, job.shard))
+        data = separate_shard(session, job.shard)
+        self._sink.write_estimates(job.shard, data)
         warm_up = (session.warm_up_seconds or 0.0) if warm is None else 0.0
         scored = self._score(job, cell)
         return Report(
@@ -150,6 +152,7 @@ class Worker:
             peak_mb=self._memory.read(),
             traceback=session.first_traceback,
             timing_group=self._group,
+            warning=estimates_warning(f"{cell.method} on {cell.task.spec.name}", cell.task.spec.domain, data.estimates),
         )
 
     def close(self) -> None:

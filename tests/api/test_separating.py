@@ -14,8 +14,9 @@ import torch
 from own_methods_toys import Hidden, Keeps, Misshapes, Raises, Shares
 
 import sepbench
-from sepbench import Run, SepbenchError
+from sepbench import Run, RunWarning, SepbenchError
 from sepbench.errors import ArgumentError, MethodError, SettingError, UnknownNameError, UnsupportedTaskError
+from sepbench.protocols import Mixtures, RunContext
 
 TASK = "digits-pairs/class-split"
 
@@ -144,3 +145,17 @@ def test_what_a_method_raised_is_the_cause_with_the_methods_own_frames(where: di
     with pytest.raises(MethodError) as misshapen:
         separate(Misshapes, mixtures, **where)
     assert misshapen.value.__cause__ is None  # sepbench's own words, from its own code
+
+
+class Bytes(Shares):
+    """Returns numbers from 0 to 255."""
+
+    def separate(self, mixtures: Mixtures, ctx: RunContext) -> torch.Tensor:
+        return 255 * super().separate(mixtures, ctx)
+
+
+@pytest.mark.parametrize("where", [SUM, {"task": TASK}], ids=["stated", "of a task"])
+def test_images_in_numbers_up_to_255_are_one_warning(where: dict[str, Any], mixtures: torch.Tensor) -> None:
+    with pytest.warns(RunWarning, match=r"^method 'shares' reaches [\d.]+, and images are in \[0, 1\]: if it returns numbers from 0 to 255, divide") as told:
+        separate(Bytes, torch.cat([mixtures] * 100), **where)
+    assert len(told) == 1

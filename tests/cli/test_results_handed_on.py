@@ -306,7 +306,7 @@ VALIDATED: dict[tuple[str, ...], dict[str, Any]] = {
 def test_an_option_of_validate_reaches_the_rules(monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]) -> None:
     asked: list[Any] = []
 
-    def rules(method: str, task: Any, **options: Any) -> list[Any]:
+    def rules(method: str, task: Any, warn: Any, **options: Any) -> list[Any]:
         asked.append({"suite": task.spec.suite, "task": task.spec.name, **options})
         return [SimpleNamespace(passed=passed, rule=f"rule {passed}", detail=f"[x] {passed}", traceback="") for passed in (True, None, True)]
 

@@ -143,3 +143,11 @@ def test_data_that_are_missing_are_no_fault_of_the_method(monkeypatch: pytest.Mo
     shown = capsys.readouterr()
     assert (shown.out, len(shown.err.splitlines())) == ("", 1)
     assert shown.err.startswith("error: data set 'fsdd' is not complete")
+
+
+def test_images_in_another_range_are_warned_of_below_the_table(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _validate(monkeypatch, "Bright") == 0
+    shown = capsys.readouterr()
+    assert " 0 broken" in shown.out
+    line = r"warning: toy on digits-pairs/class-split reaches [\d.]+, and images are in \[0, 1\]: if it returns numbers from 0 to 255, divide by 255 first\n"
+    assert re.fullmatch(line, shown.err)

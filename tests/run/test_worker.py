@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from told_places import without_place
 
 from sepbench.run import separate, worker
@@ -17,6 +18,12 @@ from sepbench.run.fit_cache import CacheError
 from sepbench.run.plan import Plan, Shard
 from sepbench.run.request import RequestError
 from sepbench.run.worker import FitReport, Job, Worker
+
+
+class Estimates(str):
+    """Estimates of a shard by their name."""
+
+    estimates = torch.zeros(2, 1)
 
 
 @pytest.fixture
@@ -38,12 +45,12 @@ def made(clock: SimpleNamespace, planned: Callable[..., Plan], monkeypatch: pyte
             cell=cell, separator=SimpleNamespace(), fit="facts", training="12", cached=False, warm_up_seconds=None, first_traceback="the first"
         )
 
-    def separated(session: Any, shard: Any) -> str:
+    def separated(session: Any, shard: Any) -> Estimates:
         if session.warm_up_seconds is None:
             session.warm_up_seconds = 3.0
             clock.now += 3.0
         clock.now += 4.0
-        return "estimates"
+        return Estimates()
 
     def scored(*about: Any) -> str:
         clock.now += 2.0
@@ -173,7 +180,7 @@ class Shop:
         monkeypatch.setattr(worker, "open_session", self._open)
         monkeypatch.setattr(worker, "claim", self._claim)
         self.refuses: RequestError | None = None
-        monkeypatch.setattr(worker, "separate_shard", lambda session, shard: f"estimates of {session.cell.method} on {session.cell.task.spec.name}")
+        monkeypatch.setattr(worker, "separate_shard", lambda session, shard: Estimates(f"estimates of {session.cell.method} on {session.cell.task.spec.name}"))
         monkeypatch.setattr(worker, "score_shard", lambda shard, estimates, mixtures, task, metrics, sets: (estimates, mixtures, sets))
         monkeypatch.setattr(worker, "prepare_sets", lambda task, metrics, device, sink: self.did.append(f"sets of {task.spec.name}") or f"sets {device}")
         monkeypatch.setattr(type(self.plan.cells[0].task), "mixture_set", lambda task: self.did.append(f"mixtures of {task.spec.name}") or task.spec.name)
@@ -267,6 +274,14 @@ def test_a_fit_that_can_be_read_by_others_is_said_to_be_kept(shop: Shop) -> None
     shop.separator = SimpleNamespace(save=lambda folder: None, load=lambda folder: None, fit_scope=None)
     assert shop("average", "class-split").fit.kept == isinstance(shop.separator, worker.Fitted)
     assert isinstance(shop.separator, worker.Fitted)
+
+
+@pytest.mark.parametrize(("values", "told"), [([0.5, -25.0], "average on class-split reaches 25, and images are in [0, 1]: "), ([1.5, -0.5], "")])
+def test_images_far_outside_their_range_are_warned_of(shop: Shop, monkeypatch: pytest.MonkeyPatch, values: list[float], told: str) -> None:
+    monkeypatch.setattr(Estimates, "estimates", torch.tensor(values))
+    report = shop("average", "class-split")
+    assert report.warning.startswith(told)
+    assert bool(report.warning) == bool(told)
 
 
 # ---- what each step is given -----------------------------------------------------------------------------------------------------------
