@@ -178,6 +178,10 @@ class Bright(Toy):
         return 255 * super().separate(mixtures, ctx)
 
 
+class OtherName(Toy):
+    info = replace(INFO, name="toy\nplain")
+
+
 class ReturnsAnArray(Toy):
     def separate(self, mixtures: Mixtures, ctx: RunContext) -> Any:
         return super().separate(mixtures, ctx).numpy()

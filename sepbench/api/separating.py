@@ -25,7 +25,7 @@ from sepbench.operators import make_operator
 from sepbench.protocols import Budget, Domain, MixingOperator, Mixtures, RunContext, Separator, TaskSpec
 from sepbench.registry import create_separator, method_code
 from sepbench.run.image_range import estimates_warning
-from sepbench.run.plan import ask_support, make_plan, resolve_device
+from sepbench.run.plan import ask_support, check_name, make_plan, resolve_device
 from sepbench.run.request import BUDGETS, RunRequest
 from sepbench.run.separate import ContractError, checked_call
 from sepbench.run.session import Tell, open_session
@@ -169,6 +169,7 @@ def _stated(given: _Given, operator: str | None, n_sources: int | None, sample_r
     spec = _spec(given.values, choice("operator", operator, STATED_OPERATORS), whole("n_sources", n_sources, 1), sample_rate)
     separator = create_separator(given.method, given.settings, spec.domain)
     info = separator.info
+    check_name(given.method, info)
     if info.supervision != "blind":
         what = "is handed the true sources" if info.supervision == "bound" else f"learns from training data (level {info.supervision!r})"
         raise UnsupportedTaskError(f"{given.method} {what}: name a task that has them, task='SUITE/TASK'")

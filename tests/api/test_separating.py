@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from broken_methods import register
 from own_methods_toys import Hidden, Keeps, Misshapes, Raises, Shares
 
 import sepbench
@@ -159,3 +160,10 @@ def test_images_in_numbers_up_to_255_are_one_warning(where: dict[str, Any], mixt
     with pytest.warns(RunWarning, match=r"^method 'shares' reaches [\d.]+, and images are in \[0, 1\]: if it returns numbers from 0 to 255, divide") as told:
         separate(Bytes, torch.cat([mixtures] * 100), **where)
     assert len(told) == 1
+
+
+@pytest.mark.parametrize("where", [SUM, {"task": TASK}], ids=["stated", "of a task"])
+def test_a_method_registered_under_another_name_is_refused(monkeypatch: pytest.MonkeyPatch, where: dict[str, Any], mixtures: torch.Tensor) -> None:
+    register(monkeypatch, "toy", "OtherName")
+    with pytest.raises(MethodError, match=r"^method 'toy' calls itself 'toy plain'; its info.name must be that of its entry point, 'toy'$"):
+        separate("toy", mixtures, **where)

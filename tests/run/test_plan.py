@@ -128,6 +128,7 @@ BROKEN = {
     ),
     "SettingsAreNoDict": "method 'toy' cannot say its settings or weights_sha256: TypeError: 'int' object is not iterable",
     "WeightsRaise": "method 'toy' cannot say its settings or weights_sha256: OSError: no such file",
+    "OtherName": "method 'toy' calls itself 'toy plain'; its info.name must be that of its entry point, 'toy'",
     "NoBatch": "method 'toy' declares max_batch 'many'; it must be a whole number of at least 1",
     "NoSuchLevel": "method 'toy' declares supervision 'some'; it must be one of blind, mixtures+one, sources, prior, bound",
     "OneDomain": "method 'toy' declares domains 'image'; it must be a frozenset of image, audio, vector",
