@@ -148,7 +148,10 @@ def _tell_failures(outcome: Outcome, folder: Path) -> None:
     notes = Console(stderr=True)
     failed = [(cell.task.spec.name, cell.method, record) for cell, record in outcome.cells if record.n_failed]
     if failed:
-        notes.print("mixtures that failed keep their rows; once the cause is mended, the same command with --retry-failed tries them again")
+        notes.print("mixtures that failed keep their rows; once the cause is mended, the same command with --retry-failed tries them again", soft_wrap=True)
+    partial = next((method for _, method, record in failed if record.n_separated), "")
+    if partial:
+        notes.print(Text(f"if the code of {partial} changes, which has scored mixtures here, it needs another --out"), soft_wrap=True)
     # What sepbench says of estimates that break the contract arose in its own code.
     traced = [found for found in failed if found[2].traceback and not found[2].error.startswith(ContractError.__name__)]
     if traced and not wants_traceback():
