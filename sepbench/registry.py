@@ -281,9 +281,9 @@ def _checked(name: str, separator: Any) -> Separator:
     with method_code(name, "cannot say its info"):
         # Read openly where the class has one: hasattr, by which a protocol asks, would call a property that fails a missing one.
         info: object = separator.info if hasattr(made, "info") else getattr(separator, "info", None)
-        keeps_contract = isinstance(separator, Separator)
-    if not keeps_contract:
-        raise MethodError(f"method {name!r} ({made.__module__}.{made.__qualname__}) lacks info, supports, fit or separate; see sepbench.protocols.Separator")
+        lacking = ["info"] * (not hasattr(separator, "info")) + [part for part in ("supports", "fit", "separate") if getattr(separator, part, None) is None]
+    if lacking:
+        raise MethodError(f"method {name!r} ({made.__module__}.{made.__qualname__}) lacks {', '.join(lacking)}; see sepbench.protocols.Separator")
     if not isinstance(info, MethodInfo):
         raise MethodError(f"method {name!r}: info must be a sepbench.protocols.MethodInfo, got {type(info).__name__}")
     return separator  # type: ignore[no-any-return]

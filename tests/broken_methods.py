@@ -86,6 +86,14 @@ def make_nothing() -> None:
     """A factory that forgets to return."""
 
 
+class NoFit(Toy):
+    fit = None  # type: ignore[assignment]
+
+
+class NoInfoAndSupports:
+    fit, separate = Toy.fit, Toy.separate
+
+
 class SupportsIsTrue(Toy):
     def supports(self, task: TaskSpec) -> bool:
         return True
