@@ -135,6 +135,8 @@ CHECKED: dict[tuple[str, ...], dict[str, Any]] = {
 @pytest.mark.parametrize(("words", "code"), [*((words, 0) for words in CHECKED), ((), 1), ((), 2)], ids=str)
 def test_an_option_of_check_reaches_the_gate(monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], code: int) -> None:
     asked: list[Any] = []
+    agree: list[Any] = []
+    monkeypatch.setattr("sepbench.results.agreement.check_agreement", lambda *given: agree.append(given))
     monkeypatch.setattr("sepbench.results.target.open_results", lambda target, suites=False: (target, suites))
     monkeypatch.setattr("sepbench.results.gate.check_results", lambda *given: asked.append(given) or SimpleNamespace(exit_code=code))
     monkeypatch.setattr("sepbench.report.table.gate_json", lambda report, new, old: f"JSON {new} {old} {report.exit_code}")
@@ -144,6 +146,7 @@ def test_an_option_of_check_reaches_the_gate(monkeypatch: pytest.MonkeyPatch, wo
         done = sepbench("check", "new", "--against", "old", *words, *form)
         assert (done.exit_code, done.stdout) == (code, f"{said} new old {code}\n")
     assert asked == [(("new", False), ("old", True), wanted["tolerances"], wanted["scope"])] * 4
+    assert agree == [(side, wanted["scope"].tasks, wanted["scope"].methods) for side in (("new", False), ("old", True))] * 4
 
 
 def side(label: str, *metrics: str) -> Any:
