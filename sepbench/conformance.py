@@ -7,7 +7,7 @@ a method whose ``fit`` takes seconds.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, get_args
@@ -18,10 +18,12 @@ import torch
 from sepbench import ambient
 from sepbench.errors import SepbenchError, SupervisionError
 from sepbench.noise import NoiseSource
+from sepbench.places import kept_traceback, told
 from sepbench.protocols import Budget, Domain, Fitted, HasLogProb, MethodInfo, Mixtures, PosteriorSampler, RunContext, Separator, Supervision
 from sepbench.registry import create_separator, flat
+from sepbench.run.image_range import estimates_warning
 from sepbench.run.plan import SupportError, ask_support
-from sepbench.run.separate import ContractError, one_line
+from sepbench.run.separate import MAX_LINE, ContractError
 from sepbench.suites.model import Task
 
 TOLERANCE = 1e-3
@@ -41,11 +43,12 @@ KEEPS = "save() into an empty folder and load() into a fresh instance give the s
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One checked rule. ``passed`` is None where the rule does not apply; ``detail`` says what was seen."""
+    """One checked rule. ``passed`` is None where the rule does not apply; ``detail`` says what was seen, ``traceback`` where a method raised."""
 
     rule: str
     passed: bool | None
     detail: str
+    traceback: str = field(default="", compare=False)
 
 
 @dataclass(slots=True)
@@ -59,6 +62,7 @@ class _Subject:
     settings: Mapping[str, Any]
     examples: int
     begin: Callable[[str], None]
+    warn: Callable[[str], None]
 
     def context(self, info: MethodInfo, seed: int) -> RunContext:
         ctx = RunContext(task=self.task.spec, device=self.device, noise=NoiseSource(seed), seed=seed, budget=self.budget)
@@ -89,6 +93,7 @@ def validate_method(
     settings: Mapping[str, Any] | None = None,
     examples: int = 6,
     begin: Callable[[str], None] = lambda rule: None,
+    warn: Callable[[str], None] = lambda text: None,
 ) -> list[Check]:
     """Run every check of the contract on the first ``examples`` mixtures of ``task``.
 
@@ -99,15 +104,16 @@ def validate_method(
         settings: of the method.
         examples: how many mixtures.
         begin: told each rule that takes its time before it is checked.
+        warn: told one line about estimates that break no rule and are odd.
 
     Raises:
         UnknownNameError: no such method.
         SettingError: a setting that it does not take.
         MethodError: it cannot be created.
-        SepbenchError: the method does not support the task (the message carries its reason).
+        SepbenchError: the method does not support the task (the message carries its reason), or separates other kinds of signals.
     """
     with ambient.put_back():
-        return _checks(_Subject(name, task, device, budget, settings or {}, min(examples, task.n_examples), begin))
+        return _checks(_Subject(name, task, device, budget, settings or {}, min(examples, task.n_examples), begin, warn))
 
 
 def _checks(subject: _Subject) -> list[Check]:
@@ -115,10 +121,12 @@ def _checks(subject: _Subject) -> list[Check]:
     name, task, device, begin = subject.name, subject.task, subject.device, subject.begin
     separator = create_separator(name, subject.settings, task.spec.domain)
     checks = [_check_info(name, separator.info)]
+    _refuse_other_signals(name, separator.info, task)
     try:
         support = ask_support(name, separator, task.spec, device)
     except SupportError as error:
-        return [*checks, Check("supports() answers with a Support", False, str(error))]
+        said = kept_traceback(error.__cause__) if error.__cause__ is not None else ""
+        return [*checks, Check("supports() answers with a Support", False, str(error), said)]
     checks.append(Check("supports() answers with a Support", True, support.note or "no caveat"))
     if not support.ok:
         raise SepbenchError(f"{name} does not take {task.spec.suite}/{task.spec.name}: {flat(support.note)}; choose another with --suite and --task")
@@ -130,7 +138,7 @@ def _checks(subject: _Subject) -> list[Check]:
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # a failed fit is a finding, not a crash of the checker
-        return [*checks, Check(FITS, False, one_line(error))]
+        return [*checks, _raised(FITS, separator, error)]
     checks.append(Check(FITS, True, fitted.info.supervision))
     begin(RUNS)
     try:
@@ -140,9 +148,14 @@ def _checks(subject: _Subject) -> list[Check]:
     except KeyboardInterrupt:
         raise
     except BaseException as error:
-        return [*checks, Check(RUNS, False, one_line(error))]
+        return [*checks, _raised(RUNS, separator, error)]
     checks.append(before.compare(_GlobalState.read()))
     return checks
+
+
+def _raised(rule: str, separator: object, error: BaseException) -> Check:
+    """A rule that broke because the method raised."""
+    return Check(rule, False, told(error, type(separator).__module__, MAX_LINE), kept_traceback(error))
 
 
 def _tensor(called: str, returned: object) -> torch.Tensor:
@@ -161,12 +174,24 @@ def _check_info(name: str, info: MethodInfo) -> Check:
     if not isinstance(info.domains, frozenset) or not info.domains or not info.domains <= set(get_args(Domain)):
         shown = sorted(map(str, info.domains)) if isinstance(info.domains, frozenset) else info.domains
         problems.append(f"domains {shown} must be a frozenset of some of {', '.join(get_args(Domain))}")
-    for field in ("title", "version", "paper"):
-        if not getattr(info, field):
-            problems.append(f"{field} is empty")
+    for part in ("title", "version", "paper"):
+        if not getattr(info, part):
+            problems.append(f"{part} is empty")
     if not isinstance(info.max_batch, int) or info.max_batch < 1 or "--" in str(info.name) or info.name != str(info.name).lower():
         problems.append("max_batch must be positive; the name lower-case and without '--'")
     return Check("info is complete", not problems, "; ".join(problems) or f"{info.title}, version {info.version}")
+
+
+def _refuse_other_signals(name: str, info: MethodInfo, task: Task) -> None:
+    """A run does not give a method signals of a kind that it does not declare, so nothing it does with them breaks a rule.
+
+    Raises:
+        SepbenchError: the task has such signals.
+    """
+    spec, domains = task.spec, info.domains
+    if isinstance(domains, frozenset) and domains and domains <= set(get_args(Domain)) and spec.domain not in domains:
+        only = ", ".join(sorted(domains))
+        raise SepbenchError(f"{name} separates {only} signals only, and {spec.suite}/{spec.name} has {spec.domain} signals; choose another with --suite")
 
 
 def _check_supervision(subject: _Subject, separator: Separator) -> Iterator[Check]:
@@ -186,6 +211,9 @@ def _check_estimates(subject: _Subject, separator: Separator, ctx: RunContext) -
     values, kept_ids = mixtures.values.clone(), mixtures.example_ids.clone()
     estimates = _tensor("separate", separator.separate(mixtures, ctx))
     spec = subject.task.spec
+    odd = estimates_warning(f"{subject.name} on {spec.suite}/{spec.name}", spec.domain, estimates)
+    if odd:
+        subject.warn(odd)
     wanted = (subject.examples, spec.n_sources, *spec.source_shape)
     yield Check("estimates have shape (B, K, ...)", tuple(estimates.shape) == wanted, f"{tuple(estimates.shape)}, wanted {wanted}")
     yield Check("estimates are float32", estimates.dtype == torch.float32, str(estimates.dtype))
@@ -278,7 +306,7 @@ def _check_kept(subject: _Subject, separator: Fitted, ctx: RunContext, ids: torc
     except KeyboardInterrupt:
         raise
     except BaseException as error:
-        return Check(KEEPS, False, one_line(error))
+        return _raised(KEEPS, separator, error)
 
 
 @dataclass(frozen=True, slots=True)

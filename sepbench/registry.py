@@ -45,6 +45,7 @@ from sepbench.errors import flat as flat
 from sepbench.errors import nearest as nearest
 from sepbench.handed_over import SEPARATOR_GROUP as SEPARATOR_GROUP
 from sepbench.handed_over import HandedOver, methods_handed_over
+from sepbench.places import told
 from sepbench.protocols import Domain, MethodInfo, Separator
 from sepbench.resources import suites_root
 from sepbench.settings import create
@@ -258,7 +259,7 @@ def method_code(name: str, failed: str, becomes: type[MethodError] = MethodError
     except (SepbenchError, KeyboardInterrupt):
         raise
     except BaseException as error:
-        raise becomes(f"method {name!r} {failed}: {reason(error)}") from error
+        raise becomes(f"method {name!r} {failed}: {told(error, any_frame=False)}") from error
 
 
 def create_separator(name: str, settings: Mapping[str, Any] | None = None, domain: Domain | None = None) -> Separator:
@@ -280,9 +281,9 @@ def _checked(name: str, separator: Any) -> Separator:
     with method_code(name, "cannot say its info"):
         # Read openly where the class has one: hasattr, by which a protocol asks, would call a property that fails a missing one.
         info: object = separator.info if hasattr(made, "info") else getattr(separator, "info", None)
-        keeps_contract = isinstance(separator, Separator)
-    if not keeps_contract:
-        raise MethodError(f"method {name!r} ({made.__module__}.{made.__qualname__}) lacks info, supports, fit or separate; see sepbench.protocols.Separator")
+        lacking = ["info"] * (not hasattr(separator, "info")) + [part for part in ("supports", "fit", "separate") if getattr(separator, part, None) is None]
+    if lacking:
+        raise MethodError(f"method {name!r} ({made.__module__}.{made.__qualname__}) lacks {', '.join(lacking)}; see sepbench.protocols.Separator")
     if not isinstance(info, MethodInfo):
         raise MethodError(f"method {name!r}: info must be a sepbench.protocols.MethodInfo, got {type(info).__name__}")
     return separator  # type: ignore[no-any-return]

@@ -86,6 +86,14 @@ def make_nothing() -> None:
     """A factory that forgets to return."""
 
 
+class NoFit(Toy):
+    fit = None  # type: ignore[assignment]
+
+
+class NoInfoAndSupports:
+    fit, separate = Toy.fit, Toy.separate
+
+
 class SupportsIsTrue(Toy):
     def supports(self, task: TaskSpec) -> bool:
         return True
@@ -157,6 +165,29 @@ class NoSuchLevel(Toy):
 
 class OneDomain(Toy):
     info = replace(INFO, domains="image")  # type: ignore[arg-type]
+
+
+class Sounds(Toy):
+    """No fault: separates sounds, and takes every task that it is asked about."""
+
+    info = replace(INFO, domains=frozenset({"audio"}))
+
+
+class Vectors(Toy):
+    """No fault: separates vectors."""
+
+    info = replace(INFO, domains=frozenset({"vector"}))
+
+
+class Bright(Toy):
+    """No fault, but numbers from 0 to 255."""
+
+    def separate(self, mixtures: Mixtures, ctx: RunContext) -> Any:
+        return 255 * super().separate(mixtures, ctx)
+
+
+class OtherName(Toy):
+    info = replace(INFO, name="toy\nplain")
 
 
 class ReturnsAnArray(Toy):

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-LAYERS = ["errors", "files", "torch_later", "ambient", "protocols", "trainers", "resources", "kinds", "settings", "handed_over", "registry"]
+LAYERS = ["errors", "places", "files", "torch_later", "ambient", "protocols", "trainers", "resources", "kinds", "settings", "handed_over", "registry"]
 LAYERS += ["precision", "memory", "noise_kernel", "noise", "operators", "gmm", "stft", "compat", "data", "suites", "metrics", "selection"]
 LAYERS += ["run", "results", "report", "conformance", "cli", "api"]
 # protocols name types of later rooms for type checkers only; they are not imports at run time.

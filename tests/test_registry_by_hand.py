@@ -153,7 +153,7 @@ def test_an_implementation_is_that_of_the_domain_or_the_plain_one_or_the_first(m
         ({"other": Works}, "method 'm' (p:m) is not in the table that its entry point names; the table must have the class under 'm'"),
         ({"m": 3}, "method 'm' (p:m) is of type int; its entry point must name the method's class"),
         ("text", "method 'm' (p:m) is of type str; its entry point must name the method's class"),
-        (type("Half", (), {"info": Works.info, "fit": Works.fit, "supports": Works.supports}), "lacks info, supports, fit or separate"),
+        (type("Half", (), {"info": Works.info, "fit": Works.fit, "supports": Works.supports}), "lacks separate; see sepbench.protocols.Separator"),
         (type("Odd", (Works,), {"info": {}}), "method 'm': info must be a sepbench.protocols.MethodInfo, got dict"),
     ],
     ids=["no row", "number in a row", "text", "half a method", "odd info"],

@@ -9,13 +9,11 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
-from sepbench.errors import ArgumentError, SepbenchError, flat, nearest, reason
+from sepbench.errors import ArgumentError, MethodError, SepbenchError, flat, nearest, reason
+from sepbench.places import from_the_method_on, place, wants_traceback
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-TRACEBACK = "SEPBENCH_TRACEBACK"
-"""Variable of the environment; if it is set, errors show where they come from."""
 
 _OPTION = re.compile(r"--(no-)?([a-z][a-z-]*)")
 _KEYWORDS: Mapping[str, str] = {"set": "settings=", "suite": "the suite"}
@@ -23,25 +21,36 @@ _KEYWORDS: Mapping[str, str] = {"set": "settings=", "suite": "the suite"}
 
 
 def public(function: Callable[P, T]) -> Callable[P, T]:
-    """A function of the API: its errors end here, in one line that speaks of keywords where the command line has options."""
+    """A function of the API: its errors end here, in one line that speaks of keywords where the command line has options.
+
+    What a method raised is their cause, with the frames of its own code.
+    """
 
     @wraps(function)
     def called(*args: P.args, **kwargs: P.kwargs) -> T:
         try:
             return function(*args, **kwargs)
         except SepbenchError as error:
-            if os.environ.get(TRACEBACK):
+            if wants_traceback():
                 raise
             error.args = (spoken(str(error)),)
-            raise error.with_traceback(None) from None
+            raise error.with_traceback(None) from _raised_by_a_method(error)
         except OSError as error:
-            if os.environ.get(TRACEBACK):
+            if wants_traceback():
                 raise
             where = f"{error.filename}: " if error.filename else ""
             what = (error.strerror or reason(error)).lower()
             raise SepbenchError(f"{where}{what}; check files, permissions and the room on the disk") from None
 
     return called
+
+
+def _raised_by_a_method(error: SepbenchError) -> BaseException | None:
+    """What a method raised, with the frames of its own code, which its author looks for; None for all other causes."""
+    cause = error.__cause__
+    if not isinstance(error, MethodError) or cause is None or isinstance(cause, SepbenchError) or not place(cause):
+        return None
+    return cause.with_traceback(from_the_method_on(cause))
 
 
 def spoken(text: str) -> str:

@@ -24,7 +24,8 @@ from sepbench.noise import NoiseSource
 from sepbench.operators import make_operator
 from sepbench.protocols import Budget, Domain, MixingOperator, Mixtures, RunContext, Separator, TaskSpec
 from sepbench.registry import create_separator, method_code
-from sepbench.run.plan import ask_support, make_plan, resolve_device
+from sepbench.run.image_range import estimates_warning
+from sepbench.run.plan import ask_support, check_name, make_plan, resolve_device
 from sepbench.run.request import BUDGETS, RunRequest
 from sepbench.run.separate import ContractError, checked_call
 from sepbench.run.session import Tell, open_session
@@ -58,7 +59,8 @@ def separate(
     """Estimates ``(B, K, ...)`` float32 on the CPU of mixtures ``(B, ...)``; draws ``(B, N, K, ...)`` where the task is one that scores draws.
 
     Either ``task`` says what is mixed and how, and a method that learns is fitted on its training data, or read from the cache of fits as in a run;
-    or ``operator`` and ``n_sources`` say it, for methods that learn nothing. Estimates are in the method's own order of sources.
+    or ``operator`` and ``n_sources`` say it, for methods that learn nothing. Estimates are in the method's own order of sources. Estimates of images
+    far outside [0, 1] are a ``RunWarning``.
 
     Args:
         method: a registered name, a class or an object that offers ``sepbench.protocols.Separator``.
@@ -167,6 +169,7 @@ def _stated(given: _Given, operator: str | None, n_sources: int | None, sample_r
     spec = _spec(given.values, choice("operator", operator, STATED_OPERATORS), whole("n_sources", n_sources, 1), sample_rate)
     separator = create_separator(given.method, given.settings, spec.domain)
     info = separator.info
+    check_name(given.method, info)
     if info.supervision != "blind":
         what = "is handed the true sources" if info.supervision == "bound" else f"learns from training data (level {info.supervision!r})"
         raise UnsupportedTaskError(f"{given.method} {what}: name a task that has them, task='SUITE/TASK'")
@@ -193,7 +196,11 @@ def _estimates(given: _Given, separator: Separator, ctx: RunContext, ids: torch.
         if len(bad):
             raise MethodError(f"method {given.method!r}: the estimate of mixture {int(bad[0])} holds values that are not finite")
         parts.append(estimates)
-    return torch.cat(parts)
+    whole_batch = torch.cat(parts)
+    odd = estimates_warning(f"method {given.method!r}", ctx.task.domain, whole_batch)
+    if odd:
+        tell(odd)
+    return whole_batch
 
 
 def _values(mixtures: object) -> torch.Tensor:

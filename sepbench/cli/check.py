@@ -42,11 +42,16 @@ def check(
 
     from sepbench.cli.run import names
     from sepbench.report.table import gate_json, render_gate
+    from sepbench.results.agreement import check_agreement
     from sepbench.results.gate import Scope, check_results, parse_tolerances
     from sepbench.results.target import open_results
 
     tolerances = parse_tolerances(tolerance or [])
-    report = check_results(open_results(new), open_results(against, suites=True), tolerances, Scope(names(tasks), names(methods), subset))
+    scope = Scope(names(tasks), names(methods), subset)
+    opened = open_results(new), open_results(against, suites=True)
+    for results in opened:
+        check_agreement(results, scope.tasks, scope.methods)
+    report = check_results(*opened, tolerances, scope)
     if as_json or form is Format.json:
         typer.echo(gate_json(report, new, against))
     else:

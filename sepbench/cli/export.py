@@ -81,12 +81,14 @@ def _told(name: str, suite: str, task: Task, out: Path, form: FormatChoice, refe
     shape = f"({count}, {draws}{task.spec.n_sources}, {', '.join(map(str, task.spec.source_shape))})"
     estimates = f"{task.spec.n_sources} files each, named as 000000_1.{form.value}" if each else f"one array {shape}"
     highest = task.mixture_set().operator_for([0]).output_range(0.0, 1.0)[1]
+    weights = "Each is a source before its weight in the mixture: divide a stem as it sounds there by its weight in manifest.json. "
+    weighted = weights if task.spec.operator in ("mean", "gain") else ""
     what = f"{count:,} mixture{'' if count == 1 else 's'} of {name}, {task.spec.name}"
     return [
         f"{what}, as {form.value}{'' if made else ' (there already)'}: {files['mixtures']}",
         *([f"true sources: {files['references']}"] if references else []),
         f"{'what the pixels mean, and ' if form is FormatChoice.png else ''}how they were mixed: {out}/manifest.json",
         *([f"the pixel 65535 means {highest:g} in a mixture and 1 in an estimate"] if form is FormatChoice.png else []),
-        f"Next: separate them into {estimates} (docs/evaluate.md has more layouts). Then:",
+        f"Next: separate them into {estimates} (docs/evaluate.md has more layouts). {weighted}Then:",
         f"  sepbench evaluate --suite {shlex.quote(suite)} --task {task.spec.name} --estimates PATH --name NAME{limited}",
     ]

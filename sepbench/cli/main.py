@@ -39,9 +39,8 @@ from sepbench.cli import (
 )
 from sepbench.cli import list as list_command
 from sepbench.errors import SepbenchError, flat, nearest, plain, reason
+from sepbench.places import TRACEBACK, wants_traceback
 
-TRACEBACK = "SEPBENCH_TRACEBACK"
-"""Variable of the environment; if it is set, errors that nobody foresaw show where they come from."""
 FOLDERS = ("SEPBENCH_DATA", "SEPBENCH_CACHE", "SEPBENCH_SUITES")
 
 
@@ -159,12 +158,12 @@ def main() -> None:
     except (SystemExit, KeyboardInterrupt):
         raise
     except OSError as error:
-        if _wanted_traceback():
+        if wants_traceback():
             raise
         where = f"{error.filename}: " if error.filename else ""
         _end(f"{flat(where)} {(error.strerror or reason(error)).lower()}; check files, permissions and the room on the disk".lstrip())
     except BaseException as error:
-        if _wanted_traceback():
+        if wants_traceback():
             raise
         _end(f"unexpected {reason(error)}; this is a fault of sepbench or of a plug-in: please report it with what {TRACEBACK}=1 shows")
 
@@ -174,7 +173,7 @@ def _threads_end_in_one_line() -> Iterator[None]:
     """A thread that a method started and left alone ends alone: the run goes on, and no traceback of it fills the screen."""
 
     def told(failed: threading.ExceptHookArgs) -> None:
-        if _wanted_traceback():
+        if wants_traceback():
             threading.__excepthook__(failed)
         elif failed.exc_value is not None:
             typer.echo(f"warning: a thread of a method ended with {reason(failed.exc_value)}; {TRACEBACK}=1 shows where", err=True)
@@ -200,10 +199,6 @@ def _tell_broken_pipes() -> None:
 def _end(message: str) -> NoReturn:
     typer.echo(f"error: {message}", err=True)
     sys.exit(2)
-
-
-def _wanted_traceback() -> bool:
-    return bool(os.environ.get(TRACEBACK))
 
 
 def _check_texts() -> None:

@@ -130,11 +130,36 @@ def run(
             finish(store, plan.suite, console)
     if save_audio:
         _save_audio(folder, save_audio, console)
-    if any(record.n_failed for _, record in outcome.cells):
-        Console(stderr=True).print("mixtures that failed keep their rows; once the cause is mended, the same command with --retry-failed tries them again")
+    _tell_failures(outcome, folder)
     if not keep_estimates:
         Console(stderr=True).print("estimates were removed: 'sepbench score' cannot score this run again")
     raise typer.Exit(outcome.exit_code)
+
+
+def _tell_failures(outcome: Outcome, folder: Path) -> None:
+    """What to do about mixtures that failed, and where the traceback of the first lies; with ``SEPBENCH_TRACEBACK`` those of all cells."""
+    from rich.console import Console
+    from rich.text import Text
+
+    from sepbench.places import TRACEBACK, wants_traceback
+    from sepbench.results.layout import Layout
+    from sepbench.run.separate import ContractError
+
+    notes = Console(stderr=True)
+    failed = [(cell.task.spec.name, cell.method, record) for cell, record in outcome.cells if record.n_failed]
+    if failed:
+        notes.print("mixtures that failed keep their rows; once the cause is mended, the same command with --retry-failed tries them again", soft_wrap=True)
+    partial = next((method for _, method, record in failed if record.n_separated), "")
+    if partial:
+        notes.print(Text(f"if the code of {partial} changes, which has scored mixtures here, it needs another --out"), soft_wrap=True)
+    # What sepbench says of estimates that break the contract arose in its own code.
+    traced = [found for found in failed if found[2].traceback and not found[2].error.startswith(ContractError.__name__)]
+    if traced and not wants_traceback():
+        task, method, _ = traced[0]
+        what = f"the whole traceback lies in {Layout(folder).cell(task, method)}; {TRACEBACK}=1 shows it here"
+        notes.print(Text(what), soft_wrap=True)
+    for task, method, record in traced if wants_traceback() else ():
+        notes.print(Text(f"{task} / {method}\n{record.traceback.rstrip()}"), soft_wrap=True)
 
 
 def _check_audio(suite: Suite, keep_estimates: bool) -> None:

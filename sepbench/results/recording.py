@@ -8,6 +8,7 @@ from pathlib import Path
 
 from sepbench.data.datasets import manifests_of
 from sepbench.data.files.manifests import Manifest, load_manifest
+from sepbench.results.anew import begin_anew
 from sepbench.results.leaderboard import build_leaderboard, clusters_of, write_leaderboard
 from sepbench.results.repeats import mean_values, with_repetitions
 from sepbench.results.statistics import TaskDesigns
@@ -55,6 +56,7 @@ def record_run(
         SepbenchError: the folder holds another run, data cannot be read, or results cannot be written.
     """
     keep_freed_memory()
+    begin_anew(folder, record, plan.request.retry_failed, progress.warn)
     store = RunStore.create(folder, record, progress.warn)
     with store.session(record):
         with progress if isinstance(progress, AbstractContextManager) else nullcontext():

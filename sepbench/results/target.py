@@ -13,7 +13,7 @@ from sepbench.registry import nearest, suite_names
 from sepbench.resources import resource_root
 from sepbench.results.leaderboard import build_leaderboard, clusters_of, outline
 from sepbench.results.leaderboard_file import read_leaderboard
-from sepbench.results.published_scores import read_scores
+from sepbench.results.published_scores import read_scores, scores_path
 from sepbench.results.ranking import Evidence
 from sepbench.results.repeats import mean_values, told_values, with_repetitions
 from sepbench.results.statistics import TaskDesigns
@@ -79,6 +79,7 @@ def open_results(target: str, *, suites: bool = False, statistics: bool = True) 
     """
     path = Path(target)
     if path.is_dir() and not (suites and target in suite_names() and not (path / "run.json").is_file()):
+        _refuse_boards(path, target)
         return open_run(path, target, statistics=statistics)
     if path.is_file():
         return open_csv(path, target)
@@ -93,6 +94,19 @@ def open_results(target: str, *, suites: bool = False, statistics: bool = True) 
     if not committed.is_file():
         raise SepbenchError(f"no leaderboard is committed for suite {target}; {_runs_of(target)}")
     return open_csv(committed, target)
+
+
+def _refuse_boards(path: Path, label: str) -> None:
+    """A folder that ``publish`` wrote is no run, and what was meant is in it.
+
+    Raises:
+        SepbenchError: it has leaderboards of suites, and neither a run nor its leaderboard.
+    """
+    if (path / "run.json").is_file() or (path / "leaderboard.csv").is_file():
+        return
+    found = [board for board in sorted(path.glob("*.csv")) if board.stem in suite_names() or scores_path(board).is_file()]
+    if found:
+        raise SepbenchError(f"{label} is not the folder of a run; it holds {some(found)}; name {'that' if len(found) == 1 else 'one of them'}")
 
 
 def _runs_of(suite: str) -> str:

@@ -243,8 +243,19 @@ def _check_file_name(name: str, what: str, error: type[SuiteError] | type[Method
 def _create(name: str, settings: Mapping[str, Any], domain: Domain) -> Separator:
     _check_file_name(name, "method", MethodError)
     separator = create_separator(name, settings, domain)
+    check_name(name, separator.info)
     _check_info(name, separator.info)
     return separator
+
+
+def check_name(name: str, info: MethodInfo) -> None:
+    """Hold a method's name against the one that it was asked for by.
+
+    Raises:
+        MethodError: rows under one name would be of a method that says it is another.
+    """
+    if info.name != name:
+        raise MethodError(f"method {name!r} calls itself {flat(info.name)!r}; its info.name must be that of its entry point, {name!r}")
 
 
 def _check_info(name: str, info: MethodInfo) -> None:

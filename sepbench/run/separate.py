@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from sepbench.ambient import put_back
 from sepbench.errors import MethodError, reason
 from sepbench.memory import out_of_memory, release
+from sepbench.places import kept_traceback, told
 from sepbench.precision import as_the_session_says
 from sepbench.protocols import CountsEvaluations, Mixtures, PosteriorSampler, RunContext, Separator, TaskSpec
 from sepbench.run.plan import Shard
@@ -17,7 +17,8 @@ from sepbench.run.sink import ShardEstimates
 from sepbench.run.timing import LATENCY_CALLS, Timer, latency
 from sepbench.torch_later import torch
 
-_MAX_LINE = 300
+MAX_LINE = 300
+"""Letters of an error that a row holds; its place comes behind them."""
 
 
 def separate_shard(session: Session, shard: Shard) -> ShardEstimates:
@@ -154,25 +155,32 @@ class ContractError(MethodError):
     """What ``separate`` returned is not what ``sepbench.protocols.Separator`` asks for."""
 
 
+class _Failure(NamedTuple):
+    """A call that raised: the error without its frames, and what is told of it, with its place."""
+
+    error: BaseException
+    line: str
+
+
 def one_line(error: BaseException) -> str:
     """An exception as one line of bounded length."""
-    return reason(error)[:_MAX_LINE]
+    return reason(error)[:MAX_LINE]
 
 
 def _attempts(session: Session, batch: torch.Tensor) -> Iterator[tuple[torch.Tensor, Separated | str]]:
     """(example ids, what came of them, or an error), for the whole batch or, if that raised, one by one; by halves if it ran out of memory."""
-    told = session.first_traceback
+    before = session.first_traceback
     outcome = _attempt(session, batch)
-    if isinstance(outcome, BaseException) and not isinstance(outcome, ContractError) and len(batch) > 1:
-        if out_of_memory(outcome):
-            session.first_traceback = told  # no failure yet: fewer at a time may do
+    if isinstance(outcome, _Failure) and not isinstance(outcome.error, ContractError) and len(batch) > 1:
+        if out_of_memory(outcome.error):
+            session.first_traceback = before  # no failure yet: fewer at a time may do
             yield from _halves(session, batch)
             return
         for single in torch.split(batch, 1):
             alone = _attempt(session, single)
-            yield single, one_line(alone) if isinstance(alone, BaseException) else alone
+            yield single, alone.line if isinstance(alone, _Failure) else alone
         return
-    yield batch, one_line(outcome) if isinstance(outcome, BaseException) else outcome
+    yield batch, outcome.line if isinstance(outcome, _Failure) else outcome
 
 
 def _halves(session: Session, batch: torch.Tensor) -> Iterator[tuple[torch.Tensor, Separated | str]]:
@@ -189,16 +197,17 @@ def _halves(session: Session, batch: torch.Tensor) -> Iterator[tuple[torch.Tenso
     session.teller.warn(f"{name} on {task}: out of memory with {len(batch):,} mixtures at once; {largest:,} from here on")
 
 
-def _attempt(session: Session, example_ids: torch.Tensor) -> Separated | BaseException:
+def _attempt(session: Session, example_ids: torch.Tensor) -> Separated | _Failure:
     mixtures = _mixtures(session, example_ids)  # not in the try block: data that cannot be read are no fault of the method
     try:
         return separate_batch(session, mixtures)
     except KeyboardInterrupt:
         raise
     except BaseException as error:
-        session.first_traceback = session.first_traceback or traceback.format_exc(limit=-6)
+        session.first_traceback = session.first_traceback or kept_traceback(error)
+        line = told(error, type(session.separator).__module__, MAX_LINE)
         # The frames of the failed call hold its tensors: without them a batch that ran out of memory would leave none for the singles.
-        return error.with_traceback(None)
+        return _Failure(error.with_traceback(None), line)
 
 
 def _mixtures(session: Session, example_ids: torch.Tensor) -> Mixtures:

@@ -25,6 +25,7 @@ from sepbench.data.estimates.supplied import Advance, Inspection, Supplied
 from sepbench.protocols import MethodInfo, Supervision, Support, TaskSpec
 from sepbench.registry import separator_names
 from sepbench.run.cell import begun, finished, missing
+from sepbench.run.image_range import range_warning
 from sepbench.run.plan import Cell, Shard, planned_examples
 from sepbench.run.provenance import FORMAT, commit, environment, timing_group
 from sepbench.run.records import CellRecord, MethodRecord, RunRecord, SessionRecord, SuiteRecord, TaskRecord
@@ -45,8 +46,6 @@ NOT_THERE = "no estimate was supplied"
 """Error of a mixture that a partial set lacks."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
 _SHARD_VALUES, _MAX_SHARD = 1 << 22, 1_000
-_SUSPICIOUS = 20.0
-"""Images are in [0, 1]; a method that diverges goes beyond, but whole numbers up to 255 are rather a mistake."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +139,8 @@ def inspect_estimates(
     problems.check(where)
     if not len(inspection.examples):
         raise EstimatesError(f"{where} has a complete estimate of none of the {n_planned:,} mixtures of task {spec.name} that were asked for")
-    return SuppliedCell(task, name, n_planned, supplied, inspection, tuple(_warnings(where, spec.domain, inspection)))
+    warning = range_warning(str(where), spec.domain, inspection.largest, "holds")
+    return SuppliedCell(task, name, n_planned, supplied, inspection, (warning,) if warning else ())
 
 
 def _advise(problems: Problems, spec: TaskSpec, inspection: Inspection, n_planned: int, *, named: bool) -> None:
@@ -164,11 +164,6 @@ def _more_than_the_truth(inspection: Inspection, mixture_set: MixtureSet) -> Ite
             true[example] = any(is_clipped(source.numpy(), edge) for source in mixture_set.sources([example])[0] for edge in (1.0, 32_767 / 32_768))
         if not true[example]:
             yield name
-
-
-def _warnings(where: object, domain: str, inspection: Inspection) -> Iterator[str]:
-    if domain == "image" and inspection.largest > _SUSPICIOUS:
-        yield f"{where} reaches {inspection.largest:.4g}, and images are in [0, 1]: if it holds numbers from 0 to 255, divide by 255 first"
 
 
 def supplied_record(cell: SuppliedCell, suite: Suite, path: str, limit: int | None, command: str, there: RunRecord | None) -> RunRecord:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import time
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -12,13 +11,15 @@ from typing import TYPE_CHECKING, Literal
 from sepbench.ambient import generators, put_back
 from sepbench.errors import flat
 from sepbench.metrics.sets.extraction import extractors_of
+from sepbench.places import kept_traceback, told
 from sepbench.protocols import Fitted
 from sepbench.run.cell import claim
 from sepbench.run.fit_cache import CacheError, FitFacts
+from sepbench.run.image_range import estimates_warning
 from sepbench.run.plan import Cell, Plan, Shard
 from sepbench.run.provenance import timing_group
 from sepbench.run.scoring import SetScoring, prepare_sets, score_shard
-from sepbench.run.separate import measure_latency, one_line, separate_shard
+from sepbench.run.separate import MAX_LINE, measure_latency, separate_shard
 from sepbench.run.session import Session, Tell, open_session
 from sepbench.run.sink import ShardTotals, Sink
 from sepbench.run.timing import PeakMemory
@@ -132,13 +133,14 @@ class Worker:
             raise
         except BaseException as error:  # MemoryError included: the other methods go on
             self._session = None
-            return Report(job, fit_error=one_line(error), traceback=traceback.format_exc(limit=-6), timing_group=self._group)
+            return Report(job, fit_error=self._told(cell, error), traceback=kept_traceback(error), timing_group=self._group)
         if session is not opened:
             claim(cell, self._sink, self._plan.metrics, _fit_report(session))
         if job.kind == "latency":
             return self._latency(job, session)
         started, warm = time.perf_counter(), session.warm_up_seconds
-        self._sink.write_estimates(job.shard, separate_shard(session, job.shard))
+        data = separate_shard(session, job.shard)
+        self._sink.write_estimates(job.shard, data)
         warm_up = (session.warm_up_seconds or 0.0) if warm is None else 0.0
         scored = self._score(job, cell)
         return Report(
@@ -150,6 +152,7 @@ class Worker:
             peak_mb=self._memory.read(),
             traceback=session.first_traceback,
             timing_group=self._group,
+            warning=estimates_warning(f"{cell.method} on {cell.task.spec.name}", cell.task.spec.domain, data.estimates),
         )
 
     def close(self) -> None:
@@ -166,6 +169,9 @@ class Worker:
                 _fit_report(session)  # fails here or not at all
             self._session = session
         return self._session
+
+    def _told(self, cell: Cell, error: BaseException) -> str:
+        return told(error, self._plan.methods[cell.method].cls.__module__, MAX_LINE)
 
     def _mixture_set(self, cell: Cell) -> MixtureSet:
         name = cell.task.spec.name
@@ -199,7 +205,7 @@ class Worker:
         except KeyboardInterrupt:
             raise
         except BaseException as error:
-            seconds, warning = None, f"{job.shard.method} on {job.shard.task}: no latency, {one_line(error)}"
+            seconds, warning = None, f"{job.shard.method} on {job.shard.task}: no latency, {self._told(session.cell, error)}"
         return Report(
             job,
             fit=_fit_report(session),

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sepbench.api.arguments import TRACEBACK, choice, flag, names, one_name, path_of, public, several, shown, spoken, suite_name, whole
+from sepbench.api.arguments import choice, flag, names, one_name, path_of, public, several, shown, spoken, suite_name, whole
 from sepbench.api.running import thread_count
 from sepbench.errors import ArgumentError, SepbenchError, UnknownNameError
+from sepbench.places import TRACEBACK
 
 
 @pytest.mark.parametrize(("value", "least"), [(3, None), (3, 3), (np.int64(4), 3), (-1, None), (0, 0)])

@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from broken_methods import register
 from own_methods_toys import Hidden, Keeps, Misshapes, Raises, Shares
 
 import sepbench
-from sepbench import Run, SepbenchError
+from sepbench import Run, RunWarning, SepbenchError
 from sepbench.errors import ArgumentError, MethodError, SettingError, UnknownNameError, UnsupportedTaskError
+from sepbench.protocols import Mixtures, RunContext
 
 TASK = "digits-pairs/class-split"
 
@@ -132,3 +134,36 @@ def test_a_wrong_argument_is_one_line_at_the_door(wrong: str, mixtures: torch.Te
     assert "\n" not in str(caught.value)
     files = {Path(frame.filename).name for frame in traceback.extract_tb(caught.value.__traceback__)}
     assert files <= {"test_separating.py", "arguments.py"}
+
+
+@pytest.mark.parametrize("where", [SUM, {"task": TASK}], ids=["stated", "of a task"])
+def test_what_a_method_raised_is_the_cause_with_the_methods_own_frames(where: dict[str, Any], mixtures: torch.Tensor) -> None:
+    with pytest.raises(MethodError, match=r" at all \(own_methods_toys.py, line \d+\)$") as caught:
+        separate(Raises, mixtures, **where)
+    cause = caught.value.__cause__
+    assert isinstance(cause, RuntimeError)
+    assert [(Path(frame.filename).name, frame.name) for frame in traceback.extract_tb(cause.__traceback__)] == [("own_methods_toys.py", "separate")]
+    with pytest.raises(MethodError) as misshapen:
+        separate(Misshapes, mixtures, **where)
+    assert misshapen.value.__cause__ is None  # sepbench's own words, from its own code
+
+
+class Bytes(Shares):
+    """Returns numbers from 0 to 255."""
+
+    def separate(self, mixtures: Mixtures, ctx: RunContext) -> torch.Tensor:
+        return 255 * super().separate(mixtures, ctx)
+
+
+@pytest.mark.parametrize("where", [SUM, {"task": TASK}], ids=["stated", "of a task"])
+def test_images_in_numbers_up_to_255_are_one_warning(where: dict[str, Any], mixtures: torch.Tensor) -> None:
+    with pytest.warns(RunWarning, match=r"^method 'shares' reaches [\d.]+, and images are in \[0, 1\]: if it returns numbers from 0 to 255, divide") as told:
+        separate(Bytes, torch.cat([mixtures] * 100), **where)
+    assert len(told) == 1
+
+
+@pytest.mark.parametrize("where", [SUM, {"task": TASK}], ids=["stated", "of a task"])
+def test_a_method_registered_under_another_name_is_refused(monkeypatch: pytest.MonkeyPatch, where: dict[str, Any], mixtures: torch.Tensor) -> None:
+    register(monkeypatch, "toy", "OtherName")
+    with pytest.raises(MethodError, match=r"^method 'toy' calls itself 'toy plain'; its info.name must be that of its entry point, 'toy'$"):
+        separate("toy", mixtures, **where)

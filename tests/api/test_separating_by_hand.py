@@ -104,7 +104,7 @@ def test_mixtures_keep_their_numbers_and_each_its_own_operator(made: Any) -> Non
     assert method.did[1:] == [[7, 5, 9], [5]]
     chosen: list[list[int]] = []
     operator: Any = SimpleNamespace(select=lambda rows: chosen.append(rows.tolist()) or SimpleNamespace(pseudo_inverse=lambda values: values[:, None]))
-    ctx: Any = SimpleNamespace(device="cpu", task=SimpleNamespace(posterior_draws=0, n_sources=1, source_shape=(4,)))
+    ctx: Any = SimpleNamespace(device="cpu", task=SimpleNamespace(domain="vector", posterior_draws=0, n_sources=1, source_shape=(4,)))
     values = torch.arange(16.0).reshape(4, 4)
     found = separating._estimates(given(values), method, ctx, torch.tensor([7, 5, 9, 5]), operator, 3)
     assert chosen == [[0, 1, 2], [3]]

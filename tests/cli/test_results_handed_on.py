@@ -135,6 +135,8 @@ CHECKED: dict[tuple[str, ...], dict[str, Any]] = {
 @pytest.mark.parametrize(("words", "code"), [*((words, 0) for words in CHECKED), ((), 1), ((), 2)], ids=str)
 def test_an_option_of_check_reaches_the_gate(monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], code: int) -> None:
     asked: list[Any] = []
+    agree: list[Any] = []
+    monkeypatch.setattr("sepbench.results.agreement.check_agreement", lambda *given: agree.append(given))
     monkeypatch.setattr("sepbench.results.target.open_results", lambda target, suites=False: (target, suites))
     monkeypatch.setattr("sepbench.results.gate.check_results", lambda *given: asked.append(given) or SimpleNamespace(exit_code=code))
     monkeypatch.setattr("sepbench.report.table.gate_json", lambda report, new, old: f"JSON {new} {old} {report.exit_code}")
@@ -144,6 +146,7 @@ def test_an_option_of_check_reaches_the_gate(monkeypatch: pytest.MonkeyPatch, wo
         done = sepbench("check", "new", "--against", "old", *words, *form)
         assert (done.exit_code, done.stdout) == (code, f"{said} new old {code}\n")
     assert asked == [(("new", False), ("old", True), wanted["tolerances"], wanted["scope"])] * 4
+    assert agree == [(side, wanted["scope"].tasks, wanted["scope"].methods) for side in (("new", False), ("old", True))] * 4
 
 
 def side(label: str, *metrics: str) -> Any:
@@ -211,9 +214,9 @@ def test_an_export_that_is_interrupted_or_of_no_task(monkeypatch: pytest.MonkeyP
 
 
 def exported(
-    form: str = "npy", n: int = 1_000, count: int = 1_000, references: bool = False, draws: int = 0, highest: float = 1.0, made: bool = True
+    form: str = "npy", n: int = 1_000, count: int = 1_000, references: bool = False, draws: int = 0, highest: float = 1.0, made: bool = True, by: str = "sum"
 ) -> list[str]:
-    spec = SimpleNamespace(name="t", n_sources=2, source_shape=(1, 8, 9), posterior_draws=draws)
+    spec = SimpleNamespace(name="t", n_sources=2, source_shape=(1, 8, 9), posterior_draws=draws, operator=by)
     operator = SimpleNamespace(output_range=lambda low, high: (0.0, highest))
     task: Any = SimpleNamespace(spec=spec, n_examples=n, mixture_set=lambda: SimpleNamespace(operator_for=lambda ids: operator))
     return export._told("s", "my suite.toml", task, Path("o"), export.FormatChoice(form), references, count, made)
@@ -225,7 +228,8 @@ EXPORTS: dict[str, tuple[dict[str, Any], str, str, str]] = {
     "one": ({"made": False, "count": 1}, "1 mixture of s, t, as npy (there already): o/mixtures.npy", ARRAY.format((1, 2, 1, 8, 9)), " --limit 1"),
     "draws": ({"form": "npz", "draws": 5, "count": 999}, "999 mixtures of s, t, as npz: o/mixtures.npz", ARRAY.format((999, 5, 2, 1, 8, 9)), " --limit 999"),
     "few": ({"form": "safetensors", "n": 3, "count": 3}, "3 mixtures of s, t, as safetensors: o/mixtures.safetensors", ARRAY.format((3, 2, 1, 8, 9)), ""),
-    "sounds": ({"form": "wav"}, "1,000 mixtures of s, t, as wav: o/mixtures/", FILES.format("wav"), ""),
+    "quieter": ({"by": "mean"}, "1,000 mixtures of s, t, as npy: o/mixtures.npy", ARRAY.format((1000, 2, 1, 8, 9)), ""),
+    "sounds": ({"form": "wav", "by": "gain"}, "1,000 mixtures of s, t, as wav: o/mixtures/", FILES.format("wav"), ""),
     "pictures": ({"form": "png", "highest": 1.5}, "1,000 mixtures of s, t, as png: o/mixtures/", FILES.format("png"), ""),
 }
 
@@ -234,13 +238,14 @@ EXPORTS: dict[str, tuple[dict[str, Any], str, str, str]] = {
 @pytest.mark.parametrize("case", EXPORTS)
 def test_what_an_export_says_in_whole(case: str, references: bool) -> None:
     given, first, estimates, limit = EXPORTS[case]
-    pictures = case == "pictures"
+    pictures, weighted = case == "pictures", case in ("quieter", "sounds")
+    weights = "Each is a source before its weight in the mixture: divide a stem as it sounds there by its weight in manifest.json. " * weighted
     assert exported(**given, references=references) == [
         first,
         *([f"true sources: {first.rpartition(' ')[2].replace('mixtures', 'references')}"] if references else []),
         f"{'what the pixels mean, and ' if pictures else ''}how they were mixed: o/manifest.json",
         *(["the pixel 65535 means 1.5 in a mixture and 1 in an estimate"] if pictures else []),
-        f"Next: separate them into {estimates} (docs/evaluate.md has more layouts). Then:",
+        f"Next: separate them into {estimates} (docs/evaluate.md has more layouts). {weights}Then:",
         f"  sepbench evaluate --suite 'my suite.toml' --task t --estimates PATH --name NAME{limit}",
     ]
 
@@ -306,11 +311,12 @@ VALIDATED: dict[tuple[str, ...], dict[str, Any]] = {
 def test_an_option_of_validate_reaches_the_rules(monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]) -> None:
     asked: list[Any] = []
 
-    def rules(method: str, task: Any, **options: Any) -> list[Any]:
+    def rules(method: str, task: Any, warn: Any, **options: Any) -> list[Any]:
         asked.append({"suite": task.spec.suite, "task": task.spec.name, **options})
-        return [SimpleNamespace(passed=passed, rule=f"rule {passed}", detail=f"[x] {passed}") for passed in (True, None, True)]
+        return [SimpleNamespace(passed=passed, rule=f"rule {passed}", detail=f"[x] {passed}", traceback="") for passed in (True, None, True)]
 
     monkeypatch.setattr("sepbench.conformance.validate_method", rules)
+    monkeypatch.setattr("sepbench.cli.evaluate.fetch_data_of", lambda task: None)  # the data need not be here
     monkeypatch.setattr("sepbench.run.plan.resolve_device", lambda wanted: f"<{wanted}>")
     done = sepbench("validate", "nmf", *words, columns="200")
     assert done.exit_code == 0, done.exception

@@ -19,6 +19,7 @@ from sepbench.errors import SepbenchError
 from sepbench.protocols import Support
 
 WIDE = {"COLUMNS": "200"}
+TASK = SimpleNamespace(spec=SimpleNamespace(name="t"))
 
 
 class World:
@@ -28,6 +29,7 @@ class World:
         self.did: list[Any] = []
         self.repeats: list[tuple[str, Any]] = []
         self.code, self.failed = 0, 0
+        self.record: dict[str, Any] = {"error": "", "traceback": "", "n_separated": 0}
         self.suite = SimpleNamespace(name="digits-pairs")
         for place, stand_in in {
             "sepbench.suites.loader.load_suite": lambda name: self.suite,
@@ -72,9 +74,9 @@ class World:
 
     def _execute(self, plan: Any, record: Any, folder: Path, team: Any, last: bool) -> Any:
         self.did.append((getattr(plan, "name", "run"), record, str(folder), team.workers, last))
-        return SimpleNamespace(
-            exit_code=self.code if plan.device == "cpu:resolved" else 9, cells=[(None, SimpleNamespace(n_failed=n)) for n in (0, self.failed)]
-        )
+        counts = (0, self.failed)
+        cells = [(SimpleNamespace(task=TASK, method=f"m{n}"), SimpleNamespace(**self.record, n_failed=n)) for n in counts]
+        return SimpleNamespace(exit_code=self.code if plan.device == "cpu:resolved" else 9, cells=cells)
 
     def __call__(self, *words: str, suite: str = "digits-pairs", methods: str = "nmf") -> Any:
         app = typer.Typer()
@@ -144,6 +146,17 @@ REMOVED = "estimates were removed: 'sepbench score' cannot score this run again\
 def test_what_is_said_at_the_end(world: World, words: tuple[str, ...], failed: int, said: str) -> None:
     world.failed = failed
     assert world(*words).stderr == said
+
+
+@pytest.mark.parametrize("wanted", ["", "1"])
+def test_where_the_traceback_of_a_failure_lies(world: World, monkeypatch: pytest.MonkeyPatch, wanted: str) -> None:
+    monkeypatch.setenv("SEPBENCH_TRACEBACK", wanted)
+    trace = 'File "[x].py"\nValueError: [x]\n'
+    world.failed, world.record = 2, {"error": "ValueError: [x]", "traceback": trace, "n_separated": 0}
+    lies = "the whole traceback lies in here/cells/t--m2.json; SEPBENCH_TRACEBACK=1 shows it here\n"
+    assert world("--out", "here").stderr == FAILED + (f"t / m2\n{trace}" if wanted else lies)
+    world.record |= {"error": "ContractError: separate returned int instead of a tensor", "n_separated": 3}  # its traceback is of sepbench alone
+    assert world("--out", "here").stderr == FAILED + "if the code of m2 changes, which has scored mixtures here, it needs another --out\n"
 
 
 def test_a_whole_suite_says_what_it_costs_and_a_plan_is_shown_without_being_run(world: World) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import sys
+from pathlib import Path
 
 import pytest
 from broken_methods import register
+from told_places import PLACE, without_place
 
 from sepbench.cli.main import main
 
@@ -60,7 +63,8 @@ LINES = {
 @pytest.mark.parametrize(("what", "line"), LINES.items(), ids=LINES.keys())
 def test_what_cannot_be_tried_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], what: str, line: str) -> None:
     assert _validate(monkeypatch, what) == 2
-    assert capsys.readouterr() == ("", line)
+    shown = capsys.readouterr()
+    assert (shown.out, without_place(shown.err)) == ("", line)
 
 
 @pytest.mark.parametrize(("frames", "code"), [("2", 1), ("6", 0)])
@@ -87,3 +91,63 @@ def test_a_wrong_setting_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: py
     shown = capsys.readouterr()
     assert (shown.out, len(shown.err.splitlines())) == ("", 1)
     assert shown.err.startswith(line)
+
+
+@pytest.mark.parametrize("what", ["ExitsInSeparate", "SupportsRaises"])
+def test_where_a_method_raised_is_told_and_its_traceback_if_asked_for(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], what: str) -> None:
+    monkeypatch.delenv("SEPBENCH_TRACEBACK", raising=False)
+    assert _validate(monkeypatch, what) == 1
+    out = capsys.readouterr().out
+    assert re.search(PLACE, out)
+    assert out.splitlines()[-1] == "SEPBENCH_TRACEBACK=1 shows the whole traceback"
+    monkeypatch.setenv("SEPBENCH_TRACEBACK", "1")
+    assert _validate(monkeypatch, what) == 1
+    out = capsys.readouterr().out
+    assert "shows the whole traceback" not in out
+    assert re.search(r'broken_methods.py", line \d+, in (separate|supports)', out)
+
+
+KINDS = {
+    "Toy": ("toy", "digits-pairs/class-split"),
+    "Sounds": ("toy", "drums-bass-synth/best-assignment"),
+    "Vectors": ("toy", "gaussian-exact/d2"),
+    "Toy.audio": ("toy.audio", "drums-bass-synth/best-assignment"),  # an implementation of one kind alone
+    "OneDomain": ("toy", "digits-pairs/class-split"),
+}
+
+
+@pytest.mark.parametrize(("what", "entry", "where"), [(what, *rest) for what, rest in KINDS.items()], ids=KINDS.keys())
+def test_a_method_is_held_against_a_task_of_its_own_signals(monkeypatch: pytest.MonkeyPatch, what: str, entry: str, where: str) -> None:
+    did: list[str] = []
+    monkeypatch.setattr("sepbench.cli.evaluate.fetch_data_of", lambda task: did.append(f"fetch {task.spec.suite}/{task.spec.name}"))
+    monkeypatch.setattr("sepbench.cli.validate._checks", lambda method, task, **options: did.append(f"check {task.spec.suite}/{task.spec.name}") or [])
+    register(monkeypatch, entry, what.partition(".")[0])
+    monkeypatch.setattr(sys, "argv", ["sepbench", "validate", "toy"])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 0
+    assert did == [f"fetch {where}", f"check {where}"]
+
+
+def test_signals_that_a_method_does_not_separate_break_no_rule(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _validate(monkeypatch, "Sounds", "--suite", "digits-pairs") == 2
+    line = "error: toy separates audio signals only, and digits-pairs/class-split has image signals; choose another with --suite\n"
+    assert capsys.readouterr() == ("", line)
+
+
+def test_data_that_are_missing_are_no_fault_of_the_method(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    monkeypatch.setenv("SEPBENCH_OFFLINE", "1")
+    for name in ("SEPBENCH_DATA", "SEPBENCH_CACHE"):
+        monkeypatch.setenv(name, str(tmp_path))
+    assert _validate(monkeypatch, "Sounds", "--suite", "fsdd-pairs") == 2
+    shown = capsys.readouterr()
+    assert (shown.out, len(shown.err.splitlines())) == ("", 1)
+    assert shown.err.startswith("error: data set 'fsdd' is not complete")
+
+
+def test_images_in_another_range_are_warned_of_below_the_table(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _validate(monkeypatch, "Bright") == 0
+    shown = capsys.readouterr()
+    assert " 0 broken" in shown.out
+    line = r"warning: toy on digits-pairs/class-split reaches [\d.]+, and images are in \[0, 1\]: if it returns numbers from 0 to 255, divide by 255 first\n"
+    assert re.fullmatch(line, shown.err)

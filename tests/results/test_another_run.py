@@ -43,6 +43,14 @@ def test_settings_that_differ_are_named_alone() -> None:
     assert "2 more settings differ" in many
 
 
+def test_what_may_be_done_instead_stands_before_another_folder() -> None:
+    end = "choose another --out"
+    cases: list[tuple[str, object, object]] = [("source of method m", "a", "b"), ("version of method m", "1", "2"), ("settings of method m", {}, {"a": 1})]
+    for key, there, here in [*cases, ("settings of method m", {"a": 2}, {"a": 1})]:
+        plain = another_run(RUN, key, there, here)
+        assert another_run(RUN, key, there, here, "give --x") == plain.replace(end, f"give --x, or {end}")
+
+
 def test_long_values_are_cut() -> None:
     assert f"is {'x' * 40} in" in another_run(RUN, "k", "x" * 40, "y")
     assert f"is {'x' * 40}... in" in another_run(RUN, "k", "x" * 41, "y")

@@ -67,7 +67,7 @@ class EnteredProgress(Progress):
 @pytest.mark.parametrize("kind", [Progress, EnteredProgress])
 @pytest.mark.parametrize("then", [True, False])
 def test_a_run_is_held_until_all_is_written(steps: list[Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: type[Progress], then: bool) -> None:
-    progress, plan, backend = kind(steps), SimpleNamespace(metrics=("psnr", "ssim")), object()
+    progress, plan, backend = kind(steps), SimpleNamespace(metrics=("psnr", "ssim"), request=SimpleNamespace(retry_failed=then)), object()
     record: Any = SimpleNamespace(command="sepbench run", environment="here")
 
     class Store:
@@ -88,12 +88,17 @@ def test_a_run_is_held_until_all_is_written(steps: list[Any], monkeypatch: pytes
         warn("a warning of the store")
         return store
 
+    def begin_anew(folder: Path, given: Any, retry_failed: bool, warn: Callable[[str], None]) -> None:
+        assert (folder, given, retry_failed) == (tmp_path, record, then)
+        warn("begun anew")
+
     def execute(*given: Any) -> str:
         assert given == (plan, store, progress, backend, "sepbench run", "commit of here")
         steps.append("methods work")
         return "outcome"
 
     monkeypatch.setattr(recording, "keep_freed_memory", lambda: steps.append("memory is kept"))
+    monkeypatch.setattr(recording, "begin_anew", begin_anew)
     monkeypatch.setattr(recording.RunStore, "create", create)
     monkeypatch.setattr(recording, "execute", execute)
     monkeypatch.setattr(recording, "commit", lambda environment: f"commit of {environment}")
@@ -101,7 +106,7 @@ def test_a_run_is_held_until_all_is_written(steps: list[Any], monkeypatch: pytes
     assert record_run(plan, record, tmp_path, progress, backend, **after) == "outcome"  # type: ignore[arg-type, comparison-overlap]
     shown = kind is EnteredProgress
     assert steps == [
-        *("memory is kept", "a warning of the store", "held"),
+        *("memory is kept", "begun anew", "a warning of the store", "held"),
         *(["progress begins"] * shown),
         "methods work",
         *(["progress ends"] * shown),

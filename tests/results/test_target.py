@@ -45,6 +45,21 @@ def test_a_folder_that_has_a_suite_s_name_is_the_suite_unless_it_is_a_run(here: 
     assert len(open_results("digits-pairs", suites=True).cells) == 2
 
 
+def test_a_folder_of_leaderboards_names_what_is_in_it(here: Path) -> None:
+    Path("boards/scores").mkdir(parents=True)
+    for name in ("digits-pairs", "mine"):
+        write_leaderboard(SyntheticRun(n=3).frame(), Path("boards") / f"{name}.csv")
+    Path("boards/other.csv").write_text("no leaderboard")
+    for suites in (True, False):
+        with pytest.raises(SepbenchError, match=r"^boards is not the folder of a run; it holds boards/digits-pairs.csv; name that$"):
+            open_results("boards", suites=suites)
+    Path("boards/scores/mine.parquet").touch()
+    with pytest.raises(SepbenchError, match=r"^boards is not the folder of a run; it holds boards/digits-pairs.csv, boards/mine.csv; name one of them$"):
+        open_results("boards")
+    write_leaderboard(SyntheticRun(n=3).frame(), Path("boards/leaderboard.csv"))
+    assert len(open_results("boards").frame) == 6
+
+
 @pytest.mark.parametrize(
     ("name", "suites", "told"),
     [

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from told_places import without_place
 
 from sepbench.errors import SepbenchError
 from sepbench.run import separate
@@ -16,6 +17,7 @@ from sepbench.run.separate import ContractError, Separated, checked_call, measur
 from sepbench.suites.loader import load_suite
 
 SUITE = load_suite("digits-pairs")
+NO_ROOM = separate._Failure(torch.cuda.OutOfMemoryError(), "no room")
 SPEC = replace(SUITE.task("class-split").spec, source_shape=(2,), n_sources=3)
 
 
@@ -96,7 +98,7 @@ def test_the_first_shard_of_a_session_warms_up_on_its_first_mixture(monkeypatch:
     def attempt(session: Any, ids: torch.Tensor) -> Any:
         tried.append(ids.tolist())
         session.first_traceback = session.first_traceback or f"of {ids.tolist()}"
-        return ValueError("no")
+        return separate._Failure(ValueError("no"), "no")
 
     monkeypatch.setattr(separate, "_attempt", attempt)
     session = opened(warm=None)
@@ -203,9 +205,11 @@ def test_a_failure_is_kept_without_what_it_held_and_the_first_one_is_told(monkey
     monkeypatch.setattr(separate, "_mixtures", lambda session, ids: ids)
     monkeypatch.setattr(separate, "separate_batch", fails)
     first, second = (separate._attempt(session, torch.tensor([0])) for _ in range(2))
-    assert isinstance(first, ValueError)
-    assert isinstance(second, SystemExit)
-    assert first.__traceback__ is None
+    assert isinstance(first, separate._Failure)
+    assert isinstance(second, separate._Failure)
+    assert (type(first.error), type(second.error)) == (ValueError, SystemExit)
+    assert (without_place(first.line), without_place(second.line)) == ("ValueError: one", "SystemExit: 2")
+    assert first.error.__traceback__ is None
     assert session.first_traceback.splitlines()[-1] == "ValueError: one"
     with pytest.raises(KeyboardInterrupt):
         separate._attempt(session, torch.tensor([0]))
@@ -228,7 +232,7 @@ def test_a_method_gets_numbers_of_its_own_on_its_device() -> None:
     assert ids.tolist() == [3, 4]
 
 
-def test_a_traceback_ends_with_the_failure_and_has_six_frames(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_traceback_ends_with_the_failure_and_has_forty_frames(monkeypatch: pytest.MonkeyPatch) -> None:
     def up(left: int) -> Any:
         return down(left - 1)
 
@@ -239,10 +243,10 @@ def test_a_traceback_ends_with_the_failure_and_has_six_frames(monkeypatch: pytes
 
     session = opened()
     monkeypatch.setattr(separate, "_mixtures", lambda session, ids: ids)
-    monkeypatch.setattr(separate, "separate_batch", lambda session, mixtures: down(20))
+    monkeypatch.setattr(separate, "separate_batch", lambda session, mixtures: down(50))
     separate._attempt(session, torch.tensor([0]))
     lines = session.first_traceback.splitlines()
-    assert [line.rpartition(" in ")[2] for line in lines if line.startswith("  File ")] == ["up", "down"] * 3
+    assert [line.rpartition(" in ")[2] for line in lines if line.startswith("  File ")] == ["up", "down"] * 20
     assert lines[-1] == "ValueError: at the bottom"
 
 
@@ -255,7 +259,7 @@ def test_the_largest_part_that_fits_is_remembered_and_no_failure_told(monkeypatc
     def attempt(session: Any, ids: torch.Tensor) -> Any:
         if len(ids) > fits:
             session.first_traceback = session.first_traceback or "out of memory"
-            return torch.cuda.OutOfMemoryError()
+            return NO_ROOM
         return of(ids, 1.0)
 
     monkeypatch.setattr(separate, "_attempt", attempt)
@@ -275,7 +279,7 @@ def test_the_last_halving_counts_where_memory_comes_and_goes(monkeypatch: pytest
     """The first half had room for one at a time, the second as a whole."""
     session = opened()
     session.teller.warn = lambda text: None
-    monkeypatch.setattr(separate, "_attempt", lambda session, ids: torch.cuda.OutOfMemoryError() if len(ids) > (1 if ids[0] < 4 else 4) else of(ids, 1.0))
+    monkeypatch.setattr(separate, "_attempt", lambda session, ids: NO_ROOM if len(ids) > (1 if ids[0] < 4 else 4) else of(ids, 1.0))
     monkeypatch.setattr(separate, "release", lambda device: None)
     assert [ids.tolist() for ids, _ in separate._attempts(session, torch.arange(8))] == [[0], [1], [2], [3], [4, 5, 6, 7]]
     assert session.most == 4

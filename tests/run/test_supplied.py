@@ -90,15 +90,6 @@ def test_what_is_advised(spec: TaskSpec, named: bool, there: tuple[int, ...], pl
     assert (problems._advice.get(EXTRA), problems._advice.get(MISNAMED), problems._advice[MISSING]) == (naming, naming, missing)
 
 
-@pytest.mark.parametrize(
-    ("domain", "largest", "warned"), [("image", 20.0, False), ("image", 20.5, True), ("image", 255.0, True), ("audio", 255.0, False), ("vector", 99.0, False)]
-)
-def test_images_beyond_their_range_are_warned_of(domain: str, largest: float, warned: bool) -> None:
-    said = list(supplied._warnings("a.npy", domain, _inspection(0, largest=largest)))
-    line = f"a.npy reaches {largest:.4g}, and images are in [0, 1]: if it holds numbers from 0 to 255, divide by 255 first"
-    assert said == ([line] if warned else [])
-
-
 def test_clipped_sounds_count_where_no_source_of_the_mixture_is_clipped(monkeypatch: pytest.MonkeyPatch) -> None:
     """The truth of mixture 1 stays at the full scale of floats, that of 2 at the full scale of 16 bits, in one of its sources."""
     asked: list[Any] = []

@@ -10,12 +10,20 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
+from told_places import without_place
 
 from sepbench.run import separate, worker
 from sepbench.run.fit_cache import CacheError
 from sepbench.run.plan import Plan, Shard
 from sepbench.run.request import RequestError
 from sepbench.run.worker import FitReport, Job, Worker
+
+
+class Estimates(str):
+    """Estimates of a shard by their name."""
+
+    estimates = torch.zeros(2, 1)
 
 
 @pytest.fixture
@@ -37,12 +45,12 @@ def made(clock: SimpleNamespace, planned: Callable[..., Plan], monkeypatch: pyte
             cell=cell, separator=SimpleNamespace(), fit="facts", training="12", cached=False, warm_up_seconds=None, first_traceback="the first"
         )
 
-    def separated(session: Any, shard: Any) -> str:
+    def separated(session: Any, shard: Any) -> Estimates:
         if session.warm_up_seconds is None:
             session.warm_up_seconds = 3.0
             clock.now += 3.0
         clock.now += 4.0
-        return "estimates"
+        return Estimates()
 
     def scored(*about: Any) -> str:
         clock.now += 2.0
@@ -86,7 +94,7 @@ def test_a_fit_that_fails_is_reported_and_tried_anew_by_the_next_job(made: tuple
     error: BaseException
     for error in (ValueError("singular\nmatrix"), SystemExit(3), MemoryError()):
         report = one.run(Job("separate", shard))
-        assert report.fit_error == separate.one_line(error)
+        assert without_place(report.fit_error) == separate.one_line(error)
         assert type(error).__name__ in report.traceback
         assert (report.job.shard, report.fit, report.totals, report.timing_group) == (shard, None, None, one._group)
     assert asked == [0, 1, 2]
@@ -120,7 +128,7 @@ def test_a_latency_that_cannot_be_measured_is_a_warning(made: tuple[Worker, Plan
     error: BaseException = RuntimeError("no\nluck")
     monkeypatch.setattr(worker, "measure_latency", fails)
     lost = one.run(job)
-    assert (lost.latency_seconds, lost.warning) == (None, "average on class-split: no latency, RuntimeError: no luck")
+    assert (lost.latency_seconds, without_place(lost.warning)) == (None, "average on class-split: no latency, RuntimeError: no luck")
     error = KeyboardInterrupt()
     with pytest.raises(KeyboardInterrupt):
         one.run(job)
@@ -172,7 +180,7 @@ class Shop:
         monkeypatch.setattr(worker, "open_session", self._open)
         monkeypatch.setattr(worker, "claim", self._claim)
         self.refuses: RequestError | None = None
-        monkeypatch.setattr(worker, "separate_shard", lambda session, shard: f"estimates of {session.cell.method} on {session.cell.task.spec.name}")
+        monkeypatch.setattr(worker, "separate_shard", lambda session, shard: Estimates(f"estimates of {session.cell.method} on {session.cell.task.spec.name}"))
         monkeypatch.setattr(worker, "score_shard", lambda shard, estimates, mixtures, task, metrics, sets: (estimates, mixtures, sets))
         monkeypatch.setattr(worker, "prepare_sets", lambda task, metrics, device, sink: self.did.append(f"sets of {task.spec.name}") or f"sets {device}")
         monkeypatch.setattr(type(self.plan.cells[0].task), "mixture_set", lambda task: self.did.append(f"mixtures of {task.spec.name}") or task.spec.name)
@@ -247,7 +255,7 @@ def test_a_method_that_cannot_say_what_it_is_once_it_is_fitted_counts_as_not_fit
 
     shop.separator = Odd()
     report = shop("average", "class-split")
-    assert (report.fit_error, report.fit) == ("RuntimeError: not fitted", None)
+    assert (without_place(report.fit_error), report.fit) == ("RuntimeError: not fitted", None)
     assert not [one for one in shop.did if isinstance(one, tuple)]  # nothing was written
     assert shop.worker._session is None
 
@@ -266,6 +274,14 @@ def test_a_fit_that_can_be_read_by_others_is_said_to_be_kept(shop: Shop) -> None
     shop.separator = SimpleNamespace(save=lambda folder: None, load=lambda folder: None, fit_scope=None)
     assert shop("average", "class-split").fit.kept == isinstance(shop.separator, worker.Fitted)
     assert isinstance(shop.separator, worker.Fitted)
+
+
+@pytest.mark.parametrize(("values", "told"), [([0.5, -25.0], "average on class-split reaches 25, and images are in [0, 1]: "), ([1.5, -0.5], "")])
+def test_images_far_outside_their_range_are_warned_of(shop: Shop, monkeypatch: pytest.MonkeyPatch, values: list[float], told: str) -> None:
+    monkeypatch.setattr(Estimates, "estimates", torch.tensor(values))
+    report = shop("average", "class-split")
+    assert report.warning.startswith(told)
+    assert bool(report.warning) == bool(told)
 
 
 # ---- what each step is given -----------------------------------------------------------------------------------------------------------
@@ -313,16 +329,16 @@ def test_what_a_fit_leaves_in_torch_and_numpy_is_put_back(shop: Shop, monkeypatc
     assert shop.did[1:7] == ["memory", "generators", "begin", "fit average on class-split, nothing open", "says", "put back"]
 
 
-def test_a_traceback_of_a_fit_ends_with_the_failure_and_has_six_frames(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_traceback_of_a_fit_ends_with_the_failure_and_has_forty_frames(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     def deep(left: int) -> Any:
         return deeper(left) if left else {}["lost"]
 
     def deeper(left: int) -> Any:  # one function alone would be told as "repeated"
         return deep(left - 1)
 
-    monkeypatch.setattr(worker, "open_session", lambda *about: deep(9))
+    monkeypatch.setattr(worker, "open_session", lambda *about: deep(30))
     report = shop("average", "class-split")
-    assert report.fit_error == "KeyError: 'lost'"
+    assert without_place(report.fit_error) == "KeyError: 'lost'"
     assert report.traceback.splitlines()[-1] == "KeyError: 'lost'"
-    assert report.traceback.count('  File "') == 6
+    assert report.traceback.count('  File "') == 40
     assert shop("mixture", "class-split").peak_mb is None  # a job without a method has no peak

@@ -61,6 +61,7 @@ class Agenda:
     _running: int = field(default=0, init=False)
     _cost: float | None = field(default=None, init=False)
     _fit_seconds: float = field(default=0.0, init=False)
+    _warned: set[str] = field(default_factory=set, init=False)
     _deaths: Counter[Shard] = field(default_factory=Counter, init=False)
 
     def __post_init__(self) -> None:
@@ -145,7 +146,8 @@ class Agenda:
     def take_in(self, report: Report) -> None:
         """A job has ended."""
         self._running -= 1
-        if report.warning:
+        if report.warning and report.job.kind not in self._warned:  # every shard has the same to say
+            self._warned.add(report.job.kind)
             self.progress.warn(report.warning)
         if report.traceback:
             self.record.traceback = report.traceback

@@ -65,7 +65,7 @@ def test_the_first_report_of_a_cell_says_how_it_was_fitted_and_every_one_what_it
     separated(one, fit=later, warm_up_seconds=9.0, peak_mb=200.0, timing_group=GROUP, traceback="", warning="careful")
     assert {key: getattr(one.record, key) for key in known} == known | {"samples": 5}
     assert one.record.traceback == "of the first"
-    separated(one, fit=later, peak_mb=None, timing_group="a third")
+    separated(one, fit=later, peak_mb=None, timing_group="a third", warning="careful once more")  # of every shard, and told once
     assert (one.record.timing_group, one.record.peak_mb) == ("mixed", 300.0)
     assert one.progress.warnings == ["careful"]  # type: ignore[attr-defined]
 
