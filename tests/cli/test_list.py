@@ -70,7 +70,7 @@ def test_the_page_of_a_method(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
         "caveat: the estimates depend on the seed",
     ):
         assert line in out
-    assert _cells(out, "best_of") == ["best_of", "int", "4", "from 1", "how many draws are made; the one with the best criterion is kept"]
+    assert _cells(out, "best_of") == ["best_of", "int", "4", "from 1 to 65536", "how many draws are made; the one with the best criterion is kept"]
     assert _cells(out, "combine")[1:4] == ["best | mean", "mean", ""]
     assert _cells(out, "stochasticity")[3] == "from 0 to 1"
 
