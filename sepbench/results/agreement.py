@@ -54,9 +54,10 @@ def _contradictions(results: Results, rows: Sequence[Mapping[Any, Any]]) -> Iter
 def _tolerance(row: Mapping[Any, Any], values: MetricValues) -> float:
     """How far the two may be from each other.
 
-    Values are those of one repetition, a row's mean is that over all S: one of S numbers is at most (S - 1) / sqrt(S) standard deviations from their mean.
+    A board that an earlier version published holds the values of one of S repetitions, and the mean of a row is that over all: one of S numbers is at
+    most (S - 1) / sqrt(S) standard deviations from their mean.
     """
-    size = max(abs(row["mean"]), float(np.abs(values.values[values.scored]).mean()))
+    size: float = max(abs(row["mean"]), float(np.abs(values.values[values.scored]).mean()))
     repeated = "fits" if row["fits"] > 1 else "seeds"  # of both kinds the mean is that of the fits
     count, between = int(row[repeated]), float(row[f"std_{repeated}"])
     spread: float = (count - 1) / math.sqrt(count) * between if count > 1 else 0.0
