@@ -46,7 +46,7 @@ CASES = {
     "bad method name": (("new-method", "My Method"), "lower-case"),
     "taken method name": (("new-method", "average"), "registered already"),
     "unknown data set": (("data", "path", "mnits"), "did you mean mnist"),
-    "exact sampler on images": (("validate", "exact-posterior"), "exact-posterior takes no task of digits-pairs"),
+    "exact sampler on images": (("validate", "exact-posterior", "--suite", "digits-pairs"), "exact-posterior takes no task of digits-pairs"),
     "validate unknown": (("validate", "avrage"), "did you mean average"),
 }
 
