@@ -66,7 +66,8 @@ def _read(path: Path) -> pa.Table:
             raise ValueError(f"no column {some(missing)}")
         return pq.read_table(source, schema=_SCHEMA, page_checksum_verification=True)
     except (OSError, pa.ArrowException, ValueError) as error:  # the last also for names that are no UTF-8
-        raise SepbenchError(f"{path} cannot be read ({' '.join(str(error).split())[:120]}); restore the file, or publish the runs again") from error
+        why = " ".join(str(error).split())[:120]
+        raise SepbenchError(f"{path} cannot be read ({why}); restore the file, or remove it and publish the runs again") from error
 
 
 def _cell(table: pa.Table, task: str, method: str) -> CellValues:

@@ -110,7 +110,7 @@ def test_a_table_of_something_else_is_named_and_stays(tmp_path: Path, left: tupl
     for use in (lambda: values.of("t", "m", "psnr"), lambda: _written(board, {("t", "other"): cell})):
         with pytest.raises(SepbenchError) as caught:
             use()
-        assert str(caught.value) == f"{path} cannot be read (no column {told}); restore the file, or publish the runs again"
+        assert str(caught.value) == f"{path} cannot be read (no column {told}); restore the file, or remove it and publish the runs again"
     assert path.read_bytes() == there
 
 
@@ -173,7 +173,7 @@ def test_nothing_to_publish_is_an_empty_table_and_what_cannot_be_written_says_wh
     with pytest.raises(SepbenchError) as caught:
         _written(tmp_path / "x.csv", {("t", "m"): {}})
     assert str(caught.value).startswith(f"{scores_path(tmp_path / 'x.csv')} cannot be read (")
-    assert str(caught.value).endswith("); restore the file, or publish the runs again")
+    assert str(caught.value).endswith("); restore the file, or remove it and publish the runs again")
     (tmp_path / "file").touch()
     with pytest.raises(SepbenchError) as caught:
         _written(tmp_path / "file" / "x.csv", {})

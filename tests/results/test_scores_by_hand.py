@@ -99,7 +99,7 @@ def test_a_damaged_file_is_told_when_it_is_asked_for_and_never_written_over(tmp_
             with pytest.raises(SepbenchError) as caught:
                 ask()
             assert str(caught.value).startswith(f"{path} cannot be read (")
-            assert str(caught.value).endswith("); restore the file, or publish the runs again")
+            assert str(caught.value).endswith("); restore the file, or remove it and publish the runs again")
             assert "\n" not in str(caught.value)
         assert path.read_bytes() == before
 
