@@ -33,6 +33,15 @@ def edit(board: Path, metric: str, **columns: float) -> None:
     write_leaderboard(frame, board)
 
 
+def contradicts(board: Path) -> bool:
+    """Whether a table is told to differ from its values."""
+    try:
+        check_agreement(open_results(str(board)))
+    except SepbenchError as error:
+        return "contradicts itself" in str(error)
+    return False
+
+
 @pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.stem)
 def test_committed_leaderboards_agree_with_their_values(path: Path) -> None:
     check_agreement(open_csv(path, str(path)))
@@ -62,12 +71,7 @@ def test_only_what_cannot_both_be_right_is_told(board: Path, columns: dict[str, 
     frame = read_leaderboard(board).set_index(["method", "metric"])
     old = float(frame.loc[("nmf", "psnr"), "mean"])
     edit(board, "psnr", **(columns | ({"mean": old * columns["mean"]} if "mean" in columns else {"mean": 99.0})))
-    results = open_results(str(board))
-    if told:
-        with pytest.raises(SepbenchError, match="contradicts itself"):
-            check_agreement(results)
-    else:
-        check_agreement(results)
+    assert contradicts(board) == told
 
 
 @pytest.mark.parametrize(("kind", "away", "told"), [("seeds", 1.4, False), ("fits", 1.4, False), ("seeds", 1.6, True), ("fits", 1.6, True)])
@@ -75,12 +79,7 @@ def test_a_mean_over_repetitions_may_be_as_far_as_their_spread_allows(board: Pat
     """Of four numbers one is at most 3 / 2 standard deviations from their mean: 0, 0, 0, 4 has mean 1 and deviation 2."""
     old = float(read_leaderboard(board).set_index(["method", "metric"]).loc[("nmf", "psnr"), "mean"])
     edit(board, "psnr", **{kind: 4, f"std_{kind}": 2.0, "mean": old + 2.0 * away})
-    results = open_results(str(board))
-    if told:
-        with pytest.raises(SepbenchError, match="contradicts itself"):
-            check_agreement(results)
-    else:
-        check_agreement(results)
+    assert contradicts(board) == told
 
 
 def test_runs_and_tables_without_values_are_left_alone(board: Path, tmp_path: Path) -> None:

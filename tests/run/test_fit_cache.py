@@ -16,7 +16,6 @@ import torch
 from run_harness import Runner, bits
 from training_fake import Learner, Mean, counted
 
-from sepbench.errors import DataError
 from sepbench.protocols import RunContext, TrainingView
 from sepbench.run.fit_cache import CacheError, FitFacts, KeptFit, Stopwatch, entries, fits_root
 from sepbench.run.plan import Plan
@@ -392,10 +391,3 @@ def test_kept_fits_are_open_to_others_and_those_of_others_are_not_replaced(
     assert cells["class-split", "halves"].state == "done"
     assert counted(pulse, "f") == 1
     assert [entry.facts for entry in entries("learner")] == [None]
-
-
-def test_without_a_home_folder_there_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("SEPBENCH_CACHE")
-    monkeypatch.setattr("platformdirs.user_cache_dir", lambda *args, **options: "~/.cache/sepbench")
-    with pytest.raises(DataError, match="set HOME, or set SEPBENCH_CACHE"):
-        fits_root()

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from sepbench.errors import DataError
 from sepbench.run import fit_cache
 from sepbench.run.fit_cache import CacheError, FitFacts, KeptFit, Stopwatch, UnreadableFitError, clear, digest, entries, fits_root
 
@@ -342,3 +343,10 @@ def test_a_fit_that_cannot_be_removed_is_one_line(cache: list[Path], monkeypatch
 def test_a_cache_that_nobody_has_used_is_empty(root: Path) -> None:
     assert fits_root() == root
     assert (entries(), clear()) == ([], 0)
+
+
+def test_without_a_home_folder_there_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SEPBENCH_CACHE")
+    monkeypatch.setattr("platformdirs.user_cache_dir", lambda *args, **options: "~/.cache/sepbench")
+    with pytest.raises(DataError, match="set HOME, or set SEPBENCH_CACHE"):
+        fits_root()

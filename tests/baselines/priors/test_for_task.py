@@ -20,8 +20,9 @@ from baselines.priors.score_prior import EDMPrior, NCSNPrior
 from baselines.priors.shipped import ShippedWeights, shipped_weights
 from baselines.priors.user_prior import UserPrior
 from baselines.priors.weights_io import load_prior, read_card, save_prior
-from sepbench.errors import UnsupportedTaskError
+from sepbench.errors import SepbenchError, UnsupportedTaskError
 from sepbench.protocols import Support, TaskSpec
+from sepbench.registry import create_separator
 from sepbench.suites.loader import load_suite
 
 
@@ -177,3 +178,14 @@ def test_sizes_as_labels_tell_them(count: int, size: str) -> None:
     network = torch.nn.ParameterList([torch.nn.Parameter(torch.empty(count - 1, device="meta")), torch.nn.Parameter(torch.empty(1, device="meta"))])
     prior = EDMPrior(EDMDenoiser(network, 0.3, 0.2), (1, 8, 8), (0.01, 1.0))
     assert prior_label([prior], ",0123456789,") == f"EDM U-Net, {size}, 01234567"
+
+
+def test_a_prior_of_ten_levels_is_refused_where_others_are_asked_for(tmp_path: Path) -> None:
+    network = CondRefineNetDilated(1, 4)
+    weights = str(save_prior(tmp_path / "ncsn.safetensors", NCSNPrior(network, (1, 8, 8))))
+    task = load_suite("digits-pairs").tasks["class-split"].spec
+    for name, settings in (("basis-ncsn", {}), ("basis-ncsn-code", {}), ("basis-ncsn", {"best_of": 2, "criterion": "mixture-error"})):
+        assert create_separator(name, {"weights": weights, **settings}).supports(task).ok
+    for name, settings in (("projected", {}), ("basis-ncsn-10x", {}), ("basis-ncsn-tuned", {}), ("basis-ncsn", {"precision": "bfloat16"})):
+        with pytest.raises(SepbenchError, match="knows ten noise levels only"):
+            create_separator(name, {"weights": weights, **settings}).supports(task)

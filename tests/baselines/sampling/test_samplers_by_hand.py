@@ -22,10 +22,10 @@ from baselines.gaussian import Gaussian, gaussian
 from baselines.projected import Projected, projected
 from baselines.sampling.noise_levels import karras_levels, ncsn_levels
 from baselines.sampling.problem import Problem, RowLimit
-from baselines.sampling.separator import ScoreSeparator, source_gram
+from baselines.sampling.separator import ScoreSeparator, exchangeable, source_gram
 from sepbench.gmm import GaussianMixture
 from sepbench.noise import NoiseSource
-from sepbench.operators import WeightedSum
+from sepbench.operators import WeightedSum, make_operator
 from sepbench.protocols import Mixtures, TaskSpec
 from sepbench.registry import create_separator
 from sepbench.selection import weighted_mean
@@ -344,3 +344,22 @@ def test_gaussian_is_refused_where_the_residual_would_not_shrink(ratio: float, o
     assert ok or "multiplies the residual by -1.0" in support.note
     support = Gaussian(steps=2, highest=1.0, lowest=0.1, churn=0.1, gamma_ratio=ratio * math.sqrt(2 * least / (2 - least))).supports(spec("sum"))
     assert support.ok is ok
+
+
+def test_the_mean_exchanges_no_sources_of_unequal_gains() -> None:
+    """Each mixture has its own gains. Two modes with their sources exchanged explain the mixture only where the gains are equal."""
+    one, other = torch.tensor([1.0, 0.0, 1.0, 0.0]), torch.tensor([0.0, 1.0, 1.0, 1.0])
+
+    class TwoImages:
+        def denoise(self, x: torch.Tensor, sigma: float | torch.Tensor) -> torch.Tensor:
+            first = torch.sigmoid((((x - other) ** 2).sum(1) - ((x - one) ** 2).sum(1)) / (2 * sigma**2))[:, None]
+            return first * one + (1 - first) * other
+
+    mixing = make_operator("gain", 2, gains=[[1.0, 0.8], [1.0, 1.0]] * 4)
+    mixtures = Mixtures(mixing.forward(torch.stack([one, other]).expand(8, 2, 4)), torch.arange(8), mixing)
+    task = replace(toy_task((4,), ("a", "a"), "gain", domain="vector"), analytic_prior=True)
+    separator = create_separator("projected", {"steps": 20, "best_of": 8, "combine": "mean", "bounded": True})
+    separator._priors = [TwoImages()]  # type: ignore[attr-defined]
+    assert torch.equal(exchangeable(separator.problem(mixtures, context(task))), torch.tensor([False, True] * 4))  # type: ignore[attr-defined, arg-type]
+    estimates = separator.separate(mixtures, context(task))
+    torch.testing.assert_close(mixing.forward(estimates), mixtures.values, atol=1e-5, rtol=0)

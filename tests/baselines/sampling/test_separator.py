@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from method_toys import context, toy_task
 
-from baselines.networks.ncsn_refinenet import CondRefineNetDilated
-from baselines.priors.score_prior import NCSNPrior
-from baselines.priors.weights_io import save_prior
 from baselines.sampling.problem import RowLimit
 from baselines.sampling.separator import ScoreSeparator, exchangeable
 from sepbench.conformance import validate_method
@@ -329,17 +325,6 @@ def test_tf32_is_an_arithmetic_of_gpus() -> None:
         validate_method("projected", load_suite("digits-pairs").tasks["class-agnostic"], settings={"precision": "tf32"}, examples=2)
 
 
-def test_a_prior_of_ten_levels_is_refused_where_others_are_asked_for(tmp_path: Path) -> None:
-    network = CondRefineNetDilated(1, 4)
-    weights = str(save_prior(tmp_path / "ncsn.safetensors", NCSNPrior(network, (1, 8, 8))))
-    task = load_suite("digits-pairs").tasks["class-split"].spec
-    for name, settings in (("basis-ncsn", {}), ("basis-ncsn-code", {}), ("basis-ncsn", {"best_of": 2, "criterion": "mixture-error"})):
-        assert create_separator(name, {"weights": weights, **settings}).supports(task).ok
-    for name, settings in (("projected", {}), ("basis-ncsn-10x", {}), ("basis-ncsn-tuned", {}), ("basis-ncsn", {"precision": "bfloat16"})):
-        with pytest.raises(SepbenchError, match="knows ten noise levels only"):
-            create_separator(name, {"weights": weights, **settings}).supports(task)
-
-
 def test_tuned_basis_takes_its_steps_where_its_shares_say() -> None:
     mixtures, ctx, even = _mixtures(3), context(TASK), {"levels": 10, "lowest": 0.01, "delta": 3e-5, "level_shares": (1.0,) * 10}
     tuned, same, released = (
@@ -384,25 +369,6 @@ def test_rows_that_were_too_many_for_one_batch_are_too_many_for_the_next() -> No
     limit = method.problem(mixtures, ctx).limit
     assert limit == RowLimit()
     assert method.problem(mixtures, ctx, draws=3).limit is limit
-
-
-def test_the_mean_exchanges_no_sources_of_unequal_gains() -> None:
-    """Each mixture has its own gains. Two modes with their sources exchanged explain the mixture only where the gains are equal."""
-    one, other = torch.tensor([1.0, 0.0, 1.0, 0.0]), torch.tensor([0.0, 1.0, 1.0, 1.0])
-
-    class TwoImages:
-        def denoise(self, x: torch.Tensor, sigma: float | torch.Tensor) -> torch.Tensor:
-            first = torch.sigmoid((((x - other) ** 2).sum(1) - ((x - one) ** 2).sum(1)) / (2 * sigma**2))[:, None]
-            return first * one + (1 - first) * other
-
-    mixing = make_operator("gain", 2, gains=[[1.0, 0.8], [1.0, 1.0]] * 4)
-    mixtures = Mixtures(mixing.forward(torch.stack([one, other]).expand(8, 2, 4)), torch.arange(8), mixing)
-    task = replace(toy_task((4,), ("a", "a"), "gain", domain="vector"), analytic_prior=True)
-    separator = create_separator("projected", {"steps": 20, "best_of": 8, "combine": "mean", "bounded": True})
-    separator._priors = [TwoImages()]  # type: ignore[attr-defined]
-    assert torch.equal(exchangeable(separator.problem(mixtures, context(task))), torch.tensor([False, True] * 4))  # type: ignore[attr-defined, arg-type]
-    estimates = separator.separate(mixtures, context(task))
-    torch.testing.assert_close(mixing.forward(estimates), mixtures.values, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize(("operator", "priors", "may"), [("sum", 1, True), ("mean", 1, True), ("sum", 2, False)])

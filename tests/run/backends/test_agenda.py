@@ -2,57 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import pytest
-from fake_pool import GROUP, Counting, MemorySink, report
+from agenda_desk import Desk, Planned, cell_shard
+from fake_pool import GROUP, MemorySink, report
 
 from sepbench.run.backends import agenda as module
-from sepbench.run.backends.agenda import Agenda, Team
-from sepbench.run.plan import Plan, Shard
 from sepbench.run.records import CellRecord
 from sepbench.run.sink import ShardTotals
-from sepbench.run.worker import Job, JobKind
-
-Planned = Callable[..., Plan]
-
-
-class Desk:
-    """An agenda of ``halves`` (batches of 4) with its folder and its progress."""
-
-    def __init__(self, planned: Planned, sink: MemorySink | None = None, workers: int = 1, **options: Any) -> None:
-        plan = planned("halves", **({"limit": 100, "shard_size": None} | options))
-        self.sink, self.progress = sink or MemorySink(), Counting()
-        self.agenda = Agenda(plan.cells[0], plan, self.sink, self.progress, Team(workers, "command", "sha", GROUP))
-
-    def take(self, resident: bool = False) -> tuple[JobKind, int, int] | None:
-        job = self.agenda.take(resident)
-        self.last = job
-        return None if job is None else (job.kind, job.shard.start, job.shard.stop)
-
-    def do(self, **facts: Any) -> None:
-        """The job that was taken last is done."""
-        assert self.last is not None
-        self.done(self.last, **facts)
-
-    def done(self, job: Job, **facts: Any) -> None:
-        if job.kind == "separate":
-            self.sink.separated(job.shard)
-        self.sink.scored(job.shard)
-        self.agenda.take_in(report(job, **facts))
-
-    def die(self, unscored: bool = False) -> None:
-        assert self.last is not None
-        if unscored:
-            self.sink.separated(self.last.shard)
-        self.agenda.died(self.last, "signal SIGKILL")
-
-
-def _shard(start: int, stop: int) -> Shard:
-    return Shard("class-split", "halves", start, stop)
-
 
 # -- how large
 
@@ -129,8 +87,8 @@ def test_a_shard_size_that_was_asked_for_is_kept_to(planned: Planned) -> None:
 def test_what_is_there_is_left_out_and_pieces_end_at_whole_batches(planned: Planned) -> None:
     sink = MemorySink()
     for start, stop in ((0, 6), (40, 44)):
-        sink.separated(_shard(start, stop))
-        sink.scored(_shard(start, stop))
+        sink.separated(cell_shard(start, stop))
+        sink.scored(cell_shard(start, stop))
     desk = Desk(planned, sink, limit=60)
     assert desk.progress.mixtures == {("class-split", "halves"): 10}
     found = []
@@ -164,7 +122,7 @@ def test_somebody_goes_on_where_nobody_is_at_work(planned: Planned) -> None:
 
 def test_shards_that_lack_only_scores_need_no_fit(planned: Planned) -> None:
     sink = MemorySink()
-    sink.separated(_shard(0, 8))
+    sink.separated(cell_shard(0, 8))
     desk = Desk(planned, sink, limit=12)
     assert desk.take() == ("score", 0, 8)
     desk.do()
@@ -251,7 +209,7 @@ def test_two_deaths_at_scoring_do_not_give_the_method_up(planned: Planned) -> No
 
 def test_a_shard_that_takes_the_place_of_a_damaged_one_stays_whole(planned: Planned) -> None:
     sink = MemorySink()
-    sink.damaged.add(_shard(0, 20))
+    sink.damaged.add(cell_shard(0, 20))
     desk = Desk(planned, sink, limit=20)
     assert desk.take() == ("separate", 0, 20)
     desk.die()
@@ -287,15 +245,15 @@ def test_a_fit_that_fails_gives_every_missing_mixture_a_row_and_makes_room_for_t
 
 def test_a_fit_that_fails_takes_away_nothing_that_is_there(planned: Planned) -> None:
     sink = MemorySink()
-    sink.separated(_shard(0, 8))
-    sink.scored(_shard(0, 8))
+    sink.separated(cell_shard(0, 8))
+    sink.scored(cell_shard(0, 8))
     desk = Desk(planned, sink, limit=20)
     assert desk.take() == ("separate", 8, 12)
     assert desk.last is not None
     desk.agenda.take_in(module.Report(desk.last, fit_error="ValueError: singular", timing_group=GROUP))
     record = desk.agenda.end()
     assert (record.state, record.n_separated, record.n_failed) == ("failed", 8, 12)
-    assert sink.scores[_shard(0, 8)].n_failed == 0
+    assert sink.scores[cell_shard(0, 8)].n_failed == 0
 
 
 def test_latency_comes_last_and_alone(planned: Planned) -> None:
@@ -407,12 +365,12 @@ def test_reading_training_data_is_a_part_of_what_a_fit_costs(planned: Planned, s
 def test_estimates_of_an_earlier_session_are_none_of_the_worker_s_that_died(planned: Planned) -> None:
     """Failed mixtures are tried again: what lies there is what failed, and its scores stay until there are new ones."""
     sink = MemorySink()
-    sink.separated(_shard(0, 8))
-    sink.scores[_shard(0, 8)] = ShardTotals(7, 1, 0.5, "ValueError: odd")
+    sink.separated(cell_shard(0, 8))
+    sink.scores[cell_shard(0, 8)] = ShardTotals(7, 1, 0.5, "ValueError: odd")
     desk = Desk(planned, sink, limit=8, retry_failed=True)
     for _ in range(2):
         assert desk.take() == ("separate", 0, 8)
         desk.die()
     assert desk.agenda.over
-    assert sink.scores[_shard(0, 8)].n_failed == 1
+    assert sink.scores[cell_shard(0, 8)].n_failed == 1
     assert desk.progress.mixtures == {("class-split", "halves"): 8}
