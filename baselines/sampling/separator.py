@@ -138,7 +138,7 @@ class ScoreSeparator:
     def supports(self, task: TaskSpec) -> Support:
         """Whether a prior exists for the data set, at the task's own shape. If the true prior is known, it is used.
 
-        A prior that is the same for all sources cannot tell them apart, so it takes no ordered task.
+        A prior that is the same for all sources cannot tell them apart, so it takes no ordered task of several sources.
 
         Raises:
             DataError: weights are missing, differ from their card, or do not fit the task or the settings.
@@ -147,7 +147,7 @@ class ScoreSeparator:
 
         ten_levels_do = not self.needs_any_level() and self.precision == "float32"
         support = prior_support(task, self.weights, method=self.info.name, per_class=self.per_class, ten_levels_do=ten_levels_do)
-        if support.ok and task.assignment == "ordered" and not (self.per_class or task.analytic_prior):
+        if support.ok and task.assignment == "ordered" and task.n_sources > 1 and not (self.per_class or task.analytic_prior):
             advice = "choose a task under the best assignment, or a method with a prior per class, such as projected-4x-per-class"
             return Support(False, f"one prior for all sources cannot tell which source is which; {advice}")
         return self.supports_operator(task) if support.ok else support

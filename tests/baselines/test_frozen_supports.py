@@ -48,6 +48,16 @@ CHANGES: Mapping[str, Mapping[str, Any]] = {
 MORE: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "image": {
         "in order": {"assignment": "ordered"},
+        "colour of one": {
+            "n_sources": 1,
+            "operator": "channel-mean",
+            "source_shape": (3, 32, 32),
+            "source_classes": ("any",),
+            "scored_sources": (0,),
+            "observed_source": None,
+            "assignment": "ordered",
+            "datasets": ("cifar10",),
+        },
         "padded": {"source_shape": (1, 32, 32), "padding": 2},
         "colour": {"source_shape": (3, 32, 32), "datasets": ("cifar10", "cifar10")},
         "colour, unknown": {"source_shape": (3, 32, 32), "datasets": ("mine", "mine")},

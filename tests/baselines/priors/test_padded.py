@@ -140,3 +140,9 @@ def test_one_prior_for_all_sources_takes_no_ordered_task(tmp_path: Path) -> None
     )
     assert not refused.ok
     assert Projected(weights=path).supports(toy_task()).ok
+
+
+def test_one_prior_takes_a_single_source_in_order(tmp_path: Path) -> None:
+    """Colorization: there is no other source to be told from."""
+    alone = replace(toy_task(INNER, classes=("a",)), assignment="ordered")
+    assert Projected(weights=tiny_prior(tmp_path, 1)).supports(alone).ok

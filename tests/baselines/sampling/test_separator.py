@@ -264,6 +264,10 @@ def test_colorization_takes_any_linear_operator(name: str) -> None:
     assert create_separator(name, {}).supports(task).ok
 
 
+def test_the_shipped_prior_takes_the_colorization_of_basis() -> None:
+    assert create_separator("basis-ncsn", {}).supports(load_suite("cifar10-color").task("colorization").spec).ok
+
+
 def test_hard_constraints_survive_the_mean() -> None:
     separator, mixtures, ctx = _fitted("projected-4x"), _mixtures(6), context(TASK)
     torch.testing.assert_close(mixtures.operator.forward(separator.separate(mixtures, ctx)), mixtures.values, atol=1e-5, rtol=0)
