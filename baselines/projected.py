@@ -10,7 +10,7 @@ on from there. With independent errors of variance ``v_k`` the conditional mean 
 
 which meets the mixture exactly. Plain DDNM takes equal v_k. Signals in [0, 1] allow better: by the inequality of Bhatia and Davis (2000) a
 variable in [0, 1] with mean D has variance at most D (1 - D), so a pixel that the denoiser is sure of keeps its value and the other
-source takes the residual.
+source takes the residual. For a mean of channels, the channels of a pixel take the sources' places.
 
 Failures of such samplers are wrong modes, not blur, so several draws are told apart by their denoising loss (``sepbench.selection``). The
 registered rows finish N draws and take the mean of those in the best mode. The sampler can also prune: N candidates start, and after chosen steps
@@ -30,9 +30,9 @@ from pydantic.dataclasses import dataclass
 from baselines.sampling.noise_levels import karras_levels
 from baselines.sampling.problem import Problem
 from baselines.sampling.projection import condition
-from baselines.sampling.separator import LOSS_SIGMAS, ScoreSeparator, needs_weighted_sum
+from baselines.sampling.separator import LOSS_SIGMAS, ScoreSeparator
 from sepbench.noise import STREAMS
-from sepbench.protocols import MethodInfo, RunContext, Support, TaskSpec
+from sepbench.protocols import MethodInfo, RunContext
 from sepbench.selection import by_denoising_loss
 from sepbench.settings import STRICT, Preset, presets
 
@@ -56,7 +56,7 @@ def projected(
     """One estimate per mixture, the best of ``candidates`` runs.
 
     Args:
-        problem: mixtures with a weighted-sum operator, and priors.
+        problem: mixtures and priors.
         sigmas: noise levels, highest first, without the final zero.
         candidates: runs that start.
         keep: after how many steps how many candidates are kept, by denoising loss; the survivors of the last step are ranked by it too.
@@ -128,10 +128,6 @@ class Projected(ScoreSeparator):
             raise ValueError(f"prune_after must be below steps, or nothing is left to save; got {steps[-1]} of {self.steps} steps")
         if self.candidates > 1 and self.best_of == 1 and self.criterion != "denoising-loss":
             raise ValueError(f"criterion {self.criterion} ranks whole draws, candidates go by the denoising loss; set best_of instead of candidates")
-
-    def supports_operator(self, task: TaskSpec) -> Support:
-        """The projection is written for weighted sums."""
-        return needs_weighted_sum(task)
 
     def draw(self, problem: Problem, ctx: RunContext) -> torch.Tensor:
         """One estimate per row. Where the quick budget takes fewer steps, it drops candidates at the same share of them."""

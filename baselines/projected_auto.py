@@ -32,9 +32,9 @@ from pydantic.dataclasses import dataclass
 from baselines.sampling.draw_until import Chain, clean_level, draw_until
 from baselines.sampling.noise_levels import karras_levels
 from baselines.sampling.problem import Problem
-from baselines.sampling.separator import ScoreSeparator, needs_weighted_sum
+from baselines.sampling.separator import ScoreSeparator
 from sepbench.errors import MethodError
-from sepbench.protocols import MethodInfo, RunContext, Support, TaskSpec, TrainingView
+from sepbench.protocols import MethodInfo, RunContext, TrainingView
 from sepbench.settings import STRICT
 
 QUICK_STEPS = 10
@@ -78,10 +78,6 @@ class ProjectedAuto(ScoreSeparator):
             raise ValueError(f"noise levels fall: give lowest below middle below highest, got {self.lowest}, {self.middle} and {self.highest}")
         if self.judged < self.middle:
             raise ValueError(f"judged must be at least middle, or no level of the search counts; got {self.judged} and {self.middle}")
-
-    def supports_operator(self, task: TaskSpec) -> Support:
-        """The projection is written for weighted sums."""
-        return needs_weighted_sum(task)
 
     @property
     def posterior_samples(self) -> int:

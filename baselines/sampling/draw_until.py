@@ -70,8 +70,8 @@ def draw_until(
     finished. Finished mixtures leave the batch. Every decision depends only on the losses of one mixture.
 
     Args:
-        problem: mixtures with a weighted-sum operator, and priors. A row of draw d takes the noise of draws d *
-            len(enough), d * len(enough) + 1, ...
+        problem: mixtures and priors. A row of draw d takes the noise of draws d * len(enough),
+            d * len(enough) + 1, ...
         chain: noise levels.
         enough: the loss that ends the searches after each search. It rises: if every search has a high loss, the
             sources are likely to have one too.

@@ -17,16 +17,19 @@ Without it, two sure and wrong predictions could not be corrected.
 
 
 def condition(problem: Problem, predicted: torch.Tensor, bounded: bool) -> torch.Tensor:
-    """Predictions ``(B, K, ...)`` moved onto the mixture: ``D_k + w_k v_k / (sum_j w_j^2 v_j) (m - g(D))``.
+    """Predictions ``(B, K, ...)`` moved onto the mixture: ``D + V A^T (A V A^T)^-1 (m - A D)``, with A the operator.
+
+    For a weighted sum this is ``D_k + w_k v_k / (sum_j w_j^2 v_j) (m - g(D))``. For a mean of channels, each pixel's
+    channels share the residual.
 
     Args:
-        problem: mixtures with a weighted-sum operator.
+        problem: mixtures with any operator of one row, and priors.
         predicted: the prior's predictions D of the clean sources.
-        bounded: sources and predictions are in [0, 1]. The error variances v are then D (1 - D), their upper bound,
-            and at least ``VARIANCE_FLOOR``. Otherwise all v are equal.
+        bounded: sources and predictions are in [0, 1]. The error variances v, the diagonal of V, are then D (1 - D),
+            their upper bound, and at least ``VARIANCE_FLOOR``. Otherwise all v are equal.
     """
-    weights = problem.operator.matrix().to(predicted)[..., 0, :]
-    weights = weights.reshape(-1, problem.n_sources, *([1] * len(problem.source_shape)))
+    operator, residual = problem.operator, problem.residual(predicted)
     variance = (predicted * (1 - predicted)).clamp_min(VARIANCE_FLOOR) if bounded else torch.ones_like(predicted)
-    share: torch.Tensor = weights * variance / (weights.square() * variance).sum(1, keepdim=True)
-    return predicted + share * problem.residual(predicted).unsqueeze(1)
+    weighted = operator.adjoint(torch.ones_like(residual)) * variance
+    share: torch.Tensor = weighted / operator.forward(weighted).unsqueeze(1)
+    return predicted + share * residual.unsqueeze(1)

@@ -40,7 +40,9 @@ def needs_weighted_sum(task: TaskSpec) -> Support:
     Every pixel of a mixture must be a weighted sum of that pixel of the sources.
     """
     if task.operator not in ("sum", "mean", "gain"):
-        return Support(False, f"solves the mixture for one source, which operator {task.operator!r} does not allow; basis-ncsn and gaussian take any operator")
+        return Support(
+            False, f"solves the mixture for one source, which operator {task.operator!r} does not allow; basis-ncsn, gaussian and projected take any operator"
+        )
     return Support(True)
 
 

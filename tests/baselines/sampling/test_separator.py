@@ -248,7 +248,6 @@ def test_the_mean_of_many_is_nearer_to_the_posterior_mean_than_a_draw() -> None:
         ("alpha-rgs", "sum", 3, "two sources"),
         ("diffusion-gibbs", "gain", 2, "gains"),
         ("dirac", "channel-mean", 1, "channel-mean"),
-        ("projected", "channel-mean", 1, "channel-mean"),
     ],
 )
 def test_tasks_that_a_sampler_cannot_take_are_refused_with_the_reason(name: str, operator: str, sources: int, reason: str) -> None:
@@ -258,14 +257,15 @@ def test_tasks_that_a_sampler_cannot_take_are_refused_with_the_reason(name: str,
     assert reason in refused.note
 
 
-@pytest.mark.parametrize("name", ["gaussian", "basis-ncsn"])
+@pytest.mark.parametrize("name", ["gaussian", "basis-ncsn", "projected-4x"])
 def test_colorization_takes_any_linear_operator(name: str) -> None:
     task = replace(toy_task((3, 4, 4), classes=("a",), operator="channel-mean"), analytic_prior=True)
     assert create_separator(name, {}).supports(task).ok
 
 
-def test_the_shipped_prior_takes_the_colorization_of_basis() -> None:
-    assert create_separator("basis-ncsn", {}).supports(load_suite("cifar10-color").task("colorization").spec).ok
+@pytest.mark.parametrize("name", ["basis-ncsn", "projected-4x", "projected-auto"])
+def test_the_shipped_prior_takes_the_colorization_of_basis(name: str) -> None:
+    assert create_separator(name, {}).supports(load_suite("cifar10-color").task("colorization").spec).ok
 
 
 def test_hard_constraints_survive_the_mean() -> None:
