@@ -24,6 +24,8 @@ import torch
 from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
 
+from baselines.networks.halving import DoublingConv2d, HalvingConv2d
+
 _SLOPE = 0.2
 _START = 4
 """Side of the generator's first map, and of the last map in the discriminators of GLOM and AM."""
@@ -48,7 +50,7 @@ class DCGANGenerator(nn.Module):
         self.latent, self.size = latent, size
         self.layers = nn.Sequential(nn.ConvTranspose2d(latent, widths[0], _START, bias=False), nn.BatchNorm2d(widths[0]), nn.ReLU())
         for before, after in pairwise(widths):
-            self.layers.extend([nn.ConvTranspose2d(before, after, 4, stride=2, padding=1, bias=False), nn.BatchNorm2d(after), nn.ReLU()])
+            self.layers.extend([DoublingConv2d(before, after), nn.BatchNorm2d(after), nn.ReLU()])
         self.layers.append(nn.ConvTranspose2d(widths[-1], channels, 4, stride=2, padding=last_padding, bias=False))
 
     def forward(self, codes: torch.Tensor) -> torch.Tensor:
@@ -78,7 +80,7 @@ class DCGANDiscriminator(nn.Module):
         self.size, self.halvings = size, len(widths)
         layers: list[nn.Module] = []
         for number, (before, after) in enumerate(pairwise((channels, *widths))):
-            layers.append(nn.Conv2d(before, after, 4, stride=2, padding=1, bias=False))
+            layers.append(HalvingConv2d(before, after))
             if number and not spectral:
                 layers.append(nn.BatchNorm2d(after))
             layers.append(nn.LeakyReLU(_SLOPE))

@@ -17,6 +17,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from baselines.networks.halving import DoublingConv2d, HalvingConv2d
+
 _SLOPE = 0.2
 
 
@@ -92,7 +94,7 @@ class MaskAutoencoder(nn.Module):
 
 def _down(before: int, after: int, running_statistics: bool | None = None) -> nn.Sequential:
     """A layer that halves the size. It has no batch norm if ``running_statistics`` is None."""
-    layers = nn.Sequential(nn.Conv2d(before, after, 4, stride=2, padding=1, bias=False))
+    layers = nn.Sequential(HalvingConv2d(before, after))
     if running_statistics is not None:
         layers.append(nn.BatchNorm2d(after, track_running_stats=running_statistics))
     return layers.append(nn.LeakyReLU(_SLOPE))
@@ -100,5 +102,5 @@ def _down(before: int, after: int, running_statistics: bool | None = None) -> nn
 
 def _up(before: int, after: int, running_statistics: bool) -> nn.Sequential:
     """A layer that doubles the size."""
-    convolution = nn.ConvTranspose2d(before, after, 4, stride=2, padding=1, bias=False)
+    convolution = DoublingConv2d(before, after)
     return nn.Sequential(convolution, nn.BatchNorm2d(after, track_running_stats=running_statistics), nn.ReLU())

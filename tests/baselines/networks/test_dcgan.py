@@ -131,6 +131,7 @@ def test_words_for_sizes_that_do_not_fit() -> None:
 
 def test_norms_follow_all_layers_but_those_beside_the_image() -> None:
     generator, critic = seeded(lambda: egg_generator(3, 1, 16, 4)), seeded(lambda: egg_discriminator(1, (16, 16), 2, 4, spectral=False))
-    assert [type(layer).__name__ for layer in generator.layers] == ["ConvTranspose2d", "BatchNorm2d", "ReLU"] * 2 + ["ConvTranspose2d"]
-    assert [type(layer).__name__ for layer in critic.layers] == ["Conv2d", "LeakyReLU", "Conv2d", "BatchNorm2d", "LeakyReLU"]
+    up = ["BatchNorm2d", "ReLU"]
+    assert [type(layer).__name__ for layer in generator.layers] == ["ConvTranspose2d", *up, "DoublingConv2d", *up, "ConvTranspose2d"]
+    assert [type(layer).__name__ for layer in critic.layers] == ["HalvingConv2d", "LeakyReLU", "HalvingConv2d", "BatchNorm2d", "LeakyReLU"]
     assert not [name for name, _ in [*generator.named_parameters(), *critic.named_parameters()] if "bias" in name and ".".join(name.split(".")[:2]) == "head"]

@@ -89,8 +89,8 @@ def test_heights_and_widths_that_three_layers_take(size: tuple[int, int], taken:
 
 def test_norms_and_slopes_stand_where_the_paper_has_them() -> None:
     one = network(layers=2, filters=4)
-    assert [[type(part).__name__ for part in layer] for layer in one.encoder] == [["Conv2d", "LeakyReLU"], ["Conv2d", "BatchNorm2d", "LeakyReLU"]]
-    assert [[type(part).__name__ for part in layer] for layer in one.decoder] == [["ConvTranspose2d", "BatchNorm2d", "ReLU"]]
+    assert [[type(part).__name__ for part in layer] for layer in one.encoder] == [["HalvingConv2d", "LeakyReLU"], ["HalvingConv2d", "BatchNorm2d", "LeakyReLU"]]
+    assert [[type(part).__name__ for part in layer] for layer in one.decoder] == [["DoublingConv2d", "BatchNorm2d", "ReLU"]]
     assert [name for name, _ in one.named_parameters() if name.endswith("bias")] == ["encoder.1.1.bias", "decoder.0.1.bias", "last.bias"]
     for running in (True, False):
         norms = [m for m in network(layers=3, filters=4, running_statistics=running).modules() if isinstance(m, torch.nn.BatchNorm2d)]
