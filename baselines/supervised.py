@@ -14,6 +14,8 @@ all estimates, and it learns from all training samples. With two classes its los
 both errors of one mask are the same. ``supervised-pit`` is for tasks whose sources are all of one class. Its loss
 takes each mixture's best assignment (permutation-invariant training, Yu et al. 2017).
 
+``supervised-long`` learns for 150 epochs.
+
 ``supervised-unet`` has a modern network (``baselines/networks/mask_unet.py``) with the same data and supervision. It
 shows what the paper's network does not reach.
 """
@@ -188,6 +190,12 @@ class SupervisedTraining(MaskTraining):
 PRESETS: Mapping[str, type[SupervisedMask]] = presets(
     SupervisedMask,
     {
+        "supervised-long": Preset(
+            "Supervised mask, 150 epochs",
+            _PAPER,
+            "supervised for 150 epochs instead of 50; the paper does not state their number.",
+            {"epochs": 150},
+        ),
         "supervised-unet": Preset(
             "Supervised mask, U-Net",
             f"after {_PAPER}; the network and squared errors are ours",

@@ -141,6 +141,7 @@ def test_presets_differ_by_what_they_say() -> None:
     defaults = {name: {setting.name: setting.default for setting in describe(cls)} for name, cls in PRESETS.items()}
     assert defaults["supervised-sources"] == {**defaults["supervised"], "targets": "classes", "samples": None}
     assert defaults["supervised-pit"] == {**defaults["supervised"], "targets": "permutations", "samples": None}
+    assert defaults["supervised-long"] == {**defaults["supervised"], "epochs": 3 * defaults["supervised"]["epochs"]}
     assert (defaults["supervised"]["targets"], defaults["supervised"]["samples"]) == ("observed", 12_000)
 
 
