@@ -5,7 +5,7 @@ autoencoders and DCGANs are built of them. Everywhere but in bfloat16 on a CPU t
 
 There torch's gradients of weights are slow for small maps with many channels. Such a layer is computed as one matrix
 product: row i of ``columns(x)`` has the 4 x 4 patch under position i of the smaller map. All others are given to torch
-with channels last. ``benchmarks/halving.py`` measures both.
+with channels last. ``benchmarks/halving.py`` measures single layers and whole steps.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch.nn import functional
 
 _SIDE, _STRIDE, _PADDING = 4, 2, 1
 _MOST_POSITIONS, _LEAST_CHANNELS = 64, 128
-"""Products are faster up to 8 x 8 positions of the smaller map, if there are at least 128 channels on both sides."""
+"""Up to 8 x 8 positions of the smaller map, and with at least 128 channels on both sides, a product is as fast or faster."""
 
 
 class HalvingConv2d(nn.Conv2d):
@@ -35,7 +35,7 @@ class HalvingConv2d(nn.Conv2d):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """See the class."""
-        if not _narrow_on_cpu(x):
+        if not _bfloat16_on_cpu(x):
             return super().forward(x)
         if _as_product(self, (x.shape[-2] // 2) * (x.shape[-1] // 2)):
             return halve(x.bfloat16(), self.weight.bfloat16())
@@ -55,7 +55,7 @@ class DoublingConv2d(nn.ConvTranspose2d):
 
     def forward(self, x: torch.Tensor, output_size: list[int] | None = None) -> torch.Tensor:
         """See the class."""
-        if output_size is not None or not _narrow_on_cpu(x):
+        if output_size is not None or not _bfloat16_on_cpu(x):
             return super().forward(x, output_size)
         if _as_product(self, x.shape[-2] * x.shape[-1]):
             return double(x.bfloat16(), self.weight.bfloat16())
@@ -143,7 +143,7 @@ def summed(patches: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     return images.view(batch, 2 * rows + 2, 2 * places + 2, -1)[:, 1 : size[0] + 1, 1 : size[1] + 1].contiguous()
 
 
-def _narrow_on_cpu(x: torch.Tensor) -> bool:
+def _bfloat16_on_cpu(x: torch.Tensor) -> bool:
     return x.device.type == "cpu" and torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
 
 
