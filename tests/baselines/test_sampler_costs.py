@@ -209,7 +209,7 @@ def test_the_largest_curvature_of_the_likelihood(operator: str, sources: int, sh
 def test_which_operators_can_be_solved_for_one_source() -> None:
     for operator in ("sum", "mean", "gain"):
         assert needs_weighted_sum(toy_task(operator=operator)) == Support(True)
-    line = "solves the mixture for one source, which operator 'channel-mean' does not allow; basis-ncsn and gaussian take any operator"
+    line = "solves the mixture for one source, which operator 'channel-mean' does not allow; basis-ncsn, gaussian and projected take any operator"
     assert needs_weighted_sum(toy_task((3, 4, 4), ("any",), "channel-mean")) == Support(False, line)
 
 
